@@ -1,0 +1,92 @@
+"""Memsync's own tables, in a schema of their own.
+
+The app's schema gets nothing here. Tables: who each (user, personality) was (`persona_map`), which
+rows differ from that (`row_archive`), the fill's checkpoint, the outbox, the quarantine.
+"""
+
+from alembic import context
+
+revision = "0001"
+down_revision = None
+
+STATEMENTS = (
+    """CREATE TABLE IF NOT EXISTS memsync.instance (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        id uuid NOT NULL DEFAULT gen_random_uuid())""",
+    "INSERT INTO memsync.instance DEFAULT VALUES ON CONFLICT DO NOTHING",
+    """CREATE TABLE IF NOT EXISTS memsync.persona_map (
+        user_id uuid NOT NULL,
+        personality_id uuid NOT NULL,
+        persona_id uuid NOT NULL,
+        reason text NOT NULL CHECK (reason IN ('override', 'default', 'created')),
+        override_persona_id uuid,
+        default_persona_id uuid,
+        rows_count bigint NOT NULL,
+        decided_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (user_id, personality_id))""",
+    """CREATE TABLE IF NOT EXISTS memsync.created_persona (
+        user_id uuid PRIMARY KEY,
+        persona_id uuid NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    """CREATE TABLE IF NOT EXISTS memsync.row_archive (
+        history_id uuid PRIMARY KEY,
+        user_id uuid,
+        persona_id uuid NOT NULL,
+        reason text NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS memsync.backfill (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        next_block bigint NOT NULL,
+        end_block bigint NOT NULL,
+        rows_total bigint NOT NULL,
+        rows_done bigint NOT NULL,
+        unresolved text NOT NULL CHECK (unresolved IN ('fail', 'create')),
+        busy interval NOT NULL,
+        started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        updated_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    """CREATE TABLE IF NOT EXISTS memsync.outbox (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        point_id uuid NOT NULL,
+        enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        attempts int NOT NULL DEFAULT 0,
+        dead boolean NOT NULL DEFAULT false,
+        last_error text)""",
+    "CREATE INDEX IF NOT EXISTS outbox_point_id_idx ON memsync.outbox (point_id)",
+    """CREATE TABLE IF NOT EXISTS memsync.quarantine (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        plan_id uuid NOT NULL,
+        collection text NOT NULL,
+        point_id text NOT NULL,
+        state text NOT NULL,
+        -- json, not jsonb: it keeps the text as it is, \\u0000 too.
+        payload json NOT NULL,
+        vector real[],
+        reason text NOT NULL,
+        quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        UNIQUE (plan_id, collection, point_id, state))""",
+    # The same digest as model.digests.memory_digest: each field after its length in bytes.
+    """CREATE OR REPLACE FUNCTION memsync.memory_digest(
+        point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
+        created_at_ms bigint, content text)
+    RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+        SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
+                      'hex')
+        FROM unnest(ARRAY[
+            'memsync-1'::bytea,
+            convert_to(point_id::text, 'UTF8'),
+            convert_to(persona_id::text, 'UTF8'),
+            convert_to(personality_id::text, 'UTF8'),
+            convert_to(channel_id, 'UTF8'),
+            convert_to(created_at_ms::text, 'UTF8'),
+            convert_to(content, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
+    $$""",
+)
+
+
+def upgrade() -> None:
+    """Create what is missing."""
+    context.config.attributes["ddl"].run(*STATEMENTS, table="memsync.instance")
+
+
+def downgrade() -> None:
+    """Leave the tables: they are the way back's memory."""

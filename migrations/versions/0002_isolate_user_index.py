@@ -1,0 +1,29 @@
+"""The index that serves reading one user's thread, until threads are read by persona.
+
+Locks: SHARE UPDATE EXCLUSIVE; readers and writers pass.
+"""
+
+from alembic import context
+
+from memsync.stores.catalog import TABLE, USER_INDEX, Catalog
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Build the index where there is a user_id to index."""
+    ddl = context.config.attributes["ddl"]
+    if "user_id" not in Catalog.read(ddl.session, "the migration's session").columns:
+        return
+    ddl.index(
+        USER_INDEX,
+        f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history"
+        " (channel_id, personality_id, user_id, created_at DESC, id DESC)",
+        table=TABLE,
+    )
+
+
+def downgrade() -> None:
+    """Drop the index."""
+    context.config.attributes["ddl"].run_long(f"DROP INDEX CONCURRENTLY IF EXISTS {USER_INDEX}")

@@ -1,0 +1,49 @@
+"""What reading by persona needs: two indexes and the foreign key, built after the fill.
+
+Built before it, every filled row would pay for both. Locks: the indexes let readers and writers
+pass; the key is added NOT VALID (SHARE ROW EXCLUSIVE on both tables, for a moment) and validated
+on its own (readers and writers pass).
+"""
+
+from alembic import context
+
+from memsync.stores.catalog import PERSONA_INDEX, PERSONA_KEY, RETRIEVAL_INDEX, TABLE, Catalog
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Build what is missing or INVALID."""
+    ddl = context.config.attributes["ddl"]
+    ddl.index(
+        PERSONA_INDEX,
+        f"CREATE INDEX CONCURRENTLY {PERSONA_INDEX} ON conversation_history (persona_id)",
+        table=TABLE,
+    )
+    ddl.index(
+        RETRIEVAL_INDEX,
+        f"CREATE INDEX CONCURRENTLY {RETRIEVAL_INDEX} ON conversation_history"
+        " (channel_id, personality_id, persona_id, created_at DESC, id DESC)",
+        table=TABLE,
+    )
+    keys = Catalog.read(ddl.session, "the migration's session").constraints
+    if PERSONA_KEY not in keys:
+        ddl.run(
+            f"ALTER TABLE conversation_history ADD CONSTRAINT {PERSONA_KEY}"
+            " FOREIGN KEY (persona_id) REFERENCES personas (id)"
+            " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID",
+            table=TABLE,
+        )
+    if not keys.get(PERSONA_KEY):
+        ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {PERSONA_KEY}")
+
+
+def downgrade() -> None:
+    """Drop the key and the indexes."""
+    ddl = context.config.attributes["ddl"]
+    ddl.run(
+        f"ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS {PERSONA_KEY}", table=TABLE
+    )
+    ddl.run_long(f"DROP INDEX CONCURRENTLY IF EXISTS {RETRIEVAL_INDEX}")
+    ddl.run_long(f"DROP INDEX CONCURRENTLY IF EXISTS {PERSONA_INDEX}")

@@ -1,0 +1,5 @@
+"""`python -m memsync` is `memsync`."""
+
+from memsync.cli.app import entry
+
+entry()

@@ -1,0 +1,119 @@
+"""The way in: puts the commands together, and turns every error into a line and an exit status.
+
+The one place where errors become exit statuses. stdout carries data, stderr everything else.
+"""
+
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memsync.cli import check, demo, migrate, reconcile, rules, sync
+from memsync.cli.common import EXIT_STATUSES, Options
+from memsync.errors import MemsyncError
+
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
+USAGE = 2
+
+app = typer.Typer(
+    name="memsync",
+    help="One layer over short-term memory (Postgres) and long-term memory (Qdrant): migrate, "
+    "reconcile, check.",
+    epilog=EXIT_STATUSES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("memsync"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file; else memsync.toml if there is one.")
+    ] = None,
+    postgres_url: Annotated[
+        str | None, typer.Option(help="postgresql://… or embedded:DIR [MEMSYNC_POSTGRES_URL]")
+    ] = None,
+    qdrant_url: Annotated[
+        str | None,
+        typer.Option(help="http(s)://…, edge:DIR, local:DIR, :memory: [MEMSYNC_QDRANT_URL]"),
+    ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Settings come from these options, MEMSYNC_* variables, memsync.toml, in this order."""
+    ctx.obj = Options(config, postgres_url, qdrant_url)
+
+
+app.add_typer(migrate.app, name="migrate")
+app.add_typer(reconcile.app, name="reconcile")
+app.add_typer(sync.app, name="sync")
+app.command("check", epilog=EXIT_STATUSES)(check.check)
+app.command("demo", epilog=EXIT_STATUSES)(demo.demo)
+app.command("rules", epilog=EXIT_STATUSES)(rules.rules)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status. Never raises."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Drivers log what they also raise, and alembic every step; stderr is for what is said here.
+    logging.basicConfig(handlers=[logging.NullHandler()])
+    try:
+        result = app(args=arguments, prog_name="memsync", standalone_mode=False)
+    except MemsyncError as error:
+        return _failed(arguments, type(error).__name__, error.message, error.exit_status, error)
+    except typer.TyperException as error:
+        return _failed(arguments, "UsageError", error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stdout = None
+        return 1
+    except Exception as error:  # noqa: BLE001  the last stop: an internal error has a status too
+        traceback.print_exc()
+        return _failed(arguments, type(error).__name__, f"internal error: {error}", INTERNAL_ERROR)
+    return int(result or 0)
+
+
+def _failed(
+    arguments: Sequence[str],
+    name: str,
+    message: str,
+    status: int,
+    error: MemsyncError | None = None,
+) -> int:
+    if "--json" in arguments:
+        fields = dict(error.fields) if error else {}
+        shape = {"schema_version": 1, "error": name, "message": message, **fields}
+        typer.echo(json.dumps({**shape, "exit_status": status}, default=str), err=True)
+    else:
+        typer.echo(f"memsync: {message}", err=True)
+        if status == USAGE and name == "UsageError":
+            typer.echo("Try 'memsync --help'.", err=True)
+    return status
+
+
+def entry() -> None:
+    """The console script. Asked to end, it ends as if interrupted: what it started is stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

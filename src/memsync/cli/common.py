@@ -1,0 +1,190 @@
+"""What the commands share: options, opening stores, progress, and printing results.
+
+Decides how output looks. Knows nothing of what is printed.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from memsync.model.findings import Audit, Finding
+from memsync.model.progress import Progress, Tell
+from memsync.projection import Projector, load_embedder
+from memsync.settings import Settings
+from memsync.stores.opening import open_postgres
+from memsync.stores.postgres import Postgres
+from memsync.stores.protocols import VectorStore
+from memsync.stores.vectors import open_vectors
+
+SCHEMA_VERSION = 1
+FINDINGS = 1
+INCOMPLETE = 15
+
+EXIT_STATUSES = (
+    "Exit statuses: 0 done and clean; 1 findings; 2 usage; 3 partly done, run again to resume; "
+    "10 a store is unreachable; 11 locked by another run; 12 schema, collection or dimension "
+    "mismatch; 13 stale plan; 14 gate closed; 15 incomplete audit; 70 internal error; "
+    "130 interrupted."
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options that stand before the command."""
+
+    config: Path | None
+    postgres_url: str | None
+    qdrant_url: str | None
+
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return Settings.load(
+            self.config, postgres_url=self.postgres_url, qdrant_url=self.qdrant_url
+        )
+
+
+@contextlib.contextmanager
+def opened_postgres(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres]]:
+    """The settings, and Postgres open."""
+    settings: Settings = ctx.obj.settings()
+    with open_postgres(settings) as postgres:
+        yield settings, postgres
+
+
+@contextlib.contextmanager
+def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, VectorStore]]:
+    """The settings, and both stores open."""
+    with (
+        opened_postgres(ctx) as (settings, postgres),
+        contextlib.closing(open_vectors(settings)) as vectors,
+    ):
+        yield settings, postgres, vectors
+
+
+def projector(settings: Settings, vectors: VectorStore) -> Projector:
+    """What writes memories, with the settings' embedder."""
+    return Projector(vectors, settings, load_embedder(settings.embedder))
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Tell]:
+    """Bars on stderr for steps that have a total, lines for the rest; nothing into a pipe."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _tell_waits(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(step: Progress) -> None:
+            if step.total is None:
+                bars.console.print(step.what, markup=False, highlight=False)
+                return
+            if step.what not in tasks:
+                tasks[step.what] = bars.add_task(step.what)
+            bars.update(tasks[step.what], completed=step.done, total=step.total)
+
+        yield tell
+
+
+def _tell_waits(console: Console) -> Tell:
+    """Into a log go only the things that somebody may have to act on."""
+
+    def tell(step: Progress) -> None:
+        if step.what.startswith("waiting"):
+            console.print(step.what, markup=False, highlight=False)
+
+    return tell
+
+
+def print_json(**fields: object) -> None:
+    """One JSON object on stdout."""
+    json.dump({"schema_version": SCHEMA_VERSION, **fields}, sys.stdout, default=str)
+    sys.stdout.write("\n")
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one pair a line, on stdout."""
+    rows = [(name, str(value)) for name, value in facts]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        typer.echo(f"  {name:<{width}}  {value}")
+
+
+def print_audit(audit: Audit, *, as_json: bool, shown_max: int = 20) -> int:
+    """Print what an audit found; return the exit status that it means."""
+    if as_json:
+        print_json(
+            ok=audit.ok,
+            complete=audit.complete,
+            counts=audit.counts,
+            findings=[_finding(each) for each in audit.findings],
+            checked={"rows": audit.rows_checked, "points": audit.points_checked},
+            settling=audit.settling,
+            not_checked=list(audit.not_checked),
+        )
+    else:
+        _print_counts(audit)
+        _print_findings(audit.findings[:shown_max])
+        if len(audit.findings) > shown_max:
+            typer.echo(f"… and {len(audit.findings) - shown_max} more; --json prints them all")
+        for line in audit.not_checked:
+            typer.echo(f"not checked: {line}")
+        typer.echo(_verdict(audit))
+    if not audit.complete:
+        return INCOMPLETE
+    return FINDINGS if audit.findings else 0
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    fields = asdict(finding)
+    for internal in ("witness", "repair"):
+        del fields[internal]
+    return fields
+
+
+def _print_counts(audit: Audit) -> None:
+    typer.echo(
+        f"compared {audit.rows_checked} exchanges with {audit.points_checked} points; "
+        f"{audit.settling} differences still settling"
+    )
+    by_code = {each.code: each for each in audit.findings}
+    for code, name in ((code, each.name) for code, each in sorted(by_code.items())):
+        each = by_code[code]
+        count = audit.counts[name]
+        typer.echo(f"  {code} {name:<24} {count:>7}  {each.severity:<8} {each.grade}")
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    for each in findings:
+        typer.echo(f"{each.code} {each.name} {each.store} {each.key}")
+        for name, value in each.evidence.items():
+            typer.echo(f"    {name}: {value!s:.100}".replace("\n", " / "))
+        typer.echo(f"    next: {each.next_command}")
+
+
+def _verdict(audit: Audit) -> str:
+    if not audit.complete:
+        return f"INCOMPLETE: {len(audit.findings)} findings so far, not everything was read"
+    return f"{len(audit.findings)} findings" if audit.findings else "clean: both stores agree"
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A small table on stdout."""
+    shown = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*map(str, row))
+    Console().print(shown)

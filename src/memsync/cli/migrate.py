@@ -1,0 +1,128 @@
+"""`memsync migrate`: plan, run, status, verify."""
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from memsync import migrate
+from memsync.cli.common import (
+    EXIT_STATUSES,
+    FINDINGS,
+    JsonOption,
+    opened_postgres,
+    print_facts,
+    print_json,
+    progress,
+)
+from memsync.model.phases import Phase
+
+app = typer.Typer(
+    help="Move the history from user_id to persona_id, on a live database.",
+    epilog=EXIT_STATUSES,
+    no_args_is_help=True,
+)
+
+_SHOWN_MAX = 10
+
+
+@app.command(epilog=EXIT_STATUSES)
+def plan(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Say where the database stands and what `run` would do. Writes nothing."""
+    with opened_postgres(ctx) as (_, postgres):
+        ahead = migrate.outlook(postgres)
+    if as_json:
+        print_json(**asdict(ahead))
+        return 0
+    typer.echo(f"stage: {ahead.stage}")
+    _print_steps(ahead.steps)
+    print_facts(
+        [
+            ("messages (about)", ahead.rows_estimated),
+            ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
+            *((f"persona by {rule}", n) for rule, n in (ahead.rows_by_decision or {}).items()),
+        ]
+    )
+    if ahead.unresolved:
+        typer.echo(f"{len(ahead.unresolved)} users with messages have no persona:")
+        for user in ahead.unresolved[:_SHOWN_MAX]:
+            typer.echo(f"  {user.user_id}  {user.username}  {user.rows} messages")
+        typer.echo("next: give them one, or memsync migrate run --unresolved create")
+    elif any(not step.done for step in ahead.steps):
+        typer.echo("next: memsync migrate run")
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def run(
+    ctx: typer.Context,
+    to: Annotated[Phase, typer.Option(help="The last phase to run.")] = Phase.CONTRACT,
+    unresolved: Annotated[
+        Literal["fail", "create"],
+        typer.Option(help="Users without a persona: stop, or make a default one for each."),
+    ] = "fail",
+    as_json: JsonOption = False,
+) -> int:
+    """Run the phases up to --to. Safe to run again; a run that was killed is resumed."""
+    with opened_postgres(ctx) as (settings, postgres), progress() as tell:
+        stage = migrate.run(postgres, settings, to=to, unresolved=unresolved, tell=tell)
+    if as_json:
+        print_json(phase=stage)
+    else:
+        typer.echo(f"stage: {stage}")
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Say how far the migration has come. Writes nothing."""
+    with opened_postgres(ctx) as (_, postgres):
+        now = migrate.status(postgres)
+    if as_json:
+        fields = asdict(now)
+        print_json(phase=fields.pop("stage"), **fields)
+        return 0
+    typer.echo(f"stage: {now.stage}")
+    _print_steps(now.steps)
+    facts: list[tuple[str, object]] = [("filled", f"{now.rows_done} of {now.rows_total} messages")]
+    if now.rows_per_s:
+        facts.append(("rate", f"{now.rows_per_s:.0f} messages/s"))
+    if now.eta_s is not None:
+        facts.append(("left", f"about {now.eta_s:.0f} s"))
+    print_facts(facts)
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Prove every message's persona, and print the counts of the checklist. Writes nothing."""
+    with opened_postgres(ctx) as (_, postgres):
+        proof = migrate.verify(postgres)
+    if as_json:
+        print_json(**asdict(proof))
+        return 0 if proof.ok else FINDINGS
+    print_facts(
+        [
+            ("stage", proof.stage),
+            ("total rows", proof.rows_total),
+            ("unique personas", proof.unique_personas),
+            ("NULL persona ids", proof.null_persona_ids),
+            ("unknown persona ids", proof.unknown_persona_ids),
+            ("wrong persona ids", proof.wrong_persona_ids),
+            ("every row recomputed", "yes" if proof.proven else "no: there is no user_id"),
+        ]
+    )
+    if proof.decisions_outdated:
+        typer.echo(
+            f"note: {proof.decisions_outdated} (user, personality) pairs were decided before "
+            "their settings changed; their messages keep the persona of then"
+        )
+    for problem in proof.problems:
+        typer.echo(f"problem: {problem}")
+    typer.echo("ok" if proof.ok else "NOT ok")
+    return 0 if proof.ok else FINDINGS
+
+
+def _print_steps(steps: tuple[migrate.Step, ...]) -> None:
+    for step in steps:
+        typer.echo(f"  [{'x' if step.done else ' '}] {step.phase.value:<9} {step.what}")

@@ -1,0 +1,111 @@
+"""`memsync reconcile`: audit, plan, apply."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memsync import reconcile
+from memsync.cli.common import (
+    EXIT_STATUSES,
+    JsonOption,
+    opened_stores,
+    print_audit,
+    print_facts,
+    print_json,
+    progress,
+    projector,
+)
+from memsync.errors import IncompleteAudit, InvalidInput
+from memsync.model.plans import Plan
+
+app = typer.Typer(
+    help="Compare the memories in Qdrant with the history in Postgres, and repair. Without a "
+    "command it audits.",
+    epilog=EXIT_STATUSES,
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def default(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Audit when no command is given."""
+    return 0 if ctx.invoked_subcommand else audit(ctx, as_json)
+
+
+@app.command(epilog=EXIT_STATUSES)
+def audit(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Compare both stores and print every difference. Writes nothing."""
+    with opened_stores(ctx) as (settings, postgres, vectors):
+        with progress() as tell:
+            found = reconcile.audit(postgres, vectors, settings, tell)
+        return print_audit(found, as_json=as_json)
+
+
+@app.command(epilog=EXIT_STATUSES)
+def plan(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="The file to save the plan in.")] = Path("plan.json"),
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Also remove memories that exist nowhere else.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Audit, and save what would repair it. Changes neither store."""
+    with opened_stores(ctx) as (settings, postgres, vectors):
+        with progress() as tell:
+            found = reconcile.audit(postgres, vectors, settings, tell)
+        if not found.complete:
+            raise IncompleteAudit(
+                "no plan is made of an incomplete audit: " + "; ".join(found.not_checked)
+            )
+        with postgres.session() as session:
+            instance_id = session.row("instance_id").id
+        made = reconcile.make_plan(
+            found,
+            instance_id=instance_id,
+            home=settings.collection,
+            embedder=projector(settings, vectors).embedder.name,
+            unsafe=unsafe,
+        )
+    _save(made, out)
+    if as_json:
+        print_json(plan=out, plan_id=made.plan_id, actions=len(made.actions), left=made.left)
+        return 0
+    kinds = dict.fromkeys(action.kind for action in made.actions)
+    print_facts((kind, sum(a.kind is kind for a in made.actions)) for kind in kinds)
+    for name, count in made.left.items():
+        typer.echo(f"  not repaired: {count} {name}")
+    typer.echo(f"saved {len(made.actions)} actions; next: memsync reconcile apply {out}")
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def apply(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A plan that `reconcile plan` saved.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Carry out exactly that plan, or refuse. Running it again finishes what was cut short."""
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the plan {file}: {error}") from None
+    saved = Plan.from_json(text, str(file))
+    with opened_stores(ctx) as (settings, postgres, vectors), progress() as tell:
+        done = reconcile.apply(saved, postgres, projector(settings, vectors), tell)
+    if as_json:
+        print_json(done=done.done, done_before=done.done_before)
+    else:
+        typer.echo(f"{done.done} actions carried out, {done.done_before} were done before")
+    return 0
+
+
+def _save(made: Plan, out: Path) -> None:
+    """Write the file whole or not at all."""
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        partial.write_text(made.to_json())
+        partial.replace(out)
+    except OSError as error:
+        raise InvalidInput(f"cannot write the plan {out}: {error.strerror}") from None

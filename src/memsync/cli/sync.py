@@ -1,0 +1,58 @@
+"""`memsync sync`: the relay, by hand."""
+
+import typer
+
+from memsync.cli.common import (
+    EXIT_STATUSES,
+    JsonOption,
+    opened_postgres,
+    opened_stores,
+    print_facts,
+    print_json,
+    progress,
+    projector,
+)
+from memsync.memory import drain, outbox_status, revive
+
+app = typer.Typer(
+    help="Carry what was remembered from the outbox in Postgres to Qdrant.",
+    epilog=EXIT_STATUSES,
+    no_args_is_help=True,
+)
+
+
+@app.command(epilog=EXIT_STATUSES)
+def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Drain the outbox once. Safe to run again; entries that failed are retried later."""
+    with opened_stores(ctx) as (settings, postgres, vectors), progress() as tell:
+        done = drain(postgres, projector(settings, vectors), tell)
+    if as_json:
+        print_json(entries=done.entries, memories=done.memories)
+    else:
+        typer.echo(f"{done.entries} outbox entries drained, {done.memories} memories written")
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Say what waits in the outbox. Writes nothing."""
+    with opened_postgres(ctx) as (_, postgres):
+        now = outbox_status(postgres)
+    facts = {"pending": now.pending, "dead": now.dead, "oldest_s": round(now.oldest_s, 1)}
+    if as_json:
+        print_json(**facts)
+    else:
+        print_facts(facts.items())
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def retry(ctx: typer.Context, as_json: JsonOption = False) -> int:
+    """Make dead entries due again; `sync run` then tries them."""
+    with opened_postgres(ctx) as (_, postgres):
+        revived = revive(postgres)
+    if as_json:
+        print_json(revived=revived)
+    else:
+        typer.echo(f"{revived} dead entries are due again; next: memsync sync run")
+    return 0

@@ -1,0 +1,89 @@
+"""Every error that memsync raises on purpose, and the exit status that each one means.
+
+MemsyncError
+├── InvalidInput              2   a value from the caller cannot be used
+│   └── SettingsError         2   the settings cannot be used (all bad fields at once)
+├── PartlyDone                3   some work is left; running again resumes it
+├── StoreUnreachable         10   Postgres or Qdrant does not answer
+├── StoreBusy                11   another process holds the lock or the data directory
+├── SchemaMismatch           12   the database is not one that memsync knows
+│   └── DimensionMismatch    12   the vectors and the collection differ in size
+├── StalePlan                13   the stores moved on since the plan was made
+├── GateClosed               14   a phase may not start yet
+└── IncompleteAudit          15   something could not be read, so nothing is proven
+
+A message says what failed; why, with both values; what to do. Nothing here may hold a password
+or an API key: pass URLs through `memsync.settings.redacted` first.
+"""
+
+from collections.abc import Mapping
+
+
+class MemsyncError(Exception):
+    """Base of all errors that memsync raises on purpose.
+
+    `fields` are the facts of the failure by name; machine output carries them beside the message.
+    """
+
+    exit_status = 70
+
+    def __init__(self, message: str, **fields: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields: Mapping[str, object] = fields
+
+
+class InvalidInput(MemsyncError, ValueError):
+    """A value from the caller cannot be used; nothing was written. Correct it and call again."""
+
+    exit_status = 2
+
+
+class SettingsError(InvalidInput):
+    """The settings cannot be used; the message lists every bad field. Correct them all at once."""
+
+
+class PartlyDone(MemsyncError):
+    """Part of the work is done and kept. Run the same command again to finish the rest."""
+
+    exit_status = 3
+
+
+class StoreUnreachable(MemsyncError):
+    """A store does not answer. Check that it runs and that its URL is right."""
+
+    exit_status = 10
+
+
+class StoreBusy(MemsyncError):
+    """Another process holds the lock or the data directory. Wait for it, or stop it."""
+
+    exit_status = 11
+
+
+class SchemaMismatch(MemsyncError):
+    """The database or collection is not one that memsync knows. Check the URL first."""
+
+    exit_status = 12
+
+
+class DimensionMismatch(SchemaMismatch):
+    """The embedder's vectors do not fit the collection. Use the one that it was made with."""
+
+
+class StalePlan(MemsyncError):
+    """A store changed since the plan was made. Audit and plan again."""
+
+    exit_status = 13
+
+
+class GateClosed(MemsyncError):
+    """A phase's precondition does not hold. The message names it and the mending command."""
+
+    exit_status = 14
+
+
+class IncompleteAudit(MemsyncError):
+    """Something could not be read: that is unknown, never clean. Mend the cause, audit again."""
+
+    exit_status = 15

@@ -1,0 +1,116 @@
+"""What lies ahead of a migration, and how far a running one has come. Reads only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from memsync.migrate.revisions import revisions
+from memsync.model.phases import Phase, Stage, ahead
+from memsync.stores.catalog import Catalog
+from memsync.stores.postgres import Postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One revision or the fill: its phase and what it does."""
+
+    phase: Phase
+    what: str
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A user with messages, but without a persona."""
+
+    user_id: str
+    username: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where the database stands and what `migrate run` would do.
+
+    `rows_by_decision` counts messages by the rule that decides their persona (override, default,
+    unresolved); it is None once user_id is gone. `bytes_total` is the table with its indexes.
+    """
+
+    stage: Stage
+    steps: tuple[Step, ...]
+    rows_estimated: int
+    bytes_total: int
+    rows_by_decision: Mapping[str, int] | None
+    unresolved: tuple[Unresolved, ...]
+    server_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far the migration has come. `eta_s` is None unless the fill is running or was stopped."""
+
+    stage: Stage
+    rows_total: int
+    rows_done: int
+    rows_per_s: float
+    eta_s: float | None
+    steps: tuple[Step, ...]
+
+
+def outlook(postgres: Postgres) -> Outlook:
+    """Look at the database, change nothing.
+
+    Raises: SchemaMismatch when this is not the app's database.
+    """
+    with postgres.session() as session:
+        catalog = Catalog.read(session, postgres.label)
+        size = session.row("history_size")
+        by_decision: dict[str, int] | None = None
+        unresolved: tuple[Unresolved, ...] = ()
+        if "user_id" in catalog.columns:
+            settings = dict(catalog.settings)
+            rows = session.rows_with(settings, "pairs_by_settings")
+            by_decision = {row.reason: row.rows_count for row in rows}
+            unresolved = tuple(
+                Unresolved(str(row.user_id), row.username, row.rows_count)
+                for row in session.rows_with(settings, "unresolved_users")
+            )
+        return Outlook(
+            stage=catalog.stage,
+            steps=_steps(catalog.stage),
+            rows_estimated=sum(by_decision.values()) if by_decision else size.rows_estimated,
+            bytes_total=size.bytes_total,
+            rows_by_decision=by_decision,
+            unresolved=unresolved,
+            server_version=session.row("server_version").number,
+        )
+
+
+def status(postgres: Postgres) -> Status:
+    """Where the migration stands now, from the catalog and the fill's checkpoint."""
+    with postgres.session() as session:
+        catalog = Catalog.read(session, postgres.label)
+        fill = session.row("backfill_state") if "memsync.backfill" in catalog.own_tables else None
+        if fill is None:
+            rows = session.row("history_size").rows_estimated
+            return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.stage))
+        rate = fill.rows_done / fill.busy_s if fill.busy_s else 0.0
+        left = max(0, fill.rows_total - fill.rows_done)
+        running = Phase.BACKFILL in ahead(catalog.stage) and rate > 0
+        return Status(
+            stage=catalog.stage,
+            rows_total=fill.rows_total,
+            rows_done=fill.rows_done,
+            rows_per_s=rate,
+            eta_s=left / rate if running else None,
+            steps=_steps(catalog.stage),
+        )
+
+
+def _steps(stage: Stage) -> tuple[Step, ...]:
+    to_do = set(ahead(stage))
+    steps = []
+    for phase in Phase:
+        if phase is Phase.BACKFILL:
+            steps.append(Step(phase, "Fill persona_id of every message.", phase not in to_do))
+        steps += [Step(of, doc, of not in to_do) for of, doc in revisions().values() if of is phase]
+    return tuple(steps)

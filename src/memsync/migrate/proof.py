@@ -1,0 +1,95 @@
+"""The proof: every message's persona recomputed from the settings, and the guide's counts.
+
+Decides what "right" means for a row. It does not use the fill's statement: it takes the settings
+as they are, and the frozen decision only where they were changed after the freeze.
+"""
+
+from dataclasses import dataclass
+
+from memsync.model.phases import Stage
+from memsync.stores.catalog import Catalog
+from memsync.stores.postgres import Postgres, Session
+
+SAMPLES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The checklist after `migrate run`. `proven` says whether every row was recomputed.
+
+    After contract there is no user_id left to recompute from: then the counts and the foreign key
+    are what can be checked.
+    """
+
+    ok: bool
+    stage: Stage
+    proven: bool
+    rows_total: int
+    unique_personas: int
+    null_persona_ids: int
+    unknown_persona_ids: int
+    wrong_persona_ids: int
+    decisions_outdated: int
+    problems: tuple[str, ...]
+
+
+def verify(postgres: Postgres) -> Verification:
+    """Prove the history as it is now. Reads only.
+
+    Raises: SchemaMismatch when this is not the app's database or has no persona_id yet.
+    """
+    with postgres.session() as session:
+        return verify_session(session, Catalog.read(session, postgres.label))
+
+
+def verify_session(session: Session, catalog: Catalog) -> Verification:
+    """The same on a session that is there."""
+    if "persona_id" not in catalog.columns:
+        return _not_started(catalog)
+    counts = session.row("verify_counts")
+    problems = []
+    if counts.null_persona_ids:
+        problems.append(
+            f"{counts.null_persona_ids} messages have no persona; next: memsync migrate run"
+        )
+    if counts.unknown_persona_ids:
+        problems.append(
+            f"{counts.unknown_persona_ids} messages have a persona that does not exist; "
+            "next: memsync migrate run --to backfill"
+        )
+    wrong, outdated = [], 0
+    recomputable = "user_id" in catalog.columns and "memsync.persona_map" in catalog.own_tables
+    if recomputable:
+        wrong = session.rows("verify_rows", limit=SAMPLES_MAX)
+        outdated = session.row("verify_drift").pairs
+    problems += [
+        f"message {row.id} has persona {row.persona_id}, the settings say {row.expected}"
+        for row in wrong
+    ]
+    return Verification(
+        ok=not problems,
+        stage=catalog.stage,
+        proven=recomputable,
+        rows_total=counts.rows_total,
+        unique_personas=counts.unique_personas,
+        null_persona_ids=counts.null_persona_ids,
+        unknown_persona_ids=counts.unknown_persona_ids,
+        wrong_persona_ids=wrong[0].wrong_total if wrong else 0,
+        decisions_outdated=outdated,
+        problems=tuple(problems),
+    )
+
+
+def _not_started(catalog: Catalog) -> Verification:
+    return Verification(
+        ok=False,
+        stage=catalog.stage,
+        proven=False,
+        rows_total=0,
+        unique_personas=0,
+        null_persona_ids=0,
+        unknown_persona_ids=0,
+        wrong_persona_ids=0,
+        decisions_outdated=0,
+        problems=("conversation_history has no persona_id yet; next: memsync migrate run",),
+    )

@@ -1,0 +1,51 @@
+"""Alembic's side of the migration: finds the revisions, runs them up to the end of a phase.
+
+Decides where the revisions are (inside the installed package, else in the checkout) and which
+phase a revision belongs to (its file name says). Knows nothing of what they change.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from memsync.model.phases import Phase
+from memsync.stores.alchemy import lent
+from memsync.stores.ddl import OnlineDdl
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def folder() -> Path:
+    """Where the revisions are: the wheel's copy, or the checkout's folder.
+
+    Raises: FileNotFoundError when neither is there.
+    """
+    for candidate in (_PACKAGE / "_migrations", _PACKAGE.parents[1] / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise FileNotFoundError(f"memsync is installed without its migrations ({_PACKAGE})")
+
+
+@cache
+def revisions() -> dict[str, tuple[Phase, str]]:
+    """Every revision in order: its id, its phase, and what it does in a line."""
+    script = ScriptDirectory(str(folder()))
+    found = {}
+    for revision in reversed(list(script.walk_revisions())):
+        phase = Path(revision.path).stem.split("_")[1]
+        found[revision.revision] = (Phase(phase), revision.doc)
+    return found
+
+
+def upgrade(ddl: OnlineDdl, phase: Phase) -> None:
+    """Run every revision up to the last one of `phase` that was not run yet."""
+    target = [name for name, (of, _) in revisions().items() if of is phase][-1]
+    ddl.session.connection.execute("CREATE SCHEMA IF NOT EXISTS memsync")
+    config = Config()
+    config.set_main_option("script_location", str(folder()).replace("%", "%%"))
+    with lent(ddl.session) as connection:
+        config.attributes.update(connection=connection, ddl=ddl)
+        command.upgrade(config, target)

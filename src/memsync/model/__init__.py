@@ -1,0 +1,1 @@
+"""Pure values: ids, records, digests, findings, plans, phases. No I/O."""

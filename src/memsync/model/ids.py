@@ -1,0 +1,69 @@
+"""Validated identities: persona, personality, message and point ids.
+
+Decides what a well-formed id is. Knows nothing of whether the id exists anywhere.
+"""
+
+import re
+from typing import NewType
+from uuid import UUID
+
+from memsync.errors import InvalidInput
+
+PersonaId = NewType("PersonaId", UUID)
+PersonalityId = NewType("PersonalityId", UUID)
+MessageId = NewType("MessageId", UUID)
+
+PointId = UUID | int
+"""A point's id as Qdrant knows it: our own are uuids, foreign ones may be unsigned integers."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+CHANNEL_CHARS_MAX = 20
+
+
+def _uuid(value: object, what: str) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    # uuid.UUID also takes braces, urn: and missing dashes; two spellings of one id are a leak
+    # waiting for a string comparison, so only the canonical spelling passes.
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return UUID(value)
+    raise InvalidInput(
+        f"{what} must be a uuid like 7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a90, not {value!r:.80}",
+        field=what,
+    )
+
+
+def persona_id(value: object) -> PersonaId:
+    """Return `value` as a persona's id.
+
+    Raises: InvalidInput when it is not a uuid in canonical spelling.
+    """
+    return PersonaId(_uuid(value, "persona_id"))
+
+
+def personality_id(value: object) -> PersonalityId:
+    """Return `value` as a personality's id.
+
+    Raises: InvalidInput when it is not a uuid in canonical spelling.
+    """
+    return PersonalityId(_uuid(value, "personality_id"))
+
+
+def channel_id(value: object) -> str:
+    """Return `value` as a channel's id: 1 to 20 characters, as the column holds.
+
+    Raises: InvalidInput when it is not text, empty, too long, or carries a NUL.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= CHANNEL_CHARS_MAX or "\0" in value:
+        raise InvalidInput(
+            f"channel_id must be 1 to {CHANNEL_CHARS_MAX} characters, not {value!r:.80}",
+            field="channel_id",
+        )
+    return value
+
+
+def point_order(point_id: PointId) -> tuple[bool, bytes]:
+    """The key under which ids sort as Qdrant scrolls them: integers first, then uuids bytewise."""
+    if isinstance(point_id, UUID):
+        return True, point_id.bytes
+    return False, point_id.to_bytes(8, "big")

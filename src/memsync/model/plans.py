@@ -1,0 +1,123 @@
+"""A plan: ordered actions with the states that they rest on, saved as a file.
+
+Decides the file's format and that a file which was changed by hand is refused. Does not know how
+an action is carried out.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from memsync.errors import InvalidInput
+from memsync.model.digests import json_digest
+from memsync.model.ids import PointId
+
+SCHEMA_VERSION = 1
+
+
+class ActionKind(StrEnum):
+    """What an action does, in the order of a plan: nothing goes before it is kept."""
+
+    PUT = "put"
+    MOVE = "move"
+    REMOVE = "remove"
+    RETIRE = "retire"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step. `point_state` and `row_digest` must still hold when it is carried out.
+
+    For PUT, `point_id` is the anchor's and `point_state` that of the point which stands in its
+    place now (None: nothing does). `reason` is the finding's name.
+    """
+
+    kind: ActionKind
+    collection: str
+    reason: str
+    point_id: PointId | None = None
+    point_state: str | None = None
+    row_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `reconcile apply` will do, and to which database and collection.
+
+    `left` counts the findings that the plan does not repair, by name.
+    """
+
+    plan_id: UUID
+    instance_id: UUID
+    collection: str
+    embedder: str
+    actions: tuple[Action, ...]
+    left: dict[str, int]
+
+    def to_json(self) -> str:
+        """The plan as the text of a file."""
+        body = self._body()
+        return json.dumps({**body, "checksum": json_digest(body)}, indent=1) + "\n"
+
+    def _body(self) -> dict[str, object]:
+        actions = [
+            {name: _plain(value) for name, value in asdict(each).items() if value is not None}
+            for each in self.actions
+        ]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "plan_id": str(self.plan_id),
+            "instance_id": str(self.instance_id),
+            "collection": self.collection,
+            "embedder": self.embedder,
+            "actions": actions,
+            "left": self.left,
+        }
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> Self:
+        """Read a saved plan; `source` names it in errors.
+
+        Raises: InvalidInput when it is no plan, of another version, or was changed since.
+        """
+        try:
+            body = json.loads(text)
+            checksum = body.pop("checksum")
+            version = body["schema_version"]
+            if version == SCHEMA_VERSION and checksum == json_digest(body):
+                return cls(
+                    plan_id=UUID(body["plan_id"]),
+                    instance_id=UUID(body["instance_id"]),
+                    collection=body["collection"],
+                    embedder=body["embedder"],
+                    actions=tuple(_action(each) for each in body["actions"]),
+                    left=body["left"],
+                )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidInput(
+                f"{source} is no plan: {type(error).__name__} {error}. Make one with "
+                "`memsync reconcile plan`"
+            ) from None
+        if version != SCHEMA_VERSION:
+            raise InvalidInput(
+                f"{source} has schema_version {version}, this memsync reads {SCHEMA_VERSION}. "
+                "Make a new plan with `memsync reconcile plan`"
+            )
+        raise InvalidInput(
+            f"{source} was changed after it was made (its checksum is not that of its actions). "
+            "Make a new plan with `memsync reconcile plan`"
+        )
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _action(fields: dict[str, object]) -> Action:
+    kind = ActionKind(str(fields.pop("kind")))
+    point_id = fields.pop("point_id", None)
+    if isinstance(point_id, str):
+        point_id = UUID(point_id)
+    return Action(kind, point_id=point_id, **fields)  # type: ignore[arg-type]  # checksum vouches

@@ -1,0 +1,161 @@
+"""What the stores hold, as values: messages, exchanges, memories, points.
+
+Decides the canonical content of a memory and which messages form an exchange. Does no I/O and
+knows no store's spelling: payload keys belong to `stores.payload`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Self
+from uuid import UUID
+
+from memsync.errors import InvalidInput
+from memsync.model.ids import MessageId, PersonaId, PersonalityId, PointId
+
+Role = Literal["user", "assistant", "system"]
+Vector = tuple[float, ...]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def to_ms(moment: datetime) -> int:
+    """Milliseconds since the Unix epoch, exactly. A naive `moment` is UTC, as the columns are."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // _MS
+
+
+def from_ms(ms: int) -> datetime:
+    """The UTC moment `ms` milliseconds after the Unix epoch."""
+    return _EPOCH + ms * _MS
+
+
+def storable_text(value: object, what: str) -> str:
+    """Return `value` when both stores can hold it exactly.
+
+    Raises: InvalidInput for anything but text, for NUL (Postgres cannot store it) and for lone
+    surrogates (no UTF-8 spelling).
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} must be text, not {type(value).__name__}", field=what)
+    if "\0" in value:
+        raise InvalidInput(
+            f"{what} holds a NUL character at position {value.index(chr(0))}; Postgres cannot "
+            "store one. Remove it before calling",
+            field=what,
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{what} holds half a surrogate pair at position {error.start}; it has no UTF-8 "
+            "spelling. Decode the text before calling",
+            field=what,
+        ) from None
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A row of `conversation_history`. `created_at` is UTC, to the millisecond."""
+
+    id: MessageId
+    channel_id: str
+    personality_id: PersonalityId
+    persona_id: PersonaId
+    role: Role
+    content: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An assistant message (the anchor) and the user message directly before it, as stored.
+
+    Its memory's point id is the anchor's id. `created_at_ms` is the anchor's.
+    """
+
+    anchor_id: MessageId
+    persona_id: PersonaId
+    personality_id: PersonalityId
+    channel_id: str
+    created_at_ms: int
+    user_text: str
+    assistant_text: str
+
+    @property
+    def content(self) -> str:
+        """The canonical text of the memory. No names: they change, memories do not."""
+        return f"user: {self.user_text}\nassistant: {self.assistant_text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of the vector store, as it is kept there. `vector` is None when it was not read."""
+
+    id: PointId
+    payload: Mapping[str, object]
+    vector: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A point that a query found, with its similarity (cosine, 1 is equal)."""
+
+    point: Point
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What LTM says of one exchange, decoded from a payload. Absent fields are None."""
+
+    persona_id: UUID | None
+    personality_id: UUID | None
+    channel_id: str | None
+    created_at_ms: int | None
+    content: str | None
+    digest: str | None = None
+    user_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """Where messages follow one another: one persona with one personality in one channel."""
+
+    channel_id: str
+    personality_id: PersonalityId
+    persona_id: PersonaId
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """The thread that `message` belongs to."""
+        return cls(message.channel_id, message.personality_id, message.persona_id)
+
+
+def exchanges(messages: Iterable[Message]) -> list[Exchange]:
+    """Pair messages into exchanges, by the definition that the SQL states too.
+
+    Within a thread, ordered by (created_at, id), an assistant message forms an exchange with the
+    message directly before it if that one is the user's. The result is ordered by anchor id.
+    """
+    before: dict[Thread, Message] = {}
+    found = []
+    for message in sorted(messages, key=lambda each: (each.created_at, each.id.bytes)):
+        previous = before.get(Thread.of(message))
+        before[Thread.of(message)] = message
+        if message.role != "assistant" or previous is None or previous.role != "user":
+            continue
+        found.append(
+            Exchange(
+                anchor_id=message.id,
+                persona_id=message.persona_id,
+                personality_id=message.personality_id,
+                channel_id=message.channel_id,
+                created_at_ms=to_ms(message.created_at),
+                user_text=previous.content,
+                assistant_text=message.content,
+            )
+        )
+    return sorted(found, key=lambda each: each.anchor_id.bytes)

@@ -1,0 +1,8 @@
+"""Reconciling the stores: audit (reads), plan (a file), apply (exactly that file)."""
+
+from memsync.reconcile.apply import Applied, apply
+from memsync.reconcile.audit import audit, check
+from memsync.reconcile.plan import make_plan
+from memsync.reconcile.rules import RULES, Rule
+
+__all__ = ["RULES", "Applied", "Rule", "apply", "audit", "check", "make_plan"]

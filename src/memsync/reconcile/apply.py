@@ -1,0 +1,252 @@
+"""Carries out a plan, exactly and resumably.
+
+Decides when a plan is stale: an action whose stores are neither as they were audited nor as it
+would leave them. All actions are looked at before the first one writes, and each again before it
+does. What is removed or overwritten goes to quarantine first, committed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from uuid import UUID
+
+from memsync.errors import StalePlan
+from memsync.model.digests import buckets, exchange_digest, memory_digest, point_state
+from memsync.model.ids import PointId
+from memsync.model.plans import Action, ActionKind, Plan
+from memsync.model.progress import Progress, Tell, silent
+from memsync.model.records import Exchange, Memory, Point
+from memsync.model.sequences import batched
+from memsync.projection import Projector
+from memsync.reconcile.cases import persona_of_collection
+from memsync.stores.history import exchanges_by_anchor
+from memsync.stores.locks import LockKey, exclusive
+from memsync.stores.postgres import Postgres, Session, json_value
+
+_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply did: actions carried out now, and those found done already."""
+
+    done: int
+    done_before: int
+
+
+def apply(plan: Plan, postgres: Postgres, projector: Projector, tell: Tell = silent) -> Applied:
+    """Carry out the plan; running it again after a crash finishes the rest.
+
+    Raises: StalePlan when a store moved on since the plan was made (before any write, or, if it
+    moved meanwhile, in between: what was done stays done); StoreBusy when another repair runs;
+    StoreUnreachable. Effects: both stores.
+    """
+    with exclusive(postgres, LockKey.REPAIR, "repair") as session:
+        applier = _Applier(plan, session, projector, tell)
+        applier.require_same_stores()
+        projector.prepare()
+        open_actions = applier.still_open(plan.actions)
+        applier.carry_out(open_actions)
+        return Applied(len(open_actions), len(plan.actions) - len(open_actions))
+
+
+class _Applier:
+    def __init__(self, plan: Plan, session: Session, projector: Projector, tell: Tell) -> None:
+        self._plan = plan
+        self._session = session
+        self._projector = projector
+        self._vectors = projector.vectors
+        self._tell = tell
+
+    def require_same_stores(self) -> None:
+        """Refuse a plan that was made for another database, collection or embedder."""
+        here = {
+            "database": (self._plan.instance_id, self._session.row("instance_id").id),
+            "collection": (self._plan.collection, self._projector.collection),
+            "embedder": (self._plan.embedder, self._projector.embedder.name),
+        }
+        for what, (planned, found) in here.items():
+            if planned != found:
+                raise StalePlan(
+                    f"the plan was made for {what} {planned}, this is {found}. Check the settings, "
+                    "or make a new plan with `memsync reconcile plan`"
+                )
+
+    def still_open(self, actions: Sequence[Action]) -> list[Action]:
+        """The actions that are not done yet, all of their states looked at.
+
+        Raises: StalePlan.
+        """
+        still: list[Action] = []
+        for number, some in enumerate(_batches(actions)):
+            self._tell(Progress("looking at the plan", number * _BATCH, len(actions)))
+            looked = self._look(some)
+            still += [action for action, done in zip(some, looked, strict=True) if not done]
+        return still
+
+    def carry_out(self, actions: Sequence[Action]) -> None:
+        """Do them, batch by batch, each looked at again right before."""
+        do: dict[ActionKind, Callable[[list[Action]], None]] = {
+            ActionKind.PUT: self._put,
+            ActionKind.MOVE: self._move,
+            ActionKind.REMOVE: self._remove,
+            ActionKind.RETIRE: self._retire,
+        }
+        done = 0
+        for some in _batches(actions):
+            do[some[0].kind](self.still_open(some))
+            done += len(some)
+            self._tell(Progress("apply", done, len(actions)))
+
+    # ------------------------------------------------------------------ looking
+
+    def _look(self, actions: list[Action]) -> list[bool]:
+        """For each action, all of one kind and collection: whether it is done already."""
+        kind, collection = actions[0].kind, actions[0].collection
+        if kind is ActionKind.RETIRE:
+            return [self._vectors.describe(each.collection) is None for each in actions]
+        points = self._points(collection, actions)
+        if kind is not ActionKind.PUT:
+            return [self._is_gone(each, points) for each in actions]
+        anchors = [each.point_id for each in actions if isinstance(each.point_id, UUID)]
+        exchanges = exchanges_by_anchor(self._session, anchors)
+        return [self._is_put(each, points, exchanges) for each in actions]
+
+    def _points(self, collection: str, actions: Sequence[Action]) -> dict[PointId, Point]:
+        ids = [each.point_id for each in actions if each.point_id is not None]
+        if self._vectors.describe(collection) is None:
+            return {}
+        return {p.id: p for p in self._vectors.retrieve(collection, ids, vectors=True)}
+
+    def _is_gone(self, action: Action, points: dict[PointId, Point]) -> bool:
+        found = points.get(action.point_id) if action.point_id is not None else None
+        if found is not None and point_state(found) != action.point_state:
+            raise _stale(action, "point", action.point_state, point_state(found))
+        return found is None
+
+    def _is_put(
+        self,
+        action: Action,
+        points: dict[PointId, Point],
+        exchanges: dict[UUID, Exchange],
+    ) -> bool:
+        row = exchanges.get(action.point_id) if isinstance(action.point_id, UUID) else None
+        digest = exchange_digest(row) if row else None
+        if row is None or digest != action.row_digest:
+            raise _stale(action, "exchange", action.row_digest, digest)
+        found = points.get(row.anchor_id)
+        if found and found.payload == self._projector.codec.encode(row, self._plan.embedder):
+            return True
+        if point_state(found) != action.point_state:
+            raise _stale(action, "point", action.point_state, point_state(found))
+        return False
+
+    # ------------------------------------------------------------------ doing
+
+    def _put(self, actions: list[Action]) -> None:
+        anchors = [each.point_id for each in actions if isinstance(each.point_id, UUID)]
+        points = self._points(self._plan.collection, actions)
+        self._keep(actions, points)
+        exchanges = list(exchanges_by_anchor(self._session, anchors).values())
+        made = self._projector.points(exchanges)
+        absent = [point for point in made if point.id not in points]
+        standing = [point for point in made if point.id in points]
+        if absent:
+            self._vectors.upsert(self._plan.collection, absent, only_absent=True)
+        if standing:
+            self._vectors.upsert(self._plan.collection, standing)
+        if self.still_open(actions):
+            raise _stale(actions[0], "point", "written", "written by somebody else")
+
+    def _move(self, actions: list[Action]) -> None:
+        points = self._points(actions[0].collection, actions)
+        memories = list(points.values())
+        texts = [self._projector.codec.decode(p.payload).memory.content or "" for p in memories]
+        vectors = self._projector.embedder.documents(texts)
+        moved = [
+            Point(old.id, self._archived_payload(actions[0].collection, old), vector)
+            for old, vector in zip(memories, vectors, strict=True)
+        ]
+        if moved:
+            self._vectors.upsert(self._plan.collection, moved, only_absent=True)
+        self._remove(actions)
+
+    def _remove(self, actions: list[Action]) -> None:
+        if not actions:
+            return
+        points = self._points(actions[0].collection, actions)
+        self._keep(actions, points)
+        self._vectors.delete(actions[0].collection, list(points))
+
+    def _retire(self, actions: list[Action]) -> None:
+        for action in actions:
+            left = self._vectors.count(action.collection)
+            if left:
+                raise _stale(action, "collection", "empty", f"{left} points")
+            self._vectors.drop(action.collection)
+
+    def _keep(self, actions: Sequence[Action], points: dict[PointId, Point]) -> None:
+        """Copy what is about to be removed or overwritten into quarantine."""
+        with self._session.transaction():
+            for action in actions:
+                point = points.get(action.point_id) if action.point_id is not None else None
+                if point is None:
+                    continue
+                self._session.run(
+                    "quarantine_points",
+                    plan_id=self._plan.plan_id,
+                    collection=action.collection,
+                    point_id=str(point.id),
+                    state=point_state(point),
+                    payload=json_value(dict(point.payload)),
+                    vector=list(point.vector) if point.vector else None,
+                    reason=action.reason,
+                )
+
+    def _archived_payload(self, collection: str, point: Point) -> dict[str, object]:
+        """The payload of an archived memory in its new place: agreed keys, its text as it is."""
+        codec = self._projector.codec
+        payload = codec.restyled(point.payload, self._plan.embedder)
+        persona = persona_of_collection(collection)
+        if persona is not None:
+            payload[codec.key("persona_id")] = str(persona)
+        digest = _archived_digest(point, codec.decode(payload).memory)
+        if digest:
+            fp1, fp2 = buckets(digest)
+            payload |= {codec.key("digest"): digest, codec.key("fp1"): fp1, codec.key("fp2"): fp2}
+        return payload
+
+
+def _archived_digest(point: Point, memory: Memory) -> str | None:
+    if not isinstance(point.id, UUID) or memory.persona_id is None:
+        return None
+    if memory.personality_id is None or memory.created_at_ms is None:
+        return None
+    return memory_digest(
+        point.id,
+        memory.persona_id,
+        memory.personality_id,
+        memory.channel_id or "",
+        memory.created_at_ms,
+        memory.content or "",
+    )
+
+
+def _batches(actions: Sequence[Action]) -> list[list[Action]]:
+    """Runs of actions of one kind and collection, at most _BATCH long."""
+    return [
+        list(some)
+        for _, run in groupby(actions, key=lambda each: (each.kind, each.collection))
+        for some in batched(run, _BATCH)
+    ]
+
+
+def _stale(action: Action, what: str, planned: object, found: object) -> StalePlan:
+    return StalePlan(
+        f"{action.kind} of {action.point_id or ''} in {action.collection}: the {what} is "
+        f"{found or 'not there'}, the plan rests on {planned or 'none'}. Audit and plan again; "
+        "what was done stays done",
+        action=action.kind.value,
+        collection=action.collection,
+        point_id=str(action.point_id),
+    )

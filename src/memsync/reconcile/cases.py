@@ -1,0 +1,166 @@
+"""A case: one exchange, one point, or one of each that belong together, with what is known of it.
+
+Decides how a deployed point's text and time are compared with an exchange's. Judges nothing: the
+rules look at cases.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from memsync.model.digests import exchange_digest, point_state
+from memsync.model.findings import Witness
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Point
+from memsync.stores.payload import Reading
+
+PERSONA_PREFIX = "persona-"
+PERSONALITY_PREFIX = "personality-"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A point as it was found. `home` says that its collection is the one memories belong in."""
+
+    collection: str
+    home: bool
+    point: Point
+    reading: Reading
+
+    @property
+    def persona_id(self) -> UUID | None:
+        """Whose memory the app takes it for: the collection's persona, else the payload's."""
+        return persona_of_collection(self.collection) or self.reading.memory.persona_id
+
+    @property
+    def personality_id(self) -> UUID | None:
+        """The character that the payload names."""
+        return self.reading.memory.personality_id
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the rules judge: an exchange without a point, a point without an exchange, or a pair.
+
+    `kept` is the id of the point that holds the same exchange and stays. `archived`: the point is
+    from before the oldest row that is kept, so it has no row by design.
+    """
+
+    exchange: Exchange | None = None
+    found: Found | None = None
+    persona_is_known: bool = True
+    kept: PointId | None = None
+    archived: bool = False
+
+    @property
+    def is_anchored(self) -> bool:
+        """Whether the point has the id that the exchange's memory must have, in its collection."""
+        return (
+            self.exchange is not None
+            and self.found is not None
+            and self.found.home
+            and self.found.point.id == self.exchange.anchor_id
+        )
+
+    @property
+    def persona_agrees(self) -> bool:
+        """Whether the point is its exchange's persona's. A point that names none agrees."""
+        if self.exchange is None or self.found is None:
+            return False
+        return self.found.persona_id in {None, self.exchange.persona_id}
+
+    @property
+    def content_agrees(self) -> bool:
+        """Whether the point's text is the exchange's: canonical at home, with names as deployed."""
+        if self.exchange is None or self.found is None:
+            return False
+        return says(self.found, self.exchange)
+
+    @property
+    def witness(self) -> Witness:
+        """The states of both stores that this case was made from."""
+        row, found = self.exchange, self.found
+        return Witness(
+            anchor_id=row.anchor_id if row else None,
+            row_digest=exchange_digest(row) if row else None,
+            collection=found.collection if found else None,
+            point_id=found.point.id if found else None,
+            point_state=point_state(found.point) if found else None,
+        )
+
+    @property
+    def persona_id(self) -> UUID | None:
+        """Whose case it is: the row's persona, else the point's."""
+        if self.exchange is not None:
+            return self.exchange.persona_id
+        return self.found.persona_id if self.found is not None else None
+
+
+def says(found: Found, exchange: Exchange) -> bool:
+    """Whether the point's text is that of the exchange."""
+    content = found.reading.memory.content
+    if content is None:
+        return False
+    if content == exchange.content:
+        return True
+    return not found.home and _says_as_deployed(content, exchange)
+
+
+def _says_as_deployed(content: str, exchange: Exchange) -> bool:
+    """Whether `content` is `User (<name>): <message>` and `<personality>: <reply>` of the exchange.
+
+    Names may have changed since; they hold no newline.
+    """
+    head, reply = content.removesuffix(exchange.assistant_text), f": {exchange.assistant_text}"
+    if not content.endswith(reply) or not content.startswith("User ("):
+        return False
+    said, newline, personality = head.removesuffix(": ").rpartition("\n")
+    message = f"): {exchange.user_text}"
+    name = said.removeprefix("User (").removesuffix(message)
+    return bool(newline) and bool(personality) and said.endswith(message) and "\n" not in name
+
+
+def persona_of_collection(collection: str) -> UUID | None:
+    """The persona that a deployed collection belongs to, by its name."""
+    return _uuid_after(collection, PERSONA_PREFIX)
+
+
+def is_deployed(collection: str) -> bool:
+    """Whether the collection is one of the app's own, from before the shared layout."""
+    return any(
+        _uuid_after(collection, prefix) is not None
+        for prefix in (PERSONA_PREFIX, PERSONALITY_PREFIX)
+    )
+
+
+def _uuid_after(name: str, prefix: str) -> UUID | None:
+    try:
+        return UUID(name.removeprefix(prefix)) if name.startswith(prefix) else None
+    except ValueError:
+        return None
+
+
+class ExchangeIndex:
+    """Exchanges by personality and time, to find the one that a foreign point is about."""
+
+    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+        self._by_second: dict[tuple[UUID, int], list[Exchange]] = {}
+        for each in exchanges:
+            key = (each.personality_id, each.created_at_ms // 1000)
+            self._by_second.setdefault(key, []).append(each)
+
+    def match(self, found: Found) -> Exchange | None:
+        """The exchange written when the point says; among several, one that says the same.
+
+        An exact time and a single exchange are enough, so that a point whose text went stale is
+        still known for what it is. A time in seconds is not: then the text must agree.
+        """
+        window, personality_id = found.reading.time_window_ms, found.personality_id
+        if window is None or personality_id is None:
+            return None
+        near = self._by_second.get((personality_id, window[0] // 1000), [])
+        timely = [each for each in near if window[0] <= each.created_at_ms <= window[1]]
+        agreeing = [each for each in timely if says(found, each)]
+        if agreeing:
+            return agreeing[0]
+        return timely[0] if len(timely) == 1 and window[0] == window[1] else None

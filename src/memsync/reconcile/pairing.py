@@ -1,0 +1,170 @@
+"""Pairing: brings exchanges and points together into cases.
+
+Memories at home are merged with exchanges in id order, two streams and one comparison each. Points
+of deployed collections have random ids: they are matched persona by persona, then, those that no
+exchange of their own persona explains, against everybody's. What is kept in memory grows with the
+deployed and foreign points, not with the stores.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from memsync.model.ids import point_order
+from memsync.model.records import Exchange, Point
+from memsync.model.sequences import batched
+from memsync.reconcile.cases import Case, ExchangeIndex, Found, persona_of_collection, says
+from memsync.stores.history import exchange_of, exchanges_in_order
+from memsync.stores.payload import PayloadCodec
+from memsync.stores.postgres import Session
+from memsync.stores.protocols import VectorStore, scan
+
+_BATCH = 1000
+
+
+@dataclass
+class Pairing:
+    """One audit's pairing, from its sources to its cases."""
+
+    session: Session
+    vectors: VectorStore
+    home: str
+    codec: PayloadCodec
+    horizon_ms: int | None
+    rows: int = 0
+    points: int = 0
+    _claims: dict[UUID, list[tuple[Found, Exchange]]] = field(default_factory=dict)
+    _unclaimed: list[Found] = field(default_factory=list)
+    _missing: list[Exchange] = field(default_factory=list)
+    _deployed: PayloadCodec = field(default_factory=lambda: PayloadCodec("camel"))
+
+    def read_deployed(self, collection: str) -> int:
+        """Match a deployed collection's points with its persona's exchanges; how many there are."""
+        persona = persona_of_collection(collection)
+        of_persona = (
+            self.session.rows("exchanges_of_persona", persona_id=persona) if persona else []
+        )
+        index = ExchangeIndex(map(exchange_of, of_persona))
+        count = 0
+        for point in scan(self.vectors, collection):
+            count += 1
+            found = Found(
+                collection, home=False, point=point, reading=self._deployed.decode(point.payload)
+            )
+            self._claim(found, index)
+        self.points += count
+        return count
+
+    def merge_home(self) -> Iterator[Case]:
+        """Compare the memories at home with all exchanges; yields those that meet by id."""
+        points = scan(self.vectors, self.home) if self._home_stands() else iter(())
+        for exchange, point in merged(exchanges_in_order(self.session), points):
+            self.rows += exchange is not None
+            self.points += point is not None
+            found = point and self._found_at_home(point)
+            if found and exchange:
+                yield Case(exchange, found)
+            elif found:
+                self._unclaimed.append(found)
+            elif exchange:
+                self._missing.append(exchange)
+
+    def rest(self) -> Iterator[Case]:
+        """Everything that did not meet by id: foreign, duplicate, orphaned, missing."""
+        self._claim_from_anybody()
+        for anchors in batched(self._claims, _BATCH):
+            standing = {p.id for p in self._retrieve(anchors)}
+            for anchor in anchors:
+                yield from _claimants(self._claims[anchor], anchor if anchor in standing else None)
+        for some in batched(self._unclaimed, _BATCH):
+            personas = list({each.persona_id for each in some if each.persona_id})
+            known = {row.id for row in self.session.rows("known_personas", ids=personas)}
+            for found in some:
+                yield Case(
+                    found=found,
+                    persona_is_known=found.persona_id is None or found.persona_id in known,
+                    archived=self._is_archived(found),
+                )
+        for exchange in self._missing:
+            if exchange.anchor_id not in self._claims:
+                yield Case(exchange)
+
+    def _claim(self, found: Found, index: ExchangeIndex) -> None:
+        exchange = index.match(found)
+        if exchange is None:
+            self._unclaimed.append(found)
+        else:
+            self._claims.setdefault(exchange.anchor_id, []).append((found, exchange))
+
+    def _claim_from_anybody(self) -> None:
+        left, self._unclaimed = self._unclaimed, []
+        for some in batched(left, _BATCH):
+            timed = [
+                (each.personality_id, each.reading.time_window_ms)
+                for each in some
+                if each.personality_id and each.reading.time_window_ms
+            ]
+            rows = self.session.rows(
+                "exchanges_at",
+                personality_ids=[personality for personality, _ in timed],
+                from_ms=[window[0] for _, window in timed],
+                to_ms=[window[1] for _, window in timed],
+            )
+            index = ExchangeIndex(map(exchange_of, rows))
+            for found in some:
+                self._claim_if_it_says_so(found, index)
+
+    def _claim_if_it_says_so(self, found: Found, index: ExchangeIndex) -> None:
+        """Across personas time alone proves nothing: only an exchange that says the same counts.
+
+        Within the point's own persona the time is enough, as it is in its own collection.
+        """
+        exchange = index.match(found)
+        if exchange and exchange.persona_id != found.persona_id and not says(found, exchange):
+            exchange = None
+        if exchange is None:
+            self._unclaimed.append(found)
+        else:
+            self._claims.setdefault(exchange.anchor_id, []).append((found, exchange))
+
+    def _retrieve(self, anchors: Iterable[UUID]) -> list[Point]:
+        return self.vectors.retrieve(self.home, list(anchors)) if self._home_stands() else []
+
+    def _found_at_home(self, point: Point) -> Found:
+        return Found(self.home, home=True, point=point, reading=self.codec.decode(point.payload))
+
+    def _home_stands(self) -> bool:
+        return self.vectors.describe(self.home) is not None
+
+    def _is_archived(self, found: Found) -> bool:
+        """Whether the point is a memory from before the oldest row. Without text it is none."""
+        memory = found.reading.memory
+        if memory.created_at_ms is None or memory.content is None:
+            return False
+        return self.horizon_ms is None or memory.created_at_ms < self.horizon_ms
+
+
+def merged(
+    exchanges: Iterator[Exchange], points: Iterator[Point]
+) -> Iterator[tuple[Exchange | None, Point | None]]:
+    """Both streams, ordered by id, side by side: what has the same id comes together."""
+    exchange, point = next(exchanges, None), next(points, None)
+    while exchange or point:
+        # False sorts before True: the side that is exhausted comes last.
+        left = (exchange is None, point_order(exchange.anchor_id) if exchange else ())
+        right = (point is None, point_order(point.id) if point else ())
+        yield (exchange if left <= right else None), (point if right <= left else None)
+        takes_left, takes_right = left <= right, right <= left
+        if takes_left:
+            exchange = next(exchanges, None)
+        if takes_right:
+            point = next(points, None)
+
+
+def _claimants(claims: list[tuple[Found, Exchange]], standing: UUID | None) -> Iterator[Case]:
+    """The cases of all points about one exchange: one of its persona's is kept, if there is one."""
+    own = [found for found, exchange in claims if found.persona_id in {None, exchange.persona_id}]
+    best = min(own, key=lambda each: (not each.home, point_order(each.point.id)), default=None)
+    for found, exchange in claims:
+        kept = standing or (best.point.id if best and found is not best else None)
+        yield Case(exchange, found, kept=kept if found in own else None)

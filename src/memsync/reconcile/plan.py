@@ -1,0 +1,93 @@
+"""Turns findings into a plan: what to do, in which order, resting on which states.
+
+Decides the order: memories are written before the points that they replace are removed, and a
+collection is retired only when every point in it is accounted for. Reads and writes nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from uuid import UUID, uuid4
+
+from memsync.model.findings import Audit, Finding, Grade, Repair, counted
+from memsync.model.ids import point_order
+from memsync.model.plans import Action, ActionKind, Plan
+
+
+def make_plan(
+    audit: Audit, *, instance_id: UUID, home: str, embedder: str, unsafe: bool = False
+) -> Plan:
+    """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`."""
+    grades = {Grade.SAFE, Grade.UNSAFE} if unsafe else {Grade.SAFE}
+    chosen = [each for each in audit.findings if each.grade in grades]
+    emptied: dict[tuple[ActionKind, str, object], Action] = {}
+    puts: dict[UUID, Action] = {}
+    for finding in chosen:
+        if finding.repair is Repair.MEND:
+            _mend(finding, home, puts, emptied)
+        elif finding.repair in {Repair.REMOVE, Repair.MOVE}:
+            kind = ActionKind.MOVE if finding.repair is Repair.MOVE else ActionKind.REMOVE
+            _add_point_action(kind, finding, emptied)
+    retired = _retirements(chosen, emptied.values())
+    left = [f for f in audit.findings if f not in chosen]
+    left += [f for f in chosen if f.repair is Repair.RETIRE and f.key not in retired]
+    return Plan(
+        plan_id=uuid4(),
+        instance_id=instance_id,
+        collection=home,
+        embedder=embedder,
+        actions=tuple(
+            sorted(puts.values(), key=_place)
+            + sorted(emptied.values(), key=lambda each: (each.kind, *_place(each)))
+            + [Action(ActionKind.RETIRE, name, "legacy-layout") for name in sorted(retired)]
+        ),
+        left=counted(left),
+    )
+
+
+def _mend(
+    finding: Finding,
+    home: str,
+    puts: dict[UUID, Action],
+    emptied: dict[tuple[ActionKind, str, object], Action],
+) -> None:
+    """Write the exchange's memory, and remove the point unless that is where it is written.
+
+    A duplicate's memory is written too unless it stands already: which of two foreign points is
+    the kept one does not matter then.
+    """
+    seen = finding.witness
+    if seen.anchor_id is None:
+        return
+    in_place = seen.collection in {None, home} and seen.point_id in {None, seen.anchor_id}
+    standing = seen.point_state if in_place else None
+    put = Action(ActionKind.PUT, home, finding.name, seen.anchor_id, standing, seen.row_digest)
+    duplicate_of_home = finding.evidence.get("kept") == str(seen.anchor_id)
+    if not duplicate_of_home and (in_place or seen.anchor_id not in puts):
+        puts[seen.anchor_id] = put
+    if not in_place:
+        _add_point_action(ActionKind.REMOVE, finding, emptied)
+
+
+def _add_point_action(
+    kind: ActionKind,
+    finding: Finding,
+    emptied: dict[tuple[ActionKind, str, object], Action],
+) -> None:
+    seen = finding.witness
+    if seen.collection is not None:
+        action = Action(kind, seen.collection, finding.name, seen.point_id, seen.point_state)
+        emptied.setdefault((kind, seen.collection, seen.point_id), action)
+
+
+def _retirements(chosen: Iterable[Finding], emptied: Iterable[Action]) -> set[str]:
+    """The deployed collections of which no point is left when the actions are done."""
+    leaving = Counter(action.collection for action in emptied)
+    return {
+        each.key
+        for each in chosen
+        if each.repair is Repair.RETIRE and each.evidence["points"] == leaving[each.key]
+    }
+
+
+def _place(action: Action) -> tuple[str, tuple[bool, bytes]]:
+    return action.collection, point_order(action.point_id if action.point_id is not None else 0)

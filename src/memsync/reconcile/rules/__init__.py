@@ -1,0 +1,31 @@
+"""Every finding code, in one tuple. Codes are never used again for something else."""
+
+from memsync.reconcile.rules import coverage, data, isolation, schema
+from memsync.reconcile.rules.base import CaseRule, Rule, StateRule
+
+RULES: tuple[Rule, ...] = (
+    coverage.MissingPoint(),
+    coverage.OrphanPoint(),
+    coverage.DuplicatePoint(),
+    coverage.ForeignPointId(),
+    coverage.UnacknowledgedOutbox(),
+    coverage.DeadOutboxEntry(),
+    isolation.PersonaMismatch(),
+    isolation.UnknownPersona(),
+    isolation.MissingPersona(),
+    isolation.MisplacedPoint(),
+    isolation.HistoryWithoutPersona(),
+    data.StaleContent(),
+    data.PayloadDrift(),
+    data.WrongPayloadKey(),
+    data.WrongTimeUnit(),
+    schema.MigrationBehind(),
+    schema.InvalidIndex(),
+    schema.MissingIndex(),
+    schema.MissingPayloadIndex(),
+    schema.LegacyLayout(),
+)
+
+CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))
+
+__all__ = ["CASE_RULES", "RULES", "CaseRule", "Rule", "StateRule"]

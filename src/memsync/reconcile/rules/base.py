@@ -1,0 +1,87 @@
+"""What a rule is: one class per finding code, which looks at a case and says what is wrong."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from memsync.model.findings import Finding, Grade, Repair, Severity
+from memsync.reconcile.cases import Case
+
+Evidence = Mapping[str, object]
+
+_PLAN = "memsync reconcile plan"
+_PLAN_UNSAFE = "memsync reconcile plan --unsafe"
+_TEXT_MAX = 200
+
+
+class Rule:
+    """One finding code. The docstring of each rule is what `memsync rules CODE` prints."""
+
+    code: ClassVar[str]
+    name: ClassVar[str]
+    severity: ClassVar[Severity] = Severity.ERROR
+    grade: ClassVar[Grade] = Grade.SAFE
+    repair: ClassVar[Repair] = Repair.MEND
+    next_command: ClassVar[str] = ""
+
+    @classmethod
+    def command(cls) -> str:
+        """What to run next."""
+        if cls.next_command:
+            return cls.next_command
+        return _PLAN_UNSAFE if cls.grade is Grade.UNSAFE else _PLAN
+
+
+class CaseRule(Rule):
+    """A rule that judges one case at a time."""
+
+    def look(self, case: Case) -> Evidence | None:
+        """The evidence when the case breaks the rule, else None."""
+        raise NotImplementedError
+
+    def judge(self, case: Case) -> Finding | None:
+        """The finding when the case breaks the rule, else None."""
+        evidence = self.look(case)
+        if evidence is None:
+            return None
+        exchange, found = case.exchange, case.found
+        # Without an exchange there is nothing to make a memory from.
+        hopeless = self.repair is Repair.MEND and exchange is None
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=self.severity,
+            grade=Grade.REPORT_ONLY if hopeless else self.grade,
+            repair=Repair.NONE if hopeless else self.repair,
+            store=f"qdrant:{found.collection}" if found else "postgres:conversation_history",
+            key=str(found.point.id if found else exchange and exchange.anchor_id),
+            persona_id=case.persona_id,
+            evidence={name: _short(value) for name, value in evidence.items()},
+            next_command=self.command(),
+            witness=case.witness,
+        )
+
+
+class StateRule(Rule):
+    """A rule about a store as a whole; the audit says what it saw."""
+
+    def finding(self, store: str, key: str, **evidence: object) -> Finding:
+        """The finding about `key` in `store`."""
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=self.severity,
+            grade=self.grade,
+            repair=self.repair,
+            store=store,
+            key=key,
+            persona_id=None,
+            evidence={name: _short(value) for name, value in evidence.items()},
+            next_command=self.command(),
+        )
+
+
+def _short(value: object) -> object:
+    """Evidence is for people at night: long texts are cut, everything else is kept."""
+    if isinstance(value, str) and len(value) > _TEXT_MAX:
+        return f"{value[:_TEXT_MAX]}… ({len(value)} characters)"
+    return value if value is None or isinstance(value, int | float | bool) else str(value)

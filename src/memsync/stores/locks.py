@@ -1,0 +1,45 @@
+"""One run at a time: session-level advisory locks, taken without waiting.
+
+Decides the lock keys. A blocking wait for such a lock deadlocks CREATE INDEX CONCURRENTLY, which
+waits for every open statement; so a lock is tried, and a second run is told who has it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from enum import IntEnum
+
+from memsync.errors import StoreBusy
+from memsync.stores.postgres import Postgres, Session
+
+
+class LockKey(IntEnum):
+    """Keys of the advisory locks: 'memsync' in hex, then a number."""
+
+    MIGRATE = 0x6D656D73796E6301
+    RELAY = 0x6D656D73796E6302
+    REPAIR = 0x6D656D73796E6303
+
+
+@contextlib.contextmanager
+def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
+    """A dedicated session that holds the lock `key`; the lock goes when the session does.
+
+    Work that must not go on without the lock runs on this very session: if the connection dies,
+    lock and work end together.
+
+    Raises: StoreBusy naming the session that holds the lock.
+    """
+    session = postgres.dedicated()
+    try:
+        if not session.row("try_lock", key=key.value).taken:
+            holders = session.rows("lock_holders", key=key.value)
+            since = "{:%Y-%m-%d %H:%M:%S} UTC".format
+            by = ", ".join(f"pid {h.pid} since {since(h.backend_start)}" for h in holders)
+            raise StoreBusy(
+                f"another {what} is running ({by or 'it just ended'}). Wait for it, or stop it; "
+                "nothing was done here",
+                pids=[h.pid for h in holders],
+            )
+        yield session
+    finally:
+        session.connection.close()

@@ -1,0 +1,221 @@
+"""Postgres: connections, transactions and named statements.
+
+Decides how memsync talks to the server: UTC, an application name, no statement that waits for
+ever to connect, and drivers' errors turned into memsync's. Knows no table; what the statements
+mean is for those who call them by name.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import namedtuple_row
+from psycopg.types.json import Json
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from memsync.errors import (
+    InvalidInput,
+    MemsyncError,
+    SchemaMismatch,
+    StoreBusy,
+    StoreUnreachable,
+)
+from memsync.stores.queries import statement
+
+CONNECT_TIMEOUT_S = 5
+POOL_CONNECTIONS_MAX = 4
+
+Connection = psycopg.Connection[Any]
+
+
+def _conninfo(url: str) -> str:
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # libpq's own message repeats the URL, and with it the password.
+        raise InvalidInput(
+            "postgres_url is not a URL that libpq understands; write it as "
+            "postgresql://user@host:5432/database",
+            field="postgres_url",
+        ) from None
+    given.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    given.setdefault("application_name", "memsync")
+    return make_conninfo("", **given)
+
+
+@contextlib.contextmanager
+def translated(label: str) -> Iterator[None]:
+    """Turn the driver's errors into memsync's. A programming error of ours passes as it is."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnreachable(f"no connection to Postgres at {label}: {error}") from None
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
+        raise SchemaMismatch(
+            f"the database at {label} is not at the schema this needs: {_first_line(error)}. "
+            "See `memsync migrate status`"
+        ) from error
+    except errors.InsufficientPrivilege as error:
+        raise SchemaMismatch(
+            f"the role may not do this at {label}: {_first_line(error)}. Grant it, or connect "
+            "as the owner of the tables"
+        ) from error
+    except errors.ForeignKeyViolation as error:
+        detail = (error.diag.message_detail or _first_line(error)).rstrip(".")
+        raise InvalidInput(
+            f"a value refers to something that does not exist: {detail}. Nothing was written"
+        ) from error
+    except psycopg.DataError as error:
+        raise InvalidInput(
+            f"a value does not fit its column: {_first_line(error)}. Nothing was written"
+        ) from error
+    except errors.ObjectInUse as error:
+        raise StoreBusy(f"Postgres at {label}: {_first_line(error)}") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected):
+            raise
+        raise StoreUnreachable(
+            f"Postgres at {label} does not answer: {_first_line(error)}. Check that it runs and "
+            "that postgres_url is right"
+        ) from error
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error)).strip().splitlines()[0].rstrip(".")
+
+
+def json_value(value: object) -> object:
+    """`value` as a parameter for a column of type json."""
+    return Json(value)
+
+
+class Session:
+    """One connection in autocommit: statements by name, transactions where asked for."""
+
+    def __init__(self, connection: Connection, label: str) -> None:
+        self.connection = connection
+        self._label = label
+
+    def rows(self, name: str, /, **params: Any) -> list[Any]:
+        """Every row that the named statement returns; columns are attributes."""
+        with translated(self._label):
+            return self._execute(statement(name), params).fetchall()
+
+    def rows_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> list[Any]:
+        """The same for a statement whose holes the caller fills with named fragments."""
+        with translated(self._label):
+            return self._execute(statement(name, **fragments), params).fetchall()
+
+    def row(self, name: str, /, **params: Any) -> Any:
+        """The first row that the named statement returns, or None."""
+        with translated(self._label):
+            return self._execute(statement(name), params).fetchone()
+
+    def run(self, name: str, /, **params: Any) -> int:
+        """Run the named statement; the number of rows that it touched."""
+        with translated(self._label):
+            return self._execute(statement(name), params).rowcount
+
+    def run_script(self, script: str) -> None:
+        """Run a text of several statements, as one transaction unless it says otherwise."""
+        with translated(self._label):
+            self.connection.execute(script.encode())
+
+    def copy_rows(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        """Write rows into a table by COPY."""
+        target = sql.SQL("COPY {} ({}) FROM STDIN").format(
+            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        with (
+            translated(self._label),
+            self.connection.cursor() as cursor,
+            cursor.copy(target) as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Self]:
+        """All statements inside happen together, or none does."""
+        with translated(self._label), self.connection.transaction():
+            yield self
+
+    def _execute(self, text: str, params: dict[str, Any]) -> psycopg.Cursor[Any]:
+        # statement() returns nothing but text of queries.sql, which is ours.
+        return self.connection.execute(text, params)
+
+
+class Postgres:
+    """A Postgres database. `label` names it in messages, without secrets."""
+
+    def __init__(self, url: str, *, on_close: contextlib.ExitStack | None = None) -> None:
+        self._conninfo = _conninfo(url)
+        self._on_close = on_close or contextlib.ExitStack()
+        facts = conninfo_to_dict(self._conninfo)
+        self.label = f"{facts.get('host', 'localhost')}/{facts.get('dbname', '')}".rstrip("/")
+        self._pool = ConnectionPool(
+            self._conninfo,
+            connection_class=Connection,
+            kwargs={"autocommit": True, "row_factory": namedtuple_row},
+            configure=_configure,
+            min_size=0,
+            max_size=POOL_CONNECTIONS_MAX,
+            timeout=CONNECT_TIMEOUT_S,
+            open=False,
+        )
+
+    @classmethod
+    def open(cls, url: str, *, on_close: contextlib.ExitStack | None = None) -> Self:
+        """Connect once to see that the database answers, and keep a pool for what follows.
+
+        `on_close` is closed with the store; an embedded server is stopped there.
+
+        Raises: StoreUnreachable, InvalidInput.
+        """
+        store = cls(url, on_close=on_close)
+        try:
+            store.dedicated().connection.close()
+        except MemsyncError:
+            store.close()
+            raise
+        store._pool.open()
+        return store
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session from the pool."""
+        with translated(self.label), self._pool.connection() as connection:
+            yield Session(connection, self.label)
+
+    def dedicated(self) -> Session:
+        """A session of its own, for locks that live as long as their connection.
+
+        Raises: StoreUnreachable.
+        """
+        with translated(self.label):
+            connection: Connection = psycopg.connect(
+                self._conninfo, autocommit=True, row_factory=namedtuple_row
+            )
+            _configure(connection)
+        return Session(connection, self.label)
+
+    def close(self) -> None:
+        """Close the pool, and stop what was started for it."""
+        self._pool.close()
+        self._on_close.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _configure(connection: Connection) -> None:
+    # The columns are `timestamp` in UTC; their defaults follow the session's zone.
+    connection.execute("SET TIME ZONE 'UTC'")

@@ -1,0 +1,61 @@
+"""Loads `queries.sql`: every runtime statement by its name, checked once at import.
+
+Decides the file's format: `-- name: x` (or `-- fragment: x`), comment lines that describe it, the
+statement. A statement takes a fragment in by writing its name in braces, so nothing but text from
+that file ever becomes SQL. Knows nothing of what the statements do.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+_HEAD = re.compile(r"^-- (?P<kind>name|fragment): (?P<name>[a-z_]+)$", re.MULTILINE)
+_HOLE = re.compile(r"\{([a-z_]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One named statement or fragment. `about` is its describing comment."""
+
+    name: str
+    kind: str
+    about: str
+    sql: str
+
+
+def parse(text: str) -> dict[str, Query]:
+    """Split the text of a query file into its statements and fragments.
+
+    Raises: ValueError for a name given twice, or one without a describing comment or statement.
+    """
+    found: dict[str, Query] = {}
+    heads = list(_HEAD.finditer(text))
+    for head, after in zip(heads, [*heads[1:], None], strict=True):
+        name = head["name"]
+        block = text[head.end() : after.start() if after else len(text)].strip().splitlines()
+        about = [line for line in block if line.startswith("--")]
+        sql = "\n".join(line for line in block if not line.startswith("--")).strip().rstrip(";")
+        if name in found or not about or not sql:
+            raise ValueError(f"query {name}: named twice, or without comment or statement")
+        found[name] = Query(name, head["kind"], " ".join(line[3:] for line in about), sql)
+    return found
+
+
+_ALL = parse(files("memsync.stores").joinpath("queries.sql").read_text())
+
+
+def statement(name: str, **fragments: str) -> str:
+    """The SQL of the statement `name`, its fragments taken in.
+
+    `fragments` says which named fragment fills a hole that is no fragment's own name.
+
+    Raises: KeyError for a name that the file does not have.
+    """
+    return _filled(_ALL[name].sql, fragments)
+
+
+def _filled(sql: str, fragments: dict[str, str]) -> str:
+    def fragment(hole: re.Match[str]) -> str:
+        return _ALL[fragments.get(hole[1], hole[1])].sql
+
+    return _HOLE.sub(fragment, sql)

@@ -1,0 +1,429 @@
+-- Every statement that memsync runs against Postgres outside migrations, by name.
+-- Parameters are psycopg's %(name)s. The app's tables are found by the connection's search_path;
+-- memsync's own are always written with their schema.
+
+
+-- ------------------------------------------------------------------ session
+
+-- name: instance_id
+-- Which database this is: the id that it was given when memsync's schema was made.
+SELECT id FROM memsync.instance;
+
+-- name: try_lock
+-- Takes a session-level advisory lock if it is free; never waits.
+SELECT pg_try_advisory_lock(%(key)s) AS taken;
+
+-- name: lock_holders
+-- Sessions that hold an advisory lock of ours, for the message to the one that does not get it.
+SELECT a.pid, a.application_name, a.backend_start
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+
+-- name: blockers
+-- Who holds or awaits a lock on the table, oldest transaction first, and what they are running.
+SELECT a.pid, a.state, left(a.query, 200) AS query,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float AS open_s
+FROM pg_stat_activity a
+WHERE a.pid <> pg_backend_pid() AND a.xact_start IS NOT NULL
+  AND EXISTS (SELECT FROM pg_locks l
+              WHERE l.pid = a.pid AND l.relation = to_regclass(%(relation)s))
+ORDER BY a.xact_start
+LIMIT 5;
+
+
+-- ------------------------------------------------------------------ catalog
+
+-- name: relations
+-- Which of the named relations exist on the search path.
+SELECT name FROM unnest(%(names)s::text[]) AS name WHERE to_regclass(name) IS NOT NULL;
+
+-- name: columns
+-- The columns of a table, and whether each must hold a value.
+SELECT attname AS name, attnotnull AS not_null
+FROM pg_attribute
+WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped;
+
+-- name: indexes
+-- The indexes of a table, and whether each is complete and usable.
+SELECT c.relname AS name, i.indisvalid AND i.indisready AS valid
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = to_regclass(%(relation)s);
+
+-- name: constraints
+-- The constraints of a table, and whether each is known to hold for every row.
+SELECT conname AS name, convalidated AS valid
+FROM pg_constraint WHERE conrelid = to_regclass(%(relation)s);
+
+-- name: triggers
+-- The triggers on a table that users made.
+SELECT tgname AS name FROM pg_trigger
+WHERE tgrelid = to_regclass(%(relation)s) AND NOT tgisinternal;
+
+-- name: history_size
+-- Rows (the planner's estimate) and bytes of the history with its indexes.
+SELECT greatest(reltuples, 0)::bigint AS rows_estimated,
+       pg_total_relation_size(oid) AS bytes_total,
+       pg_relation_size(oid) / current_setting('block_size')::int AS blocks
+FROM pg_class WHERE oid = to_regclass('conversation_history');
+
+-- name: history_has_null_persona
+-- Whether any message is without a persona. Quick once persona_id is indexed.
+SELECT EXISTS (SELECT FROM conversation_history WHERE persona_id IS NULL) AS found;
+
+-- name: server_version
+-- The server's version as one number, 150004 for 15.4.
+SELECT current_setting('server_version_num')::int AS number;
+
+
+-- ------------------------------------------------------------------ migration: who was it
+
+-- fragment: override_legacy
+-- The persona that a user chose for one personality, before the redesign.
+SELECT user_id, personality_id, persona_id FROM user_personality_settings
+WHERE persona_id IS NOT NULL;
+
+-- fragment: override_redesigned
+-- The same after the redesign.
+SELECT user_id, personality_id, persona_id FROM user_personality_configs
+WHERE persona_id IS NOT NULL;
+
+-- fragment: default_legacy
+-- A user's default persona, before the redesign.
+SELECT id AS user_id, global_persona_id AS persona_id FROM users
+WHERE global_persona_id IS NOT NULL;
+
+-- fragment: default_redesigned
+-- The same after the redesign.
+SELECT user_id, persona_id FROM user_default_personas;
+
+-- name: pairs_by_settings
+-- What the settings say today of the (user, personality) pairs that have messages, with row counts.
+-- The caller names the fragments for {override} and {default} that this schema has.
+SELECT CASE WHEN o.persona_id IS NOT NULL THEN 'override'
+            WHEN d.persona_id IS NOT NULL THEN 'default'
+            ELSE 'unresolved' END AS reason,
+       count(*) AS pairs, sum(p.rows_count)::bigint AS rows_count
+FROM (SELECT user_id, personality_id, count(*) AS rows_count
+      FROM conversation_history GROUP BY user_id, personality_id) p
+LEFT JOIN ({override}) o USING (user_id, personality_id)
+LEFT JOIN ({default}) d USING (user_id)
+GROUP BY 1 ORDER BY 1;
+
+-- name: unresolved_users
+-- Users with messages for which neither an override nor a default names a persona.
+SELECT u.id AS user_id, u.username, sum(p.rows_count)::bigint AS rows_count
+FROM (SELECT user_id, personality_id, count(*) AS rows_count
+      FROM conversation_history GROUP BY user_id, personality_id) p
+JOIN users u ON u.id = p.user_id
+LEFT JOIN ({override}) o ON o.user_id = p.user_id AND o.personality_id = p.personality_id
+LEFT JOIN ({default}) d ON d.user_id = p.user_id
+WHERE o.persona_id IS NULL AND d.persona_id IS NULL
+GROUP BY u.id, u.username ORDER BY u.id;
+
+-- name: create_default_persona
+-- Gives one user a default persona unless there is one by now; see memsync.create_default_persona.
+SELECT memsync.create_default_persona(%(user_id)s) AS persona_id;
+
+-- name: freeze_map
+-- Decides, once, who the persona of each (user, personality) was, and keeps what the settings said.
+INSERT INTO memsync.persona_map
+       (user_id, personality_id, persona_id, reason, override_persona_id, default_persona_id,
+        rows_count)
+SELECT p.user_id, p.personality_id, coalesce(o.persona_id, d.persona_id),
+       CASE WHEN o.persona_id IS NOT NULL THEN 'override'
+            WHEN c.user_id IS NOT NULL THEN 'created'
+            ELSE 'default' END,
+       o.persona_id, d.persona_id, p.rows_count
+FROM (SELECT user_id, personality_id, count(*) AS rows_count FROM conversation_history
+      WHERE persona_id IS NULL GROUP BY user_id, personality_id) p
+LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
+LEFT JOIN memsync.persona_default d USING (user_id)
+LEFT JOIN memsync.created_persona c ON c.user_id = p.user_id AND c.persona_id = d.persona_id
+WHERE coalesce(o.persona_id, d.persona_id) IS NOT NULL
+ON CONFLICT (user_id, personality_id) DO NOTHING;
+
+-- name: thaw_vanished
+-- Forgets decisions whose persona was deleted since, so that they are taken anew.
+DELETE FROM memsync.persona_map m
+WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id);
+
+-- name: unmapped_users
+-- Users of messages that have neither a persona nor a decision.
+SELECT DISTINCT h.user_id FROM conversation_history h
+LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
+WHERE h.persona_id IS NULL AND m.user_id IS NULL
+ORDER BY h.user_id;
+
+-- name: analyze_map
+-- Lets the planner know how large the map is, so that a batch looks it up instead of hashing it.
+ANALYZE memsync.persona_map;
+
+
+-- ------------------------------------------------------------------ migration: fill
+
+-- name: backfill_state
+-- The checkpoint of the fill; no row before it started.
+SELECT next_block, end_block, rows_total, rows_done, unresolved,
+       extract(epoch FROM busy) ::float AS busy_s
+FROM memsync.backfill;
+
+-- name: start_backfill
+-- Opens the checkpoint, or widens the range of one that has been opened.
+INSERT INTO memsync.backfill (next_block, end_block, rows_total, rows_done, unresolved, busy)
+SELECT 0, %(end_block)s, (SELECT coalesce(sum(rows_count), 0) FROM memsync.persona_map), 0,
+       %(unresolved)s, interval '0'
+ON CONFLICT (one) DO UPDATE SET unresolved = excluded.unresolved;
+
+-- name: restart_backfill
+-- Sends the fill over the whole table once more, for rows that a first pass could not decide.
+UPDATE memsync.backfill SET next_block = 0, end_block = %(end_block)s;
+
+-- name: fill_batch
+-- Fills the rows of one range of blocks from the map.
+UPDATE conversation_history h SET persona_id = m.persona_id
+FROM memsync.persona_map m
+WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
+  AND h.persona_id IS NULL
+  AND m.user_id = h.user_id AND m.personality_id = h.personality_id;
+
+-- name: save_backfill
+-- Moves the checkpoint; runs in the batch's own transaction.
+UPDATE memsync.backfill
+SET next_block = %(next_block)s, rows_done = rows_done + %(rows)s,
+    busy = busy + make_interval(secs => %(busy_s)s), updated_at = clock_timestamp();
+
+-- name: clear_vanished_personas
+-- Empties persona_id where its persona was deleted before the foreign key stood.
+UPDATE conversation_history h SET persona_id = NULL
+WHERE h.persona_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);
+
+-- name: archive_exceptions
+-- Keeps the user of every message whose persona belongs to somebody else; the owner says the rest.
+INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
+SELECT h.id, h.user_id, h.persona_id, 'owner-differs'
+FROM conversation_history h JOIN personas p ON p.id = h.persona_id
+WHERE p.owner_id IS DISTINCT FROM h.user_id
+ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id;
+
+
+-- ------------------------------------------------------------------ migration: proof
+
+-- name: verify_counts
+-- The counts of the checklist: rows, personas in use, rows without one, rows with one unknown.
+SELECT count(*) AS rows_total,
+       count(DISTINCT h.persona_id) AS unique_personas,
+       count(*) FILTER (WHERE h.persona_id IS NULL) AS null_persona_ids,
+       count(*) FILTER (WHERE h.persona_id IS NOT NULL AND p.id IS NULL) AS unknown_persona_ids
+FROM conversation_history h LEFT JOIN personas p ON p.id = h.persona_id;
+
+-- name: verify_rows
+-- Every row whose persona is not what the settings say, recomputed here without the fill's own
+-- decision: the map's answer counts only where the settings were changed after the freeze.
+WITH settings AS (
+    SELECT u.id AS user_id, m.personality_id, m.persona_id AS frozen,
+           o.persona_id AS override_now, d.persona_id AS default_now,
+           (o.persona_id, d.persona_id) IS NOT DISTINCT FROM
+           (m.override_persona_id, m.default_persona_id) AS unchanged
+    FROM memsync.persona_map m
+    JOIN users u ON u.id = m.user_id
+    LEFT JOIN memsync.persona_override o
+           ON o.user_id = m.user_id AND o.personality_id = m.personality_id
+    LEFT JOIN memsync.persona_default d ON d.user_id = m.user_id
+)
+SELECT h.id, h.user_id, h.personality_id, h.persona_id,
+       CASE WHEN a.history_id IS NOT NULL THEN a.persona_id
+            WHEN s.unchanged THEN coalesce(s.override_now, s.default_now)
+            ELSE s.frozen END AS expected,
+       count(*) OVER () AS wrong_total
+FROM conversation_history h
+LEFT JOIN settings s ON s.user_id = h.user_id AND s.personality_id = h.personality_id
+LEFT JOIN memsync.row_archive a ON a.history_id = h.id
+LEFT JOIN personas p ON p.id = h.persona_id
+WHERE h.persona_id IS NOT NULL
+  AND CASE
+      WHEN a.history_id IS NOT NULL THEN h.persona_id <> a.persona_id
+      -- Not of the map: written with both ids by an app that knows both. Its persona must be one
+      -- of the user's.
+      WHEN s.user_id IS NULL THEN p.owner_id IS DISTINCT FROM h.user_id
+      WHEN s.unchanged THEN h.persona_id IS DISTINCT FROM coalesce(s.override_now, s.default_now)
+      ELSE h.persona_id <> s.frozen END
+ORDER BY h.id
+LIMIT %(limit)s;
+
+-- name: verify_drift
+-- How many decisions of the map today's settings would take differently (no fault: they moved on).
+SELECT count(*) AS pairs
+FROM memsync.persona_map m
+LEFT JOIN memsync.persona_override o
+       ON o.user_id = m.user_id AND o.personality_id = m.personality_id
+LEFT JOIN memsync.persona_default d ON d.user_id = m.user_id
+WHERE coalesce(o.persona_id, d.persona_id) IS DISTINCT FROM m.persona_id;
+
+
+-- ------------------------------------------------------------------ history and exchanges
+
+-- name: recent_history
+-- The newest messages of one thread, newest first.
+SELECT id, role, content, created_at
+FROM conversation_history
+WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
+  AND persona_id = %(persona_id)s
+ORDER BY created_at DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: insert_message
+-- Writes one message.
+INSERT INTO conversation_history
+       (id, channel_id, personality_id, persona_id, role, content, created_at)
+VALUES (%(id)s, %(channel_id)s, %(personality_id)s, %(persona_id)s, %(role)s, %(content)s,
+        %(created_at)s);
+
+-- name: lock_thread
+-- Serialises writers of one thread until the transaction ends, so that each sees its neighbours.
+SELECT pg_advisory_xact_lock(hashtextextended(%(thread)s, 0));
+
+-- name: thread_clock
+-- The moment to give a thread's next message: now, but after the newest message it has.
+SELECT greatest(
+    date_trunc('milliseconds', clock_timestamp() AT TIME ZONE 'UTC'),
+    (SELECT max(created_at) + interval '1 millisecond' FROM conversation_history
+     WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
+       AND persona_id = %(persona_id)s)) AS moment;
+
+-- name: next_anchors
+-- The assistant messages that directly follow any of the given messages in their thread: their
+-- exchanges may have changed with them.
+SELECT DISTINCT n.id
+FROM conversation_history h
+CROSS JOIN LATERAL (
+    SELECT f.id, f.role FROM conversation_history f
+    WHERE f.channel_id = h.channel_id AND f.personality_id = h.personality_id
+      AND f.persona_id = h.persona_id AND (f.created_at, f.id) > (h.created_at, h.id)
+    ORDER BY f.created_at, f.id LIMIT 1) n
+WHERE h.id = ANY(%(ids)s) AND n.role = 'assistant';
+
+-- fragment: exchange
+-- An assistant message with the user message directly before it in its thread.
+-- model.records.exchanges says the same in Python; one test holds the two together.
+SELECT a.id AS anchor_id, a.persona_id, a.personality_id, a.channel_id,
+       (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at_ms,
+       u.content AS user_text, a.content AS assistant_text, a.created_at
+FROM conversation_history a
+CROSS JOIN LATERAL (
+    SELECT p.role, p.content FROM conversation_history p
+    WHERE p.channel_id = a.channel_id AND p.personality_id = a.personality_id
+      AND p.persona_id = a.persona_id AND (p.created_at, p.id) < (a.created_at, a.id)
+    ORDER BY p.created_at DESC, p.id DESC LIMIT 1) u
+WHERE a.role = 'assistant' AND u.role = 'user';
+
+-- name: exchanges_page
+-- The next exchanges in the order of their anchors' ids: one page of an audit.
+SELECT * FROM ({exchange}) e
+WHERE e.anchor_id >= %(start)s ORDER BY e.anchor_id LIMIT %(limit)s;
+
+-- name: exchanges_by_anchor
+-- The exchanges of the given anchors; an anchor that forms none is absent.
+SELECT * FROM ({exchange}) e WHERE e.anchor_id = ANY(%(ids)s) ORDER BY e.anchor_id;
+
+-- name: exchanges_of_persona
+-- All exchanges of one persona.
+SELECT * FROM ({exchange}) e WHERE e.persona_id = %(persona_id)s ORDER BY e.anchor_id;
+
+-- name: exchanges_at
+-- Exchanges of any persona whose anchor was written in one of the given windows (milliseconds,
+-- both ends included): for points that no exchange of their own persona explains.
+SELECT DISTINCT e.* FROM ({exchange}) e
+JOIN unnest(%(personality_ids)s::uuid[], %(from_ms)s::bigint[], %(to_ms)s::bigint[])
+     AS w(personality_id, from_ms, to_ms)
+  ON e.personality_id = w.personality_id AND e.created_at
+     BETWEEN timestamp '1970-01-01' + w.from_ms * interval '1 millisecond'
+         AND timestamp '1970-01-01' + w.to_ms * interval '1 millisecond'
+ORDER BY e.anchor_id;
+
+-- name: messages_without_persona
+-- The first messages that have no persona, and how many there are.
+SELECT id, count(*) OVER () AS total FROM conversation_history
+WHERE persona_id IS NULL ORDER BY id LIMIT %(limit)s;
+
+-- name: known_personas
+-- Which of the given personas exist.
+SELECT id FROM personas WHERE id = ANY(%(ids)s);
+
+-- name: known_personality
+-- Whether the personality exists.
+SELECT EXISTS (SELECT FROM personalities WHERE id = %(id)s) AS found;
+
+-- name: horizon_ms
+-- When the oldest message that is still kept was written.
+SELECT (extract(epoch FROM min(created_at)) * 1000)::bigint AS ms FROM conversation_history;
+
+-- name: now_ms
+-- The database's clock: the one that settle windows are measured by.
+SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms;
+
+
+-- ------------------------------------------------------------------ outbox
+
+-- name: enqueue
+-- Records that the memories of these anchors must be made anew; in the caller's transaction.
+INSERT INTO memsync.outbox (point_id) SELECT unnest(%(ids)s::uuid[]);
+
+-- name: claim
+-- The oldest entries that are due, for the one relay that holds the relay's lock.
+SELECT id, point_id, attempts FROM memsync.outbox
+WHERE NOT dead AND next_attempt_at <= clock_timestamp()
+ORDER BY id LIMIT %(limit)s;
+
+-- name: settle_entries
+-- Removes entries whose work is done.
+DELETE FROM memsync.outbox WHERE id = ANY(%(ids)s);
+
+-- name: defer_entries
+-- Puts entries back after a failure, later each time; after the last attempt they are dead.
+UPDATE memsync.outbox
+SET attempts = attempts + 1, last_error = %(error)s,
+    dead = attempts + 1 >= %(attempts_max)s,
+    next_attempt_at = clock_timestamp()
+        + make_interval(secs => least(300, power(2, attempts)) * (0.5 + random() / 2))
+WHERE id = ANY(%(ids)s);
+
+-- name: revive_entries
+-- Makes dead entries due again.
+UPDATE memsync.outbox SET dead = false, attempts = 0, next_attempt_at = clock_timestamp()
+WHERE dead;
+
+-- name: outbox_status
+-- How many entries wait, how many are dead, and the age of the oldest that waits, in seconds.
+SELECT count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead) AS dead,
+       coalesce(extract(epoch FROM clock_timestamp()
+                - min(enqueued_at) FILTER (WHERE NOT dead)), 0)::float AS oldest_s
+FROM memsync.outbox;
+
+-- name: outbox_late
+-- Entries that are dead, or older than the alarm age.
+SELECT id, point_id, dead, attempts, last_error,
+       extract(epoch FROM clock_timestamp() - enqueued_at)::float AS age_s
+FROM memsync.outbox
+WHERE dead OR enqueued_at < clock_timestamp() - make_interval(secs => %(alarm_s)s)
+ORDER BY id LIMIT %(limit)s;
+
+-- name: outbox_pending_of
+-- Which of the given memories have an intent that is still to be carried out.
+SELECT DISTINCT point_id FROM memsync.outbox WHERE point_id = ANY(%(ids)s) AND NOT dead;
+
+
+-- ------------------------------------------------------------------ quarantine
+
+-- name: quarantine_points
+-- Keeps points whole before they are removed or overwritten. Repeating it keeps one copy.
+INSERT INTO memsync.quarantine (plan_id, collection, point_id, state, payload, vector, reason)
+VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vector)s, %(reason)s)
+ON CONFLICT (plan_id, collection, point_id, state) DO NOTHING;
+
+-- name: quarantined
+-- The points that a plan put into quarantine.
+SELECT collection, point_id, payload, vector, reason FROM memsync.quarantine
+WHERE plan_id = %(plan_id)s ORDER BY id;
