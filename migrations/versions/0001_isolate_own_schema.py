@@ -34,7 +34,7 @@ STATEMENTS = (
         persona_id uuid NOT NULL,
         reason text NOT NULL)""",
     """CREATE TABLE IF NOT EXISTS memsync.backfill (
-        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        fill text PRIMARY KEY CHECK (fill IN ('personas', 'users')),
         next_block bigint NOT NULL,
         end_block bigint NOT NULL,
         rows_total bigint NOT NULL,
@@ -43,6 +43,17 @@ STATEMENTS = (
         busy interval NOT NULL,
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         updated_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    """CREATE TABLE IF NOT EXISTS memsync.ledger (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        verb text NOT NULL CHECK (verb IN ('run', 'rollback', 'finalize')),
+        phase text NOT NULL,
+        who text NOT NULL DEFAULT session_user,
+        memsync_version text NOT NULL,
+        started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        ended_at timestamptz,
+        outcome text,
+        rows_filled bigint NOT NULL DEFAULT 0,
+        lock_waits int NOT NULL DEFAULT 0)""",
     """CREATE TABLE IF NOT EXISTS memsync.outbox (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         point_id uuid NOT NULL,

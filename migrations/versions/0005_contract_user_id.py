@@ -1,15 +1,23 @@
-"""The last step: persona_id must be there, user_id goes.
+"""The last step: persona_id must be there, user_id goes; and the way back from it.
 
 SET NOT NULL scans the table under ACCESS EXCLUSIVE unless a validated check already proves the
 same; the check is dropped in a statement of its own, or the proof would not be used. Users of rows
 whose persona is another's are archived first: the owner of its persona says the user of any other
-row, which is the way back. Trigger and column go in one transaction: between them, rows of either
-version of the app would be refused.
+row. That is the way back, for rows written since as well.
 """
 
 from alembic import context
 
-from memsync.stores.catalog import IDENTITY_TRIGGER, PRESENCE_CHECK, TABLE, Catalog
+from memsync.stores import bridge
+from memsync.stores.catalog import (
+    PERSONA_CHECK,
+    TABLE,
+    USER_CHECK,
+    USER_ID_INDEX,
+    USER_INDEX,
+    USER_KEY,
+    Catalog,
+)
 from memsync.stores.queries import statement
 
 revision = "0005"
@@ -19,40 +27,61 @@ down_revision = "0004"
 def upgrade() -> None:
     """Make persona_id mandatory, archive what user_id alone says, drop user_id."""
     ddl = context.config.attributes["ddl"]
+    require(ddl, "persona_id", PERSONA_CHECK)
     catalog = Catalog.read(ddl.session, "the migration's session")
-    if not catalog.columns["persona_id"]:
-        if PRESENCE_CHECK not in catalog.constraints:
-            ddl.run(
-                f"ALTER TABLE conversation_history ADD CONSTRAINT {PRESENCE_CHECK}"
-                " CHECK (persona_id IS NOT NULL) NOT VALID",
-                table=TABLE,
-            )
-        ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {PRESENCE_CHECK}")
-        ddl.run("ALTER TABLE conversation_history ALTER persona_id SET NOT NULL", table=TABLE)
-    ddl.run(
-        f"ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS {PRESENCE_CHECK}", table=TABLE
-    )
     if "user_id" in catalog.columns:
         ddl.run_long(statement("archive_exceptions"))
-        # On its own: this one also locks users.
-        ddl.run(
-            "ALTER TABLE conversation_history"
-            " DROP CONSTRAINT IF EXISTS conversation_history_user_id_fkey",
-            table="users",
-        )
-        ddl.run(
-            f"DROP TRIGGER IF EXISTS {IDENTITY_TRIGGER} ON conversation_history",
-            "ALTER TABLE conversation_history DROP COLUMN user_id",
-            table=TABLE,
-        )
-    ddl.run(
-        "DROP FUNCTION IF EXISTS memsync.keep_identity()",
-        "DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)",
-        "DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default",
-        table="users",
-    )
+        if USER_KEY in catalog.constraints:
+            # On its own: this one also locks users.
+            ddl.run(f"ALTER TABLE conversation_history DROP CONSTRAINT {USER_KEY}", table="users")
+        bridge.remove(ddl, "ALTER TABLE conversation_history DROP COLUMN user_id")
 
 
 def downgrade() -> None:
-    """Refuse: the way back after this step rebuilds data, which a revision cannot."""
-    raise NotImplementedError("user_id is rebuilt by the migration engine, not by a revision")
+    """Give every row its user again, then indexes, key and NOT NULL; online as well."""
+    ddl = context.config.attributes["ddl"]
+    catalog = Catalog.read(ddl.session, "the migration's session")
+    if "user_id" not in catalog.columns:
+        ddl.run("ALTER TABLE conversation_history ADD COLUMN user_id uuid", table=TABLE)
+    bridge.build(ddl, catalog)
+    context.config.attributes["refill_users"](ddl)
+    ddl.index(
+        USER_ID_INDEX,
+        f"CREATE INDEX CONCURRENTLY {USER_ID_INDEX} ON conversation_history (user_id)",
+        table=TABLE,
+    )
+    ddl.index(
+        USER_INDEX,
+        f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history"
+        " (channel_id, personality_id, user_id, created_at DESC, id DESC)",
+        table=TABLE,
+    )
+    if USER_KEY not in catalog.constraints:
+        ddl.run(
+            f"ALTER TABLE conversation_history ADD CONSTRAINT {USER_KEY}"
+            " FOREIGN KEY (user_id) REFERENCES users (id)"
+            " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID",
+            table=TABLE,
+        )
+    if not catalog.constraints.get(USER_KEY):
+        ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {USER_KEY}")
+    require(ddl, "user_id", USER_CHECK)
+    if catalog.columns["persona_id"]:
+        ddl.run("ALTER TABLE conversation_history ALTER persona_id DROP NOT NULL", table=TABLE)
+
+
+def require(ddl, column: str, check: str) -> None:
+    """Make the column NOT NULL, proven by a check that is validated while clients go on."""
+    catalog = Catalog.read(ddl.session, "the migration's session")
+    if not catalog.columns[column]:
+        if check not in catalog.constraints:
+            ddl.run(
+                f"ALTER TABLE conversation_history ADD CONSTRAINT {check}"
+                f" CHECK ({column} IS NOT NULL) NOT VALID",
+                table=TABLE,
+            )
+        ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {check}")
+        ddl.run(f"ALTER TABLE conversation_history ALTER {column} SET NOT NULL", table=TABLE)
+        ddl.run(f"ALTER TABLE conversation_history DROP CONSTRAINT {check}", table=TABLE)
+    elif check in catalog.constraints:
+        ddl.run(f"ALTER TABLE conversation_history DROP CONSTRAINT {check}", table=TABLE)

@@ -123,6 +123,54 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
     return 0 if proof.ok else FINDINGS
 
 
+@app.command(epilog=EXIT_STATUSES)
+def rollback(
+    ctx: typer.Context,
+    to: Annotated[
+        Literal["start", "isolate", "expand", "backfill"],
+        typer.Option(help="The last phase that stays; start: none does."),
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """Take back every phase after --to, contract included. Every message keeps user and persona.
+
+    Online, like the way forward, and safe to run again; running forward afterwards gives every
+    message the persona that it has now.
+    """
+    phase = None if to == "start" else Phase(to)
+    with opened_postgres(ctx) as (settings, postgres), progress() as tell:
+        stage = migrate.rollback(postgres, settings, to=phase, tell=tell)
+    if as_json:
+        print_json(phase=stage)
+    else:
+        typer.echo(f"stage: {stage}")
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def finalize(
+    ctx: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what goes.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """End the way back: remove the archive that rollback needs. This cannot be undone."""
+    with opened_postgres(ctx) as (settings, postgres), progress() as tell:
+        kept = migrate.archive(postgres)
+        if yes:
+            migrate.finalize(postgres, settings, tell)
+    if as_json:
+        print_json(finalized=yes, **asdict(kept))
+    elif yes:
+        typer.echo(f"removed {kept.pairs} decisions and {kept.rows} rows; there is no way back now")
+    else:
+        typer.echo(
+            f"this would remove {kept.pairs} decisions and {kept.rows} archived rows, and with "
+            "them `memsync migrate rollback` from contract.\n"
+            "next: memsync migrate finalize --yes"
+        )
+    return 0
+
+
 def _print_steps(steps: tuple[migrate.Step, ...]) -> None:
     for step in steps:
         typer.echo(f"  [{'x' if step.done else ' '}] {step.phase.value:<9} {step.what}")

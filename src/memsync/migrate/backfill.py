@@ -14,6 +14,7 @@ from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Session
 
 Unresolved = Literal["fail", "create"]
+Fill = Literal["personas", "users"]
 
 _BLOCKS_START = 32
 _BLOCKS_MAX = 8192
@@ -38,31 +39,68 @@ def require_resolved(users: list[str], rows: int) -> None:
     )
 
 
-def backfill(ddl: OnlineDdl, unresolved: Unresolved, batch_target_ms: int, tell: Tell) -> None:
-    """Fill persona_id of every message that has none.
+def backfill(ddl: OnlineDdl, unresolved: Unresolved, batch_target_ms: int, tell: Tell) -> int:
+    """Fill persona_id of every message that has none; how many were filled.
 
     Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
     after several passes.
     """
     session = ddl.session
-    blocks = session.row("history_size").blocks + 1
     _freeze(session, unresolved)
-    session.run("start_backfill", end_block=blocks, unresolved=unresolved)
+    session.run(
+        "start_fill",
+        fill="personas",
+        end_block=_end_block(session),
+        rows_total=session.row("mapped_rows").total,
+        unresolved=unresolved,
+    )
+    filled = 0
     for _ in range(_PASSES_MAX):
-        _fill(ddl, batch_target_ms, tell)
+        filled += _fill(ddl, "personas", batch_target_ms, tell)
         session.run("thaw_vanished")
         session.run("clear_vanished_personas")
         if not session.row("history_has_null_persona").found:
-            return
+            return filled
         # What is left lost its persona to a deletion, or appeared before the freeze saw it.
         _freeze(session, unresolved)
-        session.run("restart_backfill", end_block=session.row("history_size").blocks + 1)
+        session.run("restart_fill", fill="personas", end_block=_end_block(session))
     left = session.row("messages_without_persona", limit=1)
     raise PartlyDone(
         f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
         f"{left.id}. Run again; if it stays, `memsync migrate plan` lists users without a persona",
         rows=left.total,
     )
+
+
+def refill_users(ddl: OnlineDdl, batch_target_ms: int, tell: Tell) -> int:
+    """Give every message its user again, on the way back; how many were filled.
+
+    Raises: GateClosed when a message's persona has no owner and the archive does not know its user.
+    """
+    session = ddl.session
+    session.run(
+        "start_fill",
+        fill="users",
+        end_block=_end_block(session),
+        rows_total=session.row("history_size").rows_estimated,
+        unresolved="fail",
+    )
+    filled = _fill(ddl, "users", batch_target_ms, tell)
+    left = session.row("messages_without_user")
+    if left.total:
+        raise GateClosed(
+            f"{left.total} messages belong to personas without an owner, the first is {left.first}"
+            ": nobody says whose they are. Give those personas an owner and run again; persona_id "
+            "is still there",
+            rows=left.total,
+        )
+    # What was written since contract is not the map's decision, but its own.
+    session.run("archive_personas")
+    return filled
+
+
+def _end_block(session: Session) -> int:
+    return int(session.row("history_size").blocks) + 1
 
 
 def _freeze(session: Session, unresolved: Unresolved) -> None:
@@ -80,25 +118,26 @@ def _freeze(session: Session, unresolved: Unresolved) -> None:
     session.run("analyze_map")
 
 
-def _fill(ddl: OnlineDdl, batch_target_ms: int, tell: Tell) -> None:
-    """One pass over the blocks from the checkpoint on."""
+def _fill(ddl: OnlineDdl, fill: Fill, batch_target_ms: int, tell: Tell) -> int:
+    """One pass over the blocks from the checkpoint on; how many rows it filled."""
     session = ddl.session
-    state = session.row("backfill_state")
-    block, done, size = state.next_block, state.rows_done, _BLOCKS_START
+    state = session.row("fill_state", fill=fill)
+    block, filled, size = state.next_block, 0, _BLOCKS_START
     target_s = batch_target_ms / 1000
     while block < state.end_block:
         stop = min(block + size, state.end_block)
         started = time.monotonic()
         try:
             with ddl.brief_transaction():
-                rows = session.run("fill_batch", start=f"({block},0)", stop=f"({stop},0)")
+                rows = session.run(f"fill_{fill}", start=f"({block},0)", stop=f"({stop},0)")
                 took_s = time.monotonic() - started
-                session.run("save_backfill", next_block=stop, rows=rows, busy_s=took_s)
+                session.run("save_fill", fill=fill, next_block=stop, rows=rows, busy_s=took_s)
         except LockNotHad:
             # A client holds one of the rows. Smaller steps leave more of the others alone.
             size = max(1, size // 2)
             ddl.wait_turn("conversation_history")
             continue
-        block, done = stop, done + rows
-        tell(Progress("backfill", done, state.rows_total))
+        block, filled = stop, filled + rows
+        tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
         size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, target_s / max(took_s, 1e-4)))))
+    return filled

@@ -1,13 +1,18 @@
-"""Runs the phases in order, each from what the catalog says to what it must say afterwards.
+"""Runs the phases forward and takes them back, each from what the catalog says.
 
 Decides the order, the gates between phases, and that one run at a time holds the lock. Every
-phase is safe to run again, whatever a crash left: DDL reads the catalog first, the fill has its
-checkpoint.
+phase is safe to run again, whatever a crash left: DDL reads the catalog first, a fill has its
+checkpoint. Who did what, when and with what result is kept in `memsync.ledger`.
 """
 
-from memsync.errors import GateClosed, PartlyDone
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from memsync.errors import GateClosed, MemsyncError, PartlyDone
 from memsync.migrate import revisions
-from memsync.migrate.backfill import Unresolved, backfill, require_resolved
+from memsync.migrate.backfill import Unresolved, backfill, refill_users, require_resolved
 from memsync.migrate.proof import verify_session
 from memsync.model.phases import REACHED, Phase, Stage, ahead
 from memsync.model.progress import Progress, Tell, silent
@@ -15,7 +20,7 @@ from memsync.settings import Settings
 from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import OnlineDdl
 from memsync.stores.locks import LockKey, exclusive
-from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres import Postgres
 
 
 def run(
@@ -29,38 +34,187 @@ def run(
     """Bring the database to the end of phase `to`; return the stage at which it then stands.
 
     Raises: StoreBusy (another run, or a lock not had), GateClosed (users without a persona, or the
-    proof failed), SchemaMismatch (not the app's database), PartlyDone.
-    Effects: Postgres only.
+    proof failed), SchemaMismatch (not the app's database), PartlyDone. Effects: Postgres only.
     """
+    with _engine(postgres, settings, tell) as engine:
+        stage = engine.catalog().stage
+        if unresolved == "fail" and stage not in {Stage.BACKFILLED, Stage.CONTRACTED}:
+            engine.require_personas()
+        for phase in list(Phase)[: list(Phase).index(to) + 1]:
+            engine.forward(phase, unresolved)
+        return engine.catalog().stage
+
+
+def rollback(
+    postgres: Postgres, settings: Settings, *, to: Phase | None, tell: Tell = silent
+) -> Stage:
+    """Take back every phase after `to`, or all of them; return the stage that is left.
+
+    After contract every message gets its user again, also those written since: the owner of its
+    persona, or the user that the archive kept. Nothing that was written is lost, and running
+    forward again gives every row the persona that it has now.
+
+    Raises: StoreBusy; GateClosed when the way back was ended by `finalize`, or contract was not
+    done by memsync; PartlyDone. Effects: Postgres only.
+    """
+    with _engine(postgres, settings, tell) as engine:
+        kept = 0 if to is None else list(Phase).index(to) + 1
+        for phase in reversed(list(Phase)[kept:]):
+            engine.back(phase)
+        return engine.catalog().stage
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What the archive of the way back holds: decisions, and rows that differ from them."""
+
+    pairs: int
+    rows: int
+
+
+def archive(postgres: Postgres) -> Archive:
+    """What `finalize` would remove. Reads only.
+
+    Raises: GateClosed when the migration is not finished.
+    """
+    with postgres.session() as session:
+        _require_contracted(Catalog.read(session, postgres.label))
+        size = session.row("archive_size")
+        return Archive(size.pairs, size.rows)
+
+
+def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> None:
+    """End the way back: remove the archive. This cannot be undone.
+
+    Raises: GateClosed when the migration is not finished; StoreBusy.
+    """
+    with _engine(postgres, settings, tell) as engine:
+        _require_contracted(engine.catalog())
+        with engine.recorded("finalize", Phase.CONTRACT), engine.ddl.session.transaction():
+            engine.ddl.session.run("remove_archive")
+
+
+def _require_contracted(catalog: Catalog) -> None:
+    if catalog.stage is not Stage.CONTRACTED or "user_id" in catalog.columns:
+        raise GateClosed(
+            f"the database is {catalog.stage}, not contracted: the archive is still needed. "
+            "Next: memsync migrate run"
+        )
+
+
+@contextlib.contextmanager
+def _engine(postgres: Postgres, settings: Settings, tell: Tell) -> Iterator["_Engine"]:
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session:
-        catalog = Catalog.read(session, postgres.label)
-        if unresolved == "fail" and catalog.stage not in {Stage.BACKFILLED, Stage.CONTRACTED}:
-            _require_personas(session, catalog)
         ddl = OnlineDdl(
             session,
             lock_timeout_ms=settings.lock_timeout_ms,
             deadline_s=settings.lock_deadline_s,
             tell=tell,
         )
-        for phase in list(Phase)[: list(Phase).index(to) + 1]:
-            _run_phase(phase, ddl, postgres.label, settings, unresolved, tell)
-        return Catalog.read(session, postgres.label).stage
+        yield _Engine(ddl, postgres.label, settings.batch_target_ms, tell)
 
 
-def _run_phase(
-    phase: Phase,
-    ddl: OnlineDdl,
-    label: str,
-    settings: Settings,
-    unresolved: Unresolved,
-    tell: Tell,
-) -> None:
-    before = Catalog.read(ddl.session, label)
-    if phase is Phase.BACKFILL and "user_id" in before.columns:
-        backfill(ddl, unresolved, settings.batch_target_ms, tell)
-    if phase is Phase.CONTRACT and "user_id" in before.columns:
-        tell(Progress("verify"))
-        proof = verify_session(ddl.session, before)
+class _Engine:
+    """One run: the session that holds the lock, and everything that is done on it."""
+
+    def __init__(self, ddl: OnlineDdl, label: str, batch_target_ms: int, tell: Tell) -> None:
+        self.ddl = ddl
+        self._label = label
+        self._batch_target_ms = batch_target_ms
+        self._tell = tell
+        self._filled = 0
+
+    def catalog(self) -> Catalog:
+        return Catalog.read(self.ddl.session, self._label)
+
+    def forward(self, phase: Phase, unresolved: Unresolved) -> None:
+        """Run one phase; what is done already is looked at and left."""
+        catalog = self.catalog()
+        if catalog.stage is Stage.CONTRACTED and "user_id" not in catalog.columns:
+            return
+        self._tell(Progress(phase.value))
+        if "memsync.ledger" not in catalog.own_tables:
+            # The ledger is made here.
+            revisions.upgrade(self.ddl, Phase.ISOLATE)
+        # Somebody else's contract archived nothing; noted as ours it would promise a way back.
+        ours = phase is not Phase.CONTRACT or "user_id" in catalog.columns
+        with self.recorded("run", phase) if ours else contextlib.nullcontext():
+            if phase is Phase.BACKFILL and self.catalog().has_users:
+                self._filled += backfill(self.ddl, unresolved, self._batch_target_ms, self._tell)
+            if phase is Phase.CONTRACT and self.catalog().has_users:
+                self._require_proof()
+            revisions.upgrade(self.ddl, phase)
+            after = self.catalog().stage
+            if phase in ahead(after):
+                raise PartlyDone(
+                    f"phase {phase} ended, but the database is {after}, not {REACHED[phase]}. "
+                    "Run again; `memsync migrate status` names the steps",
+                    phase=phase.value,
+                    stage=after.value,
+                )
+
+    def back(self, phase: Phase) -> None:
+        """Take one phase back; what is not there is looked at and left."""
+        catalog = self.catalog()
+        half_back = "user_id" in catalog.columns and not catalog.has_users
+        if phase in ahead(catalog.stage) and not half_back:
+            return
+        if phase is Phase.CONTRACT and not self.ddl.session.row("way_back_is_open").open:
+            raise GateClosed(
+                "there is no way back from contract: its archive was removed by "
+                "`memsync migrate finalize`, or contract was not done by memsync. Restore the "
+                "backup instead; nothing was changed"
+            )
+        self._tell(Progress(f"taking back {phase}"))
+        with self.recorded("rollback", phase):
+            revisions.downgrade(self.ddl, phase, self._refill)
+        after = self.catalog().stage
+        if phase not in ahead(after):
+            raise PartlyDone(
+                f"phase {phase} was taken back, but the database is still {after}. Run again",
+                phase=phase.value,
+                stage=after.value,
+            )
+
+    def require_personas(self) -> None:
+        """Stop before anything is changed when users have no persona.
+
+        Raises: GateClosed.
+        """
+        without = self.ddl.session.rows_with(dict(self.catalog().settings), "unresolved_users")
+        rows = sum(row.rows_count for row in without)
+        require_resolved([str(row.user_id) for row in without], rows)
+
+    @contextlib.contextmanager
+    def recorded(self, verb: str, phase: Phase) -> Iterator[None]:
+        """Keep in the ledger that this was begun, and how it ended."""
+        session = self.ddl.session
+        entry = session.row("open_ledger", verb=verb, phase=phase, version=version("memsync")).id
+        outcome = "interrupted"
+        try:
+            yield
+            outcome = "done"
+        except MemsyncError as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            # A session that died cannot write; the entry without an end says so.
+            if not session.connection.closed:
+                session.run(
+                    "close_ledger",
+                    id=entry,
+                    outcome=outcome,
+                    rows_filled=self._filled,
+                    lock_waits=self.ddl.waits,
+                )
+            self._filled = self.ddl.waits = 0
+
+    def _refill(self, ddl: OnlineDdl) -> None:
+        self._filled += refill_users(ddl, self._batch_target_ms, self._tell)
+
+    def _require_proof(self) -> None:
+        self._tell(Progress("verify"))
+        proof = verify_session(self.ddl.session, self.catalog())
         if not proof.ok:
             raise GateClosed(
                 "contract may not start, the proof failed: "
@@ -68,18 +222,3 @@ def _run_phase(
                 + ". See `memsync migrate verify`; user_id is still there",
                 problems=list(proof.problems),
             )
-    tell(Progress(phase.value))
-    revisions.upgrade(ddl, phase)
-    after = Catalog.read(ddl.session, label).stage
-    if phase in ahead(after):
-        raise PartlyDone(
-            f"phase {phase} ended, but the database is {after}, not {REACHED[phase]}. "
-            "Run again; `memsync migrate status` names the steps",
-            phase=phase.value,
-            stage=after.value,
-        )
-
-
-def _require_personas(session: Session, catalog: Catalog) -> None:
-    without = session.rows_with(dict(catalog.settings), "unresolved_users")
-    require_resolved([str(row.user_id) for row in without], sum(row.rows_count for row in without))

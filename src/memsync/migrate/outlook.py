@@ -89,7 +89,11 @@ def status(postgres: Postgres) -> Status:
     """Where the migration stands now, from the catalog and the fill's checkpoint."""
     with postgres.session() as session:
         catalog = Catalog.read(session, postgres.label)
-        fill = session.row("backfill_state") if "memsync.backfill" in catalog.own_tables else None
+        fill = (
+            session.row("fill_state", fill="personas")
+            if "memsync.backfill" in catalog.own_tables
+            else None
+        )
         if fill is None:
             rows = session.row("history_size").rows_estimated
             return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.stage))

@@ -4,6 +4,8 @@ Decides where the revisions are (inside the installed package, else in the check
 phase a revision belongs to (its file name says). Knows nothing of what they change.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -41,11 +43,40 @@ def revisions() -> dict[str, tuple[Phase, str]]:
 
 
 def upgrade(ddl: OnlineDdl, phase: Phase) -> None:
-    """Run every revision up to the last one of `phase` that was not run yet."""
-    target = [name for name, (of, _) in revisions().items() if of is phase][-1]
+    """Run the revisions of `phase`. Each looks at the catalog and does what is missing."""
+    with _configured(ddl) as config:
+        # The version table follows the catalog, which a crash half way back, or a hand, may have
+        # left anywhere: so a phase's revisions always run.
+        command.stamp(config, _before(phase))
+        command.upgrade(config, _last(phase))
+
+
+def downgrade(ddl: OnlineDdl, phase: Phase, refill_users: Callable[[OnlineDdl], None]) -> None:
+    """Take back the revisions of `phase`. Each looks at the catalog and undoes what is there.
+
+    `refill_users` fills user_id; the revision that takes contract back calls it.
+    """
+    with _configured(ddl) as config:
+        config.attributes["refill_users"] = refill_users
+        command.stamp(config, _last(phase))
+        command.downgrade(config, _before(phase))
+
+
+def _last(phase: Phase) -> str:
+    return [name for name, (of, _) in revisions().items() if of is phase][-1]
+
+
+def _before(phase: Phase) -> str:
+    """The revision on which those of `phase` build; alembic calls the start of all `base`."""
+    earlier = list(Phase)[: list(Phase).index(phase)]
+    return _last(earlier[-1]) if earlier else "base"
+
+
+@contextlib.contextmanager
+def _configured(ddl: OnlineDdl) -> Iterator[Config]:
     ddl.session.connection.execute("CREATE SCHEMA IF NOT EXISTS memsync")
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
     with lent(ddl.session) as connection:
         config.attributes.update(connection=connection, ddl=ddl)
-        command.upgrade(config, target)
+        yield config

@@ -16,9 +16,12 @@ TABLE = "conversation_history"
 USER_INDEX = "conversation_history_channel_id_personality_id_user_id_crea_idx"
 PERSONA_INDEX = "conversation_history_persona_id_idx"
 RETRIEVAL_INDEX = "conversation_history_channel_id_personality_id_persona_id_c_idx"
+USER_ID_INDEX = "conversation_history_user_id_idx"
+USER_KEY = "conversation_history_user_id_fkey"
 PERSONA_KEY = "conversation_history_persona_id_fkey"
 IDENTITY_TRIGGER = "memsync_keep_identity"
-PRESENCE_CHECK = "memsync_persona_id_present"
+PERSONA_CHECK = "memsync_persona_id_present"
+USER_CHECK = "memsync_user_id_present"
 
 _APP_TABLES = ("conversation_history", "personalities", "personas", "users")
 _SETTINGS = {
@@ -59,7 +62,7 @@ class Catalog:
                 missing=missing,
             )
         columns = {c.name: c.not_null for c in session.rows("columns", relation=TABLE)}
-        own = ["memsync.outbox", "memsync.quarantine", "memsync.persona_map", "memsync.backfill"]
+        own = [f"memsync.{name}" for name in ("ledger", "outbox", "persona_map", "backfill")]
         return cls(
             label=label,
             columns=columns,
@@ -87,12 +90,18 @@ class Catalog:
             and self.constraints.get(PERSONA_KEY, False)
             and "memsync.outbox" in self.own_tables
         )
-        if "user_id" not in self.columns:
+        # A user_id that may be NULL is one that the way back has not filled yet.
+        if not self.columns.get("user_id"):
             done = filled and self.columns["persona_id"]
             return Stage.CONTRACTED if done else Stage.BACKFILLED
         if IDENTITY_TRIGGER not in self.triggers:
             return Stage.ISOLATED if self.indexes.get(USER_INDEX) else Stage.LEGACY
         return Stage.BACKFILLED if filled else Stage.EXPANDED
+
+    @property
+    def has_users(self) -> bool:
+        """Whether every message says its user, in a column of its own."""
+        return self.columns.get("user_id", False)
 
     @property
     def knows_personas(self) -> bool:

@@ -37,6 +37,7 @@ class OnlineDdl:
         self._lock_timeout_ms = lock_timeout_ms
         self._deadline_s = deadline_s
         self._tell = tell
+        self.waits = 0
         self._waiting_since: float | None = None
         self._backoff_s = _BACKOFF_START_S
 
@@ -62,6 +63,7 @@ class OnlineDdl:
         Raises: StoreBusy, naming who is in the way, when the deadline has passed.
         """
         now = time.monotonic()
+        self.waits += 1
         self._waiting_since = self._waiting_since or now
         blockers = self.session.rows("blockers", relation=table)
         who = "; ".join(f"pid {b.pid} ({b.state}, {b.open_s:.0f} s): {b.query}" for b in blockers)

@@ -163,36 +163,63 @@ ANALYZE memsync.persona_map;
 
 -- ------------------------------------------------------------------ migration: fill
 
--- name: backfill_state
--- The checkpoint of the fill; no row before it started.
-SELECT next_block, end_block, rows_total, rows_done, unresolved,
-       extract(epoch FROM busy) ::float AS busy_s
-FROM memsync.backfill;
+-- name: fill_state
+-- The checkpoint of a fill; no row before it started.
+SELECT next_block, end_block, rows_total, rows_done, extract(epoch FROM busy)::float AS busy_s
+FROM memsync.backfill WHERE fill = %(fill)s;
 
--- name: start_backfill
--- Opens the checkpoint, or widens the range of one that has been opened.
-INSERT INTO memsync.backfill (next_block, end_block, rows_total, rows_done, unresolved, busy)
-SELECT 0, %(end_block)s, (SELECT coalesce(sum(rows_count), 0) FROM memsync.persona_map), 0,
-       %(unresolved)s, interval '0'
-ON CONFLICT (one) DO UPDATE SET unresolved = excluded.unresolved;
+-- name: start_fill
+-- Opens the checkpoint of a fill, or opens it again when an earlier fill came to its end.
+INSERT INTO memsync.backfill
+       (fill, next_block, end_block, rows_total, rows_done, unresolved, busy)
+VALUES (%(fill)s, 0, %(end_block)s, %(rows_total)s, 0, %(unresolved)s, interval '0')
+ON CONFLICT (fill) DO UPDATE SET
+    unresolved = excluded.unresolved,
+    next_block = CASE WHEN backfill.next_block < backfill.end_block
+                      THEN backfill.next_block ELSE 0 END,
+    end_block = greatest(backfill.end_block, excluded.end_block),
+    rows_total = greatest(backfill.rows_total, excluded.rows_total);
 
--- name: restart_backfill
--- Sends the fill over the whole table once more, for rows that a first pass could not decide.
-UPDATE memsync.backfill SET next_block = 0, end_block = %(end_block)s;
+-- name: mapped_rows
+-- How many messages the map decides.
+SELECT coalesce(sum(rows_count), 0)::bigint AS total FROM memsync.persona_map;
 
--- name: fill_batch
--- Fills the rows of one range of blocks from the map.
-UPDATE conversation_history h SET persona_id = m.persona_id
+-- name: restart_fill
+-- Sends a fill over the whole table once more, for rows that a first pass could not decide.
+UPDATE memsync.backfill SET next_block = 0, end_block = %(end_block)s WHERE fill = %(fill)s;
+
+-- name: fill_personas
+-- Fills persona_id in one range of blocks: from the map, unless the archive knows the row itself.
+UPDATE conversation_history h
+SET persona_id = coalesce((SELECT a.persona_id FROM memsync.row_archive a
+                           JOIN personas p ON p.id = a.persona_id WHERE a.history_id = h.id),
+                          m.persona_id)
 FROM memsync.persona_map m
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND h.persona_id IS NULL
   AND m.user_id = h.user_id AND m.personality_id = h.personality_id;
 
--- name: save_backfill
+-- name: fill_users
+-- Fills user_id in one range of blocks: the owner of the persona, unless the archive knows better.
+UPDATE conversation_history h
+SET user_id = coalesce((SELECT a.user_id FROM memsync.row_archive a
+                        JOIN users u ON u.id = a.user_id WHERE a.history_id = h.id),
+                       p.owner_id)
+FROM personas p
+WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
+  AND h.user_id IS NULL AND p.id = h.persona_id;
+
+-- name: save_fill
 -- Moves the checkpoint; runs in the batch's own transaction.
 UPDATE memsync.backfill
 SET next_block = %(next_block)s, rows_done = rows_done + %(rows)s,
-    busy = busy + make_interval(secs => %(busy_s)s), updated_at = clock_timestamp();
+    busy = busy + make_interval(secs => %(busy_s)s), updated_at = clock_timestamp()
+WHERE fill = %(fill)s;
+
+-- name: messages_without_user
+-- How many messages no user could be found for on the way back, and the first of them.
+SELECT count(*) AS total, min(id::text) AS first FROM conversation_history
+WHERE user_id IS NULL;
 
 -- name: clear_vanished_personas
 -- Empties persona_id where its persona was deleted before the foreign key stood.
@@ -205,8 +232,44 @@ WHERE h.persona_id IS NOT NULL
 INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
 SELECT h.id, h.user_id, h.persona_id, 'owner-differs'
 FROM conversation_history h JOIN personas p ON p.id = h.persona_id
-WHERE p.owner_id IS DISTINCT FROM h.user_id
+WHERE h.user_id IS NOT NULL AND p.owner_id IS DISTINCT FROM h.user_id
 ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id;
+
+-- name: archive_personas
+-- Keeps the persona of every message that is not the map's, before persona_id goes.
+INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
+SELECT h.id, h.user_id, h.persona_id, 'kept'
+FROM conversation_history h
+LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
+WHERE h.persona_id IS NOT NULL AND h.persona_id IS DISTINCT FROM m.persona_id
+ON CONFLICT (history_id) DO UPDATE SET persona_id = excluded.persona_id;
+
+-- name: open_ledger
+-- Notes that a phase begins, or is taken back.
+INSERT INTO memsync.ledger (verb, phase, memsync_version)
+VALUES (%(verb)s, %(phase)s, %(version)s) RETURNING id;
+
+-- name: close_ledger
+-- Notes how it ended.
+UPDATE memsync.ledger
+SET ended_at = clock_timestamp(), outcome = %(outcome)s, lock_waits = %(lock_waits)s,
+    rows_filled = %(rows_filled)s
+WHERE id = %(id)s;
+
+-- name: way_back_is_open
+-- Whether the last that happened to the archive is that contract filled it, not that it was removed.
+SELECT coalesce((SELECT verb = 'run' FROM memsync.ledger
+                 WHERE outcome = 'done' AND (verb = 'finalize' OR phase = 'contract')
+                 ORDER BY id DESC LIMIT 1), false) AS open;
+
+-- name: remove_archive
+-- Ends the way back.
+TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, memsync.backfill;
+
+-- name: archive_size
+-- What the archive of the way back holds.
+SELECT (SELECT count(*) FROM memsync.persona_map) AS pairs,
+       (SELECT count(*) FROM memsync.row_archive) AS rows;
 
 
 -- ------------------------------------------------------------------ migration: proof
