@@ -45,7 +45,9 @@ def redacted(url: str) -> str:
 class Settings(BaseModel):
     """Everything an operator may set. Values that can hold a secret never appear in repr."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True
+    )
 
     postgres_url: Annotated[str, Field(repr=False)] = Field(
         default_factory=lambda: f"embedded:{data_dir() / 'postgres'}",

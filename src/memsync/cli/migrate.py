@@ -1,6 +1,7 @@
 """`memsync migrate`: plan, run, status, verify."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,6 +16,8 @@ from memsync.cli.common import (
     print_json,
     progress,
 )
+from memsync.errors import InvalidInput
+from memsync.migrate import prisma
 from memsync.model.phases import Phase
 
 app = typer.Typer(
@@ -78,9 +81,11 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Say how far the migration has come. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = migrate.status(postgres)
+        theirs = [each for each in prisma.history(postgres) if each.name in prisma.NAMES]
     if as_json:
         fields = asdict(now)
-        print_json(phase=fields.pop("stage"), **fields)
+        history = [asdict(each) | {"state": each.state} for each in theirs]
+        print_json(phase=fields.pop("stage"), **fields, prisma=history)
         return 0
     typer.echo(f"stage: {now.stage}")
     _print_steps(now.steps)
@@ -89,6 +94,7 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
         facts.append(("rate", f"{now.rows_per_s:.0f} messages/s"))
     if now.eta_s is not None:
         facts.append(("left", f"about {now.eta_s:.0f} s"))
+    facts += [(f"Prisma: {each.name}", each.state) for each in theirs]
     print_facts(facts)
     return 0
 
@@ -168,6 +174,34 @@ def finalize(
             "them `memsync migrate rollback` from contract.\n"
             "next: memsync migrate finalize --yes"
         )
+    return 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def resolve(
+    ctx: typer.Context,
+    applied: Annotated[str | None, typer.Option(help="Record this migration as applied.")] = None,
+    rolled_back: Annotated[
+        str | None, typer.Option(help="Record this failed migration as rolled back.")
+    ] = None,
+    prisma_dir: Annotated[Path, typer.Option(help="The folder with the app's migrations.")] = Path(
+        "prisma/migrations"
+    ),
+    as_json: JsonOption = False,
+) -> int:
+    """Tell Prisma's history what was done by other means, as `prisma migrate resolve` does."""
+    if (applied is None) == (rolled_back is None):
+        raise InvalidInput("give either --applied NAME or --rolled-back NAME")
+    with opened_postgres(ctx) as (_, postgres):
+        if applied is not None:
+            prisma.mark_applied(postgres, applied, prisma_dir)
+        elif rolled_back is not None:
+            prisma.mark_rolled_back(postgres, rolled_back)
+    done = f"{applied or rolled_back}: {'applied' if applied else 'rolled back'}"
+    if as_json:
+        print_json(resolved=applied or rolled_back, state="applied" if applied else "rolled back")
+    else:
+        typer.echo(done)
     return 0
 
 

@@ -20,6 +20,7 @@ _BLOCKS_START = 32
 _BLOCKS_MAX = 8192
 _PASSES_MAX = 5
 _NAMED_MAX = 10
+_VACUUM_SHARE = 0.1
 
 
 def require_resolved(users: list[str], rows: int) -> None:
@@ -124,6 +125,7 @@ def _fill(ddl: OnlineDdl, fill: Fill, batch_target_ms: int, tell: Tell) -> int:
     state = session.row("fill_state", fill=fill)
     block, filled, size = state.next_block, 0, _BLOCKS_START
     target_s = batch_target_ms / 1000
+    vacuum_every = max(1, int(state.end_block * _VACUUM_SHARE))
     while block < state.end_block:
         stop = min(block + size, state.end_block)
         started = time.monotonic()
@@ -137,6 +139,9 @@ def _fill(ddl: OnlineDdl, fill: Fill, batch_target_ms: int, tell: Tell) -> int:
             size = max(1, size // 2)
             ddl.wait_turn("conversation_history")
             continue
+        # Without it the table and every index would grow by a copy of each row.
+        if rows and block // vacuum_every < stop // vacuum_every:
+            session.run("vacuum_history")
         block, filled = stop, filled + rows
         tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
         size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, target_s / max(took_s, 1e-4)))))

@@ -216,6 +216,11 @@ SET next_block = %(next_block)s, rows_done = rows_done + %(rows)s,
     busy = busy + make_interval(secs => %(busy_s)s), updated_at = clock_timestamp()
 WHERE fill = %(fill)s;
 
+-- name: vacuum_history
+-- Frees the space of the rows that the fill replaced, so that the next batches use it again.
+-- TRUNCATE would take the strongest lock; SKIP_LOCKED gives way to whoever vacuums already.
+VACUUM (TRUNCATE false, SKIP_LOCKED) conversation_history;
+
 -- name: messages_without_user
 -- How many messages no user could be found for on the way back, and the first of them.
 SELECT count(*) AS total, min(id::text) AS first FROM conversation_history
@@ -270,6 +275,29 @@ TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, mems
 -- What the archive of the way back holds.
 SELECT (SELECT count(*) FROM memsync.persona_map) AS pairs,
        (SELECT count(*) FROM memsync.row_archive) AS rows;
+
+
+-- ------------------------------------------------------------------ Prisma's history
+
+-- name: prisma_history
+-- Every row of Prisma's history, oldest first.
+SELECT migration_name, started_at, finished_at, rolled_back_at FROM _prisma_migrations
+ORDER BY started_at, migration_name;
+
+-- name: prisma_try_lock
+-- Prisma's own migration lock, until the transaction ends; Prisma itself waits for it.
+SELECT pg_try_advisory_xact_lock(72707369) AS taken;
+
+-- name: prisma_roll_back
+-- Marks the unfinished rows of a migration as rolled back, as `prisma migrate resolve` does.
+UPDATE _prisma_migrations SET rolled_back_at = now()
+WHERE migration_name = %(name)s AND finished_at IS NULL AND rolled_back_at IS NULL;
+
+-- name: prisma_apply
+-- Records a migration as applied, as `prisma migrate resolve` does: no steps, empty logs.
+INSERT INTO _prisma_migrations
+       (id, checksum, migration_name, logs, started_at, finished_at, applied_steps_count)
+VALUES (%(id)s, %(checksum)s, %(name)s, '', now(), now(), 0);
 
 
 -- ------------------------------------------------------------------ migration: proof

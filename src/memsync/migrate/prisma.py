@@ -1,0 +1,120 @@
+"""Prisma's own history: tells `_prisma_migrations` what was applied or rolled back by other means.
+
+Decides nothing of its own: it writes exactly what `prisma migrate resolve` writes, and refuses what
+that refuses. Names without a directory are refused too: `prisma migrate dev` would offer to reset
+the database over them.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from memsync.errors import GateClosed, InvalidInput, SchemaMismatch, StoreBusy
+from memsync.stores.postgres import Postgres, Session
+
+NAMES = (
+    "20251026163739_add_persona_id_to_conversation_history",
+    "20251026164500_finalize_persona_id_migration",
+)
+"""The app's own migrations that do what memsync does."""
+
+_TABLE = "_prisma_migrations"
+_COLUMNS = frozenset(
+    (
+        "id",
+        "checksum",
+        "finished_at",
+        "migration_name",
+        "logs",
+        "rolled_back_at",
+        "started_at",
+        "applied_steps_count",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PrismaMigration:
+    """One row of Prisma's history. Unfinished and not rolled back: it failed, or runs."""
+
+    name: str
+    started_at: datetime
+    finished_at: datetime | None
+    rolled_back_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """What Prisma would say of it."""
+        if self.rolled_back_at is not None:
+            return "rolled back"
+        return "applied" if self.finished_at is not None else "failed"
+
+
+def history(postgres: Postgres) -> tuple[PrismaMigration, ...]:
+    """Prisma's history, oldest first; empty where the app does not use Prisma. Reads only."""
+    with postgres.session() as session:
+        if not session.rows("columns", relation=_TABLE):
+            return ()
+        _require_known_table(session)
+        return tuple(PrismaMigration(*row) for row in session.rows("prisma_history"))
+
+
+def mark_applied(postgres: Postgres, name: str, directory: Path) -> None:
+    """Note that the migration `name` of `directory` is applied.
+
+    Raises: InvalidInput when it has no migration.sql there; GateClosed when it is applied already;
+    StoreBusy while Prisma migrates; SchemaMismatch for a table that is not Prisma's up to 7.
+    """
+    checksum = _checksum(name, directory)
+    with postgres.session() as session, session.transaction():
+        rows = _locked(session, name)
+        if any(row.state == "applied" for row in rows):
+            raise GateClosed(f"{name} is recorded as applied already; nothing was changed")
+        session.run("prisma_roll_back", name=name)
+        session.run("prisma_apply", id=str(uuid4()), name=name, checksum=checksum)
+
+
+def mark_rolled_back(postgres: Postgres, name: str) -> None:
+    """Note that the migration `name`, which failed, is rolled back.
+
+    Raises: GateClosed when Prisma's history has no failed row of that name, as Prisma does.
+    """
+    with postgres.session() as session, session.transaction():
+        rows = _locked(session, name)
+        if not any(row.state == "failed" for row in rows):
+            states = ", ".join(sorted({row.state for row in rows})) or "not there"
+            raise GateClosed(
+                f"{name} is {states} in Prisma's history; only a failed migration can be marked as "
+                "rolled back. Nothing was changed"
+            )
+        session.run("prisma_roll_back", name=name)
+
+
+def _locked(session: Session, name: str) -> list[PrismaMigration]:
+    """The rows of that name, with Prisma's own lock held until the transaction ends."""
+    _require_known_table(session)
+    if not session.row("prisma_try_lock").taken:
+        raise StoreBusy("Prisma holds its migration lock: it is migrating. Wait for it to end")
+    rows = [PrismaMigration(*row) for row in session.rows("prisma_history")]
+    return [row for row in rows if row.name == name]
+
+
+def _require_known_table(session: Session) -> None:
+    found = {column.name for column in session.rows("columns", relation=_TABLE)}
+    if found != _COLUMNS:
+        raise SchemaMismatch(
+            f"{_TABLE} has the columns {', '.join(sorted(found)) or '(none)'}; memsync writes the "
+            "history of Prisma up to 7 only. Resolve with Prisma's own command instead"
+        )
+
+
+def _checksum(name: str, directory: Path) -> str:
+    script = directory / name / "migration.sql"
+    if "/" in name or not script.is_file():
+        raise InvalidInput(
+            f"there is no {script}: Prisma would offer to reset the database over a name without "
+            "a directory. Give the app's migrations with --prisma-dir"
+        )
+    return hashlib.sha256(script.read_bytes()).hexdigest()
