@@ -9,10 +9,11 @@ LOCKED := $(VENV)/locked.stamp
 INSTALLED := $(VENV)/installed.stamp
 UV := uv==0.13.9
 ARGS ?=
+SCALE ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint fmt check lock clean
+.PHONY: help setup demo test bench lint fmt check lock clean
 
 help: ## show this list
 	@echo "usage: make TARGET [ARGS='...']"
@@ -25,6 +26,9 @@ demo: setup ## migrate and reconcile a made-up app, on stores that need no serve
 
 test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backfill'
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: setup ## run the benchmarks; SCALE=1000000 for the figures in the docs
+	@$(BIN)/python bench/migrate.py --rows $(SCALE)
 
 lint: setup ## check style, types and the direction of imports
 	$(BIN)/ruff check .

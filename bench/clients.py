@@ -39,7 +39,9 @@ def clients(url: str) -> Iterator[Waits]:
     stop, ready, results = context.Event(), context.Semaphore(0), context.Queue()
     running = [
         context.Process(
-            target=_client, daemon=True, args=(url, number, number < READERS, stop, ready, results)
+            target=_client,
+            daemon=True,
+            args=(url, number, "reader" if number < READERS else "writer", stop, ready, results),
         )
         for number in range(READERS + WRITERS)
     ]
@@ -66,7 +68,7 @@ def clients(url: str) -> Iterator[Waits]:
         waits.p99_ms = took[int(len(took) * 0.99)]
 
 
-def _client(url: str, seed: int, reads: bool, stop: Event, ready: Any, results: Any) -> None:
+def _client(url: str, seed: int, kind: str, stop: Event, ready: Any, results: Any) -> None:
     rng = random.Random(seed)
     took_ms: list[float] = []
     failed: list[str] = []
@@ -80,12 +82,14 @@ def _client(url: str, seed: int, reads: bool, stop: Event, ready: Any, results: 
         writes_users = True
         while not stop.is_set():
             pair = rng.choice(pairs)
+            both = ("user_id", pair[2]), ("persona_id", pair[3])
             started = time.perf_counter()
             try:
-                if reads:
+                if kind == "reader":
                     _read(connection, pair)
                 else:
-                    _write(connection, pair, writes_users)
+                    column, owner = both[0] if writes_users else both[1]
+                    _write(connection, column, owner, pair)
             except (errors.UndefinedColumn, errors.FeatureNotSupported):
                 # Contract: the new version of the app takes over.
                 writes_users = False
@@ -104,10 +108,9 @@ def _read(connection: psycopg.Connection[Any], pair: Any) -> None:
     ).fetchall()
 
 
-def _write(connection: psycopg.Connection[Any], pair: Any, writes_users: bool) -> None:
-    column, owner = ("user_id", pair[2]) if writes_users else ("persona_id", pair[3])
+def _write(connection: psycopg.Connection[Any], column: str, owner: Any, pair: Any) -> None:
     connection.execute(
-        f"INSERT INTO conversation_history (id, channel_id, personality_id, {column}, role, content)"
-        " VALUES (gen_random_uuid(), %s, %s, %s, 'user', 'a message from a live client')",
+        f"INSERT INTO conversation_history (id, channel_id, personality_id, {column}, role,"
+        " content) VALUES (gen_random_uuid(), %s, %s, %s, 'user', 'a message from a live client')",
         (*pair[:2], owner),
     )

@@ -46,7 +46,8 @@ INSERT INTO personalities (id, name, slug, character_info, personality_traits, u
 SELECT gen_random_uuid(), 'p' || i, 'p' || i, '', '', now() FROM generate_series(1, 20) i;
 CREATE TEMP TABLE u AS SELECT row_number() OVER () - 1 AS n, id FROM users;
 CREATE TEMP TABLE p AS SELECT row_number() OVER () - 1 AS n, id FROM personalities;
-INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content, created_at)
+INSERT INTO conversation_history
+       (id, channel_id, personality_id, user_id, role, content, created_at)
 SELECT gen_random_uuid(), 'c' || (i / 40 % 5000), p.id, u.id,
        CASE WHEN i % 2 = 0 THEN 'user' ELSE 'assistant' END,
        repeat(md5(i::text), 4), timestamp '2026-01-01' + i * interval '1 second'
