@@ -14,7 +14,7 @@ down_revision = "0001"
 def upgrade() -> None:
     """Build the index where there is a user_id to index."""
     ddl = context.config.attributes["ddl"]
-    if not Catalog.read(ddl.session, "the migration's session").has_users:
+    if not Catalog.read(ddl.session).has_users:
         return
     ddl.index(
         USER_INDEX,

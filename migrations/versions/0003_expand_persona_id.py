@@ -17,7 +17,7 @@ down_revision = "0002"
 def upgrade() -> None:
     """Add the column and, where user_id still stands, the bridge."""
     ddl = context.config.attributes["ddl"]
-    catalog = Catalog.read(ddl.session, "the migration's session")
+    catalog = Catalog.read(ddl.session)
     if "persona_id" not in catalog.columns:
         ddl.run("ALTER TABLE conversation_history ADD COLUMN persona_id uuid", table=TABLE)
     if "user_id" in catalog.columns:
@@ -27,6 +27,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Keep every persona that the map does not tell, then drop bridge and column."""
     ddl = context.config.attributes["ddl"]
-    if "persona_id" in Catalog.read(ddl.session, "the migration's session").columns:
+    if "persona_id" in Catalog.read(ddl.session).columns:
         ddl.run_long(statement("archive_personas"))
     bridge.remove(ddl, "ALTER TABLE conversation_history DROP COLUMN IF EXISTS persona_id")

@@ -27,7 +27,7 @@ def upgrade() -> None:
         " (channel_id, personality_id, persona_id, created_at DESC, id DESC)",
         table=TABLE,
     )
-    keys = Catalog.read(ddl.session, "the migration's session").constraints
+    keys = Catalog.read(ddl.session).constraints
     if PERSONA_KEY not in keys:
         ddl.run(
             f"ALTER TABLE conversation_history ADD CONSTRAINT {PERSONA_KEY}"
@@ -36,6 +36,9 @@ def upgrade() -> None:
             table=TABLE,
         )
     if not keys.get(PERSONA_KEY):
+        # From here on the key refuses new strays; those of the time before it go first.
+        ddl.session.run("thaw_vanished")
+        ddl.session.run("clear_vanished_personas")
         ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {PERSONA_KEY}")
 
 

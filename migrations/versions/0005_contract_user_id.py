@@ -28,7 +28,7 @@ def upgrade() -> None:
     """Make persona_id mandatory, archive what user_id alone says, drop user_id."""
     ddl = context.config.attributes["ddl"]
     require(ddl, "persona_id", PERSONA_CHECK)
-    catalog = Catalog.read(ddl.session, "the migration's session")
+    catalog = Catalog.read(ddl.session)
     if "user_id" in catalog.columns:
         ddl.run_long(statement("archive_exceptions"))
         if USER_KEY in catalog.constraints:
@@ -40,7 +40,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Give every row its user again, then indexes, key and NOT NULL; online as well."""
     ddl = context.config.attributes["ddl"]
-    catalog = Catalog.read(ddl.session, "the migration's session")
+    catalog = Catalog.read(ddl.session)
     if "user_id" not in catalog.columns:
         ddl.run("ALTER TABLE conversation_history ADD COLUMN user_id uuid", table=TABLE)
     bridge.build(ddl, catalog)
@@ -72,7 +72,7 @@ def downgrade() -> None:
 
 def require(ddl, column: str, check: str) -> None:
     """Make the column NOT NULL, proven by a check that is validated while clients go on."""
-    catalog = Catalog.read(ddl.session, "the migration's session")
+    catalog = Catalog.read(ddl.session)
     if not catalog.columns[column]:
         if check not in catalog.constraints:
             ddl.run(

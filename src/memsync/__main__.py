@@ -2,4 +2,5 @@
 
 from memsync.cli.app import entry
 
-entry()
+if __name__ == "__main__":
+    entry()

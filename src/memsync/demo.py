@@ -95,7 +95,7 @@ def _build(stage: Stage, world: legacy.World) -> Iterator[Scene]:
             ("personas", made.personas),
             ("messages", made.messages),
             ("points", f"{made.points} in {made.collections} collections"),
-            ("faults planted", sum(world.recipe.faults.values())),
+            ("faults planted in points", sum(world.recipe.faults.values())),
         ],
     )
 
@@ -157,7 +157,7 @@ def _remember_and_sync(stage: Stage, speakers: "_Speakers") -> Scene:
 def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
     found = reconcile.audit(stage.postgres, stage.vectors, stage.settings, stage.tell)
     yield Scene(
-        "The audit finds every planted fault, and no other",
+        "The audit finds the planted faults and what the old layout implies, and nothing else",
         "memsync reconcile",
         [*_read(found), *found.counts.items()],
         _unless("findings", dict(world.manifest.expected), found.counts),
@@ -194,7 +194,7 @@ def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
     yield Scene(
         "The gate for CI and cron",
         "memsync check",
-        [("clean", gate.ok)],
+        [("clean", "yes" if gate.ok else "no")],
         [*_unless("findings", {}, gate.counts), *gate.not_checked],
     )
 

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -33,13 +33,25 @@ def data_dir() -> Path:
 
 
 def redacted(url: str) -> str:
-    """`url` without password and query, fit for messages."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return urlunsplit(parts._replace(query="", fragment=""))
-    user = parts.netloc.rpartition("@")[0].partition(":")[0]
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}@{host}", query="", fragment=""))
+    """`url` without password and query, fit for messages. Never raises."""
+    scheme, slashes, rest = url.partition("//")
+    # Up to the last @: a password that was not percent-encoded may hold any of /, ? and @. What
+    # stands alone before it may be a token.
+    credentials, _, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    place = place.partition("?")[0].partition("#")[0]
+    return f"{scheme}{slashes}{user}@{place}" if colon else f"{scheme}{slashes}{place}"
+
+
+def _require_plain(url: str) -> None:
+    """Refuse a URL that cannot be taken apart; never repeat it, it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is no URL: check host and port, percent-encode the password") from None
+    if parts.netloc.count("@") > 1 or "@" in parts.path:
+        raise ValueError("holds an unescaped @ or /: percent-encode the password")
 
 
 class Settings(BaseModel):
@@ -66,29 +78,46 @@ class Settings(BaseModel):
         "snake", description="spelling of payload keys; camel is the deployed one"
     )
     embedder: str = Field("wordllama", description="wordllama, or package.module:attribute")
-    settle_s: Annotated[float, Field(ge=0)] = Field(
+    settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         60.0, description="how young a difference may be to count as still on its way, in seconds"
     )
-    outbox_alarm_s: Annotated[float, Field(gt=0)] = Field(
+    outbox_alarm_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         900.0, description="an outbox entry older than this is a finding, in seconds"
     )
-    retention_days: Annotated[int, Field(gt=0)] | None = Field(
+    retention_days: Annotated[int, Field(gt=0, le=36_500)] | None = Field(
         None, description="days that history is kept; none: the oldest row is the horizon"
     )
     lock_timeout_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
         100, description="how long one statement of the migration may queue for a lock, in ms"
     )
-    lock_deadline_s: Annotated[float, Field(gt=0)] = Field(
+    lock_deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         600.0, description="how long such a statement is retried before the run gives up, in s"
     )
     batch_target_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
         50, description="how long one batch of the backfill should take, in ms"
     )
 
+    @field_validator(
+        "settle_s",
+        "outbox_alarm_s",
+        "retention_days",
+        "lock_timeout_ms",
+        "lock_deadline_s",
+        "batch_target_ms",
+        mode="before",
+    )
+    @classmethod
+    def _number_is_no_bool(cls, value: object) -> object:
+        # `true` would be taken for 1: a day of history, a second of patience.
+        if isinstance(value, bool):
+            raise ValueError("must be a number")  # noqa: TRY004  pydantic takes ValueError
+        return value
+
     @field_validator("postgres_url")
     @classmethod
     def _postgres_url_is_known(cls, url: str) -> str:
         if url.startswith(("postgresql://", "postgres://")):
+            _require_plain(url)
             return url
         if url.startswith("embedded:") and len(url) > len("embedded:"):
             return url
@@ -98,7 +127,11 @@ class Settings(BaseModel):
     @classmethod
     def _qdrant_url_is_known(cls, url: str) -> str:
         scheme, _, rest = url.partition(":")
-        if url == ":memory:" or (scheme in {"http", "https", "edge", "local"} and rest):
+        if scheme in {"http", "https"}:
+            _require_plain(url)
+            if urlsplit(url).hostname:
+                return url
+        elif url == ":memory:" or (scheme in {"edge", "local"} and rest):
             return url
         raise ValueError("must be http(s)://host:port, edge:DIR, local:DIR or :memory:")
 
@@ -128,7 +161,7 @@ def _from_file(config: Path | None) -> dict[str, object]:
     if config is None and not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -151,6 +184,8 @@ def _settings_error(error: ValidationError) -> SettingsError:
         name = ".".join(str(part) for part in problem["loc"])
         reason = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            reason = f"is no setting; known are {', '.join(Settings.model_fields)}"
+            known = ", ".join(Settings.model_fields)
+            variable = f"{ENV_PREFIX}{name.upper()}"
+            reason = f"is no setting; known are {known} (as a variable it reads {variable})"
         lines.append(f"{name}: {reason}")
     return SettingsError("the settings cannot be used:\n  " + "\n  ".join(lines), problems=lines)

@@ -19,6 +19,7 @@ from memsync.cli import check, demo, migrate, reconcile, rules, sync
 from memsync.cli.common import EXIT_STATUSES, Options
 from memsync.errors import MemsyncError
 
+PIPE_CLOSED = 1
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
 USAGE = 2
@@ -83,15 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemsyncError as error:
         return _failed(arguments, type(error).__name__, error.message, error.exit_status, error)
     except typer.TyperException as error:
-        return _failed(arguments, "UsageError", error.format_message(), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stdout = None
-        return 1
+        message = error.format_message()
+        if message.startswith("Usage: "):  # no command given: the help is the message
+            typer.echo(message, err=True)
+            return USAGE
+        return _failed(arguments, "UsageError", message, error.exit_code)
+    except (BrokenPipeError, SystemExit):
+        # typer makes the first into the second. Whoever read our output has gone: stop quietly.
+        return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  the last stop: an internal error has a status too
-        traceback.print_exc()
+        if "--json" not in arguments:
+            traceback.print_exc()
         return _failed(arguments, type(error).__name__, f"internal error: {error}", INTERNAL_ERROR)
+    if result == INTERRUPTED:
+        # typer keeps the interrupt to itself and hands out its status.
+        return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
     return int(result or 0)
 
 
@@ -115,5 +122,7 @@ def _failed(
 
 def entry() -> None:
     """The console script. Asked to end, it ends as if interrupted: what it started is stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)
     sys.exit(main())

@@ -44,13 +44,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 class Options:
     """The options that stand before the command."""
 
-    config: Path | None
-    postgres_url: str | None
-    qdrant_url: str | None
+    config: Path | None = None
+    postgres_url: str | None = None
+    qdrant_url: str | None = None
+    fixed: Settings | None = None
 
     def settings(self) -> Settings:
-        """The settings in force."""
-        return Settings.load(
+        """The settings in force: `fixed` ones, else those of file, variables and options."""
+        return self.fixed or Settings.load(
             self.config, postgres_url=self.postgres_url, qdrant_url=self.qdrant_url
         )
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,16 @@ import typer
 
 from memsync import demo as story
 from memsync import legacy
-from memsync.cli.common import Options, opened_stores, print_facts, progress, projector
+from memsync.cli.common import (
+    JsonOption,
+    Options,
+    opened_stores,
+    print_facts,
+    print_json,
+    progress,
+    projector,
+)
+from memsync.settings import Settings
 
 _DIRECTORY_MODE = 0o755
 
@@ -24,6 +35,7 @@ def demo(
         Path | None, typer.Option(help="Talk in these dialogues (jsonl.gz) instead of small talk.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
+    as_json: JsonOption = False,
 ) -> int:
     """Build a legacy app with known faults, migrate, reconcile, check, recall; say each step."""
     started = time.monotonic()
@@ -35,20 +47,24 @@ def demo(
         users=max(24, len(source) // 25),
         faults=story.FAULTS,
     )
-    failed: list[str] = []
+    scenes: list[story.Scene] = []
     with (
         _stores_of_its_own(ctx),
         opened_stores(ctx) as (settings, postgres, vectors),
         progress() as tell,
     ):
         stage = story.Stage(postgres, vectors, projector(settings, vectors), settings, tell)
-        for number, scene in enumerate(story.play(stage, recipe), start=1):
-            _print(number, scene)
-            failed += [f"{scene.title}: {each}" for each in scene.failed]
+        for scene in story.play(stage, recipe):
+            scenes.append(scene)
+            if not as_json:
+                _print(len(scenes), scene)
+    failed = [f"{scene.title}: {each}" for scene in scenes for each in scene.failed]
+    if as_json:
+        print_json(ok=not failed, scenes=[asdict(scene) for scene in scenes])
+    elif not failed:
+        typer.echo(f"\nEverything came true in {time.monotonic() - started:.0f} s.")
     for each in failed:
         typer.echo(f"FAILED {each}", err=True)
-    if not failed:
-        typer.echo(f"\nEverything came true in {time.monotonic() - started:.0f} s.")
     return 1 if failed else 0
 
 
@@ -63,17 +79,33 @@ def _print(number: int, scene: story.Scene) -> None:
 
 @contextlib.contextmanager
 def _stores_of_its_own(ctx: typer.Context) -> Iterator[None]:
-    """Point the options at a temporary folder, which is removed afterwards.
+    """Fix the settings to stores in a temporary folder, which is removed afterwards.
 
-    The story writes a whole app: it must never find anybody's stores. The folder is opened to
+    The story writes a whole app: it must never find anybody's stores, and what it expects holds
+    for the default settings, whatever the operator's are. The folder is opened to
     others because, as root, the embedded server runs as another user.
     """
     folder = Path(tempfile.mkdtemp(prefix="memsync-demo-"))
     folder.chmod(_DIRECTORY_MODE)
     ctx.obj = Options(
-        ctx.obj.config, f"embedded:{folder / 'postgres'}", f"edge:{folder / 'qdrant'}"
+        fixed=Settings(
+            postgres_url=f"embedded:{folder / 'postgres'}", qdrant_url=f"edge:{folder / 'qdrant'}"
+        )
     )
     try:
         yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with _uninterrupted():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let a second interrupt wait until what the first one asked for is done."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -16,7 +16,7 @@ from memsync.cli.common import (
     progress,
     projector,
 )
-from memsync.errors import IncompleteAudit, InvalidInput
+from memsync.errors import InvalidInput
 from memsync.model.plans import Plan
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app = typer.Typer(
 @app.callback()
 def default(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Audit when no command is given."""
+    if ctx.invoked_subcommand and as_json:
+        raise typer.BadParameter("--json goes after the command")
     return 0 if ctx.invoked_subcommand else audit(ctx, as_json)
 
 
@@ -55,10 +57,6 @@ def plan(
     with opened_stores(ctx) as (settings, postgres, vectors):
         with progress() as tell:
             found = reconcile.audit(postgres, vectors, settings, tell)
-        if not found.complete:
-            raise IncompleteAudit(
-                "no plan is made of an incomplete audit: " + "; ".join(found.not_checked)
-            )
         with postgres.session() as session:
             instance_id = session.row("instance_id").id
         made = reconcile.make_plan(
@@ -88,7 +86,7 @@ def apply(
 ) -> int:
     """Carry out exactly that plan, or refuse. Running it again finishes what was cut short."""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the plan {file}: {error}") from None
     saved = Plan.from_json(text, str(file))
@@ -105,7 +103,7 @@ def _save(made: Plan, out: Path) -> None:
     """Write the file whole or not at all."""
     partial = out.with_name(f"{out.name}.partial")
     try:
-        partial.write_text(made.to_json())
+        partial.write_text(made.to_json(), encoding="utf-8")
         partial.replace(out)
     except OSError as error:
         raise InvalidInput(f"cannot write the plan {out}: {error.strerror}") from None

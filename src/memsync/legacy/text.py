@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 from memsync.errors import InvalidInput
 from memsync.model.records import Role, storable_text
@@ -110,7 +110,7 @@ def made_line(rng: random.Random, role: Role, thing: str | None = None) -> str:
 
 
 def read_dialogues(path: Path) -> tuple[Dialogue, ...]:
-    """The dialogues of a gzipped file with one JSON object a line.
+    """The dialogues of a file, gzipped or not, with one JSON object a line.
 
     Shapes: {"scenario": str, "turns": [{"role": "user" | "assistant", "text": str}, ...]}; other
     keys are passed over.
@@ -122,17 +122,24 @@ def read_dialogues(path: Path) -> tuple[Dialogue, ...]:
     return dialogues
 
 
+def _opened(path: Path) -> IO[str]:
+    with path.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rt", encoding="utf-8") if gzipped else path.open(encoding="utf-8")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
+        with _opened(path) as lines:
             for number, line in enumerate(lines, start=1):
                 yield number, line
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}, after line {number}: not UTF-8: {error.reason}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(
-            f"{path}, after line {number}: cannot be read as gzip: {error}. Give a dialogs.jsonl.gz"
+            f"{path}, after line {number}: cannot be read: {error}. Give a file of JSON lines, "
+            "gzipped or not"
         ) from error
 
 

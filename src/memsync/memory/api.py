@@ -204,8 +204,8 @@ class Memory:
                     self._settings,
                     load_embedder(self._settings.embedder),
                 )
-                projector.prepare()
                 self._projector = projector
+            self._projector.prepare()
             return self._projector
 
     def close(self) -> None:
@@ -243,7 +243,10 @@ def _given_times(exchange: NewExchange) -> tuple[datetime, datetime] | None:
 
 def _utc_ms(moment: datetime) -> datetime:
     """To the naive UTC milliseconds that the column holds."""
-    naive = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    try:
+        naive = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except OverflowError:
+        raise InvalidInput(f"{moment} is outside the years 1 to 9999 in UTC") from None
     return naive.replace(microsecond=naive.microsecond // 1000 * 1000)
 
 

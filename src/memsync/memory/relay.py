@@ -36,8 +36,8 @@ def drain(postgres: Postgres, projector: Projector, tell: Tell = silent) -> Drai
     entries = memories = 0
     failures: list[str] = []
     with exclusive(postgres, LockKey.RELAY, "relay") as session:
-        projector.prepare()
         total = session.row("outbox_status").pending
+        projector.prepare()
         while claimed := session.rows("claim", limit=BATCH_ENTRIES):
             written, failed = _project(session, projector, [e.point_id for e in claimed])
             done = [entry.id for entry in claimed if entry.point_id not in failed]

@@ -7,6 +7,7 @@ one transaction, so a kill costs one batch. Rows written meanwhile are the trigg
 
 import time
 from typing import Literal
+from uuid import UUID
 
 from memsync.errors import GateClosed, PartlyDone
 from memsync.model.progress import Progress, Tell
@@ -34,7 +35,7 @@ def require_resolved(users: list[str], rows: int) -> None:
     raise GateClosed(
         f"{len(users)} users ({rows} messages) have no persona: neither a choice for the "
         f"personality nor a default. They are: {named}. Give them one, or run again with "
-        "`--unresolved create` to make a default persona for each; nothing was changed",
+        "`--unresolved create` to make a default persona for each; no message was changed",
         users=users,
         rows=rows,
     )
@@ -47,7 +48,7 @@ def backfill(ddl: OnlineDdl, unresolved: Unresolved, batch_target_ms: int, tell:
     after several passes.
     """
     session = ddl.session
-    _freeze(session, unresolved)
+    _freeze(ddl, unresolved)
     session.run(
         "start_fill",
         fill="personas",
@@ -61,9 +62,10 @@ def backfill(ddl: OnlineDdl, unresolved: Unresolved, batch_target_ms: int, tell:
         session.run("thaw_vanished")
         session.run("clear_vanished_personas")
         if not session.row("history_has_null_persona").found:
+            session.run("analyze_history")
             return filled
         # What is left lost its persona to a deletion, or appeared before the freeze saw it.
-        _freeze(session, unresolved)
+        _freeze(ddl, unresolved)
         session.run("restart_fill", fill="personas", end_block=_end_block(session))
     left = session.row("messages_without_persona", limit=1)
     raise PartlyDone(
@@ -104,19 +106,31 @@ def _end_block(session: Session) -> int:
     return int(session.row("history_size").blocks) + 1
 
 
-def _freeze(session: Session, unresolved: Unresolved) -> None:
-    """Decide every pair that is not decided yet; all of one pass or none."""
-    with session.transaction():
+def _freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
+    """Decide every pair that is not decided yet."""
+    session = ddl.session
+    session.run("freeze_map")
+    without = [row.user_id for row in session.rows("unmapped_users")]
+    if without and unresolved == "fail":
+        rows = session.row("messages_without_persona", limit=1).total
+        require_resolved([str(each) for each in without], rows)
+    for user_id in without:
+        _create_default_persona(ddl, user_id)
+    if without:
         session.run("freeze_map")
-        without = [str(row.user_id) for row in session.rows("unmapped_users")]
-        if without and unresolved == "fail":
-            rows = session.row("messages_without_persona", limit=1).total
-            require_resolved(without, rows)
-        for user_id in without:
-            session.run("create_default_persona", user_id=user_id)
-        if without:
-            session.run("freeze_map")
     session.run("analyze_map")
+
+
+def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
+    """One user, one transaction: a client that holds one user's row holds up nobody else's."""
+    while True:
+        try:
+            with ddl.brief_transaction():
+                ddl.session.run("create_default_persona", user_id=user_id)
+        except LockNotHad:
+            ddl.wait_turn("users")
+        else:
+            return
 
 
 def _fill(ddl: OnlineDdl, fill: Fill, batch_target_ms: int, tell: Tell) -> int:

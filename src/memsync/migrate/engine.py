@@ -78,7 +78,7 @@ def archive(postgres: Postgres) -> Archive:
     Raises: GateClosed when the migration is not finished.
     """
     with postgres.session() as session:
-        _require_contracted(Catalog.read(session, postgres.label))
+        _require_contracted(Catalog.read(session))
         size = session.row("archive_size")
         return Archive(size.pairs, size.rows)
 
@@ -111,21 +111,20 @@ def _engine(postgres: Postgres, settings: Settings, tell: Tell) -> Iterator["_En
             deadline_s=settings.lock_deadline_s,
             tell=tell,
         )
-        yield _Engine(ddl, postgres.label, settings.batch_target_ms, tell)
+        yield _Engine(ddl, settings.batch_target_ms, tell)
 
 
 class _Engine:
     """One run: the session that holds the lock, and everything that is done on it."""
 
-    def __init__(self, ddl: OnlineDdl, label: str, batch_target_ms: int, tell: Tell) -> None:
+    def __init__(self, ddl: OnlineDdl, batch_target_ms: int, tell: Tell) -> None:
         self.ddl = ddl
-        self._label = label
         self._batch_target_ms = batch_target_ms
         self._tell = tell
         self._filled = 0
 
     def catalog(self) -> Catalog:
-        return Catalog.read(self.ddl.session, self._label)
+        return Catalog.read(self.ddl.session)
 
     def forward(self, phase: Phase, unresolved: Unresolved) -> None:
         """Run one phase; what is done already is looked at and left."""

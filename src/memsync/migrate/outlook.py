@@ -62,7 +62,7 @@ def outlook(postgres: Postgres) -> Outlook:
     Raises: SchemaMismatch when this is not the app's database.
     """
     with postgres.session() as session:
-        catalog = Catalog.read(session, postgres.label)
+        catalog = Catalog.read(session)
         size = session.row("history_size")
         by_decision: dict[str, int] | None = None
         unresolved: tuple[Unresolved, ...] = ()
@@ -88,7 +88,7 @@ def outlook(postgres: Postgres) -> Outlook:
 def status(postgres: Postgres) -> Status:
     """Where the migration stands now, from the catalog and the fill's checkpoint."""
     with postgres.session() as session:
-        catalog = Catalog.read(session, postgres.label)
+        catalog = Catalog.read(session)
         fill = (
             session.row("fill_state", fill="personas")
             if "memsync.backfill" in catalog.own_tables

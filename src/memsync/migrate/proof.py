@@ -7,7 +7,7 @@ as they are, and the frozen decision only where they were changed after the free
 from dataclasses import dataclass
 
 from memsync.model.phases import Stage
-from memsync.stores.catalog import Catalog
+from memsync.stores.catalog import IDENTITY_TRIGGER, Catalog
 from memsync.stores.postgres import Postgres, Session
 
 SAMPLES_MAX = 20
@@ -39,7 +39,7 @@ def verify(postgres: Postgres) -> Verification:
     Raises: SchemaMismatch when this is not the app's database or has no persona_id yet.
     """
     with postgres.session() as session:
-        return verify_session(session, Catalog.read(session, postgres.label))
+        return verify_session(session, Catalog.read(session))
 
 
 def verify_session(session: Session, catalog: Catalog) -> Verification:
@@ -58,7 +58,7 @@ def verify_session(session: Session, catalog: Catalog) -> Verification:
             "next: memsync migrate run --to backfill"
         )
     wrong, outdated = [], 0
-    recomputable = "user_id" in catalog.columns and "memsync.persona_map" in catalog.own_tables
+    recomputable = catalog.has_users and IDENTITY_TRIGGER in catalog.triggers
     if recomputable:
         wrong = session.rows("verify_rows", limit=SAMPLES_MAX)
         outdated = session.row("verify_drift").pairs

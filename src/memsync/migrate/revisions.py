@@ -74,7 +74,7 @@ def _before(phase: Phase) -> str:
 
 @contextlib.contextmanager
 def _configured(ddl: OnlineDdl) -> Iterator[Config]:
-    ddl.session.connection.execute("CREATE SCHEMA IF NOT EXISTS memsync")
+    ddl.run("CREATE SCHEMA IF NOT EXISTS memsync", table="users")
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
     with lent(ddl.session) as connection:

@@ -44,6 +44,7 @@ class Witness:
     """What was read: an exchange (None: there is none), a point (state None: there is none).
 
     `row_digest` is the exchange's digest, `point_state` the digest of the point's payload.
+    `memory_stands`: beside this point the exchange has its memory, where and as it must be found.
     """
 
     anchor_id: UUID | None = None
@@ -51,6 +52,7 @@ class Witness:
     collection: str | None = None
     point_id: PointId | None = None
     point_state: str | None = None
+    memory_stands: bool = False
 
 
 @dataclass(frozen=True, slots=True)

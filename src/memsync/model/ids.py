@@ -18,6 +18,8 @@ PointId = UUID | int
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 CHANNEL_CHARS_MAX = 20
+# NUL and half surrogate pairs: neither store can hold them.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def _uuid(value: object, what: str) -> UUID:
@@ -54,7 +56,11 @@ def channel_id(value: object) -> str:
 
     Raises: InvalidInput when it is not text, empty, too long, or carries a NUL.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= CHANNEL_CHARS_MAX or "\0" in value:
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= CHANNEL_CHARS_MAX
+        or _UNSTORABLE.search(value)
+    ):
         raise InvalidInput(
             f"channel_id must be 1 to {CHANNEL_CHARS_MAX} characters, not {value!r:.80}",
             field="channel_id",

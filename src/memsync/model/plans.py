@@ -95,7 +95,7 @@ class Plan:
                     actions=tuple(_action(each) for each in body["actions"]),
                     left=body["left"],
                 )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidInput(
                 f"{source} is no plan: {type(error).__name__} {error}. Make one with "
                 "`memsync reconcile plan`"

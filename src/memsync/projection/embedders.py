@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from memsync.errors import InvalidInput, SettingsError
+from memsync.errors import InvalidInput, MemsyncError, SettingsError
 from memsync.model.records import Vector
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
@@ -37,7 +37,13 @@ class Embedder:
     def __init__(self, model: str, documents: Embed, query: Embed | None = None) -> None:
         self._documents = documents
         self._query = query or documents
-        self.dims = len(documents(["dimensions"])[0])
+        try:
+            self.dims = len(documents(["dimensions"])[0])
+        except Exception as error:
+            raise SettingsError(
+                f"embedder {model!r} does not turn texts into vectors: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         self.name = f"{model}/{self.dims}"
 
     def documents(self, texts: Sequence[str]) -> list[Vector]:
@@ -45,7 +51,14 @@ class Embedder:
 
         Raises: InvalidInput when the model returns one that cannot be compared.
         """
-        return self._checked(self._documents(texts), texts)
+        try:
+            raw = self._documents(texts)
+        except MemsyncError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise InvalidInput(f"embedder {self.name} failed: {why}") from error
+        return self._checked(raw, texts)
 
     def query(self, text: str) -> Vector:
         """The vector of a text that is looked for."""
@@ -84,7 +97,7 @@ def load_embedder(name: str) -> Embedder:
         target: Any = importlib.import_module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SettingsError(f"embedder {name!r} cannot be loaded: {error}") from error
     if hasattr(target, "embed_documents"):
         model: LangChainEmbeddings = target

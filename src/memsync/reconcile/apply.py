@@ -112,11 +112,13 @@ class _Applier:
         exchanges = exchanges_by_anchor(self._session, anchors)
         return [self._is_put(each, points, exchanges) for each in actions]
 
-    def _points(self, collection: str, actions: Sequence[Action]) -> dict[PointId, Point]:
+    def _points(
+        self, collection: str, actions: Sequence[Action], *, vectors: bool = False
+    ) -> dict[PointId, Point]:
         ids = [each.point_id for each in actions if each.point_id is not None]
         if self._vectors.describe(collection) is None:
             return {}
-        return {p.id: p for p in self._vectors.retrieve(collection, ids, vectors=True)}
+        return {p.id: p for p in self._vectors.retrieve(collection, ids, vectors=vectors)}
 
     def _is_gone(self, action: Action, points: dict[PointId, Point]) -> bool:
         found = points.get(action.point_id) if action.point_id is not None else None
@@ -145,7 +147,7 @@ class _Applier:
 
     def _put(self, actions: list[Action]) -> None:
         anchors = [each.point_id for each in actions if isinstance(each.point_id, UUID)]
-        points = self._points(self._plan.collection, actions)
+        points = self._points(self._plan.collection, actions, vectors=True)
         self._keep(actions, points)
         exchanges = list(exchanges_by_anchor(self._session, anchors).values())
         made = self._projector.points(exchanges)
@@ -169,12 +171,16 @@ class _Applier:
         ]
         if moved:
             self._vectors.upsert(self._plan.collection, moved, only_absent=True)
+        written = self._points(self._plan.collection, actions)
+        for action, point in zip(actions, moved, strict=True):
+            if point_state(written.get(point.id)) != point_state(point):
+                raise _stale(action, "point at home", "written", "somebody else's")
         self._remove(actions)
 
     def _remove(self, actions: list[Action]) -> None:
         if not actions:
             return
-        points = self._points(actions[0].collection, actions)
+        points = self._points(actions[0].collection, actions, vectors=True)
         self._keep(actions, points)
         self._vectors.delete(actions[0].collection, list(points))
 
@@ -187,21 +193,22 @@ class _Applier:
 
     def _keep(self, actions: Sequence[Action], points: dict[PointId, Point]) -> None:
         """Copy what is about to be removed or overwritten into quarantine."""
-        with self._session.transaction():
-            for action in actions:
-                point = points.get(action.point_id) if action.point_id is not None else None
-                if point is None:
-                    continue
-                self._session.run(
-                    "quarantine_points",
-                    plan_id=self._plan.plan_id,
-                    collection=action.collection,
-                    point_id=str(point.id),
-                    state=point_state(point),
-                    payload=json_value(dict(point.payload)),
-                    vector=list(point.vector) if point.vector else None,
-                    reason=action.reason,
-                )
+        kept = [
+            {
+                "plan_id": self._plan.plan_id,
+                "collection": action.collection,
+                "point_id": str(point.id),
+                "state": point_state(point),
+                "payload": json_value(dict(point.payload)),
+                "vector": list(point.vector) if point.vector else None,
+                "reason": action.reason,
+            }
+            for action in actions
+            if action.point_id is not None and (point := points.get(action.point_id))
+        ]
+        if kept:
+            with self._session.transaction():
+                self._session.run_many("quarantine_point", kept)
 
     def _archived_payload(self, collection: str, point: Point) -> dict[str, object]:
         """The payload of an archived memory in its new place: agreed keys, its text as it is."""

@@ -61,7 +61,7 @@ class _Auditor:
 
     def run(self, *, everything: bool) -> Audit:
         with self._postgres.session() as session:
-            catalog = Catalog.read(session, self._postgres.label)
+            catalog = Catalog.read(session)
             collections = self._vectors.collections()
             findings = list(_history_findings(session, catalog))
             if everything:
@@ -94,7 +94,8 @@ class _Auditor:
     def _memory_findings(
         self, session: Session, pairing: Pairing, collections: list[str]
     ) -> Iterator[Finding]:
-        deployed = [name for name in collections if is_deployed(name)]
+        home = self._settings.collection
+        deployed = [name for name in collections if is_deployed(name) and name != home]
         for done, collection in enumerate(deployed):
             self._tell(Progress("audit of deployed collections", done, len(deployed)))
             try:
@@ -129,11 +130,12 @@ class _Auditor:
         pending = {
             row.point_id for row in session.rows("outbox_pending_of", ids=list(set(anchors)))
         }
-        young_ms = session.row("now_ms").ms - self._settings.settle_s * 1000
+        now_ms = session.row("now_ms").ms
+        young_ms = now_ms - self._settings.settle_s * 1000
         kept = []
         for finding, case in some:
             row = case.exchange
-            missing_yet = case.found is None and row and row.created_at_ms > young_ms
+            missing_yet = case.found is None and row and young_ms < row.created_at_ms <= now_ms
             if row and (missing_yet or row.anchor_id in pending):
                 self._settling += 1
             else:

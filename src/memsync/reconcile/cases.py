@@ -6,13 +6,14 @@ rules look at cases.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.findings import Witness
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point
-from memsync.stores.payload import Reading
+from memsync.stores.payload import PayloadCodec, Reading
 
 PERSONA_PREFIX = "persona-"
 PERSONALITY_PREFIX = "personality-"
@@ -20,17 +21,27 @@ PERSONALITY_PREFIX = "personality-"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A point as it was found. `home` says that its collection is the one memories belong in."""
+    """A point as it was found, and the codec that reads its collection.
+
+    `home` says that its collection is the one memories belong in.
+    """
 
     collection: str
     home: bool
     point: Point
     reading: Reading
+    codec: PayloadCodec
+
+    @classmethod
+    def read(cls, collection: str, point: Point, codec: PayloadCodec, *, home: bool) -> Self:
+        """Read a point as it came."""
+        return cls(collection, home, point, codec.decode(point.payload), codec)
 
     @property
     def persona_id(self) -> UUID | None:
         """Whose memory the app takes it for: the collection's persona, else the payload's."""
-        return persona_of_collection(self.collection) or self.reading.memory.persona_id
+        of_collection = None if self.home else persona_of_collection(self.collection)
+        return of_collection or self.reading.memory.persona_id
 
     @property
     def personality_id(self) -> UUID | None:
@@ -42,14 +53,16 @@ class Found:
 class Case:
     """What the rules judge: an exchange without a point, a point without an exchange, or a pair.
 
-    `kept` is the id of the point that holds the same exchange and stays. `archived`: the point is
-    from before the oldest row that is kept, so it has no row by design.
+    `kept` is the id of the point that holds the same exchange and stays. `memory_stands`: another
+    point has the id that the exchange's memory must have. `archived`: the point is from before the
+    oldest row that is kept, so it has no row by design.
     """
 
     exchange: Exchange | None = None
     found: Found | None = None
     persona_is_known: bool = True
     kept: PointId | None = None
+    memory_stands: bool = False
     archived: bool = False
 
     @property
@@ -86,6 +99,7 @@ class Case:
             collection=found.collection if found else None,
             point_id=found.point.id if found else None,
             point_state=point_state(found.point) if found else None,
+            memory_stands=self.memory_stands,
         )
 
     @property
@@ -160,6 +174,8 @@ class ExchangeIndex:
             return None
         near = self._by_second.get((personality_id, window[0] // 1000), [])
         timely = [each for each in near if window[0] <= each.created_at_ms <= window[1]]
+        # Its own persona's first: two may say the same at the same moment.
+        timely.sort(key=lambda each: each.persona_id != found.persona_id)
         agreeing = [each for each in timely if says(found, each)]
         if agreeing:
             return agreeing[0]

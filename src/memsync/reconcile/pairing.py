@@ -13,7 +13,15 @@ from uuid import UUID
 from memsync.model.ids import point_order
 from memsync.model.records import Exchange, Point
 from memsync.model.sequences import batched
-from memsync.reconcile.cases import Case, ExchangeIndex, Found, persona_of_collection, says
+from memsync.reconcile.cases import (
+    PERSONA_PREFIX,
+    PERSONALITY_PREFIX,
+    Case,
+    ExchangeIndex,
+    Found,
+    persona_of_collection,
+    says,
+)
 from memsync.stores.history import exchange_of, exchanges_in_order
 from memsync.stores.payload import PayloadCodec
 from memsync.stores.postgres import Session
@@ -33,6 +41,7 @@ class Pairing:
     horizon_ms: int | None
     rows: int = 0
     points: int = 0
+    unread: set[str] = field(default_factory=set)
     _claims: dict[UUID, list[tuple[Found, Exchange]]] = field(default_factory=dict)
     _unclaimed: list[Found] = field(default_factory=list)
     _missing: list[Exchange] = field(default_factory=list)
@@ -46,12 +55,11 @@ class Pairing:
         )
         index = ExchangeIndex(map(exchange_of, of_persona))
         count = 0
+        self.unread.add(collection)
         for point in scan(self.vectors, collection):
             count += 1
-            found = Found(
-                collection, home=False, point=point, reading=self._deployed.decode(point.payload)
-            )
-            self._claim(found, index)
+            self._claim(Found.read(collection, point, self._deployed, home=False), index)
+        self.unread.remove(collection)
         self.points += count
         return count
 
@@ -86,7 +94,7 @@ class Pairing:
                     archived=self._is_archived(found),
                 )
         for exchange in self._missing:
-            if exchange.anchor_id not in self._claims:
+            if exchange.anchor_id not in self._claims and not self._may_be_unread(exchange):
                 yield Case(exchange)
 
     def _claim(self, found: Found, index: ExchangeIndex) -> None:
@@ -131,7 +139,16 @@ class Pairing:
         return self.vectors.retrieve(self.home, list(anchors)) if self._home_stands() else []
 
     def _found_at_home(self, point: Point) -> Found:
-        return Found(self.home, home=True, point=point, reading=self.codec.decode(point.payload))
+        return Found.read(self.home, point, self.codec, home=True)
+
+    def _may_be_unread(self, exchange: Exchange) -> bool:
+        """Whether the memory may lie in a collection that could not be read, so is not missing."""
+        return not self.unread.isdisjoint(
+            {
+                f"{PERSONA_PREFIX}{exchange.persona_id}",
+                f"{PERSONALITY_PREFIX}{exchange.personality_id}",
+            }
+        )
 
     def _home_stands(self) -> bool:
         return self.vectors.describe(self.home) is not None
@@ -139,7 +156,7 @@ class Pairing:
     def _is_archived(self, found: Found) -> bool:
         """Whether the point is a memory from before the oldest row. Without text it is none."""
         memory = found.reading.memory
-        if memory.created_at_ms is None or memory.content is None:
+        if memory.created_at_ms is None or not memory.content:
             return False
         return self.horizon_ms is None or memory.created_at_ms < self.horizon_ms
 
@@ -167,4 +184,12 @@ def _claimants(claims: list[tuple[Found, Exchange]], standing: UUID | None) -> I
     best = min(own, key=lambda each: (not each.home, point_order(each.point.id)), default=None)
     for found, exchange in claims:
         kept = standing or (best.point.id if best and found is not best else None)
-        yield Case(exchange, found, kept=kept if found in own else None)
+        # One that came between the reading of rows and of points stands where it belongs.
+        itself = found.home and found.point.id == exchange.anchor_id
+        agrees = found.persona_id in {None, exchange.persona_id}
+        yield Case(
+            exchange,
+            found,
+            kept=kept if agrees and not itself else None,
+            memory_stands=standing is not None and not itself,
+        )

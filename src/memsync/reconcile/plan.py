@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from uuid import UUID, uuid4
 
+from memsync.errors import IncompleteAudit
 from memsync.model.findings import Audit, Finding, Grade, Repair, counted
 from memsync.model.ids import point_order
 from memsync.model.plans import Action, ActionKind, Plan
@@ -16,7 +17,14 @@ from memsync.model.plans import Action, ActionKind, Plan
 def make_plan(
     audit: Audit, *, instance_id: UUID, home: str, embedder: str, unsafe: bool = False
 ) -> Plan:
-    """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`."""
+    """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`.
+
+    Raises: IncompleteAudit, because what was not read may be what a repair would take away.
+    """
+    if not audit.complete:
+        raise IncompleteAudit(
+            "no plan is made of an incomplete audit: " + "; ".join(audit.not_checked)
+        )
     grades = {Grade.SAFE, Grade.UNSAFE} if unsafe else {Grade.SAFE}
     chosen = [each for each in audit.findings if each.grade in grades]
     emptied: dict[tuple[ActionKind, str, object], Action] = {}
@@ -28,7 +36,7 @@ def make_plan(
             kind = ActionKind.MOVE if finding.repair is Repair.MOVE else ActionKind.REMOVE
             _add_point_action(kind, finding, emptied)
     retired = _retirements(chosen, emptied.values())
-    left = [f for f in audit.findings if f not in chosen]
+    left = [each for each in audit.findings if each.grade not in grades]
     left += [f for f in chosen if f.repair is Repair.RETIRE and f.key not in retired]
     return Plan(
         plan_id=uuid4(),
@@ -52,8 +60,7 @@ def _mend(
 ) -> None:
     """Write the exchange's memory, and remove the point unless that is where it is written.
 
-    A duplicate's memory is written too unless it stands already: which of two foreign points is
-    the kept one does not matter then.
+    Where the exchange's memory stands already, only the point goes.
     """
     seen = finding.witness
     if seen.anchor_id is None:
@@ -61,8 +68,7 @@ def _mend(
     in_place = seen.collection in {None, home} and seen.point_id in {None, seen.anchor_id}
     standing = seen.point_state if in_place else None
     put = Action(ActionKind.PUT, home, finding.name, seen.anchor_id, standing, seen.row_digest)
-    duplicate_of_home = finding.evidence.get("kept") == str(seen.anchor_id)
-    if not duplicate_of_home and (in_place or seen.anchor_id not in puts):
+    if not seen.memory_stands and (in_place or seen.anchor_id not in puts):
         puts[seen.anchor_id] = put
     if not in_place:
         _add_point_action(ActionKind.REMOVE, finding, emptied)

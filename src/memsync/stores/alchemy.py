@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import sqlalchemy
 from sqlalchemy.pool import StaticPool
 
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Session, translated
 
 
 @contextlib.contextmanager
@@ -23,5 +23,10 @@ def lent(session: Session) -> Iterator[sqlalchemy.Connection]:
         pool_reset_on_return=None,
     )
     # The engine is not disposed of: that would close the session, which holds the lock.
-    with engine.connect() as connection:
-        yield connection
+    with translated(session.label):
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except sqlalchemy.exc.DBAPIError as error:
+            # What the driver said; SQLAlchemy only wraps it.
+            raise error.orig or error from None

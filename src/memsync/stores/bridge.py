@@ -13,6 +13,12 @@ from memsync.stores.ddl import OnlineDdl
 from memsync.stores.queries import statement
 
 _SET_DEFAULT = {
+    "default_both": (
+        "UPDATE users SET global_persona_id = created WHERE id = for_user;"
+        " INSERT INTO user_default_personas (user_id, persona_id, updated_at)"
+        " VALUES (for_user, created, timezone('UTC', clock_timestamp()))"
+        " ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id"
+    ),
     "default_legacy": ("UPDATE users SET global_persona_id = created WHERE id = for_user"),
     "default_redesigned": (
         "INSERT INTO user_default_personas (user_id, persona_id, updated_at)"
@@ -25,7 +31,8 @@ _SET_DEFAULT = {
 # and the other finds.
 _CREATE_DEFAULT_PERSONA = """
 CREATE OR REPLACE FUNCTION memsync.create_default_persona(for_user uuid)
-RETURNS uuid LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = {search_path} AS $$
 DECLARE
     created uuid;
     called text;
@@ -51,7 +58,8 @@ END $$"""
 # An UPDATE of a row from before the freeze takes the map's decision; a new row is of today.
 _KEEP_IDENTITY = """
 CREATE OR REPLACE FUNCTION memsync.keep_identity()
-RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = {search_path} AS $$
 DECLARE
     frozen uuid;
     owner uuid;
@@ -66,7 +74,8 @@ BEGIN
     SELECT persona_id INTO frozen FROM memsync.persona_map
     WHERE user_id = NEW.user_id AND personality_id = NEW.personality_id;
     IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' THEN
-        NEW.persona_id := frozen;
+        -- Only while it exists: a decision may outlive its persona until the next pass.
+        SELECT id INTO NEW.persona_id FROM personas WHERE id = frozen;
     END IF;
     IF NEW.persona_id IS NULL THEN
         SELECT coalesce(
@@ -102,12 +111,15 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
             sql.SQL(hole), sql.SQL(statement(fragment))
         )
         for hole, fragment in catalog.settings.items()
+        if hole in {"override", "default"}
     )
     set_default = sql.SQL(_SET_DEFAULT[catalog.settings["default"]])
+    path = _pinned_search_path(ddl)
     ddl.run(
         *views,
-        sql.SQL(_CREATE_DEFAULT_PERSONA).format(set_default=set_default),
-        _KEEP_IDENTITY,
+        sql.SQL(_CREATE_DEFAULT_PERSONA).format(set_default=set_default, search_path=path),
+        "REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid) FROM PUBLIC",
+        sql.SQL(_KEEP_IDENTITY).format(search_path=path),
         table="users",
     )
     if IDENTITY_TRIGGER not in catalog.triggers:
@@ -117,6 +129,16 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
             " EXECUTE FUNCTION memsync.keep_identity()",
             table=TABLE,
         )
+
+
+def _pinned_search_path(ddl: OnlineDdl) -> sql.Composed:
+    """Where the functions find the app's tables, whoever calls them.
+
+    They run with their owner's rights, because clients have none in our schema. So no client may
+    slip them a table of its own: temporary ones come last, and nothing follows the caller.
+    """
+    schemas = ddl.session.row("search_path").schemas
+    return sql.SQL(", ").join([*map(sql.Identifier, schemas), sql.SQL("pg_temp")])
 
 
 def remove(ddl: OnlineDdl, *with_it: str) -> None:

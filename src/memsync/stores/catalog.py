@@ -24,11 +24,7 @@ PERSONA_CHECK = "memsync_persona_id_present"
 USER_CHECK = "memsync_user_id_present"
 
 _APP_TABLES = ("conversation_history", "personalities", "personas", "users")
-_SETTINGS = {
-    "user_personality_settings": ("override", "override_legacy"),
-    "user_personality_configs": ("override", "override_redesigned"),
-    "user_default_personas": ("default", "default_redesigned"),
-}
+SERVER_VERSION_MIN = 150000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,6 @@ class Catalog:
     valid, the holes of queries.sql to the fragments that fit this schema.
     """
 
-    label: str
     columns: Mapping[str, bool]
     indexes: Mapping[str, bool]
     constraints: Mapping[str, bool]
@@ -49,7 +44,7 @@ class Catalog:
     has_null_persona: bool
 
     @classmethod
-    def read(cls, session: Session, label: str) -> Self:
+    def read(cls, session: Session) -> Self:
         """Read it.
 
         Raises: SchemaMismatch when this is not the app's database, naming what is missing.
@@ -57,20 +52,24 @@ class Catalog:
         there = {row.name for row in session.rows("relations", names=list(_APP_TABLES))}
         if missing := [name for name in _APP_TABLES if name not in there]:
             raise SchemaMismatch(
-                f"the database at {label} is not the app's: it has no table "
+                f"{session.label} is not the app's database: it has no table "
                 f"{', '.join(missing)} on its search path. Check postgres_url",
                 missing=missing,
             )
+        if (number := session.row("server_version").number) < SERVER_VERSION_MIN:
+            raise SchemaMismatch(
+                f"{session.label} is PostgreSQL {number // 10000}; memsync needs 15 or newer"
+            )
         columns = {c.name: c.not_null for c in session.rows("columns", relation=TABLE)}
         own = [f"memsync.{name}" for name in ("ledger", "outbox", "persona_map", "backfill")]
+        own_tables = frozenset(row.name for row in session.rows("relations", names=own))
         return cls(
-            label=label,
             columns=columns,
             indexes={i.name: i.valid for i in session.rows("indexes", relation=TABLE)},
             constraints={c.name: c.valid for c in session.rows("constraints", relation=TABLE)},
             triggers=frozenset(t.name for t in session.rows("triggers", relation=TABLE)),
-            own_tables=frozenset(row.name for row in session.rows("relations", names=own)),
-            settings=_settings(session),
+            own_tables=own_tables,
+            settings=_settings(session, columns, own_tables) if "user_id" in columns else {},
             has_null_persona=(
                 "persona_id" in columns
                 and not columns["persona_id"]
@@ -109,15 +108,30 @@ class Catalog:
         return self.stage in {Stage.BACKFILLED, Stage.CONTRACTED}
 
 
-def _settings(session: Session) -> dict[str, str]:
-    """Which fragments of queries.sql say what the settings are, in the schema that is there."""
-    found = {"default": "default_legacy"}
-    for row in session.rows("relations", names=list(_SETTINGS)):
-        hole, fragment = _SETTINGS[row.name]
-        found[hole] = fragment
-    if "override" not in found:
+def _settings(
+    session: Session, columns: Mapping[str, bool], own_tables: frozenset[str]
+) -> dict[str, str]:
+    """Which fragments of queries.sql say what is open and what the settings are, in this schema."""
+    tables = ["user_personality_settings", "user_personality_configs", "user_default_personas"]
+    there = {row.name for row in session.rows("relations", names=tables)}
+    of_users = {column.name for column in session.rows("columns", relation="users")}
+    override = _variant(tables[0] in there, tables[1] in there)
+    default = _variant("global_persona_id" in of_users, tables[2] in there)
+    if override is None or default is None:
         raise SchemaMismatch(
-            "the database has neither user_personality_settings nor user_personality_configs, so "
-            "nobody's choice of persona can be read. Check postgres_url"
+            "the database says nowhere which persona a user chose (user_personality_settings or "
+            "user_personality_configs) or has by default (users.global_persona_id or "
+            "user_default_personas). Check postgres_url"
         )
-    return found
+    undecided = "undecided" if "memsync.persona_map" in own_tables else "unfilled"
+    return {
+        "open": f"open_{undecided}" if "persona_id" in columns else "open_all",
+        "override": f"override_{override}",
+        "default": f"default_{default}",
+    }
+
+
+def _variant(legacy: bool, redesigned: bool) -> str | None:  # noqa: FBT001  a truth table
+    if legacy and redesigned:
+        return "both"
+    return "legacy" if legacy else "redesigned" if redesigned else None

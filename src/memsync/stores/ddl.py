@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections.abc import Iterator
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from psycopg import errors, sql
 
@@ -50,7 +50,7 @@ class OnlineDdl:
         connection = self.session.connection
         timeout = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(self._lock_timeout_ms))
         try:
-            with translated("the migration's session"), connection.transaction():
+            with translated(self.session.label), connection.transaction():
                 connection.execute(timeout)
                 yield
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
@@ -66,7 +66,7 @@ class OnlineDdl:
         self.waits += 1
         self._waiting_since = self._waiting_since or now
         blockers = self.session.rows("blockers", relation=table)
-        who = "; ".join(f"pid {b.pid} ({b.state}, {b.open_s:.0f} s): {b.query}" for b in blockers)
+        who = _named(blockers)
         if now - self._waiting_since > self._deadline_s:
             raise StoreBusy(
                 f"no lock on {table} within {self._deadline_s:.0f} s. In the way: "
@@ -99,7 +99,7 @@ class OnlineDdl:
         CREATE INDEX CONCURRENTLY and VALIDATE CONSTRAINT wait for open transactions by design, so
         no lock_timeout holds here.
         """
-        with translated("the migration's session"):
+        with translated(self.session.label):
             self.session.connection.execute(statement)
 
     def index(self, name: str, statement: Statement, *, table: str) -> None:
@@ -114,4 +114,11 @@ class OnlineDdl:
         if name in standing:
             self._tell(Progress(f"index {name} is INVALID, its build was cut short: rebuilding"))
             self.run_long(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
+        if blockers := self.session.rows("blockers", relation=table):
+            who = _named(blockers)
+            self._tell(Progress(f"waiting, if they stay open, for transactions on {table}: {who}"))
         self.run_long(statement)
+
+
+def _named(blockers: list[Any]) -> str:
+    return "; ".join(f"pid {b.pid} ({b.state}, {b.open_s:.0f} s): {b.query}" for b in blockers)

@@ -86,7 +86,8 @@ class EmbeddedPostgres:
         self.adopted = process is None
         self.conninfo = (
             f"postgresql://postgres@/postgres?host={quote(str(postmaster.socket_folder), safe='')}"
-            f"&port={postmaster.port}"
+            # Else PGHOSTADDR and PGOPTIONS would lead the client elsewhere.
+            f"&port={postmaster.port}&hostaddr=&options="
         )
         self._cluster = cluster
         self._process = process

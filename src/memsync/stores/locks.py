@@ -31,15 +31,20 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
     """
     session = postgres.dedicated()
     try:
+        session.run("no_timeouts")
         if not session.row("try_lock", key=key.value).taken:
             holders = session.rows("lock_holders", key=key.value)
-            since = "{:%Y-%m-%d %H:%M:%S} UTC".format
-            by = ", ".join(f"pid {h.pid} since {since(h.backend_start)}" for h in holders)
+            by = ", ".join(f"pid {h.pid} since {h.since}" for h in holders)
             raise StoreBusy(
                 f"another {what} is running ({by or 'it just ended'}). Wait for it, or stop it; "
                 "nothing was done here",
                 pids=[h.pid for h in holders],
             )
-        yield session
+        try:
+            yield session
+        finally:
+            # The server notices a closed connection a moment later; the next run may be quicker.
+            if not session.connection.closed:
+                session.run("unlock", key=key.value)
     finally:
         session.connection.close()

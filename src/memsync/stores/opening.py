@@ -18,4 +18,5 @@ def open_postgres(settings: Settings) -> Postgres:
         return Postgres.open(settings.postgres_url)
     with contextlib.ExitStack() as opening:
         server = opening.enter_context(start_embedded(Path(directory).expanduser()))
-        return Postgres.open(server.conninfo, on_close=opening.pop_all())
+        label = f"the embedded Postgres in {directory}"
+        return Postgres.open(server.conninfo, label=label, on_close=opening.pop_all())

@@ -4,7 +4,6 @@ Decides the spelling of every payload key in both styles, and reads the deployed
 `timestamp`, seconds, floats) into a memory plus a list of what was wrong. Judges nothing.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -36,6 +35,8 @@ _INDEXED = {
     "fp1": IndexKind.INTEGER,
     "fp2": IndexKind.INTEGER,
 }
+# The years 1 to 9999: what a datetime holds, well within Postgres's timestamp.
+_MS_MIN, _MS_MAX = -62_135_596_800_000, 253_402_300_799_999
 # Before this many seconds (in 5138) a number is taken for seconds; it is 1973 in milliseconds.
 _SECONDS_BELOW = 100_000_000_000
 
@@ -106,7 +107,7 @@ class PayloadCodec:
         wrong = [key for key in ("text", "timestamp") if key in payload]
         wrong += [
             spelled
-            for name, spelled in {**_CAMEL, **{k: k for k in _CAMEL}}.items()
+            for spelled in dict.fromkeys((*_CAMEL, *_CAMEL.values()))
             if spelled in payload and spelled not in self._spell.values()
         ]
         at = _first(payload, "created_at", "createdAt", "timestamp")
@@ -139,8 +140,10 @@ def _text(value: object) -> str | None:
 
 
 def _time_window(value: object) -> tuple[tuple[int, int] | None, bool]:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None, value is not None
+    if not _MS_MIN <= value <= _MS_MAX:  # NaN too
+        return None, True
     if abs(value) < _SECONDS_BELOW:
         start = round(value * 1000)
         return (start, start + (999 if value == int(value) else 0)), True

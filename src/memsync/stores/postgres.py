@@ -12,11 +12,13 @@ from typing import Any, Self
 import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import Json
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from memsync.errors import (
+    GateClosed,
     InvalidInput,
     MemsyncError,
     SchemaMismatch,
@@ -32,18 +34,75 @@ Connection = psycopg.Connection[Any]
 
 
 def _conninfo(url: str) -> str:
+    given = _parsed(url)
+    # libpq's own variables stay in force.
+    of_environment = _of_environment()
+    ours: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "memsync"}
+    for name, value in ours.items():
+        if name not in of_environment:
+            given.setdefault(name, value)
+    return make_conninfo("", **given)
+
+
+def _parsed(url: str) -> dict[str, Any]:
     try:
-        given = conninfo_to_dict(url)
+        return conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         # libpq's own message repeats the URL, and with it the password.
         raise InvalidInput(
             "postgres_url is not a URL that libpq understands; write it as "
-            "postgresql://user@host:5432/database",
+            "postgresql://user@host:5432/database, special characters percent-encoded",
             field="postgres_url",
         ) from None
-    given.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
-    given.setdefault("application_name", "memsync")
-    return make_conninfo("", **given)
+
+
+def _of_environment() -> dict[str, str]:
+    """What PG* variables (or libpq itself) say where a URL says nothing."""
+    defaults = Conninfo.get_defaults()
+    return {each.keyword.decode(): each.val.decode() for each in defaults if each.val}
+
+
+def _label(conninfo: str) -> str:
+    facts = _of_environment() | conninfo_to_dict(conninfo)
+    host = facts.get("host") or facts.get("hostaddr") or "its local socket"
+    return f"Postgres at {host}/{facts.get('dbname', '')}".rstrip("/")
+
+
+_Drivers = tuple[type[psycopg.Error], ...]
+
+# What a driver's error means, first match wins; {why} is the server's own line.
+_MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
+    (
+        (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName),
+        SchemaMismatch,
+        "{label} is not at the schema this needs: {why}. See `memsync migrate plan`",
+    ),
+    ((errors.WrongObjectType,), SchemaMismatch, "{label} is not as memsync knows it: {why}"),
+    (
+        (errors.InsufficientPrivilege,),
+        SchemaMismatch,
+        "the role may not do this at {label}: {why}. Grant it, or connect as the owner of the "
+        "tables",
+    ),
+    (
+        (errors.ForeignKeyViolation,),
+        InvalidInput,
+        "a value refers to something that does not exist: {why}. Nothing was written",
+    ),
+    (
+        (errors.CheckViolation,),
+        GateClosed,
+        "a row does not meet what this step asks for: {why}. Run again; `memsync migrate plan` "
+        "lists users without a persona",
+    ),
+    ((psycopg.DataError,), InvalidInput, "a value does not fit: {why}. Nothing was written"),
+    ((errors.ObjectInUse,), StoreBusy, "{label}: {why}"),
+    (
+        (psycopg.OperationalError, psycopg.InterfaceError),
+        StoreUnreachable,
+        "{label} does not answer: {why}. Check that it runs and that postgres_url is right",
+    ),
+)
 
 
 @contextlib.contextmanager
@@ -52,39 +111,21 @@ def translated(label: str) -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
-        raise StoreUnreachable(f"no connection to Postgres at {label}: {error}") from None
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
-        raise SchemaMismatch(
-            f"the database at {label} is not at the schema this needs: {_first_line(error)}. "
-            "See `memsync migrate status`"
-        ) from error
-    except errors.InsufficientPrivilege as error:
-        raise SchemaMismatch(
-            f"the role may not do this at {label}: {_first_line(error)}. Grant it, or connect "
-            "as the owner of the tables"
-        ) from error
-    except errors.ForeignKeyViolation as error:
-        detail = (error.diag.message_detail or _first_line(error)).rstrip(".")
-        raise InvalidInput(
-            f"a value refers to something that does not exist: {detail}. Nothing was written"
-        ) from error
-    except psycopg.DataError as error:
-        raise InvalidInput(
-            f"a value does not fit its column: {_first_line(error)}. Nothing was written"
-        ) from error
-    except errors.ObjectInUse as error:
-        raise StoreBusy(f"Postgres at {label}: {_first_line(error)}") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        if isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected):
-            raise
-        raise StoreUnreachable(
-            f"Postgres at {label} does not answer: {_first_line(error)}. Check that it runs and "
-            "that postgres_url is right"
-        ) from error
+        raise StoreUnreachable(f"no connection to {label}: {error}") from None
+    except (errors.LockNotAvailable, errors.DeadlockDetected):
+        raise
+    except psycopg.Error as error:
+        for drivers, ours, text in _MEANINGS:
+            if isinstance(error, drivers):
+                raise ours(text.format(label=label, why=_first_line(error))) from error
+        raise
 
 
 def _first_line(error: psycopg.Error) -> str:
-    return (error.diag.message_primary or str(error)).strip().splitlines()[0].rstrip(".")
+    said = error.diag.message_primary or str(error)
+    if isinstance(error, errors.ForeignKeyViolation) and error.diag.message_detail:
+        said = error.diag.message_detail
+    return said.strip().splitlines()[0].rstrip(".")
 
 
 def json_value(value: object) -> object:
@@ -97,31 +138,36 @@ class Session:
 
     def __init__(self, connection: Connection, label: str) -> None:
         self.connection = connection
-        self._label = label
+        self.label = label
 
     def rows(self, name: str, /, **params: Any) -> list[Any]:
         """Every row that the named statement returns; columns are attributes."""
-        with translated(self._label):
+        with translated(self.label):
             return self._execute(statement(name), params).fetchall()
 
     def rows_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> list[Any]:
         """The same for a statement whose holes the caller fills with named fragments."""
-        with translated(self._label):
+        with translated(self.label):
             return self._execute(statement(name, **fragments), params).fetchall()
 
     def row(self, name: str, /, **params: Any) -> Any:
         """The first row that the named statement returns, or None."""
-        with translated(self._label):
+        with translated(self.label):
             return self._execute(statement(name), params).fetchone()
 
     def run(self, name: str, /, **params: Any) -> int:
         """Run the named statement; the number of rows that it touched."""
-        with translated(self._label):
+        with translated(self.label):
             return self._execute(statement(name), params).rowcount
+
+    def run_many(self, name: str, rows: Sequence[dict[str, Any]], /) -> None:
+        """Run the named statement once for each of `rows`, in one go."""
+        with translated(self.label), self.connection.cursor() as cursor:
+            cursor.executemany(statement(name), rows)
 
     def run_script(self, script: str) -> None:
         """Run a text of several statements, as one transaction unless it says otherwise."""
-        with translated(self._label):
+        with translated(self.label):
             self.connection.execute(script.encode())
 
     def copy_rows(
@@ -132,7 +178,7 @@ class Session:
             sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with (
-            translated(self._label),
+            translated(self.label),
             self.connection.cursor() as cursor,
             cursor.copy(target) as copy,
         ):
@@ -142,7 +188,7 @@ class Session:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
         """All statements inside happen together, or none does."""
-        with translated(self._label), self.connection.transaction():
+        with translated(self.label), self.connection.transaction():
             yield self
 
     def _execute(self, text: str, params: dict[str, Any]) -> psycopg.Cursor[Any]:
@@ -153,11 +199,12 @@ class Session:
 class Postgres:
     """A Postgres database. `label` names it in messages, without secrets."""
 
-    def __init__(self, url: str, *, on_close: contextlib.ExitStack | None = None) -> None:
+    def __init__(
+        self, url: str, *, label: str | None = None, on_close: contextlib.ExitStack | None = None
+    ) -> None:
         self._conninfo = _conninfo(url)
         self._on_close = on_close or contextlib.ExitStack()
-        facts = conninfo_to_dict(self._conninfo)
-        self.label = f"{facts.get('host', 'localhost')}/{facts.get('dbname', '')}".rstrip("/")
+        self.label = label or _label(self._conninfo)
         self._pool = ConnectionPool(
             self._conninfo,
             connection_class=Connection,
@@ -170,14 +217,17 @@ class Postgres:
         )
 
     @classmethod
-    def open(cls, url: str, *, on_close: contextlib.ExitStack | None = None) -> Self:
+    def open(
+        cls, url: str, *, label: str | None = None, on_close: contextlib.ExitStack | None = None
+    ) -> Self:
         """Connect once to see that the database answers, and keep a pool for what follows.
 
-        `on_close` is closed with the store; an embedded server is stopped there.
+        `label` names the database in messages, else its host and name do. `on_close` is closed
+        with the store; an embedded server is stopped there.
 
         Raises: StoreUnreachable, InvalidInput.
         """
-        store = cls(url, on_close=on_close)
+        store = cls(url, label=label, on_close=on_close)
         try:
             store.dedicated().connection.close()
         except MemsyncError:
@@ -198,9 +248,14 @@ class Postgres:
         Raises: StoreUnreachable.
         """
         with translated(self.label):
-            connection: Connection = psycopg.connect(
-                self._conninfo, autocommit=True, row_factory=namedtuple_row
-            )
+            try:
+                connection: Connection = psycopg.connect(
+                    self._conninfo, autocommit=True, row_factory=namedtuple_row
+                )
+            except psycopg.ProgrammingError as error:
+                raise InvalidInput(
+                    f"postgres_url cannot be used: {_first_line(error)}", field="postgres_url"
+                ) from None
             _configure(connection)
         return Session(connection, self.label)
 

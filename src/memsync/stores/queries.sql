@@ -13,9 +13,22 @@ SELECT id FROM memsync.instance;
 -- Takes a session-level advisory lock if it is free; never waits.
 SELECT pg_try_advisory_lock(%(key)s) AS taken;
 
+-- name: unlock
+-- Lets an advisory lock go.
+SELECT pg_advisory_unlock(%(key)s);
+
+-- name: no_timeouts
+-- Lifts what a role or database limits its clients to: long steps are long on purpose.
+SELECT set_config(name, '0', false) FROM unnest(ARRAY['statement_timeout', 'lock_timeout',
+       'idle_in_transaction_session_timeout']) AS name;
+
+-- name: search_path
+-- The schemas in which this session finds the app's tables.
+SELECT current_schemas(false)::text[] AS schemas;
+
 -- name: lock_holders
 -- Sessions that hold an advisory lock of ours, for the message to the one that does not get it.
-SELECT a.pid, a.application_name, a.backend_start
+SELECT a.pid, coalesce(to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS "UTC"'), '?') AS since
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
@@ -23,10 +36,10 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 
 -- name: blockers
 -- Who holds or awaits a lock on the table, oldest transaction first, and what they are running.
-SELECT a.pid, a.state, left(a.query, 200) AS query,
-       extract(epoch FROM clock_timestamp() - a.xact_start)::float AS open_s
+SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
+       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float AS open_s
 FROM pg_stat_activity a
-WHERE a.pid <> pg_backend_pid() AND a.xact_start IS NOT NULL
+WHERE a.pid <> pg_backend_pid()
   AND EXISTS (SELECT FROM pg_locks l
               WHERE l.pid = a.pid AND l.relation = to_regclass(%(relation)s))
 ORDER BY a.xact_start
@@ -98,15 +111,49 @@ WHERE global_persona_id IS NOT NULL;
 -- The same after the redesign.
 SELECT user_id, persona_id FROM user_default_personas;
 
+-- fragment: override_both
+-- The same while the redesign is half done: who is in the new table is there with all they chose.
+SELECT user_id, personality_id, persona_id FROM user_personality_configs
+WHERE persona_id IS NOT NULL
+UNION ALL
+SELECT user_id, personality_id, persona_id FROM user_personality_settings s
+WHERE persona_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM user_personality_configs c
+                  WHERE c.user_id = s.user_id AND c.personality_id = s.personality_id);
+
+-- fragment: default_both
+-- The same while the redesign is half done.
+SELECT u.id AS user_id, coalesce(d.persona_id, u.global_persona_id) AS persona_id
+FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
+WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL;
+
+-- fragment: open_all
+-- The pairs whose persona is to be decided: before there is a persona_id, all of them.
+SELECT user_id, personality_id, count(*) AS rows_count
+FROM conversation_history GROUP BY user_id, personality_id;
+
+-- fragment: open_unfilled
+-- The same where the column is there: those of messages without a persona.
+SELECT user_id, personality_id, count(*) AS rows_count
+FROM conversation_history WHERE persona_id IS NULL GROUP BY user_id, personality_id;
+
+-- fragment: open_undecided
+-- The same once decisions are kept: those of messages without a persona or a decision.
+SELECT user_id, personality_id, count(*) AS rows_count
+FROM conversation_history h
+WHERE persona_id IS NULL
+  AND NOT EXISTS (SELECT FROM memsync.persona_map m
+                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
+GROUP BY user_id, personality_id;
+
 -- name: pairs_by_settings
 -- What the settings say today of the (user, personality) pairs that have messages, with row counts.
--- The caller names the fragments for {override} and {default} that this schema has.
+-- The caller names the fragments for {open}, {override} and {default} that fit this schema.
 SELECT CASE WHEN o.persona_id IS NOT NULL THEN 'override'
             WHEN d.persona_id IS NOT NULL THEN 'default'
             ELSE 'unresolved' END AS reason,
        count(*) AS pairs, sum(p.rows_count)::bigint AS rows_count
-FROM (SELECT user_id, personality_id, count(*) AS rows_count
-      FROM conversation_history GROUP BY user_id, personality_id) p
+FROM ({open}) p
 LEFT JOIN ({override}) o USING (user_id, personality_id)
 LEFT JOIN ({default}) d USING (user_id)
 GROUP BY 1 ORDER BY 1;
@@ -114,8 +161,7 @@ GROUP BY 1 ORDER BY 1;
 -- name: unresolved_users
 -- Users with messages for which neither an override nor a default names a persona.
 SELECT u.id AS user_id, u.username, sum(p.rows_count)::bigint AS rows_count
-FROM (SELECT user_id, personality_id, count(*) AS rows_count
-      FROM conversation_history GROUP BY user_id, personality_id) p
+FROM ({open}) p
 JOIN users u ON u.id = p.user_id
 LEFT JOIN ({override}) o ON o.user_id = p.user_id AND o.personality_id = p.personality_id
 LEFT JOIN ({default}) d ON d.user_id = p.user_id
@@ -128,6 +174,7 @@ SELECT memsync.create_default_persona(%(user_id)s) AS persona_id;
 
 -- name: freeze_map
 -- Decides, once, who the persona of each (user, personality) was, and keeps what the settings said.
+-- Pairs whose messages have personas already are decided too: the proof compares.
 INSERT INTO memsync.persona_map
        (user_id, personality_id, persona_id, reason, override_persona_id, default_persona_id,
         rows_count)
@@ -137,7 +184,7 @@ SELECT p.user_id, p.personality_id, coalesce(o.persona_id, d.persona_id),
             ELSE 'default' END,
        o.persona_id, d.persona_id, p.rows_count
 FROM (SELECT user_id, personality_id, count(*) AS rows_count FROM conversation_history
-      WHERE persona_id IS NULL GROUP BY user_id, personality_id) p
+      GROUP BY user_id, personality_id) p
 LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
 LEFT JOIN memsync.persona_default d USING (user_id)
 LEFT JOIN memsync.created_persona c ON c.user_id = p.user_id AND c.persona_id = d.persona_id
@@ -146,6 +193,8 @@ ON CONFLICT (user_id, personality_id) DO NOTHING;
 
 -- name: thaw_vanished
 -- Forgets decisions whose persona was deleted since, so that they are taken anew.
+WITH gone AS (DELETE FROM memsync.row_archive a
+              WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = a.persona_id))
 DELETE FROM memsync.persona_map m
 WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id);
 
@@ -155,6 +204,10 @@ SELECT DISTINCT h.user_id FROM conversation_history h
 LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
 WHERE h.persona_id IS NULL AND m.user_id IS NULL
 ORDER BY h.user_id;
+
+-- name: analyze_history
+-- Lets the planner know that no message is without a persona, so that it looks in the index.
+ANALYZE conversation_history (persona_id);
 
 -- name: analyze_map
 -- Lets the planner know how large the map is, so that a batch looks it up instead of hashing it.
@@ -315,6 +368,7 @@ FROM conversation_history h LEFT JOIN personas p ON p.id = h.persona_id;
 -- decision: the map's answer counts only where the settings were changed after the freeze.
 WITH settings AS (
     SELECT u.id AS user_id, m.personality_id, m.persona_id AS frozen,
+           m.decided_at AT TIME ZONE 'UTC' AS decided_at,
            o.persona_id AS override_now, d.persona_id AS default_now,
            (o.persona_id, d.persona_id) IS NOT DISTINCT FROM
            (m.override_persona_id, m.default_persona_id) AS unchanged
@@ -336,9 +390,10 @@ LEFT JOIN personas p ON p.id = h.persona_id
 WHERE h.persona_id IS NOT NULL
   AND CASE
       WHEN a.history_id IS NOT NULL THEN h.persona_id <> a.persona_id
-      -- Not of the map: written with both ids by an app that knows both. Its persona must be one
-      -- of the user's.
-      WHEN s.user_id IS NULL THEN p.owner_id IS DISTINCT FROM h.user_id
+      -- Not of the map, or of after it: what the trigger decided is in the archive, so an app that
+      -- knows both ids wrote this. Its persona must be one of the user's.
+      WHEN s.user_id IS NULL OR h.created_at >= s.decided_at
+           THEN p.owner_id IS DISTINCT FROM h.user_id
       WHEN s.unchanged THEN h.persona_id IS DISTINCT FROM coalesce(s.override_now, s.default_now)
       ELSE h.persona_id <> s.frozen END
 ORDER BY h.id
@@ -508,8 +563,8 @@ SELECT DISTINCT point_id FROM memsync.outbox WHERE point_id = ANY(%(ids)s) AND N
 
 -- ------------------------------------------------------------------ quarantine
 
--- name: quarantine_points
--- Keeps points whole before they are removed or overwritten. Repeating it keeps one copy.
+-- name: quarantine_point
+-- Keeps a point whole before it is removed or overwritten. Repeating it keeps one copy.
 INSERT INTO memsync.quarantine (plan_id, collection, point_id, state, payload, vector, reason)
 VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vector)s, %(reason)s)
 ON CONFLICT (plan_id, collection, point_id, state) DO NOTHING;

@@ -1,6 +1,5 @@
 """MSD: whether a memory says what its exchange says, in the form that was agreed."""
 
-from memsync.model.digests import exchange_digest
 from memsync.model.findings import Severity
 from memsync.reconcile.cases import Case
 from memsync.reconcile.rules.base import CaseRule, Evidence
@@ -40,18 +39,17 @@ class PayloadDrift(CaseRule):
             return None
         if not case.persona_agrees or not case.content_agrees:
             return None
-        memory, row = case.found.reading.memory, case.exchange
-        pairs = {
-            "personality_id": (row.personality_id, memory.personality_id),
-            "channel_id": (row.channel_id, memory.channel_id),
-            "created_at_ms": (row.created_at_ms, memory.created_at_ms),
-            "digest": (exchange_digest(row), memory.digest),
-        }
-        differing = {key: both for key, both in pairs.items() if both[0] != both[1]}
-        if not differing or case.found.reading.wrong_unit:
+        reading, payload = case.found.reading, case.found.point.payload
+        if reading.wrong_unit or reading.wrong_keys or reading.memory.persona_id is None:
             return None
-        key, (in_row, in_point) = next(iter(differing.items()))
-        return {"field": key, "row": in_row, "point": in_point}
+        # As it is spelled, not as it was understood: filters compare what is spelled. Who made the
+        # vector is not the row's to say.
+        expected = case.found.codec.encode(case.exchange, embedder="")
+        expected.pop(case.found.codec.key("embedder"))
+        for key, value in expected.items():
+            if payload.get(key) != value or type(payload.get(key)) is not type(value):
+                return {"field": key, "row": value, "point": payload.get(key)}
+        return None
 
 
 class WrongPayloadKey(CaseRule):

@@ -1,0 +1,201 @@
+"""The relay: whatever goes wrong, an entry is settled only when its memory is written."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from memsync.errors import DimensionMismatch, PartlyDone, StoreBusy, StoreUnreachable
+from memsync.memory import Drained, OutboxStatus, outbox_status, relay, revive
+from memsync.memory.relay import ATTEMPTS_MAX, BATCH_ENTRIES
+from memsync.projection import Projector
+from memsync.projection.embedders import Embedder
+from memsync.stores.locks import LockKey, exclusive
+from reconcile.failing import Crash, Failing
+from reconcile.lab import DIMS, Lab, drain, embed
+
+
+def attempts(lab: Lab) -> list[tuple[int, bool]]:
+    """Of every entry: how often it was tried, and whether it is dead."""
+    return lab.sql("SELECT attempts, dead FROM memsync.outbox ORDER BY id")
+
+
+def due(lab: Lab) -> None:
+    """Make every entry that waits due at once."""
+    lab.sql("UPDATE memsync.outbox SET next_attempt_at = now()")
+
+
+def picky(texts: Sequence[str]) -> list[list[float]]:
+    """Gives a zero vector to poison."""
+    return [[0.0] * DIMS if "question 1\n" in each else embed([each])[0] for each in texts]
+
+
+def raising(texts: Sequence[str]) -> list[list[float]]:
+    """Raises at poison, as models do."""
+    if any("question 1\n" in each for each in texts):
+        raise RuntimeError("too many tokens")
+    return embed(texts)
+
+
+def with_embedder(lab: Lab, documents: Any) -> Projector:
+    """A projector with another embedder."""
+    return Projector(lab.vectors, lab.settings, Embedder("test", documents))
+
+
+def test_draining_twice_is_draining_once(any_lab: Lab) -> None:
+    """The second drain has nothing to do and changes nothing."""
+    any_lab.say(3)
+    assert Drained(3, 3) == drain(any_lab.postgres, any_lab.projector)
+    before = any_lab.points()
+    assert Drained(0, 0) == drain(any_lab.postgres, any_lab.projector)
+    assert before == any_lab.points()
+
+
+def test_an_entry_may_repeat_and_may_mean_nothing(lab: Lab) -> None:
+    """Entries of one exchange make one memory; entries of no exchange make none."""
+    [exchange] = lab.say()
+    lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=exchange.anchor_id)
+    lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (gen_random_uuid())")
+    assert Drained(3, 1) == drain(lab.postgres, lab.projector)
+    assert lab.check().ok
+
+
+def test_more_than_a_batch(lab: Lab) -> None:
+    """All batches are drained in one run."""
+    count = BATCH_ENTRIES + 1
+    lab.sql("INSERT INTO memsync.outbox (point_id) SELECT gen_random_uuid()"
+            " FROM generate_series(1, %(n)s)", n=count)  # fmt: skip
+    assert Drained(count, 0) == drain(lab.postgres, lab.projector)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_call(lab: Lab, *, after: bool) -> None:
+    """Dead between write and settlement: the entry stays due and is carried out again."""
+    exchanges = lab.say(3)
+    watched = Failing(lab.vectors)
+    drain(lab.postgres, lab.with_store(watched))
+    expected = lab.memories()
+    for at in range(1, len(watched.calls) + 1):
+        lab.vectors.drop(lab.home)
+        for each in exchanges:
+            lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=each.anchor_id)
+        failing = Failing(lab.vectors, at=at, after=after, error=Crash)
+        with pytest.raises(Crash):
+            drain(lab.postgres, lab.with_store(failing))
+        assert [(0, False)] * 3 == attempts(lab)
+        assert Drained(3, 3) == drain(lab.postgres, lab.with_store(lab.vectors))
+        assert expected == lab.memories()
+
+
+def test_a_store_that_does_not_answer_costs_no_attempt(lab: Lab) -> None:
+    """StoreUnreachable passes; nothing is settled, nothing counted."""
+    lab.say(3)
+    for at in (1, 2):
+        with pytest.raises(StoreUnreachable):
+            drain(lab.postgres, lab.with_store(Failing(lab.vectors, at=at)))
+        assert [(0, False)] * 3 == attempts(lab)
+    lab.sync()
+    assert lab.check().ok
+
+
+def test_one_poisonous_text_does_not_hold_up_the_rest(lab: Lab) -> None:
+    """It alone waits, is tried again, dies after its last attempt, and may be revived."""
+    lab.say(5)
+    poisoned = with_embedder(lab, picky)
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        with pytest.raises(PartlyDone) as caught:
+            drain(lab.postgres, poisoned)
+        assert (3, 1 - (attempt == ATTEMPTS_MAX)) == (
+            caught.value.exit_status,
+            caught.value.fields["pending"],
+        )
+        assert [(attempt, attempt == ATTEMPTS_MAX)] == attempts(lab)
+        assert 4 == lab.vectors.count(lab.home)
+        due(lab)
+    assert Drained(0, 0) == drain(lab.postgres, poisoned)
+    assert OutboxStatus(0, 1, 0.0) == outbox_status(lab.postgres)
+    assert {"missing-point": 1, "dead-outbox-entry": 1} == lab.check().counts
+    assert 1 == revive(lab.postgres)
+    assert Drained(1, 1) == drain(lab.postgres, with_embedder(lab, embed))
+    assert lab.check().ok
+
+
+def test_a_deferred_entry_waits_before_it_is_tried_again(lab: Lab) -> None:
+    """Right after a failure nothing is due."""
+    lab.say(2)
+    poisoned = with_embedder(lab, picky)
+    with pytest.raises(PartlyDone):
+        drain(lab.postgres, poisoned)
+    [(waits,)] = lab.sql("SELECT next_attempt_at > enqueued_at FROM memsync.outbox")
+    assert waits
+
+
+def test_a_model_that_raises_is_no_different(lab: Lab) -> None:
+    """One text at which the model raises does not hold up the rest for ever."""
+    lab.say(3)
+    with suppress(PartlyDone, RuntimeError):
+        drain(lab.postgres, with_embedder(lab, raising))
+    assert 2 == lab.vectors.count(lab.home)
+
+
+def test_two_relays(lab: Lab) -> None:
+    """The second is told that another runs, and does nothing."""
+    lab.say()
+    with (
+        exclusive(lab.postgres, LockKey.RELAY, "relay"),
+        pytest.raises(StoreBusy, match="another relay is running"),
+    ):
+        drain(lab.postgres, lab.projector)
+    assert [(0, False)] == attempts(lab)
+    assert Drained(1, 1) == drain(lab.postgres, lab.projector)
+
+
+def test_an_embedder_of_another_size_is_refused_first(any_lab: Lab) -> None:
+    """DimensionMismatch before anything is written or counted."""
+    any_lab.settled()
+    any_lab.say()
+    before = any_lab.points(), any_lab.tables()
+    other = with_embedder(any_lab, lambda texts: [[1.0] * (DIMS + 1) for _ in texts])
+    with pytest.raises(DimensionMismatch):
+        drain(any_lab.postgres, other)
+    assert before == (any_lab.points(), any_lab.tables())
+
+
+def test_what_is_enqueued_while_the_relay_runs_is_not_lost(lab: Lab) -> None:
+    """An exchange edited right after it was read gets the new text in the end."""
+    [exchange] = lab.say()
+
+    def edit(name: str) -> None:
+        if name == "upsert" and not edited:
+            edited.append(name)
+            lab.sql("UPDATE conversation_history SET content = 'new' WHERE role = 'assistant'")
+            lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(i)s)", i=exchange.anchor_id)
+
+    edited: list[str] = []
+    drain(lab.postgres, lab.with_store(Failing(lab.vectors, meanwhile=edit)))
+    assert "user: question 0\nassistant: new" == lab.point(exchange.anchor_id).payload["content"]
+    assert lab.check().ok
+
+
+def test_a_text_longer_than_a_request(open_lab: "partial[Lab]") -> None:
+    """A batch of long texts is cut into requests that a server takes."""
+    lab = open_lab("server")
+    for number in range(12):
+        lab.memory.remember(_long(number))
+    lab.sync()
+    assert lab.check().ok
+
+
+def _long(number: int) -> Any:
+    from memsync.memory import NewExchange  # noqa: PLC0415
+    from reconcile.lab import ADA, CHANNEL, A  # noqa: PLC0415
+
+    return NewExchange(CHANNEL, ADA, A, f"{number} " + "x" * 2**20, "y")
+
+
+def test_one_run_right_after_another(lab: Lab) -> None:
+    """A run that has returned holds no lock: the next never hears that another is running."""
+    for _ in range(40):
+        relay.drain(lab.postgres, lab.projector)

@@ -1,0 +1,256 @@
+"""Runs that are cut short, anywhere: the next one ends where an undisturbed one ends."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+import pytest
+
+from memsync.errors import MemsyncError, StoreBusy, StoreUnreachable
+from memsync.model.phases import Phase, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from migrate.conftest import App, NewApp
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+
+DOOMED = Path(__file__).with_name("doomed.py")
+MOMENTS = ("before", "during", "after")
+
+
+def migrator(app: App, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(DOOMED), app.url, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    with process:
+        out, _ = process.communicate(timeout=60)
+    return process.returncode, out
+
+
+def run_when_free(app: App, eventually: Eventually) -> None:
+    """Run again; the session of a killed client may hold its lock until its statement ends."""
+
+    def ran() -> bool:
+        try:
+            return app.run() == Stage.CONTRACTED
+        except StoreBusy:
+            return False
+
+    eventually(ran, "the killed run's session goes")
+
+
+def assert_as_if_undisturbed(app: App, settled: App) -> None:
+    assert settled.catalog() == app.catalog()
+    assert app.expected() == app.personas()
+    assert settled.contents() == app.contents()
+
+
+def total(app: App) -> int:
+    """How many statements an undisturbed run sends."""
+    status, out = ended(migrator(app))
+    assert (0, "") == (status, out.strip("0123456789\n"))
+    return int(out)
+
+
+def killed_at_points(
+    new_app: NewApp, settled: App, eventually: Eventually, seed: int, kills: int
+) -> None:
+    chance = random.Random(f"{seed}/kill")
+    last = total(new_app())
+    # One point from each equal part of the run, so that every phase has its share.
+    points = [
+        (chance.randint(1 + last * at // kills, last * (at + 1) // kills), chance.choice(MOMENTS))
+        for at in range(kills)
+    ]
+    for point, moment in points:
+        app = new_app()
+        status, out = ended(migrator(app, point, moment))
+        assert -signal.SIGKILL == status, (point, moment, out)
+        run_when_free(app, eventually)
+        assert_as_if_undisturbed(app, settled)
+
+
+def test_a_killed_run_is_finished_by_the_next(
+    new_app: NewApp, settled: App, eventually: Eventually, seed: int
+) -> None:
+    """SIGKILL at seeded statements from the first to the last: same catalog, same contents."""
+    killed_at_points(new_app, settled, eventually, seed, kills=12)
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_finished_by_the_next_many_times(
+    new_app: NewApp, settled: App, eventually: Eventually, seed: int
+) -> None:
+    """The same at more points."""
+    killed_at_points(new_app, settled, eventually, seed + 1, kills=30)
+
+
+def test_runs_killed_one_after_another_get_there(
+    app: App, settled: App, eventually: Eventually, seed: int
+) -> None:
+    """Each killed somewhat later than the one before, the runs add up to a whole one."""
+    chance = random.Random(f"{seed}/again")
+    for _ in range(3):
+        status, out = ended(migrator(app, chance.randint(5, 60), "after"))
+        assert status in {-signal.SIGKILL, 0, 11}, out
+    run_when_free(app, eventually)
+    assert_as_if_undisturbed(app, settled)
+
+
+class Terminator:
+    """Ends its own session from another one, at the given statement, like an administrator."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, app: App, victim: int | None) -> None:
+        self.count = 0
+        execute = psycopg.Cursor.execute
+        busy = threading.local()
+
+        def counted(cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
+            if getattr(busy, "inside", False):
+                return execute(cursor, *args, **kwargs)
+            self.count += 1
+            if self.count == victim:
+                busy.inside = True
+                pid = cursor.connection.info.backend_pid
+                app.query("SELECT pg_terminate_backend(%s, 5000)", pid)
+                busy.inside = False
+            return execute(cursor, *args, **kwargs)
+
+        monkeypatch.setattr(psycopg.Cursor, "execute", counted)
+
+
+def terminated_at_points(
+    new_app: NewApp, settled: App, monkeypatch: pytest.MonkeyPatch, points: list[int]
+) -> list[tuple[int, str]]:
+    """Run with the session ended at each point, and again; what was raised of another kind."""
+    strange = []
+    for point in points:
+        app = new_app()
+        with monkeypatch.context() as patched:
+            Terminator(patched, app, point)
+            try:
+                app.run()
+            except StoreUnreachable:
+                pass
+            except Exception as error:  # noqa: BLE001  whatever it is, it is what is asked about
+                strange.append((point, type(error).__name__))
+        app.run()
+        assert_as_if_undisturbed(app, settled)
+    return strange
+
+
+def points_of(app: App, monkeypatch: pytest.MonkeyPatch, seed: int, kills: int) -> list[int]:
+    with monkeypatch.context() as patched:
+        counter = Terminator(patched, app, None)
+        app.run()
+    chance = random.Random(f"{seed}/terminate")
+    last = counter.count
+    return [chance.randint(2 + last * at // kills, last * (at + 1) // kills) for at in range(kills)]
+
+
+def test_a_terminated_session_is_no_harm(
+    new_app: NewApp, settled: App, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Sessions ended by an administrator at seeded statements: the next run finishes."""
+    points = points_of(new_app(), monkeypatch, seed, kills=6)
+    terminated_at_points(new_app, settled, monkeypatch, points)
+
+
+def test_a_terminated_session_is_store_unreachable(
+    new_app: NewApp, settled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever statement it meets, also one that alembic sends, the error is of our kind."""
+    points = list(range(20, 60, 10))
+    assert [] == terminated_at_points(new_app, settled, monkeypatch, points)
+
+
+def test_killed_during_an_index_build(app: App, settled: App, eventually: Eventually) -> None:
+    """Ended while it builds an index concurrently, a run leaves an INVALID one; it is rebuilt."""
+    app.run(Phase.EXPAND)
+    building = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%%'"
+        " AND state = 'active' AND datname = current_database()"
+    )
+    with app.connected(autocommit=False) as hostile:
+        hostile.execute(
+            "INSERT INTO users (id, discord_id, username, updated_at)"
+            " VALUES (gen_random_uuid(), '0', 'open', now())"
+        )
+        hostile.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
+        process = migrator(app)
+        eventually(lambda: bool(app.query(building)), "an index is being built")
+        process.kill()
+        assert -signal.SIGKILL == ended(process)[0]
+        for (pid,) in app.query(building):
+            app.query("SELECT pg_terminate_backend(%s, 5000)", pid)
+        hostile.rollback()
+    assert [(1,)] == app.query("SELECT count(*) FROM pg_index WHERE NOT indisvalid")
+    assert Stage.EXPANDED == app.outlook().stage
+    run_when_free(app, eventually)
+    assert_as_if_undisturbed(app, settled)
+
+
+def test_killed_during_validation(app: App, settled: App, eventually: Eventually) -> None:
+    """Ended while the key is being validated, a run leaves it NOT VALID; the next validates it."""
+    app.run(Phase.BACKFILL)
+    for statement in (
+        "ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_persona_id_fkey",
+        "ALTER TABLE conversation_history ADD CONSTRAINT conversation_history_persona_id_fkey"
+        " FOREIGN KEY (persona_id) REFERENCES personas (id)"
+        " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID",
+        "UPDATE memsync.alembic_version SET version_num = '0003'",
+    ):
+        app.do(statement)
+    with app.connected(autocommit=False) as hostile:
+        hostile.execute("LOCK TABLE personas IN ACCESS EXCLUSIVE MODE")
+        process = migrator(app)
+        # Its session waits for the lock behind the catalog's reading of personas or the key's.
+        eventually(
+            lambda: bool(
+                app.query(
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND datname = current_database()"
+                )
+            ),
+            "the run waits",
+        )
+        process.kill()
+        assert -signal.SIGKILL == ended(process)[0]
+        hostile.rollback()
+    assert Stage.EXPANDED == app.outlook().stage
+    run_when_free(app, eventually)
+    assert_as_if_undisturbed(app, settled)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "conversation_history_persona_id_idx",
+        "conversation_history_channel_id_personality_id_persona_id_c_idx",
+    ],
+)
+def test_an_invalid_index_is_rebuilt(app: App, settled: App, index: LiteralString) -> None:
+    """An INVALID index left by a build that was cut short is not taken for an index."""
+    app.run(Phase.EXPAND)
+    app.do("CREATE INDEX " + index + " ON conversation_history (persona_id)")
+    app.do("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", index)
+    app.run()
+    assert_as_if_undisturbed(app, settled)
+
+
+def test_an_error_of_ours_is_no_other(app: App) -> None:
+    """A run on a server that is gone says so."""
+    gone = type(app)("postgresql://nobody@127.0.0.1:1/nothing", app.world)
+    with pytest.raises(MemsyncError):
+        gone.run()

@@ -1,0 +1,289 @@
+"""The migration under live clients of both versions of the app, and beside other migrations."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from memsync.errors import StoreBusy
+from memsync.model.phases import Phase, Stage
+
+if TYPE_CHECKING:
+    from memsync.model.progress import Progress
+    from migrate.conftest import App, NewApp
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+
+STATEMENT_MAX_S = 1.0
+LOCK_TIMEOUT_MS = 100
+PACE_S = 0.002
+
+INSERT_BY_USER: LiteralString = """
+    INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content)
+    VALUES (%s, '1', %s, %s, 'user', 'hello')"""
+INSERT_BY_PERSONA: LiteralString = """
+    INSERT INTO conversation_history (id, channel_id, personality_id, persona_id, role, content)
+    VALUES (%s, '1', %s, %s, 'user', 'hello')"""
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass
+class Client:
+    """One version of the app, writing until it is told to stop.
+
+    `written` has the persona that each of its rows must end with, None where it is not known yet
+    who will be created; `longest_s` is the longest that it waited for one statement.
+    """
+
+    app: App
+    seed: str
+    by_persona: bool
+    written: dict[UUID, tuple[UUID, UUID | None]] = field(default_factory=dict)
+    deleted: set[UUID] = field(default_factory=set)
+    errors: list[str] = field(default_factory=list)
+    longest_s: float = 0.0
+    longest: str = ""
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._live)
+
+    def start(self) -> None:
+        if not self._thread.ident:
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.ident:
+            self._thread.join()
+
+    def _live(self) -> None:
+        chance = random.Random(self.seed)
+        with self.app.connected() as connection:
+            while not self._stop.wait(PACE_S):
+                try:
+                    self._act(connection, chance)
+                except psycopg.Error as error:
+                    self.errors.append(str(error))
+
+    def _act(self, connection: Connection, chance: random.Random) -> None:
+        mine = [*self.written]
+        choice = chance.random()
+        if choice < 0.2 and mine:
+            row = chance.choice(mine)
+            self._timed(
+                connection, "UPDATE conversation_history SET content = 'new' WHERE id = %s", row
+            )
+        elif choice < 0.3 and mine:
+            row = chance.choice(mine)
+            self._timed(connection, "DELETE FROM conversation_history WHERE id = %s", row)
+            self.deleted.add(row)
+            del self.written[row]
+        elif choice < 0.45:
+            self._timed(
+                connection,
+                "SELECT id, content FROM conversation_history WHERE channel_id = %s"
+                " ORDER BY created_at DESC LIMIT 20",
+                "1",
+            )
+        else:
+            self._insert(connection, chance)
+
+    def _insert(self, connection: Connection, chance: random.Random) -> None:
+        cast = self.app.world.cast
+        user, personality = chance.choice(cast.users), chance.choice(cast.personalities)
+        persona = self.app.world.resolved(user.id, personality.id)
+        if self.by_persona and persona is None:
+            return
+        row = uuid4()
+        self._timed(
+            connection,
+            INSERT_BY_PERSONA if self.by_persona else INSERT_BY_USER,
+            row,
+            personality.id,
+            persona if self.by_persona else user.id,
+        )
+        self.written[row] = (user.id, persona)
+
+    def _timed(self, connection: Connection, text: LiteralString, *params: object) -> None:
+        started = time.monotonic()
+        connection.execute(text, params)
+        took_s = time.monotonic() - started
+        if took_s > self.longest_s:
+            self.longest_s, self.longest = took_s, text
+
+
+def expected_of(app: App, client: Client) -> dict[UUID, UUID]:
+    created: dict[UUID, UUID] = dict(
+        app.query("SELECT user_id, persona_id FROM memsync.created_persona")
+    )
+    return {row: persona or created[user] for row, (user, persona) in client.written.items()}
+
+
+def test_both_versions_of_the_app_write_all_the_while(
+    large_app: App, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No client of either version meets an error or waits long; every row ends right, none is lost.
+
+    The old version goes before contract, the new one comes after expand and stays.
+    """
+    app = large_app
+    old = [Client(app, f"{seed}/old/{n}", by_persona=False) for n in range(2)]
+    new = [Client(app, f"{seed}/new/{n}", by_persona=True) for n in range(2)]
+
+    def tell(step: Progress) -> None:
+        if step.total is not None:
+            for client in new:
+                client.start()
+        if step.what == "contract":
+            for client in old:
+                client.stop()
+
+    before = app.world.manifest.messages
+    try:
+        for client in old:
+            client.start()
+        assert Stage.CONTRACTED == app.run(tell=tell, batch_target_ms=5)
+    finally:
+        for client in (*old, *new):
+            client.stop()
+    longest = max((*old, *new), key=lambda client: client.longest_s)
+    with capsys.disabled():
+        sys.stdout.write(f"\nlongest wait of a client: {longest.longest_s * 1000:.0f} ms\n")
+
+    assert [] == [error for client in (*old, *new) for error in client.errors]
+    after = app.personas()
+    expected = app.expected()
+    for client in (*old, *new):
+        assert client.written
+        expected |= expected_of(app, client)
+    assert expected == after
+    assert before + sum(len(client.written) for client in (*old, *new)) == len(after)
+    assert longest.longest_s < STATEMENT_MAX_S
+
+
+@pytest.mark.parametrize("phase", [Phase.EXPAND, Phase.CONTRACT])
+def test_an_open_transaction_is_waited_for_and_named(
+    app: App, phase: Phase, eventually: Eventually
+) -> None:
+    """A session that wrote and stays open delays the migration, not the other clients.
+
+    It is named by its pid, and once it ends the run goes on.
+    """
+    app.run(Phase.ISOLATE if phase is Phase.EXPAND else Phase.BACKFILL)
+    told: list[str] = []
+    waits = threading.Event()
+    client = Client(app, "reader", by_persona=False)
+    with app.connected(autocommit=False) as hostile:
+        hostile.execute(
+            "UPDATE conversation_history SET content = content"
+            " WHERE id = (SELECT id FROM conversation_history LIMIT 1)"
+        )
+        pid = f"pid {hostile.info.backend_pid} (idle in transaction"
+
+        def tell(step: Progress) -> None:
+            told.append(step.what)
+            if sum("waiting" in line for line in told) == 4:
+                waits.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(app.run, phase, tell=tell, lock_timeout_ms=LOCK_TIMEOUT_MS)
+            client.start()
+            try:
+                eventually(waits.is_set, "the migration waits")
+                assert not running.done()
+                eventually(lambda: len(client.written) > 50, "clients go on")
+            finally:
+                client.stop()
+                hostile.rollback()
+            running.result()
+    assert [line for line in told if pid in line]
+    assert [] == client.errors
+    assert client.longest_s < LOCK_TIMEOUT_MS / 1000 + 0.4
+
+
+def test_a_row_held_by_a_client_delays_the_fill_and_nobody_else(
+    app: App, eventually: Eventually
+) -> None:
+    """A row locked by an open transaction stops the fill at that row; its holder is named."""
+    app.run(Phase.EXPAND)
+    told: list[str] = []
+    with app.connected(autocommit=False) as hostile:
+        hostile.execute("SELECT FROM conversation_history ORDER BY id LIMIT 1 FOR UPDATE")
+        pid = f"pid {hostile.info.backend_pid} (idle in transaction"
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(app.run, Phase.BACKFILL, tell=lambda step: told.append(step.what))
+            eventually(lambda: any(pid in line for line in told), "its holder is named")
+            hostile.rollback()
+            assert Stage.BACKFILLED == running.result()
+    assert app.verify().ok
+
+
+def test_a_lock_that_never_comes_ends_in_store_busy(app: App) -> None:
+    """After the deadline the run gives up, naming the pid; the catalog shows nothing half done."""
+    app.run(Phase.ISOLATE)
+    catalog = app.catalog()
+    with app.connected(autocommit=False) as hostile:
+        hostile.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
+        with pytest.raises(StoreBusy) as busy:
+            app.run(lock_timeout_ms=10, lock_deadline_s=0.3)
+        assert [hostile.info.backend_pid] == busy.value.fields["pids"]
+        hostile.rollback()
+    assert catalog == app.catalog()
+
+
+def test_users_made_personas_while_one_is_held(app: App, eventually: Eventually) -> None:
+    """A client that holds one user's row does not make the run hold the rows of other users."""
+    app.run(Phase.EXPAND)
+    first, *_, last = sorted(user.id for user in app.world.cast.users if not user.global_persona_id)
+    with app.connected(autocommit=False) as hostile, app.connected() as client:
+        hostile.execute("SELECT FROM users WHERE id = %s FOR UPDATE", (last,))
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(app.run, Phase.BACKFILL)
+            eventually(
+                lambda: bool(
+                    app.query(
+                        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                        " AND datname = current_database()"
+                    )
+                ),
+                "the run waits for the user's row",
+            )
+            try:
+                client.execute("SET lock_timeout = '2s'")
+                client.execute("UPDATE users SET username = 'renamed' WHERE id = %s", (first,))
+            finally:
+                hostile.rollback()
+                running.result()
+
+
+@pytest.mark.parametrize("_round", range(3))
+def test_of_four_runs_at_once_one_migrates(new_app: NewApp, settled: App, _round: int) -> None:
+    """The others are told StoreBusy, or find it done; nothing deadlocks, no index is INVALID."""
+    app = new_app()
+    start = threading.Barrier(4)
+
+    def run() -> str:
+        start.wait()
+        try:
+            return app.run()
+        except StoreBusy:
+            return "busy"
+
+    with ThreadPoolExecutor(4) as pool:
+        results = sorted(each.result() for each in [pool.submit(run) for _ in range(4)])
+    assert {"busy", "contracted"} >= set(results)
+    assert "contracted" in results
+    assert settled.catalog() == app.catalog()
+    assert app.expected() == app.personas()

@@ -1,0 +1,269 @@
+"""The migration when nothing disturbs it: phase by phase, told and proven."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import pytest
+
+from memsync.errors import GateClosed
+from memsync.model.phases import REACHED, Phase, Stage
+
+if TYPE_CHECKING:
+    from migrate.conftest import App, Catalog
+
+TABLE = "conversation_history"
+NAME_BYTES_MAX = 63
+MESSAGES: LiteralString = """
+    SELECT id, channel_id, personality_id, role, content, created_at FROM conversation_history"""
+OTHERS: tuple[LiteralString, ...] = (
+    "SELECT id, discord_id, username, created_at, updated_at FROM users ORDER BY id",
+    "SELECT * FROM personas ORDER BY id",
+    "SELECT * FROM user_personality_settings ORDER BY id",
+    "SELECT * FROM pending_memories ORDER BY id",
+)
+
+
+def prisma_name(columns: str, suffix: str) -> str:
+    """The name that the app's ORM gives to an object on columns of the history."""
+    return f"{TABLE}_{columns}"[: NAME_BYTES_MAX - len(suffix)] + suffix
+
+
+def left(before: Catalog, after: Catalog) -> dict[str, tuple[set[Any], set[Any]]]:
+    """By kind of object: what went and what came. Equal kinds are absent."""
+    return {
+        kind: (before[kind] - after[kind], after[kind] - before[kind])
+        for kind in before
+        if before[kind] != after[kind]
+    }
+
+
+def test_every_row_gets_the_persona_that_the_settings_say(app: App) -> None:
+    """A whole run gives each row the override, else the default, else a created persona."""
+    assert Stage.CONTRACTED == app.run()
+    assert app.expected() == app.personas()
+
+
+def test_a_wrong_persona_would_be_seen(app: App) -> None:
+    """The comparison above is not blind: one row moved to another persona makes it fail."""
+    app.run()
+    app.do(
+        "UPDATE conversation_history SET persona_id = (SELECT id FROM personas p"
+        " WHERE p.id <> persona_id LIMIT 1)"
+        " WHERE id = (SELECT id FROM conversation_history LIMIT 1)"
+    )
+
+    assert app.expected() != app.personas()
+
+
+def test_nothing_but_the_persona_changes(app: App) -> None:
+    """Every other column of every message is as it was, and so is every other row of the app."""
+    before = [app.query(text) for text in OTHERS]
+    messages = set(app.query(MESSAGES))
+    app.run()
+    created = {
+        row[1] for row in app.query("SELECT user_id, persona_id FROM memsync.created_persona")
+    }
+    after = [app.query(text) for text in OTHERS]
+
+    assert messages == set(app.query(MESSAGES))
+    assert before == [[row for row in rows if row[0] not in created] for rows in after]
+
+
+def test_catalog_differs_by_exactly_what_was_asked(app: App) -> None:
+    """persona_id with key and index, and one index for retrieval, came; user_id went with its own.
+
+    Names are the ORM's; no trigger or view is left; functions only in memsync's own schema.
+    """
+    before = app.catalog()
+    app.run()
+    persona_index = prisma_name("persona_id", "_idx")
+    retrieval = prisma_name("channel_id_personality_id_persona_id_created_at_id", "_idx")
+    expected = {
+        "columns": (
+            {(TABLE, "user_id", "uuid", True, None)},
+            {(TABLE, "persona_id", "uuid", True, None)},
+        ),
+        "indexes": (
+            {
+                (
+                    prisma_name("user_id", "_idx"),
+                    "CREATE INDEX conversation_history_user_id_idx"
+                    " ON public.conversation_history USING btree (user_id)",
+                    True,
+                )
+            },
+            {
+                (
+                    persona_index,
+                    f"CREATE INDEX {persona_index}"
+                    " ON public.conversation_history USING btree (persona_id)",
+                    True,
+                ),
+                (
+                    retrieval,
+                    f"CREATE INDEX {retrieval} ON public.conversation_history USING btree"
+                    " (channel_id, personality_id, persona_id, created_at DESC, id DESC)",
+                    True,
+                ),
+            },
+        ),
+        "constraints": (
+            {
+                (
+                    TABLE,
+                    prisma_name("user_id", "_fkey"),
+                    "FOREIGN KEY (user_id) REFERENCES users(id)"
+                    " ON UPDATE CASCADE ON DELETE CASCADE",
+                    True,
+                )
+            },
+            {
+                (
+                    TABLE,
+                    prisma_name("persona_id", "_fkey"),
+                    "FOREIGN KEY (persona_id) REFERENCES personas(id)"
+                    " ON UPDATE CASCADE ON DELETE CASCADE",
+                    True,
+                )
+            },
+        ),
+        "functions": (set(), {("memsync", "memory_digest")}),
+        "schemas": (set(), {("memsync",)}),
+    }
+
+    assert expected == left(before, app.catalog())
+
+
+def test_the_index_of_the_first_phase_is_named_as_the_orm_would(app: App) -> None:
+    """After isolate, one index serves (channel, personality, user), newest first."""
+    before = app.catalog()
+    app.run(Phase.ISOLATE)
+    name = prisma_name("channel_id_personality_id_user_id_created_at_id", "_idx")
+    definition = (
+        f"CREATE INDEX {name} ON public.conversation_history USING btree"
+        " (channel_id, personality_id, user_id, created_at DESC, id DESC)"
+    )
+
+    assert (set(), {(name, definition, True)}) == left(before, app.catalog())["indexes"]
+
+
+def test_created_personas_are_defaults_of_those_who_had_none(app: App) -> None:
+    """Exactly the unresolved users get one: named for them, owned, and set as default."""
+    before = app.query("SELECT id FROM personas")
+    unresolved = {user.id for user in app.world.cast.users if not user.global_persona_id}
+    app.run()
+    created = app.query(
+        "SELECT p.owner_id, p.name, p.description, u.global_persona_id = p.id, p.is_global"
+        " FROM personas p JOIN users u ON u.id = p.owner_id WHERE NOT p.id = ANY(%s)",
+        [row[0] for row in before],
+    )
+    expected = {
+        (user.id, f"{user.username}'s Persona", "Default persona", True, False)
+        for user in app.world.cast.users
+        if user.id in unresolved
+    }
+
+    assert 3 == len(unresolved)
+    assert expected == set(created)
+    assert len(expected) == len(created)
+
+
+def test_phases_one_by_one_say_where_they_stand(app: App) -> None:
+    """Each --to ends at its own stage; plan and status then tick exactly the steps done."""
+    assert Stage.LEGACY == app.outlook().stage
+    for phase in Phase:
+        assert REACHED[phase] == app.run(phase)
+        done = {step.phase for step in app.status().steps if step.done}
+        assert set(list(Phase)[: list(Phase).index(phase) + 1]) == done
+        assert REACHED[phase] == app.outlook().stage
+    assert app.expected() == app.personas()
+
+
+def test_each_phase_again_changes_nothing(app: App, settled: App) -> None:
+    """Run again after every phase, the catalog stays; the end is that of a run in one go."""
+    for phase in Phase:
+        app.run(phase)
+        catalog, contents = app.catalog(), app.personas() if phase is not Phase.ISOLATE else None
+        for earlier in list(Phase)[: list(Phase).index(phase) + 1]:
+            app.run(earlier)
+        assert catalog == app.catalog()
+        assert contents is None or (contents == app.personas())
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+def test_verify_proves_every_row_before_contract(app: App) -> None:
+    """After backfill every row is recomputed; after contract the counts are what can be said."""
+    app.run(Phase.BACKFILL)
+    before = app.verify()
+    app.run()
+    after = app.verify()
+
+    assert (True, True, 0, 0, 0) == (
+        before.ok,
+        before.proven,
+        before.null_persona_ids,
+        before.unknown_persona_ids,
+        before.wrong_persona_ids,
+    )
+    assert app.world.manifest.messages == before.rows_total == after.rows_total
+    assert len(set(app.expected().values())) == before.unique_personas
+    assert (True, False) == (after.ok, after.proven)
+
+
+def test_the_commands_say_it_in_json(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    """plan, status, run and verify each print one object, and their exit statuses say the rest."""
+
+    def said(*arguments: str) -> tuple[int, dict[str, Any]]:
+        status = app.command(*arguments, "--json")
+        out = capsys.readouterr().out
+        return status, json.loads(out) if out else {}
+
+    status, plan = said("plan")
+    assert (0, "legacy", 3) == (status, plan["stage"], len(plan["unresolved"]))
+    assert app.world.manifest.messages == sum(plan["rows_by_decision"].values())
+    assert 1 == said("verify")[0]
+    status, ran = said("run", "--unresolved", "create")
+    assert (0, "contracted") == (status, ran["phase"])
+    status, proof = said("verify")
+    assert (0, True, 0) == (status, proof["ok"], proof["wrong_persona_ids"])
+    status, now = said("status")
+    assert (0, "contracted", None) == (status, now["phase"], now["eta_s"])
+    assert app.world.manifest.messages == now["rows_done"] == now["rows_total"]
+
+
+def test_unresolved_users_stop_the_run_before_it_changes_anything(
+    app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --unresolved fail the users are listed, the status is 14, the database is as before."""
+    catalog, users = app.catalog(), app.query("SELECT * FROM users ORDER BY id")
+    unresolved = {str(user.id) for user in app.world.cast.users if not user.global_persona_id}
+
+    assert 14 == app.command("run", "--unresolved", "fail", "--json")
+    error = json.loads(capsys.readouterr().err)
+    assert ("GateClosed", 14) == (error["error"], error["exit_status"])
+    assert unresolved == set(error["users"])
+    assert all(user in error["message"] for user in unresolved)
+    assert unresolved == {user.user_id for user in app.outlook().unresolved}
+    assert catalog == app.catalog()
+    assert users == app.query("SELECT * FROM users ORDER BY id")
+
+
+def test_users_given_a_persona_open_the_gate(app: App) -> None:
+    """Once each listed user has a persona, the same run goes through and creates none."""
+    with pytest.raises(GateClosed):
+        app.run(unresolved="fail")
+    app.do(
+        "WITH made AS (INSERT INTO personas (id, name, content, owner_id, updated_at)"
+        " SELECT gen_random_uuid(), 'given', '', id, now() FROM users"
+        " WHERE global_persona_id IS NULL RETURNING id, owner_id)"
+        " UPDATE users u SET global_persona_id = made.id FROM made WHERE made.owner_id = u.id"
+    )
+    assert Stage.CONTRACTED == app.run(unresolved="fail")
+    assert [] == app.query("SELECT * FROM personas WHERE description = 'Default persona'")
+    assert [(3,)] == app.query(
+        "SELECT count(DISTINCT persona_id) FROM conversation_history h"
+        " JOIN personas p ON p.id = h.persona_id WHERE p.name = 'given'"
+    )

@@ -1,0 +1,195 @@
+"""Where a deployment may stand when memsync meets it, and that the run goes on from there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memsync.errors import GateClosed
+from memsync.model.phases import Phase, Stage
+
+if TYPE_CHECKING:
+    from migrate.conftest import App, NewApp
+
+ADD_COLUMN = """
+    ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
+    CREATE INDEX conversation_history_persona_id_idx ON conversation_history (persona_id);
+    ALTER TABLE conversation_history ADD CONSTRAINT conversation_history_persona_id_fkey
+        FOREIGN KEY (persona_id) REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE;
+"""
+FILL_RIGHTLY = """
+    UPDATE conversation_history h SET persona_id = coalesce(
+        (SELECT s.persona_id FROM user_personality_settings s
+         WHERE s.user_id = h.user_id AND s.personality_id = h.personality_id),
+        (SELECT u.global_persona_id FROM users u WHERE u.id = h.user_id))
+"""
+FILL_BY_DEFAULT_ONLY = """
+    UPDATE conversation_history h SET persona_id = u.global_persona_id
+    FROM users u WHERE u.id = h.user_id
+"""
+HALF = " WHERE ('x' || right(h.id::text, 1))::bit(4)::int < 8"
+CREATE_MISSING = """
+    WITH made AS (
+        INSERT INTO personas (id, name, description, content, owner_id, updated_at)
+        SELECT gen_random_uuid(), username || '''s Persona', 'Default persona', '', id, now()
+        FROM users WHERE global_persona_id IS NULL RETURNING id, owner_id)
+    UPDATE users u SET global_persona_id = made.id FROM made WHERE made.owner_id = u.id;
+"""
+DROP_USER = """
+    ALTER TABLE conversation_history ALTER persona_id SET NOT NULL;
+    ALTER TABLE conversation_history DROP COLUMN user_id;
+"""
+
+
+def script(app: App, *parts: str) -> None:
+    with app.connected() as connection:
+        connection.execute("".join(parts).encode())
+
+
+def test_column_added_but_empty(app: App, settled: App) -> None:
+    """The app's own first step, with its index and key, is taken as it is and filled."""
+    script(app, ADD_COLUMN)
+    assert Stage.LEGACY == app.outlook().stage
+    assert Stage.CONTRACTED == app.run()
+    assert app.expected() == app.personas()
+    assert settled.catalog() == app.catalog()
+
+
+def test_column_half_filled(app: App, settled: App) -> None:
+    """Rows that were filled by the right rule stay; the others are filled by it."""
+    script(app, ADD_COLUMN, FILL_RIGHTLY, HALF)
+    filled = {key: value for key, value in app.personas().items() if value}
+    app.run()
+    after = app.personas()
+
+    assert 0 < len(filled) < len(after)
+    assert filled == {key: after[key] for key in filled}
+    assert app.expected() == after
+    assert settled.catalog() == app.catalog()
+
+
+def test_finished_by_hand(app: App, settled: App) -> None:
+    """user_id is gone and persona_id is NOT NULL: only what is missing is built."""
+    script(app, CREATE_MISSING, ADD_COLUMN, FILL_RIGHTLY, ";", DROP_USER)
+    before = app.personas()
+    assert Stage.BACKFILLED == app.outlook().stage
+    assert Stage.CONTRACTED == app.run(unresolved="fail")
+    assert before == app.personas()
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+def test_finished_by_hand_without_key_and_index(app: App, settled: App) -> None:
+    """The same where the hand forgot the index, the key and NOT NULL: they are made."""
+    script(
+        app,
+        CREATE_MISSING,
+        "ALTER TABLE conversation_history ADD COLUMN persona_id uuid;",
+        FILL_RIGHTLY,
+        ";ALTER TABLE conversation_history DROP COLUMN user_id",
+    )
+    assert Stage.CONTRACTED == app.run(unresolved="fail")
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+def test_redesign_done(redesigned: App) -> None:
+    """Defaults are read from user_default_personas, overrides from user_personality_configs."""
+    assert Stage.CONTRACTED == redesigned.run()
+    assert redesigned.expected() == redesigned.personas()
+    created = redesigned.query(
+        "SELECT c.user_id, d.persona_id = c.persona_id FROM memsync.created_persona c"
+        " JOIN user_default_personas d USING (user_id)"
+    )
+    unresolved = {user.id for user in redesigned.world.cast.users if not user.global_persona_id}
+    assert {(user, True) for user in unresolved} == set(created)
+
+
+def test_redesign_done_in_the_middle_of_the_migration_is_possible_after_it(
+    new_app: NewApp,
+) -> None:
+    """After contract nothing of memsync stands in the way of the app's redesign."""
+    app = new_app()
+    app.run()
+    script(
+        app,
+        "ALTER TABLE users DROP COLUMN global_persona_id;"
+        " ALTER TABLE user_personality_settings RENAME TO user_personality_configs",
+    )
+    assert Stage.CONTRACTED == app.outlook().stage
+
+
+def test_rows_that_have_a_persona_need_no_setting(app: App) -> None:
+    """A user whose rows all have a persona is not in the way, though no setting names one."""
+    user, persona = app.query(
+        "SELECT user_id, u.global_persona_id FROM conversation_history JOIN users u"
+        " ON u.id = user_id WHERE u.global_persona_id IS NOT NULL LIMIT 1"
+    )[0]
+    script(app, CREATE_MISSING, ADD_COLUMN, FILL_RIGHTLY)
+    app.do("UPDATE users SET global_persona_id = NULL WHERE id = %s", user)
+    app.do("UPDATE user_personality_settings SET persona_id = NULL WHERE user_id = %s", user)
+
+    assert persona in app.personas().values()
+    assert () == app.outlook().unresolved
+    assert Stage.CONTRACTED == app.run(unresolved="fail")
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        pytest.param(
+            "",
+            id="every row",
+        ),
+        pytest.param(HALF, id="half the rows"),
+    ],
+)
+def test_column_filled_by_the_default_alone_is_found(app: App, some: str) -> None:
+    """Rows of an override that were filled with the user's default are wrong, and named so."""
+    script(app, CREATE_MISSING, ADD_COLUMN, FILL_BY_DEFAULT_ONLY, some.replace("WHERE", "AND"))
+    expected = app.expected()
+    wrong = sum(persona not in {None, expected[row]} for row, persona in app.personas().items())
+    assert wrong > 0
+    with pytest.raises(GateClosed):
+        app.run()
+    assert wrong == app.verify().wrong_persona_ids
+
+
+def test_user_default_personas_made_but_not_yet_filled(app: App) -> None:
+    """Between the redesign's first step and its second, users.global_persona_id still counts."""
+    script(
+        app,
+        "CREATE TABLE user_default_personas (user_id uuid PRIMARY KEY REFERENCES users (id),"
+        " persona_id uuid NOT NULL REFERENCES personas (id), updated_at timestamp(3) NOT NULL)",
+    )
+    unresolved = {str(user.id) for user in app.world.cast.users if not user.global_persona_id}
+
+    assert unresolved == {user.user_id for user in app.outlook().unresolved}
+
+
+def test_alembic_is_not_the_one_to_say_what_is_done(app: App, settled: App) -> None:
+    """An index dropped after the phase that builds it is built again by the next run."""
+    app.run(Phase.BACKFILL)
+    app.do("DROP INDEX conversation_history_persona_id_idx")
+    assert Stage.EXPANDED == app.outlook().stage
+    assert Stage.CONTRACTED == app.run()
+    assert settled.catalog() == app.catalog()
+
+
+def test_app_restored_beside_our_schema(app: App, settled: App) -> None:
+    """The history restored as of before the migration, our schema left: a run migrates it."""
+    script(app, "CREATE TABLE kept AS TABLE conversation_history")
+    app.run()
+    script(
+        app,
+        "ALTER TABLE conversation_history ADD COLUMN user_id uuid REFERENCES users (id)"
+        " ON UPDATE CASCADE ON DELETE CASCADE;"
+        " UPDATE conversation_history h SET user_id = k.user_id FROM kept k WHERE k.id = h.id;"
+        " ALTER TABLE conversation_history DROP COLUMN persona_id,"
+        " ALTER user_id SET NOT NULL; DROP TABLE kept",
+    )
+    assert Stage.LEGACY == app.outlook().stage
+    assert Stage.CONTRACTED == app.run()
+    assert app.expected() == app.personas()
+    assert settled.catalog() == app.catalog()

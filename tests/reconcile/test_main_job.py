@@ -1,0 +1,98 @@
+"""The whole job on a legacy world with every kind of fault: migrate, audit, plan, apply, check."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from memsync import migrate
+from memsync.legacy import FAULTS, Dialogue, Recipe, load, make_world, read_dialogues
+from memsync.legacy.world import World
+from memsync.model.plans import ActionKind
+from reconcile.lab import STORES, Lab
+
+REAL = Path(__file__).parents[3] / "shared/data/dialogs/dialogs.jsonl.gz"
+
+
+def do_the_job(lab: Lab, world: World) -> None:
+    """Everything, with what must come out of each step."""
+    with lab.postgres.session() as session:
+        load(world, session, lab.vectors, lab.projector.embedder.documents)
+    migrate.run(lab.postgres, lab.settings, unresolved="create")
+    assert migrate.verify(lab.postgres).ok
+    found = lab.audit()
+    assert (dict(world.manifest.expected), True) == (found.counts, found.complete)
+    assert world.manifest.exchanges == found.rows_checked
+    assert world.manifest.points == found.points_checked
+    before = {(name, str(p.id)) for name, points in world.points.items() for p in points}
+    plan = lab.plan(found)
+    assert {} == plan.left
+    done = lab.apply(plan)
+    assert (len(plan.actions), 0) == (done.done, done.done_before)
+    assert ({}, True) == (lab.audit().counts, lab.check().ok)
+    assert () == lab.plan().actions
+    assert sorted(before) == lab.quarantined()
+    moved = sum(each.kind is ActionKind.MOVE for each in plan.actions)
+    assert world.manifest.exchanges + moved == lab.vectors.count(lab.home)
+    assert lab.home in lab.vectors.collections()
+    assert not [each for each in lab.vectors.collections() if each.startswith("persona")]
+
+
+@pytest.mark.parametrize(
+    ("store", "style"), [*((each, "snake") for each in STORES), ("memory", "camel")]
+)
+def test_every_fault_at_once(
+    store: str, style: str, open_lab: "partial[Lab]", database: str, seed: int
+) -> None:
+    """Exactly the planted faults are found, by name and number, and all are repaired."""
+    recipe = Recipe(seed=seed, users=12, dialogues=110, faults=dict.fromkeys(FAULTS, 3))
+    do_the_job(open_lab(store, url=database, payload_style=style), make_world(recipe))
+
+
+@pytest.mark.parametrize("faults", [{name: 3} for name in FAULTS], ids=list(FAULTS))
+@pytest.mark.slow
+def test_each_fault_alone(
+    faults: Mapping[str, int], open_lab: "partial[Lab]", database: str, seed: int
+) -> None:
+    """The same for each fault by itself."""
+    world = make_world(Recipe(seed=seed, users=8, dialogues=60, unresolved_share=0, faults=faults))
+    do_the_job(open_lab("edge", url=database), world)
+
+
+@pytest.fixture(scope="session")
+def real_dialogues() -> Sequence[Dialogue]:
+    """Dialogues that people wrote."""
+    if not REAL.is_file():
+        pytest.skip("no real dialogues here")
+    return read_dialogues(REAL)
+
+
+@pytest.mark.slow
+def test_real_dialogues(
+    real_dialogues: Sequence[Dialogue], open_lab: "partial[Lab]", database: str, seed: int
+) -> None:
+    """The same with thousands of dialogues that people wrote."""
+    recipe = Recipe(seed=seed, users=80, source=real_dialogues, faults=dict.fromkeys(FAULTS, 9))
+    do_the_job(open_lab("edge", url=database), make_world(recipe))
+
+
+@pytest.mark.slow
+def test_some_real_dialogues(
+    real_dialogues: Sequence[Dialogue], open_lab: "partial[Lab]", database: str, seed: int
+) -> None:
+    """The same with some hundred of them."""
+    recipe = Recipe(seed=seed, source=real_dialogues[:200], faults=dict.fromkeys(FAULTS, 4))
+    do_the_job(open_lab("edge", url=database), make_world(recipe))
+
+
+def test_postgres_and_python_pair_the_same_exchanges(
+    open_lab: "partial[Lab]", database: str
+) -> None:
+    """Both statements of what an exchange is agree on a whole world, ties and all."""
+    lab = open_lab(url=database)
+    world = make_world(Recipe(unresolved_share=0))
+    with lab.postgres.session() as session:
+        load(world, session, lab.vectors, lab.projector.embedder.documents)
+    migrate.run(lab.postgres, lab.settings)
+    assert world.manifest.exchanges == len(lab.exchanges())

@@ -1,0 +1,99 @@
+"""What `import memsync` promises: these names, each importable, and nothing else."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import memsync
+
+MODULES = sorted(
+    each.name
+    for each in pkgutil.walk_packages(memsync.__path__, "memsync.")
+    if not each.name.endswith("__main__")
+    and not each.name.startswith(("memsync._migrations", "memsync._sql"))
+)
+every_module = pytest.mark.parametrize("name", MODULES)
+PACKAGES = [
+    "memsync",
+    *(name for name in MODULES if hasattr(importlib.import_module(name), "__path__")),
+]
+
+
+def test_public_names() -> None:
+    """The library is small on purpose; a name that comes or goes is noticed here."""
+    assert [
+        "Memory",
+        "MemsyncError",
+        "NewExchange",
+        "Recollection",
+        "Remembered",
+        "Settings",
+    ] == memsync.__all__
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_all_is_sorted_and_importable(name: str) -> None:
+    """What a package exports exists, in order and once."""
+    package = importlib.import_module(name)
+    exported = list(getattr(package, "__all__", ()))
+
+    assert sorted(set(exported)) == sorted(exported)
+    assert [] == [each for each in exported if not hasattr(package, each)]
+    if name == "memsync":
+        assert sorted(exported) == exported
+
+
+def test_nothing_else_is_public() -> None:
+    """Every other public name of the package is one of its modules."""
+    others = {
+        name: value
+        for name, value in vars(memsync).items()
+        if not name.startswith("_") and name not in memsync.__all__
+    }
+
+    assert {} == {n: v for n, v in others.items() if not isinstance(v, ModuleType)}
+
+
+@pytest.mark.parametrize("name", memsync.__all__)
+def test_public_names_explain_themselves(name: str) -> None:
+    """A class and all its own public methods have docstrings."""
+    public = getattr(memsync, name)
+    methods = [
+        value
+        for key, value in vars(public).items()
+        if not key.startswith("_") and inspect.isfunction(value)
+    ]
+
+    assert public.__doc__
+    assert [] == [each.__name__ for each in methods if not each.__doc__]
+
+
+@every_module
+def test_every_module_imports_and_says_what_it_is(name: str) -> None:
+    """No module needs another to be imported first."""
+    assert importlib.import_module(name).__doc__
+
+
+def test_main_module_does_nothing_when_imported() -> None:
+    """Tools that import every module (pydoc, doctest) do not run the program."""
+    spec = importlib.util.find_spec("memsync.__main__")
+    assert spec is not None
+    assert spec.origin is not None
+    with open(spec.origin, encoding="utf-8") as file:  # noqa: PTH123  read once
+        body = ast.parse(file.read()).body
+
+    assert [] == [
+        node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ]
+
+
+def test_persona_is_required_by_keyword() -> None:
+    """No reading call of the library can leave the persona out, or pass it by position."""
+    for name in ("get_recent_history", "recall"):
+        parameter = inspect.signature(getattr(memsync.Memory, name)).parameters["persona_id"]
+        assert parameter.KEYWORD_ONLY == parameter.kind
+        assert parameter.empty is parameter.default

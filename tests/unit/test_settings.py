@@ -1,0 +1,293 @@
+"""Settings: which source wins, what is refused, and that no value is ever repeated."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memsync.errors import SettingsError
+from memsync.settings import Settings, redacted
+
+CANARY = "Canary7Xyzzy"
+
+
+def load(config: Path | None = None, /, **arguments: Any) -> Settings:
+    """The settings of a machine where nothing is set."""
+    return Settings.load(config, environ={}, **arguments)
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memsync.toml but the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def toml(text: str, name: str = "memsync.toml") -> Path:
+    """A settings file in the working folder."""
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+# ------------------------------------------------------------------ precedence
+
+
+def test_each_source_hides_the_next() -> None:
+    """Arguments come before the environment, that before the file, that before the defaults."""
+    toml('collection = "of-file"\nsettle_s = 1\nbatch_target_ms = 2')
+    environ = {"MEMSYNC_COLLECTION": "of-environment", "MEMSYNC_SETTLE_S": "3"}
+
+    found = Settings.load(environ=environ, collection="of-argument")
+
+    assert ("of-argument", 3.0, 2) == (found.collection, found.settle_s, found.batch_target_ms)
+    assert "snake" == found.payload_style
+
+
+def test_none_is_not_given() -> None:
+    """An option that was left out hides nothing."""
+    found = Settings.load(environ={"MEMSYNC_COLLECTION": "kept"}, collection=None)
+
+    assert "kept" == found.collection
+
+
+def test_empty_variable_is_not_set() -> None:
+    """As libpq has it: an empty variable leaves the file's value."""
+    toml('collection = "of-file"')
+
+    assert "of-file" == Settings.load(environ={"MEMSYNC_COLLECTION": ""}).collection
+
+
+def test_named_file_hides_the_default_file() -> None:
+    """--config replaces memsync.toml, it does not add to it."""
+    toml("settle_s = 1")
+    named = toml('collection = "named"', "other.toml")
+
+    assert ("named", 60.0) == ((found := load(named)).collection, found.settle_s)
+
+
+def test_variables_of_others_are_passed_over() -> None:
+    """Only MEMSYNC_ is ours, and MEMSYNC_TEST_ is the tests'."""
+    Settings.load(environ={"MEMSYNC_TEST_SEED": "1", "PGHOST": "x", "MEMSYNCH_COLLECTION": "y"})
+
+
+# ------------------------------------------------------------------ refusals
+
+
+def test_every_bad_field_is_reported_at_once() -> None:
+    """One run shows all there is to correct, whatever source it came from."""
+    toml("settle_s = -1\nnot_a_setting = 1")
+    environ = {"MEMSYNC_LOCK_TIMEOUT_MS": "soon", "MEMSYNC_POSTGRES_URLS": "x"}
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environ=environ, payload_style="kebab", qdrant_url="nowhere")
+
+    for name in (
+        *("settle_s", "not_a_setting", "lock_timeout_ms", "postgres_urls"),
+        *("payload_style", "qdrant_url"),
+    ):
+        assert name in caught.value.message
+    assert 6 == len(caught.value.fields["problems"])  # type: ignore[arg-type]  # a list of lines
+
+
+@pytest.mark.parametrize("source", ["file", "environment", "argument"])
+def test_unknown_name_is_an_error(source: str) -> None:
+    """A misspelt setting is told, with the names that there are."""
+    if source == "file":
+        toml("colection = 'x'")
+    environ = {"MEMSYNC_COLECTION": "x"} if source == "environment" else {}
+    arguments: dict[str, Any] = {"colection": "x"} if source == "argument" else {}
+
+    with pytest.raises(SettingsError, match=r"colection: is no setting; known are .*collection"):
+        Settings.load(environ=environ, **arguments)
+
+
+def test_unknown_variable_is_named_as_it_is_spelt() -> None:
+    """Who has to unset a variable finds it by its own name."""
+    with pytest.raises(SettingsError, match="MEMSYNC_COLECTION"):
+        Settings.load(environ={"MEMSYNC_COLECTION": "x"})
+
+
+def test_table_in_the_file_is_an_error() -> None:
+    """The keys stand at the top of the file."""
+    toml('[memsync]\ncollection = "x"')
+
+    with pytest.raises(SettingsError, match="memsync: is no setting"):
+        load()
+
+
+def test_file_that_cannot_be_read() -> None:
+    """A missing file, a folder, bytes and nonsense are each refused by name."""
+    Path("folder").mkdir()
+    Path("bytes.toml").write_bytes(b'collection = "\xff"')
+    toml("collection = ", "broken.toml")
+
+    for name, why in (
+        ("missing.toml", "cannot read missing.toml: No such file"),
+        ("folder", "cannot read folder: Is a directory"),
+        ("bytes.toml", "bytes.toml is not TOML: .*utf-8"),
+        ("broken.toml", "broken.toml is not TOML: Invalid value"),
+    ):
+        with pytest.raises(SettingsError, match=why):
+            load(Path(name))
+
+
+BAD = [
+    ("postgres_url", "mysql://host/db"),
+    ("postgres_url", "embedded:"),
+    ("postgres_url", ""),
+    ("qdrant_url", "ftp://host"),
+    ("qdrant_url", "edge:"),
+    ("qdrant_url", "memory"),
+    ("qdrant_grpc", "perhaps"),
+    ("collection", ""),
+    ("collection", "  "),
+    ("collection", "x" * 201),
+    ("payload_style", "kebab"),
+    ("settle_s", "-0.1"),
+    ("settle_s", "nan"),
+    ("settle_s", "soon"),
+    ("outbox_alarm_s", "0"),
+    ("retention_days", "0"),
+    ("retention_days", "1.5"),
+    ("lock_timeout_ms", "0"),
+    ("lock_timeout_ms", "10001"),
+    ("lock_deadline_s", "0"),
+    ("batch_target_ms", "10001"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_limits(name: str, value: str) -> None:
+    """What is out of range or of another type is refused by its name, and only that."""
+    with pytest.raises(SettingsError) as caught:
+        load(**{name: value})
+
+    assert 1 == len(caught.value.fields["problems"])  # type: ignore[arg-type]  # a list of lines
+    assert f"  {name}: " in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["retention_days", "settle_s", "lock_timeout_ms"])
+def test_true_is_no_number(name: str) -> None:
+    """`retention_days = true` must not come to mean that one day of history is kept."""
+    toml(f"{name} = true")
+
+    with pytest.raises(SettingsError, match=name):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("settle_s", "inf"), ("lock_deadline_s", "inf"), ("retention_days", "9" * 30)],
+)
+def test_numbers_that_no_store_can_count_to(name: str, value: str) -> None:
+    """What cannot be a time is refused here, not by the database later."""
+    with pytest.raises(SettingsError, match=name):
+        load(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("true", True), ("1", True), ("yes", True), ("false", False)]
+)
+def test_booleans_of_the_environment(text: str, *, expected: bool) -> None:
+    """The usual spellings work."""
+    assert expected is Settings.load(environ={"MEMSYNC_QDRANT_GRPC": text}).qdrant_grpc
+
+
+def test_values_of_the_environment_are_converted() -> None:
+    """Text becomes numbers, and the file's whole numbers become seconds."""
+    toml("settle_s = 5")
+    found = Settings.load(
+        environ={"MEMSYNC_RETENTION_DAYS": " 30 ", "MEMSYNC_LOCK_TIMEOUT_MS": "9"}
+    )
+
+    assert (5.0, 30, 9) == (found.settle_s, found.retention_days, found.lock_timeout_ms)
+
+
+def test_settings_are_frozen() -> None:
+    """What was checked stays as it was."""
+    found = load()
+
+    with pytest.raises(pydantic.ValidationError):
+        found.collection = "other"  # type: ignore[misc]  # that is the claim
+
+
+# ------------------------------------------------------------------ secrets
+
+
+def test_secrets_are_not_in_repr() -> None:
+    """Neither repr nor str shows a URL or a key."""
+    found = load(
+        postgres_url=f"postgresql://user:{CANARY}@host/db",
+        qdrant_url=f"http://user:{CANARY}@host",
+        qdrant_api_key=CANARY,
+    )
+
+    assert CANARY not in repr(found) + str(found)
+    assert CANARY not in repr(found.model_dump()["qdrant_api_key"])
+    assert found.qdrant_api_key is not None
+    assert CANARY == found.qdrant_api_key.get_secret_value()
+
+
+@given(
+    name=st.sampled_from(sorted(Settings.model_fields)),
+    value=st.one_of(
+        st.builds(lambda a, b: f"nope:{a}{CANARY}{b}", st.text(max_size=5), st.text(max_size=5)),
+        st.just([CANARY]),
+        st.just({CANARY: CANARY}),
+        st.just(CANARY.encode()),
+    ),
+)
+def test_bad_values_are_never_repeated(name: str, value: object) -> None:
+    """Any field may hold a secret that was put into the wrong place."""
+    try:
+        load(**{name: value})
+    except SettingsError as error:
+        seen = f"{error}{error!r}{error.fields!r}{error.__cause__!r}"
+        assert CANARY not in seen
+
+
+def test_constructor_does_not_repeat_the_password() -> None:
+    """`Settings(...)` is public too; its error is as silent as that of `load`."""
+    with pytest.raises(ValueError, match="postgres_url") as caught:
+        Settings(postgres_url=f"mysql://user:{CANARY}@host/db")
+
+    assert CANARY not in str(caught.value)
+
+
+def test_line_of_a_broken_file_is_not_repeated() -> None:
+    """TOML's errors say where, not what."""
+    path = toml(f'qdrant_api_key = "{CANARY}')
+
+    with pytest.raises(tomllib.TOMLDecodeError):
+        tomllib.loads(path.read_text())
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://user:{}@host:1/db", "postgresql://user@host:1/db"),
+        ("postgresql://user:a@{}@host/db", "postgresql://user@host/db"),
+        ("postgresql://user:a:{}@host/db", "postgresql://user@host/db"),
+        ("postgresql://host/db?password={}", "postgresql://host/db"),
+        ("http://host:6333?api_key={}#{}", "http://host:6333"),
+        ("edge:/a/folder", "edge:/a/folder"),
+        (":memory:", ":memory:"),
+        ("", ""),
+    ],
+)
+def test_redacted(url: str, expected: str) -> None:
+    """What is left of a URL tells where, never with what."""
+    assert expected == redacted(url.format(CANARY, CANARY))
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:a/{}@host/db", "http://u:{}@[::1"])
+def test_redacted_withstands_what_is_no_url(url: str) -> None:
+    """A password that was not percent-encoded is hidden, and nothing is raised."""
+    assert CANARY not in redacted(url.format(CANARY))
