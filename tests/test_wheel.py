@@ -74,3 +74,22 @@ def test_wheel_imports_without_checkout(wheel: Path, tmp_path: Path) -> None:
     )
 
     assert f"{tmp_path}/memsync/__init__.py" == done.stdout.strip()
+
+
+def test_wheel_tells_the_whole_story(wheel: Path, tmp_path: Path) -> None:
+    """`memsync demo` from the wheel alone: migrations and SQL are found where they travelled."""
+    with ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+
+    told = subprocess.run(
+        [sys.executable, "-m", "memsync", "demo"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+    assert (0, "") == (told.returncode, told.stderr)
+    assert "Everything came true" in told.stdout

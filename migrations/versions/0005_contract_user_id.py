@@ -40,9 +40,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Give every row its user again, then indexes, key and NOT NULL; online as well."""
     ddl = context.config.attributes["ddl"]
-    catalog = Catalog.read(ddl.session)
-    if "user_id" not in catalog.columns:
+    if "user_id" not in Catalog.read(ddl.session).columns:
         ddl.run("ALTER TABLE conversation_history ADD COLUMN user_id uuid", table=TABLE)
+    catalog = Catalog.read(ddl.session)
     bridge.build(ddl, catalog)
     context.config.attributes["refill_users"](ddl)
     ddl.index(

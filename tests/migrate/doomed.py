@@ -1,8 +1,8 @@
-"""A migrator that kills itself: `python doomed.py URL STATEMENT MOMENT`.
+"""A migrator that kills itself: `python doomed.py [--back] URL STATEMENT MOMENT`.
 
-It runs the whole migration and sends itself SIGKILL at its STATEMENT-th statement: `before` it is
-sent, `during` it, from a thread, as soon as the server has it, or `after` its result came. Without
-STATEMENT it lives, and prints how many statements there were.
+It runs the whole migration, or takes it back, and sends itself SIGKILL at its STATEMENT-th
+statement: `before` it is sent, `during` it, from a thread, as soon as the server has it, or `after`
+its result came. Without STATEMENT it lives, and prints how many statements there were.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from memsync.migrate import run
+from memsync.migrate import rollback, run
 from memsync.settings import Settings
 from memsync.stores.postgres import Postgres
 
@@ -33,7 +33,7 @@ def die_during(pid: int, url: str) -> None:
     die()
 
 
-def main(url: str, victim: int | None, moment: str) -> None:
+def main(url: str, victim: int | None, moment: str, *, back: bool) -> None:
     execute = psycopg.Cursor.execute
 
     def counted(cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
@@ -54,10 +54,14 @@ def main(url: str, victim: int | None, moment: str) -> None:
     psycopg.Cursor.execute = counted  # type: ignore[assignment]
     with Postgres.open(url) as postgres:
         settings = Settings.load(environ={}, postgres_url=url, batch_target_ms=1)
-        run(postgres, settings, unresolved="create")
+        if back:
+            rollback(postgres, settings, to=None)
+        else:
+            run(postgres, settings, unresolved="create")
     sys.stdout.write(f"{count}\n")
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    main(given[0], int(given[1]) if len(given) > 1 else None, given[2] if len(given) > 2 else "")
+    given = [each for each in sys.argv[1:] if each != "--back"]
+    victim, moment = (int(given[1]), given[2]) if len(given) > 1 else (None, "")
+    main(given[0], victim, moment, back="--back" in sys.argv)

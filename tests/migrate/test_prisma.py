@@ -1,0 +1,107 @@
+"""Prisma's history: what `resolve` writes is what Prisma itself would have written."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memsync.migrate.prisma import NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from migrate.conftest import App
+
+NAME = NAMES[0]
+FAILED = """
+    INSERT INTO _prisma_migrations (id, checksum, migration_name, started_at)
+    VALUES (gen_random_uuid()::text, repeat('0', 64), %s, now())"""
+
+
+@pytest.fixture
+def prisma_dir(tmp_path: Path) -> Path:
+    """A folder with the app's migrations."""
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "migration.sql").write_text(f"-- {name}\nSELECT 1;\n")
+    return tmp_path
+
+
+def rows(app: App) -> list[tuple[Any, ...]]:
+    """What Prisma's history says of the migration."""
+    return app.query(
+        "SELECT checksum, finished_at = started_at, rolled_back_at IS NOT NULL, logs,"
+        " applied_steps_count FROM _prisma_migrations WHERE migration_name = %s"
+        " ORDER BY finished_at NULLS FIRST",
+        NAME,
+    )
+
+
+def resolve(app: App, *arguments: object) -> int:
+    """`memsync migrate resolve`."""
+    return app.command("resolve", *map(str, arguments))
+
+
+def test_applied(app: App, prisma_dir: Path) -> None:
+    """A new row with the file's checksum, no steps, empty logs, finished as it started."""
+    checksum = hashlib.sha256((prisma_dir / NAME / "migration.sql").read_bytes()).hexdigest()
+    assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
+    assert [(checksum, True, False, "", 0)] == rows(app)
+    # Prisma refuses the second time, and so it is here.
+    assert 14 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
+    assert 1 == len(rows(app))
+
+
+def test_applied_after_a_failure(app: App, prisma_dir: Path) -> None:
+    """The unfinished row is marked as rolled back first."""
+    app.do(FAILED, NAME)
+    assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
+    assert [(None, True), (True, False)] == [(row[1], row[2]) for row in rows(app)]
+
+
+def test_rolled_back_is_for_failed_ones_only(app: App, prisma_dir: Path) -> None:
+    """Neither one that is not there nor one that is applied can be marked."""
+    assert 14 == resolve(app, "--rolled-back", NAME)
+    app.do(FAILED, NAME)
+    assert 0 == resolve(app, "--rolled-back", NAME)
+    assert [(None, True)] == [(row[1], row[2]) for row in rows(app)]
+    assert 14 == resolve(app, "--rolled-back", NAME)
+    assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
+    assert 14 == resolve(app, "--rolled-back", NAME)
+
+
+@pytest.mark.parametrize("name", ["20990101000000_nobody_wrote_it", "../escape", ""])
+def test_a_name_without_a_directory_is_refused(app: App, prisma_dir: Path, name: str) -> None:
+    """Prisma would offer to reset the database over it."""
+    before = app.query("SELECT count(*) FROM _prisma_migrations")
+    assert 2 == resolve(app, "--applied", name, "--prisma-dir", prisma_dir)
+    assert before == app.query("SELECT count(*) FROM _prisma_migrations")
+
+
+def test_one_of_the_two_options(app: App) -> None:
+    """Neither both nor none."""
+    assert 2 == resolve(app)
+    assert 2 == resolve(app, "--applied", NAME, "--rolled-back", NAME)
+
+
+def test_another_table_is_refused(app: App, prisma_dir: Path) -> None:
+    """A history of another shape is another Prisma's."""
+    app.do("ALTER TABLE _prisma_migrations RENAME COLUMN logs TO log")
+    assert 12 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
+
+
+def test_prisma_at_work_is_left_alone(app: App, prisma_dir: Path) -> None:
+    """While Prisma holds its lock nothing is written."""
+    with app.connected() as prisma:
+        prisma.execute("SELECT pg_advisory_lock(72707369)")
+        assert 11 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
+    assert [] == rows(app)
+
+
+def test_status_shows_both_histories(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stage, and beside it what Prisma believes."""
+    app.do(FAILED, NAME)
+    assert 0 == app.command("status")
+    assert f"Prisma: {NAME}  failed" in capsys.readouterr().out

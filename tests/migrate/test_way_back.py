@@ -1,0 +1,244 @@
+"""The way back: from every phase, contract included, with what was written since."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest
+
+from memsync import migrate
+from memsync.errors import GateClosed, MemsyncError, StoreBusy
+from memsync.model.phases import REACHED, Phase, Stage
+from memsync.stores.postgres import Postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from migrate.conftest import App, Catalog, NewApp
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+
+DOOMED = Path(__file__).with_name("doomed.py")
+USERS = "SELECT id, user_id FROM conversation_history"
+
+
+def back(app: App, to: Phase | None = None) -> Stage:
+    """`memsync migrate rollback`."""
+    with Postgres.open(app.url) as postgres:
+        return migrate.rollback(postgres, app.settings(), to=to)
+
+
+def of_the_app(catalog: Catalog) -> Catalog:
+    """What stands in the app's schema; our own schema keeps its tables and its digest."""
+    kinds = ("columns", "indexes", "constraints", "triggers")
+    return {kind: catalog[kind] for kind in kinds}
+
+
+def users(app: App) -> dict[UUID, UUID]:
+    """The user of every message."""
+    return dict(app.query(USERS))
+
+
+def said_since(app: App) -> dict[UUID, tuple[UUID, UUID]]:
+    """Every persona says something after contract; the messages, with persona and owner."""
+    said = {}
+    for persona, owner in app.query("SELECT id, owner_id FROM personas"):
+        message = uuid4()
+        said[message] = (persona, owner)
+        app.do(
+            "INSERT INTO conversation_history"
+            " (id, channel_id, personality_id, persona_id, role, content)"
+            " VALUES (%s, 'since', (SELECT min(id::text)::uuid FROM personalities), %s,"
+            " 'user', 'said after contract')",
+            message,
+            persona,
+        )
+    return said
+
+
+def test_every_phase_is_taken_back_to_what_it_was(app: App) -> None:
+    """Step by step back, the app's schema is each time what it was at that stage on the way."""
+    was: dict[Phase | None, Catalog] = {None: of_the_app(app.catalog())}
+    for phase in Phase:
+        app.run(phase)
+        was[phase] = of_the_app(app.catalog())
+    for to in (Phase.BACKFILL, Phase.EXPAND, Phase.ISOLATE, None):
+        stage = back(app, to)
+        assert (REACHED[to] if to else Stage.LEGACY) == stage
+        assert was[to] == of_the_app(app.catalog()), to
+
+
+def test_every_message_gets_its_user_again(app: App) -> None:
+    """Those of before, those written since, and those whose persona is somebody else's."""
+    before = users(app)
+    lent, owner = app.query("SELECT id, owner_id FROM personas ORDER BY id LIMIT 1")[0]
+    other = app.query("SELECT id FROM users WHERE id <> %s ORDER BY id LIMIT 1", owner)[0][0]
+    app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", lent, other)
+    app.run()
+    said = said_since(app)
+
+    assert Stage.LEGACY == back(app)
+
+    assert before | {each: owner for each, (_, owner) in said.items()} == users(app)
+
+
+def test_forward_back_forward_is_forward(app: App) -> None:
+    """The same catalog, and every message with the persona that it had, also those of since."""
+    app.run()
+    said = said_since(app)
+    catalog, personas = app.catalog(), app.personas()
+
+    back(app)
+    # What a user changes meanwhile decides about new messages, not about these.
+    app.do("UPDATE users SET global_persona_id = NULL")
+    app.run(unresolved="create")
+
+    assert catalog == app.catalog()
+    assert personas == app.personas()
+    assert {each: persona for each, (persona, _) in said.items()}.items() <= personas.items()
+
+
+def test_both_versions_of_the_app_write_on_the_way_back(app: App) -> None:
+    """Taken back to backfill, a row by user and a row by persona are both whole."""
+    app.run()
+    back(app, Phase.BACKFILL)
+    persona, owner = app.query(
+        "SELECT p.id, p.owner_id FROM personas p JOIN users u ON u.global_persona_id = p.id LIMIT 1"
+    )[0]
+    for column, value in (("user_id", owner), ("persona_id", persona)):
+        app.do(
+            f"INSERT INTO conversation_history (id, channel_id, personality_id, {column}, role,"  # noqa: S608
+            " content) VALUES (gen_random_uuid(), 'both',"
+            " (SELECT id FROM personalities LIMIT 1), %s, 'user', 'x')",
+            value,
+        )
+    rows = app.query(
+        "SELECT user_id, count(persona_id) FROM conversation_history"
+        " WHERE channel_id = 'both' GROUP BY user_id"
+    )
+    assert [(owner, 2)] == rows
+    assert app.verify().ok
+
+
+def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
+    """A way back that stops in the middle can be finished, or turned into forward again."""
+    app.run()
+    persona = app.query("SELECT persona_id FROM conversation_history LIMIT 1")[0][0]
+    owner = app.query("SELECT owner_id FROM personas WHERE id = %s", persona)[0][0]
+    app.do("UPDATE personas SET owner_id = NULL WHERE id = %s", persona)
+
+    with pytest.raises(GateClosed, match="without an owner"):
+        back(app)
+    assert app.run() == Stage.CONTRACTED
+    assert settled.catalog() == app.catalog()
+
+    with pytest.raises(GateClosed, match="without an owner"):
+        back(app)
+    app.do("UPDATE personas SET owner_id = %s WHERE id = %s", owner, persona)
+    assert Stage.LEGACY == back(app)
+    assert None not in users(app).values()
+
+
+def killed_on_the_way_back(new_app: NewApp, eventually: Eventually, seed: int, kills: int) -> None:
+    chance = random.Random(f"{seed}/back")
+
+    def migrator(app: App, *arguments: object) -> tuple[int, str]:
+        command = [sys.executable, str(DOOMED), "--back", app.url, *map(str, arguments)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return ran.returncode, ran.stdout + ran.stderr
+
+    whole = new_app()
+    legacy, spoken = of_the_app(whole.catalog()), users(whole)
+    whole.run()
+    status, out = migrator(whole)
+    assert (0, legacy) == (status, of_the_app(whole.catalog())), out
+    last = int(out)
+    for at in range(kills):
+        point = chance.randint(1 + last * at // kills, last * (at + 1) // kills)
+        app = new_app()
+        app.run()
+        contracted, personas = app.catalog(), app.personas()
+        status, out = migrator(app, point, chance.choice(("before", "during", "after")))
+        assert -signal.SIGKILL == status, (point, out)
+
+        def finished(app: App = app) -> bool:
+            try:
+                return back(app) == Stage.LEGACY
+            except StoreBusy:
+                return False
+
+        eventually(finished, "the killed session goes")
+        assert (legacy, spoken) == (of_the_app(app.catalog()), users(app)), point
+        app.run()
+        assert (contracted, personas) == (app.catalog(), app.personas()), point
+
+
+def test_a_killed_way_back_is_finished_by_the_next(
+    new_app: NewApp, eventually: Eventually, seed: int
+) -> None:
+    """SIGKILL at seeded statements on the way back: same users, same catalog, and forward again."""
+    killed_on_the_way_back(new_app, eventually, seed, kills=6)
+
+
+@pytest.mark.slow
+def test_a_killed_way_back_is_finished_by_the_next_many_times(
+    new_app: NewApp, eventually: Eventually, seed: int
+) -> None:
+    """The same at more points."""
+    killed_on_the_way_back(new_app, eventually, seed + 1, kills=24)
+
+
+def test_finalize_says_what_goes_and_ends_the_way_back(
+    app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --yes nothing happens; with it the archive is gone and rollback refuses."""
+    assert 14 == app.command("finalize")
+    app.run()
+    assert 0 == app.command("finalize")
+    assert "--yes" in capsys.readouterr().out
+    assert 0 < app.query("SELECT count(*) FROM memsync.persona_map")[0][0]
+
+    assert 0 == app.command("finalize", "--yes")
+    before = app.catalog()
+    assert 14 == app.command("rollback", "--to", "start")
+    assert before == app.catalog()
+
+
+def test_contract_by_other_hands_has_no_way_back(app: App) -> None:
+    """Where memsync archived nothing it promises nothing."""
+    app.run(Phase.BACKFILL)
+    app.do("DROP TRIGGER memsync_keep_identity ON conversation_history")
+    app.do("ALTER TABLE conversation_history DROP COLUMN user_id")
+    app.do("ALTER TABLE conversation_history ALTER persona_id SET NOT NULL")
+    app.run()
+    with pytest.raises(GateClosed, match="not done by memsync"):
+        back(app)
+
+
+def test_the_ledger_tells_who_did_what(app: App) -> None:
+    """Every phase, forward and back, with its outcome and the rows that it filled."""
+    with pytest.raises(MemsyncError):
+        app.run(unresolved="fail")
+    app.run()
+    back(app)
+    rows = len(users(app))
+    told = app.query(
+        "SELECT verb, phase, outcome, rows_filled FROM memsync.ledger"
+        " WHERE who = session_user AND ended_at >= started_at ORDER BY id"
+    )
+    assert [
+        ("run", "isolate", "done", 0),
+        ("run", "expand", "done", 0),
+        ("run", "backfill", "done", rows),
+        ("run", "contract", "done", 0),
+        ("rollback", "contract", "done", rows),
+        ("rollback", "backfill", "done", 0),
+        ("rollback", "expand", "done", 0),
+        ("rollback", "isolate", "done", 0),
+    ] == told
