@@ -52,6 +52,7 @@ STATEMENTS = (
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         ended_at timestamptz,
         outcome text,
+        user_id_dropped boolean NOT NULL DEFAULT false,
         rows_filled bigint NOT NULL DEFAULT 0,
         lock_waits int NOT NULL DEFAULT 0)""",
     """CREATE TABLE IF NOT EXISTS memsync.outbox (

@@ -34,7 +34,11 @@ def upgrade() -> None:
         if USER_KEY in catalog.constraints:
             # On its own: this one also locks users.
             ddl.run(f"ALTER TABLE conversation_history DROP CONSTRAINT {USER_KEY}", table="users")
-        bridge.remove(ddl, "ALTER TABLE conversation_history DROP COLUMN user_id")
+        bridge.remove(
+            ddl,
+            "ALTER TABLE conversation_history DROP COLUMN user_id",
+            statement("note_user_id_dropped"),
+        )
 
 
 def downgrade() -> None:

@@ -71,12 +71,17 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: str, why: str) -> None:
     assert why in str(raised.value)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    plain, cut, latin = tmp_path / "plain", tmp_path / "cut", tmp_path / "latin"
+def test_a_plain_file_is_read_as_well(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
     plain.write_text(line())
+    assert read_dialogues(write(tmp_path / "d.gz", line())) == read_dialogues(plain)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    cut, latin = tmp_path / "cut", tmp_path / "latin"
     cut.write_bytes(write(tmp_path / "whole", line()).read_bytes()[:-12])
     latin.write_bytes(gzip.compress(b"\xe9"))
-    for path in (plain, cut, latin, tmp_path / "none", write(tmp_path / "empty")):
+    for path in (cut, latin, tmp_path / "none", write(tmp_path / "empty")):
         with pytest.raises(InvalidInput, match=path.name):
             read_dialogues(path)
 

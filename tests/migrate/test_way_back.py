@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -145,18 +146,49 @@ def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
     assert None not in users(app).values()
 
 
+def doomed(app: App, *arguments: object) -> tuple[int, str]:
+    """A migrator that kills itself: its exit status, and what it printed."""
+    command = [sys.executable, str(DOOMED), *map(str, arguments)]
+    command.insert(2 + ("--back" in arguments), app.url)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def free_again(eventually: Eventually, work: Callable[[], Stage], to: Stage) -> None:
+    """Do the work once the killed client's session lets go of the lock."""
+
+    def done() -> bool:
+        try:
+            return work() == to
+        except StoreBusy:
+            return False
+
+    eventually(done, "the killed session goes")
+
+
+def test_a_run_killed_at_its_very_end_has_a_way_back(
+    new_app: NewApp, eventually: Eventually
+) -> None:
+    """Whether or not the ledger heard of the end: who archived and dropped user_id is known."""
+    status, out = doomed(new_app())
+    assert 0 == status, out
+    for point in range(int(out) - 7, int(out) + 1):
+        app = new_app()
+        spoken = users(app)
+        status, told = doomed(app, point, "after")
+        assert -signal.SIGKILL == status, (point, told)
+        free_again(eventually, app.run, Stage.CONTRACTED)
+        assert Stage.LEGACY == back(app), point
+        assert spoken == users(app), point
+
+
 def killed_on_the_way_back(new_app: NewApp, eventually: Eventually, seed: int, kills: int) -> None:
     chance = random.Random(f"{seed}/back")
-
-    def migrator(app: App, *arguments: object) -> tuple[int, str]:
-        command = [sys.executable, str(DOOMED), "--back", app.url, *map(str, arguments)]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        return ran.returncode, ran.stdout + ran.stderr
 
     whole = new_app()
     legacy, spoken = of_the_app(whole.catalog()), users(whole)
     whole.run()
-    status, out = migrator(whole)
+    status, out = doomed(whole, "--back")
     assert (0, legacy) == (status, of_the_app(whole.catalog())), out
     last = int(out)
     for at in range(kills):
@@ -164,16 +196,10 @@ def killed_on_the_way_back(new_app: NewApp, eventually: Eventually, seed: int, k
         app = new_app()
         app.run()
         contracted, personas = app.catalog(), app.personas()
-        status, out = migrator(app, point, chance.choice(("before", "during", "after")))
+        status, out = doomed(app, "--back", point, chance.choice(("before", "during", "after")))
         assert -signal.SIGKILL == status, (point, out)
 
-        def finished(app: App = app) -> bool:
-            try:
-                return back(app) == Stage.LEGACY
-            except StoreBusy:
-                return False
-
-        eventually(finished, "the killed session goes")
+        free_again(eventually, partial(back, app), Stage.LEGACY)
         assert (legacy, spoken) == (of_the_app(app.catalog()), users(app)), point
         app.run()
         assert (contracted, personas) == (app.catalog(), app.personas()), point

@@ -135,9 +135,7 @@ class _Engine:
         if "memsync.ledger" not in catalog.own_tables:
             # The ledger is made here.
             revisions.upgrade(self.ddl, Phase.ISOLATE)
-        # Somebody else's contract archived nothing; noted as ours it would promise a way back.
-        ours = phase is not Phase.CONTRACT or "user_id" in catalog.columns
-        with self.recorded("run", phase) if ours else contextlib.nullcontext():
+        with self.recorded("run", phase):
             if phase is Phase.BACKFILL and self.catalog().has_users:
                 self._filled += backfill(self.ddl, unresolved, self._batch_target_ms, self._tell)
             if phase is Phase.CONTRACT and self.catalog().has_users:

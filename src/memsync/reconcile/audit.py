@@ -198,6 +198,7 @@ class _Auditor:
                 age_s=round(row.age_s),
                 attempts=row.attempts,
                 last_error=row.last_error,
+                entries_in_all=row.total,
             )
 
 

@@ -142,18 +142,16 @@ def _pinned_search_path(ddl: OnlineDdl) -> sql.Composed:
 
 
 def remove(ddl: OnlineDdl, *with_it: str) -> None:
-    """Take the bridge down; `with_it` are statements on the history of the same transaction.
+    """Take the bridge down; `with_it` are statements of the same transaction.
 
-    Between trigger and column, rows of either version of the app would be refused.
+    Between trigger and column, rows of either version of the app would be refused; and a bridge
+    half taken down would be nobody's to clear away.
     """
     ddl.run(
         f"DROP TRIGGER IF EXISTS {IDENTITY_TRIGGER} ON conversation_history",
         *with_it,
-        table=TABLE,
-    )
-    ddl.run(
         "DROP FUNCTION IF EXISTS memsync.keep_identity()",
         "DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)",
         "DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default",
-        table="users",
+        table=TABLE,
     )

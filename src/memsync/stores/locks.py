@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from enum import IntEnum
 
-from memsync.errors import StoreBusy
+from memsync.errors import StoreBusy, StoreUnreachable
 from memsync.stores.postgres import Postgres, Session
 
 
@@ -44,7 +44,8 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
             yield session
         finally:
             # The server notices a closed connection a moment later; the next run may be quicker.
-            if not session.connection.closed:
+            # If the session is lost, so is the lock.
+            with contextlib.suppress(StoreUnreachable):
                 session.run("unlock", key=key.value)
     finally:
         session.connection.close()

@@ -314,10 +314,18 @@ SET ended_at = clock_timestamp(), outcome = %(outcome)s, lock_waits = %(lock_wai
     rows_filled = %(rows_filled)s
 WHERE id = %(id)s;
 
+-- name: note_user_id_dropped
+-- Notes, in the transaction that drops user_id, that it was memsync, which archived it before.
+UPDATE memsync.ledger SET user_id_dropped = true
+WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'run' AND phase = 'contract');
+
 -- name: way_back_is_open
--- Whether the last that happened to the archive is that contract filled it, not that it was removed.
-SELECT coalesce((SELECT verb = 'run' FROM memsync.ledger
-                 WHERE outcome = 'done' AND (verb = 'finalize' OR phase = 'contract')
+-- Whether the last that happened to user_id is that memsync archived and dropped it, not that it
+-- came back or that the archive was removed.
+SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
+                 WHERE user_id_dropped
+                    OR outcome = 'done' AND (verb = 'finalize'
+                                             OR verb = 'rollback' AND phase = 'contract')
                  ORDER BY id DESC LIMIT 1), false) AS open;
 
 -- name: remove_archive
@@ -498,10 +506,6 @@ WHERE persona_id IS NULL ORDER BY id LIMIT %(limit)s;
 -- Which of the given personas exist.
 SELECT id FROM personas WHERE id = ANY(%(ids)s);
 
--- name: known_personality
--- Whether the personality exists.
-SELECT EXISTS (SELECT FROM personalities WHERE id = %(id)s) AS found;
-
 -- name: horizon_ms
 -- When the oldest message that is still kept was written.
 SELECT (extract(epoch FROM min(created_at)) * 1000)::bigint AS ms FROM conversation_history;
@@ -549,8 +553,8 @@ SELECT count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead)
 FROM memsync.outbox;
 
 -- name: outbox_late
--- Entries that are dead, or older than the alarm age.
-SELECT id, point_id, dead, attempts, last_error,
+-- The first entries that are dead or older than the alarm age, and how many there are.
+SELECT id, point_id, dead, attempts, last_error, count(*) OVER () AS total,
        extract(epoch FROM clock_timestamp() - enqueued_at)::float AS age_s
 FROM memsync.outbox
 WHERE dead OR enqueued_at < clock_timestamp() - make_interval(secs => %(alarm_s)s)
@@ -569,7 +573,3 @@ INSERT INTO memsync.quarantine (plan_id, collection, point_id, state, payload, v
 VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vector)s, %(reason)s)
 ON CONFLICT (plan_id, collection, point_id, state) DO NOTHING;
 
--- name: quarantined
--- The points that a plan put into quarantine.
-SELECT collection, point_id, payload, vector, reason FROM memsync.quarantine
-WHERE plan_id = %(plan_id)s ORDER BY id;
