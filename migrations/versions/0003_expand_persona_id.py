@@ -29,4 +29,5 @@ def downgrade() -> None:
     ddl = context.config.attributes["ddl"]
     if "persona_id" in Catalog.read(ddl.session).columns:
         ddl.run_long(statement("archive_personas"))
+        ddl.session.run("forget_fill", fill="personas")
     bridge.remove(ddl, "ALTER TABLE conversation_history DROP COLUMN IF EXISTS persona_id")

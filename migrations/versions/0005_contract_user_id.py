@@ -8,6 +8,7 @@ row. That is the way back, for rows written since as well.
 
 from alembic import context
 
+from memsync.errors import GateClosed
 from memsync.stores import bridge
 from memsync.stores.catalog import (
     PERSONA_CHECK,
@@ -46,6 +47,7 @@ def downgrade() -> None:
     ddl = context.config.attributes["ddl"]
     if "user_id" not in Catalog.read(ddl.session).columns:
         ddl.run("ALTER TABLE conversation_history ADD COLUMN user_id uuid", table=TABLE)
+        ddl.session.run("forget_fill", fill="users")
     catalog = Catalog.read(ddl.session)
     bridge.build(ddl, catalog)
     context.config.attributes["refill_users"](ddl)
@@ -70,6 +72,9 @@ def downgrade() -> None:
     if not catalog.constraints.get(USER_KEY):
         ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {USER_KEY}")
     require(ddl, "user_id", USER_CHECK)
+    catalog = Catalog.read(ddl.session)
+    if PERSONA_CHECK in catalog.constraints:
+        ddl.run(f"ALTER TABLE conversation_history DROP CONSTRAINT {PERSONA_CHECK}", table=TABLE)
     if catalog.columns["persona_id"]:
         ddl.run("ALTER TABLE conversation_history ALTER persona_id DROP NOT NULL", table=TABLE)
 
@@ -84,7 +89,12 @@ def require(ddl, column: str, check: str) -> None:
                 f" CHECK ({column} IS NOT NULL) NOT VALID",
                 table=TABLE,
             )
-        ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {check}")
+        try:
+            ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {check}")
+        except GateClosed:
+            # Clients must not be refused for a step that did not happen.
+            ddl.run(f"ALTER TABLE conversation_history DROP CONSTRAINT {check}", table=TABLE)
+            raise
         ddl.run(f"ALTER TABLE conversation_history ALTER {column} SET NOT NULL", table=TABLE)
         ddl.run(f"ALTER TABLE conversation_history DROP CONSTRAINT {check}", table=TABLE)
     elif check in catalog.constraints:

@@ -16,7 +16,7 @@ import pytest
 from memsync import migrate
 from memsync.errors import GateClosed, MemsyncError, StoreBusy
 from memsync.model.phases import REACHED, Phase, Stage
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import Postgres, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +144,123 @@ def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
     app.do("UPDATE personas SET owner_id = %s WHERE id = %s", owner, persona)
     assert Stage.LEGACY == back(app)
     assert None not in users(app).values()
+
+
+def test_a_contract_killed_anywhere_is_taken_back_whole(
+    new_app: NewApp, eventually: Eventually, seed: int
+) -> None:
+    """From wherever contract was cut short, `start` is the app's schema as it was deployed."""
+    app = new_app()
+    legacy, spoken = of_the_app(app.catalog()), users(app)
+    app.run(Phase.BACKFILL)
+    status, out = doomed(app)
+    assert 0 == status, out
+    last = int(out)
+    chance = random.Random(f"{seed}/contract")
+    for point in sorted(chance.sample(range(last // 2, last + 1), 8)):
+        app = new_app()
+        app.run(Phase.BACKFILL)
+        status, told = doomed(app, point, "after")
+        assert -signal.SIGKILL == status, (point, told)
+        free_again(eventually, partial(back, app), Stage.LEGACY)
+        assert (legacy, spoken) == (of_the_app(app.catalog()), users(app)), point
+
+
+def test_a_validation_that_fails_leaves_no_check_behind(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A contract that may not happen must not refuse the live app's messages."""
+    app.run(Phase.BACKFILL)
+    lost = uuid4()
+    app.do(
+        "INSERT INTO users (id, discord_id, username, updated_at) VALUES (%s, 'n', 'n', now())",
+        lost,
+    )
+    writes = (
+        "INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content)"
+        " VALUES (gen_random_uuid(), 'x', (SELECT id FROM personalities LIMIT 1), %s, 'user', 'x')"
+    )
+
+    verify_rows = Session.rows
+
+    def rows(session: Session, name: str, /, **params: object) -> list[object]:
+        found = verify_rows(session, name, **params)
+        if name == "verify_rows":
+            app.do(writes, lost)
+        return found
+
+    monkeypatch.setattr(Session, "rows", rows)
+    with pytest.raises(GateClosed):
+        app.run(unresolved="fail")
+    monkeypatch.undo()
+    app.do(writes, lost)
+    assert "memsync_persona_id_present" not in {
+        name for _, name, *_ in app.catalog()["constraints"]
+    }
+
+
+def test_finalize_killed_after_its_work_has_ended_the_way_back(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive and the note that it is gone go together."""
+    app.run()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with Postgres.open(app.url) as postgres:
+        run = Session.run
+        monkeypatch.setattr(
+            Session,
+            "run",
+            lambda self, name, /, **params: (
+                killed() if name == "close_ledger" else run(self, name, **params)
+            ),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            migrate.finalize(postgres, app.settings())
+    monkeypatch.undo()
+    with pytest.raises(GateClosed):
+        back(app)
+
+
+def test_an_archived_persona_survives_an_edit_on_the_way_forward(app: App) -> None:
+    """Back to the start, the old app edits a row before the fill: its persona is still its own."""
+    app.run()
+    said = said_since(app)
+    back(app)
+    app.run(Phase.EXPAND)
+    app.do("UPDATE conversation_history SET content = 'edited' WHERE channel_id = 'since'")
+    app.run()
+    expected = {each: persona for each, (persona, _) in said.items()}
+    assert expected == {each: app.personas()[each] for each in said}
+
+
+def test_a_retried_insert_decides_nothing(app: App) -> None:
+    """INSERT … ON CONFLICT DO NOTHING of a row that stands leaves no trace, filled or not."""
+    app.run(Phase.EXPAND)
+    row = app.query(
+        "SELECT h.id, h.channel_id, h.personality_id, h.user_id, h.role, h.content"
+        " FROM conversation_history h JOIN users u ON u.id = h.user_id"
+        " JOIN personas p ON p.owner_id = u.id GROUP BY h.id HAVING count(*) > 1 LIMIT 1"
+    )[0]
+    retry = (
+        "INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING"
+    )
+    expected = app.world.resolved(row[3], row[2])
+    app.run(Phase.BACKFILL)
+    app.do(
+        "UPDATE users SET global_persona_id = (SELECT id FROM personas WHERE owner_id = users.id"
+        " AND id <> users.global_persona_id LIMIT 1) WHERE id = %s",
+        row[3],
+    )
+    app.do(retry, *row)
+    assert [(0,)] == app.query(
+        "SELECT count(*) FROM memsync.row_archive WHERE history_id = %s", row[0]
+    )
+    assert app.run() == Stage.CONTRACTED
+    assert expected == app.personas()[row[0]]
 
 
 def doomed(app: App, *arguments: object) -> tuple[int, str]:

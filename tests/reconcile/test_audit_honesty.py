@@ -297,3 +297,56 @@ def test_a_point_is_matched_with_its_own_personas_exchange_first(lab: Lab) -> No
         lab.put(lab.new_id(), lab.point(each.anchor_id).payload)
         lab.vectors.delete(lab.home, [each.anchor_id])
     assert {"foreign-point-id": 2} == lab.audit().counts
+
+
+@pytest.mark.parametrize("point_id", [0, 7])
+def test_a_point_with_a_number_is_found_whatever_the_number(lab: Lab, point_id: int) -> None:
+    """0 is an id like any other."""
+    said = lab.settled()
+    lab.deploy(said[0], collection=f"persona-{uuid4()}", point_id=point_id, createdAt=1)
+    assert {"unknown-persona": 1, "legacy-layout": 1} == lab.audit().counts
+
+
+def test_a_time_that_is_a_fraction_is_mended(lab: Lab) -> None:
+    """1.7e12 equals 1700000000000 in Python, but not for whoever reads whole milliseconds."""
+    said = lab.settled()
+    lab.respell(said[0].anchor_id, created_at=float(said[0].created_at_ms))
+    assert {"wrong-time-unit": 1} == lab.audit().counts
+    lab.apply(lab.plan())
+    assert lab.audit().ok
+
+
+def test_without_history_nothing_says_what_is_archived(lab: Lab) -> None:
+    """Memories beside an empty table are not called archived, and the audit not complete."""
+    lab.settled()
+    lab.sql("TRUNCATE conversation_history CASCADE")
+    found = lab.audit()
+    assert not found.complete
+    assert not found.ok
+
+
+def test_two_empty_stores_agree(lab: Lab) -> None:
+    """A new app has neither history nor memories."""
+    assert lab.check().ok
+
+
+def test_a_disputed_archived_memory_is_nobodys_to_give_away(lab: Lab) -> None:
+    """Collection and payload name two personas: it is reported, and no plan moves it."""
+    said = lab.settled()
+    lab.deploy(said[0], createdAt=1, personaId=str(B))
+    plan = lab.plan()
+    assert {"misplaced-point": 1, "legacy-layout": 1} == plan.left
+    assert () == plan.actions
+
+
+def test_what_filters_see_is_what_counts(open_lab: "partial[Lab]") -> None:
+    """Both spellings in one payload: the configured one is the memory's, as recall has it."""
+    lab = open_lab(payload_style="camel")
+    said = lab.settled()
+    lab.respell(said[0].anchor_id, persona_id=str(B))
+    assert {"wrong-payload-key": 1} == lab.audit().counts
+    assert [said[0].anchor_id] == [
+        each.id
+        for each in lab.memory.recall(said[0].user_text, persona_id=A, limit=100)
+        if each.id == said[0].anchor_id
+    ]

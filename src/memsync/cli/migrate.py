@@ -1,4 +1,4 @@
-"""`memsync migrate`: plan, run, status, verify."""
+"""`memsync migrate`: plan, run, status, verify, and the way back."""
 
 from dataclasses import asdict
 from pathlib import Path

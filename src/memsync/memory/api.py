@@ -172,7 +172,8 @@ class Memory:
     ) -> list[Recollection]:
         """The persona's memories most like `query`, best first.
 
-        Raises: InvalidInput for malformed ids, text or limit; StoreUnreachable.
+        Raises: InvalidInput for malformed ids, text or limit; StoreUnreachable. Effects: the
+        collection and its indexes are made if they are missing.
         """
         persona = ids.persona_id(persona_id)
         projector = self._ltm()

@@ -1,4 +1,4 @@
-"""The migration of the history from user_id to persona_id: plan, run, status, verify."""
+"""The migration of the history from user_id to persona_id, its proof, and the way back."""
 
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
 from memsync.migrate.outlook import Outlook, Status, Step, outlook, status

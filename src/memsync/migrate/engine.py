@@ -92,6 +92,7 @@ def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> Non
         _require_contracted(engine.catalog())
         with engine.recorded("finalize", Phase.CONTRACT), engine.ddl.session.transaction():
             engine.ddl.session.run("remove_archive")
+            engine.ddl.session.run("note_archive_removed")
 
 
 def _require_contracted(catalog: Catalog) -> None:
@@ -153,10 +154,11 @@ class _Engine:
     def back(self, phase: Phase) -> None:
         """Take one phase back; what is not there is looked at and left."""
         catalog = self.catalog()
-        half_back = "user_id" in catalog.columns and not catalog.has_users
-        if phase in ahead(catalog.stage) and not half_back:
+        halfway = phase is Phase.CONTRACT and catalog.contract_is_halfway
+        if phase in ahead(catalog.stage) and not halfway:
             return
-        if phase is Phase.CONTRACT and not self.ddl.session.row("way_back_is_open").open:
+        gone = phase is Phase.CONTRACT and not catalog.has_users
+        if gone and not self.ddl.session.row("way_back_is_open").open:
             raise GateClosed(
                 "there is no way back from contract: its archive was removed by "
                 "`memsync migrate finalize`, or contract was not done by memsync. Restore the "

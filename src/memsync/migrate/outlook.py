@@ -19,7 +19,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Unresolved:
+class UnresolvedUser:
     """A user with messages, but without a persona."""
 
     user_id: str
@@ -40,7 +40,7 @@ class Outlook:
     rows_estimated: int
     bytes_total: int
     rows_by_decision: Mapping[str, int] | None
-    unresolved: tuple[Unresolved, ...]
+    unresolved: tuple[UnresolvedUser, ...]
     server_version: int
 
 
@@ -65,13 +65,13 @@ def outlook(postgres: Postgres) -> Outlook:
         catalog = Catalog.read(session)
         size = session.row("history_size")
         by_decision: dict[str, int] | None = None
-        unresolved: tuple[Unresolved, ...] = ()
+        unresolved: tuple[UnresolvedUser, ...] = ()
         if "user_id" in catalog.columns:
             settings = dict(catalog.settings)
             rows = session.rows_with(settings, "pairs_by_settings")
             by_decision = {row.reason: row.rows_count for row in rows}
             unresolved = tuple(
-                Unresolved(str(row.user_id), row.username, row.rows_count)
+                UnresolvedUser(str(row.user_id), row.username, row.rows_count)
                 for row in session.rows_with(settings, "unresolved_users")
             )
         return Outlook(

@@ -137,7 +137,8 @@ class _Applier:
         if row is None or digest != action.row_digest:
             raise _stale(action, "exchange", action.row_digest, digest)
         found = points.get(row.anchor_id)
-        if found and found.payload == self._projector.codec.encode(row, self._plan.embedder):
+        wanted = Point(row.anchor_id, self._projector.codec.encode(row, self._plan.embedder))
+        if point_state(found) == point_state(wanted):
             return True
         if point_state(found) != action.point_state:
             raise _stale(action, "point", action.point_state, point_state(found))

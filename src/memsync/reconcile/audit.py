@@ -9,7 +9,8 @@ from uuid import UUID
 
 from memsync.errors import SchemaMismatch, StoreUnreachable
 from memsync.model.digests import exchange_digest, point_state
-from memsync.model.findings import Audit, Finding
+from memsync.model.findings import Audit, Finding, Witness
+from memsync.model.ids import PointId
 from memsync.model.phases import Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.model.sequences import batched
@@ -34,8 +35,8 @@ def audit(
 ) -> Audit:
     """Compare the memories with the history.
 
-    Raises: StoreUnreachable when a store does not answer at all; SchemaMismatch when the database
-    is not the app's. What fails later makes the audit incomplete.
+    Raises: StoreUnreachable when a store does not answer; SchemaMismatch when the database is not
+    the app's. A deployed collection that cannot be read makes the audit incomplete.
     """
     return _Auditor(postgres, vectors, settings, tell).run(everything=False)
 
@@ -71,6 +72,11 @@ class _Auditor:
             pairing = self._pairing(session)
             if catalog.knows_personas:
                 findings += self._memory_findings(session, pairing, collections)
+                if pairing.horizon_ms is None and pairing.points:
+                    self._not_checked.append(
+                        "archived memories: the history is empty, so nothing says which memories "
+                        "are older than it; set retention_days if that is meant"
+                    )
             else:
                 self._not_checked.append(
                     f"memories: history is {catalog.stage} and cannot be read by persona; "
@@ -151,7 +157,7 @@ class _Auditor:
         for finding in findings:
             seen = finding.witness
             same_row = seen.anchor_id is None or digests.get(seen.anchor_id) == seen.row_digest
-            place = (seen.collection or self._settings.collection, seen.point_id or seen.anchor_id)
+            place = (seen.collection or self._settings.collection, _point_looked_for(seen))
             if same_row and states.get(place) == seen.point_state:
                 yield finding
             else:
@@ -161,7 +167,7 @@ class _Auditor:
         places: dict[str, set[UUID | int]] = {}
         for finding in findings:
             seen = finding.witness
-            point_id = seen.point_id if seen.point_id is not None else seen.anchor_id
+            point_id = _point_looked_for(seen)
             if point_id is not None:
                 collection = seen.collection or self._settings.collection
                 places.setdefault(collection, set()).add(point_id)
@@ -200,6 +206,11 @@ class _Auditor:
                 last_error=row.last_error,
                 entries_in_all=row.total,
             )
+
+
+def _point_looked_for(seen: Witness) -> PointId | None:
+    """The point's id (0 is one), or that which the exchange's memory would have."""
+    return seen.point_id if seen.point_id is not None else seen.anchor_id
 
 
 def _history_findings(session: Session, catalog: Catalog) -> Iterator[Finding]:

@@ -58,7 +58,8 @@ class Pairing:
         self.unread.add(collection)
         for point in scan(self.vectors, collection):
             count += 1
-            self._claim(Found.read(collection, point, self._deployed, home=False), index)
+            found = Found.read(collection, point, self._deployed, home=False)
+            self._claim(found, index.match(found))
         self.unread.remove(collection)
         self.points += count
         return count
@@ -97,8 +98,7 @@ class Pairing:
             if exchange.anchor_id not in self._claims and not self._may_be_unread(exchange):
                 yield Case(exchange)
 
-    def _claim(self, found: Found, index: ExchangeIndex) -> None:
-        exchange = index.match(found)
+    def _claim(self, found: Found, exchange: Exchange | None) -> None:
         if exchange is None:
             self._unclaimed.append(found)
         else:
@@ -120,20 +120,7 @@ class Pairing:
             )
             index = ExchangeIndex(map(exchange_of, rows))
             for found in some:
-                self._claim_if_it_says_so(found, index)
-
-    def _claim_if_it_says_so(self, found: Found, index: ExchangeIndex) -> None:
-        """Across personas time alone proves nothing: only an exchange that says the same counts.
-
-        Within the point's own persona the time is enough, as it is in its own collection.
-        """
-        exchange = index.match(found)
-        if exchange and exchange.persona_id != found.persona_id and not says(found, exchange):
-            exchange = None
-        if exchange is None:
-            self._unclaimed.append(found)
-        else:
-            self._claims.setdefault(exchange.anchor_id, []).append((found, exchange))
+                self._claim(found, _match_of_anybody(found, index))
 
     def _retrieve(self, anchors: Iterable[UUID]) -> list[Point]:
         return self.vectors.retrieve(self.home, list(anchors)) if self._home_stands() else []
@@ -159,6 +146,17 @@ class Pairing:
         if memory.created_at_ms is None or not memory.content:
             return False
         return self.horizon_ms is None or memory.created_at_ms < self.horizon_ms
+
+
+def _match_of_anybody(found: Found, index: ExchangeIndex) -> Exchange | None:
+    """Across personas time alone proves nothing: only an exchange that says the same counts.
+
+    Within the point's own persona the time is enough, as it is in its own collection.
+    """
+    exchange = index.match(found)
+    if exchange and exchange.persona_id != found.persona_id and not says(found, exchange):
+        return None
+    return exchange
 
 
 def merged(

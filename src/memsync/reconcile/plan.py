@@ -27,15 +27,15 @@ def make_plan(
         )
     grades = {Grade.SAFE, Grade.UNSAFE} if unsafe else {Grade.SAFE}
     chosen = [each for each in audit.findings if each.grade in grades]
-    emptied: dict[tuple[ActionKind, str, object], Action] = {}
+    point_actions: dict[tuple[ActionKind, str, object], Action] = {}
     puts: dict[UUID, Action] = {}
     for finding in chosen:
         if finding.repair is Repair.MEND:
-            _mend(finding, home, puts, emptied)
+            _mend(finding, home, puts, point_actions)
         elif finding.repair in {Repair.REMOVE, Repair.MOVE}:
             kind = ActionKind.MOVE if finding.repair is Repair.MOVE else ActionKind.REMOVE
-            _add_point_action(kind, finding, emptied)
-    retired = _retirements(chosen, emptied.values())
+            _add_point_action(kind, finding, point_actions)
+    retired = _retirements(chosen, point_actions.values())
     left = [each for each in audit.findings if each.grade not in grades]
     left += [f for f in chosen if f.repair is Repair.RETIRE and f.key not in retired]
     return Plan(
@@ -45,7 +45,7 @@ def make_plan(
         embedder=embedder,
         actions=tuple(
             sorted(puts.values(), key=_place)
-            + sorted(emptied.values(), key=lambda each: (each.kind, *_place(each)))
+            + sorted(point_actions.values(), key=lambda each: (each.kind, *_place(each)))
             + [Action(ActionKind.RETIRE, name, "legacy-layout") for name in sorted(retired)]
         ),
         left=counted(left),
@@ -56,7 +56,7 @@ def _mend(
     finding: Finding,
     home: str,
     puts: dict[UUID, Action],
-    emptied: dict[tuple[ActionKind, str, object], Action],
+    point_actions: dict[tuple[ActionKind, str, object], Action],
 ) -> None:
     """Write the exchange's memory, and remove the point unless that is where it is written.
 
@@ -71,23 +71,23 @@ def _mend(
     if not seen.memory_stands and (in_place or seen.anchor_id not in puts):
         puts[seen.anchor_id] = put
     if not in_place:
-        _add_point_action(ActionKind.REMOVE, finding, emptied)
+        _add_point_action(ActionKind.REMOVE, finding, point_actions)
 
 
 def _add_point_action(
     kind: ActionKind,
     finding: Finding,
-    emptied: dict[tuple[ActionKind, str, object], Action],
+    point_actions: dict[tuple[ActionKind, str, object], Action],
 ) -> None:
     seen = finding.witness
     if seen.collection is not None:
         action = Action(kind, seen.collection, finding.name, seen.point_id, seen.point_state)
-        emptied.setdefault((kind, seen.collection, seen.point_id), action)
+        point_actions.setdefault((kind, seen.collection, seen.point_id), action)
 
 
-def _retirements(chosen: Iterable[Finding], emptied: Iterable[Action]) -> set[str]:
+def _retirements(chosen: Iterable[Finding], point_actions: Iterable[Action]) -> set[str]:
     """The deployed collections of which no point is left when the actions are done."""
-    leaving = Counter(action.collection for action in emptied)
+    leaving = Counter(action.collection for action in point_actions)
     return {
         each.key
         for each in chosen

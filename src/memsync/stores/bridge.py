@@ -63,7 +63,17 @@ SET search_path = {search_path} AS $$
 DECLARE
     frozen uuid;
     owner uuid;
+    standing record;
 BEGIN
+    -- An INSERT that will meet its own row (ON CONFLICT) decides and notes nothing.
+    IF TG_OP = 'INSERT' THEN
+        SELECT user_id, persona_id INTO standing FROM conversation_history WHERE id = NEW.id;
+        IF FOUND THEN
+            NEW.user_id := coalesce(NEW.user_id, standing.user_id);
+            NEW.persona_id := coalesce(NEW.persona_id, standing.persona_id);
+            RETURN NEW;
+        END IF;
+    END IF;
     IF NEW.user_id IS NULL THEN
         SELECT coalesce(
             (SELECT a.user_id FROM memsync.row_archive a JOIN users u ON u.id = a.user_id
@@ -74,8 +84,13 @@ BEGIN
     SELECT persona_id INTO frozen FROM memsync.persona_map
     WHERE user_id = NEW.user_id AND personality_id = NEW.personality_id;
     IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' THEN
-        -- Only while it exists: a decision may outlive its persona until the next pass.
-        SELECT id INTO NEW.persona_id FROM personas WHERE id = frozen;
+        -- As fill_personas has it: the archive knows the row itself, else the map decides. Only
+        -- personas that exist: a decision may outlive its persona until the next pass.
+        SELECT coalesce(
+            (SELECT p.id FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
+             WHERE a.history_id = NEW.id),
+            (SELECT id FROM personas WHERE id = frozen))
+        INTO NEW.persona_id;
     END IF;
     IF NEW.persona_id IS NULL THEN
         SELECT coalesce(

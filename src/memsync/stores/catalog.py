@@ -103,6 +103,19 @@ class Catalog:
         return self.columns.get("user_id", False)
 
     @property
+    def contract_is_halfway(self) -> bool:
+        """Whether contract, or the way back from it, was cut short: user_id is there, but not as
+        backfill leaves it.
+        """
+        checks = {PERSONA_CHECK, USER_CHECK}
+        return "user_id" in self.columns and (
+            not self.has_users
+            or self.columns.get("persona_id", False)
+            or not checks.isdisjoint(self.constraints)
+            or USER_KEY not in self.constraints
+        )
+
+    @property
     def knows_personas(self) -> bool:
         """Whether every message has a persona, so that reading by persona is right."""
         return self.stage in {Stage.BACKFILLED, Stage.CONTRACTED}

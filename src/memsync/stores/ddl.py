@@ -53,8 +53,10 @@ class OnlineDdl:
             with translated(self.session.label), connection.transaction():
                 connection.execute(timeout)
                 yield
-        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            raise LockNotHad from error
+        except StoreBusy as error:
+            if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
+                raise LockNotHad from error
+            raise
         self._waiting_since, self._backoff_s = None, _BACKOFF_START_S
 
     def wait_turn(self, table: str) -> None:

@@ -110,18 +110,23 @@ class PayloadCodec:
             for spelled in dict.fromkeys((*_CAMEL, *_CAMEL.values()))
             if spelled in payload and spelled not in self._spell.values()
         ]
-        at = _first(payload, "created_at", "createdAt", "timestamp")
+        # What filters of this style see comes first.
+        at = self._either(payload, "created_at")
+        at = payload.get("timestamp") if at is None else at
         window, wrong_unit = _time_window(at)
         memory = Memory(
-            persona_id=_uuid(_first(payload, "persona_id", "personaId")),
-            personality_id=_uuid(_first(payload, "personality_id", "personalityId")),
-            channel_id=_text(_first(payload, "channel_id", "channelId")),
+            persona_id=_uuid(self._either(payload, "persona_id")),
+            personality_id=_uuid(self._either(payload, "personality_id")),
+            channel_id=_text(self._either(payload, "channel_id")),
             created_at_ms=None if window is None else window[0],
             content=_text(_first(payload, "content", "text")),
             digest=_text(payload.get("digest")),
             user_id=_uuid(payload.get("userId")),
         )
         return Reading(memory, tuple(wrong), wrong_unit, window)
+
+    def _either(self, payload: Mapping[str, object], name: str) -> object:
+        return _first(payload, self._spell[name], name, _CAMEL[name])
 
 
 def _first(payload: Mapping[str, object], *keys: str) -> object:

@@ -96,7 +96,17 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         "lists users without a persona",
     ),
     ((psycopg.DataError,), InvalidInput, "a value does not fit: {why}. Nothing was written"),
-    ((errors.ObjectInUse,), StoreBusy, "{label}: {why}"),
+    (
+        (
+            errors.ObjectInUse,
+            errors.LockNotAvailable,
+            errors.DeadlockDetected,
+            errors.SerializationFailure,
+            errors.QueryCanceled,
+        ),
+        StoreBusy,
+        "{label} is busy: {why}. Run again",
+    ),
     (
         (psycopg.OperationalError, psycopg.InterfaceError),
         StoreUnreachable,
@@ -112,8 +122,6 @@ def translated(label: str) -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise StoreUnreachable(f"no connection to {label}: {error}") from None
-    except (errors.LockNotAvailable, errors.DeadlockDetected):
-        raise
     except psycopg.Error as error:
         for drivers, ours, text in _MEANINGS:
             if isinstance(error, drivers):

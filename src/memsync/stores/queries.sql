@@ -41,7 +41,8 @@ SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) 
 FROM pg_stat_activity a
 WHERE a.pid <> pg_backend_pid()
   AND EXISTS (SELECT FROM pg_locks l
-              WHERE l.pid = a.pid AND l.relation = to_regclass(%(relation)s))
+              WHERE l.pid = a.pid AND l.relation = to_regclass(%(relation)s)
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 ORDER BY a.xact_start
 LIMIT 5;
 
@@ -230,8 +231,16 @@ ON CONFLICT (fill) DO UPDATE SET
     unresolved = excluded.unresolved,
     next_block = CASE WHEN backfill.next_block < backfill.end_block
                       THEN backfill.next_block ELSE 0 END,
+    rows_done = CASE WHEN backfill.next_block < backfill.end_block
+                     THEN backfill.rows_done ELSE 0 END,
+    busy = CASE WHEN backfill.next_block < backfill.end_block
+                THEN backfill.busy ELSE interval '0' END,
     end_block = greatest(backfill.end_block, excluded.end_block),
     rows_total = greatest(backfill.rows_total, excluded.rows_total);
+
+-- name: forget_fill
+-- Removes the checkpoint of a fill: its column is new, or about to go.
+DELETE FROM memsync.backfill WHERE fill = %(fill)s;
 
 -- name: mapped_rows
 -- How many messages the map decides.
@@ -312,7 +321,12 @@ VALUES (%(verb)s, %(phase)s, %(version)s) RETURNING id;
 UPDATE memsync.ledger
 SET ended_at = clock_timestamp(), outcome = %(outcome)s, lock_waits = %(lock_waits)s,
     rows_filled = %(rows_filled)s
-WHERE id = %(id)s;
+WHERE id = %(id)s AND outcome IS DISTINCT FROM 'done';
+
+-- name: note_archive_removed
+-- Ends the way back, in the transaction that removes the archive.
+UPDATE memsync.ledger SET ended_at = clock_timestamp(), outcome = 'done'
+WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'finalize');
 
 -- name: note_user_id_dropped
 -- Notes, in the transaction that drops user_id, that it was memsync, which archived it before.

@@ -38,14 +38,17 @@ class CaseRule(Rule):
         """The evidence when the case breaks the rule, else None."""
         raise NotImplementedError
 
+    def can_be_repaired(self, case: Case) -> bool:
+        """Whether the stores say what is right. Without an exchange no memory can be made."""
+        return self.repair is not Repair.MEND or case.exchange is not None
+
     def judge(self, case: Case) -> Finding | None:
         """The finding when the case breaks the rule, else None."""
         evidence = self.look(case)
         if evidence is None:
             return None
         exchange, found = case.exchange, case.found
-        # Without an exchange there is nothing to make a memory from.
-        hopeless = self.repair is Repair.MEND and exchange is None
+        hopeless = not self.can_be_repaired(case)
         return Finding(
             code=self.code,
             name=self.name,

@@ -67,11 +67,17 @@ class MisplacedPoint(CaseRule):
 
     Why it matters: recall does not look there. So it is with archived memories in deployed
     collections.
-    Repair: it is carried over, with its text as it is; the old point goes to quarantine.
+    Repair: it is carried over, with its text as it is; the old point goes to quarantine. Where
+    payload and collection name two personas, nobody knows whose it is: it is reported only.
     """
 
     code, name = "MSI004", "misplaced-point"
     repair = Repair.MOVE
+
+    def can_be_repaired(self, case: Case) -> bool:
+        """Whether payload and collection agree whose it is."""
+        found = case.found
+        return found is not None and found.reading.memory.persona_id in {None, found.persona_id}
 
     def look(self, case: Case) -> Evidence | None:
         """An archived point outside the home collection, or one in another persona's."""
