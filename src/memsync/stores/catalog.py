@@ -108,7 +108,7 @@ class Catalog:
         backfill leaves it.
         """
         checks = {PERSONA_CHECK, USER_CHECK}
-        return "user_id" in self.columns and (
+        return {"user_id", "persona_id"} <= self.columns.keys() and (
             not self.has_users
             or self.columns.get("persona_id", False)
             or not checks.isdisjoint(self.constraints)
