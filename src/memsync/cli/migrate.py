@@ -18,7 +18,7 @@ from memsync.cli.common import (
 )
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
-from memsync.model.phases import Phase
+from memsync.model.phases import Phase, Stage
 
 app = typer.Typer(
     help="Move the history from user_id to persona_id, on a live database.",
@@ -69,11 +69,7 @@ def run(
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed."""
     with opened_postgres(ctx) as (settings, postgres), progress() as tell:
         stage = migrate.run(postgres, settings, to=to, unresolved=unresolved, tell=tell)
-    if as_json:
-        print_json(phase=stage)
-    else:
-        typer.echo(f"stage: {stage}")
-    return 0
+    return _print_stage(stage, as_json=as_json)
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -146,11 +142,7 @@ def rollback(
     phase = None if to == "start" else Phase(to)
     with opened_postgres(ctx) as (settings, postgres), progress() as tell:
         stage = migrate.rollback(postgres, settings, to=phase, tell=tell)
-    if as_json:
-        print_json(phase=stage)
-    else:
-        typer.echo(f"stage: {stage}")
-    return 0
+    return _print_stage(stage, as_json=as_json)
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -202,6 +194,14 @@ def resolve(
         print_json(resolved=applied or rolled_back, state="applied" if applied else "rolled back")
     else:
         typer.echo(done)
+    return 0
+
+
+def _print_stage(stage: Stage, *, as_json: bool) -> int:
+    if as_json:
+        print_json(phase=stage)
+    else:
+        typer.echo(f"stage: {stage}")
     return 0
 
 
