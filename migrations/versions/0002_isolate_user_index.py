@@ -5,7 +5,7 @@ Locks: SHARE UPDATE EXCLUSIVE; readers and writers pass.
 
 from alembic import context
 
-from memsync.stores.catalog import TABLE, USER_INDEX, Catalog
+from memsync.stores.catalog import BUILD_USER_INDEX, TABLE, USER_INDEX, Catalog
 
 revision = "0002"
 down_revision = "0001"
@@ -16,12 +16,7 @@ def upgrade() -> None:
     ddl = context.config.attributes["ddl"]
     if not Catalog.read(ddl.session).has_users:
         return
-    ddl.index(
-        USER_INDEX,
-        f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history"
-        " (channel_id, personality_id, user_id, created_at DESC, id DESC)",
-        table=TABLE,
-    )
+    ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
 
 
 def downgrade() -> None:

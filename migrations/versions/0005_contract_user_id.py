@@ -11,6 +11,7 @@ from alembic import context
 from memsync.errors import GateClosed
 from memsync.stores import bridge
 from memsync.stores.catalog import (
+    BUILD_USER_INDEX,
     PERSONA_CHECK,
     TABLE,
     USER_CHECK,
@@ -56,12 +57,7 @@ def downgrade() -> None:
         f"CREATE INDEX CONCURRENTLY {USER_ID_INDEX} ON conversation_history (user_id)",
         table=TABLE,
     )
-    ddl.index(
-        USER_INDEX,
-        f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history"
-        " (channel_id, personality_id, user_id, created_at DESC, id DESC)",
-        table=TABLE,
-    )
+    ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
     if USER_KEY not in catalog.constraints:
         ddl.run(
             f"ALTER TABLE conversation_history ADD CONSTRAINT {USER_KEY}"

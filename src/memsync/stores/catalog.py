@@ -16,6 +16,11 @@ TABLE = "conversation_history"
 USER_INDEX = "conversation_history_channel_id_personality_id_user_id_crea_idx"
 PERSONA_INDEX = "conversation_history_persona_id_idx"
 RETRIEVAL_INDEX = "conversation_history_channel_id_personality_id_persona_id_c_idx"
+BUILD_USER_INDEX = (
+    f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history"
+    " (channel_id, personality_id, user_id, created_at DESC, id DESC)"
+)
+"""Run by isolate, and by the way back from contract, which dropped it with its column."""
 USER_ID_INDEX = "conversation_history_user_id_idx"
 USER_KEY = "conversation_history_user_id_fkey"
 PERSONA_KEY = "conversation_history_persona_id_fkey"
