@@ -1,11 +1,5 @@
 """The lab, for tests of the library."""
 
-import sys
-from pathlib import Path
-
-# pytest's importlib mode leaves the folder of all tests off the path; mypy has it there.
-sys.path.append(str(Path(__file__).parents[1]))
-
 from reconcile.lab import (
     any_lab,
     lab,
