@@ -115,7 +115,7 @@ def contracted_template(postgres_cluster: Any, legacy_template: str) -> Iterator
     """The same app after the whole migration."""
     name = postgres_cluster.create(template=legacy_template)
     with Postgres.open(postgres_cluster.url_of(name)) as postgres:
-        migrate.run(postgres, Settings.load(environ={}), unresolved="create")
+        migrate.run(postgres, Settings.load(environ={}), migrate.RunOptions(unresolved="create"))
     yield name
     postgres_cluster.drop(name)
 

@@ -112,7 +112,8 @@ def _migrate(stage: Stage, world: legacy.World) -> Iterator[Scene]:
         ],
         _unless("users without a persona", world.manifest.unresolved_users, len(ahead.unresolved)),
     )
-    reached = migrate.run(stage.postgres, stage.settings, unresolved="create", tell=stage.tell)
+    options = migrate.RunOptions(unresolved="create")
+    reached = migrate.run(stage.postgres, stage.settings, options, tell=stage.tell)
     yield Scene(
         "The migration, online, phase by phase",
         "memsync migrate run --unresolved create",

@@ -95,15 +95,15 @@ class App:
         self,
         to: Phase = Phase.CONTRACT,
         *,
-        unresolved: Literal["fail", "create"] = "create",
         tell: Tell = silent,
+        unresolved: Literal["fail", "create"] = "create",
+        options: Mapping[str, Any] | None = None,
         **given: object,
     ) -> Stage:
-        """`memsync migrate run`."""
+        """`memsync migrate run`; `options` are more of RunOptions, `given` are settings."""
+        chosen = migrate.RunOptions(to=to, unresolved=unresolved, **(options or {}))
         with Postgres.open(self.url) as postgres:
-            return migrate.run(
-                postgres, self.settings(**given), to=to, unresolved=unresolved, tell=tell
-            )
+            return migrate.run(postgres, self.settings(**given), chosen, tell=tell)
 
     def verify(self) -> migrate.Verification:
         """`memsync migrate verify`."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from memsync.migrate import rollback, run
+from memsync.migrate import RunOptions, rollback, run
 from memsync.settings import Settings
 from memsync.stores.postgres import Postgres
 
@@ -57,7 +57,7 @@ def main(url: str, victim: int | None, moment: str, *, back: bool) -> None:
         if back:
             rollback(postgres, settings, to=None)
         else:
-            run(postgres, settings, unresolved="create")
+            run(postgres, settings, RunOptions(unresolved="create"))
     sys.stdout.write(f"{count}\n")
 
 

@@ -19,7 +19,7 @@ def do_the_job(lab: Lab, world: World) -> None:
     """Everything, with what must come out of each step."""
     with lab.postgres.session() as session:
         load(world, session, lab.vectors, lab.projector.embedder.documents)
-    migrate.run(lab.postgres, lab.settings, unresolved="create")
+    migrate.run(lab.postgres, lab.settings, migrate.RunOptions(unresolved="create"))
     assert migrate.verify(lab.postgres).ok
     found = lab.audit()
     assert (dict(world.manifest.expected), True) == (found.counts, found.complete)

@@ -68,7 +68,8 @@ def run(
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed."""
     with opened_postgres(ctx) as (settings, postgres), progress() as tell:
-        stage = migrate.run(postgres, settings, to=to, unresolved=unresolved, tell=tell)
+        options = migrate.RunOptions(to=to, unresolved=unresolved)
+        stage = migrate.run(postgres, settings, options, tell=tell)
     return _print_stage(stage, as_json=as_json)
 
 

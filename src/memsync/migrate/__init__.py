@@ -1,12 +1,14 @@
 """The migration of the history from user_id to persona_id, its proof, and the way back."""
 
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
+from memsync.migrate.options import RunOptions
 from memsync.migrate.outlook import Outlook, Status, Step, outlook, status
 from memsync.migrate.proof import Verification, verify
 
 __all__ = [
     "Archive",
     "Outlook",
+    "RunOptions",
     "Status",
     "Step",
     "Verification",

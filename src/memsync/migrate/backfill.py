@@ -10,11 +10,11 @@ from typing import Literal
 from uuid import UUID
 
 from memsync.errors import GateClosed, PartlyDone
+from memsync.migrate.options import RunOptions, Unresolved
 from memsync.model.progress import Progress, Tell
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Session
 
-Unresolved = Literal["fail", "create"]
 Fill = Literal["personas", "users"]
 
 _BLOCKS_START = 32
@@ -41,20 +41,20 @@ def require_resolved(users: list[str], rows: int) -> None:
     )
 
 
-def backfill(ddl: OnlineDdl, unresolved: Unresolved, batch_target_ms: int, tell: Tell) -> int:
+def backfill(ddl: OnlineDdl, options: RunOptions, batch_target_ms: int, tell: Tell) -> int:
     """Fill persona_id of every message that has none; how many were filled.
 
     Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
     after several passes.
     """
     session = ddl.session
-    _freeze(ddl, unresolved)
+    _freeze(ddl, options.unresolved)
     session.run(
         "start_fill",
         fill="personas",
         end_block=_end_block(session),
         rows_total=session.row("mapped_rows").total,
-        unresolved=unresolved,
+        unresolved=options.unresolved,
     )
     filled = 0
     for _ in range(_PASSES_MAX):
@@ -65,7 +65,7 @@ def backfill(ddl: OnlineDdl, unresolved: Unresolved, batch_target_ms: int, tell:
             session.run("analyze_history")
             return filled
         # What is left lost its persona to a deletion, or appeared before the freeze saw it.
-        _freeze(ddl, unresolved)
+        _freeze(ddl, options.unresolved)
         session.run("restart_fill", fill="personas", end_block=_end_block(session))
     left = session.row("messages_without_persona", limit=1)
     raise PartlyDone(

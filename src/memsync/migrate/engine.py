@@ -12,9 +12,10 @@ from importlib.metadata import version
 
 from memsync.errors import GateClosed, MemsyncError, PartlyDone
 from memsync.migrate import revisions
-from memsync.migrate.backfill import Unresolved, backfill, refill_users, require_resolved
+from memsync.migrate.backfill import backfill, refill_users, require_resolved
+from memsync.migrate.options import RunOptions
 from memsync.migrate.proof import verify_session
-from memsync.model.phases import REACHED, Phase, Stage, ahead
+from memsync.model.phases import REACHED, Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.catalog import Catalog
@@ -26,22 +27,21 @@ from memsync.stores.postgres import Postgres
 def run(
     postgres: Postgres,
     settings: Settings,
+    options: RunOptions | None = None,
     *,
-    to: Phase = Phase.CONTRACT,
-    unresolved: Unresolved = "fail",
     tell: Tell = silent,
 ) -> Stage:
-    """Bring the database to the end of phase `to`; return the stage at which it then stands.
+    """Bring the database to the end of phase `options.to`; return the stage at which it stands.
 
     Raises: StoreBusy (another run, or a lock not had), GateClosed (users without a persona, or the
     proof failed), SchemaMismatch (not the app's database), PartlyDone. Effects: Postgres only.
     """
+    options = options or RunOptions()
     with _engine(postgres, settings, tell) as engine:
-        stage = engine.catalog().stage
-        if unresolved == "fail" and stage not in {Stage.BACKFILLED, Stage.CONTRACTED}:
+        if options.unresolved == "fail" and Phase.BACKFILL not in engine.catalog().done:
             engine.require_personas()
-        for phase in list(Phase)[: list(Phase).index(to) + 1]:
-            engine.forward(phase, unresolved)
+        for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
+            engine.forward(phase, options)
         return engine.catalog().stage
 
 
@@ -127,10 +127,10 @@ class _Engine:
     def catalog(self) -> Catalog:
         return Catalog.read(self.ddl.session)
 
-    def forward(self, phase: Phase, unresolved: Unresolved) -> None:
+    def forward(self, phase: Phase, options: RunOptions) -> None:
         """Run one phase; what is done already is looked at and left."""
         catalog = self.catalog()
-        if catalog.stage is Stage.CONTRACTED and "user_id" not in catalog.columns:
+        if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
             return
         self._tell(Progress(phase.value))
         if "memsync.ledger" not in catalog.own_tables:
@@ -138,24 +138,24 @@ class _Engine:
             revisions.upgrade(self.ddl, Phase.ISOLATE)
         with self.recorded("run", phase):
             if phase is Phase.BACKFILL and self.catalog().has_users:
-                self._filled += backfill(self.ddl, unresolved, self._batch_target_ms, self._tell)
+                self._filled += backfill(self.ddl, options, self._batch_target_ms, self._tell)
             if phase is Phase.CONTRACT and self.catalog().has_users:
                 self._require_proof()
             revisions.upgrade(self.ddl, phase)
-            after = self.catalog().stage
-            if phase in ahead(after):
+            after = self.catalog()
+            if phase not in after.done:
                 raise PartlyDone(
-                    f"phase {phase} ended, but the database is {after}, not {REACHED[phase]}. "
-                    "Run again; `memsync migrate status` names the steps",
+                    f"phase {phase} ended, but the database is {after.stage}, not "
+                    f"{REACHED[phase]}. Run again; `memsync migrate status` names the steps",
                     phase=phase.value,
-                    stage=after.value,
+                    stage=after.stage.value,
                 )
 
     def back(self, phase: Phase) -> None:
         """Take one phase back; what is not there is looked at and left."""
         catalog = self.catalog()
         halfway = phase is Phase.CONTRACT and catalog.contract_is_halfway
-        if phase in ahead(catalog.stage) and not halfway:
+        if phase not in catalog.done and not halfway:
             return
         gone = phase is Phase.CONTRACT and not catalog.has_users
         if gone and not self.ddl.session.row("way_back_is_open").open:
@@ -167,12 +167,12 @@ class _Engine:
         self._tell(Progress(f"taking back {phase}"))
         with self.recorded("rollback", phase):
             revisions.downgrade(self.ddl, phase, self._refill)
-        after = self.catalog().stage
-        if phase not in ahead(after):
+        after = self.catalog()
+        if phase in after.done:
             raise PartlyDone(
-                f"phase {phase} was taken back, but the database is still {after}. Run again",
+                f"phase {phase} was taken back, but the database is still {after.stage}. Run again",
                 phase=phase.value,
-                stage=after.value,
+                stage=after.stage.value,
             )
 
     def require_personas(self) -> None:

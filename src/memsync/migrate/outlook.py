@@ -1,10 +1,10 @@
 """What lies ahead of a migration, and how far a running one has come. Reads only."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from memsync.migrate.revisions import revisions
-from memsync.model.phases import Phase, Stage, ahead
+from memsync.model.phases import Phase, Stage
 from memsync.stores.catalog import Catalog
 from memsync.stores.postgres import Postgres
 
@@ -76,7 +76,7 @@ def outlook(postgres: Postgres) -> Outlook:
             )
         return Outlook(
             stage=catalog.stage,
-            steps=_steps(catalog.stage),
+            steps=_steps(catalog.done),
             rows_estimated=sum(by_decision.values()) if by_decision else size.rows_estimated,
             bytes_total=size.bytes_total,
             rows_by_decision=by_decision,
@@ -96,25 +96,24 @@ def status(postgres: Postgres) -> Status:
         )
         if fill is None:
             rows = session.row("history_size").rows_estimated
-            return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.stage))
+            return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.done))
         rate = fill.rows_done / fill.busy_s if fill.busy_s else 0.0
         left = max(0, fill.rows_total - fill.rows_done)
-        running = Phase.BACKFILL in ahead(catalog.stage) and rate > 0
+        running = Phase.BACKFILL not in catalog.done and rate > 0
         return Status(
             stage=catalog.stage,
             rows_total=fill.rows_total,
             rows_done=fill.rows_done,
             rows_per_s=rate,
             eta_s=left / rate if running else None,
-            steps=_steps(catalog.stage),
+            steps=_steps(catalog.done),
         )
 
 
-def _steps(stage: Stage) -> tuple[Step, ...]:
-    to_do = set(ahead(stage))
+def _steps(done: Collection[Phase]) -> tuple[Step, ...]:
     steps = []
     for phase in Phase:
         if phase is Phase.BACKFILL:
-            steps.append(Step(phase, "Fill persona_id of every message.", phase not in to_do))
-        steps += [Step(of, doc, of not in to_do) for of, doc in revisions().values() if of is phase]
+            steps.append(Step(phase, "Fill persona_id of every message.", phase in done))
+        steps += [Step(of, doc, of in done) for of, doc in revisions().values() if of is phase]
     return tuple(steps)

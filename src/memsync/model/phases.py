@@ -1,5 +1,6 @@
 """The phases of the migration, in their order, and the state each one leaves behind."""
 
+from collections.abc import Collection
 from enum import StrEnum
 
 
@@ -31,7 +32,9 @@ REACHED = {
 """The stage at which a database stands once the phase is done."""
 
 
-def ahead(stage: Stage) -> list[Phase]:
-    """The phases that are still to run from `stage`, in order."""
-    stages = list(Stage)
-    return [phase for phase in Phase if stages.index(REACHED[phase]) > stages.index(stage)]
+def stage_of(done: Collection[Phase]) -> Stage:
+    """The stage of a database on which these phases are done: that of the last of them.
+
+    An earlier one may be missing, where other hands did the later one.
+    """
+    return next((REACHED[phase] for phase in reversed(Phase) if phase in done), Stage.LEGACY)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from memsync.errors import SchemaMismatch
-from memsync.model.phases import Stage
+from memsync.model.phases import Phase, Stage, stage_of
 from memsync.stores.postgres import Session
 
 TABLE = "conversation_history"
@@ -83,24 +83,31 @@ class Catalog:
         )
 
     @property
-    def stage(self) -> Stage:
-        """Where the migration of this database stands."""
-        if "persona_id" not in self.columns:
-            return Stage.ISOLATED if self.indexes.get(USER_INDEX) else Stage.LEGACY
+    def done(self) -> frozenset[Phase]:
+        """The phases whose result stands."""
+        # A user_id that may be NULL is one that the way back has not filled yet.
+        by_persona_only = not self.has_users
+        bridged = "persona_id" in self.columns and IDENTITY_TRIGGER in self.triggers
         filled = (
-            not self.has_null_persona
+            "persona_id" in self.columns
+            and not self.has_null_persona
             and self.indexes.get(PERSONA_INDEX, False)
             and self.indexes.get(RETRIEVAL_INDEX, False)
             and self.constraints.get(PERSONA_KEY, False)
             and "memsync.outbox" in self.own_tables
         )
-        # A user_id that may be NULL is one that the way back has not filled yet.
-        if not self.columns.get("user_id"):
-            done = filled and self.columns["persona_id"]
-            return Stage.CONTRACTED if done else Stage.BACKFILLED
-        if IDENTITY_TRIGGER not in self.triggers:
-            return Stage.ISOLATED if self.indexes.get(USER_INDEX) else Stage.LEGACY
-        return Stage.BACKFILLED if filled else Stage.EXPANDED
+        holds = {
+            Phase.ISOLATE: self.indexes.get(USER_INDEX, False) or by_persona_only,
+            Phase.EXPAND: bridged or by_persona_only,
+            Phase.BACKFILL: (filled and bridged) or by_persona_only,
+            Phase.CONTRACT: filled and by_persona_only and self.columns["persona_id"],
+        }
+        return frozenset(phase for phase, held in holds.items() if held)
+
+    @property
+    def stage(self) -> Stage:
+        """Where the migration of this database stands."""
+        return stage_of(self.done)
 
     @property
     def has_users(self) -> bool:
