@@ -43,6 +43,27 @@ STATEMENTS = (
         busy interval NOT NULL,
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         updated_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    # What memsync made and dropped of the redesign, and what must not be lost with it.
+    """CREATE TABLE IF NOT EXISTS memsync.redesign (
+        piece text PRIMARY KEY,
+        did text NOT NULL CHECK (did IN ('made', 'dropped')))""",
+    """CREATE TABLE IF NOT EXISTS memsync.column_archive (
+        piece text NOT NULL,
+        id uuid NOT NULL,
+        said jsonb NOT NULL,
+        PRIMARY KEY (piece, id))""",
+    """CREATE TABLE IF NOT EXISTS memsync.config_fork (
+        fork_id uuid PRIMARY KEY,
+        config_id uuid NOT NULL,
+        window_size int NOT NULL,
+        said jsonb)""",
+    """CREATE TABLE IF NOT EXISTS memsync.orphan_persona (
+        persona_id uuid PRIMARY KEY,
+        decision text NOT NULL CHECK (decision IN ('derived', 'assigned', 'quarantined')),
+        owner_id uuid,
+        said jsonb NOT NULL,
+        uses jsonb NOT NULL,
+        decided_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
     """CREATE TABLE IF NOT EXISTS memsync.ledger (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         verb text NOT NULL CHECK (verb IN ('run', 'rollback', 'finalize')),

@@ -232,7 +232,7 @@ def test_a_row_held_by_a_client_delays_the_fill_and_nobody_else(
 
 def test_a_lock_that_never_comes_ends_in_store_busy(app: App) -> None:
     """After the deadline the run gives up, naming the pid; the catalog shows nothing half done."""
-    app.run(Phase.ISOLATE)
+    app.run(Phase.REDESIGN)
     catalog = app.catalog()
     with app.connected(autocommit=False) as hostile:
         hostile.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")

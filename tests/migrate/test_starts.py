@@ -10,7 +10,7 @@ from memsync.errors import GateClosed
 from memsync.model.phases import Phase, Stage
 
 if TYPE_CHECKING:
-    from migrate.conftest import App, NewApp
+    from migrate.conftest import App
 
 ADD_COLUMN = """
     ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
@@ -106,20 +106,6 @@ def test_redesign_done(redesigned: App) -> None:
     assert {(user, True) for user in unresolved} == set(created)
 
 
-def test_redesign_done_in_the_middle_of_the_migration_is_possible_after_it(
-    new_app: NewApp,
-) -> None:
-    """After contract nothing of memsync stands in the way of the app's redesign."""
-    app = new_app()
-    app.run()
-    script(
-        app,
-        "ALTER TABLE users DROP COLUMN global_persona_id;"
-        " ALTER TABLE user_personality_settings RENAME TO user_personality_configs",
-    )
-    assert Stage.CONTRACTED == app.outlook().stage
-
-
 def test_rows_that_have_a_persona_need_no_setting(app: App) -> None:
     """A user whose rows all have a persona is not in the way, though no setting names one."""
     user, persona = app.query(
@@ -189,7 +175,7 @@ def test_app_restored_beside_our_schema(app: App, settled: App) -> None:
         " ALTER TABLE conversation_history DROP COLUMN persona_id,"
         " ALTER user_id SET NOT NULL; DROP TABLE kept",
     )
-    assert Stage.LEGACY == app.outlook().stage
+    assert Stage.REDESIGNED == app.outlook().stage
     assert Stage.CONTRACTED == app.run()
     assert app.expected() == app.personas()
     assert settled.catalog() == app.catalog()

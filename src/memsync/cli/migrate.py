@@ -64,11 +64,19 @@ def run(
         Literal["fail", "create"],
         typer.Option(help="Users without a persona: stop, or make a default one for each."),
     ] = "fail",
+    orphan_owners: Annotated[
+        str,
+        typer.Option(
+            metavar="fail|quarantine|assign:USER_ID",
+            help="Personas without an owner that not exactly one user uses: stop, take them out of "
+            "the app's table (kept), or give them to this user.",
+        ),
+    ] = "fail",
     as_json: JsonOption = False,
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed."""
     with opened_postgres(ctx) as (settings, postgres), progress() as tell:
-        options = migrate.RunOptions(to=to, unresolved=unresolved)
+        options = migrate.RunOptions(to=to, unresolved=unresolved, orphan_owners=orphan_owners)
         stage = migrate.run(postgres, settings, options, tell=tell)
     return _print_stage(stage, as_json=as_json)
 
@@ -130,7 +138,7 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
 def rollback(
     ctx: typer.Context,
     to: Annotated[
-        Literal["start", "isolate", "expand", "backfill"],
+        Literal["start", "isolate", "redesign", "expand", "backfill"],
         typer.Option(help="The last phase that stays; start: none does."),
     ],
     as_json: JsonOption = False,

@@ -2,7 +2,7 @@
 
 Decides the order of work and the size of a batch, steered by time. A batch and its checkpoint are
 one transaction, so a kill costs one batch. Rows written meanwhile are the trigger's
-(migrations/versions/0003), which was there before this starts.
+(stores/bridge.py), which was there before this starts.
 """
 
 import time

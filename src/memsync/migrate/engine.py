@@ -8,10 +8,11 @@ checkpoint. Who did what, when and with what result is kept in `memsync.ledger`.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 from memsync.errors import GateClosed, MemsyncError, PartlyDone
-from memsync.migrate import revisions
+from memsync.migrate import redesign, revisions
 from memsync.migrate.backfill import backfill, refill_users, require_resolved
 from memsync.migrate.options import RunOptions
 from memsync.migrate.proof import verify_session
@@ -38,8 +39,7 @@ def run(
     """
     options = options or RunOptions()
     with _engine(postgres, settings, tell) as engine:
-        if options.unresolved == "fail" and Phase.BACKFILL not in engine.catalog().done:
-            engine.require_personas()
+        engine.require_decisions(options)
         for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
             engine.forward(phase, options)
         return engine.catalog().stage
@@ -135,13 +135,13 @@ class _Engine:
         self._tell(Progress(phase.value))
         if "memsync.ledger" not in catalog.own_tables:
             # The ledger is made here.
-            revisions.upgrade(self.ddl, Phase.ISOLATE)
+            revisions.upgrade(self.ddl, Phase.ISOLATE, self._steps(options))
         with self.recorded("run", phase):
             if phase is Phase.BACKFILL and self.catalog().has_users:
                 self._filled += backfill(self.ddl, options, self._batch_target_ms, self._tell)
             if phase is Phase.CONTRACT and self.catalog().has_users:
                 self._require_proof()
-            revisions.upgrade(self.ddl, phase)
+            revisions.upgrade(self.ddl, phase, self._steps(options))
             after = self.catalog()
             if phase not in after.done:
                 raise PartlyDone(
@@ -154,8 +154,7 @@ class _Engine:
     def back(self, phase: Phase) -> None:
         """Take one phase back; what is not there is looked at and left."""
         catalog = self.catalog()
-        halfway = phase is Phase.CONTRACT and catalog.contract_is_halfway
-        if phase not in catalog.done and not halfway:
+        if phase not in catalog.done | catalog.halfway:
             return
         gone = phase is Phase.CONTRACT and not catalog.has_users
         if gone and not self.ddl.session.row("way_back_is_open").open:
@@ -166,7 +165,7 @@ class _Engine:
             )
         self._tell(Progress(f"taking back {phase}"))
         with self.recorded("rollback", phase):
-            revisions.downgrade(self.ddl, phase, self._refill)
+            revisions.downgrade(self.ddl, phase, self._steps(RunOptions()))
         after = self.catalog()
         if phase in after.done:
             raise PartlyDone(
@@ -175,12 +174,17 @@ class _Engine:
                 stage=after.stage.value,
             )
 
-    def require_personas(self) -> None:
-        """Stop before anything is changed when users have no persona.
+    def require_decisions(self, options: RunOptions) -> None:
+        """Stop before anything is changed when something is the operator's to decide.
 
         Raises: GateClosed.
         """
-        without = self.ddl.session.rows_with(dict(self.catalog().settings), "unresolved_users")
+        catalog = self.catalog()
+        if not catalog.redesign.owners_required and not catalog.redesign.missing_tables:
+            redesign.require_owners(self.ddl.session, catalog.settings, options)
+        if options.unresolved == "create" or Phase.BACKFILL in catalog.done:
+            return
+        without = self.ddl.session.rows_with(dict(catalog.settings), "unresolved_users")
         rows = sum(row.rows_count for row in without)
         require_resolved([str(row.user_id) for row in without], rows)
 
@@ -207,6 +211,16 @@ class _Engine:
                     lock_waits=self.ddl.waits,
                 )
             self._filled = self.ddl.waits = 0
+
+    def _steps(self, options: RunOptions) -> revisions.Steps:
+        return {
+            "size_configs": redesign.size_configs,
+            "copy_settings": partial(redesign.copy_settings, tell=self._tell),
+            "copy_settings_back": partial(redesign.copy_settings_back, tell=self._tell),
+            "settle_owners": partial(redesign.settle_owners, options=options),
+            "restore_orphans": redesign.restore_orphans,
+            "refill_users": self._refill,
+        }
 
     def _refill(self, ddl: OnlineDdl) -> None:
         self._filled += refill_users(ddl, self._batch_target_ms, self._tell)

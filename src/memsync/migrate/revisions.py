@@ -5,7 +5,7 @@ phase a revision belongs to (its file name says). Knows nothing of what they cha
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -42,22 +42,22 @@ def revisions() -> dict[str, tuple[Phase, str]]:
     return found
 
 
-def upgrade(ddl: OnlineDdl, phase: Phase) -> None:
+Steps = Mapping[str, Callable[[OnlineDdl], None]]
+"""Work on rows that a revision calls by name, in its place between two changes of the schema."""
+
+
+def upgrade(ddl: OnlineDdl, phase: Phase, steps: Steps) -> None:
     """Run the revisions of `phase`. Each looks at the catalog and does what is missing."""
-    with _configured(ddl) as config:
+    with _configured(ddl, steps) as config:
         # The version table follows the catalog, which a crash half way back, or a hand, may have
         # left anywhere: so a phase's revisions always run.
         command.stamp(config, _before(phase))
         command.upgrade(config, _last(phase))
 
 
-def downgrade(ddl: OnlineDdl, phase: Phase, refill_users: Callable[[OnlineDdl], None]) -> None:
-    """Take back the revisions of `phase`. Each looks at the catalog and undoes what is there.
-
-    `refill_users` fills user_id; the revision that takes contract back calls it.
-    """
-    with _configured(ddl) as config:
-        config.attributes["refill_users"] = refill_users
+def downgrade(ddl: OnlineDdl, phase: Phase, steps: Steps) -> None:
+    """Take back the revisions of `phase`. Each looks at the catalog and undoes what is there."""
+    with _configured(ddl, steps) as config:
         command.stamp(config, _last(phase))
         command.downgrade(config, _before(phase))
 
@@ -73,10 +73,10 @@ def _before(phase: Phase) -> str:
 
 
 @contextlib.contextmanager
-def _configured(ddl: OnlineDdl) -> Iterator[Config]:
+def _configured(ddl: OnlineDdl, steps: Steps) -> Iterator[Config]:
     ddl.run("CREATE SCHEMA IF NOT EXISTS memsync", table="users")
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
     with lent(ddl.session) as connection:
-        config.attributes.update(connection=connection, ddl=ddl)
+        config.attributes.update(connection=connection, ddl=ddl, steps=steps)
         yield config

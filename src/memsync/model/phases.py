@@ -8,6 +8,7 @@ class Phase(StrEnum):
     """What `memsync migrate run` does, in this order. `--to` takes these names."""
 
     ISOLATE = "isolate"
+    REDESIGN = "redesign"
     EXPAND = "expand"
     BACKFILL = "backfill"
     CONTRACT = "contract"
@@ -18,6 +19,7 @@ class Stage(StrEnum):
 
     LEGACY = "legacy"
     ISOLATED = "isolated"
+    REDESIGNED = "redesigned"
     EXPANDED = "expanded"
     BACKFILLED = "backfilled"
     CONTRACTED = "contracted"
@@ -25,6 +27,7 @@ class Stage(StrEnum):
 
 REACHED = {
     Phase.ISOLATE: Stage.ISOLATED,
+    Phase.REDESIGN: Stage.REDESIGNED,
     Phase.EXPAND: Stage.EXPANDED,
     Phase.BACKFILL: Stage.BACKFILLED,
     Phase.CONTRACT: Stage.CONTRACTED,

@@ -129,7 +129,7 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
         if hole in {"override", "default"}
     )
     set_default = sql.SQL(_SET_DEFAULT[catalog.settings["default"]])
-    path = _pinned_search_path(ddl)
+    path = pinned_search_path(ddl)
     ddl.run(
         *views,
         sql.SQL(_CREATE_DEFAULT_PERSONA).format(set_default=set_default, search_path=path),
@@ -146,7 +146,7 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
         )
 
 
-def _pinned_search_path(ddl: OnlineDdl) -> sql.Composed:
+def pinned_search_path(ddl: OnlineDdl) -> sql.Composed:
     """Where the functions find the app's tables, whoever calls them.
 
     They run with their owner's rights, because clients have none in our schema. So no client may

@@ -11,6 +11,7 @@ from typing import Self
 from memsync.errors import SchemaMismatch
 from memsync.model.phases import Phase, Stage, stage_of
 from memsync.stores.postgres import Session
+from memsync.stores.redesign import CHOICES, DEFAULTS, OLD_CHOICES, Redesign
 
 TABLE = "conversation_history"
 USER_INDEX = "conversation_history_channel_id_personality_id_user_id_crea_idx"
@@ -46,6 +47,7 @@ class Catalog:
     triggers: frozenset[str]
     own_tables: frozenset[str]
     settings: Mapping[str, str]
+    redesign: Redesign
     has_null_persona: bool
 
     @classmethod
@@ -66,15 +68,20 @@ class Catalog:
                 f"{session.label} is PostgreSQL {number // 10000}; memsync needs 15 or newer"
             )
         columns = {c.name: c.not_null for c in session.rows("columns", relation=TABLE)}
-        own = [f"memsync.{name}" for name in ("ledger", "outbox", "persona_map", "backfill")]
+        own = [
+            f"memsync.{name}"
+            for name in ("ledger", "outbox", "persona_map", "backfill", "redesign")
+        ]
         own_tables = frozenset(row.name for row in session.rows("relations", names=own))
+        redesign = Redesign.read(session, has_notes="memsync.redesign" in own_tables)
         return cls(
             columns=columns,
             indexes={i.name: i.valid for i in session.rows("indexes", relation=TABLE)},
             constraints={c.name: c.valid for c in session.rows("constraints", relation=TABLE)},
             triggers=frozenset(t.name for t in session.rows("triggers", relation=TABLE)),
             own_tables=own_tables,
-            settings=_settings(session, columns, own_tables) if "user_id" in columns else {},
+            settings=_settings(columns, own_tables, redesign),
+            redesign=redesign,
             has_null_persona=(
                 "persona_id" in columns
                 and not columns["persona_id"]
@@ -98,9 +105,14 @@ class Catalog:
         )
         holds = {
             Phase.ISOLATE: self.indexes.get(USER_INDEX, False) or by_persona_only,
+            Phase.REDESIGN: self.redesign.stands,
             Phase.EXPAND: bridged or by_persona_only,
             Phase.BACKFILL: (filled and bridged) or by_persona_only,
-            Phase.CONTRACT: filled and by_persona_only and self.columns["persona_id"],
+            Phase.CONTRACT: filled
+            and by_persona_only
+            and self.columns["persona_id"]
+            and self.redesign.stands
+            and self.redesign.old_is_gone,
         }
         return frozenset(phase for phase, held in holds.items() if held)
 
@@ -115,10 +127,17 @@ class Catalog:
         return self.columns.get("user_id", False)
 
     @property
-    def contract_is_halfway(self) -> bool:
-        """Whether contract, or the way back from it, was cut short: user_id is there, but not as
-        backfill leaves it.
-        """
+    def halfway(self) -> frozenset[Phase]:
+        """The phases that were begun, forward or back, and cut short."""
+        cut = {
+            Phase.REDESIGN: bool(self.redesign.made) and not self.redesign.stands,
+            Phase.CONTRACT: self._contract_is_halfway or self.redesign.is_halfway_out,
+        }
+        return frozenset(phase for phase, short in cut.items() if short and phase not in self.done)
+
+    @property
+    def _contract_is_halfway(self) -> bool:
+        """Whether user_id is there, but not as backfill leaves it."""
         checks = {PERSONA_CHECK, USER_CHECK}
         return {"user_id", "persona_id"} <= self.columns.keys() and (
             not self.has_users
@@ -134,14 +153,15 @@ class Catalog:
 
 
 def _settings(
-    session: Session, columns: Mapping[str, bool], own_tables: frozenset[str]
+    columns: Mapping[str, bool], own_tables: frozenset[str], redesign: Redesign
 ) -> dict[str, str]:
     """Which fragments of queries.sql say what is open and what the settings are, in this schema."""
-    tables = ["user_personality_settings", "user_personality_configs", "user_default_personas"]
-    there = {row.name for row in session.rows("relations", names=tables)}
-    of_users = {column.name for column in session.rows("columns", relation="users")}
-    override = _variant(tables[0] in there, tables[1] in there)
-    default = _variant("global_persona_id" in of_users, tables[2] in there)
+    override = _variant(redesign.has_table(OLD_CHOICES), redesign.has_table(CHOICES))
+    default = _variant(
+        # In step with one another, either will do; the new one does not go with contract.
+        redesign.has_column("users", "global_persona_id") and not redesign.stands,
+        redesign.has_table(DEFAULTS),
+    )
     if override is None or default is None:
         raise SchemaMismatch(
             "the database says nowhere which persona a user chose (user_personality_settings or "

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 from psycopg import errors, sql
 
-from memsync.errors import StoreBusy
+from memsync.errors import GateClosed, StoreBusy
 from memsync.model.progress import Progress, Tell
 from memsync.stores.postgres import Session, translated
 
@@ -103,6 +103,80 @@ class OnlineDdl:
         """
         with translated(self.session.label):
             self.session.connection.execute(statement)
+
+    def foreign_key(
+        self, table: str, column: str, parent: str, *, on_delete: str = "CASCADE"
+    ) -> None:
+        """Add the foreign key, by the app's naming, NOT VALID; `validate` follows.
+
+        Locks: SHARE ROW EXCLUSIVE on both tables, for a moment.
+        """
+        name = f"{table}_{column}_fkey"
+        if name not in self._constraints(table):
+            self.run(
+                sql.SQL(
+                    "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} (id)"
+                    " ON UPDATE CASCADE ON DELETE {} NOT VALID"
+                ).format(
+                    sql.Identifier(table),
+                    sql.Identifier(name),
+                    sql.Identifier(column),
+                    sql.Identifier(parent),
+                    sql.SQL(on_delete),
+                ),
+                table=table,
+            )
+
+    def validate(self, table: str, constraint: str) -> None:
+        """Validate the constraint unless it is; readers and writers pass."""
+        if not self._constraints(table)[constraint]:
+            self.run_long(
+                sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
+                    sql.Identifier(table), sql.Identifier(constraint)
+                )
+            )
+
+    def require_not_null(self, table: str, column: str, check: str) -> None:
+        """Make the column NOT NULL, proven by a check that is validated while clients go on.
+
+        SET NOT NULL scans under ACCESS EXCLUSIVE unless a validated check says the same; the check
+        is dropped in a statement of its own, or the proof would not be used.
+
+        Raises: GateClosed when a row has no value; the check is gone then, so that clients are not
+        refused for a step that did not happen.
+        """
+        of_table, of_column, named = map(sql.Identifier, (table, column, check))
+        standing = {c.name: c.not_null for c in self.session.rows("columns", relation=table)}
+        try:
+            if not standing[column]:
+                if check not in self._constraints(table):
+                    self.run(
+                        sql.SQL(
+                            "ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} IS NOT NULL) NOT VALID"
+                        ).format(of_table, named, of_column),
+                        table=table,
+                    )
+                self.validate(table, check)
+                self.run(
+                    sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(of_table, of_column),
+                    table=table,
+                )
+        except GateClosed:
+            self._drop_constraint(table, check)
+            raise
+        self._drop_constraint(table, check)
+
+    def _drop_constraint(self, table: str, name: str) -> None:
+        if name in self._constraints(table):
+            self.run(
+                sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
+                    sql.Identifier(table), sql.Identifier(name)
+                ),
+                table=table,
+            )
+
+    def _constraints(self, table: str) -> dict[str, bool]:
+        return {c.name: c.valid for c in self.session.rows("constraints", relation=table)}
 
     def index(self, name: str, statement: Statement, *, table: str) -> None:
         """Build the index concurrently unless a valid one stands; an INVALID one is rebuilt.

@@ -168,6 +168,11 @@ class Session:
         with translated(self.label):
             return self._execute(statement(name), params).rowcount
 
+    def run_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> int:
+        """The same for a statement whose holes the caller fills with named fragments."""
+        with translated(self.label):
+            return self._execute(statement(name, **fragments), params).rowcount
+
     def run_many(self, name: str, rows: Sequence[dict[str, Any]], /) -> None:
         """Run the named statement once for each of `rows`, in one go."""
         with translated(self.label), self.connection.cursor() as cursor:

@@ -54,10 +54,11 @@ LIMIT 5;
 SELECT name FROM unnest(%(names)s::text[]) AS name WHERE to_regclass(name) IS NOT NULL;
 
 -- name: columns
--- The columns of a table, and whether each must hold a value.
+-- The columns of a table in their order, and whether each must hold a value.
 SELECT attname AS name, attnotnull AS not_null
 FROM pg_attribute
-WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped;
+WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum;
 
 -- name: indexes
 -- The indexes of a table, and whether each is complete and usable.
@@ -74,6 +75,33 @@ FROM pg_constraint WHERE conrelid = to_regclass(%(relation)s);
 -- The triggers on a table that users made.
 SELECT tgname AS name FROM pg_trigger
 WHERE tgrelid = to_regclass(%(relation)s) AND NOT tgisinternal;
+
+-- name: objects_of
+-- What the named relations are and have, as far as it is valid: relation (its relkind), column,
+-- not null, index, constraint, trigger.
+WITH named AS (
+    SELECT c.oid, n.name AS relation, c.relkind
+    FROM unnest(%(names)s::text[]) AS n(name) JOIN pg_class c ON c.oid = to_regclass(n.name))
+SELECT relation, 'relation' AS kind, relkind::text AS name FROM named
+UNION ALL
+SELECT n.relation, v.kind, a.attname::text
+FROM named n JOIN pg_attribute a ON a.attrelid = n.oid AND a.attnum > 0 AND NOT a.attisdropped
+CROSS JOIN LATERAL (VALUES ('column', true), ('not null', a.attnotnull)) AS v(kind, holds)
+WHERE v.holds
+UNION ALL
+SELECT n.relation, 'index', c.relname::text
+FROM named n JOIN pg_index i ON i.indrelid = n.oid JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indisvalid AND i.indisready
+UNION ALL
+SELECT n.relation, 'constraint', k.conname::text
+FROM named n JOIN pg_constraint k ON k.conrelid = n.oid
+UNION ALL
+SELECT n.relation, 'trigger', t.tgname::text
+FROM named n JOIN pg_trigger t ON t.tgrelid = n.oid WHERE NOT t.tgisinternal;
+
+-- name: redesign_notes
+-- What memsync made and dropped of the redesign.
+SELECT piece, did FROM memsync.redesign;
 
 -- name: history_size
 -- Rows (the planner's estimate) and bytes of the history with its indexes.
@@ -215,6 +243,194 @@ ANALYZE conversation_history (persona_id);
 ANALYZE memsync.persona_map;
 
 
+-- ------------------------------------------------------------------ migration: redesign
+
+-- name: size_configs
+-- Gives each config the window that most of its personalities have. Those placed already stay.
+UPDATE llm_configs c SET context_window_size = m.window_size
+FROM (SELECT DISTINCT ON (llm_config_id) llm_config_id, context_window_size AS window_size
+      FROM personalities WHERE llm_config_id IS NOT NULL
+      GROUP BY llm_config_id, context_window_size
+      ORDER BY llm_config_id, count(*) DESC, context_window_size) m
+WHERE c.id = m.llm_config_id AND c.context_window_size <> m.window_size
+  AND NOT EXISTS (SELECT FROM personality_default_configs d WHERE d.llm_config_id = c.id);
+
+-- name: place_configs
+-- Places the configs of the next personalities, in the order of their ids: the mirror's trigger
+-- does it, as for any other change.
+WITH batch AS (
+    SELECT p.id FROM personalities p
+    WHERE p.llm_config_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM personality_default_configs d WHERE d.personality_id = p.id)
+    ORDER BY p.id LIMIT %(limit)s)
+UPDATE personalities SET llm_config_id = llm_config_id WHERE id IN (SELECT id FROM batch);
+
+-- name: copy_defaults
+-- Copies the defaults of the next users, in the order of their ids. Their rows are locked, so that
+-- none changes between the reading and the writing.
+WITH batch AS (
+    SELECT id, global_persona_id, updated_at FROM users
+    WHERE %(after)s::uuid IS NULL OR id > %(after)s
+    ORDER BY id LIMIT %(limit)s FOR SHARE),
+copied AS (
+    INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+    SELECT id, global_persona_id, updated_at FROM batch WHERE global_persona_id IS NOT NULL
+    ON CONFLICT (user_id) DO NOTHING)
+SELECT max(id::text)::uuid AS last FROM batch;
+
+-- name: copy_defaults_back
+-- The same the other way, for the next rows of user_default_personas.
+WITH batch AS (
+    SELECT user_id, persona_id FROM user_default_personas
+    WHERE %(after)s::uuid IS NULL OR user_id > %(after)s
+    ORDER BY user_id LIMIT %(limit)s FOR SHARE),
+copied AS (
+    UPDATE users u SET global_persona_id = b.persona_id FROM batch b
+    WHERE u.id = b.user_id AND u.global_persona_id IS DISTINCT FROM b.persona_id)
+SELECT max(user_id::text)::uuid AS last FROM batch;
+
+-- name: copy_configs_back
+-- Gives the personalities the configs, and their windows, that personality_default_configs says.
+UPDATE personalities p SET llm_config_id = c.id, context_window_size = c.context_window_size
+FROM personality_default_configs d JOIN llm_configs c ON c.id = d.llm_config_id
+WHERE d.personality_id = p.id
+  AND (p.llm_config_id, p.context_window_size) IS DISTINCT FROM (c.id, c.context_window_size);
+
+-- name: restore_windows
+-- Gives personalities without a config the window that they had.
+UPDATE personalities p SET context_window_size = a.said::int FROM memsync.column_archive a
+WHERE a.piece = 'personalities.context_window_size' AND a.id = p.id
+  AND p.llm_config_id IS NULL AND p.context_window_size <> a.said::int;
+
+-- name: merge_choices
+-- Copies what only the old table of choices holds, where the app made the new one beside it.
+INSERT INTO user_personality_configs
+       (id, user_id, personality_id, persona_id, llm_config_id, created_at, updated_at)
+SELECT id, user_id, personality_id, persona_id, llm_config_id, created_at, updated_at
+FROM user_personality_settings ON CONFLICT DO NOTHING;
+
+-- name: user_exists
+-- Whether there is such a user.
+SELECT EXISTS (SELECT FROM users WHERE id = %(user_id)s) AS found;
+
+-- name: orphan_personas
+-- Personas without an owner, and who uses each: as a default, or as a choice for a personality.
+SELECT p.id, p.name,
+       coalesce(array_agg(DISTINCT s.user_id) FILTER (WHERE s.user_id IS NOT NULL), '{}') AS users
+FROM personas p
+LEFT JOIN (SELECT user_id, persona_id FROM ({override}) o
+           UNION SELECT user_id, persona_id FROM ({default}) d) s ON s.persona_id = p.id
+WHERE p.owner_id IS NULL
+GROUP BY p.id, p.name ORDER BY p.id;
+
+-- name: give_owner
+-- Gives a persona the owner that was decided, and keeps what stood before.
+WITH given AS (
+    UPDATE personas SET owner_id = %(owner_id)s WHERE id = %(persona_id)s AND owner_id IS NULL
+    RETURNING id)
+INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, said, uses)
+SELECT p.id, %(decision)s, %(owner_id)s, to_jsonb(p), '[]' FROM personas p JOIN given USING (id)
+ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
+
+-- name: quarantine_persona
+-- Keeps a persona that nobody or several people own, with who used it.
+INSERT INTO memsync.orphan_persona (persona_id, decision, said, uses)
+SELECT p.id, 'quarantined', to_jsonb(p), coalesce((
+    SELECT jsonb_agg(jsonb_build_object('user_id', s.user_id, 'personality_id', s.personality_id))
+    FROM (SELECT user_id, personality_id, persona_id FROM ({override}) o
+          UNION ALL SELECT user_id, NULL, persona_id FROM ({default}) d) s
+    WHERE s.persona_id = p.id), '[]')
+FROM personas p WHERE p.id = %(persona_id)s
+ON CONFLICT (persona_id) DO UPDATE SET decision = 'quarantined', said = excluded.said,
+                                       uses = excluded.uses;
+
+-- name: messages_of_persona
+-- How many messages are attributed to a persona.
+SELECT count(*) AS total FROM conversation_history WHERE persona_id = %(persona_id)s;
+
+-- name: remove_persona
+-- Takes a persona that was quarantined out of the app's table; whoever used it falls to the next
+-- rule.
+DELETE FROM personas WHERE id = %(persona_id)s AND owner_id IS NULL;
+
+-- name: disown
+-- Takes back the owners that were decided, where nobody changed them since.
+UPDATE personas p SET owner_id = NULL FROM memsync.orphan_persona o
+WHERE o.persona_id = p.id AND o.decision IN ('derived', 'assigned') AND p.owner_id = o.owner_id;
+
+-- name: restore_personas
+-- Brings quarantined personas back.
+INSERT INTO personas
+SELECT (jsonb_populate_record(NULL::personas, o.said)).* FROM memsync.orphan_persona o
+WHERE o.decision = 'quarantined' ON CONFLICT (id) DO NOTHING;
+
+-- name: restore_defaults
+-- Gives them back to the users whose default they were and who have none now.
+UPDATE users u SET global_persona_id = o.persona_id
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+     AS s(user_id uuid, personality_id uuid)
+WHERE o.decision = 'quarantined' AND s.personality_id IS NULL AND u.id = s.user_id
+  AND u.global_persona_id IS NULL;
+
+-- name: restore_choices
+-- The same for what users chose for one personality.
+UPDATE user_personality_settings c SET persona_id = o.persona_id
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+     AS s(user_id uuid, personality_id uuid)
+WHERE o.decision = 'quarantined' AND c.user_id = s.user_id
+  AND c.personality_id = s.personality_id AND c.persona_id IS NULL;
+
+-- name: forget_orphans
+-- Ends the notes about orphans, once all is as it was.
+DELETE FROM memsync.orphan_persona;
+
+-- name: conflicting_windows
+-- Configs whose personalities have different windows: each other window becomes a fork.
+SELECT c.id AS config_id, c.name, array_agg(DISTINCT p.context_window_size) AS windows
+FROM llm_configs c JOIN personalities p ON p.llm_config_id = c.id
+GROUP BY c.id, c.name HAVING count(DISTINCT p.context_window_size) > 1 ORDER BY c.id;
+
+-- name: leave_forks
+-- Points personalities at the config that their fork was made from.
+UPDATE personalities p SET llm_config_id = f.config_id FROM memsync.config_fork f
+WHERE f.fork_id = p.llm_config_id;
+
+-- name: leave_chosen_forks
+-- The same for what users chose.
+UPDATE user_personality_configs c SET llm_config_id = f.config_id FROM memsync.config_fork f
+WHERE f.fork_id = c.llm_config_id;
+
+-- name: keep_forks
+-- Keeps what the forks say now, so that going forward again makes them as they were.
+UPDATE memsync.config_fork f SET said = to_jsonb(c) FROM llm_configs c WHERE c.id = f.fork_id;
+
+-- name: remove_forks
+-- Removes the forks; nothing points at them any more.
+DELETE FROM llm_configs c USING memsync.config_fork f WHERE f.fork_id = c.id;
+
+-- name: named_after
+-- The indexes and constraints of a table whose names begin with its own.
+SELECT 'constraint' AS kind, conname::text AS name FROM pg_constraint
+WHERE conrelid = to_regclass(%(relation)s) AND starts_with(conname, %(prefix)s)
+UNION ALL
+SELECT 'index', c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = to_regclass(%(relation)s) AND starts_with(c.relname, %(prefix)s)
+  AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid);
+
+-- name: current_role
+-- The role that memsync acts as.
+SELECT current_user::text AS name;
+
+-- name: table_rights
+-- The owner of a table and who else may do what with it; a grant to everybody has no role.
+SELECT pg_get_userbyid(c.relowner) AS owner,
+       pg_get_userbyid(nullif(a.grantee, 0)) AS grantee, a.privilege_type AS privilege,
+       a.is_grantable
+FROM pg_class c LEFT JOIN LATERAL aclexplode(c.relacl) a ON a.grantee <> c.relowner
+WHERE c.oid = to_regclass(%(relation)s)
+ORDER BY grantee, privilege;
+
+
 -- ------------------------------------------------------------------ migration: fill
 
 -- name: fill_state
@@ -344,7 +560,8 @@ SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
 
 -- name: remove_archive
 -- Ends the way back.
-TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, memsync.backfill;
+TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, memsync.backfill,
+         memsync.redesign, memsync.column_archive, memsync.config_fork;
 
 -- name: archive_size
 -- What the archive of the way back holds.

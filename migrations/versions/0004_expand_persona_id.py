@@ -10,8 +10,8 @@ from memsync.stores import bridge
 from memsync.stores.catalog import TABLE, Catalog
 from memsync.stores.queries import statement
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:

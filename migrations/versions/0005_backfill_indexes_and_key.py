@@ -9,8 +9,8 @@ from alembic import context
 
 from memsync.stores.catalog import PERSONA_INDEX, PERSONA_KEY, RETRIEVAL_INDEX, TABLE, Catalog
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
@@ -27,19 +27,12 @@ def upgrade() -> None:
         " (channel_id, personality_id, persona_id, created_at DESC, id DESC)",
         table=TABLE,
     )
-    keys = Catalog.read(ddl.session).constraints
-    if PERSONA_KEY not in keys:
-        ddl.run(
-            f"ALTER TABLE conversation_history ADD CONSTRAINT {PERSONA_KEY}"
-            " FOREIGN KEY (persona_id) REFERENCES personas (id)"
-            " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID",
-            table=TABLE,
-        )
-    if not keys.get(PERSONA_KEY):
+    if not Catalog.read(ddl.session).constraints.get(PERSONA_KEY):
+        ddl.foreign_key(TABLE, "persona_id", "personas")
         # From here on the key refuses new strays; those of the time before it go first.
         ddl.session.run("thaw_vanished")
         ddl.session.run("clear_vanished_personas")
-        ddl.run_long(f"ALTER TABLE conversation_history VALIDATE CONSTRAINT {PERSONA_KEY}")
+        ddl.validate(TABLE, PERSONA_KEY)
 
 
 def downgrade() -> None:

@@ -1,0 +1,253 @@
+"""The redesign of the settings: new tables beside the old columns, kept in step by a mirror.
+
+Who uses which persona and config gets tables of its own. Nothing old is dropped here: both versions
+of the app run on until contract. `user_personality_settings` is renamed, and a view bears the old
+name. Locks: each statement for a moment and by lock_timeout; rows are copied in batches. The
+indexes come last: that they stand says that the data is there.
+"""
+
+from alembic import context
+from psycopg import sql
+
+from memsync.errors import SchemaMismatch
+from memsync.stores import mirror, rights
+from memsync.stores.catalog import Catalog
+from memsync.stores.queries import statement
+from memsync.stores.redesign import (
+    CHOICES,
+    CONFIG_OWNER_KEY,
+    CONFIGS,
+    DEFAULTS,
+    NEW_COLUMNS,
+    OLD_CHOICES,
+    noted,
+    unnoted,
+)
+
+revision = "0003"
+down_revision = "0002"
+
+_TABLES = {
+    DEFAULTS: """
+        CREATE TABLE user_default_personas (
+            user_id uuid NOT NULL,
+            persona_id uuid NOT NULL,
+            updated_at timestamp(3) NOT NULL,
+            CONSTRAINT user_default_personas_pkey PRIMARY KEY (user_id),
+            CONSTRAINT user_default_personas_user_id_fkey FOREIGN KEY (user_id)
+                REFERENCES users (id) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT user_default_personas_persona_id_fkey FOREIGN KEY (persona_id)
+                REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE)""",
+    CONFIGS: """
+        CREATE TABLE personality_default_configs (
+            personality_id uuid NOT NULL,
+            llm_config_id uuid NOT NULL,
+            updated_at timestamp(3) NOT NULL,
+            CONSTRAINT personality_default_configs_pkey PRIMARY KEY (personality_id),
+            CONSTRAINT personality_default_configs_personality_id_fkey FOREIGN KEY (personality_id)
+                REFERENCES personalities (id) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT personality_default_configs_llm_config_id_fkey FOREIGN KEY (llm_config_id)
+                REFERENCES llm_configs (id) ON DELETE CASCADE ON UPDATE CASCADE)""",
+}
+_UNIQUE = {
+    DEFAULTS: "CREATE UNIQUE INDEX user_default_personas_user_id_key"
+    " ON user_default_personas (user_id)",
+    CONFIGS: "CREATE UNIQUE INDEX personality_default_configs_personality_id_key"
+    " ON personality_default_configs (personality_id)",
+}
+_INDEXES = (
+    (DEFAULTS, "user_default_personas_persona_id_idx", "persona_id"),
+    (CONFIGS, "personality_default_configs_llm_config_id_idx", "llm_config_id"),
+    ("llm_configs", "llm_configs_owner_id_idx", "owner_id"),
+    ("llm_configs", "llm_configs_is_global_idx", "is_global"),
+)
+_COLUMNS = {
+    "owner_id": "ALTER TABLE llm_configs ADD COLUMN owner_id uuid",
+    "is_global": "ALTER TABLE llm_configs ADD COLUMN is_global boolean NOT NULL DEFAULT false",
+    "context_window_size": "ALTER TABLE llm_configs"
+    " ADD COLUMN context_window_size integer NOT NULL DEFAULT 20",
+}
+# What a new column says at first: what the way back kept of it, else what the old ones say.
+_SAID = {
+    "owner_id": "UPDATE llm_configs c SET owner_id = u.id FROM memsync.column_archive a"
+    " JOIN users u ON u.id = (a.said #>> '{}')::uuid"
+    " WHERE a.piece = 'llm_configs.owner_id' AND a.id = c.id",
+    "is_global": "UPDATE llm_configs c SET is_global = a.said::boolean"
+    " FROM memsync.column_archive a"
+    " WHERE a.piece = 'llm_configs.is_global' AND a.id = c.id",
+    "context_window_size": "UPDATE llm_configs c SET context_window_size = a.said::int"
+    " FROM memsync.column_archive a"
+    " WHERE a.piece = 'llm_configs.context_window_size' AND a.id = c.id",
+}
+
+
+def upgrade() -> None:
+    """Make what is missing, copy, and keep both sides in step."""
+    ddl = context.config.attributes["ddl"]
+    steps = context.config.attributes["steps"]
+    redesign = Catalog.read(ddl.session).redesign
+    if redesign.missing_tables:
+        raise SchemaMismatch(
+            f"{ddl.session.label} has no table {', '.join(redesign.missing_tables)}: the redesign "
+            "of the settings needs it. Check postgres_url",
+            missing=list(redesign.missing_tables),
+        )
+    for table, create in _TABLES.items():
+        if not redesign.has_table(table):
+            like = "users" if table == DEFAULTS else "personalities"
+            ddl.run(
+                create,
+                _UNIQUE[table],
+                *rights.like(ddl, table, like),
+                noted(table, "made"),
+                table=like,
+            )
+    _add_columns(ddl, redesign)
+    _rename_choices(ddl, redesign)
+    mirror.build_functions(ddl, redesign)
+    redesign = Catalog.read(ddl.session).redesign
+    if not redesign.has_trigger("llm_configs", "memsync_mirror_window"):
+        steps["size_configs"](ddl)
+    mirror.build_triggers(ddl, redesign, "users", DEFAULTS, "personalities", CONFIGS)
+    steps["copy_settings"](ddl)
+    # Not before: giving a config its size would have changed personalities that are not placed yet.
+    mirror.build_triggers(ddl, redesign, "llm_configs")
+    steps["settle_owners"](ddl)
+    for table, name, column in _INDEXES:
+        ddl.index(name, f"CREATE INDEX CONCURRENTLY {name} ON {table} ({column})", table=table)
+
+
+def downgrade() -> None:
+    """Take away what memsync made; each pair in one transaction, so that nothing said is lost."""
+    ddl = context.config.attributes["ddl"]
+    redesign = Catalog.read(ddl.session).redesign
+    if DEFAULTS in redesign.made:
+        ddl.run(
+            mirror.drop_trigger("users", "memsync_mirror_default"),
+            "DROP TABLE IF EXISTS user_default_personas",
+            unnoted(DEFAULTS),
+            table="users",
+        )
+    _remove_configs(ddl, redesign)
+    for choices in ("renamed", "merged"):
+        if choices in redesign.made:
+            _rename_choices_back(ddl, choices)
+    context.config.attributes["steps"]["restore_orphans"](ddl)
+    ddl.run(*mirror.drop_functions(), table="users")
+
+
+def _add_columns(ddl, redesign) -> None:
+    for column in NEW_COLUMNS:
+        if redesign.has_column("llm_configs", column):
+            continue
+        said = [_SAID[column]]
+        if column == "is_global" and redesign.has_column("llm_configs", "is_default"):
+            said.insert(0, "UPDATE llm_configs SET is_global = true WHERE is_default")
+        ddl.run(
+            _COLUMNS[column], *said, noted(f"llm_configs.{column}", "made"), table="llm_configs"
+        )
+    ddl.foreign_key("llm_configs", "owner_id", "users")
+    ddl.validate("llm_configs", CONFIG_OWNER_KEY)
+
+
+def _remove_configs(ddl, redesign) -> None:
+    made = [name for name in NEW_COLUMNS if f"llm_configs.{name}" in redesign.made]
+    drops = []
+    for name in made:
+        kept = sql.SQL(
+            "INSERT INTO memsync.column_archive (piece, id, said)"
+            " SELECT {}, id, to_jsonb({}) FROM llm_configs WHERE {} IS NOT NULL"
+            " ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said"
+        ).format(sql.Literal(f"llm_configs.{name}"), sql.Identifier(name), sql.Identifier(name))
+        drops += [kept]
+    forks = [statement(f"{step}_forks") for step in ("leave", "leave_chosen", "keep", "remove")]
+    if CONFIGS in redesign.made:
+        drops += ["DROP TABLE IF EXISTS personality_default_configs", unnoted(CONFIGS)]
+    for name in made:
+        drops += [
+            sql.SQL("ALTER TABLE llm_configs DROP COLUMN IF EXISTS {}").format(
+                sql.Identifier(name)
+            ),
+            unnoted(f"llm_configs.{name}"),
+        ]
+    if drops:
+        triggers = (
+            ("personalities", "memsync_mirror_config"),
+            ("llm_configs", "memsync_mirror_window"),
+            ("llm_configs", "memsync_mirror_is_default"),
+        )
+        ddl.run(
+            "LOCK TABLE llm_configs, personalities IN ACCESS EXCLUSIVE MODE",
+            *(mirror.drop_trigger(*each) for each in triggers),
+            *forks,
+            *drops,
+            table="llm_configs",
+        )
+
+
+def _rename_choices(ddl, redesign) -> None:
+    """Give the table its new name, and leave a view that bears the old one."""
+    if not redesign.has_table(OLD_CHOICES):
+        return
+    if not redesign.has_table(CHOICES):
+        move = [
+            "ALTER TABLE user_personality_settings RENAME TO user_personality_configs",
+            *_renamed(ddl, OLD_CHOICES, CHOICES, standing=OLD_CHOICES),
+        ]
+        how = "renamed"
+    else:
+        ddl.session.run("merge_choices")
+        move = [
+            "LOCK TABLE user_personality_settings IN ACCESS EXCLUSIVE MODE",
+            statement("merge_choices"),
+            "ALTER TABLE user_personality_settings SET SCHEMA memsync",
+        ]
+        how = "merged"
+    ddl.run(
+        *move,
+        mirror.choices_view(ddl, OLD_CHOICES),
+        *rights.like(ddl, OLD_CHOICES, OLD_CHOICES),
+        noted(how, "made"),
+        table=OLD_CHOICES,
+    )
+
+
+def _rename_choices_back(ddl, how: str) -> None:
+    schema = ddl.session.row("search_path").schemas[0]
+    back = {
+        "renamed": [
+            *_renamed(ddl, CHOICES, OLD_CHOICES, standing=CHOICES),
+            "ALTER TABLE user_personality_configs RENAME TO user_personality_settings",
+        ],
+        "merged": [
+            sql.SQL("ALTER TABLE memsync.user_personality_settings SET SCHEMA {}").format(
+                sql.Identifier(schema)
+            )
+        ],
+    }
+    ddl.run(
+        "DROP VIEW IF EXISTS user_personality_settings",
+        *back[how],
+        unnoted(how),
+        table=CHOICES,
+    )
+
+
+def _renamed(ddl, old: str, new: str, *, standing: str) -> list[sql.Composed]:
+    """The statements that give what hangs on the table the names that go with its own.
+
+    They run while the table bears the new one of its two names.
+    """
+    found = ddl.session.rows("named_after", relation=standing, prefix=f"{old}_")
+    return [
+        sql.SQL(
+            "ALTER INDEX {} RENAME TO {}"
+            if each.kind == "index"
+            else "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}"
+        ).format(
+            sql.Identifier(each.name),
+            sql.Identifier(new + each.name.removeprefix(old)),
+            table=sql.Identifier(CHOICES),
+        )
+        for each in found
+    ]

@@ -1,0 +1,140 @@
+"""The mirror: triggers that keep the old settings and the redesigned ones in step.
+
+While both versions of the app run, one writes `users.global_persona_id`, the other
+`user_default_personas`; one writes `personalities.llm_config_id` and `context_window_size`, the
+other `personality_default_configs` and `llm_configs`. Each trigger writes only what differs, so the
+two sides of a pair stop one another. It stands from redesign to contract, and on the way back.
+"""
+
+from importlib.resources import files
+
+from psycopg import sql
+
+from memsync.stores.bridge import pinned_search_path
+from memsync.stores.ddl import OnlineDdl
+from memsync.stores.queries import parse
+from memsync.stores.redesign import (
+    CHOICES,
+    CONFIGS,
+    DEFAULTS,
+    MIRRORS,
+    OLD_CHOICES,
+    Redesign,
+)
+
+_TEXTS = parse(files("memsync.stores").joinpath("mirror.sql").read_text())
+
+_FUNCTIONS = (
+    "mirror_default_of_user",
+    "mirror_default_chosen",
+    "mirror_config_of_personality",
+    "mirror_config_chosen",
+    "mirror_window_of_config",
+    "mirror_default_is_global",
+)
+
+_TRIGGERS = {
+    ("users", "memsync_mirror_default"): (
+        "AFTER INSERT OR UPDATE OF global_persona_id ON users",
+        "mirror_default_of_user",
+    ),
+    (DEFAULTS, "memsync_mirror_default"): (
+        "AFTER INSERT OR UPDATE OR DELETE ON user_default_personas",
+        "mirror_default_chosen",
+    ),
+    ("personalities", "memsync_mirror_config"): (
+        "AFTER INSERT OR UPDATE OF llm_config_id ON personalities",
+        "mirror_config_of_personality",
+    ),
+    (CONFIGS, "memsync_mirror_config"): (
+        "AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs",
+        "mirror_config_chosen",
+    ),
+    ("llm_configs", "memsync_mirror_window"): (
+        "AFTER UPDATE OF context_window_size ON llm_configs",
+        "mirror_window_of_config",
+    ),
+    ("llm_configs", "memsync_mirror_is_default"): (
+        "BEFORE INSERT OR UPDATE OF is_default ON llm_configs",
+        "mirror_default_is_global",
+    ),
+}
+
+
+def build_functions(ddl: OnlineDdl, redesign: Redesign) -> None:
+    """Make the functions as they are today, for the old columns that stand."""
+    if redesign.has_column("personalities", "context_window_size"):
+        configs = ["config_with_window", "mirror_config_of_personality", "mirror_config_chosen"]
+    else:
+        configs = ["mirror_bare_config_of_personality", "mirror_bare_config_chosen"]
+    names = [
+        "mirror_default_of_user",
+        "mirror_default_chosen",
+        *configs,
+        "mirror_window_of_config",
+        "mirror_default_is_global",
+    ]
+    path = pinned_search_path(ddl)
+    texts = (sql.SQL(_TEXTS[name].sql).format(search_path=path) for name in names)
+    ddl.run(*texts, table="users")
+
+
+def build_triggers(ddl: OnlineDdl, redesign: Redesign, *tables: str) -> None:
+    """Hang the triggers on these tables, where they are wanted and missing.
+
+    Locks: SHARE ROW EXCLUSIVE on each, for a moment.
+    """
+    for table, name in sorted(redesign.mirrors):
+        if table not in tables or redesign.has_trigger(table, name):
+            continue
+        moment, function = _TRIGGERS[table, name]
+        if name == "memsync_mirror_config" and table == "personalities":
+            moment = _with_window(moment, redesign)
+        ddl.run(
+            sql.SQL("CREATE TRIGGER {} {} FOR EACH ROW EXECUTE FUNCTION memsync.{}()").format(
+                sql.Identifier(name), sql.SQL(moment), sql.Identifier(function)
+            ),
+            table=table,
+        )
+
+
+def triggers_of(table: str, column: str) -> tuple[tuple[str, str], ...]:
+    """The triggers, by table, that keep one old column in step."""
+    return MIRRORS.get((table, column), ())
+
+
+def choices_view(ddl: OnlineDdl, of: str) -> sql.Composed:
+    """The statement that makes the view which bears the old name of the table of choices.
+
+    `of` is the name of the table whose columns it has: at present the old or the new one.
+    """
+    columns = [column.name for column in ddl.session.rows("columns", relation=of)]
+    return sql.SQL("CREATE VIEW {} AS SELECT {} FROM {}").format(
+        sql.Identifier(OLD_CHOICES),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.Identifier(CHOICES),
+    )
+
+
+def drop_trigger(table: str, name: str) -> sql.Composed:
+    """The statement that takes one trigger down."""
+    return sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
+        sql.Identifier(name), sql.Identifier(table)
+    )
+
+
+def drop_functions() -> tuple[sql.Composed, ...]:
+    """The statements that remove the functions; no trigger may use them any more."""
+    return (
+        *(
+            sql.SQL("DROP FUNCTION IF EXISTS memsync.{}()").format(sql.Identifier(name))
+            for name in _FUNCTIONS
+        ),
+        sql.SQL("DROP FUNCTION IF EXISTS memsync.config_with_window(uuid, int, uuid)").format(),
+    )
+
+
+def _with_window(moment: str, redesign: Redesign) -> str:
+    if not redesign.has_column("personalities", "context_window_size"):
+        return moment
+    return moment.replace("llm_config_id ON", "llm_config_id, context_window_size ON")
