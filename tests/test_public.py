@@ -96,4 +96,5 @@ def test_persona_is_required_by_keyword() -> None:
     for name in ("get_recent_history", "recall"):
         parameter = inspect.signature(getattr(memsync.Memory, name)).parameters["persona_id"]
         assert parameter.KEYWORD_ONLY == parameter.kind
-        assert parameter.empty is parameter.default
+    # The other one may be given a user instead; that neither is refused, its own tests say.
+    assert parameter.empty is parameter.default

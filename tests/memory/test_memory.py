@@ -79,8 +79,9 @@ def test_isolation_under_thousands_of_calls(open_lab: "partial[Lab]", seed: int)
     rng = random.Random(seed)
     personas = [UUID(int=rng.getrandbits(128), version=4) for _ in range(120)]
     lab.sql(
-        "INSERT INTO personas (id, name, content, updated_at)"
-        " SELECT id, 'p', '', now() FROM unnest(%(ids)s::uuid[]) id",
+        "INSERT INTO personas (id, owner_id, name, content, updated_at)"
+        " SELECT id, (SELECT min(id::text)::uuid FROM users), 'p', '', now()"
+        " FROM unnest(%(ids)s::uuid[]) id",
         ids=personas,
     )
     try:
@@ -169,6 +170,8 @@ def test_a_persona_is_required_by_keyword(lab: Lab) -> None:
         memory.get_recent_history(CHANNEL, ADA)
     with pytest.raises(TypeError):
         memory.get_recent_history(CHANNEL, ADA, A)
+    with pytest.raises(TypeError, match="persona_id, or user_id"):
+        memory.get_recent_history(CHANNEL, ADA, persona_id=A, user_id=A)
     with pytest.raises(TypeError):
         memory.recall("x")
     with pytest.raises(TypeError):

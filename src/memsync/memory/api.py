@@ -9,21 +9,32 @@ import contextlib
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from enum import Enum
+from typing import Any, Self, overload
 from uuid import UUID, uuid4
 
-from memsync.errors import InvalidInput, MemsyncError
+from memsync.errors import GateClosed, InvalidInput, MemsyncError, SchemaMismatch
 from memsync.model import ids
 from memsync.model.ids import MessageId, PersonaId
 from memsync.model.records import Memory as Record
-from memsync.model.records import Message, storable_text
+from memsync.model.records import Message, UserMessage, storable_text
 from memsync.projection import Projector, load_embedder
 from memsync.settings import Settings
+from memsync.stores.catalog import Catalog
 from memsync.stores.opening import open_postgres
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.vectors import open_vectors
 
 LIMIT_MAX = 1000
+
+
+class _Unsaid(Enum):
+    """Tells an argument that was left out from None, which is a mistake."""
+
+    UNSAID = 0
+
+
+_UNSAID = _Unsaid.UNSAID
 _MS = timedelta(milliseconds=1)
 
 
@@ -73,6 +84,7 @@ class Memory:
         self._closing = contextlib.ExitStack()
         self._opening = threading.Lock()
         self._projector = projector
+        self._knows_personas = False
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
@@ -125,6 +137,7 @@ class Memory:
             session.run("enqueue", ids=list({assistant_id, *followers}))
         return Remembered(MessageId(user_id), MessageId(assistant_id))
 
+    @overload
     def get_recent_history(
         self,
         channel_id: str,
@@ -132,34 +145,56 @@ class Memory:
         *,
         persona_id: UUID | str,
         limit: int = 20,
-    ) -> list[Message]:
-        """The newest `limit` messages of one persona's thread, oldest first; ties go by id.
+    ) -> list[Message]: ...
 
-        Raises: InvalidInput for malformed ids or a limit outside 1 to 1000.
+    @overload
+    def get_recent_history(
+        self,
+        channel_id: str,
+        personality_id: UUID | str,
+        *,
+        user_id: UUID | str,
+        limit: int = 20,
+    ) -> list[UserMessage]: ...
+
+    def get_recent_history(
+        self,
+        channel_id: str,
+        personality_id: UUID | str,
+        *,
+        persona_id: UUID | str | _Unsaid = _UNSAID,
+        user_id: UUID | str | _Unsaid = _UNSAID,
+        limit: int = 20,
+    ) -> list[Message] | list[UserMessage]:
+        """The newest `limit` messages of one thread, oldest first; ties go by id.
+
+        A thread is one persona's. `user_id` instead reads one user's, for as long as the history
+        is not migrated: it works up to contract, `persona_id` from backfill on.
+
+        Raises: TypeError unless exactly one of the two is given; InvalidInput for malformed ids or
+        a limit outside 1 to 1000; GateClosed for a persona before backfill; SchemaMismatch for a
+        user after contract.
         """
+        if (persona_id is _UNSAID) is (user_id is _UNSAID):
+            raise TypeError("get_recent_history() takes persona_id, or user_id before contract")
         channel = ids.channel_id(channel_id)
         personality = ids.personality_id(personality_id)
-        persona = ids.persona_id(persona_id)
+        thread = {"channel_id": channel, "personality_id": personality, "limit": _limit(limit)}
         with self._postgres.session() as session:
-            rows = session.rows(
-                "recent_history",
-                channel_id=channel,
-                personality_id=personality,
-                persona_id=persona,
-                limit=_limit(limit),
-            )
-        return [
-            Message(
-                MessageId(row.id),
-                channel,
-                personality,
-                persona,
-                row.role,
-                row.content,
-                row.created_at.replace(tzinfo=UTC),
-            )
-            for row in reversed(rows)
-        ]
+            if user_id is not _UNSAID:
+                user = ids.user_id(user_id)
+                rows = _rows_of_user(session, user_id=user, **thread)
+                return [
+                    UserMessage(MessageId(row.id), channel, personality, user, *_said(row))
+                    for row in reversed(rows)
+                ]
+            persona = ids.persona_id(persona_id)
+            self._require_personas(session)
+            rows = session.rows("recent_history", persona_id=persona, **thread)
+            return [
+                Message(MessageId(row.id), channel, personality, persona, *_said(row))
+                for row in reversed(rows)
+            ]
 
     def recall(
         self,
@@ -195,6 +230,19 @@ class Memory:
         _require_own(found, persona)
         return found
 
+    def _require_personas(self, session: Session) -> None:
+        """Refuse to read by persona while messages have none: the thread would have holes."""
+        if self._knows_personas:
+            return
+        catalog = Catalog.read(session)
+        if not catalog.knows_personas:
+            raise GateClosed(
+                f"the history is {catalog.stage}: not every message has a persona yet. Read by "
+                "user_id until `memsync migrate run --to backfill` is done"
+            )
+        # Once so, it stays so: the way back keeps every persona for as long as the column stands.
+        self._knows_personas = True
+
     def _ltm(self) -> Projector:
         """Qdrant and the embedder, opened by the first thread that needs them."""
         with self._opening:
@@ -219,6 +267,19 @@ class Memory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _rows_of_user(session: Session, **thread: object) -> list[Any]:
+    try:
+        return session.rows("recent_history_of_user", **thread)
+    except SchemaMismatch as error:
+        raise SchemaMismatch(
+            f"{session.label}: the history has no user_id since contract; read by persona_id"
+        ) from error
+
+
+def _said(row: Any) -> tuple[Any, str, datetime]:
+    return row.role, row.content, row.created_at.replace(tzinfo=UTC)
 
 
 def _limit(limit: int) -> int:

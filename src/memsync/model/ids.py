@@ -9,6 +9,7 @@ from uuid import UUID
 
 from memsync.errors import InvalidInput
 
+UserId = NewType("UserId", UUID)
 PersonaId = NewType("PersonaId", UUID)
 PersonalityId = NewType("PersonalityId", UUID)
 MessageId = NewType("MessageId", UUID)
@@ -33,6 +34,14 @@ def _uuid(value: object, what: str) -> UUID:
         f"{what} must be a uuid like 7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a90, not {value!r:.80}",
         field=what,
     )
+
+
+def user_id(value: object) -> UserId:
+    """Return `value` as a user's id.
+
+    Raises: InvalidInput when it is not a uuid in canonical spelling.
+    """
+    return UserId(_uuid(value, "user_id"))
 
 
 def persona_id(value: object) -> PersonaId:

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from uuid import UUID
 
 from memsync.errors import InvalidInput
-from memsync.model.ids import MessageId, PersonaId, PersonalityId, PointId
+from memsync.model.ids import MessageId, PersonaId, PersonalityId, PointId, UserId
 
 Role = Literal["user", "assistant", "system"]
 Vector = tuple[float, ...]
@@ -64,6 +64,19 @@ class Message:
     channel_id: str
     personality_id: PersonalityId
     persona_id: PersonaId
+    role: Role
+    content: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UserMessage:
+    """The same as it is read before contract, when the row still names its user."""
+
+    id: MessageId
+    channel_id: str
+    personality_id: PersonalityId
+    user_id: UserId
     role: Role
     content: str
     created_at: datetime

@@ -659,6 +659,15 @@ WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
 ORDER BY created_at DESC, id DESC
 LIMIT %(limit)s;
 
+-- name: recent_history_of_user
+-- The same by user, before contract.
+SELECT id, role, content, created_at
+FROM conversation_history
+WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
+  AND user_id = %(user_id)s
+ORDER BY created_at DESC, id DESC
+LIMIT %(limit)s;
+
 -- name: insert_message
 -- Writes one message.
 INSERT INTO conversation_history

@@ -1,0 +1,79 @@
+"""The library while the history is migrated: by user until contract, by persona from backfill."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memsync import Memory
+from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
+from memsync.model.phases import Phase
+
+if TYPE_CHECKING:
+    from migrate.conftest import App
+
+THREADS = """
+    SELECT channel_id, personality_id, user_id, count(*) FROM conversation_history
+    GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3 LIMIT 1"""
+
+
+def texts(messages: list[Any]) -> list[str]:
+    return [each.content for each in messages]
+
+
+def test_one_users_thread_reads_the_same_up_to_contract(app: App) -> None:
+    """At each phase before contract, user_id reads exactly that user's rows, in their order."""
+    channel, personality, user, count = app.query(THREADS)[0]
+    expected = [
+        content
+        for (content,) in app.query(
+            "SELECT content FROM conversation_history WHERE channel_id = %s"
+            " AND personality_id = %s AND user_id = %s ORDER BY created_at, id",
+            channel,
+            personality,
+            user,
+        )
+    ]
+    assert len(expected) == count
+    for phase in (None, Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND, Phase.BACKFILL):
+        if phase:
+            app.run(phase)
+        with Memory.open(app.settings()) as memory:
+            window = memory.get_recent_history(channel, personality, user_id=user, limit=1000)
+            newest = memory.get_recent_history(channel, personality, user_id=str(user), limit=3)
+        assert expected == texts(window), phase
+        assert expected[-3:] == texts(newest), phase
+        assert {user} == {each.user_id for each in window}
+
+
+def test_by_persona_only_when_every_message_has_one(app: App) -> None:
+    """Before backfill a persona's thread would have holes, so it is refused; from then on not."""
+    channel, personality, user, _ = app.query(THREADS)[0]
+    persona = app.world.resolved(user, personality) or user
+    for phase in (None, Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND):
+        if phase:
+            app.run(phase)
+        with (
+            Memory.open(app.settings()) as memory,
+            pytest.raises(GateClosed, match="user_id until"),
+        ):
+            memory.get_recent_history(channel, personality, persona_id=persona)
+    with Memory.open(app.settings()) as memory:
+        for phase in (Phase.BACKFILL, Phase.CONTRACT):
+            app.run(phase)
+            assert memory.get_recent_history(channel, personality, persona_id=persona)
+
+
+def test_by_user_after_contract_says_so(app: App) -> None:
+    """There is no user_id any more, and the error says what to give instead."""
+    app.run()
+    channel, personality = app.query(
+        "SELECT channel_id, personality_id FROM conversation_history LIMIT 1"
+    )[0]
+    user = app.world.cast.users[0].id
+    with Memory.open(app.settings()) as memory:
+        with pytest.raises(SchemaMismatch, match="read by persona_id"):
+            memory.get_recent_history(channel, personality, user_id=user)
+        with pytest.raises(InvalidInput, match="user_id"):
+            memory.get_recent_history(channel, personality, user_id="somebody")
