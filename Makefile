@@ -27,8 +27,8 @@ demo: setup ## migrate and reconcile a made-up app, on stores that need no serve
 test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backfill'
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: setup ## run the benchmarks; SCALE=1000000 for the figures in the docs
-	@$(BIN)/python bench/migrate.py --rows $(SCALE)
+bench: setup ## run the benchmarks, small; SCALE=1000000 for the figures in the docs
+	@$(BIN)/python bench/migrate.py --rows $(SCALE) $(ARGS)
 
 lint: setup ## check style, types and the direction of imports
 	$(BIN)/ruff check .

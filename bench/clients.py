@@ -1,7 +1,8 @@
 """Clients of the app, in processes of their own: what they wait for while something else happens.
 
 Two versions of the app: it writes user_id until the server says that there is none, then
-persona_id. An error is anything else that a client would see.
+persona_id, at once and within the same wait. Whatever else a client is told is an error, before
+that and after. A hostile client holds a transaction open, as a forgotten session does.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -19,17 +21,36 @@ from psycopg import errors
 READERS = 2
 WRITERS = 2
 PAUSE_S = 0.005
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
+
+# The persona who speaks now, as the app has it: the user's choice for the personality, or default.
+_PAIRS = """
+SELECT DISTINCT ON (h.user_id, h.personality_id)
+       h.channel_id, h.personality_id, h.user_id, coalesce(s.persona_id, u.global_persona_id)
+FROM (SELECT * FROM conversation_history LIMIT 5000) h
+JOIN users u ON u.id = h.user_id
+LEFT JOIN user_personality_settings s
+       ON s.user_id = h.user_id AND s.personality_id = h.personality_id
+"""
 
 
 @dataclass
 class Waits:
-    """What all clients saw together: statements, the longest waits in ms, errors."""
+    """What all clients saw together: how many statements, their waits, errors."""
 
     statements: int = 0
     worst_ms: float = 0.0
+    p99_9_ms: float = 0.0
     p99_ms: float = 0.0
-    failed: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def fill(self, took_ms: list[float]) -> None:
+        """Take the waits of every statement."""
+        took_ms.sort()
+        self.statements = len(took_ms)
+        self.worst_ms = took_ms[-1]
+        self.p99_9_ms = took_ms[int(len(took_ms) * 0.999)]
+        self.p99_ms = took_ms[int(len(took_ms) * 0.99)]
 
 
 @contextlib.contextmanager
@@ -49,23 +70,20 @@ def clients(url: str) -> Iterator[Waits]:
         each.start()
     for _ in running:
         if not ready.acquire(timeout=START_TIMEOUT_S):
-            raise RuntimeError("a client did not start")
+            raise RuntimeError(f"a client did not start within {START_TIMEOUT_S:g} s")
     waits = Waits()
     try:
         yield waits
     finally:
         stop.set()
-        took: list[float] = []
+        took_ms: list[float] = []
         for _ in running:
             times_ms, failed = results.get(timeout=START_TIMEOUT_S)
-            took += times_ms
-            waits.failed += failed
+            took_ms += times_ms
+            waits.errors += failed
         for each in running:
             each.join()
-        took.sort()
-        waits.statements = len(took)
-        waits.worst_ms = took[-1]
-        waits.p99_ms = took[int(len(took) * 0.99)]
+        waits.fill(took_ms)
 
 
 def _client(url: str, seed: int, kind: str, stop: Event, ready: Any, results: Any) -> None:
@@ -73,28 +91,21 @@ def _client(url: str, seed: int, kind: str, stop: Event, ready: Any, results: An
     took_ms: list[float] = []
     failed: list[str] = []
     with psycopg.connect(url, autocommit=True) as connection:
-        pairs = connection.execute(
-            "SELECT DISTINCT ON (user_id) channel_id, personality_id, user_id,"
-            " (SELECT global_persona_id FROM users u WHERE u.id = user_id)"
-            " FROM (SELECT * FROM conversation_history LIMIT 5000) sampled"
-        ).fetchall()
+        pairs = connection.execute(_PAIRS).fetchall()
         ready.release()
-        writes_users = True
+        by_persona = False
         while not stop.is_set():
             pair = rng.choice(pairs)
-            both = ("user_id", pair[2]), ("persona_id", pair[3])
             started = time.perf_counter()
             try:
                 if kind == "reader":
                     _read(connection, pair)
                 else:
-                    column, owner = both[0] if writes_users else both[1]
-                    _write(connection, column, owner, pair)
-            except (errors.UndefinedColumn, errors.FeatureNotSupported):
-                # Contract: the new version of the app takes over.
-                writes_users = False
+                    by_persona = _write(connection, pair, by_persona=by_persona)
             except psycopg.Error as error:
                 failed.append(f"{type(error).__name__}: {error}")
+                if connection.closed:
+                    break
             took_ms.append((time.perf_counter() - started) * 1000)
             time.sleep(PAUSE_S)
     results.put((took_ms, failed))
@@ -108,9 +119,70 @@ def _read(connection: psycopg.Connection[Any], pair: Any) -> None:
     ).fetchall()
 
 
-def _write(connection: psycopg.Connection[Any], column: str, owner: Any, pair: Any) -> None:
+def _write(connection: psycopg.Connection[Any], pair: Any, *, by_persona: bool) -> bool:
+    """Write as this version of the app does; whether it is the new one from now on."""
+    if not by_persona:
+        try:
+            _insert(connection, pair, "user_id", pair[2])
+        except errors.UndefinedColumn:
+            pass  # contract: the new version of the app takes over
+        else:
+            return False
+    _insert(connection, pair, "persona_id", pair[3])
+    return True
+
+
+def _insert(connection: psycopg.Connection[Any], pair: Any, column: str, owner: Any) -> None:
     connection.execute(
         f"INSERT INTO conversation_history (id, channel_id, personality_id, {column}, role,"
         " content) VALUES (gen_random_uuid(), %s, %s, %s, 'user', 'a message from a live client')",
         (*pair[:2], owner),
     )
+
+
+class Hostile:
+    """Clients that write one message and touch their user, and then do nothing for `held_s`."""
+
+    def __init__(self, url: str, held_s: float) -> None:
+        self._url = url
+        self._held_s = held_s
+        self._context = mp.get_context("spawn")
+        self._errors: Any = self._context.Queue()
+        self._running: list[BaseProcess] = []
+
+    def begin(self) -> None:
+        """Begin one more; returns when its transaction holds its locks."""
+        holds = self._context.Event()
+        process = self._context.Process(
+            target=_hold, daemon=True, args=(self._url, self._held_s, holds, self._errors)
+        )
+        process.start()
+        self._running.append(process)
+        if not holds.wait(timeout=START_TIMEOUT_S):
+            raise RuntimeError(f"a hostile client did not begin within {START_TIMEOUT_S:g} s")
+
+    def ended(self) -> list[str]:
+        """The errors that they met, once all have ended."""
+        met = [self._errors.get(timeout=self._held_s + START_TIMEOUT_S) for _ in self._running]
+        for process in self._running:
+            process.join()
+        return [error for error in met if error]
+
+
+def _hold(url: str, held_s: float, holds: Event, met: Any) -> None:
+    error = ""
+    try:
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "UPDATE conversation_history SET content = content"
+                " WHERE id = (SELECT id FROM conversation_history LIMIT 1)"
+            )
+            connection.execute(
+                "UPDATE users SET updated_at = now() WHERE id = (SELECT id FROM users LIMIT 1)"
+            )
+            holds.set()
+            time.sleep(held_s)
+    except psycopg.Error as raised:
+        error = f"hostile client: {type(raised).__name__}: {raised}"
+        holds.set()
+    met.put(error)

@@ -1,142 +1,156 @@
 """Benchmark: `migrate run` beside the all-in-one script that people used, on the same rows.
 
-Measures wall time, the longest wait of any client statement (2 readers, 2 writers), and size
-before and after. Usage: python bench/migrate.py [--rows 100000] [--postgres-url URL].
-Without a URL it starts an embedded server (durable) in a temporary folder.
+Measures what clients wait for (T1), how fast the migration is and how much it grows (T2), and what
+the proof costs (T3), for every method that memsync offers. The reference runs in the same run.
+Usage: python bench/migrate.py [--rows 100000] [--rate] [--json FILE] [--postgres-url URL].
+Without a URL it starts an embedded server, durable, in a temporary folder.
+
+It fails (status 1) where memsync gave a message to a wrong persona, lost one, or did not find the
+wrong one that was planted: then no figure counts. A missed target is printed, and no failure.
 """
 
 import argparse
-import contextlib
-import json
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import psycopg
-from clients import Waits, clients
+from clients import Waits
+from figures import Figure, show, write_json
+from legacy_rows import database, one, server
+from passes import REFERENCE, Invalid, Pass, hostile_run, measured, methods, proof, working
 
-from memsync import legacy, migrate
-from memsync.settings import Settings
-from memsync.stores.embedded import start_embedded
-from memsync.stores.postgres import Postgres
-
-# One transaction, as it was: every index and key first, then the fill, then NOT NULL and drop.
-ALL_IN_ONE = """
-BEGIN;
-ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
-CREATE INDEX conversation_history_persona_id_idx ON conversation_history (persona_id);
-ALTER TABLE conversation_history ADD CONSTRAINT conversation_history_persona_id_fkey
-    FOREIGN KEY (persona_id) REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE;
-UPDATE conversation_history h SET persona_id = u.global_persona_id
-    FROM users u WHERE u.id = h.user_id AND h.persona_id IS NULL;
-ALTER TABLE conversation_history ALTER COLUMN persona_id SET NOT NULL;
-ALTER TABLE conversation_history DROP COLUMN user_id;
-COMMIT;
-"""
-
-ROWS = """
-INSERT INTO users (id, discord_id, username, updated_at)
-SELECT gen_random_uuid(), i::text, 'user' || i, now() FROM generate_series(1, 2000) i;
-INSERT INTO personas (id, name, content, owner_id, updated_at)
-SELECT gen_random_uuid(), username, '', id, now() FROM users;
-UPDATE users u SET global_persona_id = p.id FROM personas p WHERE p.owner_id = u.id;
-INSERT INTO personalities (id, name, slug, character_info, personality_traits, updated_at)
-SELECT gen_random_uuid(), 'p' || i, 'p' || i, '', '', now() FROM generate_series(1, 20) i;
-CREATE TEMP TABLE u AS SELECT row_number() OVER () - 1 AS n, id FROM users;
-CREATE TEMP TABLE p AS SELECT row_number() OVER () - 1 AS n, id FROM personalities;
-INSERT INTO conversation_history
-       (id, channel_id, personality_id, user_id, role, content, created_at)
-SELECT gen_random_uuid(), 'c' || (i / 40 % 5000), p.id, u.id,
-       CASE WHEN i % 2 = 0 THEN 'user' ELSE 'assistant' END,
-       repeat(md5(i::text), 4), timestamp '2026-01-01' + i * interval '1 second'
-FROM generate_series(1, {rows}) i
-JOIN u ON u.n = i / 2 % 2000 JOIN p ON p.n = i / 40 % 20;
-VACUUM ANALYZE;
-CHECKPOINT;
-"""
+WAIT_MAX_MS = 100
+SPEED_MAX = {"copy": 0.35, "in-place": 0.9}
+GROWTH_MAX = {"copy": 1.2, "in-place": 1.3}
+RATE_ROWS = (300_000, 3_000_000)
+RATE_MIN = 0.9
+PROOF_MAX_S = 10.0
 
 
-@contextlib.contextmanager
-def server(url: str | None) -> Iterator[str]:
-    """A server to make databases on: the given one, or one of our own."""
-    if url:
-        yield url
-        return
-    with tempfile.TemporaryDirectory(prefix="memsync-bench-") as folder:
-        Path(folder).chmod(0o755)
-        with start_embedded(Path(folder) / "postgres") as started:
-            yield started.conninfo
+def wait_figures(kind: str, ours: Pass, reference: Waits | None) -> Iterator[Figure]:
+    """T1 of one pass."""
+    waits = ours.waits or Waits()
+    for label, name, limit in (
+        ("longest wait, ms", "worst_ms", WAIT_MAX_MS),
+        ("wait p99.9, ms", "p99_9_ms", None),
+        ("wait p99, ms", "p99_ms", None),
+        ("statements that came through", "statements", None),
+    ):
+        theirs = getattr(reference, name) if reference else None
+        yield Figure("T1", f"{kind}: {label}", ours.method, getattr(waits, name), theirs, limit)
+    met = len(reference.errors) if reference else None
+    yield Figure("T1", f"{kind}: client errors", ours.method, len(waits.errors), met, 0)
 
 
-@contextlib.contextmanager
-def database(url: str, rows: int) -> Iterator[str]:
-    """A database with the legacy schema and `rows` messages."""
-    name = "memsync_bench"
-    with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        admin.execute(f"CREATE DATABASE {name}")
-        made = psycopg.conninfo.make_conninfo(url, dbname=name)
-        with psycopg.connect(made, autocommit=True) as fresh:
-            fresh.execute(legacy.legacy_schema())
-            for statement in ROWS.format(rows=rows).strip().split(";\n"):
-                fresh.execute(statement)
-        yield made
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def speed_figures(ours: Pass, reference: Pass) -> Iterator[Figure]:
+    """T2 of one pass."""
+    method = ours.method
+    yield Figure(
+        "T2",
+        "wall time, s",
+        method,
+        ours.wall_s,
+        reference.wall_s,
+        SPEED_MAX.get(method),
+        limits_ratio=True,
+    )
+    yield Figure(
+        "T2",
+        "growth of table and indexes",
+        method,
+        ours.growth,
+        reference.growth,
+        GROWTH_MAX.get(method),
+    )
+    yield Figure(
+        "", "growth of the database", method, ours.database_growth, reference.database_growth
+    )
+    yield Figure(
+        "", "messages of a wrong persona", method, ours.wrong_personas, reference.wrong_personas, 0
+    )
 
 
-def size_bytes(url: str) -> int:
-    """The table with its indexes."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT pg_total_relation_size('conversation_history')").fetchone()
-    return row[0] if row else 0
+def rate_figures(url: str, passes: list[Pass]) -> Iterator[Figure]:
+    """T2's rate: alone on the server, small and large, ours and the reference."""
+    alone: dict[tuple[str, int], Pass] = {}
+    for rows in RATE_ROWS:
+        for method in (REFERENCE, *methods()):
+            with database(url, rows) as made:
+                alone[method, rows] = measured(made, method, rows, working(method), live=False)
+    passes += alone.values()
+    small, large = RATE_ROWS
+    for method in methods():
+        for rows in RATE_ROWS:
+            rate = alone[method, rows].rows_per_s
+            reference = alone[REFERENCE, rows].rows_per_s
+            yield Figure("", f"rate at {rows:,} messages, rows/s", method, rate, reference)
+        yield Figure(
+            "T2",
+            "rate, large over small",
+            method,
+            alone[method, large].rows_per_s / alone[method, small].rows_per_s,
+            alone[REFERENCE, large].rows_per_s / alone[REFERENCE, small].rows_per_s,
+            RATE_MIN,
+            at_least=True,
+        )
 
 
-def all_in_one(url: str) -> None:
-    """The reference."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(ALL_IN_ONE)
+def figures_of(url: str, rows: int, passes: list[Pass]) -> Iterator[Figure]:
+    """Every figure of one size, each given as soon as it is there; `passes` gets what was seen."""
+    with database(url, rows) as made:
+        reference = measured(made, REFERENCE, rows, working(REFERENCE))
+    passes.append(reference)
+    for method in methods():
+        with database(url, rows) as made:
+            quiet = measured(made, method, rows, working(method))
+        with database(url, rows) as made:
+            hostile = measured(made, method, rows, partial(hostile_run, method=method))
+        passes += (quiet, hostile)
+        yield from wait_figures("quiet", quiet, reference.waits)
+        yield from wait_figures("hostile", hostile, None)
+        yield from speed_figures(quiet, reference)
+    with database(url, rows) as made:
+        verify_s, guide_s = proof(made, rows)
+    millions = rows / 1_000_000
+    yield Figure(
+        "T3",
+        "proof, s per million (reference: counts only)",
+        "in-place",
+        verify_s / millions,
+        guide_s / millions,
+        PROOF_MAX_S,
+    )
 
 
-def memsync_run(url: str) -> None:
-    """Ours."""
-    with Postgres.open(url) as postgres:
-        migrate.run(postgres, Settings(postgres_url="postgresql://bench"))
-
-
-def measured(url: str, work: Callable[[str], None]) -> dict[str, object]:
-    """Do the work under load: seconds, waits, growth."""
-    before = size_bytes(url)
-    waits: Waits
-    with clients(url) as waits:
-        started = time.monotonic()
-        work(url)
-        wall_s = time.monotonic() - started
-    return {
-        "wall_s": round(wall_s, 2),
-        "growth": round(size_bytes(url) / before, 2),
-        **asdict(waits),
-    }
-
-
-def main() -> None:
-    """Run both and print both."""
+def main() -> int:
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--postgres-url")
-    parser.add_argument("--only", choices=("reference", "memsync"))
-    options = parser.parse_args()
-    results = {}
-    with server(options.postgres_url) as url:
-        for name, work in (("reference", all_in_one), ("memsync", memsync_run)):
-            if options.only in {None, name}:
-                with database(url, options.rows) as made:
-                    results[name] = measured(made, work)
-    if len(results) == 2:
-        results["ratio"] = results["memsync"]["wall_s"] / results["reference"]["wall_s"]
-    print(json.dumps({"rows": options.rows, **results}, indent=1, default=str))
+    parser.add_argument("--rows", type=int, default=100_000, help="messages of the main passes")
+    parser.add_argument("--rate", action="store_true", help="also 300 k and 3 M, alone: minutes")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--postgres-url", help="a server to make databases on")
+    given = parser.parse_args()
+    passes: list[Pass] = []
+    with server(given.postgres_url) as url:
+        try:
+            figures = [*figures_of(url, given.rows, passes)]
+            if given.rate:
+                figures += rate_figures(url, passes)
+        except Invalid as wrong:
+            print(f"the benchmark failed: {wrong}", file=sys.stderr)
+            return 1
+        (version,) = one(url, "SHOW server_version")
+    show(f"memsync migrate run, {given.rows:,} messages, Postgres {version}", figures)
+    for each in passes:
+        for error in each.waits.errors if each.waits else ():
+            print(f"a client of {each.method} was told: {error}", file=sys.stderr)
+    if given.json:
+        seen = [asdict(each) for each in passes]
+        write_json(given.json, figures, rows=given.rows, server_version=version, passes=seen)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, LiteralString
 from uuid import UUID
 
@@ -20,6 +23,7 @@ from memsync.model.phases import Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.postgres import Postgres
+from migrate.kills import DurableLab, Lab, Way
 
 if TYPE_CHECKING:
     from conftest import NewDatabase, PostgresCluster
@@ -236,6 +240,30 @@ def settled(new_app: NewApp) -> App:
     app = new_app()
     app.run()
     return app
+
+
+@pytest.fixture(scope="module")
+def way_for(postgres_cluster: PostgresCluster, world: World) -> Iterator[Callable[..., Way]]:
+    """Call it with direction, fate and method for a way on which that fate may strike."""
+    with ExitStack() as after:
+
+        @cache
+        def lab(*, durable: bool) -> Lab:
+            made: Lab
+            if durable:
+                folder = Path(after.enter_context(tempfile.TemporaryDirectory(prefix="memsync-")))
+                folder.chmod(0o755)
+                made = DurableLab(type(postgres_cluster), folder / "data", world, App)
+            else:
+                made = Lab(postgres_cluster, world, App)
+            after.callback(made.close)
+            return made
+
+        @cache
+        def way(direction: type[Way], method: str, *, durable: bool) -> Way:
+            return direction(lab(durable=durable), method)
+
+        yield lambda direction, fate, method: way(direction, method, durable=fate == "server")
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

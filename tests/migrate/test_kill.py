@@ -1,4 +1,4 @@
-"""Runs that are cut short, anywhere: the next one ends where an undisturbed one ends."""
+"""Runs that are cut short at steps of their own; test_cut_short.py does it at every statement."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
-import psycopg
 import pytest
 
-from memsync.errors import MemsyncError, StoreBusy, StoreUnreachable
+from memsync.errors import MemsyncError, StoreBusy
 from memsync.model.phases import Phase, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from migrate.conftest import App, NewApp
+    from migrate.conftest import App
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
 DOOMED = Path(__file__).with_name("doomed.py")
-MOMENTS = ("before", "during", "after")
 
 
 def migrator(app: App, *arguments: object) -> subprocess.Popen[str]:
@@ -56,46 +53,6 @@ def assert_as_if_undisturbed(app: App, settled: App) -> None:
     assert settled.contents() == app.contents()
 
 
-def total(app: App) -> int:
-    """How many statements an undisturbed run sends."""
-    status, out = ended(migrator(app))
-    assert (0, "") == (status, out.strip("0123456789\n"))
-    return int(out)
-
-
-def killed_at_points(
-    new_app: NewApp, settled: App, eventually: Eventually, seed: int, kills: int
-) -> None:
-    chance = random.Random(f"{seed}/kill")
-    last = total(new_app())
-    # One point from each equal part of the run, so that every phase has its share.
-    points = [
-        (chance.randint(1 + last * at // kills, last * (at + 1) // kills), chance.choice(MOMENTS))
-        for at in range(kills)
-    ]
-    for point, moment in points:
-        app = new_app()
-        status, out = ended(migrator(app, point, moment))
-        assert -signal.SIGKILL == status, (point, moment, out)
-        run_when_free(app, eventually)
-        assert_as_if_undisturbed(app, settled)
-
-
-def test_a_killed_run_is_finished_by_the_next(
-    new_app: NewApp, settled: App, eventually: Eventually, seed: int
-) -> None:
-    """SIGKILL at seeded statements from the first to the last: same catalog, same contents."""
-    killed_at_points(new_app, settled, eventually, seed, kills=12)
-
-
-@pytest.mark.slow
-def test_a_killed_run_is_finished_by_the_next_many_times(
-    new_app: NewApp, settled: App, eventually: Eventually, seed: int
-) -> None:
-    """The same at more points."""
-    killed_at_points(new_app, settled, eventually, seed + 1, kills=30)
-
-
 def test_runs_killed_one_after_another_get_there(
     app: App, settled: App, eventually: Eventually, seed: int
 ) -> None:
@@ -106,73 +63,6 @@ def test_runs_killed_one_after_another_get_there(
         assert status in {-signal.SIGKILL, 0, 11}, out
     run_when_free(app, eventually)
     assert_as_if_undisturbed(app, settled)
-
-
-class Terminator:
-    """Ends its own session from another one, at the given statement, like an administrator."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, app: App, victim: int | None) -> None:
-        self.count = 0
-        execute = psycopg.Cursor.execute
-        busy = threading.local()
-
-        def counted(cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
-            if getattr(busy, "inside", False):
-                return execute(cursor, *args, **kwargs)
-            self.count += 1
-            if self.count == victim:
-                busy.inside = True
-                pid = cursor.connection.info.backend_pid
-                app.query("SELECT pg_terminate_backend(%s, 5000)", pid)
-                busy.inside = False
-            return execute(cursor, *args, **kwargs)
-
-        monkeypatch.setattr(psycopg.Cursor, "execute", counted)
-
-
-def terminated_at_points(
-    new_app: NewApp, settled: App, monkeypatch: pytest.MonkeyPatch, points: list[int]
-) -> list[tuple[int, str]]:
-    """Run with the session ended at each point, and again; what was raised of another kind."""
-    strange = []
-    for point in points:
-        app = new_app()
-        with monkeypatch.context() as patched:
-            Terminator(patched, app, point)
-            try:
-                app.run()
-            except StoreUnreachable:
-                pass
-            except Exception as error:  # noqa: BLE001  whatever it is, it is what is asked about
-                strange.append((point, type(error).__name__))
-        app.run()
-        assert_as_if_undisturbed(app, settled)
-    return strange
-
-
-def points_of(app: App, monkeypatch: pytest.MonkeyPatch, seed: int, kills: int) -> list[int]:
-    with monkeypatch.context() as patched:
-        counter = Terminator(patched, app, None)
-        app.run()
-    chance = random.Random(f"{seed}/terminate")
-    last = counter.count
-    return [chance.randint(2 + last * at // kills, last * (at + 1) // kills) for at in range(kills)]
-
-
-def test_a_terminated_session_is_no_harm(
-    new_app: NewApp, settled: App, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    """Sessions ended by an administrator at seeded statements: the next run finishes."""
-    points = points_of(new_app(), monkeypatch, seed, kills=6)
-    terminated_at_points(new_app, settled, monkeypatch, points)
-
-
-def test_a_terminated_session_is_store_unreachable(
-    new_app: NewApp, settled: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whichever statement it meets, also one that alembic sends, the error is of our kind."""
-    points = list(range(20, 60, 10))
-    assert [] == terminated_at_points(new_app, settled, monkeypatch, points)
 
 
 def test_killed_during_an_index_build(app: App, settled: App, eventually: Eventually) -> None:

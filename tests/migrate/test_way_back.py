@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -18,6 +15,7 @@ from memsync.errors import GateClosed, MemsyncError, StoreBusy
 from memsync.model.phases import REACHED, Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.stores.postgres import Postgres, Session
+from migrate.kills import migrator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
-DOOMED = Path(__file__).with_name("doomed.py")
 USERS = "SELECT id, user_id FROM conversation_history"
 
 
@@ -269,10 +266,7 @@ def test_a_retried_insert_decides_nothing(app: App) -> None:
 
 def doomed(app: App, *arguments: object) -> tuple[int, str]:
     """A migrator that kills itself: its exit status, and what it printed."""
-    command = [sys.executable, str(DOOMED), *map(str, arguments)]
-    command.insert(2 + ("--back" in arguments), app.url)
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return ran.returncode, ran.stdout + ran.stderr
+    return migrator(app, *map(str, arguments))
 
 
 def free_again(eventually: Eventually, work: Callable[[], Stage], to: Stage) -> None:
@@ -301,44 +295,6 @@ def test_a_run_killed_at_its_very_end_has_a_way_back(
         free_again(eventually, app.run, Stage.CONTRACTED)
         assert Stage.LEGACY == back(app), point
         assert spoken == users(app), point
-
-
-def killed_on_the_way_back(new_app: NewApp, eventually: Eventually, seed: int, kills: int) -> None:
-    chance = random.Random(f"{seed}/back")
-
-    whole = new_app()
-    legacy, spoken = of_the_app(whole.catalog()), users(whole)
-    whole.run()
-    status, out = doomed(whole, "--back")
-    assert (0, legacy) == (status, of_the_app(whole.catalog())), out
-    last = int(out)
-    for at in range(kills):
-        point = chance.randint(1 + last * at // kills, last * (at + 1) // kills)
-        app = new_app()
-        app.run()
-        contracted, personas = app.catalog(), app.personas()
-        status, out = doomed(app, "--back", point, chance.choice(("before", "during", "after")))
-        assert -signal.SIGKILL == status, (point, out)
-
-        free_again(eventually, partial(back, app), Stage.LEGACY)
-        assert (legacy, spoken) == (of_the_app(app.catalog()), users(app)), point
-        app.run()
-        assert (contracted, personas) == (app.catalog(), app.personas()), point
-
-
-def test_a_killed_way_back_is_finished_by_the_next(
-    new_app: NewApp, eventually: Eventually, seed: int
-) -> None:
-    """SIGKILL at seeded statements on the way back: same users, same catalog, and forward again."""
-    killed_on_the_way_back(new_app, eventually, seed, kills=6)
-
-
-@pytest.mark.slow
-def test_a_killed_way_back_is_finished_by_the_next_many_times(
-    new_app: NewApp, eventually: Eventually, seed: int
-) -> None:
-    """The same at more points."""
-    killed_on_the_way_back(new_app, eventually, seed + 1, kills=24)
 
 
 def test_finalize_says_what_goes_and_ends_the_way_back(

@@ -1,0 +1,185 @@
+"""One migration of one database, measured: by any method that memsync offers, or the reference.
+
+Decides what is timed and what counts as a valid measurement: no message lost, none with a wrong
+persona, every hostile transaction begun, the planted wrong row found. Knows no target.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args, get_type_hints
+
+import psycopg
+from clients import Hostile, Waits, clients
+from legacy_rows import one, sizes_bytes, wrong_rows
+
+from memsync import migrate
+from memsync.model.phases import Phase
+from memsync.model.progress import Progress, Tell, silent
+from memsync.settings import Settings
+from memsync.stores.postgres import Postgres
+
+HELD_S = 10.0
+REFERENCE = "all-in-one"
+
+# One transaction, as it was: every index and key first, then the fill, then NOT NULL and drop.
+ALL_IN_ONE = """
+BEGIN;
+ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
+CREATE INDEX conversation_history_persona_id_idx ON conversation_history (persona_id);
+ALTER TABLE conversation_history ADD CONSTRAINT conversation_history_persona_id_fkey
+    FOREIGN KEY (persona_id) REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE;
+UPDATE conversation_history h SET persona_id = u.global_persona_id
+    FROM users u WHERE u.id = h.user_id AND h.persona_id IS NULL;
+ALTER TABLE conversation_history ALTER COLUMN persona_id SET NOT NULL;
+ALTER TABLE conversation_history DROP COLUMN user_id;
+COMMIT;
+"""
+
+# The checks that people ran after it: counts.
+GUIDE_CHECKS = """
+SELECT count(*), count(DISTINCT persona_id), count(*) FILTER (WHERE persona_id IS NULL)
+FROM conversation_history
+"""
+
+PLANT = """
+UPDATE conversation_history SET persona_id = (
+    SELECT id FROM personas p WHERE p.id <> conversation_history.persona_id ORDER BY id LIMIT 1)
+WHERE id = (SELECT id FROM conversation_history OFFSET {row} LIMIT 1) RETURNING id
+"""
+
+
+class Invalid(Exception):
+    """What was measured is wrong, so no figure counts."""
+
+
+@dataclass
+class Pass:
+    """One migration of a database of its own: how long, how large, who waited."""
+
+    method: str
+    rows: int
+    wall_s: float
+    growth: float
+    database_growth: float
+    wrong_personas: int
+    waits: Waits | None = None
+    phases_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rows_per_s(self) -> float:
+        """How fast it was."""
+        return self.rows / self.wall_s
+
+
+def methods() -> list[str]:
+    """Every method that memsync offers."""
+    hints = get_type_hints(migrate.RunOptions)
+    return [*filter(None, get_args(hints["method"]))] if "method" in hints else ["in-place"]
+
+
+def run_options(method: str, to: Phase = Phase.CONTRACT) -> migrate.RunOptions:
+    """The choices of a run, as far as memsync offers them: a benchmark needs no gate."""
+    wanted: dict[str, Any] = {
+        "to": to,
+        "method": method,
+        "backup_confirmed": "bench",
+        "quiet_minutes": 0,
+    }
+    offered = {each.name for each in fields(migrate.RunOptions)}
+    return migrate.RunOptions(**{name: wanted[name] for name in wanted.keys() & offered})
+
+
+def memsync_run(url: str, method: str, tell: Tell = silent, to: Phase = Phase.CONTRACT) -> None:
+    """Ours."""
+    with Postgres.open(url) as postgres:
+        settings = Settings(postgres_url="postgresql://bench")
+        migrate.run(postgres, settings, run_options(method, to), tell=tell)
+
+
+def all_in_one(url: str) -> None:
+    """The reference."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(ALL_IN_ONE)
+
+
+def measured(
+    url: str, method: str, rows: int, work: Callable[[str], None], *, live: bool = True
+) -> Pass:
+    """Do the work, under live clients or alone."""
+    table, whole = sizes_bytes(url)
+    with clients(url) if live else nullcontext() as waits:
+        started = time.monotonic()
+        work(url)
+        wall_s = time.monotonic() - started
+    table_after, whole_after = sizes_bytes(url)
+    wrong = wrong_rows(url, rows)
+    done = Pass(method, rows, wall_s, table_after / table, whole_after / whole, wrong, waits)
+    if method != REFERENCE:
+        if wrong:
+            raise Invalid(f"memsync, {method}: {wrong} of {rows} messages have a wrong persona")
+        done.phases_s = phases_s(url)
+    return done
+
+
+def phases_s(url: str) -> dict[str, float]:
+    """How long each phase took, as the ledger has it."""
+    (found,) = one(
+        url,
+        "SELECT json_object_agg(phase, took_s) FROM (SELECT phase,"
+        " round(sum(extract(epoch FROM ended_at - started_at)), 2) AS took_s"
+        " FROM memsync.ledger GROUP BY phase ORDER BY min(id)) phases",
+    )
+    return {str(phase): float(took_s) for phase, took_s in found.items()}
+
+
+def hostile_run(url: str, method: str) -> None:
+    """Ours, while a hostile transaction is held open three times: at expand, fill, contract.
+
+    Raises: Invalid when one of them was never begun, or met an error.
+    """
+    hostile = Hostile(url, HELD_S)
+    begun: set[str] = set()
+
+    def tell(step: Progress) -> None:
+        moment = step.what if step.total is None else "fill"
+        if moment in {Phase.EXPAND, "fill", Phase.CONTRACT} - begun:
+            begun.add(moment)
+            hostile.begin()
+
+    memsync_run(url, method, tell)
+    failed = hostile.ended()
+    if failed or len(begun) != 3:
+        raise Invalid(f"hostile transactions began at {sorted(begun)}, and met {failed}")
+
+
+def proof(url: str, rows: int) -> tuple[float, float]:
+    """Seconds of `migrate verify` before contract, and of the guide's counts.
+
+    Raises: Invalid unless exactly the planted wrong row is found and named.
+    """
+    memsync_run(url, "in-place", to=Phase.BACKFILL)
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(PLANT.format(row=rows // 2)).fetchone()
+        if row is None:
+            raise Invalid("no wrong persona was planted")
+        started = time.monotonic()
+        connection.execute(GUIDE_CHECKS).fetchone()
+        guide_s = time.monotonic() - started
+    with Postgres.open(url) as postgres:
+        started = time.monotonic()
+        found = migrate.verify(postgres)
+        verify_s = time.monotonic() - started
+    named = any(str(row[0]) in problem for problem in found.problems)
+    if found.wrong_persona_ids != 1 or not named:
+        raise Invalid(
+            f"message {row[0]} was given a wrong persona; verify found {found.wrong_persona_ids}"
+            f" wrong ones and said {found.problems}"
+        )
+    return verify_s, guide_s
+
+
+def working(method: str) -> Callable[[str], None]:
+    """What brings a database forward by that method."""
+    return all_in_one if method == REFERENCE else lambda url: memsync_run(url, method)

@@ -1,0 +1,115 @@
+"""Runs that meet their end at seeded statements, of every kind, forward and back.
+
+The next run ends where an undisturbed one ends: same catalog, same personas, same contents; and
+nothing that was committed is done a second time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memsync.model.phases import Phase
+from migrate.kills import (
+    IN_PLACE,
+    Way,
+    WayBack,
+    all_cut_short,
+    assert_no_batch_twice,
+    done_so_far,
+    drawn,
+    offered_methods,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from migrate.conftest import App
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+    NewWay = Callable[[type[Way], str, str], Way]
+
+# How many ends of each kind a run of the tests meets, all methods together; and with --slow.
+FEW = {
+    (Way, "client"): 8,
+    (Way, "terminate"): 7,
+    (Way, "server"): 2,
+    (WayBack, "client"): 7,
+    (WayBack, "terminate"): 5,
+    (WayBack, "server"): 1,
+}
+MANY = {
+    (Way, "client"): 90,
+    (Way, "terminate"): 60,
+    (Way, "server"): 20,
+    (WayBack, "client"): 70,
+    (WayBack, "terminate"): 50,
+    (WayBack, "server"): 20,
+}
+
+every_kind = pytest.mark.parametrize(
+    ("direction", "fate"), list(FEW), ids=[f"{way.name}-{fate}" for way, fate in FEW]
+)
+every_method = pytest.mark.parametrize("method", offered_methods())
+
+
+def test_enough_is_tried() -> None:
+    """The counts are what CONTRIBUTING promises."""
+    assert sum(FEW.values()) >= 30
+    assert sum(MANY.values()) >= 300
+    assert FEW.keys() == MANY.keys()
+
+
+def test_work_done_twice_is_seen(app: App, way_for: NewWay) -> None:
+    """One row that is written again, or that the checkpoint forgot, fails what is asserted."""
+    way = way_for(Way, "client", IN_PLACE)
+    app.run(Phase.BACKFILL)
+    before = done_so_far(app, way)
+    assert before.rows_total == before.rows_done
+    assert_no_batch_twice(app, way, before)
+
+    app.do("UPDATE memsync.backfill SET rows_done = rows_done - 1")
+    with pytest.raises(AssertionError):
+        assert_no_batch_twice(app, way, done_so_far(app, way))
+    app.do(
+        "UPDATE conversation_history SET content = content"
+        " WHERE id = (SELECT id FROM conversation_history LIMIT 1)"
+    )
+    with pytest.raises(AssertionError):
+        assert_no_batch_twice(app, way, before)
+
+
+@every_method
+@every_kind
+def test_a_run_cut_short_is_finished_by_the_next(
+    way_for: NewWay,
+    eventually: Eventually,
+    seed: int,
+    direction: type[Way],
+    fate: str,
+    method: str,
+) -> None:
+    """Client killed, session ended, server stopped: at a few statements from first to last."""
+    way = way_for(direction, fate, method)
+    kills = -(-FEW[direction, fate] // len(offered_methods()))
+    ends = drawn(f"{seed}/{way.name}/{fate}/{method}", fate, way.acting, kills)
+    all_cut_short(way, ends, eventually, seed)
+
+
+@pytest.mark.slow
+@every_method
+@every_kind
+def test_a_run_cut_short_is_finished_by_the_next_many_times(
+    way_for: NewWay,
+    eventually: Eventually,
+    seed: int,
+    direction: type[Way],
+    fate: str,
+    method: str,
+) -> None:
+    """The same at hundreds."""
+    way = way_for(direction, fate, method)
+    kills = MANY[direction, fate]
+    ends = drawn(f"{seed}/many/{way.name}/{fate}/{method}", fate, way.acting, kills)
+    all_cut_short(way, ends, eventually, seed)
