@@ -38,6 +38,13 @@ CANARY = "Canary7Xyzzy"
 RECIPE = legacy.Recipe(users=8, dialogues=16, points=False)
 
 
+THROUGH = (
+    *("migrate", "run", "--unresolved", "create"),
+    *("--quiet-minutes", "0", "--backup-confirmed", "test"),
+)
+"""All phases at once, on an app that nobody uses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What one command did."""
@@ -115,7 +122,8 @@ def contracted_template(postgres_cluster: Any, legacy_template: str) -> Iterator
     """The same app after the whole migration."""
     name = postgres_cluster.create(template=legacy_template)
     with Postgres.open(postgres_cluster.url_of(name)) as postgres:
-        migrate.run(postgres, Settings.load(environ={}), migrate.RunOptions(unresolved="create"))
+        options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="test")
+        migrate.run(postgres, Settings.load(environ={}), options)
     yield name
     postgres_cluster.drop(name)
 
@@ -315,7 +323,7 @@ def test_plan_of_another_database_is_13(
     """A plan is carried out on the database that it was made for, or not at all."""
     plan = str(tmp_path / "plan.json")
     assert 0 == on(app, qdrant, "reconcile", "plan", "--out", plan).status
-    assert 0 == on(legacy_app, qdrant, "migrate", "run", "--unresolved", "create").status
+    assert 0 == on(legacy_app, qdrant, *THROUGH).status
 
     ran = on(legacy_app, qdrant, "reconcile", "apply", plan)
 
@@ -472,7 +480,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
         *("rows_by_decision", "unresolved", "server_version"),
     } == set(ran("migrate", "plan"))
     assert not ran("migrate", "verify", expected=1)["ok"]
-    reached = ran("migrate", "run", "--unresolved", "create")
+    reached = ran(*THROUGH)
     assert {"schema_version": 1, "phase": "contracted"} == reached
     status = ran("migrate", "status")
     assert {
@@ -484,6 +492,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
             "rows_per_s",
             "eta_s",
             "steps",
+            "run",
             "prisma",
         ),
     } == set(status)
@@ -524,7 +533,7 @@ def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
 
     assert last("migrate", "plan").endswith("memsync migrate run --unresolved create")
     assert "NOT ok" == last("migrate", "verify")
-    assert "stage: contracted" == last("migrate", "run", "--unresolved", "create")
+    assert "stage: contracted" == last(*THROUGH)
     assert "ok" == last("migrate", "verify")
     assert last("reconcile").endswith(" findings")
     assert last("reconcile", "plan").endswith("next: memsync reconcile apply plan.json")

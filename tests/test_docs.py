@@ -202,7 +202,8 @@ def test_readme_example_runs(
     with Postgres.open(database) as postgres:
         with postgres.session() as session:
             legacy.load_rows(legacy.make_world(recipe), session)
-        migrate.run(postgres, Settings.load(environ={}), migrate.RunOptions(unresolved="create"))
+        options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="test")
+        migrate.run(postgres, Settings.load(environ={}), options)
     with psycopg.connect(database) as connection:
         row = connection.execute("SELECT personality_id, persona_id FROM conversation_history")
         personality_id, persona_id = row.fetchone() or (None, None)

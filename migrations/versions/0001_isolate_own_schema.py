@@ -1,7 +1,8 @@
 """Memsync's own tables, in a schema of their own.
 
 The app's schema gets nothing here. Tables: who each (user, personality) was (`persona_map`), which
-rows differ from that (`row_archive`), the fill's checkpoint, the outbox, the quarantine.
+rows differ from that (`row_archive`), the fill's checkpoint, the outbox, the quarantine; and what a
+run is asked for, what it did, the backups, and when a client last wrote a user_id.
 """
 
 from alembic import context
@@ -75,7 +76,31 @@ STATEMENTS = (
         outcome text,
         user_id_dropped boolean NOT NULL DEFAULT false,
         rows_filled bigint NOT NULL DEFAULT 0,
-        lock_waits int NOT NULL DEFAULT 0)""",
+        lock_waits int NOT NULL DEFAULT 0,
+        waited_s float NOT NULL DEFAULT 0,
+        gates_passed boolean NOT NULL DEFAULT false,
+        note text)""",
+    # What is asked of the run whose session is `pid`; each run makes the row its own.
+    """CREATE TABLE IF NOT EXISTS memsync.control (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        pid int NOT NULL,
+        wanted text NOT NULL CHECK (wanted IN ('run', 'pause', 'cancel')),
+        who text NOT NULL DEFAULT session_user,
+        asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        heard_at timestamptz)""",
+    """CREATE TABLE IF NOT EXISTS memsync.backup (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        file text NOT NULL,
+        bytes bigint NOT NULL,
+        sha256 text NOT NULL,
+        tables text[] NOT NULL,
+        history_rows bigint NOT NULL,
+        snapshot text NOT NULL,
+        taken_at timestamptz NOT NULL,
+        who text NOT NULL DEFAULT session_user)""",
+    # When a client last named user_id in an INSERT, in epoch seconds. A row of a table would be
+    # held by each writer until it commits; a sequence is not. Not called: watched since then.
+    "CREATE SEQUENCE IF NOT EXISTS memsync.user_style_write_at",
     """CREATE TABLE IF NOT EXISTS memsync.outbox (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         point_id uuid NOT NULL,

@@ -112,11 +112,11 @@ def _migrate(stage: Stage, world: legacy.World) -> Iterator[Scene]:
         ],
         _unless("users without a persona", world.manifest.unresolved_users, len(ahead.unresolved)),
     )
-    options = migrate.RunOptions(unresolved="create")
+    options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="demo")
     reached = migrate.run(stage.postgres, stage.settings, options, tell=stage.tell)
     yield Scene(
         "The migration, online, phase by phase",
-        "memsync migrate run --unresolved create",
+        "memsync migrate run --unresolved create --quiet-minutes 0 --backup-confirmed demo",
         [("stage", reached)],
         _unless("stage", "contracted", reached.value),
     )

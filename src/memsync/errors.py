@@ -4,6 +4,7 @@ MemsyncError
 ├── InvalidInput              2   a value from the caller cannot be used
 │   └── SettingsError         2   the settings cannot be used (all bad fields at once)
 ├── PartlyDone                3   some work is left; running again resumes it
+│   └── Cancelled             3   the operator ended a run at the next safe moment
 ├── StoreUnreachable         10   Postgres or Qdrant does not answer
 ├── StoreBusy                11   another process holds the lock or the data directory
 ├── SchemaMismatch           12   the database is not one that memsync knows
@@ -47,6 +48,10 @@ class PartlyDone(MemsyncError):
     """Part of the work is done and kept. Run the same command again to finish the rest."""
 
     exit_status = 3
+
+
+class Cancelled(PartlyDone):
+    """The operator asked the run to end. What it did is kept; running again goes on."""
 
 
 class StoreUnreachable(MemsyncError):

@@ -105,7 +105,10 @@ class App:
         **given: object,
     ) -> Stage:
         """`memsync migrate run`; `options` are more of RunOptions, `given` are settings."""
-        chosen = migrate.RunOptions(to=to, unresolved=unresolved, **(options or {}))
+        held_back: dict[str, Any] = {"quiet_minutes": 0, "backup_confirmed": "test"}
+        chosen = migrate.RunOptions(
+            to=to, unresolved=unresolved, **(held_back | dict(options or {}))
+        )
         with Postgres.open(self.url) as postgres:
             return migrate.run(postgres, self.settings(**given), chosen, tell=tell)
 

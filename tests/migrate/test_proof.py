@@ -72,7 +72,9 @@ def test_a_wrong_persona_is_named_and_closes_the_gate(app: App, whose: str) -> N
     assert [expected] == refused.value.fields["problems"]
     assert catalog == app.catalog()
     assert 1 == app.command("verify")
-    assert 14 == app.command("run", "--unresolved", "create")
+    assert 14 == app.command(
+        *("run", "--unresolved", "create", "--quiet-minutes", "0", "--backup-confirmed", "test")
+    )
 
 
 def test_a_wrong_persona_after_settings_changed_is_found(app: App) -> None:

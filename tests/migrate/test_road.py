@@ -238,7 +238,9 @@ def test_the_commands_say_it_in_json(app: App, capsys: pytest.CaptureFixture[str
     assert (0, "legacy", 3) == (status, plan["stage"], len(plan["unresolved"]))
     assert app.world.manifest.messages == sum(plan["rows_by_decision"].values())
     assert 1 == said("verify")[0]
-    status, ran = said("run", "--unresolved", "create")
+    status, ran = said(
+        *("run", "--unresolved", "create", "--quiet-minutes", "0", "--backup-confirmed", "test")
+    )
     assert (0, "contracted") == (status, ran["phase"])
     status, proof = said("verify")
     assert (0, True, 0) == (status, proof["ok"], proof["wrong_persona_ids"])

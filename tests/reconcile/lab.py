@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 STORES = ("memory", "edge", "server")
 DIMS = 8
 CHANNEL = "1234567890"
+UNHINDERED = migrate.RunOptions(quiet_minutes=0, backup_confirmed="test")
 LONG_AGO = datetime(2025, 5, 1, 12, tzinfo=UTC)
 
 A, B, C = (UUID(f"aaaaaaaa-0000-4000-8000-00000000000{n}") for n in "abc")
@@ -104,7 +105,7 @@ def _await_release(url: str) -> None:
 
 def drain(postgres: Postgres, projector: Projector) -> Drained:
     """Drain the outbox, and be done with it."""
-    with released(postgres._conninfo):
+    with released(postgres.conninfo):
         return relay.drain(postgres, projector)
 
 
@@ -299,7 +300,7 @@ def migrated(postgres_cluster: "PostgresCluster") -> Iterator[str]:
         with postgres.session() as session:
             session.run_script(legacy_schema())
             session.run_script(CAST)
-        migrate.run(postgres, Settings())
+        migrate.run(postgres, Settings(), UNHINDERED)
     yield name
     postgres_cluster.drop(name)
 

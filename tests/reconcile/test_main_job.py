@@ -1,6 +1,7 @@
 """The whole job on a legacy world with every kind of fault: migrate, audit, plan, apply, check."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from memsync import migrate
 from memsync.legacy import FAULTS, Dialogue, Recipe, load, make_world, read_dialogues
 from memsync.legacy.world import World
 from memsync.model.plans import ActionKind
-from reconcile.lab import STORES, Lab
+from reconcile.lab import STORES, UNHINDERED, Lab
 
 REAL = Path(__file__).parents[3] / "shared/data/dialogs/dialogs.jsonl.gz"
 
@@ -19,7 +20,7 @@ def do_the_job(lab: Lab, world: World) -> None:
     """Everything, with what must come out of each step."""
     with lab.postgres.session() as session:
         load(world, session, lab.vectors, lab.projector.embedder.documents)
-    migrate.run(lab.postgres, lab.settings, migrate.RunOptions(unresolved="create"))
+    migrate.run(lab.postgres, lab.settings, replace(UNHINDERED, unresolved="create"))
     assert migrate.verify(lab.postgres).ok
     found = lab.audit()
     assert (dict(world.manifest.expected), True) == (found.counts, found.complete)
@@ -94,5 +95,5 @@ def test_postgres_and_python_pair_the_same_exchanges(
     world = make_world(Recipe(unresolved_share=0))
     with lab.postgres.session() as session:
         load(world, session, lab.vectors, lab.projector.embedder.documents)
-    migrate.run(lab.postgres, lab.settings)
+    migrate.run(lab.postgres, lab.settings, UNHINDERED)
     assert world.manifest.exchanges == len(lab.exchanges())

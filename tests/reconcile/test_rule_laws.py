@@ -19,7 +19,7 @@ from memsync.model.digests import exchange_digest
 from memsync.model.findings import Finding
 from memsync.model.records import Exchange
 from memsync.stores.catalog import RETRIEVAL_INDEX
-from reconcile.lab import ADA, BASIL, DIMS, LONG_AGO, NOBODY, A, B, C, Lab, at_ms, drain
+from reconcile.lab import ADA, BASIL, DIMS, LONG_AGO, NOBODY, UNHINDERED, A, B, C, Lab, at_ms, drain
 
 OLD_MS = at_ms(LONG_AGO) - 86_400_000
 
@@ -593,7 +593,7 @@ def test_migrate_run_mends_the_schema(
     """MSS001 and MSS006 say `memsync migrate run`; after it both are gone."""
     lab = open_lab(url=own_database)
     plant(lab, lab.settled())
-    migrate.run(lab.postgres, lab.settings)
+    migrate.run(lab.postgres, lab.settings, UNHINDERED)
     assert {} == lab.check().counts
 
 

@@ -101,11 +101,14 @@ def progress() -> Iterator[Tell]:
         yield tell
 
 
+_FOR_A_LOG = ("waiting", "paused", "going on", "note")
+
+
 def _tell_waits(console: Console) -> Tell:
     """Into a log go only the things that somebody may have to act on."""
 
     def tell(step: Progress) -> None:
-        if step.what.startswith("waiting"):
+        if step.what.startswith(_FOR_A_LOG):
             console.print(step.what, markup=False, highlight=False)
 
     return tell

@@ -1,4 +1,4 @@
-"""`memsync migrate`: plan, run, status, verify, and the way back."""
+"""`memsync migrate`: plan, run, status, verify, and the way back; cli/control.py has the rest."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from memsync import migrate
+from memsync.cli import control
 from memsync.cli.common import (
     EXIT_STATUSES,
     FINDINGS,
@@ -27,6 +28,11 @@ app = typer.Typer(
 )
 
 _SHOWN_MAX = 10
+
+app.command(epilog=EXIT_STATUSES)(control.backup)
+app.command(epilog=EXIT_STATUSES)(control.pause)
+app.command(epilog=EXIT_STATUSES)(control.resume)
+app.command(epilog=EXIT_STATUSES)(control.cancel)
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -59,6 +65,7 @@ def plan(ctx: typer.Context, as_json: JsonOption = False) -> int:
 @app.command(epilog=EXIT_STATUSES)
 def run(
     ctx: typer.Context,
+    *,
     to: Annotated[Phase, typer.Option(help="The last phase to run.")] = Phase.CONTRACT,
     unresolved: Annotated[
         Literal["fail", "create"],
@@ -72,11 +79,41 @@ def run(
             "the app's table (kept), or give them to this user.",
         ),
     ] = "fail",
+    quiet_minutes: Annotated[
+        float,
+        typer.Option(min=0, help="Contract waits for this long without user_id in use; 0: never."),
+    ] = 10,
+    backup_confirmed: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Say which backup there is; else one memsync made."),
+    ] = None,
+    backup_max_age_hours: Annotated[
+        float, typer.Option(help="How long a backup made by memsync counts.")
+    ] = 24,
+    max_lag_ms: Annotated[
+        float | None, typer.Option(help="The fill waits while a standby is further behind.")
+    ] = None,
+    max_rate: Annotated[
+        float | None, typer.Option(metavar="MB/S", help="The fill waits above this rate of WAL.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run the phases up to --to. Safe to run again; a run that was killed is resumed."""
+    """Run the phases up to --to. Safe to run again; a run that was killed is resumed.
+
+    Contract drops user_id. It starts when every row is proven, nobody works by user_id any more,
+    and there is a backup (`memsync migrate backup`).
+    """
+    options = migrate.RunOptions(
+        to=to,
+        unresolved=unresolved,
+        orphan_owners=orphan_owners,
+        quiet_minutes=quiet_minutes,
+        backup_confirmed=backup_confirmed,
+        backup_max_age_hours=backup_max_age_hours,
+        max_lag_ms=max_lag_ms,
+        max_rate_mb_s=max_rate,
+    )
     with opened_postgres(ctx) as (settings, postgres), progress() as tell:
-        options = migrate.RunOptions(to=to, unresolved=unresolved, orphan_owners=orphan_owners)
         stage = migrate.run(postgres, settings, options, tell=tell)
     return _print_stage(stage, as_json=as_json)
 
@@ -94,7 +131,10 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
         return 0
     typer.echo(f"stage: {now.stage}")
     _print_steps(now.steps)
-    facts: list[tuple[str, object]] = [("filled", f"{now.rows_done} of {now.rows_total} messages")]
+    facts: list[tuple[str, object]] = [
+        ("run", control.described(now.run)),
+        ("filled", f"{now.rows_done} of {now.rows_total} messages"),
+    ]
     if now.rows_per_s:
         facts.append(("rate", f"{now.rows_per_s:.0f} messages/s"))
     if now.eta_s is not None:

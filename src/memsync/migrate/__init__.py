@@ -1,5 +1,7 @@
 """The migration of the history from user_id to persona_id, its proof, and the way back."""
 
+from memsync.migrate.backup import Backup, backup
+from memsync.migrate.control import Runner, Wanted, ask
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
 from memsync.migrate.options import RunOptions
 from memsync.migrate.outlook import Outlook, Status, Step, outlook, status
@@ -7,12 +9,17 @@ from memsync.migrate.proof import Verification, verify
 
 __all__ = [
     "Archive",
+    "Backup",
     "Outlook",
     "RunOptions",
+    "Runner",
     "Status",
     "Step",
     "Verification",
+    "Wanted",
     "archive",
+    "ask",
+    "backup",
     "finalize",
     "outlook",
     "rollback",

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate.options import RunOptions, Unresolved
+from memsync.migrate.pace import Pace
 from memsync.model.progress import Progress, Tell
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Session
@@ -41,7 +42,9 @@ def require_resolved(users: list[str], rows: int) -> None:
     )
 
 
-def backfill(ddl: OnlineDdl, options: RunOptions, batch_target_ms: int, tell: Tell) -> int:
+def backfill(
+    ddl: OnlineDdl, options: RunOptions, pace: Pace, batch_target_ms: int, tell: Tell
+) -> int:
     """Fill persona_id of every message that has none; how many were filled.
 
     Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
@@ -58,7 +61,7 @@ def backfill(ddl: OnlineDdl, options: RunOptions, batch_target_ms: int, tell: Te
     )
     filled = 0
     for _ in range(_PASSES_MAX):
-        filled += _fill(ddl, "personas", batch_target_ms, tell)
+        filled += _fill(ddl, "personas", pace, batch_target_ms, tell)
         session.run("thaw_vanished")
         session.run("clear_vanished_personas")
         if not session.row("history_has_null_persona").found:
@@ -75,7 +78,7 @@ def backfill(ddl: OnlineDdl, options: RunOptions, batch_target_ms: int, tell: Te
     )
 
 
-def refill_users(ddl: OnlineDdl, batch_target_ms: int, tell: Tell) -> int:
+def refill_users(ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
     """Give every message its user again, on the way back; how many were filled.
 
     Raises: GateClosed when a message's persona has no owner and the archive does not know its user.
@@ -88,7 +91,7 @@ def refill_users(ddl: OnlineDdl, batch_target_ms: int, tell: Tell) -> int:
         rows_total=session.row("history_size").rows_estimated,
         unresolved="fail",
     )
-    filled = _fill(ddl, "users", batch_target_ms, tell)
+    filled = _fill(ddl, "users", pace, batch_target_ms, tell)
     left = session.row("messages_without_user")
     if left.total:
         raise GateClosed(
@@ -133,7 +136,7 @@ def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
             return
 
 
-def _fill(ddl: OnlineDdl, fill: Fill, batch_target_ms: int, tell: Tell) -> int:
+def _fill(ddl: OnlineDdl, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
     """One pass over the blocks from the checkpoint on; how many rows it filled."""
     session = ddl.session
     state = session.row("fill_state", fill=fill)
@@ -148,6 +151,7 @@ def _fill(ddl: OnlineDdl, fill: Fill, batch_target_ms: int, tell: Tell) -> int:
                 rows = session.run(f"fill_{fill}", start=f"({block},0)", stop=f"({stop},0)")
                 took_s = time.monotonic() - started
                 session.run("save_fill", fill=fill, next_block=stop, rows=rows, busy_s=took_s)
+                pace.before_commit()
         except LockNotHad:
             # A client holds one of the rows. Smaller steps leave more of the others alone.
             size = max(1, size // 2)
@@ -158,5 +162,6 @@ def _fill(ddl: OnlineDdl, fill: Fill, batch_target_ms: int, tell: Tell) -> int:
             session.run("vacuum_history")
         block, filled = stop, filled + rows
         tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
-        size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, target_s / max(took_s, 1e-4)))))
+        aim_s = target_s * pace.between_batches()
+        size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, aim_s / max(took_s, 1e-4)))))
     return filled

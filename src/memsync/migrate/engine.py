@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
-from memsync.errors import GateClosed, MemsyncError, PartlyDone
-from memsync.migrate import redesign, revisions
+from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
+from memsync.migrate import gates, redesign, revisions
 from memsync.migrate.backfill import backfill, refill_users, require_resolved
 from memsync.migrate.options import RunOptions
-from memsync.migrate.proof import verify_session
+from memsync.migrate.pace import Pace
 from memsync.model.phases import REACHED, Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
@@ -34,11 +34,12 @@ def run(
 ) -> Stage:
     """Bring the database to the end of phase `options.to`; return the stage at which it stands.
 
-    Raises: StoreBusy (another run, or a lock not had), GateClosed (users without a persona, or the
-    proof failed), SchemaMismatch (not the app's database), PartlyDone. Effects: Postgres only.
+    Raises: StoreBusy (another run, or a lock not had), GateClosed (users without a persona, or a
+    gate of contract), SchemaMismatch (not the app's database), InvalidInput (behind a pooler),
+    PartlyDone, Cancelled. Effects: Postgres only.
     """
     options = options or RunOptions()
-    with _engine(postgres, settings, tell) as engine:
+    with _engine(postgres, settings, tell, options) as engine:
         engine.require_decisions(options)
         for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
             engine.forward(phase, options)
@@ -55,7 +56,7 @@ def rollback(
     forward again gives every row the persona that it has now.
 
     Raises: StoreBusy; GateClosed when the way back was ended by `finalize`, or contract was not
-    done by memsync; PartlyDone. Effects: Postgres only.
+    done by memsync; PartlyDone, Cancelled. Effects: Postgres only.
     """
     with _engine(postgres, settings, tell) as engine:
         kept = 0 if to is None else list(Phase).index(to) + 1
@@ -104,22 +105,28 @@ def _require_contracted(catalog: Catalog) -> None:
 
 
 @contextlib.contextmanager
-def _engine(postgres: Postgres, settings: Settings, tell: Tell) -> Iterator["_Engine"]:
+def _engine(
+    postgres: Postgres, settings: Settings, tell: Tell, options: RunOptions | None = None
+) -> Iterator["_Engine"]:
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session:
+        pace = Pace(session, options or RunOptions(), tell)
+        pace.begin()
         ddl = OnlineDdl(
             session,
             lock_timeout_ms=settings.lock_timeout_ms,
             deadline_s=settings.lock_deadline_s,
             tell=tell,
+            between=pace.between_tries,
         )
-        yield _Engine(ddl, settings.batch_target_ms, tell)
+        yield _Engine(ddl, pace, settings.batch_target_ms, tell)
 
 
 class _Engine:
     """One run: the session that holds the lock, and everything that is done on it."""
 
-    def __init__(self, ddl: OnlineDdl, batch_target_ms: int, tell: Tell) -> None:
+    def __init__(self, ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -> None:
         self.ddl = ddl
+        self._pace = pace
         self._batch_target_ms = batch_target_ms
         self._tell = tell
         self._filled = 0
@@ -138,9 +145,11 @@ class _Engine:
             revisions.upgrade(self.ddl, Phase.ISOLATE, self._steps(options))
         with self.recorded("run", phase):
             if phase is Phase.BACKFILL and self.catalog().has_users:
-                self._filled += backfill(self.ddl, options, self._batch_target_ms, self._tell)
-            if phase is Phase.CONTRACT and self.catalog().has_users:
-                self._require_proof()
+                self._filled += backfill(
+                    self.ddl, options, self._pace, self._batch_target_ms, self._tell
+                )
+            if phase is Phase.CONTRACT and "user_id" in self.catalog().columns:
+                gates.require_open(self.ddl.session, options, self._tell)
             revisions.upgrade(self.ddl, phase, self._steps(options))
             after = self.catalog()
             if phase not in after.done:
@@ -195,8 +204,12 @@ class _Engine:
         entry = session.row("open_ledger", verb=verb, phase=phase, version=version("memsync")).id
         outcome = "interrupted"
         try:
+            self._pace.between_steps()
             yield
             outcome = "done"
+        except Cancelled:
+            outcome = "cancelled"
+            raise
         except MemsyncError as error:
             outcome = type(error).__name__
             raise
@@ -209,8 +222,10 @@ class _Engine:
                     outcome=outcome,
                     rows_filled=self._filled,
                     lock_waits=self.ddl.waits,
+                    waited_s=self._pace.waited_s,
                 )
             self._filled = self.ddl.waits = 0
+            self._pace.waited_s = 0.0
 
     def _steps(self, options: RunOptions) -> revisions.Steps:
         return {
@@ -223,15 +238,4 @@ class _Engine:
         }
 
     def _refill(self, ddl: OnlineDdl) -> None:
-        self._filled += refill_users(ddl, self._batch_target_ms, self._tell)
-
-    def _require_proof(self) -> None:
-        self._tell(Progress("verify"))
-        proof = verify_session(self.ddl.session, self.catalog())
-        if not proof.ok:
-            raise GateClosed(
-                "contract may not start, the proof failed: "
-                + "; ".join(proof.problems)
-                + ". See `memsync migrate verify`; user_id is still there",
-                problems=list(proof.problems),
-            )
+        self._filled += refill_users(ddl, self._pace, self._batch_target_ms, self._tell)

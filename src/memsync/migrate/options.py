@@ -2,6 +2,7 @@
 library give the same ones.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -22,14 +23,40 @@ class RunOptions:
     personas without an owner that nobody, or several people, use: `fail`, `quarantine` (they leave
     the app's table and are kept), or `assign:USER_ID`.
 
-    Raises: InvalidInput.
+    Contract begins when nobody wrote or read by user_id for `quiet_minutes` (0: not asked), and
+    when a backup is confirmed: `backup_confirmed` says in words which one, else one that memsync
+    made counts for `backup_max_age_hours`.
+
+    A fill gives way while a standby lags more than `max_lag_ms` behind, or while the server writes
+    more than `max_rate_mb_s` of WAL. None: no such limit.
+
+    Raises: InvalidInput for a value that cannot be meant.
     """
 
     to: Phase = Phase.CONTRACT
     unresolved: Unresolved = "fail"
     orphan_owners: str = "fail"
+    quiet_minutes: float = 10
+    backup_confirmed: str | None = None
+    backup_max_age_hours: float = 24
+    max_lag_ms: float | None = None
+    max_rate_mb_s: float | None = None
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.quiet_minutes) and self.quiet_minutes >= 0):
+            raise InvalidInput(
+                f"quiet_minutes is {self.quiet_minutes}: give 0 or more minutes",
+                field="quiet_minutes",
+            )
+        if self.backup_confirmed is not None and not self.backup_confirmed.strip():
+            raise InvalidInput(
+                "backup_confirmed is empty: say which backup it is, it goes into the ledger",
+                field="backup_confirmed",
+            )
+        for name in ("backup_max_age_hours", "max_lag_ms", "max_rate_mb_s"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InvalidInput(f"{name} is {value}: give more than 0", field=name)
         if self.orphan_owners not in {"fail", "quarantine"}:
             _ = self.assigned_owner
 

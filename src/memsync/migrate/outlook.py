@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from memsync.migrate.control import Runner, runner
 from memsync.migrate.revisions import revisions
 from memsync.model.phases import Phase, Stage
 from memsync.stores.catalog import Catalog
@@ -46,7 +47,10 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far the migration has come. `eta_s` is None unless the fill is running or was stopped."""
+    """How far the migration has come, and who runs it now.
+
+    `eta_s` is None unless the fill is running or was stopped.
+    """
 
     stage: Stage
     rows_total: int
@@ -54,6 +58,7 @@ class Status:
     rows_per_s: float
     eta_s: float | None
     steps: tuple[Step, ...]
+    run: Runner
 
 
 def outlook(postgres: Postgres) -> Outlook:
@@ -89,6 +94,7 @@ def status(postgres: Postgres) -> Status:
     """Where the migration stands now, from the catalog and the fill's checkpoint."""
     with postgres.session() as session:
         catalog = Catalog.read(session)
+        now = runner(session)
         fill = (
             session.row("fill_state", fill="personas")
             if "memsync.backfill" in catalog.own_tables
@@ -96,7 +102,7 @@ def status(postgres: Postgres) -> Status:
         )
         if fill is None:
             rows = session.row("history_size").rows_estimated
-            return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.done))
+            return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.done), now)
         rate = fill.rows_done / fill.busy_s if fill.busy_s else 0.0
         left = max(0, fill.rows_total - fill.rows_done)
         running = Phase.BACKFILL not in catalog.done and rate > 0
@@ -107,6 +113,7 @@ def status(postgres: Postgres) -> Status:
             rows_per_s=rate,
             eta_s=left / rate if running else None,
             steps=_steps(catalog.done),
+            run=now,
         )
 
 

@@ -3,12 +3,13 @@
 A trigger that fires only for rows that lack one of the two ids: rows of an app that knows only
 users get their persona from today's settings, rows of one that knows only personas get their user
 from the persona's owner. A row whose persona is not what the map says for its user, or is not its
-user's own, is noted in `row_archive`. It stands from expand to contract, and on the way back.
+user's own, is noted in `row_archive`. Another trigger notes when a client last named user_id in an
+INSERT: contract asks for it. Both stand from expand to contract, and on the way back.
 """
 
 from psycopg import sql
 
-from memsync.stores.catalog import IDENTITY_TRIGGER, TABLE, Catalog
+from memsync.stores.catalog import IDENTITY_TRIGGER, TABLE, WATCH_TRIGGER, Catalog
 from memsync.stores.ddl import OnlineDdl
 from memsync.stores.queries import statement
 
@@ -116,6 +117,22 @@ BEGIN
 END $$"""
 
 
+# At most once a second: writers read the sequence's one page, and hardly ever write it.
+_HEAR_USERS = """
+CREATE OR REPLACE FUNCTION memsync.hear_users()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    this_second CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()));
+BEGIN
+    PERFORM FROM memsync.user_style_write_at WHERE is_called AND last_value >= this_second;
+    IF NOT FOUND THEN
+        PERFORM setval('memsync.user_style_write_at', this_second);
+    END IF;
+    RETURN NEW;
+END $$"""
+
+
 def build(ddl: OnlineDdl, catalog: Catalog) -> None:
     """Build the bridge, or make the one that stands as it is today.
 
@@ -135,8 +152,17 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
         sql.SQL(_CREATE_DEFAULT_PERSONA).format(set_default=set_default, search_path=path),
         "REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid) FROM PUBLIC",
         sql.SQL(_KEEP_IDENTITY).format(search_path=path),
+        _HEAR_USERS,
         table="users",
     )
+    if WATCH_TRIGGER not in catalog.triggers:
+        ddl.run(
+            f"CREATE TRIGGER {WATCH_TRIGGER} BEFORE INSERT ON conversation_history"
+            " FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.hear_users()",
+            # Under the lock of the statement above: no writer slips in between.
+            statement("watch_user_style"),
+            table=TABLE,
+        )
     if IDENTITY_TRIGGER not in catalog.triggers:
         ddl.run(
             f"CREATE TRIGGER {IDENTITY_TRIGGER} BEFORE INSERT OR UPDATE ON conversation_history"
@@ -164,7 +190,9 @@ def remove(ddl: OnlineDdl, *with_it: str) -> None:
     """
     ddl.run(
         f"DROP TRIGGER IF EXISTS {IDENTITY_TRIGGER} ON conversation_history",
+        f"DROP TRIGGER IF EXISTS {WATCH_TRIGGER} ON conversation_history",
         *with_it,
+        "DROP FUNCTION IF EXISTS memsync.hear_users()",
         "DROP FUNCTION IF EXISTS memsync.keep_identity()",
         "DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)",
         "DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default",

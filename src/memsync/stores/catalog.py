@@ -26,6 +26,8 @@ USER_ID_INDEX = "conversation_history_user_id_idx"
 USER_KEY = "conversation_history_user_id_fkey"
 PERSONA_KEY = "conversation_history_persona_id_fkey"
 IDENTITY_TRIGGER = "memsync_keep_identity"
+WATCH_TRIGGER = "memsync_hear_users"
+"""Fires before the other, which fills in what the client left out: triggers go by their names."""
 PERSONA_CHECK = "memsync_persona_id_present"
 USER_CHECK = "memsync_user_id_present"
 

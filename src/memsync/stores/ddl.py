@@ -8,7 +8,7 @@ meaning.
 import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, LiteralString
 
 from psycopg import errors, sql
@@ -28,15 +28,24 @@ class LockNotHad(Exception):
 
 
 class OnlineDdl:
-    """Runs lock-taking work on one session. `tell` hears about every wait."""
+    """Runs lock-taking work on one session. `tell` hears about every wait; `between` is called
+    before an index is built and before a lock is tried again: no transaction is open then.
+    """
 
     def __init__(
-        self, session: Session, *, lock_timeout_ms: int, deadline_s: float, tell: Tell
+        self,
+        session: Session,
+        *,
+        lock_timeout_ms: int,
+        deadline_s: float,
+        tell: Tell,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         self.session = session
         self._lock_timeout_ms = lock_timeout_ms
         self._deadline_s = deadline_s
         self._tell = tell
+        self._between = between
         self.waits = 0
         self._waiting_since: float | None = None
         self._backoff_s = _BACKOFF_START_S
@@ -79,6 +88,7 @@ class OnlineDdl:
         self._tell(Progress(f"waiting for a lock on {table}; in the way: {who or 'nobody now'}"))
         time.sleep(self._backoff_s * (0.5 + random.random()))  # noqa: S311  jitter, no secret
         self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
+        self._between()
 
     def run(self, *statements: Statement, table: str) -> None:
         """Run the statements as one transaction that never queues long for its locks.
@@ -187,6 +197,7 @@ class OnlineDdl:
         standing = {i.name: i.valid for i in self.session.rows("indexes", relation=table)}
         if standing.get(name):
             return
+        self._between()
         if name in standing:
             self._tell(Progress(f"index {name} is INVALID, its build was cut short: rebuilding"))
             self.run_long(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 from memsync.errors import StoreBusy, StoreUnreachable
+from memsync.stores.pooler import require_direct
 from memsync.stores.postgres import Postgres, Session
 
 
@@ -27,10 +28,11 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
     Work that must not go on without the lock runs on this very session: if the connection dies,
     lock and work end together.
 
-    Raises: StoreBusy naming the session that holds the lock.
+    Raises: StoreBusy naming the session that holds the lock; InvalidInput behind a pooler.
     """
     session = postgres.dedicated()
     try:
+        require_direct(session)
         session.run("no_timeouts")
         if not session.row("try_lock", key=key.value).taken:
             holders = session.rows("lock_holders", key=key.value)

@@ -30,6 +30,9 @@ from memsync.stores.queries import statement
 CONNECT_TIMEOUT_S = 5
 POOL_CONNECTIONS_MAX = 4
 
+OWN_STATEMENT = "/* memsync */"
+"""Every named statement begins with it, so that memsync's sessions are told from the app's."""
+
 Connection = psycopg.Connection[Any]
 
 
@@ -176,7 +179,7 @@ class Session:
     def run_many(self, name: str, rows: Sequence[dict[str, Any]], /) -> None:
         """Run the named statement once for each of `rows`, in one go."""
         with translated(self.label), self.connection.cursor() as cursor:
-            cursor.executemany(statement(name), rows)
+            cursor.executemany(f"{OWN_STATEMENT} {statement(name)}", rows)
 
     def run_script(self, script: str) -> None:
         """Run a text of several statements, as one transaction unless it says otherwise."""
@@ -204,22 +207,29 @@ class Session:
         with translated(self.label), self.connection.transaction():
             yield self
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """All statements inside see the same moment, and write nothing."""
+        with self.transaction():
+            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield self
+
     def _execute(self, text: str, params: dict[str, Any]) -> psycopg.Cursor[Any]:
         # statement() returns nothing but text of queries.sql, which is ours.
-        return self.connection.execute(text, params)
+        return self.connection.execute(f"{OWN_STATEMENT} {text}", params)
 
 
 class Postgres:
-    """A Postgres database. `label` names it in messages, without secrets."""
+    """A Postgres database. `label` names it in messages, without secrets; `conninfo` has them."""
 
     def __init__(
         self, url: str, *, label: str | None = None, on_close: contextlib.ExitStack | None = None
     ) -> None:
-        self._conninfo = _conninfo(url)
+        self.conninfo = _conninfo(url)
         self._on_close = on_close or contextlib.ExitStack()
-        self.label = label or _label(self._conninfo)
+        self.label = label or _label(self.conninfo)
         self._pool = ConnectionPool(
-            self._conninfo,
+            self.conninfo,
             connection_class=Connection,
             kwargs={"autocommit": True, "row_factory": namedtuple_row},
             configure=_configure,
@@ -263,7 +273,7 @@ class Postgres:
         with translated(self.label):
             try:
                 connection: Connection = psycopg.connect(
-                    self._conninfo, autocommit=True, row_factory=namedtuple_row
+                    self.conninfo, autocommit=True, row_factory=namedtuple_row
                 )
             except psycopg.ProgrammingError as error:
                 raise InvalidInput(

@@ -19,8 +19,14 @@ SELECT pg_advisory_unlock(%(key)s);
 
 -- name: no_timeouts
 -- Lifts what a role or database limits its clients to: long steps are long on purpose.
-SELECT set_config(name, '0', false) FROM unnest(ARRAY['statement_timeout', 'lock_timeout',
-       'idle_in_transaction_session_timeout']) AS name;
+-- Asked of pg_settings, for not every version has all of them.
+SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
+               'idle_in_transaction_session_timeout', 'idle_session_timeout');
+
+-- name: serving_pid
+-- The process that serves this session now.
+SELECT pg_backend_pid() AS pid;
 
 -- name: search_path
 -- The schemas in which this session finds the app's tables.
@@ -536,7 +542,7 @@ VALUES (%(verb)s, %(phase)s, %(version)s) RETURNING id;
 -- Notes how it ended.
 UPDATE memsync.ledger
 SET ended_at = clock_timestamp(), outcome = %(outcome)s, lock_waits = %(lock_waits)s,
-    rows_filled = %(rows_filled)s
+    rows_filled = %(rows_filled)s, waited_s = %(waited_s)s
 WHERE id = %(id)s AND outcome IS DISTINCT FROM 'done';
 
 -- name: note_archive_removed
@@ -567,6 +573,143 @@ TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, mems
 -- What the archive of the way back holds.
 SELECT (SELECT count(*) FROM memsync.persona_map) AS pairs,
        (SELECT count(*) FROM memsync.row_archive) AS rows;
+
+
+-- ------------------------------------------------------------------ migration: what holds it back
+
+-- name: open_control
+-- Makes the one row of requests this session's own: what an earlier run was asked for is over.
+INSERT INTO memsync.control (pid, wanted) VALUES (pg_backend_pid(), 'run')
+ON CONFLICT (one) DO UPDATE
+SET pid = excluded.pid, wanted = 'run', who = session_user, asked_at = clock_timestamp(),
+    heard_at = NULL;
+
+-- name: wanted
+-- What this session's run is asked for, by whom and when.
+SELECT wanted, who, to_char(asked_at, 'HH24:MI:SS "UTC"') AS asked_at FROM memsync.control
+WHERE pid = pg_backend_pid();
+
+-- name: note_heard
+-- Notes that the run does what it is asked for.
+UPDATE memsync.control SET heard_at = clock_timestamp()
+WHERE pid = pg_backend_pid() AND wanted = %(wanted)s AND heard_at IS NULL;
+
+-- name: ask_run
+-- Asks the run that holds the lock for something; no row where none does, or not yet.
+UPDATE memsync.control c
+SET wanted = %(wanted)s, who = session_user, asked_at = clock_timestamp(), heard_at = NULL
+WHERE c.pid = ANY(%(pids)s::int[])
+RETURNING c.pid;
+
+-- name: control
+-- What the run of one of these sessions is asked for, and whether it does it.
+SELECT pid, wanted, who, asked_at, heard_at IS NOT NULL AS heard FROM memsync.control
+WHERE pid = ANY(%(pids)s::int[]);
+
+-- name: pressure
+-- What a running fill weighs on: bytes of WAL written so far; of the standbys the longest replay
+-- lag, and how far the one that is furthest behind has come; and who has waited for a lock on the
+-- table for too long.
+SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS written,
+       (SELECT pg_wal_lsn_diff(min(replay_lsn), '0/0')::bigint
+        FROM pg_stat_replication) AS replayed,
+       (SELECT coalesce(max(extract(epoch FROM replay_lag)) * 1000, 0)::float
+        FROM pg_stat_replication) AS lag_ms,
+       (SELECT coalesce(array_agg(DISTINCT pid), '{}') FROM pg_locks
+        WHERE NOT granted AND pid <> pg_backend_pid() AND relation = to_regclass(%(relation)s)
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND waitstart < clock_timestamp() - make_interval(secs => %(longest_s)s)) AS waiting;
+
+-- name: waiting_for_us
+-- Sessions that wait for a lock that this session holds.
+SELECT pid FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) w
+WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid));
+
+-- name: sees_all_sessions
+-- Whether this role sees what other roles' sessions and the standbys do.
+SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS yes;
+
+-- name: watch_user_style
+-- Starts the watch for clients that still write a user_id: nothing is known of the time before.
+SELECT setval('memsync.user_style_write_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
+              false);
+
+-- name: user_style_write
+-- When a client last named user_id in an INSERT (`seen`), else since when this is watched.
+SELECT to_char(to_timestamp(last_value), 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
+       is_called AS seen,
+       extract(epoch FROM clock_timestamp())::float - last_value AS ago_s
+FROM memsync.user_style_write_at;
+
+-- name: user_style_sessions
+-- Clients whose last statement, within the given time, names conversation_history and user_id.
+SELECT pid, application_name, to_char(query_start, 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
+       left(regexp_replace(query, '\s+', ' ', 'g'), 120) AS query,
+       extract(epoch FROM clock_timestamp()
+               - CASE WHEN state = 'active' THEN clock_timestamp() ELSE state_change END
+       )::float AS ago_s
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+  AND (state IN ('active', 'idle in transaction')
+       OR state_change > clock_timestamp() - make_interval(secs => %(within_s)s))
+  AND query ~* '\yconversation_history\y' AND query ~* '\yuser_id\y'
+  AND NOT starts_with(query, %(own)s)
+ORDER BY query_start;
+
+-- name: hidden_sessions
+-- How many clients' statements cannot be seen: another role's, or activity is not tracked.
+SELECT count(*) AS total FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+  AND usesysid IS NOT NULL
+  AND (query = '<insufficient privilege>'
+       OR state = 'disabled' AND backend_type = 'client backend');
+
+-- name: backup_for_contract
+-- The newest backup that counts: young enough, and not from before contract was last taken back.
+SELECT file, taken_at FROM memsync.backup
+WHERE taken_at >= clock_timestamp() - make_interval(secs => %(within_s)s)
+  AND taken_at > coalesce((SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                           WHERE verb = 'rollback' AND phase = 'contract'), '-infinity')
+ORDER BY id DESC LIMIT 1;
+
+-- name: last_backup
+-- The newest backup, whether it counts or not.
+SELECT file, to_char(taken_at, 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment
+FROM memsync.backup ORDER BY id DESC LIMIT 1;
+
+-- name: contract_was_begun
+-- Whether the last that happened to contract is that it passed its gates and began.
+SELECT coalesce((SELECT verb = 'run' AND NOT user_id_dropped FROM memsync.ledger
+                 WHERE phase = 'contract' AND (gates_passed OR verb = 'rollback')
+                 ORDER BY id DESC LIMIT 1), false) AS begun;
+
+-- name: note_gates_passed
+-- Notes in the ledger that the gates of this contract are open, and on what grounds.
+UPDATE memsync.ledger SET gates_passed = true, note = %(note)s
+WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'run' AND phase = 'contract');
+
+-- name: export_snapshot
+-- Lets pg_dump see exactly what this transaction sees.
+SELECT pg_export_snapshot() AS id, now() AS taken_at,
+       (SELECT count(*) FROM conversation_history) AS history_rows;
+
+-- name: backup_tables
+-- Tables by schema: those to back up, with all of memsync's own, and the others beside them.
+WITH kept AS (
+    SELECT to_regclass(name)::oid AS oid FROM unnest(%(names)s::text[]) AS name)
+SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind,
+       n.nspname = 'memsync'
+       OR coalesce(pg_partition_root(c.oid), c.oid) IN (SELECT oid FROM kept) AS kept
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+  AND (n.nspname = 'memsync'
+       OR n.oid IN (SELECT relnamespace FROM pg_class WHERE oid IN (SELECT oid FROM kept)))
+ORDER BY 1, 2;
+
+-- name: note_backup
+-- Records a backup that was written and read back.
+INSERT INTO memsync.backup (file, bytes, sha256, tables, history_rows, snapshot, taken_at)
+VALUES (%(file)s, %(bytes)s, %(sha256)s, %(tables)s, %(history_rows)s, %(snapshot)s, %(taken_at)s);
 
 
 -- ------------------------------------------------------------------ Prisma's history

@@ -1,0 +1,181 @@
+"""A backup of what the migration touches, read back before it counts.
+
+Decides which tables are in it, that pg_dump sees exactly the snapshot in which the rows are
+counted, and when a dump is good: its contents name every table, all of its data can be read, and
+the history in it has as many rows as the snapshot. Then it gets its name and is recorded in
+`memsync.backup`; contract asks there (migrate/gates.py). How pg_dump is run is stores/dump.py's.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from memsync.errors import GateClosed, InvalidInput
+from memsync.model.progress import Progress, Tell, silent
+from memsync.stores.catalog import TABLE, Catalog
+from memsync.stores.dump import Programs, find_programs
+from memsync.stores.locks import LockKey, exclusive
+from memsync.stores.postgres import Postgres, Session
+
+TABLES = (
+    TABLE,
+    "llm_configs",
+    "pending_memories",
+    "personalities",
+    "personality_default_configs",
+    "personas",
+    "system_prompts",
+    "user_default_personas",
+    "user_personality_configs",
+    "user_personality_settings",
+    "users",
+)
+"""What the migration changes or decides by, and what that refers to. Not all are in every app."""
+
+_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was written and read back. `tables` are with their schemas."""
+
+    file: Path
+    bytes: int
+    sha256: str
+    tables: tuple[str, ...]
+    history_rows: int
+    taken_at: datetime
+
+
+def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -> Backup:
+    """Dump the affected tables into a new file, check it, record it.
+
+    No run goes on meanwhile: pg_dump's locks and a run's would wait for each other.
+    Raises: InvalidInput (the file is there, or its folder is not), GateClosed (no pg_dump of the
+    server's version, or the dump is not whole), StoreBusy (a run holds the lock).
+    Effects: one file, one row in memsync.backup.
+    """
+    file = (to or Path(f"memsync-backup-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump")).absolute()
+    _require_new(file)
+    with exclusive(postgres, LockKey.MIGRATE, "migration or backup") as session:
+        Catalog.read(session)
+        if not session.rows("relations", names=["memsync.backup"]):
+            raise GateClosed(
+                "no backup was made: memsync has no tables here yet in which to record it. "
+                "Next: memsync migrate run --to isolate"
+            )
+        programs = find_programs(session.row("server_version").number // 10000)
+        with _partial(file) as partial:
+            with session.snapshot():
+                seen = session.row("export_snapshot")
+                relations = session.rows("backup_tables", names=list(TABLES))
+                tell(Progress(f"dumping {seen.history_rows} messages and what belongs to them"))
+                _dump(programs, postgres.conninfo, partial, seen.id, relations)
+            tell(Progress("reading the dump back"))
+            kept = [each for each in relations if each.kept and each.kind == "r"]
+            _require_whole(programs, partial, kept, seen.history_rows)
+            made = Backup(
+                file=file,
+                bytes=partial.stat().st_size,
+                sha256=_sha256(partial),
+                tables=tuple(f"{each.schema}.{each.name}" for each in kept),
+                history_rows=seen.history_rows,
+                taken_at=seen.taken_at,
+            )
+            _publish(partial, file)
+        _record(session, made, seen.id)
+    return made
+
+
+def _require_new(file: Path) -> None:
+    if os.path.lexists(file):
+        raise InvalidInput(f"{file} is there already; name another file with --to", field="to")
+    if not file.parent.is_dir():
+        raise InvalidInput(f"there is no folder {file.parent} to write the backup in", field="to")
+
+
+@contextlib.contextmanager
+def _partial(file: Path) -> Iterator[Path]:
+    """A new file beside `file` that only its owner reads; gone afterwards, if it is still there."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
+    except OSError as error:
+        raise InvalidInput(f"cannot write in {file.parent}: {error.strerror}", field="to") from None
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _dump(
+    programs: Programs, conninfo: str, partial: Path, snapshot: str, relations: list[Any]
+) -> None:
+    """Whole schemas but for what does not belong: so the functions that triggers need are in it."""
+    programs.dump(
+        conninfo,
+        partial,
+        snapshot=snapshot,
+        schemas=sorted({each.schema for each in relations}),
+        without=[(each.schema, each.name) for each in relations if not each.kept],
+    )
+
+
+def _require_whole(programs: Programs, partial: Path, kept: list[Any], history_rows: int) -> None:
+    """Stop unless the dump has every table, can be read to its end, and has the history's rows."""
+    contents = programs.listed(partial)
+    missing = [
+        each.name
+        for each in kept
+        for entry in ("TABLE", "TABLE DATA")
+        if f" {entry} {each.schema} {each.name} " not in contents
+    ]
+    rows = programs.rows(partial)
+    found = sum(count for table, count in rows.items() if table.rpartition(".")[2] == TABLE)
+    if missing or len(rows) < len(kept) or found != history_rows:
+        raise GateClosed(
+            "no backup was made: the dump is not whole. Missing tables: "
+            f"{', '.join(dict.fromkeys(missing)) or 'none'}; tables with data: {len(rows)} of "
+            f"{len(kept)}; messages: {found} of {history_rows}. Nothing was kept"
+        )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _publish(partial: Path, file: Path) -> None:
+    """Give the file its name once it is on disk; whoever took the name meanwhile keeps it."""
+    _sync(partial)
+    try:
+        file.hardlink_to(partial)
+    except FileExistsError:
+        raise InvalidInput(f"{file} has appeared meanwhile; name another with --to") from None
+    _sync(file.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _record(session: Session, made: Backup, snapshot: str) -> None:
+    session.run(
+        "note_backup",
+        file=str(made.file),
+        bytes=made.bytes,
+        sha256=made.sha256,
+        tables=list(made.tables),
+        history_rows=made.history_rows,
+        snapshot=snapshot,
+        taken_at=made.taken_at,
+    )

