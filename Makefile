@@ -35,6 +35,7 @@ lint: setup ## check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/lint_sql.py
 
 fmt: setup ## put the code into shape
 	$(BIN)/ruff check --fix-only .

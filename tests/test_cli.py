@@ -477,7 +477,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
 
     assert {
         *("schema_version", "stage", "steps", "rows_estimated", "bytes_total"),
-        *("rows_by_decision", "unresolved", "server_version"),
+        *("rows_by_decision", "unresolved", "server_version", "phase", "checks", "next"),
     } == set(ran("migrate", "plan"))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)
@@ -502,7 +502,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     assert {
         *("schema_version", "ok", "stage", "proven", "rows_total", "unique_personas"),
         *("null_persona_ids", "unknown_persona_ids", "wrong_persona_ids"),
-        *("decisions_outdated", "problems"),
+        *("decisions_outdated", "problems", "phase", "items"),
     } == set(proof)
     assert proof["ok"]
     assert {"pending", "dead", "oldest_s", "schema_version"} == set(ran("sync", "status"))

@@ -26,6 +26,8 @@ NewDatabase = Callable[..., str]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TICKED = re.compile(r"`memsync ([a-z-][^`]*)`")
 _NEXT = re.compile(r"(?:next: |next: [^;\n]*? or |saved .*; next: )memsync ([a-z][^;\n]*)")
+# A text that is a command, or a choice that ends in one: what a check says is to be done.
+_WHOLE = re.compile(r"\A(?:[^;\n]*, or )?memsync ((?:migrate|reconcile|sync|check)\b[^;\n]*)\Z")
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 _HOLE = "0"
 
@@ -55,7 +57,11 @@ def hints() -> Iterator[tuple[str, str]]:
                 yield name, shlex.join(words[1:])
     for source in SOURCES:
         for text in texts(ast.parse(source.read_text())):
-            for command in [*_TICKED.findall(text), *_NEXT.findall(text)]:
+            for command in [
+                *_TICKED.findall(text),
+                *_NEXT.findall(text),
+                *_WHOLE.findall(text),
+            ]:
                 yield source.name, command
     for rule in RULES:
         yield rule.code, rule.command().removeprefix("memsync ")
@@ -100,7 +106,7 @@ def test_hints_are_found() -> None:
     assert {"check", "migrate", "reconcile", "rules", "sync"} <= found
     assert ("README.md", "reconcile apply plan.json") in HINTS
     assert ("reconcile.py", f"reconcile apply {_HOLE}") in HINTS
-    assert ("migrate.py", "migrate run --unresolved create") in HINTS
+    assert ("outlook.py", "migrate run --unresolved create") in HINTS
     assert ("MSC001", "reconcile plan") in HINTS
 
 

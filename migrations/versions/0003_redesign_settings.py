@@ -176,6 +176,7 @@ def _remove_configs(ddl, redesign) -> None:
             ("llm_configs", "memsync_mirror_window"),
             ("llm_configs", "memsync_mirror_is_default"),
         )
+        # lint: allow STRONG-LOCK for a moment, by lock_timeout: dropping needs it, archives before
         ddl.run(
             "LOCK TABLE llm_configs, personalities IN ACCESS EXCLUSIVE MODE",
             *(mirror.drop_trigger(*each) for each in triggers),
@@ -198,6 +199,7 @@ def _rename_choices(ddl, redesign) -> None:
     else:
         ddl.session.run("merge_choices")
         move = [
+            # lint: allow STRONG-LOCK for a moment, by lock_timeout: the last rows move under it
             "LOCK TABLE user_personality_settings IN ACCESS EXCLUSIVE MODE",
             statement("merge_choices"),
             "ALTER TABLE user_personality_settings SET SCHEMA memsync",
@@ -243,11 +245,11 @@ def _renamed(ddl, old: str, new: str, *, standing: str) -> list[sql.Composed]:
         sql.SQL(
             "ALTER INDEX {} RENAME TO {}"
             if each.kind == "index"
-            else "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}"
+            else "ALTER TABLE {owner} RENAME CONSTRAINT {} TO {}"
         ).format(
             sql.Identifier(each.name),
             sql.Identifier(new + each.name.removeprefix(old)),
-            table=sql.Identifier(CHOICES),
+            owner=sql.Identifier(CHOICES),
         )
         for each in found
     ]

@@ -100,11 +100,11 @@ def downgrade() -> None:
     mirror.build_triggers(ddl, redesign, "users", DEFAULTS, "personalities", CONFIGS, "llm_configs")
     if "users.global_persona_id" in redesign.dropped:
         context.config.attributes["steps"]["copy_settings_back"](ddl)
-        ddl.foreign_key("users", "global_persona_id", "personas", on_delete="SET NULL")
+        ddl.foreign_key("users", "global_persona_id", "personas", sets_null=True)
         ddl.validate("users", "users_global_persona_id_fkey")
     if "personalities.llm_config_id" in redesign.dropped:
         ddl.run(statement("copy_configs_back"), statement("restore_windows"), table="personalities")
-        ddl.foreign_key("personalities", "llm_config_id", "llm_configs", on_delete="SET NULL")
+        ddl.foreign_key("personalities", "llm_config_id", "llm_configs", sets_null=True)
         ddl.validate("personalities", "personalities_llm_config_id_fkey")
     for piece, (name, table, column) in _INDEXES.items():
         if piece in redesign.dropped:
@@ -126,6 +126,7 @@ def downgrade() -> None:
 def _drop(ddl, table: str, pieces: list[str]) -> None:
     names = [piece.split(".") for piece in pieces]
     triggers = {t for name in names for t in mirror.triggers_of(*name)}
+    # lint: allow STRONG-LOCK for a moment, by lock_timeout: dropping needs it, archives before
     ddl.run(
         sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table)),
         *(_keep(piece) for piece in pieces if piece in _KEPT),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
@@ -105,3 +105,42 @@ def test_status_shows_both_histories(app: App, capsys: pytest.CaptureFixture[str
     app.do(FAILED, NAME)
     assert 0 == app.command("status")
     assert f"Prisma: {NAME}  failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (["CREATE TABLE _prisma_ledger (id int)"], "_prisma_ledger"),
+        (["CREATE SCHEMA prisma", "CREATE TABLE prisma.migrations (id int)"], "prisma.migrations"),
+        (["CREATE SCHEMA _prisma", "CREATE TABLE _prisma.log (id int)"], "_prisma.log"),
+    ],
+)
+def test_a_newer_prisma_is_named_and_refused(
+    app: App,
+    prisma_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    made: list[LiteralString],
+    named: str,
+) -> None:
+    """No history of the known name, but another of the kind: plan, status and resolve stop."""
+    for each in made:
+        app.do(each)
+    assert 0 == app.command("plan")
+    app.do("DROP TABLE _prisma_migrations")
+    capsys.readouterr()
+    for command in (
+        ["plan"],
+        ["status"],
+        ["resolve", "--applied", NAME, "--prisma-dir", str(prisma_dir)],
+        ["resolve", "--rolled-back", NAME],
+    ):
+        assert 12 == app.command(*command)
+        assert named in capsys.readouterr().err
+
+
+def test_an_app_without_prisma(app: App, prisma_dir: Path) -> None:
+    """Plan and status have nothing to say of it; resolve has nothing to write to."""
+    app.do("DROP TABLE _prisma_migrations")
+    assert 0 == app.command("plan")
+    assert 0 == app.command("status")
+    assert 12 == app.command("resolve", "--applied", NAME, "--prisma-dir", str(prisma_dir))

@@ -8,6 +8,7 @@ import typer
 
 from memsync import migrate
 from memsync.cli import control
+from memsync.cli.checks import print_checks, print_items
 from memsync.cli.common import (
     EXIT_STATUSES,
     FINDINGS,
@@ -41,7 +42,7 @@ def plan(ctx: typer.Context, as_json: JsonOption = False) -> int:
     with opened_postgres(ctx) as (_, postgres):
         ahead = migrate.outlook(postgres)
     if as_json:
-        print_json(**asdict(ahead))
+        print_json(phase=ahead.stage, **asdict(ahead), next=ahead.next)
         return 0
     typer.echo(f"stage: {ahead.stage}")
     _print_steps(ahead.steps)
@@ -56,9 +57,9 @@ def plan(ctx: typer.Context, as_json: JsonOption = False) -> int:
         typer.echo(f"{len(ahead.unresolved)} users with messages have no persona:")
         for user in ahead.unresolved[:_SHOWN_MAX]:
             typer.echo(f"  {user.user_id}  {user.username}  {user.rows} messages")
-        typer.echo("next: give them one, or memsync migrate run --unresolved create")
-    elif any(not step.done for step in ahead.steps):
-        typer.echo("next: memsync migrate run")
+    print_checks(ahead.checks)
+    if ahead.next:
+        typer.echo(f"next: {ahead.next}")
     return 0
 
 
@@ -150,19 +151,16 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
     with opened_postgres(ctx) as (_, postgres):
         proof = migrate.verify(postgres)
     if as_json:
-        print_json(**asdict(proof))
+        print_json(phase=proof.stage, **asdict(proof))
         return 0 if proof.ok else FINDINGS
     print_facts(
         [
             ("stage", proof.stage),
             ("total rows", proof.rows_total),
             ("unique personas", proof.unique_personas),
-            ("NULL persona ids", proof.null_persona_ids),
-            ("unknown persona ids", proof.unknown_persona_ids),
-            ("wrong persona ids", proof.wrong_persona_ids),
-            ("every row recomputed", "yes" if proof.proven else "no: there is no user_id"),
         ]
     )
+    print_items(proof.items)
     if proof.decisions_outdated:
         typer.echo(
             f"note: {proof.decisions_outdated} (user, personality) pairs were decided before "

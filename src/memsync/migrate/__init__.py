@@ -1,18 +1,25 @@
 """The migration of the history from user_id to persona_id, its proof, and the way back."""
 
 from memsync.migrate.backup import Backup, backup
+from memsync.migrate.checklist import verify
+from memsync.migrate.checks import Check, State
 from memsync.migrate.control import Runner, Wanted, ask
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
+from memsync.migrate.items import Item, Mark
 from memsync.migrate.options import RunOptions
 from memsync.migrate.outlook import Outlook, Status, Step, outlook, status
-from memsync.migrate.proof import Verification, verify
+from memsync.migrate.proof import Verification
 
 __all__ = [
     "Archive",
     "Backup",
+    "Check",
+    "Item",
+    "Mark",
     "Outlook",
     "RunOptions",
     "Runner",
+    "State",
     "Status",
     "Step",
     "Verification",

@@ -16,6 +16,7 @@ from memsync.migrate import gates, redesign, revisions
 from memsync.migrate.backfill import backfill, refill_users, require_resolved
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pace import Pace
+from memsync.migrate.preflight import preflight, require_no_blockers
 from memsync.model.phases import REACHED, Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
@@ -34,12 +35,13 @@ def run(
 ) -> Stage:
     """Bring the database to the end of phase `options.to`; return the stage at which it stands.
 
-    Raises: StoreBusy (another run, or a lock not had), GateClosed (users without a persona, or a
-    gate of contract), SchemaMismatch (not the app's database), InvalidInput (behind a pooler),
-    PartlyDone, Cancelled. Effects: Postgres only.
+    Raises: StoreBusy (another run, or a lock not had), GateClosed (the preflight found a blocker,
+    users have no persona, or a gate of contract), SchemaMismatch (not the app's database),
+    InvalidInput (behind a pooler), PartlyDone, Cancelled. Effects: Postgres only.
     """
     options = options or RunOptions()
     with _engine(postgres, settings, tell, options) as engine:
+        engine.require_clear_way(options.to)
         engine.require_decisions(options)
         for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
             engine.forward(phase, options)
@@ -182,6 +184,16 @@ class _Engine:
                 phase=phase.value,
                 stage=after.stage.value,
             )
+
+    def require_clear_way(self, to: Phase) -> None:
+        """Stop before anything is changed when the preflight finds a blocker of a phase up to `to`.
+
+        Raises: GateClosed.
+        """
+        catalog = self.catalog()
+        ahead = set(list(Phase)[: list(Phase).index(to) + 1]) - catalog.done
+        if ahead:
+            require_no_blockers(preflight(self.ddl.session, catalog), ahead)
 
     def require_decisions(self, options: RunOptions) -> None:
         """Stop before anything is changed when something is the operator's to decide.

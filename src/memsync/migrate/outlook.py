@@ -3,7 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from memsync.migrate import prisma
+from memsync.migrate.checks import Check
 from memsync.migrate.control import Runner, runner
+from memsync.migrate.preflight import blocking, data_checks, preflight
 from memsync.migrate.revisions import revisions
 from memsync.model.phases import Phase, Stage
 from memsync.stores.catalog import Catalog
@@ -43,6 +46,23 @@ class Outlook:
     rows_by_decision: Mapping[str, int] | None
     unresolved: tuple[UnresolvedUser, ...]
     server_version: int
+    checks: tuple[Check, ...]
+
+    @property
+    def blockers(self) -> tuple[Check, ...]:
+        """The checks that make `migrate run` refuse one of its phases."""
+        return tuple(blocking(self.checks))
+
+    @property
+    def next(self) -> str | None:
+        """What to do now; None when nothing is left to do."""
+        if self.blockers:
+            return f"mend what blocks: {', '.join(check.name for check in self.blockers)}"
+        if self.unresolved:
+            return "give them one, or memsync migrate run --unresolved create"
+        if any(not step.done for step in self.steps):
+            return "memsync migrate run"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +84,12 @@ class Status:
 def outlook(postgres: Postgres) -> Outlook:
     """Look at the database, change nothing.
 
-    Raises: SchemaMismatch when this is not the app's database.
+    Raises: SchemaMismatch when this is not the app's database, or its Prisma is not one of those
+    that memsync knows.
     """
     with postgres.session() as session:
         catalog = Catalog.read(session)
+        prisma.require_known(session)
         size = session.row("history_size")
         by_decision: dict[str, int] | None = None
         unresolved: tuple[UnresolvedUser, ...] = ()
@@ -87,6 +109,7 @@ def outlook(postgres: Postgres) -> Outlook:
             rows_by_decision=by_decision,
             unresolved=unresolved,
             server_version=session.row("server_version").number,
+            checks=(*preflight(session, catalog), *data_checks(session, catalog)),
         )
 
 

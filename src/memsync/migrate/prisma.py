@@ -53,12 +53,19 @@ class PrismaMigration:
 
 
 def history(postgres: Postgres) -> tuple[PrismaMigration, ...]:
-    """Prisma's history, oldest first; empty where the app does not use Prisma. Reads only."""
+    """Prisma's history, oldest first; empty where the app does not use Prisma. Reads only.
+
+    Raises: SchemaMismatch for a history that is not Prisma's up to 7.
+    """
     with postgres.session() as session:
-        if not session.rows("columns", relation=_TABLE):
-            return ()
-        _require_known_table(session)
-        return tuple(PrismaMigration(*row) for row in session.rows("prisma_history"))
+        return read(session)
+
+
+def read(session: Session) -> tuple[PrismaMigration, ...]:
+    """The same on a session that is there."""
+    if not require_known(session):
+        return ()
+    return tuple(PrismaMigration(*row) for row in session.rows("prisma_history"))
 
 
 def mark_applied(postgres: Postgres, name: str, directory: Path) -> None:
@@ -94,20 +101,39 @@ def mark_rolled_back(postgres: Postgres, name: str) -> None:
 
 def _locked(session: Session, name: str) -> list[PrismaMigration]:
     """The rows of that name, with Prisma's own lock held until the transaction ends."""
-    _require_known_table(session)
+    if not require_known(session):
+        raise SchemaMismatch(
+            f"there is no {_TABLE} on the search path: this app's Prisma has not migrated here. "
+            "Check postgres_url; nothing was changed"
+        )
     if not session.row("prisma_try_lock").taken:
         raise StoreBusy("Prisma holds its migration lock: it is migrating. Wait for it to end")
     rows = [PrismaMigration(*row) for row in session.rows("prisma_history")]
     return [row for row in rows if row.name == name]
 
 
-def _require_known_table(session: Session) -> None:
+def require_known(session: Session) -> bool:
+    """Whether the app uses Prisma.
+
+    Raises: SchemaMismatch for a history that is not Prisma's up to 7: a table of that name with
+    other columns, or none of that name beside others of the kind. From 8 on it is another one.
+    """
     found = {column.name for column in session.rows("columns", relation=_TABLE)}
+    if not found:
+        if relatives := [row.name for row in session.rows("prisma_relatives")]:
+            raise SchemaMismatch(
+                f"there is no {_TABLE}, but {', '.join(relatives)}: the history of a Prisma that "
+                "memsync does not know (8 replaced the table). Resolve with Prisma's own command; "
+                "nothing was changed",
+                found=relatives,
+            )
+        return False
     if found != _COLUMNS:
         raise SchemaMismatch(
             f"{_TABLE} has the columns {', '.join(sorted(found)) or '(none)'}; memsync writes the "
             "history of Prisma up to 7 only. Resolve with Prisma's own command instead"
         )
+    return True
 
 
 def _checksum(name: str, directory: Path) -> str:

@@ -74,7 +74,9 @@ def _before(phase: Phase) -> str:
 
 @contextlib.contextmanager
 def _configured(ddl: OnlineDdl, steps: Steps) -> Iterator[Config]:
-    ddl.run("CREATE SCHEMA IF NOT EXISTS memsync", table="users")
+    # IF NOT EXISTS would ask for CREATE on the database even where the schema stands.
+    if not ddl.session.row("own_schema").there:
+        ddl.run("CREATE SCHEMA IF NOT EXISTS memsync", table="users")
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
     with lent(ddl.session) as connection:

@@ -114,28 +114,21 @@ class OnlineDdl:
         with translated(self.session.label):
             self.session.connection.execute(statement)
 
-    def foreign_key(
-        self, table: str, column: str, parent: str, *, on_delete: str = "CASCADE"
-    ) -> None:
+    def foreign_key(self, table: str, column: str, parent: str, *, sets_null: bool = False) -> None:
         """Add the foreign key, by the app's naming, NOT VALID; `validate` follows.
 
         Locks: SHARE ROW EXCLUSIVE on both tables, for a moment.
         """
         name = f"{table}_{column}_fkey"
         if name not in self._constraints(table):
-            self.run(
-                sql.SQL(
-                    "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} (id)"
-                    " ON UPDATE CASCADE ON DELETE {} NOT VALID"
-                ).format(
-                    sql.Identifier(table),
-                    sql.Identifier(name),
-                    sql.Identifier(column),
-                    sql.Identifier(parent),
-                    sql.SQL(on_delete),
-                ),
-                table=table,
+            text = (
+                "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} (id)"
+                " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID"
             )
+            if sets_null:
+                text = text.replace("ON DELETE CASCADE", "ON DELETE SET NULL")
+            names = map(sql.Identifier, (table, name, column, parent))
+            self.run(sql.SQL(text).format(*names), table=table)
 
     def validate(self, table: str, constraint: str) -> None:
         """Validate the constraint unless it is; readers and writers pass."""
@@ -167,6 +160,7 @@ class OnlineDdl:
                         table=table,
                     )
                 self.validate(table, check)
+                # lint: allow SET-NOT-NULL the check validated above proves it without a scan
                 self.run(
                     sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(of_table, of_column),
                     table=table,

@@ -98,6 +98,12 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         "a row does not meet what this step asks for: {why}. Run again; `memsync migrate plan` "
         "lists users without a persona",
     ),
+    (
+        (errors.DependentObjectsStillExist,),
+        GateClosed,
+        "something of the app's own is in the way at {label}: {why}. Drop it, or let it use the "
+        "other column, and run again",
+    ),
     ((psycopg.DataError,), InvalidInput, "a value does not fit: {why}. Nothing was written"),
     (
         (
@@ -134,8 +140,8 @@ def translated(label: str) -> Iterator[None]:
 
 def _first_line(error: psycopg.Error) -> str:
     said = error.diag.message_primary or str(error)
-    if isinstance(error, errors.ForeignKeyViolation) and error.diag.message_detail:
-        said = error.diag.message_detail
+    if isinstance(error, errors.ForeignKeyViolation | errors.DependentObjectsStillExist):
+        said = error.diag.message_detail or said
     return said.strip().splitlines()[0].rstrip(".")
 
 

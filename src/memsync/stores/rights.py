@@ -15,11 +15,14 @@ def like(ddl: OnlineDdl, relation: str, model: str) -> tuple[sql.Composed, ...]:
     name = sql.Identifier(relation)
     mine = ddl.session.row("current_role").name
     given = [
-        sql.SQL("GRANT {} ON {} TO {}{}").format(
+        sql.SQL(
+            "GRANT {} ON {} TO {} WITH GRANT OPTION"
+            if each.is_grantable
+            else "GRANT {} ON {} TO {}"
+        ).format(
             sql.SQL(each.privilege),
             name,
             sql.Identifier(each.grantee) if each.grantee else sql.SQL("PUBLIC"),
-            sql.SQL(" WITH GRANT OPTION" if each.is_grantable else ""),
         )
         for each in rows
         if each.privilege

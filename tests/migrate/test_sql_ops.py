@@ -1,0 +1,120 @@
+"""The operators' queries: each runs in psql at every stage, says what it should, and only reads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memsync.model.phases import Phase
+
+if TYPE_CHECKING:
+    from migrate.conftest import App
+
+FOLDER = Path(__file__).parents[2] / "sql" / "ops"
+SCRIPTS = sorted(FOLDER.glob("*.sql"))
+
+needs_psql = pytest.mark.skipif(not shutil.which("psql"), reason="no psql on PATH")
+
+
+def psql(app: App, script: Path) -> str:
+    """What the script prints; it must succeed, and say nothing on stderr."""
+    # Read only, so that a script that writes fails.
+    read_only = "SET default_transaction_read_only = on"
+    done = subprocess.run(
+        ["psql", "-X", "-A", "-q", app.url, "-c", read_only, "-f", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout
+
+
+def said(app: App, name: str) -> str:
+    return psql(app, FOLDER / f"{name}.sql")
+
+
+def test_scripts_are_found() -> None:
+    """The checks below have something to check."""
+    assert {"locks.sql", "long-transactions.sql", "who-writes-user-id.sql"} <= {
+        script.name for script in SCRIPTS
+    }
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_scripts_say_what_they_are(script: Path) -> None:
+    """A comment first, which says that it only reads; then errors stop it."""
+    lines = script.read_text().splitlines()
+    comment = [line for line in lines[: lines.index(r"\set ON_ERROR_STOP on")] if line]
+    assert comment
+    assert all(line.startswith("-- ") for line in comment)
+    assert "Reads only." in " ".join(comment)
+
+
+@needs_psql
+def test_every_script_at_every_stage(app: App) -> None:
+    """From a legacy app to after finalize, and on the way back: no error, no warning."""
+    for script in SCRIPTS:
+        psql(app, script)
+    for phase in Phase:
+        app.run(phase)
+        for script in SCRIPTS:
+            psql(app, script)
+    assert 0 == app.command("rollback", "--to", "start")
+    for script in SCRIPTS:
+        psql(app, script)
+
+
+@needs_psql
+def test_every_script_in_an_empty_database(app: App, database: str) -> None:
+    """A table that is not there is no error, except where there is nothing else to ask of."""
+    empty = type(app)(database, app.world)
+    for script in SCRIPTS:
+        psql(empty, script)
+
+
+@needs_psql
+@pytest.mark.parametrize("kind", ["app", "redesigned"])
+def test_users_without_persona(request: pytest.FixtureRequest, kind: str) -> None:
+    """The same users before the redesign and after it."""
+    app: App = request.getfixturevalue(kind)
+    unresolved = {str(user.id) for user in app.world.cast.users if not user.global_persona_id}
+    rows = said(app, "users-without-persona").splitlines()[1:-1]
+    assert unresolved <= {row.split("|")[0] for row in rows}
+    assert unresolved == {row.split("|")[0] for row in rows if row.endswith("|f")}
+
+
+@needs_psql
+def test_who_writes_user_id(app: App) -> None:
+    """The session, the role and the view that still go by user_id."""
+    app.do("CREATE VIEW talk AS SELECT user_id FROM conversation_history")
+    with app.connected() as client:
+        client.execute("SELECT user_id FROM conversation_history LIMIT 1")
+        out = said(app, "who-writes-user-id")
+        assert f"{client.info.backend_pid}|" in out
+    assert "view talk" in out
+    assert "INSERT, UPDATE" in out
+
+
+@needs_psql
+def test_progress(app: App) -> None:
+    """Before the fill it says so; after it, that all is done."""
+    assert "the fill has not begun" in said(app, "progress")
+    app.run(Phase.BACKFILL)
+    assert "|100.0|" in said(app, "progress")
+
+
+@needs_psql
+def test_table_size(app: App) -> None:
+    """The table, each index, and our own tables once they are there."""
+    out = said(app, "table-size")
+    assert "conversation_history|table|" in out
+    assert "conversation_history_user_id_idx|index|" in out
+    assert "memsync.persona_map" not in out
+    app.run(Phase.ISOLATE)
+    assert "memsync.persona_map|" in said(app, "table-size")

@@ -1,0 +1,260 @@
+"""Where the SQL is, and how it is taken out: statements with the lines that they stand on.
+
+Three kinds of file: queries.sql (named statements with holes and parameters), scripts for psql
+(meta-commands and variables), Python (string literals that begin with an SQL keyword). What stands
+in for a hole or a variable keeps every line where it was. Knows no rule.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pglast import ast as sql
+from pglast import parse_sql
+from pglast.parser import ParseError, parse_plpgsql_json
+
+_SQL = re.compile(
+    r"\s*(ALTER|CLUSTER|COMMENT|COPY|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|REFRESH|REINDEX|REVOKE"
+    r"|SELECT|SET|TRUNCATE|UPDATE|VACUUM|WITH)\s(?!.*\bfiles?\b)"
+)
+_QUERY = re.compile(r"^-- (?:name|fragment): ([a-z_]+)\n", re.MULTILINE)
+_HOLE = re.compile(r"\{([a-z_]*)\}")
+_EXPRESSION, _ASSIGNMENTS = 2, {3, 4, 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A text of SQL that stands by itself. `line` is that of its first character, `first` that of
+    the Python statement around it.
+    """
+
+    sql: str
+    line: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One parsed statement, its line in the file, and the line above which its comment stands."""
+
+    node: Any
+    line: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """SQL that cannot be parsed: nothing is known of it, so it is a fault of its own."""
+
+    line: int
+    why: str
+
+    @property
+    def first(self) -> int:
+        """As for a statement."""
+        return self.line
+
+
+NAMED = frozenset({"queries.sql", "mirror.sql"})
+"""Files of statements by name."""
+
+
+def shipped(root: Path) -> list[Path]:
+    """Every file of ours that holds SQL."""
+    found: list[Path] = []
+    for pattern in ("sql/**/*.sql", "migrations/versions/*.py", "src/memsync/stores/*"):
+        found += sorted(root.glob(pattern))
+    return [file for file in found if file.suffix in {".sql", ".py"}]
+
+
+def chunks_of(suffix: str, name: str, text: str) -> Iterator[Chunk | Unreadable]:
+    """The SQL in a file of this kind."""
+    if suffix == ".py":
+        yield from _of_python(text)
+    elif name in NAMED:
+        yield from _of_queries(text)
+    else:
+        yield Chunk(_without_meta(text), 1, 1)
+
+
+def _of_queries(text: str) -> Iterator[Chunk]:
+    heads = list(_QUERY.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    bodies = {head[1]: text[head.end() : end] for head, end in zip(heads, ends, strict=True)}
+
+    def filled(body: str) -> str:
+        def fragment(hole: re.Match[str]) -> str:
+            # A hole that the caller fills takes any of the fragments made for it, else a name.
+            fits = [hole[1], *sorted(n for n in bodies if n.startswith(f"{hole[1]}_"))]
+            lines = bodies.get(
+                next((name for name in fits if name in bodies), ""), "x"
+            ).splitlines()
+            text = " ".join(line for line in lines if not line.startswith("--"))
+            return filled(text.strip().rstrip(";"))
+
+        return _HOLE.sub(fragment, body)
+
+    for head in heads:
+        line = text.count("\n", 0, head.end()) + 1
+        body = re.sub(r"%\(\w+\)s", "NULL", filled(bodies[head[1]])).replace("%%", "%")
+        yield Chunk(body, line, line)
+
+
+def _without_meta(text: str) -> str:
+    r"""A psql script without its commands: `\gset` ends a statement, other commands are a line."""
+    text = re.sub(r"\\(gset|gexec|gx|g)\b[^\n]*", ";", text)
+    text = re.sub(r"^\s*\\[^\n]*", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<![:\w]):'(\w+)'", r"'\1'", text)
+    text = re.sub(r'(?<![:\w]):"(\w+)"', r'"\1"', text)
+    return re.sub(r"(?<![:\w]):([A-Za-z_]\w*)(?!\w)", "NULL", text)
+
+
+def _of_python(text: str) -> Iterator[Chunk]:
+    tree = ast.parse(text)
+    inside: set[ast.AST] = set()
+    # The innermost statements first: each literal belongs to the one right around it.
+    for outer in reversed(list(ast.walk(tree))):
+        if not isinstance(outer, ast.stmt) or isinstance(outer, ast.FunctionDef | ast.ClassDef):
+            continue
+        for node in ast.walk(outer):
+            if node in inside:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                inside.update(ast.walk(node))
+                said = "".join(_said(part) for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                inside.add(node)
+                said = node.value
+            else:
+                continue
+            if _SQL.match(said):
+                line = node.lineno
+                yield Chunk(_without_holes(said), line, min(outer.lineno, line))
+
+
+def _said(part: ast.expr) -> str:
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    name = part.value if isinstance(part, ast.FormattedValue) else part
+    # With a prefix, because a variable may be called `check`.
+    return f"x_{name.id.lower()}" if isinstance(name, ast.Name) else "x"
+
+
+def _without_holes(text: str) -> str:
+    """Psycopg's holes and parameters, filled with what may stand there."""
+    text = re.sub(r"\bAS \{\}", "AS SELECT 1", text)
+    text = re.sub(r"= \{\}", "= 0", text)
+    text = re.sub(r"\{[a-z_]*\};", "NULL;", text)
+    text = re.sub(r"(VALUES|LIMIT) \{[a-z_]*\}", r"\1 NULL", text)
+    text = re.sub(r"\{([a-z_]+)\}", r"\1", text).replace("{}", "x")
+    return re.sub(r"%\(\w+\)s|%s", "NULL", text)
+
+
+def statements_of(chunk: Chunk) -> Iterator[Statement | Unreadable]:
+    """The statements of a chunk, those inside functions, DO blocks and EXECUTE as well."""
+    for each in _parsed(chunk.sql, chunk.line):
+        if isinstance(each, Statement) and each.line == chunk.line:
+            yield replace(each, first=chunk.first)
+        else:
+            yield each
+
+
+def _parsed(text: str, line: int) -> Iterator[Statement | Unreadable]:
+    try:
+        found = parse_sql(text)
+    except ParseError as error:
+        message, at = error.args if len(error.args) > 1 else (error.args[0], 0)
+        why = f"{message}: {' '.join(text[at:].split())[:60]}"
+        yield Unreadable(line + text.count("\n", 0, at), why)
+        return
+    for raw in found:
+        start = raw.stmt_location or 0
+        end = start + raw.stmt_len if raw.stmt_len else len(text)
+        # What is before the first word are blanks and comments.
+        body = text[start:end]
+        begin = start + len(body) - len(_from_first_word(body))
+        at = line + text.count("\n", 0, begin)
+        yield Statement(raw.stmt, at, at)
+        yield from _inside(raw.stmt, text[begin:end], at)
+
+
+def _from_first_word(text: str) -> str:
+    return re.sub(r"^(\s+|--[^\n]*(\n|$)|/\*.*?\*/)+", "", text, flags=re.DOTALL)
+
+
+def _inside(node: Any, text: str, line: int) -> Iterator[Statement | Unreadable]:
+    """The statements in the body of a function or of a DO block."""
+    options = node.options if isinstance(node, sql.CreateFunctionStmt) else None
+    options = node.args if isinstance(node, sql.DoStmt) else options
+    named = {option.defname: option.arg for option in options or ()}
+    if "as" not in named:
+        return
+    language = named["language"].sval if "language" in named else "plpgsql"
+    opening = re.search(r"\$\w*\$|'", text)
+    body_line = line + text.count("\n", 0, opening.start()) if opening else line
+    if language == "sql":
+        yield from _parsed(named["as"][0].sval, body_line)
+    elif language == "plpgsql":
+        try:
+            parsed = json.loads(parse_plpgsql_json(text))
+        except ParseError as error:
+            yield Unreadable(body_line, f"PL/pgSQL: {error.args[0]}")
+            return
+        yield from _of_plpgsql(parsed, body_line, body_line)
+
+
+def _of_plpgsql(node: Any, body_line: int, line: int) -> Iterator[Statement | Unreadable]:
+    if isinstance(node, list):
+        for each in node:
+            yield from _of_plpgsql(each, body_line, line)
+        return
+    if not isinstance(node, dict):
+        return
+    if "lineno" in node:
+        line = body_line + node["lineno"] - 1
+    if "query" in node and isinstance(node["query"], str):
+        yield from _of_expression(node["query"], node.get("parseMode", 0), line)
+        return
+    for kind, value in node.items():
+        if kind in {"PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors"}:
+            at = body_line + value.get("lineno", 1) - 1
+            yield from _dynamic(value["query"]["PLpgSQL_expr"]["query"], at)
+        if kind == "dynquery":
+            yield from _dynamic(value["PLpgSQL_expr"]["query"], line)
+        yield from _of_plpgsql(value, body_line, line)
+
+
+def _of_expression(text: str, mode: int, line: int) -> Iterator[Statement | Unreadable]:
+    if mode in _ASSIGNMENTS:
+        text = re.split(r":?=", text, maxsplit=1)[1]
+    yield from _parsed(f"SELECT {text}" if mode else text, line)
+
+
+def _dynamic(text: str, line: int) -> Iterator[Statement | Unreadable]:
+    """What EXECUTE runs, as far as it stands there literally."""
+    selected: Any = parse_sql(f"SELECT {text}")[0].stmt
+    literal = _literal(selected.targetList[0].val)
+    if literal is None:
+        return
+    whole, said = literal
+    found = list(_parsed(re.sub(r"%(\d+\$)?[ILs]", "x", said), line))
+    if whole or not any(isinstance(each, Unreadable) for each in found):
+        yield from found
+
+
+def _literal(node: Any) -> tuple[bool, str] | None:
+    """The text that an expression gives, `x` for what is not known; and whether all was known."""
+    match node:
+        case sql.A_Const(val=sql.String(sval=said)):
+            return True, str(said)
+        case sql.FuncCall(funcname=[*_, sql.String(sval="format")], args=[first, *_]):
+            inner = _literal(first)
+            return (False, inner[1]) if inner else None
+        case sql.A_Expr(name=[sql.String(sval="||")], lexpr=left, rexpr=right):
+            sides = [_literal(side) or (False, "x") for side in (left, right)]
+            return all(whole for whole, _ in sides), "".join(said for _, said in sides)
+    return None
