@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 
 from memsync.errors import MemsyncError
-from memsync.migrate import RunOptions, backfill, rollback, run
+from memsync.migrate import RunOptions, backfill, pace, rollback, run
 from memsync.model.phases import Phase
 from memsync.settings import Settings
 from memsync.stores.postgres import Postgres
@@ -134,7 +134,9 @@ def main() -> int:
     options = chosen(given.options)
     try:
         with Postgres.open(given.url) as postgres:
-            # Batches that go by blocks, not by time: every run has the same statements.
+            # Batches that go by blocks and looks that go by batches, not by the clock: every run
+            # has the same statements.
+            pace.LOOK_EVERY_S = 0.0
             backfill._BLOCKS_START = backfill._BLOCKS_MAX = 4
             settings = Settings.load(environ={}, postgres_url=given.url, batch_target_ms=10_000)
             if given.back:

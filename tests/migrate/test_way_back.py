@@ -317,6 +317,7 @@ def test_contract_by_other_hands_has_no_way_back(app: App) -> None:
     """Where memsync archived nothing it promises nothing."""
     app.run(Phase.BACKFILL)
     app.do("DROP TRIGGER memsync_keep_identity ON conversation_history")
+    app.do("DROP TRIGGER memsync_hear_users ON conversation_history")
     app.do("ALTER TABLE conversation_history DROP COLUMN user_id")
     app.do("ALTER TABLE conversation_history ALTER persona_id SET NOT NULL")
     app.run()

@@ -626,8 +626,8 @@ SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS written,
           AND waitstart < clock_timestamp() - make_interval(secs => %(longest_s)s)) AS waiting;
 
 -- name: waiting_for_us
--- Sessions that wait for a lock that this session holds.
-SELECT pid FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) w
+-- Sessions that wait for a lock that this session holds; of many waiting ones some are enough.
+SELECT pid FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted LIMIT 20) w
 WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid));
 
 -- name: sees_all_sessions
