@@ -10,6 +10,7 @@ wrong one that was planted: then no figure counts. A missed target is printed, a
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -132,6 +133,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--postgres-url", help="a server to make databases on")
     given = parser.parse_args()
+    # Asked to end, it stops the server that it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     passes: list[Pass] = []
     with server(given.postgres_url) as url:
         try:

@@ -4,6 +4,7 @@ Decides what is timed and what counts as a valid measurement: no message lost, n
 persona, every hostile transaction begun, the planted wrong row found. Knows no target.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -120,6 +121,8 @@ def measured(
         if wrong:
             raise Invalid(f"memsync, {method}: {wrong} of {rows} messages have a wrong persona")
         done.phases_s = phases_s(url)
+    worst = f", longest wait {waits.worst_ms:,.0f} ms" if waits else ""
+    print(f"{method}, {rows:,} messages: {wall_s:.1f} s{worst}", file=sys.stderr, flush=True)
     return done
 
 

@@ -335,11 +335,11 @@ def cut_short(way: Way, end: End, eventually: Eventually) -> None:
         status, out = way.doomed(app, *end.arguments())
         # A lock that was not had at once made the listed run longer than this one.
         met = status != 0 or int(out) >= end.statement
+        if met and end.fate == "server":
+            way.lab.recover()
         # A session is not missed where it had only tried the connection, or was at its end.
         wanted = -signal.SIGKILL if end.fate == "client" else StoreUnreachable.exit_status
         assert status == wanted or (status == 0 and end.fate != "client") or not met, out
-        if met and end.fate == "server":
-            way.lab.recover()
         eventually(lambda: nobody_works_on(app), "the session of the run that met its end goes")
         if status == 0:
             # It was over by then, or it had only tried the connection.

@@ -6,13 +6,13 @@ import random
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
 from memsync.errors import MemsyncError, StoreBusy
 from memsync.model.phases import Phase, Stage
+from migrate.kills import DOOMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from migrate.conftest import App
 
     Eventually = Callable[[Callable[[], bool], str], None]
-
-DOOMED = Path(__file__).with_name("doomed.py")
 
 
 def migrator(app: App, *arguments: object) -> subprocess.Popen[str]:

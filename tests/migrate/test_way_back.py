@@ -15,7 +15,7 @@ from memsync.errors import GateClosed, MemsyncError, StoreBusy
 from memsync.model.phases import REACHED, Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.stores.postgres import Postgres, Session
-from migrate.kills import migrator
+from migrate.kills import migrator, of_the_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,12 +31,6 @@ def back(app: App, to: Phase | None = None, tell: Tell = silent) -> Stage:
     """`memsync migrate rollback`."""
     with Postgres.open(app.url) as postgres:
         return migrate.rollback(postgres, app.settings(), to=to, tell=tell)
-
-
-def of_the_app(catalog: Catalog) -> Catalog:
-    """What stands in the app's schema; our own schema keeps its tables and its digest."""
-    kinds = ("columns", "indexes", "constraints", "triggers")
-    return {kind: catalog[kind] for kind in kinds}
 
 
 def users(app: App) -> dict[UUID, UUID]:
