@@ -1,8 +1,9 @@
 """Memsync's own tables, in a schema of their own.
 
-The app's schema gets nothing here. Tables: who each (user, personality) was (`persona_map`), which
-rows differ from that (`row_archive`), the fill's checkpoint, the outbox, the quarantine; and what a
-run is asked for, what it did, the backups, and when a client last wrote a user_id.
+The app's schema gets nothing here. Tables: who each (user, personality) was (`persona_map`), rows
+with a decision of their own (`row_archive`), the fill's checkpoint, the outbox, the quarantine;
+what the redesign changed; what a run is asked for and what it did; the backups; and when a client last
+wrote a user_id.
 """
 
 from alembic import context
@@ -33,7 +34,9 @@ STATEMENTS = (
         history_id uuid PRIMARY KEY,
         user_id uuid,
         persona_id uuid NOT NULL,
-        reason text NOT NULL)""",
+        reason text NOT NULL,
+        -- Which point is the evidence, as collection/id.
+        source text)""",
     """CREATE TABLE IF NOT EXISTS memsync.backfill (
         fill text PRIMARY KEY CHECK (fill IN ('personas', 'users')),
         next_block bigint NOT NULL,

@@ -101,19 +101,29 @@ def _build(stage: Stage, world: legacy.World) -> Iterator[Scene]:
 
 
 def _migrate(stage: Stage, world: legacy.World) -> Iterator[Scene]:
-    ahead = migrate.outlook(stage.postgres)
+    ahead = migrate.outlook(stage.postgres, stage.settings, lambda: stage.vectors)
+    evidence = ahead.evidence or migrate.EvidenceReport(not_read="nothing was asked")
     yield Scene(
         "What the migration will do",
         "memsync migrate plan",
         [
             ("stage", ahead.stage),
             *_decisions(ahead),
+            ("messages where evidence and settings disagree", evidence.disagreeing),
             ("users without a persona", len(ahead.unresolved)),
         ],
-        _unless("users without a persona", world.manifest.unresolved_users, len(ahead.unresolved)),
+        [
+            *_unless("evidence not read", None, evidence.not_read),
+            *_unless("disagreements", 0, evidence.disagreeing),
+            *_unless(
+                "users without a persona", world.manifest.unresolved_users, len(ahead.unresolved)
+            ),
+        ],
     )
     options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="demo")
-    reached = migrate.run(stage.postgres, stage.settings, options, tell=stage.tell)
+    reached = migrate.run(
+        stage.postgres, stage.settings, options, vectors=stage.vectors, tell=stage.tell
+    )
     yield Scene(
         "The migration, online, phase by phase",
         "memsync migrate run --unresolved create --quiet-minutes 0 --backup-confirmed demo",

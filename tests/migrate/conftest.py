@@ -27,6 +27,7 @@ from migrate.kills import DurableLab, Lab, Way
 
 if TYPE_CHECKING:
     from conftest import NewDatabase, PostgresCluster
+    from memsync.stores.protocols import VectorStore
 
 DEADLINE_S = 30.0
 
@@ -102,6 +103,7 @@ class App:
         tell: Tell = silent,
         unresolved: Literal["fail", "create"] = "create",
         options: Mapping[str, Any] | None = None,
+        vectors: VectorStore | None = None,
         **given: object,
     ) -> Stage:
         """`memsync migrate run`; `options` are more of RunOptions, `given` are settings."""
@@ -110,26 +112,29 @@ class App:
             to=to, unresolved=unresolved, **(held_back | dict(options or {}))
         )
         with Postgres.open(self.url) as postgres:
-            return migrate.run(postgres, self.settings(**given), chosen, tell=tell)
+            settings = self.settings(**given)
+            return migrate.run(postgres, settings, chosen, vectors=vectors, tell=tell)
 
     def verify(self) -> migrate.Verification:
         """`memsync migrate verify`."""
         with Postgres.open(self.url) as postgres:
             return migrate.verify(postgres)
 
-    def outlook(self) -> migrate.Outlook:
-        """`memsync migrate plan`."""
+    def outlook(self, vectors: VectorStore | None = None) -> migrate.Outlook:
+        """`memsync migrate plan`; without `vectors` as if --evidence ignore."""
         with Postgres.open(self.url) as postgres:
-            return migrate.outlook(postgres)
+            return migrate.outlook(
+                postgres, self.settings(), (lambda: vectors) if vectors else None
+            )
 
     def status(self) -> migrate.Status:
         """`memsync migrate status`."""
         with Postgres.open(self.url) as postgres:
             return migrate.status(postgres)
 
-    def command(self, *arguments: str) -> int:
-        """The exit status of `memsync migrate …`."""
-        return main(["--postgres-url", self.url, "migrate", *arguments])
+    def command(self, *arguments: str, qdrant: str = ":memory:") -> int:
+        """The exit status of `memsync migrate …`; never on anybody's own vector store."""
+        return main(["--postgres-url", self.url, "--qdrant-url", qdrant, "migrate", *arguments])
 
     @contextmanager
     def connected(self, **given: Any) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:

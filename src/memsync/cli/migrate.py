@@ -1,5 +1,7 @@
 """`memsync migrate`: plan, run, status, verify, and the way back; cli/control.py has the rest."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,12 +23,23 @@ from memsync.cli.common import (
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
 from memsync.model.phases import Phase, Stage
+from memsync.settings import Settings
+from memsync.stores.protocols import VectorStore
+from memsync.stores.vectors import open_standing
 
 app = typer.Typer(
     help="Move the history from user_id to persona_id, on a live database.",
     epilog=EXIT_STATUSES,
     no_args_is_help=True,
 )
+
+EvidenceOption = Annotated[
+    Literal["prefer", "ignore"],
+    typer.Option(
+        help="Memories made from the old messages say who spoke then: they decide before the "
+        "settings do, or not at all."
+    ),
+]
 
 _SHOWN_MAX = 10
 
@@ -37,10 +50,15 @@ app.command(epilog=EXIT_STATUSES)(control.cancel)
 
 
 @app.command(epilog=EXIT_STATUSES)
-def plan(ctx: typer.Context, as_json: JsonOption = False) -> int:
+def plan(
+    ctx: typer.Context, evidence: EvidenceOption = "prefer", as_json: JsonOption = False
+) -> int:
     """Say where the database stands and what `run` would do. Writes nothing."""
-    with opened_postgres(ctx) as (_, postgres):
-        ahead = migrate.outlook(postgres)
+    with opened_postgres(ctx) as (settings, postgres), contextlib.ExitStack() as opened:
+        reads = evidence == "prefer"
+        ahead = migrate.outlook(
+            postgres, settings, (lambda: _opened(settings, opened)) if reads else None
+        )
     if as_json:
         print_json(phase=ahead.stage, **asdict(ahead), next=ahead.next)
         return 0
@@ -53,6 +71,8 @@ def plan(ctx: typer.Context, as_json: JsonOption = False) -> int:
             *((f"persona by {rule}", n) for rule, n in (ahead.rows_by_decision or {}).items()),
         ]
     )
+    for line in _evidence_lines(ahead.evidence) if ahead.evidence else ():
+        typer.echo(line)
     if ahead.unresolved:
         typer.echo(f"{len(ahead.unresolved)} users with messages have no persona:")
         for user in ahead.unresolved[:_SHOWN_MAX]:
@@ -97,6 +117,7 @@ def run(
     max_rate: Annotated[
         float | None, typer.Option(metavar="MB/S", help="The fill waits above this rate of WAL.")
     ] = None,
+    evidence: EvidenceOption = "prefer",
     as_json: JsonOption = False,
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed.
@@ -113,9 +134,14 @@ def run(
         backup_max_age_hours=backup_max_age_hours,
         max_lag_ms=max_lag_ms,
         max_rate_mb_s=max_rate,
+        evidence=evidence,
     )
-    with opened_postgres(ctx) as (settings, postgres), progress() as tell:
-        stage = migrate.run(postgres, settings, options, tell=tell)
+    with contextlib.ExitStack() as opened:
+        settings, postgres = opened.enter_context(opened_postgres(ctx))
+        reads = evidence == "prefer"
+        memories = migrate.memories_of(postgres, settings) if reads else contextlib.nullcontext()
+        vectors, tell = opened.enter_context(memories), opened.enter_context(progress())
+        stage = migrate.run(postgres, settings, options, vectors=vectors, tell=tell)
     return _print_stage(stage, as_json=as_json)
 
 
@@ -242,6 +268,35 @@ def resolve(
     else:
         typer.echo(done)
     return 0
+
+
+def _opened(settings: Settings, opened: contextlib.ExitStack) -> VectorStore | None:
+    """The vector store where there is one, closed with `opened`."""
+    vectors = open_standing(settings)
+    if vectors is not None:
+        opened.callback(vectors.close)
+    return vectors
+
+
+def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
+    """What a person wants to know of it; nothing where there are no memories."""
+    if evidence.not_read is not None:
+        yield f"evidence: not read: {evidence.not_read}"
+        yield "without it the counts above are by the settings alone"
+        return
+    if not evidence.points:
+        return
+    yield (
+        f"evidence: {evidence.points} points, {evidence.points_unusable} of them unusable; of the "
+        f"exchanges that they tell of, {evidence.ambiguous} are ambiguous, {evidence.foreign} "
+        f"foreign, {evidence.vanished} of personas that are gone"
+    )
+    yield f"evidence and settings disagree on {evidence.disagreeing} messages"
+    for each in evidence.samples:
+        yield (
+            f"  {each.message_id}  evidence {each.persona_by_evidence}  "
+            f"settings {each.persona_by_settings}  {each.collection}/{each.point_id}"
+        )
 
 
 def _print_stage(stage: Stage, *, as_json: bool) -> int:

@@ -5,6 +5,7 @@ from memsync.migrate.checklist import verify
 from memsync.migrate.checks import Check, State
 from memsync.migrate.control import Runner, Wanted, ask
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
+from memsync.migrate.evidence import Disagreement, EvidenceReport, memories_of
 from memsync.migrate.items import Item, Mark
 from memsync.migrate.options import RunOptions
 from memsync.migrate.outlook import Outlook, Status, Step, outlook, status
@@ -14,6 +15,8 @@ __all__ = [
     "Archive",
     "Backup",
     "Check",
+    "Disagreement",
+    "EvidenceReport",
     "Item",
     "Mark",
     "Outlook",
@@ -28,6 +31,7 @@ __all__ = [
     "ask",
     "backup",
     "finalize",
+    "memories_of",
     "outlook",
     "rollback",
     "run",

@@ -6,6 +6,7 @@ one transaction, so a kill costs one batch. Rows written meanwhile are the trigg
 """
 
 import time
+from collections.abc import Mapping
 from typing import Literal
 from uuid import UUID
 
@@ -18,6 +19,11 @@ from memsync.stores.postgres import Session
 
 Fill = Literal["personas", "users"]
 
+_STATEMENTS: Mapping[Fill, tuple[str, ...]] = {
+    # What the archive knows of a row itself comes before what the map says of its pair.
+    "personas": ("fill_archived", "fill_personas"),
+    "users": ("fill_users",),
+}
 _BLOCKS_START = 32
 _BLOCKS_MAX = 8192
 _PASSES_MAX = 5
@@ -56,7 +62,7 @@ def backfill(
         "start_fill",
         fill="personas",
         end_block=_end_block(session),
-        rows_total=session.row("mapped_rows").total,
+        rows_total=session.row("decided_rows").total,
         unresolved=options.unresolved,
     )
     filled = 0
@@ -121,7 +127,7 @@ def _freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
         _create_default_persona(ddl, user_id)
     if without:
         session.run("freeze_map")
-    session.run("analyze_map")
+    session.run("analyze_decisions")
 
 
 def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
@@ -148,7 +154,10 @@ def _fill(ddl: OnlineDdl, fill: Fill, pace: Pace, batch_target_ms: int, tell: Te
         started = time.monotonic()
         try:
             with ddl.brief_transaction():
-                rows = session.run(f"fill_{fill}", start=f"({block},0)", stop=f"({stop},0)")
+                rows = sum(
+                    session.run(each, start=f"({block},0)", stop=f"({stop},0)")
+                    for each in _STATEMENTS[fill]
+                )
                 took_s = time.monotonic() - started
                 session.run("save_fill", fill=fill, next_block=stop, rows=rows, busy_s=took_s)
                 pace.before_commit()

@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 
 from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
-from memsync.migrate import gates, redesign, revisions
+from memsync.migrate import evidence, gates, redesign, revisions
 from memsync.migrate.backfill import backfill, refill_users, require_resolved
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pace import Pace
@@ -24,6 +24,7 @@ from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import OnlineDdl
 from memsync.stores.locks import LockKey, exclusive
 from memsync.stores.postgres import Postgres
+from memsync.stores.protocols import VectorStore
 
 
 def run(
@@ -31,17 +32,23 @@ def run(
     settings: Settings,
     options: RunOptions | None = None,
     *,
+    vectors: VectorStore | None = None,
     tell: Tell = silent,
 ) -> Stage:
     """Bring the database to the end of phase `options.to`; return the stage at which it stands.
 
+    `vectors` holds the memories that are evidence of who spoke; without it there is none.
+
     Raises: StoreBusy (another run, or a lock not had), GateClosed (the preflight found a blocker,
     users have no persona, or a gate of contract), SchemaMismatch (not the app's database),
-    InvalidInput (behind a pooler), PartlyDone, Cancelled. Effects: Postgres only.
+    InvalidInput (behind a pooler), StoreUnreachable (the memories cannot be read; nothing was
+    changed), PartlyDone, Cancelled. Effects: Postgres only.
     """
     options = options or RunOptions()
     with _engine(postgres, settings, tell, options) as engine:
         engine.require_clear_way(options.to)
+        if vectors and options.evidence == "prefer" and evidence.awaited(engine.catalog()):
+            engine.evidence.read(vectors, settings, tell)
         engine.require_decisions(options)
         for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
             engine.forward(phase, options)
@@ -69,7 +76,7 @@ def rollback(
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What the archive of the way back holds: decisions, and rows that differ from them."""
+    """What the archive of the way back holds: decisions, and rows that have one of their own."""
 
     pairs: int
     rows: int
@@ -129,6 +136,7 @@ class _Engine:
     def __init__(self, ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -> None:
         self.ddl = ddl
         self._pace = pace
+        self.evidence = evidence.Evidence(ddl.session)
         self._batch_target_ms = batch_target_ms
         self._tell = tell
         self._filled = 0
@@ -147,6 +155,8 @@ class _Engine:
             revisions.upgrade(self.ddl, Phase.ISOLATE, self._steps(options))
         with self.recorded("run", phase):
             if phase is Phase.BACKFILL and self.catalog().has_users:
+                # Before anything else is decided: an edit of an old row waits for the fill.
+                self.evidence.keep(self.ddl)
                 self._filled += backfill(
                     self.ddl, options, self._pace, self._batch_target_ms, self._tell
                 )
@@ -203,9 +213,10 @@ class _Engine:
         catalog = self.catalog()
         if not catalog.redesign.owners_required and not catalog.redesign.missing_tables:
             redesign.require_owners(self.ddl.session, catalog.settings, options)
-        if options.unresolved == "create" or Phase.BACKFILL in catalog.done:
+        if options.unresolved == "create" or not evidence.awaited(catalog):
             return
-        without = self.ddl.session.rows_with(dict(catalog.settings), "unresolved_users")
+        fragments = {**catalog.settings, **self.evidence.fragments}
+        without = self.ddl.session.rows_with(fragments, "unresolved_users")
         rows = sum(row.rows_count for row in without)
         require_resolved([str(row.user_id) for row in without], rows)
 

@@ -11,6 +11,7 @@ from memsync.errors import InvalidInput
 from memsync.model.phases import Phase
 
 Unresolved = Literal["fail", "create"]
+EvidenceUse = Literal["prefer", "ignore"]
 _ASSIGN = "assign:"
 
 
@@ -21,7 +22,8 @@ class RunOptions:
     `to` is the last phase that runs. `unresolved` says what happens to users without a persona:
     stop before anything is changed, or make a default persona for each. `orphan_owners` says it of
     personas without an owner that nobody, or several people, use: `fail`, `quarantine` (they leave
-    the app's table and are kept), or `assign:USER_ID`.
+    the app's table and are kept), or `assign:USER_ID`. `evidence` says whether memories that were
+    made from the old exchanges decide who spoke, before the settings do.
 
     Contract begins when nobody wrote or read by user_id for `quiet_minutes` (0: not asked), and
     when a backup is confirmed: `backup_confirmed` says in words which one, else one that memsync
@@ -36,6 +38,7 @@ class RunOptions:
     to: Phase = Phase.CONTRACT
     unresolved: Unresolved = "fail"
     orphan_owners: str = "fail"
+    evidence: EvidenceUse = "prefer"
     quiet_minutes: float = 10
     backup_confirmed: str | None = None
     backup_max_age_hours: float = 24

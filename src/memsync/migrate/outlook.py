@@ -1,16 +1,23 @@
 """What lies ahead of a migration, and how far a running one has come. Reads only."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from memsync.errors import MemsyncError
 from memsync.migrate import prisma
 from memsync.migrate.checks import Check
 from memsync.migrate.control import Runner, runner
+from memsync.migrate.evidence import Evidence, EvidenceReport, awaited
 from memsync.migrate.preflight import blocking, data_checks, preflight
 from memsync.migrate.revisions import revisions
 from memsync.model.phases import Phase, Stage
+from memsync.settings import Settings
 from memsync.stores.catalog import Catalog
 from memsync.stores.postgres import Postgres
+from memsync.stores.protocols import VectorStore
+
+OpenMemories = Callable[[], VectorStore | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +42,9 @@ class UnresolvedUser:
 class Outlook:
     """Where the database stands and what `migrate run` would do.
 
-    `rows_by_decision` counts messages by the rule that decides their persona (override, default,
-    unresolved); it is None once user_id is gone. `bytes_total` is the table with its indexes.
+    `rows_by_decision` counts messages by the rule that decides their persona (evidence, override,
+    default, unresolved); it is None once user_id is gone. `evidence` is None where none was asked
+    for or there is nothing left to decide. `bytes_total` is the table with its indexes.
     """
 
     stage: Stage
@@ -45,6 +53,7 @@ class Outlook:
     bytes_total: int
     rows_by_decision: Mapping[str, int] | None
     unresolved: tuple[UnresolvedUser, ...]
+    evidence: EvidenceReport | None
     server_version: int
     checks: tuple[Check, ...]
 
@@ -81,25 +90,38 @@ class Status:
     run: Runner
 
 
-def outlook(postgres: Postgres) -> Outlook:
+def outlook(
+    postgres: Postgres, settings: Settings | None = None, memories: OpenMemories | None = None
+) -> Outlook:
     """Look at the database, change nothing.
+
+    `memories` opens the store whose points are evidence of who spoke. One that does not answer is
+    told of in the result: the rest is as true without it.
 
     Raises: SchemaMismatch when this is not the app's database, or its Prisma is not one of those
     that memsync knows.
     """
-    with postgres.session() as session:
+    # Temporary tables must go, so the session is not the pool's.
+    session = postgres.dedicated()
+    with contextlib.closing(session.connection):
+        session.run("no_timeouts")
         catalog = Catalog.read(session)
         prisma.require_known(session)
+        evidence = Evidence(session)
+        report = None
+        if memories is not None and awaited(catalog):
+            report = _read(evidence, settings or Settings(), memories)
         size = session.row("history_size")
         by_decision: dict[str, int] | None = None
         unresolved: tuple[UnresolvedUser, ...] = ()
         if "user_id" in catalog.columns:
-            settings = dict(catalog.settings)
-            rows = session.rows_with(settings, "pairs_by_settings")
-            by_decision = {row.reason: row.rows_count for row in rows}
+            fragments = {**catalog.settings, **evidence.fragments}
+            rows = session.rows_with(fragments, "pairs_by_settings")
+            by_decision = {"evidence": report.rows} if report and report.rows else {}
+            by_decision |= {row.reason: row.rows_count for row in rows}
             unresolved = tuple(
                 UnresolvedUser(str(row.user_id), row.username, row.rows_count)
-                for row in session.rows_with(settings, "unresolved_users")
+                for row in session.rows_with(fragments, "unresolved_users")
             )
         return Outlook(
             stage=catalog.stage,
@@ -108,9 +130,23 @@ def outlook(postgres: Postgres) -> Outlook:
             bytes_total=size.bytes_total,
             rows_by_decision=by_decision,
             unresolved=unresolved,
+            evidence=report,
             server_version=session.row("server_version").number,
             checks=(*preflight(session, catalog), *data_checks(session, catalog)),
         )
+
+
+def _read(evidence: Evidence, settings: Settings, memories: OpenMemories) -> EvidenceReport:
+    try:
+        vectors = memories()
+        if vectors is not None:
+            evidence.read(vectors, settings)
+        return evidence.report()
+    except MemsyncError as error:
+        # The store's own words, without the advice to a run.
+        cause = error.__cause__
+        evidence.drop()
+        return EvidenceReport(not_read=str(cause if isinstance(cause, MemsyncError) else error))
 
 
 def status(postgres: Postgres) -> Status:

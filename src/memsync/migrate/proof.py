@@ -1,7 +1,8 @@
 """The proof: every message's persona recomputed from the settings, and the guide's counts.
 
 Decides what "right" means for a row. It does not use the fill's statement: it takes the settings
-as they are, and the frozen decision only where they were changed after the freeze.
+as they are, and the frozen decision only where they were changed after the freeze. A row that has
+a decision of its own must have that one, and evidence must name a persona of the row's user.
 """
 
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def verify_session(session: Session, catalog: Catalog) -> Verification:
         wrong = session.rows("verify_rows", limit=SAMPLES_MAX)
         outdated = session.row("verify_drift").pairs
     problems += [
-        f"message {row.id} has persona {row.persona_id}, the settings say {row.expected}"
+        f"message {row.id} has persona {row.persona_id}, {row.by_whom} {row.expected}"
         for row in wrong
     ]
     return Verification(

@@ -18,7 +18,7 @@ from memsync.model.progress import Progress, Tell, silent
 from memsync.model.records import Exchange, Memory, Point
 from memsync.model.sequences import batched
 from memsync.projection import Projector
-from memsync.reconcile.cases import persona_of_collection
+from memsync.stores.deployed import persona_of_collection
 from memsync.stores.history import exchanges_by_anchor
 from memsync.stores.locks import LockKey, exclusive
 from memsync.stores.postgres import Postgres, Session, json_value

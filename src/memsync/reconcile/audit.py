@@ -14,11 +14,12 @@ from memsync.model.ids import PointId
 from memsync.model.phases import Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.model.sequences import batched
-from memsync.reconcile.cases import Case, is_deployed
+from memsync.reconcile.cases import Case
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, coverage, isolation, schema
 from memsync.settings import Settings
 from memsync.stores.catalog import PERSONA_INDEX, RETRIEVAL_INDEX, Catalog
+from memsync.stores.deployed import is_deployed
 from memsync.stores.history import exchanges_by_anchor
 from memsync.stores.payload import PayloadCodec
 from memsync.stores.postgres import Postgres, Session

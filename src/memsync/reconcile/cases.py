@@ -1,7 +1,7 @@
 """A case: one exchange, one point, or one of each that belong together, with what is known of it.
 
-Decides how a deployed point's text and time are compared with an exchange's. Judges nothing: the
-rules look at cases.
+Decides how a point's text and time are compared with an exchange's. Judges nothing: the rules look
+at cases.
 """
 
 from collections.abc import Iterable
@@ -13,10 +13,8 @@ from memsync.model.digests import exchange_digest, point_state
 from memsync.model.findings import Witness
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point
+from memsync.stores.deployed import persona_of_collection, says_as_deployed
 from memsync.stores.payload import PayloadCodec, Reading
-
-PERSONA_PREFIX = "persona-"
-PERSONALITY_PREFIX = "personality-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,41 +115,7 @@ def says(found: Found, exchange: Exchange) -> bool:
         return False
     if content == exchange.content:
         return True
-    return not found.home and _says_as_deployed(content, exchange)
-
-
-def _says_as_deployed(content: str, exchange: Exchange) -> bool:
-    """Whether `content` is `User (<name>): <message>` and `<personality>: <reply>` of the exchange.
-
-    Names may have changed since; they hold no newline.
-    """
-    head, reply = content.removesuffix(exchange.assistant_text), f": {exchange.assistant_text}"
-    if not content.endswith(reply) or not content.startswith("User ("):
-        return False
-    said, newline, personality = head.removesuffix(": ").rpartition("\n")
-    message = f"): {exchange.user_text}"
-    name = said.removeprefix("User (").removesuffix(message)
-    return bool(newline) and bool(personality) and said.endswith(message) and "\n" not in name
-
-
-def persona_of_collection(collection: str) -> UUID | None:
-    """The persona that a deployed collection belongs to, by its name."""
-    return _uuid_after(collection, PERSONA_PREFIX)
-
-
-def is_deployed(collection: str) -> bool:
-    """Whether the collection is one of the app's own, from before the shared layout."""
-    return any(
-        _uuid_after(collection, prefix) is not None
-        for prefix in (PERSONA_PREFIX, PERSONALITY_PREFIX)
-    )
-
-
-def _uuid_after(name: str, prefix: str) -> UUID | None:
-    try:
-        return UUID(name.removeprefix(prefix)) if name.startswith(prefix) else None
-    except ValueError:
-        return None
+    return not found.home and says_as_deployed(content, exchange.user_text, exchange.assistant_text)
 
 
 class ExchangeIndex:

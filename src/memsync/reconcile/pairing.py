@@ -14,13 +14,15 @@ from memsync.model.ids import point_order
 from memsync.model.records import Exchange, Point
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import (
-    PERSONA_PREFIX,
-    PERSONALITY_PREFIX,
     Case,
     ExchangeIndex,
     Found,
-    persona_of_collection,
     says,
+)
+from memsync.stores.deployed import (
+    PERSONA_PREFIX,
+    PERSONALITY_PREFIX,
+    persona_of_collection,
 )
 from memsync.stores.history import exchange_of, exchanges_in_order
 from memsync.stores.payload import PayloadCodec

@@ -84,8 +84,13 @@ BEGIN
     END IF;
     SELECT persona_id INTO frozen FROM memsync.persona_map
     WHERE user_id = NEW.user_id AND personality_id = NEW.personality_id;
+    -- An old row that is edited before anything was decided is left to the fill.
+    IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' AND OLD.persona_id IS NULL
+       AND NOT EXISTS (SELECT FROM memsync.backfill WHERE fill = 'personas') THEN
+        RETURN NEW;
+    END IF;
     IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' THEN
-        -- As fill_personas has it: the archive knows the row itself, else the map decides. Only
+        -- As the fill has it: the archive knows the row itself, else the map decides. Only
         -- personas that exist: a decision may outlive its persona until the next pass.
         SELECT coalesce(
             (SELECT p.id FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
@@ -108,10 +113,13 @@ BEGIN
     SELECT owner_id INTO owner FROM personas WHERE id = NEW.persona_id;
     IF NEW.persona_id IS NOT NULL
        AND (frozen IS DISTINCT FROM NEW.persona_id OR owner IS DISTINCT FROM NEW.user_id) THEN
-        INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
+        INSERT INTO memsync.row_archive AS a (history_id, user_id, persona_id, reason)
         VALUES (NEW.id, NEW.user_id, NEW.persona_id, 'written-live')
         ON CONFLICT (history_id) DO UPDATE
-        SET user_id = excluded.user_id, persona_id = excluded.persona_id;
+        SET user_id = excluded.user_id, persona_id = excluded.persona_id,
+            reason = CASE WHEN a.persona_id = excluded.persona_id THEN a.reason
+                          ELSE excluded.reason END,
+            source = CASE WHEN a.persona_id = excluded.persona_id THEN a.source END;
     END IF;
     RETURN NEW;
 END $$"""

@@ -173,6 +173,7 @@ def _settings(
     undecided = "undecided" if "memsync.persona_map" in own_tables else "unfilled"
     return {
         "open": f"open_{undecided}" if "persona_id" in columns else "open_all",
+        "told": "told_by_nobody",
         "override": f"override_{override}",
         "default": f"default_{default}",
     }

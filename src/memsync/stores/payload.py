@@ -135,7 +135,7 @@ def _first(payload: Mapping[str, object], *keys: str) -> object:
 
 def _uuid(value: object) -> UUID | None:
     try:
-        return UUID(str(ids.persona_id(value)))
+        return ids.persona_id(value)
     except InvalidInput:
         return None
 

@@ -88,6 +88,11 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         "tables",
     ),
     (
+        (errors.ReadOnlySqlTransaction,),
+        SchemaMismatch,
+        "{label} takes no writes, not even temporary ones: {why}. Connect to the primary",
+    ),
+    (
         (errors.ForeignKeyViolation,),
         InvalidInput,
         "a value refers to something that does not exist: {why}. Nothing was written",

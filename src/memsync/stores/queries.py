@@ -1,8 +1,8 @@
 """Loads `queries.sql`: every runtime statement by its name, checked once at import.
 
 Decides the file's format: `-- name: x` (or `-- fragment: x`), comment lines that describe it, the
-statement. A statement takes a fragment in by writing its name in braces, so nothing but text from
-that file ever becomes SQL. Knows nothing of what the statements do.
+statement. A statement or fragment takes another in by writing its name in braces, so nothing but
+text from that file ever becomes SQL. Knows nothing of what the statements do.
 """
 
 import re
@@ -56,6 +56,6 @@ def statement(name: str, **fragments: str) -> str:
 
 def _filled(sql: str, fragments: dict[str, str]) -> str:
     def fragment(hole: re.Match[str]) -> str:
-        return _ALL[fragments.get(hole[1], hole[1])].sql
+        return _filled(_ALL[fragments.get(hole[1], hole[1])].sql, fragments)
 
     return _HOLE.sub(fragment, sql)

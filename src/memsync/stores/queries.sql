@@ -167,32 +167,45 @@ FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
 WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL;
 
 -- fragment: open_all
--- The pairs whose persona is to be decided: before there is a persona_id, all of them.
-SELECT user_id, personality_id, count(*) AS rows_count
-FROM conversation_history GROUP BY user_id, personality_id;
+-- The messages whose persona is to be decided: before there is a persona_id, all of them.
+SELECT * FROM conversation_history;
 
 -- fragment: open_unfilled
--- The same where the column is there: those of messages without a persona.
-SELECT user_id, personality_id, count(*) AS rows_count
-FROM conversation_history WHERE persona_id IS NULL GROUP BY user_id, personality_id;
+-- The same where the column is there: those without a persona.
+SELECT * FROM conversation_history WHERE persona_id IS NULL;
 
 -- fragment: open_undecided
--- The same once decisions are kept: those of messages without a persona or a decision.
-SELECT user_id, personality_id, count(*) AS rows_count
-FROM conversation_history h
+-- The same once decisions are kept: those without a persona or a decision.
+SELECT * FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
                   WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
+  AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
+                  WHERE a.history_id = h.id);
+
+-- fragment: told_by_nobody
+-- The messages that evidence decides, where none was read.
+SELECT NULL::uuid AS history_id WHERE false;
+
+-- fragment: told_by_evidence
+-- The same where it was: see memsync_evidence below.
+SELECT history_id FROM memsync_evidence;
+
+-- fragment: open_pairs
+-- The (user, personality) pairs that are left for the settings to decide, with row counts.
+SELECT user_id, personality_id, count(*) AS rows_count
+FROM ({open}) o
+WHERE NOT EXISTS (SELECT FROM ({told}) t WHERE t.history_id = o.id)
 GROUP BY user_id, personality_id;
 
 -- name: pairs_by_settings
 -- What the settings say today of the (user, personality) pairs that have messages, with row counts.
--- The caller names the fragments for {open}, {override} and {default} that fit this schema.
+-- The caller names the fragments for {open}, {told}, {override} and {default} that fit this schema.
 SELECT CASE WHEN o.persona_id IS NOT NULL THEN 'override'
             WHEN d.persona_id IS NOT NULL THEN 'default'
             ELSE 'unresolved' END AS reason,
        count(*) AS pairs, sum(p.rows_count)::bigint AS rows_count
-FROM ({open}) p
+FROM ({open_pairs}) p
 LEFT JOIN ({override}) o USING (user_id, personality_id)
 LEFT JOIN ({default}) d USING (user_id)
 GROUP BY 1 ORDER BY 1;
@@ -200,7 +213,7 @@ GROUP BY 1 ORDER BY 1;
 -- name: unresolved_users
 -- Users with messages for which neither an override nor a default names a persona.
 SELECT u.id AS user_id, u.username, sum(p.rows_count)::bigint AS rows_count
-FROM ({open}) p
+FROM ({open_pairs}) p
 JOIN users u ON u.id = p.user_id
 LEFT JOIN ({override}) o ON o.user_id = p.user_id AND o.personality_id = p.personality_id
 LEFT JOIN ({default}) d ON d.user_id = p.user_id
@@ -242,15 +255,161 @@ WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id);
 SELECT DISTINCT h.user_id FROM conversation_history h
 LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
 WHERE h.persona_id IS NULL AND m.user_id IS NULL
+  AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
+                  WHERE a.history_id = h.id)
 ORDER BY h.user_id;
 
 -- name: analyze_history
 -- Lets the planner know that no message is without a persona, so that it looks in the index.
 ANALYZE conversation_history (persona_id);
 
--- name: analyze_map
--- Lets the planner know how large the map is, so that a batch looks it up instead of hashing it.
-ANALYZE memsync.persona_map;
+-- name: analyze_decisions
+-- Lets the planner know how many there are, so that a batch looks them up instead of hashing them.
+ANALYZE memsync.persona_map, memsync.row_archive;
+
+
+-- ------------------------------------------------------------------ migration: evidence
+
+-- name: make_points
+-- What was read of the memories: one row a point, with the first and the last millisecond that
+-- its time may mean.
+CREATE TEMP TABLE memsync_points (
+    said_from timestamp NOT NULL, said_to timestamp NOT NULL, personality_id uuid NOT NULL,
+    persona_id uuid NOT NULL, content text NOT NULL, source text NOT NULL);
+
+-- name: make_matches
+-- Which exchange a point was made from: anchor, the user's message before it, and who spoke.
+CREATE TEMP TABLE memsync_matches (
+    anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
+    persona_id uuid NOT NULL, source text NOT NULL);
+
+-- name: make_verdicts
+-- What the points of one exchange say together.
+CREATE TEMP TABLE memsync_verdicts (
+    anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
+    persona_id uuid, source text, verdict text NOT NULL);
+
+-- name: make_evidence
+-- The messages that evidence decides, numbered so that they can be written in batches.
+CREATE TEMP TABLE memsync_evidence (
+    number bigint PRIMARY KEY, history_id uuid NOT NULL, user_id uuid NOT NULL,
+    personality_id uuid NOT NULL, persona_id uuid NOT NULL, source text NOT NULL);
+
+-- name: analyze_points
+-- So that the planner joins in one pass over the history.
+ANALYZE memsync_points;
+
+-- name: join_in_one_pass
+-- A column that was just added has no statistics: the planner would take "persona_id IS NULL" for
+-- a few rows and look each match up on its own. Until the transaction ends.
+SELECT set_config('enable_nestloop', 'off', true);
+
+-- fragment: agrees
+-- Whether the text of point p is the exchange of message u and reply a: canonical, or as deployed,
+-- `User (<name>): <message>` and `<personality>: <reply>`, read from its end, whatever the names.
+-- stores.deployed says the same in Python; one test holds the two together.
+(SELECT p.content = 'user: ' || u.content || E'\nassistant: ' || a.content
+     OR starts_with(p.content, 'User (')
+        AND right(p.content, length(a.content) + 2) = ': ' || a.content
+        AND length(t.personality) BETWEEN 1 AND length(h.head) - 1
+        AND right(s.said, length(u.content) + 3) = '): ' || u.content
+        AND strpos(substr(s.said, 1, length(s.said) - length(u.content) - 3), E'\n') = 0
+ FROM (SELECT left(p.content, -(length(a.content) + 2)) AS head) h,
+      LATERAL (SELECT split_part(h.head, E'\n', -1) AS personality) t,
+      LATERAL (SELECT left(h.head, -(length(t.personality) + 1)) AS said) s);
+
+-- name: text_agrees
+-- The same of three given texts.
+SELECT coalesce({agrees}, false) AS agrees
+FROM (SELECT %(content)s::text AS content) p, (SELECT %(user_text)s::text AS content) u,
+     (SELECT %(assistant_text)s::text AS content) a;
+
+-- name: match_points
+-- Finds the exchanges that the points were made from, among messages that nothing has decided yet.
+-- An exchange is as in the fragment `exchange`, its thread being the user's.
+INSERT INTO memsync_matches (anchor_id, message_id, user_id, persona_id, source)
+SELECT a.id, u.id, a.user_id, p.persona_id, p.source
+FROM memsync_points p
+JOIN ({open}) a
+  ON a.personality_id = p.personality_id
+ AND date_trunc('second', a.created_at) = date_trunc('second', p.said_from)
+ AND a.created_at >= p.said_from AND a.created_at < p.said_to + interval '1 millisecond'
+ AND a.role = 'assistant'
+CROSS JOIN LATERAL (
+    SELECT b.id, b.role, b.content FROM conversation_history b
+    WHERE b.channel_id = a.channel_id AND b.personality_id = a.personality_id
+      AND b.user_id = a.user_id AND (b.created_at, b.id) < (a.created_at, a.id)
+    ORDER BY b.created_at DESC, b.id DESC LIMIT 1) u
+WHERE u.role = 'user' AND {agrees};
+
+-- name: forget_points
+-- Makes room for the next points.
+TRUNCATE memsync_points;
+
+-- name: forget_verdicts
+-- Before the points are judged anew.
+TRUNCATE memsync_verdicts, memsync_evidence;
+
+-- name: judge_matches
+-- What the points of each exchange say: one persona of its user, or several (ambiguous); only
+-- personas of others (foreign); only personas that do not exist (vanished).
+INSERT INTO memsync_verdicts (anchor_id, message_id, user_id, persona_id, source, verdict)
+SELECT anchor_id, (array_agg(message_id))[1], (array_agg(user_id))[1],
+       (array_agg(persona_id) FILTER (WHERE own))[1], min(source) FILTER (WHERE own),
+       CASE WHEN count(DISTINCT message_id) > 1 THEN 'ambiguous'
+            WHEN count(DISTINCT persona_id) FILTER (WHERE own) > 1 THEN 'ambiguous'
+            WHEN bool_or(own) THEN 'evidence'
+            WHEN bool_or(known) THEN 'foreign'
+            ELSE 'vanished' END
+FROM (SELECT m.*, p.id IS NOT NULL AS known, p.owner_id IS NOT DISTINCT FROM m.user_id AS own
+      FROM memsync_matches m LEFT JOIN personas p ON p.id = m.persona_id) m
+GROUP BY anchor_id;
+
+-- name: analyze_verdicts
+-- So that the planner joins them with the history in one pass.
+ANALYZE memsync_verdicts;
+
+-- name: list_evidence
+-- Both messages of every exchange that evidence decides, unless they are decided by now.
+INSERT INTO memsync_evidence (number, history_id, user_id, personality_id, persona_id, source)
+SELECT row_number() OVER (), h.id, h.user_id, h.personality_id, v.persona_id, v.source
+FROM memsync_verdicts v
+CROSS JOIN LATERAL (VALUES (v.anchor_id), (v.message_id)) AS e(history_id)
+JOIN ({open}) h ON h.id = e.history_id AND h.user_id = v.user_id
+WHERE v.verdict = 'evidence';
+
+-- name: analyze_evidence
+-- So that the planner knows how many messages evidence decides.
+ANALYZE memsync_evidence;
+
+-- name: evidence_verdicts
+-- How many exchanges got each verdict.
+SELECT verdict, count(*) AS exchanges FROM memsync_verdicts GROUP BY verdict;
+
+-- name: evidence_rows
+-- How many messages evidence decides.
+SELECT count(*) AS total FROM memsync_evidence;
+
+-- name: evidence_against_settings
+-- The first messages of which evidence and today's settings say different things, and how many.
+SELECT e.history_id, e.persona_id AS by_evidence,
+       coalesce(o.persona_id, d.persona_id) AS by_settings, e.source, count(*) OVER () AS total
+FROM memsync_evidence e
+LEFT JOIN ({override}) o USING (user_id, personality_id)
+LEFT JOIN ({default}) d USING (user_id)
+WHERE coalesce(o.persona_id, d.persona_id) <> e.persona_id
+ORDER BY e.history_id LIMIT %(limit)s;
+
+-- name: keep_evidence
+-- Keeps some of what evidence decides, for rows that nothing else has decided by now.
+INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason, source)
+SELECT h.id, h.user_id, e.persona_id, 'evidence', e.source
+FROM memsync_evidence e
+JOIN conversation_history h
+  ON h.id = e.history_id AND h.user_id = e.user_id AND h.persona_id IS NULL
+JOIN personas p ON p.id = e.persona_id AND p.owner_id = h.user_id
+WHERE e.number >= %(start)s AND e.number < %(stop)s
+ON CONFLICT (history_id) DO NOTHING;
 
 
 -- ------------------------------------------------------------------ migration: redesign
@@ -469,20 +628,32 @@ ON CONFLICT (fill) DO UPDATE SET
 -- Removes the checkpoint of a fill: its column is new, or about to go.
 DELETE FROM memsync.backfill WHERE fill = %(fill)s;
 
--- name: mapped_rows
--- How many messages the map decides.
-SELECT coalesce(sum(rows_count), 0)::bigint AS total FROM memsync.persona_map;
+-- name: decided_rows
+-- How many messages the map decides, or the archive where the map says nothing.
+SELECT (SELECT coalesce(sum(rows_count), 0) FROM memsync.persona_map)::bigint
+     + (SELECT count(*) FROM memsync.row_archive a
+        JOIN conversation_history h ON h.id = a.history_id
+        LEFT JOIN memsync.persona_map m
+               ON m.user_id = h.user_id AND m.personality_id = h.personality_id
+        WHERE m.user_id IS NULL) AS total;
 
 -- name: restart_fill
 -- Sends a fill over the whole table once more, for rows that a first pass could not decide.
 UPDATE memsync.backfill SET next_block = 0, end_block = %(end_block)s WHERE fill = %(fill)s;
 
--- name: fill_personas
--- Fills persona_id in one range of blocks: from the map, unless the archive knows the row itself.
+-- name: fill_archived
+-- Fills persona_id in one range of blocks where the archive knows the row itself.
 UPDATE conversation_history h
-SET persona_id = coalesce((SELECT a.persona_id FROM memsync.row_archive a
-                           JOIN personas p ON p.id = a.persona_id WHERE a.history_id = h.id),
-                          m.persona_id)
+SET persona_id = a.persona_id
+FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
+WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
+  AND h.persona_id IS NULL
+  AND a.history_id = h.id;
+
+-- name: fill_personas
+-- Fills persona_id of the rest of the range, from the map.
+UPDATE conversation_history h
+SET persona_id = m.persona_id
 FROM memsync.persona_map m
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND h.persona_id IS NULL
@@ -530,13 +701,17 @@ WHERE h.user_id IS NOT NULL AND p.owner_id IS DISTINCT FROM h.user_id
 ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id;
 
 -- name: archive_personas
--- Keeps the persona of every message that is not the map's, before persona_id goes.
+-- Keeps the persona of every message of which archive and map would say another, before
+-- persona_id goes.
 INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
 SELECT h.id, h.user_id, h.persona_id, 'kept'
 FROM conversation_history h
 LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
-WHERE h.persona_id IS NOT NULL AND h.persona_id IS DISTINCT FROM m.persona_id
-ON CONFLICT (history_id) DO UPDATE SET persona_id = excluded.persona_id;
+LEFT JOIN memsync.row_archive a ON a.history_id = h.id
+WHERE h.persona_id IS NOT NULL
+  AND h.persona_id IS DISTINCT FROM coalesce(a.persona_id, m.persona_id)
+ON CONFLICT (history_id) DO UPDATE
+SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL;
 
 -- name: open_ledger
 -- Notes that a phase begins, or is taken back.
@@ -752,7 +927,8 @@ FROM conversation_history h LEFT JOIN personas p ON p.id = h.persona_id;
 
 -- name: verify_rows
 -- Every row whose persona is not what the settings say, recomputed here without the fill's own
--- decision: the map's answer counts only where the settings were changed after the freeze.
+-- decision: the map's answer counts only where the settings were changed after the freeze. Rows
+-- with a decision of their own must have it, and evidence must be of the row's user.
 WITH settings AS (
     SELECT u.id AS user_id, m.personality_id, m.persona_id AS frozen,
            m.decided_at AT TIME ZONE 'UTC' AS decided_at,
@@ -766,7 +942,12 @@ WITH settings AS (
     LEFT JOIN memsync.persona_default d ON d.user_id = m.user_id
 )
 SELECT h.id, h.user_id, h.personality_id, h.persona_id,
-       CASE WHEN a.user_id = h.user_id THEN a.persona_id
+       CASE WHEN a.reason <> 'evidence' THEN 'the settings say'
+            WHEN h.persona_id <> a.persona_id THEN 'its evidence says'
+            WHEN a.reason = 'evidence' THEN 'which is not its user''s; the settings say'
+            ELSE 'the settings say' END AS by_whom,
+       CASE WHEN a.user_id = h.user_id AND (a.reason <> 'evidence' OR h.persona_id <> a.persona_id)
+                 THEN a.persona_id
             WHEN s.unchanged THEN coalesce(s.override_now, s.default_now)
             ELSE s.frozen END AS expected,
        count(*) OVER () AS wrong_total
@@ -776,6 +957,9 @@ LEFT JOIN memsync.row_archive a ON a.history_id = h.id
 LEFT JOIN personas p ON p.id = h.persona_id
 WHERE h.persona_id IS NOT NULL
   AND CASE
+      -- Evidence speaks for a user's own personas only.
+      WHEN a.reason = 'evidence'
+           THEN h.persona_id <> a.persona_id OR p.owner_id IS DISTINCT FROM h.user_id
       WHEN a.history_id IS NOT NULL
            THEN h.persona_id <> a.persona_id OR h.user_id <> a.user_id
       -- Not of the map, or of after it: what the trigger decided is in the archive, so an app that

@@ -57,6 +57,19 @@ def open_vectors(settings: Settings) -> VectorStore:
     )
 
 
+def open_standing(settings: Settings) -> VectorStore | None:
+    """The same, but never makes one: None where an embedded store's folder is not there.
+
+    Raises: SettingsError, StoreBusy, StoreUnreachable.
+    """
+    scheme, _, rest = settings.qdrant_url.partition(":")
+    if settings.qdrant_url == ":memory:":
+        return None
+    if scheme in {"edge", "local"} and not Path(rest).expanduser().is_dir():
+        return None
+    return open_vectors(settings)
+
+
 def checked_id(point_id: PointId) -> PointId:
     """Return `point_id` when Qdrant can hold it.
 
