@@ -2,8 +2,8 @@
 
 The app's schema gets nothing here. Tables: who each (user, personality) was (`persona_map`), rows
 with a decision of their own (`row_archive`), the fill's checkpoint, the outbox, the quarantine;
-what the redesign changed; what a run is asked for and what it did; the backups; and when a client last
-wrote a user_id.
+what the redesign changed; what a run is asked for and what it did; the backups; and when a client
+last wrote a user_id.
 """
 
 from alembic import context

@@ -12,14 +12,17 @@ from psycopg import sql
 from memsync.errors import SchemaMismatch
 from memsync.stores import mirror, rights
 from memsync.stores.catalog import Catalog
+from memsync.stores.postgres import translated
 from memsync.stores.queries import statement
 from memsync.stores.redesign import (
     CHOICES,
     CONFIG_OWNER_KEY,
     CONFIGS,
     DEFAULTS,
+    MIRROR,
     NEW_COLUMNS,
     OLD_CHOICES,
+    SIZED,
     noted,
     unnoted,
 )
@@ -29,7 +32,7 @@ down_revision = "0002"
 
 _TABLES = {
     DEFAULTS: """
-        CREATE TABLE user_default_personas (
+        CREATE TABLE {schema}.user_default_personas (
             user_id uuid NOT NULL,
             persona_id uuid NOT NULL,
             updated_at timestamp(3) NOT NULL,
@@ -39,7 +42,7 @@ _TABLES = {
             CONSTRAINT user_default_personas_persona_id_fkey FOREIGN KEY (persona_id)
                 REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE)""",
     CONFIGS: """
-        CREATE TABLE personality_default_configs (
+        CREATE TABLE {schema}.personality_default_configs (
             personality_id uuid NOT NULL,
             llm_config_id uuid NOT NULL,
             updated_at timestamp(3) NOT NULL,
@@ -49,6 +52,7 @@ _TABLES = {
             CONSTRAINT personality_default_configs_llm_config_id_fkey FOREIGN KEY (llm_config_id)
                 REFERENCES llm_configs (id) ON DELETE CASCADE ON UPDATE CASCADE)""",
 }
+_REPLACED = {DEFAULTS: ("users", "global_persona_id"), CONFIGS: ("personalities", "llm_config_id")}
 _UNIQUE = {
     DEFAULTS: "CREATE UNIQUE INDEX user_default_personas_user_id_key"
     " ON user_default_personas (user_id)",
@@ -92,13 +96,16 @@ def upgrade() -> None:
             "of the settings needs it. Check postgres_url",
             missing=list(redesign.missing_tables),
         )
+    # Stands until the way back has ended: nothing of it is forgotten when that is cut short.
+    ddl.run(noted(MIRROR, "made"), table="users")
     for table, create in _TABLES.items():
         if not redesign.has_table(table):
-            like = "users" if table == DEFAULTS else "personalities"
+            like, column = _REPLACED[table]
+            schema = sql.Identifier(ddl.session.row("schema_of", relation=like).name)
             ddl.run(
-                create,
+                sql.SQL(create).format(schema=schema),
                 _UNIQUE[table],
-                *rights.like(ddl, table, like),
+                *rights.like(ddl, table, like, replaced=column),
                 noted(table, "made"),
                 table=like,
             )
@@ -106,14 +113,16 @@ def upgrade() -> None:
     _rename_choices(ddl, redesign)
     mirror.build_functions(ddl, redesign)
     redesign = Catalog.read(ddl.session).redesign
-    if not redesign.has_trigger("llm_configs", "memsync_mirror_window"):
-        steps["size_configs"](ddl)
+    steps["restore_forks"](ddl)
+    steps["size_configs"](ddl)
     mirror.build_triggers(ddl, redesign, "users", DEFAULTS, "personalities", CONFIGS)
     steps["copy_settings"](ddl)
     # Not before: giving a config its size would have changed personalities that are not placed yet.
     mirror.build_triggers(ddl, redesign, "llm_configs")
     steps["settle_owners"](ddl)
     for table, name, column in _INDEXES:
+        if not redesign.has_index(table, name):
+            ddl.run(noted(name, "made"), table=table)
         ddl.index(name, f"CREATE INDEX CONCURRENTLY {name} ON {table} ({column})", table=table)
 
 
@@ -128,12 +137,20 @@ def downgrade() -> None:
             unnoted(DEFAULTS),
             table="users",
         )
-    _remove_configs(ddl, redesign)
+    if redesign.has_table(CHOICES):
+        _remove_configs(ddl, redesign)
     for choices in ("renamed", "merged"):
         if choices in redesign.made:
             _rename_choices_back(ddl, choices)
+    for _, name, _ in _INDEXES:
+        if name in redesign.made:
+            # The others went with what they were built on.
+            ddl.run_long(
+                sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name))
+            )
+            ddl.run(unnoted(name), table="users")
     context.config.attributes["steps"]["restore_orphans"](ddl)
-    ddl.run(*mirror.drop_functions(), table="users")
+    ddl.run(*mirror.drop_functions(), unnoted(MIRROR), table="users")
 
 
 def _add_columns(ddl, redesign) -> None:
@@ -146,44 +163,53 @@ def _add_columns(ddl, redesign) -> None:
         ddl.run(
             _COLUMNS[column], *said, noted(f"llm_configs.{column}", "made"), table="llm_configs"
         )
+    if not redesign.has_constraint("llm_configs", CONFIG_OWNER_KEY):
+        ddl.run(noted(CONFIG_OWNER_KEY, "made"), table="llm_configs")
     ddl.foreign_key("llm_configs", "owner_id", "users")
+    ddl.run(statement("clear_config_owners"), table="llm_configs")
     ddl.validate("llm_configs", CONFIG_OWNER_KEY)
 
 
 def _remove_configs(ddl, redesign) -> None:
     made = [name for name in NEW_COLUMNS if f"llm_configs.{name}" in redesign.made]
-    drops = []
+    forks = ["remember_chosen_forks", "leave_chosen_forks"]
+    if redesign.has_column("personalities", "llm_config_id"):
+        forks += ["remember_forked", "leave_forks"]
+    drops = [statement("leave_placed_forks")] if redesign.has_table(CONFIGS) else []
+    drops += [statement("keep_forks"), statement("remove_forks")]
+    if CONFIGS in redesign.made:
+        drops += ["DROP TABLE IF EXISTS personality_default_configs"]
+    if CONFIG_OWNER_KEY in redesign.made:
+        drops += [f"ALTER TABLE llm_configs DROP CONSTRAINT IF EXISTS {CONFIG_OWNER_KEY}"]
     for name in made:
-        kept = sql.SQL(
+        drops += _column_away(name)
+    pieces = (CONFIGS, CONFIG_OWNER_KEY, SIZED, *(f"llm_configs.{name}" for name in made))
+    # lint: allow STRONG-LOCK for a moment, by lock_timeout: dropping needs it, archives before
+    ddl.run(
+        "LOCK TABLE llm_configs, personalities IN ACCESS EXCLUSIVE MODE",
+        *(
+            mirror.drop_trigger(table, name)
+            for table, name in sorted(redesign.mirrors)
+            if table in {"personalities", "llm_configs", CONFIGS} and redesign.has_table(table)
+        ),
+        *map(statement, forks),
+        *drops,
+        *map(unnoted, pieces),
+        table="llm_configs",
+    )
+
+
+def _column_away(name: str) -> list[sql.Composed]:
+    """The statements that keep what a new column says, and drop it."""
+    piece, column = sql.Literal(f"llm_configs.{name}"), sql.Identifier(name)
+    return [
+        sql.SQL("DELETE FROM memsync.column_archive WHERE piece = {}").format(piece),
+        sql.SQL(
             "INSERT INTO memsync.column_archive (piece, id, said)"
             " SELECT {}, id, to_jsonb({}) FROM llm_configs WHERE {} IS NOT NULL"
-            " ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said"
-        ).format(sql.Literal(f"llm_configs.{name}"), sql.Identifier(name), sql.Identifier(name))
-        drops += [kept]
-    forks = [statement(f"{step}_forks") for step in ("leave", "leave_chosen", "keep", "remove")]
-    if CONFIGS in redesign.made:
-        drops += ["DROP TABLE IF EXISTS personality_default_configs", unnoted(CONFIGS)]
-    for name in made:
-        drops += [
-            sql.SQL("ALTER TABLE llm_configs DROP COLUMN IF EXISTS {}").format(
-                sql.Identifier(name)
-            ),
-            unnoted(f"llm_configs.{name}"),
-        ]
-    if drops:
-        triggers = (
-            ("personalities", "memsync_mirror_config"),
-            ("llm_configs", "memsync_mirror_window"),
-            ("llm_configs", "memsync_mirror_is_default"),
-        )
-        # lint: allow STRONG-LOCK for a moment, by lock_timeout: dropping needs it, archives before
-        ddl.run(
-            "LOCK TABLE llm_configs, personalities IN ACCESS EXCLUSIVE MODE",
-            *(mirror.drop_trigger(*each) for each in triggers),
-            *forks,
-            *drops,
-            table="llm_configs",
-        )
+        ).format(piece, column, column),
+        sql.SQL("ALTER TABLE llm_configs DROP COLUMN IF EXISTS {}").format(column),
+    ]
 
 
 def _rename_choices(ddl, redesign) -> None:
@@ -197,11 +223,13 @@ def _rename_choices(ddl, redesign) -> None:
         ]
         how = "renamed"
     else:
-        ddl.session.run("merge_choices")
+        merge = _merge_choices(ddl)
+        with translated(ddl.session.label):
+            ddl.session.connection.execute(merge)
         move = [
             # lint: allow STRONG-LOCK for a moment, by lock_timeout: the last rows move under it
             "LOCK TABLE user_personality_settings IN ACCESS EXCLUSIVE MODE",
-            statement("merge_choices"),
+            merge,
             "ALTER TABLE user_personality_settings SET SCHEMA memsync",
         ]
         how = "merged"
@@ -214,17 +242,29 @@ def _rename_choices(ddl, redesign) -> None:
     )
 
 
+def _merge_choices(ddl) -> sql.Composed:
+    """The statement that copies what only the old table of choices holds."""
+    old = {column.name for column in ddl.session.rows("columns", relation=OLD_CHOICES)}
+    names = [c.name for c in ddl.session.rows("insertable", relation=CHOICES) if c.name in old]
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    return sql.SQL(
+        "INSERT INTO user_personality_configs ({}) SELECT {} FROM user_personality_settings"
+        " ON CONFLICT DO NOTHING"
+    ).format(columns, columns)
+
+
 def _rename_choices_back(ddl, how: str) -> None:
-    schema = ddl.session.row("search_path").schemas[0]
+    schema = ddl.session.row("schema_of", relation=CHOICES).name
     back = {
         "renamed": [
             *_renamed(ddl, CHOICES, OLD_CHOICES, standing=CHOICES),
             "ALTER TABLE user_personality_configs RENAME TO user_personality_settings",
         ],
         "merged": [
+            statement("forget_removed_choices"),
             sql.SQL("ALTER TABLE memsync.user_personality_settings SET SCHEMA {}").format(
                 sql.Identifier(schema)
-            )
+            ),
         ],
     }
     ddl.run(

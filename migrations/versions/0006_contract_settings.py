@@ -68,6 +68,7 @@ def upgrade() -> None:
         context.config.attributes["steps"]["settle_owners"](ddl)
         ddl.session.connection.execute(noted("personas.owner_id", "made"))
     ddl.require_not_null("personas", "owner_id", OWNER_CHECK)
+    context.config.attributes["steps"]["settle_mirror"](ddl)
     standing = {".".join(each) for each in redesign.old_columns}
     for table, pieces in _GROUPS:
         if going := [piece for piece in pieces if piece in standing]:
@@ -103,7 +104,10 @@ def downgrade() -> None:
         ddl.foreign_key("users", "global_persona_id", "personas", sets_null=True)
         ddl.validate("users", "users_global_persona_id_fkey")
     if "personalities.llm_config_id" in redesign.dropped:
-        ddl.run(statement("copy_configs_back"), statement("restore_windows"), table="personalities")
+        copy = ["take_placed"]
+        if redesign.has_column("personalities", "context_window_size"):
+            copy = ["copy_configs_back", "restore_windows"]
+        ddl.run(*map(statement, copy), table="personalities")
         ddl.foreign_key("personalities", "llm_config_id", "llm_configs", sets_null=True)
         ddl.validate("personalities", "personalities_llm_config_id_fkey")
     for piece, (name, table, column) in _INDEXES.items():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     When = Callable[[str, Callable[[], object]], Tell]
 
 NOWHERE = "http://127.0.0.1:1"
+UNHINDERED = ("--quiet-minutes", "0", "--backup-confirmed", "test")
 VECTOR = (1.0, 2.0, 3.0, 4.0)
 
 EXCHANGES: LiteralString = """
@@ -511,9 +512,9 @@ def test_the_command_line_opens_the_store(
     assert str(point) == found["evidence"]["samples"][0]["point_id"]
 
     with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))):
-        assert 11 == app.command("run", "--unresolved", "create", qdrant=qdrant)
+        assert 11 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=qdrant)
     assert "--evidence ignore" in capsys.readouterr().err
-    assert 0 == app.command("run", "--unresolved", "create", qdrant=qdrant)
+    assert 0 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=qdrant)
     assert [said.other] * 2 == personas(app, *said.rows)
 
 
@@ -563,7 +564,7 @@ def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
         pytest.raises(StoreUnreachable, match="--evidence ignore"),
     ):
         app.run(vectors=nowhere)
-    assert 10 == app.command("run", "--unresolved", "create", qdrant=NOWHERE)
+    assert 10 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=NOWHERE)
     assert "--evidence ignore" in capsys.readouterr().err
     assert 0 == app.command("plan", qdrant=NOWHERE)
     out = capsys.readouterr().out
@@ -571,7 +572,7 @@ def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
     assert "persona by default" in out
     assert before == app.catalog()
 
-    without = ("run", "--unresolved", "create", "--evidence", "ignore")
+    without = ("run", *UNHINDERED, "--unresolved", "create", "--evidence", "ignore")
     assert 0 == app.command(*without, qdrant=NOWHERE)
     assert app.expected() == app.personas()
     # What is done needs no evidence any more.
@@ -609,7 +610,7 @@ def test_no_store_is_made(app: App, kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
 
     assert 0 == app.command("plan", qdrant=f"{kind}:{folder}")
-    assert 0 == app.command("run", "--unresolved", "create", qdrant=f"{kind}:{folder}")
+    assert 0 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=f"{kind}:{folder}")
     assert not folder.parent.exists()
     assert app.expected() == app.personas()
 

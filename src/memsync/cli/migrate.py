@@ -22,6 +22,7 @@ from memsync.cli.common import (
 )
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
+from memsync.migrate.redesign import Prospect
 from memsync.model.phases import Phase, Stage
 from memsync.settings import Settings
 from memsync.stores.protocols import VectorStore
@@ -73,6 +74,7 @@ def plan(
     )
     for line in _evidence_lines(ahead.evidence) if ahead.evidence else ():
         typer.echo(line)
+    _print_prospect(ahead.redesign)
     if ahead.unresolved:
         typer.echo(f"{len(ahead.unresolved)} users with messages have no persona:")
         for user in ahead.unresolved[:_SHOWN_MAX]:
@@ -232,11 +234,11 @@ def finalize(
     if as_json:
         print_json(finalized=yes, **asdict(kept))
     elif yes:
-        typer.echo(f"removed {kept.pairs} decisions and {kept.rows} rows; there is no way back now")
+        typer.echo(f"removed {_told(kept)}; there is no way back now")
     else:
         typer.echo(
-            f"this would remove {kept.pairs} decisions and {kept.rows} archived rows, and with "
-            "them `memsync migrate rollback` from contract.\n"
+            f"this would remove {_told(kept)}, and with them `memsync migrate rollback` from "
+            "contract, of the settings too.\n"
             "next: memsync migrate finalize --yes"
         )
     return 0
@@ -299,12 +301,37 @@ def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
         )
 
 
+def _told(kept: migrate.Archive) -> str:
+    return (
+        f"{kept.pairs} decisions, {kept.rows} archived rows, {kept.settings} values of dropped "
+        f"columns and {kept.personas} quarantined personas"
+    )
+
+
 def _print_stage(stage: Stage, *, as_json: bool) -> int:
     if as_json:
         print_json(phase=stage)
     else:
         typer.echo(f"stage: {stage}")
     return 0
+
+
+def _print_prospect(ahead: Prospect | None) -> None:
+    if ahead is None:
+        return
+    for orphan in ahead.orphans[:_SHOWN_MAX]:
+        owner = orphan.owner or f"{len(orphan.users)} users use it: see run --orphan-owners"
+        typer.echo(f"persona without an owner: {orphan.persona_id}  {orphan.name}  -> {owner}")
+    for fork in ahead.forks[:_SHOWN_MAX]:
+        windows = ", ".join(map(str, fork.windows))
+        typer.echo(f"config of several windows: {fork.config_id}  {fork.name}  -> {windows}")
+    counts = (
+        ("personas without an owner", len(ahead.orphans)),
+        ("configs that will be forked", len(ahead.forks)),
+        ("choices that take their config's window", ahead.windows_taken),
+        ("windows kept in the archive only", ahead.windows_unused),
+    )
+    print_facts([each for each in counts if each[1]])
 
 
 def _print_steps(steps: tuple[migrate.Step, ...]) -> None:

@@ -76,10 +76,16 @@ def rollback(
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What the archive of the way back holds: decisions, and rows that have one of their own."""
+    """What the archive of the way back holds.
+
+    `pairs` are decisions, `rows` messages that differ from them; `settings` are values of dropped
+    columns, `personas` those that were quarantined for want of an owner.
+    """
 
     pairs: int
     rows: int
+    settings: int
+    personas: int
 
 
 def archive(postgres: Postgres) -> Archive:
@@ -90,7 +96,7 @@ def archive(postgres: Postgres) -> Archive:
     with postgres.session() as session:
         _require_contracted(Catalog.read(session))
         size = session.row("archive_size")
-        return Archive(size.pairs, size.rows)
+        return Archive(size.pairs, size.rows, size.settings, size.personas)
 
 
 def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> None:
@@ -102,6 +108,7 @@ def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> Non
         _require_contracted(engine.catalog())
         with engine.recorded("finalize", Phase.CONTRACT), engine.ddl.session.transaction():
             engine.ddl.session.run("remove_archive")
+            engine.ddl.session.run("remove_merged")
             engine.ddl.session.run("note_archive_removed")
 
 
@@ -175,7 +182,7 @@ class _Engine:
     def back(self, phase: Phase) -> None:
         """Take one phase back; what is not there is looked at and left."""
         catalog = self.catalog()
-        if phase not in catalog.done | catalog.halfway:
+        if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
             return
         gone = phase is Phase.CONTRACT and not catalog.has_users
         if gone and not self.ddl.session.row("way_back_is_open").open:
@@ -188,7 +195,7 @@ class _Engine:
         with self.recorded("rollback", phase):
             revisions.downgrade(self.ddl, phase, self._steps(RunOptions()))
         after = self.catalog()
-        if phase in after.done:
+        if phase in after.done and after.is_ours(phase):
             raise PartlyDone(
                 f"phase {phase} was taken back, but the database is still {after.stage}. Run again",
                 phase=phase.value,
@@ -211,6 +218,7 @@ class _Engine:
         Raises: GateClosed.
         """
         catalog = self.catalog()
+        redesign.require_fit(self.ddl.session, catalog)
         if not catalog.redesign.owners_required and not catalog.redesign.missing_tables:
             redesign.require_owners(self.ddl.session, catalog.settings, options)
         if options.unresolved == "create" or not evidence.awaited(catalog):
@@ -252,7 +260,9 @@ class _Engine:
 
     def _steps(self, options: RunOptions) -> revisions.Steps:
         return {
+            "restore_forks": redesign.restore_forks,
             "size_configs": redesign.size_configs,
+            "settle_mirror": redesign.settle_mirror,
             "copy_settings": partial(redesign.copy_settings, tell=self._tell),
             "copy_settings_back": partial(redesign.copy_settings_back, tell=self._tell),
             "settle_owners": partial(redesign.settle_owners, options=options),

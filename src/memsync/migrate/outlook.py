@@ -10,6 +10,7 @@ from memsync.migrate.checks import Check
 from memsync.migrate.control import Runner, runner
 from memsync.migrate.evidence import Evidence, EvidenceReport, awaited
 from memsync.migrate.preflight import blocking, data_checks, preflight
+from memsync.migrate.redesign import Prospect, prospect, require_fit
 from memsync.migrate.revisions import revisions
 from memsync.model.phases import Phase, Stage
 from memsync.settings import Settings
@@ -55,6 +56,7 @@ class Outlook:
     unresolved: tuple[UnresolvedUser, ...]
     evidence: EvidenceReport | None
     server_version: int
+    redesign: Prospect | None
     checks: tuple[Check, ...]
 
     @property
@@ -111,6 +113,7 @@ def outlook(
         report = None
         if memories is not None and awaited(catalog):
             report = _read(evidence, settings or Settings(), memories)
+        require_fit(session, catalog)
         size = session.row("history_size")
         by_decision: dict[str, int] | None = None
         unresolved: tuple[UnresolvedUser, ...] = ()
@@ -133,6 +136,7 @@ def outlook(
             evidence=report,
             server_version=session.row("server_version").number,
             checks=(*preflight(session, catalog), *data_checks(session, catalog)),
+            redesign=prospect(session, catalog),
         )
 
 

@@ -4,17 +4,27 @@ Decides who owns an orphan: the one user who uses it. With none or several it is
 say; a guess would hand one person's story to another. The tables and triggers are the revisions'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from memsync.errors import GateClosed, InvalidInput
+from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
 from memsync.migrate.options import RunOptions
 from memsync.model.progress import Progress, Tell
 from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import LockNotHad, OnlineDdl
+from memsync.stores.fit import misfits
 from memsync.stores.postgres import Session
+from memsync.stores.redesign import (
+    CHOICES,
+    DEFAULTS,
+    OLD_CHOICES,
+    SIZED,
+    bring_back,
+    references_to,
+)
 
 _BATCH_ROWS = 2000
 _NAMED_MAX = 10
@@ -34,10 +44,73 @@ class Orphan:
         return self.users[0] if len(self.users) == 1 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A config whose personalities have several windows: it is copied once for each but one."""
+
+    config_id: UUID
+    name: str
+    windows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What the redesign would have to decide or change, where that is not plain.
+
+    `windows_taken` counts users' own choices of a config: its window is theirs from then on.
+    `windows_unused` counts personalities without a config: their window is kept in the archive.
+    """
+
+    orphans: tuple[Orphan, ...]
+    forks: tuple[Fork, ...]
+    windows_taken: int
+    windows_unused: int
+
+
+def prospect(session: Session, catalog: Catalog) -> Prospect | None:
+    """What lies ahead of the redesign; None once nothing is. Reads only."""
+    standing = catalog.redesign
+    if standing.missing_tables or standing.old_is_gone:
+        return None
+    forks: list[Fork] = []
+    taken = unused = 0
+    if ("personalities", "context_window_size") in standing.old_columns and (
+        "personalities",
+        "llm_config_id",
+    ) in standing.old_columns:
+        found = session.rows("conflicting_windows")
+        forks = [Fork(row.config_id, row.name, tuple(row.windows)) for row in found]
+        old = standing.has_table(OLD_CHOICES)
+        choices = {"choices": f"choices_{'legacy' if old else 'redesigned'}"}
+        windows = session.rows_with(choices, "windows_taken")[0]
+        taken, unused = windows.choices, windows.unused
+    return Prospect(
+        orphans=tuple(orphans(session, catalog.settings)),
+        forks=tuple(forks),
+        windows_taken=taken,
+        windows_unused=unused,
+    )
+
+
 def orphans(session: Session, settings: Mapping[str, str]) -> list[Orphan]:
     """Every persona without an owner. Reads only."""
     rows = session.rows_with(dict(settings), "orphan_personas")
     return [Orphan(row.id, row.name, tuple(row.users)) for row in rows]
+
+
+def require_fit(session: Session, catalog: Catalog) -> None:
+    """Stop, before anything is changed, where the redesign cannot go on from what the app made.
+
+    Raises: SchemaMismatch saying what does not fit.
+    """
+    if catalog.redesign.missing_tables or catalog.redesign.old_is_gone:
+        return
+    if found := misfits(session, catalog.redesign):
+        raise SchemaMismatch(
+            "the redesign of the settings cannot go on from what is there: "
+            f"{'; '.join(found)}. Change that and run again; nothing was changed",
+            misfits=found,
+        )
 
 
 def require_owners(session: Session, settings: Mapping[str, str], options: RunOptions) -> None:
@@ -77,27 +150,30 @@ def settle_owners(ddl: OnlineDdl, options: RunOptions) -> None:
 
 
 def _quarantine(ddl: OnlineDdl, catalog: Catalog, orphan: Orphan) -> None:
-    persona = orphan.persona_id
-    if "persona_id" in catalog.columns:
-        messages = ddl.session.row("messages_of_persona", persona_id=persona).total
-        if messages:
-            raise GateClosed(
-                f"persona {persona} has no owner and cannot be quarantined: {messages} messages "
-                "are attributed to it. Give it an owner, or run again with `--orphan-owners "
-                "assign:USER_ID`",
-                persona=str(persona),
-                rows=messages,
-            )
+    persona, session = orphan.persona_id, ddl.session
     while True:
         try:
             with ddl.brief_transaction():
-                settings = dict(catalog.settings)
-                ddl.session.run_with(settings, "quarantine_persona", persona_id=persona)
-                ddl.session.run("remove_persona", persona_id=persona)
+                session.run("lock_persona", persona_id=persona)
+                referred = references_to(session, persona)
+                if not referred:
+                    session.run_with(
+                        dict(catalog.settings), "quarantine_persona", persona_id=persona
+                    )
+                    session.run("remove_persona", persona_id=persona)
         except LockNotHad:
             ddl.wait_turn("personas")
         else:
-            return
+            break
+    if referred:
+        # They would go with it, and they are somebody's.
+        named = ", ".join(f"{total} of {name}" for name, total in referred.items())
+        raise GateClosed(
+            f"persona {persona} has no owner and cannot be quarantined, rows refer to it: {named}. "
+            "Give it an owner, or run again with `--orphan-owners assign:USER_ID`",
+            persona=str(persona),
+            rows=sum(referred.values()),
+        )
 
 
 def restore_orphans(ddl: OnlineDdl) -> None:
@@ -105,19 +181,56 @@ def restore_orphans(ddl: OnlineDdl) -> None:
 
     Runs when the settings are as they were before the redesign.
     """
-    steps = ["disown", "restore_personas"]
     redesign = Catalog.read(ddl.session).redesign
+    steps = []
     if redesign.has_column("users", "global_persona_id"):
         steps.append("restore_defaults")
-    if redesign.has_table("user_personality_settings"):
+    if redesign.has_table(DEFAULTS):
+        steps.append("restore_new_defaults")
+    if redesign.has_table(OLD_CHOICES):
         steps.append("restore_choices")
-    _patiently(ddl, "personas", [(step, {}) for step in (*steps, "forget_orphans")])
+    if redesign.has_table(CHOICES):
+        steps.append("restore_new_choices")
+    while True:
+        try:
+            with ddl.brief_transaction():
+                ddl.session.run("disown")
+                bring_back(ddl.session, "personas", "kept_personas")
+                for step in (*steps, "forget_orphans"):
+                    ddl.session.run(step)
+        except LockNotHad:
+            ddl.wait_turn("personas")
+        else:
+            return
+
+
+def restore_forks(ddl: OnlineDdl) -> None:
+    """Make the forks again that the way back removed, for those who had them."""
+    session = ddl.session
+    redesign = Catalog.read(session).redesign
+    if not redesign.has_column("personalities", "context_window_size"):
+        return
+    while True:
+        try:
+            with ddl.brief_transaction():
+                bring_back(session, "llm_configs", "kept_forks")
+                for step in ("take_forks", "take_chosen_forks", "forget_forks"):
+                    session.run(step)
+        except LockNotHad:
+            ddl.wait_turn("llm_configs")
+        else:
+            return
 
 
 def size_configs(ddl: OnlineDdl) -> None:
-    """Give each config the window of its personalities, where they still say it."""
-    if Catalog.read(ddl.session).redesign.has_column("personalities", "context_window_size"):
-        _patiently(ddl, "llm_configs", [("size_configs", {})])
+    """Give each config the window of its personalities, once, where memsync made the column."""
+    redesign = Catalog.read(ddl.session).redesign
+    if (
+        "llm_configs.context_window_size" in redesign.made
+        and SIZED not in redesign.made
+        and redesign.has_column("personalities", "context_window_size")
+    ):
+        _patiently(ddl, "llm_configs", [("size_configs", {}), ("note_sized", {})])
 
 
 def copy_settings(ddl: OnlineDdl, tell: Tell) -> None:
@@ -125,11 +238,18 @@ def copy_settings(ddl: OnlineDdl, tell: Tell) -> None:
     redesign = Catalog.read(ddl.session).redesign
     if redesign.has_column("users", "global_persona_id"):
         tell(Progress("copying the users' defaults"))
-        _in_batches(ddl, "copy_defaults", "users")
+        _in_batches(ddl, "users", partial(_copy_defaults, ddl.session))
         # Where the app filled the new table itself, what that says counts.
-        _in_batches(ddl, "copy_defaults_back", "users")
+        _in_batches(ddl, "users", partial(_copy_defaults_back, ddl.session))
     if redesign.has_column("personalities", "llm_config_id"):
         tell(Progress("placing the personalities' configs"))
+        windows = redesign.has_column("personalities", "context_window_size")
+        if windows and "llm_configs.context_window_size" not in redesign.made:
+            _patiently(ddl, "personalities", [("copy_configs_back", {})])
+        else:
+            _patiently(ddl, "personalities", [("take_placed", {})])
+        if windows:
+            _patiently(ddl, "personalities", [("settle_windows", {})])
         while _patiently(ddl, "personalities", [("place_configs", {"limit": _BATCH_ROWS})]):
             pass
 
@@ -137,16 +257,43 @@ def copy_settings(ddl: OnlineDdl, tell: Tell) -> None:
 def copy_settings_back(ddl: OnlineDdl, tell: Tell) -> None:
     """Fill the users' old column from the new table, on the way back."""
     tell(Progress("copying the users' defaults back"))
-    _in_batches(ddl, "copy_defaults_back", "users")
+    _in_batches(ddl, "users", partial(_copy_defaults_back, ddl.session))
 
 
-def _in_batches(ddl: OnlineDdl, name: str, table: str) -> None:
+def settle_mirror(ddl: OnlineDdl) -> None:
+    """Say again what the mirror let go where two clients crossed and the later one failed."""
+    columns = set(Catalog.read(ddl.session).redesign.old_columns)
+    if ("users", "global_persona_id") in columns:
+        _patiently(ddl, "users", [("settle_defaults", {})])
+    if ("personalities", "llm_config_id") in columns:
+        _patiently(ddl, "personalities", [("settle_configs", {})])
+        if ("personalities", "context_window_size") in columns:
+            _patiently(ddl, "personalities", [("settle_windows", {})])
+
+
+def _copy_defaults(session: Session, after: UUID | None, limit: int) -> UUID | None:
+    last: UUID | None = session.row("copy_defaults", after=after, limit=limit).last
+    return last
+
+
+def _copy_defaults_back(session: Session, after: UUID | None, limit: int) -> UUID | None:
+    # Two statements: the second one sees what was written until the first one had the locks.
+    last: UUID | None = session.row("lock_users", after=after, limit=limit).last
+    if last is not None:
+        session.run("copy_defaults_back", after=after, last=last)
+    return last
+
+
+def _in_batches(
+    ddl: OnlineDdl, table: str, copy: Callable[[UUID | None, int], UUID | None]
+) -> None:
     after: UUID | None = None
     size = _BATCH_ROWS
     while True:
         try:
             with ddl.brief_transaction():
-                last = ddl.session.row(name, after=after, limit=size).last
+                ddl.session.run("copying")
+                last = copy(after, size)
         except LockNotHad:
             # A client holds one of the rows. Smaller steps leave more of the others alone.
             size = max(1, size // 2)

@@ -123,6 +123,10 @@ class Catalog:
         """Where the migration of this database stands."""
         return stage_of(self.done)
 
+    def is_ours(self, phase: Phase) -> bool:
+        """Whether anything of the phase is memsync's to take back: the app may have redesigned."""
+        return phase is not Phase.REDESIGN or bool(self.redesign.made)
+
     @property
     def has_users(self) -> bool:
         """Whether every message says its user, in a column of its own."""

@@ -4,8 +4,10 @@ While both versions of the app run, one writes `users.global_persona_id`, the ot
 `user_default_personas`; one writes `personalities.llm_config_id` and `context_window_size`, the
 other `personality_default_configs` and `llm_configs`. Each trigger writes only what differs, so the
 two sides of a pair stop one another. It stands from redesign to contract, and on the way back.
+memsync's own copying, which locks both sides' rows, passes it by.
 """
 
+from collections.abc import Iterator
 from importlib.resources import files
 
 from psycopg import sql
@@ -24,19 +26,25 @@ from memsync.stores.redesign import (
 
 _TEXTS = parse(files("memsync.stores").joinpath("mirror.sql").read_text())
 
-_FUNCTIONS = (
-    "mirror_default_of_user",
-    "mirror_default_chosen",
-    "mirror_config_of_personality",
-    "mirror_config_chosen",
-    "mirror_window_of_config",
-    "mirror_default_is_global",
-)
+_FUNCTIONS = {
+    "is_waited_for": "",
+    "config_with_window": "uuid, int, uuid",
+    "mirror_default": "uuid, uuid, timestamp",
+    "mirror_config": "uuid, uuid, int, timestamp",
+    "mirror_old_place": "",
+    "mirror_default_chosen": "",
+    "mirror_config_chosen": "",
+    "mirror_window_of_config": "",
+    "mirror_default_is_global": "",
+}
+"""Their parameters' types, by name, in an order in which they can be made."""
+
+_NOT_COPYING = "current_setting('memsync.copying', true) IS DISTINCT FROM 'on'"
 
 _TRIGGERS = {
     ("users", "memsync_mirror_default"): (
         "AFTER INSERT OR UPDATE OF global_persona_id ON users",
-        "mirror_default_of_user",
+        "mirror_old_place",
     ),
     (DEFAULTS, "memsync_mirror_default"): (
         "AFTER INSERT OR UPDATE OR DELETE ON user_default_personas",
@@ -44,7 +52,7 @@ _TRIGGERS = {
     ),
     ("personalities", "memsync_mirror_config"): (
         "AFTER INSERT OR UPDATE OF llm_config_id ON personalities",
-        "mirror_config_of_personality",
+        "mirror_old_place",
     ),
     (CONFIGS, "memsync_mirror_config"): (
         "AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs",
@@ -63,20 +71,24 @@ _TRIGGERS = {
 
 def build_functions(ddl: OnlineDdl, redesign: Redesign) -> None:
     """Make the functions as they are today, for the old columns that stand."""
-    if redesign.has_column("personalities", "context_window_size"):
-        configs = ["config_with_window", "mirror_config_of_personality", "mirror_config_chosen"]
-    else:
-        configs = ["mirror_bare_config_of_personality", "mirror_bare_config_chosen"]
-    names = [
-        "mirror_default_of_user",
-        "mirror_default_chosen",
-        *configs,
-        "mirror_window_of_config",
-        "mirror_default_is_global",
-    ]
     path = pinned_search_path(ddl)
-    texts = (sql.SQL(_TEXTS[name].sql).format(search_path=path) for name in names)
-    ddl.run(*texts, table="users")
+    columns = (c.name for c in ddl.session.rows("insertable", relation="llm_configs"))
+    holes: dict[str, sql.Composable] = {
+        "search_path": path,
+        "config_columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
+        "window": sql.SQL("NULL"),
+        "take_window": sql.SQL(""),
+        "other_window": sql.SQL(""),
+    }
+    if redesign.has_column("personalities", "context_window_size"):
+        holes |= {
+            "window": sql.SQL("NEW.context_window_size"),
+            "take_window": sql.SQL(", context_window_size = size"),
+            "other_window": sql.SQL(" OR context_window_size <> size"),
+        }
+    texts = (sql.SQL(_TEXTS[name].sql).format(**holes) for name in _FUNCTIONS)
+    mine = (sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(each) for each in _signatures())
+    ddl.run(*texts, *mine, table="users")
 
 
 def build_triggers(ddl: OnlineDdl, redesign: Redesign, *tables: str) -> None:
@@ -91,9 +103,10 @@ def build_triggers(ddl: OnlineDdl, redesign: Redesign, *tables: str) -> None:
         if name == "memsync_mirror_config" and table == "personalities":
             moment = _with_window(moment, redesign)
         # lint: allow UNREADABLE when it fires is filled in from the table above
-        text = "CREATE TRIGGER {} {} FOR EACH ROW EXECUTE FUNCTION memsync.{}()"
-        names = sql.Identifier(name), sql.SQL(moment), sql.Identifier(function)
-        ddl.run(sql.SQL(text).format(*names), table=table)
+        text = "CREATE TRIGGER {} {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION memsync.{}()"
+        fires = sql.SQL(moment), sql.SQL(_NOT_COPYING)
+        of = sql.SQL(text).format(sql.Identifier(name), *fires, sql.Identifier(function))
+        ddl.run(of, table=table)
 
 
 def triggers_of(table: str, column: str) -> tuple[tuple[str, str], ...]:
@@ -107,7 +120,9 @@ def choices_view(ddl: OnlineDdl, of: str) -> sql.Composed:
     `of` is the name of the table whose columns it has: at present the old or the new one.
     """
     columns = [column.name for column in ddl.session.rows("columns", relation=of)]
-    return sql.SQL("CREATE VIEW {} AS SELECT {} FROM {}").format(
+    # As the caller: the table's own grants and row policies hold by either name.
+    return sql.SQL("CREATE VIEW {}.{} WITH (security_invoker) AS SELECT {} FROM {}").format(
+        sql.Identifier(ddl.session.row("schema_of", relation=of).name),
         sql.Identifier(OLD_CHOICES),
         sql.SQL(", ").join(map(sql.Identifier, columns)),
         sql.Identifier(CHOICES),
@@ -122,14 +137,16 @@ def drop_trigger(table: str, name: str) -> sql.Composed:
 
 
 def drop_functions() -> tuple[sql.Composed, ...]:
-    """The statements that remove the functions; no trigger may use them any more."""
+    """The statements that take everything down that still stands."""
     return (
-        *(
-            sql.SQL("DROP FUNCTION IF EXISTS memsync.{}()").format(sql.Identifier(name))
-            for name in _FUNCTIONS
-        ),
-        sql.SQL("DROP FUNCTION IF EXISTS memsync.config_with_window(uuid, int, uuid)").format(),
+        *(drop_trigger(*each) for each in _TRIGGERS),
+        *(sql.SQL("DROP FUNCTION IF EXISTS {}").format(each) for each in _signatures()),
     )
+
+
+def _signatures() -> Iterator[sql.Composed]:
+    for name, types in _FUNCTIONS.items():
+        yield sql.SQL("memsync.{}({})").format(sql.Identifier(name), sql.SQL(types))
 
 
 def _with_window(moment: str, redesign: Redesign) -> str:

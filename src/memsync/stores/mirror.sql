@@ -1,33 +1,86 @@
 -- The functions of the mirror (mirror.py), by name. They run with their owner's rights, because
 -- clients have none in the schema memsync; {search_path} pins where they find the app's tables.
+--
+-- Who writes an old place locks its row before the new one's; who writes a new place, after it. So
+-- that two who cross do not wait for each other, the first one gives way: it leaves the new place
+-- to the other, who waits to write here and does so next. Should that one fail after all, the old
+-- place is right; the statements `settle_*` (queries.sql) say so before the old one goes.
 
--- name: mirror_default_of_user
--- From users.global_persona_id to user_default_personas.
-CREATE OR REPLACE FUNCTION memsync.mirror_default_of_user() RETURNS trigger
+-- name: is_waited_for
+-- Whether another session waits for this one.
+CREATE OR REPLACE FUNCTION memsync.is_waited_for() RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT EXISTS (SELECT FROM pg_locks w
+                   WHERE NOT w.granted AND pg_backend_pid() = ANY (pg_blocking_pids(w.pid)))
+$$;
+
+-- name: mirror_old_place
+-- From an old place to its new one. It waits in short turns, well below the server's
+-- deadlock_timeout, and no longer in all than the client's own lock_timeout. {window} is NULL where
+-- personalities have none (any more).
+CREATE OR REPLACE FUNCTION memsync.mirror_old_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+DECLARE
+    allowed text := current_setting('lock_timeout');
+    since timestamptz := clock_timestamp();
 BEGIN
-    IF NEW.global_persona_id IS NULL THEN
-        DELETE FROM user_default_personas WHERE user_id = NEW.id;
+    LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '50ms', true);
+            IF TG_TABLE_NAME = 'users' THEN
+                PERFORM memsync.mirror_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
+            ELSE
+                PERFORM memsync.mirror_config(
+                    NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
+            END IF;
+            PERFORM set_config('lock_timeout', allowed, true);
+            RETURN NULL;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            IF memsync.is_waited_for() THEN
+                RETURN NULL;
+            END IF;
+            IF allowed <> '0' AND clock_timestamp() > since + allowed::interval THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
+END $$;
+
+-- name: mirror_default
+-- From users.global_persona_id to user_default_personas.
+CREATE OR REPLACE FUNCTION memsync.mirror_default(of_user uuid, persona uuid, at timestamp)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+BEGIN
+    IF persona IS NULL THEN
+        DELETE FROM user_default_personas WHERE user_id = of_user;
     ELSE
         INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-        VALUES (NEW.id, NEW.global_persona_id, NEW.updated_at)
+        VALUES (of_user, persona, at)
         ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id,
                                           updated_at = excluded.updated_at
         WHERE user_default_personas.persona_id <> excluded.persona_id;
     END IF;
-    RETURN NULL;
 END $$;
 
 -- name: mirror_default_chosen
--- And back.
+-- And back. The user is locked before anything is compared: what another writes there is seen.
 CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+DECLARE
+    said uuid;
 BEGIN
     IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.user_id <> NEW.user_id THEN
-        UPDATE users SET global_persona_id = NULL
-        WHERE id = OLD.user_id AND global_persona_id = OLD.persona_id;
+        SELECT global_persona_id INTO said FROM users WHERE id = OLD.user_id FOR NO KEY UPDATE;
+        IF said = OLD.persona_id THEN
+            UPDATE users SET global_persona_id = NULL WHERE id = OLD.user_id;
+        ELSIF said IS NOT NULL THEN
+            /* Another default was said there while this one went. */
+            INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+            VALUES (OLD.user_id, said, OLD.updated_at) ON CONFLICT (user_id) DO NOTHING;
+        END IF;
     END IF;
     IF TG_OP <> 'DELETE' THEN
+        PERFORM FROM users WHERE id = NEW.user_id FOR NO KEY UPDATE;
         UPDATE users SET global_persona_id = NEW.persona_id
         WHERE id = NEW.user_id AND global_persona_id IS DISTINCT FROM NEW.persona_id;
     END IF;
@@ -46,6 +99,16 @@ DECLARE
     original uuid;
     forked uuid;
 BEGIN
+    /* Who agrees with the config shares it; who does not decides alone. */
+    PERFORM FROM llm_configs
+    WHERE id = of_config AND context_window_size = wanted_size FOR SHARE;
+    IF FOUND THEN
+        RETURN of_config;
+    END IF;
+    SELECT coalesce(
+        (SELECT f.config_id FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
+         WHERE f.fork_id = of_config), of_config) INTO original;
+    PERFORM FROM llm_configs WHERE id = original FOR NO KEY UPDATE;
     SELECT context_window_size INTO standing FROM llm_configs
     WHERE id = of_config FOR NO KEY UPDATE;
     IF NOT FOUND OR standing = wanted_size THEN
@@ -53,12 +116,12 @@ BEGIN
     END IF;
     IF NOT EXISTS (SELECT FROM personalities
                    WHERE llm_config_id = of_config AND id <> for_personality)
+       AND NOT EXISTS (SELECT FROM personality_default_configs
+                       WHERE llm_config_id = of_config AND personality_id <> for_personality)
        AND NOT EXISTS (SELECT FROM user_personality_configs WHERE llm_config_id = of_config) THEN
         UPDATE llm_configs SET context_window_size = wanted_size WHERE id = of_config;
         RETURN of_config;
     END IF;
-    original := coalesce((SELECT f.config_id FROM memsync.config_fork f
-                          WHERE f.fork_id = of_config), of_config);
     SELECT c.id INTO forked FROM llm_configs c
     WHERE c.context_window_size = wanted_size
       AND (c.id = original OR c.id IN (SELECT f.fork_id FROM memsync.config_fork f
@@ -72,89 +135,68 @@ BEGIN
     IF EXISTS (SELECT FROM llm_configs WHERE id = forked) THEN
         forked := gen_random_uuid();
     END IF;
-    INSERT INTO llm_configs
-    SELECT (jsonb_populate_record(c, coalesce(
-        (SELECT f.said FROM memsync.config_fork f WHERE f.fork_id = forked),
-        jsonb_build_object(
+    INSERT INTO llm_configs ({config_columns})
+    SELECT {config_columns} FROM (
+        SELECT (jsonb_populate_record(c, jsonb_build_object(
             'id', forked, 'name', left(c.name, 230) || ' (window ' || wanted_size || ')',
-            'context_window_size', wanted_size, 'is_default', false)))).*
-    FROM llm_configs c WHERE c.id = original;
+            'context_window_size', wanted_size, 'is_default', false))).*
+        FROM llm_configs c WHERE c.id = original) AS fork;
     INSERT INTO memsync.config_fork (fork_id, config_id, window_size)
     VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET said = NULL;
     RETURN forked;
 END $$;
 
--- name: mirror_config_of_personality
+-- name: mirror_config
 -- From the personality's config and window to personality_default_configs.
-CREATE OR REPLACE FUNCTION memsync.mirror_config_of_personality() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+CREATE OR REPLACE FUNCTION memsync.mirror_config(
+    of_personality uuid, config uuid, size int, at timestamp)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
-    chosen uuid;
+    chosen uuid := config;
 BEGIN
-    IF NEW.llm_config_id IS NULL THEN
-        DELETE FROM personality_default_configs WHERE personality_id = NEW.id;
-        RETURN NULL;
+    IF config IS NULL THEN
+        DELETE FROM personality_default_configs WHERE personality_id = of_personality;
+        RETURN;
     END IF;
-    chosen := memsync.config_with_window(NEW.llm_config_id, NEW.context_window_size, NEW.id);
+    IF size IS NOT NULL THEN
+        chosen := memsync.config_with_window(config, size, of_personality);
+    END IF;
     INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
-    VALUES (NEW.id, chosen, NEW.updated_at)
+    VALUES (of_personality, chosen, at)
     ON CONFLICT (personality_id) DO UPDATE SET llm_config_id = excluded.llm_config_id,
                                                updated_at = excluded.updated_at
     WHERE personality_default_configs.llm_config_id <> excluded.llm_config_id;
     UPDATE personalities SET llm_config_id = chosen
-    WHERE id = NEW.id AND llm_config_id = NEW.llm_config_id AND llm_config_id <> chosen;
-    RETURN NULL;
+    WHERE id = of_personality AND llm_config_id = config AND llm_config_id <> chosen;
 END $$;
 
 -- name: mirror_config_chosen
--- And back.
+-- And back: the personality's config, and the window that comes with it ({take_window}).
 CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+DECLARE
+    said uuid;
+    size int;
 BEGIN
     IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.personality_id <> NEW.personality_id THEN
-        UPDATE personalities SET llm_config_id = NULL
-        WHERE id = OLD.personality_id AND llm_config_id = OLD.llm_config_id;
+        SELECT llm_config_id INTO said FROM personalities
+        WHERE id = OLD.personality_id FOR NO KEY UPDATE;
+        IF said = OLD.llm_config_id THEN
+            UPDATE personalities SET llm_config_id = NULL WHERE id = OLD.personality_id;
+        ELSIF said IS NOT NULL THEN
+            /* Another config was said there while this one went. */
+            INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
+            VALUES (OLD.personality_id, said, OLD.updated_at)
+            ON CONFLICT (personality_id) DO NOTHING;
+        END IF;
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        UPDATE personalities p
-        SET llm_config_id = c.id, context_window_size = c.context_window_size
-        FROM llm_configs c
-        WHERE c.id = NEW.llm_config_id AND p.id = NEW.personality_id
-          AND (p.llm_config_id, p.context_window_size)
-              IS DISTINCT FROM (c.id, c.context_window_size);
-    END IF;
-    RETURN NULL;
-END $$;
-
--- name: mirror_bare_config_of_personality
--- The same where personalities have no window (any more).
-CREATE OR REPLACE FUNCTION memsync.mirror_config_of_personality() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-BEGIN
-    IF NEW.llm_config_id IS NULL THEN
-        DELETE FROM personality_default_configs WHERE personality_id = NEW.id;
-    ELSE
-        INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
-        VALUES (NEW.id, NEW.llm_config_id, NEW.updated_at)
-        ON CONFLICT (personality_id) DO UPDATE SET llm_config_id = excluded.llm_config_id,
-                                          updated_at = excluded.updated_at
-        WHERE personality_default_configs.llm_config_id <> excluded.llm_config_id;
-    END IF;
-    RETURN NULL;
-END $$;
-
--- name: mirror_bare_config_chosen
--- And back.
-CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-BEGIN
-    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.personality_id <> NEW.personality_id THEN
-        UPDATE personalities SET llm_config_id = NULL
-        WHERE id = OLD.personality_id AND llm_config_id = OLD.llm_config_id;
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        UPDATE personalities SET llm_config_id = NEW.llm_config_id
-        WHERE id = NEW.personality_id AND llm_config_id IS DISTINCT FROM NEW.llm_config_id;
+        SELECT context_window_size INTO size FROM llm_configs
+        WHERE id = NEW.llm_config_id FOR SHARE;
+        PERFORM FROM personalities WHERE id = NEW.personality_id FOR NO KEY UPDATE;
+        UPDATE personalities SET llm_config_id = NEW.llm_config_id{take_window}
+        WHERE id = NEW.personality_id
+          AND (llm_config_id IS DISTINCT FROM NEW.llm_config_id{other_window});
     END IF;
     RETURN NULL;
 END $$;

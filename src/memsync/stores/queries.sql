@@ -69,6 +69,17 @@ ORDER BY attnum;
 -- name: own_schema
 -- Whether memsync's schema stands.
 SELECT to_regnamespace('memsync') IS NOT NULL AS there;
+-- name: insertable
+-- The columns of a table that an INSERT may name, in their order.
+SELECT attname AS name FROM pg_attribute
+WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped
+  AND attgenerated = '' AND attidentity <> 'a'
+ORDER BY attnum;
+
+-- name: schema_of
+-- The schema in which the search path finds a relation.
+SELECT n.nspname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%(relation)s);
 
 -- name: indexes
 -- The indexes of a table, and whether each is complete and usable.
@@ -108,6 +119,22 @@ FROM named n JOIN pg_constraint k ON k.conrelid = n.oid
 UNION ALL
 SELECT n.relation, 'trigger', t.tgname::text
 FROM named n JOIN pg_trigger t ON t.tgrelid = n.oid WHERE NOT t.tgisinternal;
+
+-- name: columns_of
+-- The columns of the named relations: their types, and whether an INSERT must give a value.
+SELECT n.name AS relation, a.attname AS name, format_type(a.atttypid, NULL) AS type,
+       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS must_be_given
+FROM unnest(%(names)s::text[]) AS n(name)
+JOIN pg_attribute a ON a.attrelid = to_regclass(n.name) AND a.attnum > 0 AND NOT a.attisdropped;
+
+-- name: unique_keys
+-- The valid unique indexes of the named relations; partial: of some rows or of expressions.
+SELECT n.name AS relation, i.indpred IS NOT NULL OR i.indexprs IS NOT NULL AS partial,
+       array(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[:i.indnkeyatts - 1]))
+           AS columns
+FROM unnest(%(names)s::text[]) AS n(name) JOIN pg_index i ON i.indrelid = to_regclass(n.name)
+WHERE i.indisunique AND i.indisvalid;
 
 -- name: redesign_notes
 -- What memsync made and dropped of the redesign.
@@ -168,15 +195,18 @@ WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL;
 
 -- fragment: open_all
 -- The messages whose persona is to be decided: before there is a persona_id, all of them.
-SELECT * FROM conversation_history;
+SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history;
 
 -- fragment: open_unfilled
 -- The same where the column is there: those without a persona.
-SELECT * FROM conversation_history WHERE persona_id IS NULL;
+SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history WHERE persona_id IS NULL;
 
 -- fragment: open_undecided
 -- The same once decisions are kept: those without a persona or a decision.
-SELECT * FROM conversation_history h
+SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
                   WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
@@ -273,24 +303,28 @@ ANALYZE memsync.persona_map, memsync.row_archive;
 -- name: make_points
 -- What was read of the memories: one row a point, with the first and the last millisecond that
 -- its time may mean.
+-- lint: allow TEMP what was read of the memories is the run's own
 CREATE TEMP TABLE memsync_points (
     said_from timestamp NOT NULL, said_to timestamp NOT NULL, personality_id uuid NOT NULL,
     persona_id uuid NOT NULL, content text NOT NULL, source text NOT NULL);
 
 -- name: make_matches
 -- Which exchange a point was made from: anchor, the user's message before it, and who spoke.
+-- lint: allow TEMP what was read of the memories is the run's own
 CREATE TEMP TABLE memsync_matches (
     anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
     persona_id uuid NOT NULL, source text NOT NULL);
 
 -- name: make_verdicts
 -- What the points of one exchange say together.
+-- lint: allow TEMP what was read of the memories is the run's own
 CREATE TEMP TABLE memsync_verdicts (
     anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
     persona_id uuid, source text, verdict text NOT NULL);
 
 -- name: make_evidence
 -- The messages that evidence decides, numbered so that they can be written in batches.
+-- lint: allow TEMP what was read of the memories is the run's own
 CREATE TEMP TABLE memsync_evidence (
     number bigint PRIMARY KEY, history_id uuid NOT NULL, user_id uuid NOT NULL,
     personality_id uuid NOT NULL, persona_id uuid NOT NULL, source text NOT NULL);
@@ -361,7 +395,8 @@ SELECT anchor_id, (array_agg(message_id))[1], (array_agg(user_id))[1],
             WHEN bool_or(own) THEN 'evidence'
             WHEN bool_or(known) THEN 'foreign'
             ELSE 'vanished' END
-FROM (SELECT m.*, p.id IS NOT NULL AS known, p.owner_id IS NOT DISTINCT FROM m.user_id AS own
+FROM (SELECT m.anchor_id, m.message_id, m.user_id, m.persona_id, m.source,
+             p.id IS NOT NULL AS known, p.owner_id IS NOT DISTINCT FROM m.user_id AS own
       FROM memsync_matches m LEFT JOIN personas p ON p.id = m.persona_id) m
 GROUP BY anchor_id;
 
@@ -415,14 +450,30 @@ ON CONFLICT (history_id) DO NOTHING;
 -- ------------------------------------------------------------------ migration: redesign
 
 -- name: size_configs
--- Gives each config the window that most of its personalities have. Those placed already stay.
+-- Gives each config the window that it had before the way back, if one of its personalities still
+-- has it, else the one that most of them have.
 UPDATE llm_configs c SET context_window_size = m.window_size
-FROM (SELECT DISTINCT ON (llm_config_id) llm_config_id, context_window_size AS window_size
-      FROM personalities WHERE llm_config_id IS NOT NULL
-      GROUP BY llm_config_id, context_window_size
-      ORDER BY llm_config_id, count(*) DESC, context_window_size) m
-WHERE c.id = m.llm_config_id AND c.context_window_size <> m.window_size
-  AND NOT EXISTS (SELECT FROM personality_default_configs d WHERE d.llm_config_id = c.id);
+FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
+      FROM (SELECT coalesce(d.llm_config_id, p.llm_config_id) AS config_id,
+                   p.context_window_size AS window_size
+            FROM personalities p
+            LEFT JOIN personality_default_configs d ON d.personality_id = p.id) p
+      LEFT JOIN memsync.column_archive a
+             ON a.piece = 'llm_configs.context_window_size' AND a.id = p.config_id
+      WHERE p.config_id IS NOT NULL
+      GROUP BY p.config_id, p.window_size, a.said
+      ORDER BY p.config_id, a.said = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
+               p.window_size) m
+WHERE c.id = m.config_id AND c.context_window_size <> m.window_size;
+
+-- name: note_sized
+-- Notes that it was done: what was placed since must keep its window.
+INSERT INTO memsync.redesign (piece, did) VALUES ('sized', 'made') ON CONFLICT DO NOTHING;
+
+-- name: take_placed
+-- Gives the personalities the configs that the app itself placed.
+UPDATE personalities p SET llm_config_id = d.llm_config_id FROM personality_default_configs d
+WHERE d.personality_id = p.id AND p.llm_config_id IS DISTINCT FROM d.llm_config_id;
 
 -- name: place_configs
 -- Places the configs of the next personalities, in the order of their ids: the mirror's trigger
@@ -433,6 +484,10 @@ WITH batch AS (
       AND NOT EXISTS (SELECT FROM personality_default_configs d WHERE d.personality_id = p.id)
     ORDER BY p.id LIMIT %(limit)s)
 UPDATE personalities SET llm_config_id = llm_config_id WHERE id IN (SELECT id FROM batch);
+
+-- name: copying
+-- Lets this transaction's writes pass the mirror by.
+SELECT set_config('memsync.copying', 'on', true);
 
 -- name: copy_defaults
 -- Copies the defaults of the next users, in the order of their ids. Their rows are locked, so that
@@ -447,16 +502,38 @@ copied AS (
     ON CONFLICT (user_id) DO NOTHING)
 SELECT max(id::text)::uuid AS last FROM batch;
 
--- name: copy_defaults_back
--- The same the other way, for the next rows of user_default_personas.
+-- name: lock_users
+-- Locks the next users, in the order of their ids.
 WITH batch AS (
-    SELECT user_id, persona_id FROM user_default_personas
-    WHERE %(after)s::uuid IS NULL OR user_id > %(after)s
-    ORDER BY user_id LIMIT %(limit)s FOR SHARE),
-copied AS (
-    UPDATE users u SET global_persona_id = b.persona_id FROM batch b
-    WHERE u.id = b.user_id AND u.global_persona_id IS DISTINCT FROM b.persona_id)
-SELECT max(user_id::text)::uuid AS last FROM batch;
+    SELECT id FROM users WHERE %(after)s::uuid IS NULL OR id > %(after)s
+    ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE)
+SELECT max(id::text)::uuid AS last FROM batch;
+
+-- name: copy_defaults_back
+-- Gives locked users the defaults that user_default_personas says.
+UPDATE users u SET global_persona_id = d.persona_id FROM user_default_personas d
+WHERE d.user_id = u.id AND u.id <= %(last)s AND (%(after)s::uuid IS NULL OR u.id > %(after)s)
+  AND u.global_persona_id IS DISTINCT FROM d.persona_id;
+
+-- name: settle_defaults
+-- Says again to the mirror what a user's old column says and the new table does not.
+UPDATE users SET global_persona_id = global_persona_id
+WHERE id IN (SELECT u.id
+             FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
+             WHERE u.global_persona_id IS DISTINCT FROM d.persona_id);
+
+-- name: settle_configs
+-- The same of a personality and its config.
+UPDATE personalities SET llm_config_id = llm_config_id
+WHERE id IN (SELECT p.id FROM personalities p
+             LEFT JOIN personality_default_configs d ON d.personality_id = p.id
+             WHERE p.llm_config_id IS DISTINCT FROM d.llm_config_id);
+
+-- name: settle_windows
+-- The same of a personality and its window.
+UPDATE personalities p SET context_window_size = p.context_window_size
+FROM llm_configs c
+WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size;
 
 -- name: copy_configs_back
 -- Gives the personalities the configs, and their windows, that personality_default_configs says.
@@ -471,12 +548,11 @@ UPDATE personalities p SET context_window_size = a.said::int FROM memsync.column
 WHERE a.piece = 'personalities.context_window_size' AND a.id = p.id
   AND p.llm_config_id IS NULL AND p.context_window_size <> a.said::int;
 
--- name: merge_choices
--- Copies what only the old table of choices holds, where the app made the new one beside it.
-INSERT INTO user_personality_configs
-       (id, user_id, personality_id, persona_id, llm_config_id, created_at, updated_at)
-SELECT id, user_id, personality_id, persona_id, llm_config_id, created_at, updated_at
-FROM user_personality_settings ON CONFLICT DO NOTHING;
+-- name: forget_removed_choices
+-- Removes from the old table of choices, before it comes back, what is no longer chosen.
+DELETE FROM memsync.user_personality_settings s
+WHERE NOT EXISTS (SELECT FROM user_personality_configs c
+                  WHERE c.user_id = s.user_id AND c.personality_id = s.personality_id);
 
 -- name: user_exists
 -- Whether there is such a user.
@@ -513,9 +589,23 @@ FROM personas p WHERE p.id = %(persona_id)s
 ON CONFLICT (persona_id) DO UPDATE SET decision = 'quarantined', said = excluded.said,
                                        uses = excluded.uses;
 
+-- name: lock_persona
+-- Keeps others from referring to a persona, or owning it, until this transaction ends.
+SELECT FROM personas WHERE id = %(persona_id)s AND owner_id IS NULL FOR UPDATE;
+
 -- name: messages_of_persona
 -- How many messages are attributed to a persona.
 SELECT count(*) AS total FROM conversation_history WHERE persona_id = %(persona_id)s;
+
+-- name: referrers_of_personas
+-- Other tables of the app's whose rows would go, or change, with a persona.
+SELECT k.conrelid::regclass::text AS relation, a.attname AS column
+FROM pg_constraint k
+JOIN pg_class c ON c.oid = k.conrelid
+JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+WHERE k.contype = 'f' AND k.confrelid = to_regclass('personas') AND k.conparentid = 0
+  AND c.relname <> ALL (%(known)s)
+ORDER BY 1, 2;
 
 -- name: remove_persona
 -- Takes a persona that was quarantined out of the app's table; whoever used it falls to the next
@@ -527,11 +617,16 @@ DELETE FROM personas WHERE id = %(persona_id)s AND owner_id IS NULL;
 UPDATE personas p SET owner_id = NULL FROM memsync.orphan_persona o
 WHERE o.persona_id = p.id AND o.decision IN ('derived', 'assigned') AND p.owner_id = o.owner_id;
 
--- name: restore_personas
--- Brings quarantined personas back.
-INSERT INTO personas
-SELECT (jsonb_populate_record(NULL::personas, o.said)).* FROM memsync.orphan_persona o
-WHERE o.decision = 'quarantined' ON CONFLICT (id) DO NOTHING;
+-- name: kept_personas
+-- What the quarantined personas say.
+SELECT said FROM memsync.orphan_persona WHERE decision = 'quarantined';
+
+-- name: kept_forks
+-- What the forks said that the way back removed; an owner who is gone is none.
+SELECT f.said || jsonb_build_object('owner_id', (
+           SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
+WHERE f.said IS NOT NULL;
 
 -- name: restore_defaults
 -- Gives them back to the users whose default they were and who have none now.
@@ -540,6 +635,23 @@ FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
      AS s(user_id uuid, personality_id uuid)
 WHERE o.decision = 'quarantined' AND s.personality_id IS NULL AND u.id = s.user_id
   AND u.global_persona_id IS NULL;
+
+-- name: restore_new_defaults
+-- The same where the app itself made user_default_personas, which stays.
+INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+SELECT u.id, o.persona_id, timezone('UTC', clock_timestamp())
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+     AS s(user_id uuid, personality_id uuid) JOIN users u ON u.id = s.user_id
+WHERE o.decision = 'quarantined' AND s.personality_id IS NULL
+ON CONFLICT (user_id) DO NOTHING;
+
+-- name: restore_new_choices
+-- The same for what users chose for one personality, where the app itself renamed that table.
+UPDATE user_personality_configs c SET persona_id = o.persona_id
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+     AS s(user_id uuid, personality_id uuid)
+WHERE o.decision = 'quarantined' AND c.user_id = s.user_id
+  AND c.personality_id = s.personality_id AND c.persona_id IS NULL;
 
 -- name: restore_choices
 -- The same for what users chose for one personality.
@@ -560,14 +672,52 @@ SELECT c.id AS config_id, c.name, array_agg(DISTINCT p.context_window_size) AS w
 FROM llm_configs c JOIN personalities p ON p.llm_config_id = c.id
 GROUP BY c.id, c.name HAVING count(DISTINCT p.context_window_size) > 1 ORDER BY c.id;
 
+-- name: windows_taken
+-- How many choices of a config take its window from then on, and how many personalities without a
+-- config have a window that nothing reads any more.
+SELECT (SELECT count(*) FROM ({choices}) c JOIN personalities p ON p.id = c.personality_id
+        WHERE c.llm_config_id IS NOT NULL
+          AND c.llm_config_id IS DISTINCT FROM p.llm_config_id) AS choices,
+       (SELECT count(*) FROM personalities WHERE llm_config_id IS NULL) AS unused;
+
+-- fragment: choices_legacy
+-- The choices before the redesign.
+SELECT personality_id, llm_config_id FROM user_personality_settings;
+
+-- fragment: choices_redesigned
+-- And after it.
+SELECT personality_id, llm_config_id FROM user_personality_configs;
+
+-- name: remember_forked
+-- Keeps which personalities have a fork.
+INSERT INTO memsync.column_archive (piece, id, said)
+SELECT 'personalities.llm_config_id', p.id, to_jsonb(f.fork_id)
+FROM personalities p JOIN memsync.config_fork f ON f.fork_id = p.llm_config_id
+ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said;
+
+-- name: remember_chosen_forks
+-- The same of what users chose.
+INSERT INTO memsync.column_archive (piece, id, said)
+SELECT 'user_personality_configs.llm_config_id', c.id, to_jsonb(f.fork_id)
+FROM user_personality_configs c JOIN memsync.config_fork f ON f.fork_id = c.llm_config_id
+ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said;
+
 -- name: leave_forks
 -- Points personalities at the config that their fork was made from.
-UPDATE personalities p SET llm_config_id = f.config_id FROM memsync.config_fork f
+UPDATE personalities p SET llm_config_id = o.id
+FROM memsync.config_fork f LEFT JOIN llm_configs o ON o.id = f.config_id
 WHERE f.fork_id = p.llm_config_id;
+
+-- name: leave_placed_forks
+-- The same where the app itself made personality_default_configs, which stays.
+UPDATE personality_default_configs d SET llm_config_id = f.config_id
+FROM memsync.config_fork f JOIN llm_configs o ON o.id = f.config_id
+WHERE f.fork_id = d.llm_config_id;
 
 -- name: leave_chosen_forks
 -- The same for what users chose.
-UPDATE user_personality_configs c SET llm_config_id = f.config_id FROM memsync.config_fork f
+UPDATE user_personality_configs c SET llm_config_id = o.id
+FROM memsync.config_fork f LEFT JOIN llm_configs o ON o.id = f.config_id
 WHERE f.fork_id = c.llm_config_id;
 
 -- name: keep_forks
@@ -577,6 +727,36 @@ UPDATE memsync.config_fork f SET said = to_jsonb(c) FROM llm_configs c WHERE c.i
 -- name: remove_forks
 -- Removes the forks; nothing points at them any more.
 DELETE FROM llm_configs c USING memsync.config_fork f WHERE f.fork_id = c.id;
+
+-- name: take_forks
+-- Gives personalities the forks again that they had, if nothing else was said meanwhile.
+UPDATE personalities p SET llm_config_id = f.fork_id
+FROM memsync.column_archive a
+JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+JOIN llm_configs c ON c.id = f.fork_id
+WHERE a.piece = 'personalities.llm_config_id' AND a.id = p.id AND p.llm_config_id = f.config_id
+  AND p.context_window_size = c.context_window_size;
+
+-- name: take_chosen_forks
+-- The same for what users chose.
+UPDATE user_personality_configs u SET llm_config_id = f.fork_id
+FROM memsync.column_archive a
+JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+JOIN llm_configs c ON c.id = f.fork_id
+WHERE a.piece = 'user_personality_configs.llm_config_id' AND a.id = u.id
+  AND u.llm_config_id = f.config_id;
+
+-- name: forget_forks
+-- Ends these notes, now that the forks are there again.
+WITH gone AS (DELETE FROM memsync.column_archive
+              WHERE piece IN ('personalities.llm_config_id',
+                              'user_personality_configs.llm_config_id'))
+UPDATE memsync.config_fork SET said = NULL WHERE said IS NOT NULL;
+
+-- name: clear_config_owners
+-- Lets go of owners who were deleted before the key stood.
+UPDATE llm_configs c SET owner_id = NULL
+WHERE owner_id IS NOT NULL AND NOT EXISTS (SELECT FROM users u WHERE u.id = c.owner_id);
 
 -- name: named_after
 -- The indexes and constraints of a table whose names begin with its own.
@@ -592,13 +772,29 @@ WHERE i.indrelid = to_regclass(%(relation)s) AND starts_with(c.relname, %(prefix
 SELECT current_user::text AS name;
 
 -- name: table_rights
--- The owner of a table and who else may do what with it; a grant to everybody has no role.
+-- The owner of a table and who else may do what with it; a grant to everybody has no role. Who may
+-- write the one column that a table of its own replaces may do there all that this took.
 SELECT pg_get_userbyid(c.relowner) AS owner,
-       pg_get_userbyid(nullif(a.grantee, 0)) AS grantee, a.privilege_type AS privilege,
-       a.is_grantable
-FROM pg_class c LEFT JOIN LATERAL aclexplode(c.relacl) a ON a.grantee <> c.relowner
+       pg_get_userbyid(nullif(a.grantee, 0)) AS grantee, m.privilege,
+       bool_or(a.is_grantable) AS is_grantable
+FROM pg_class c
+LEFT JOIN pg_attribute k ON k.attrelid = c.oid AND k.attname = %(replaced)s AND k.attnum > 0
+LEFT JOIN LATERAL (SELECT * FROM aclexplode(c.relacl) UNION SELECT * FROM aclexplode(k.attacl)) a
+       ON a.grantee <> c.relowner
+LEFT JOIN LATERAL unnest(CASE WHEN k.attnum IS NOT NULL AND a.privilege_type = 'UPDATE'
+                              THEN ARRAY['INSERT', 'UPDATE', 'DELETE']
+                              ELSE ARRAY[a.privilege_type] END) AS m(privilege) ON true
 WHERE c.oid = to_regclass(%(relation)s)
+GROUP BY c.relowner, a.grantee, m.privilege
 ORDER BY grantee, privilege;
+
+-- name: column_rights
+-- Who may do what with single columns of a table.
+SELECT k.attname AS column, pg_get_userbyid(nullif(a.grantee, 0)) AS grantee,
+       a.privilege_type AS privilege, a.is_grantable
+FROM pg_attribute k CROSS JOIN LATERAL aclexplode(k.attacl) a
+WHERE k.attrelid = to_regclass(%(relation)s) AND k.attnum > 0 AND NOT k.attisdropped
+ORDER BY k.attnum, grantee, privilege;
 
 
 -- ------------------------------------------------------------------ migration: fill
@@ -747,12 +943,18 @@ SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
 -- name: remove_archive
 -- Ends the way back.
 TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, memsync.backfill,
-         memsync.redesign, memsync.column_archive, memsync.config_fork;
+         memsync.redesign, memsync.column_archive, memsync.config_fork, memsync.orphan_persona;
+
+-- name: remove_merged
+-- And the old table of choices, where it was merged into the app's new one.
+DROP TABLE IF EXISTS memsync.user_personality_settings;
 
 -- name: archive_size
 -- What the archive of the way back holds.
 SELECT (SELECT count(*) FROM memsync.persona_map) AS pairs,
-       (SELECT count(*) FROM memsync.row_archive) AS rows;
+       (SELECT count(*) FROM memsync.row_archive) AS rows,
+       (SELECT count(*) FROM memsync.orphan_persona WHERE decision = 'quarantined') AS personas,
+       (SELECT count(*) FROM memsync.column_archive) AS settings;
 
 
 -- ------------------------------------------------------------------ migration: what holds it back

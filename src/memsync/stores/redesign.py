@@ -8,10 +8,12 @@ does it: the way back must not undo what the app did.
 
 from dataclasses import dataclass
 from typing import Literal, Self
+from uuid import UUID
 
 from psycopg import sql
 
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Session, translated
+from memsync.stores.queries import statement
 
 DEFAULTS = "user_default_personas"
 CONFIGS = "personality_default_configs"
@@ -37,6 +39,9 @@ _INDEXES = (
     ("llm_configs", "llm_configs_is_global_idx"),
 )
 """Built last: that they stand says that the data was copied."""
+
+MIRROR, SIZED = "mirror", "sized"
+"""Notes of their own: memsync began the redesign; it gave the configs their windows."""
 
 OWNER_CHECK = "memsync_owner_id_present"
 CONFIG_OWNER_KEY = "llm_configs_owner_id_fkey"
@@ -97,6 +102,14 @@ class Redesign:
         """Whether the table has the trigger."""
         return (table, "trigger", name) in self.objects
 
+    def has_index(self, table: str, name: str) -> bool:
+        """Whether the table has the index, valid."""
+        return (table, "index", name) in self.objects
+
+    def has_constraint(self, table: str, name: str) -> bool:
+        """Whether the table has the constraint."""
+        return (table, "constraint", name) in self.objects
+
     @property
     def missing_tables(self) -> tuple[str, ...]:
         """Tables of the app without which there is nothing to redesign."""
@@ -120,8 +133,8 @@ class Redesign:
             all(self.has_table(name) for name in (DEFAULTS, CONFIGS, CHOICES))
             and not self.has_table(OLD_CHOICES)
             and all(self.has_column("llm_configs", name) for name in NEW_COLUMNS)
-            and all((table, "index", name) in self.objects for table, name in _INDEXES)
-            and ("llm_configs", "constraint", CONFIG_OWNER_KEY) in self.objects
+            and all(self.has_index(*each) for each in _INDEXES)
+            and self.has_constraint("llm_configs", CONFIG_OWNER_KEY)
             and all(self.has_trigger(*each) for each in self.mirrors)
         )
 
@@ -145,7 +158,7 @@ class Redesign:
         """Whether contract, or the way back from it, was cut short among the old pieces."""
         return (
             bool(self.dropped)
-            or ("personas", "constraint", OWNER_CHECK) in self.objects
+            or self.has_constraint("personas", OWNER_CHECK)
             or (self.owners_required and "personas.owner_id" in self.made)
         )
 
@@ -160,3 +173,44 @@ def noted(piece: str, did: Did) -> sql.Composed:
 def unnoted(piece: str) -> sql.Composed:
     """The statement that forgets it again, once it is undone."""
     return sql.SQL("DELETE FROM memsync.redesign WHERE piece = {}").format(sql.Literal(piece))
+
+
+def bring_back(session: Session, table: str, kept: str) -> None:
+    """Insert again the rows that the named statement says were kept, unless they are there.
+
+    Columns that the table gained since take their defaults; those that fill themselves do so.
+    """
+    rows = session.rows(kept)
+    if not rows:
+        return
+    said = set.intersection(*(set(row.said) for row in rows))
+    names = [c.name for c in session.rows("insertable", relation=table) if c.name in said]
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    insert = sql.SQL(
+        # lint: allow UNREADABLE the rows come from a statement of queries.sql
+        "INSERT INTO {target} ({columns}) SELECT {columns} FROM"
+        " (SELECT (jsonb_populate_record(NULL::{target}, k.said)).* FROM ({kept}) k) AS again"
+        " ON CONFLICT (id) DO NOTHING"
+    ).format(target=sql.Identifier(table), columns=columns, kept=sql.SQL(statement(kept)))
+    with translated(session.label):
+        session.connection.execute(insert)
+
+
+def references_to(session: Session, persona_id: UUID) -> dict[str, int]:
+    """How many rows of other tables of the app's refer to a persona, by table and column.
+
+    Those that say who uses it are known, and are not among them.
+    """
+    known = ["users", DEFAULTS, CHOICES, OLD_CHOICES]
+    found = {}
+    history = session.rows("columns", relation="conversation_history")
+    if "persona_id" in {column.name for column in history}:
+        found["messages"] = session.row("messages_of_persona", persona_id=persona_id)
+    for each in session.rows("referrers_of_personas", known=[*known, "conversation_history"]):
+        count = sql.SQL("SELECT count(*) AS total FROM {} WHERE {} = %s").format(
+            sql.SQL(each.relation), sql.Identifier(each.column)
+        )
+        found[f"{each.relation}.{each.column}"] = session.connection.execute(
+            count, (persona_id,)
+        ).fetchone()
+    return {name: row.total for name, row in found.items() if row.total}
