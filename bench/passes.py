@@ -75,9 +75,9 @@ class Pass:
 
 
 def methods() -> list[str]:
-    """Every method that memsync offers."""
-    hints = get_type_hints(migrate.RunOptions)
-    return [*filter(None, get_args(hints["method"]))] if "method" in hints else ["in-place"]
+    """Every method that memsync offers; `auto` chooses one of the others."""
+    offered = get_args(get_type_hints(migrate.RunOptions)["method"])
+    return [each for each in offered if each != "auto"]
 
 
 def run_options(method: str, to: Phase = Phase.CONTRACT) -> migrate.RunOptions:

@@ -99,6 +99,9 @@ def _of_queries(text: str) -> Iterator[Chunk]:
         return _HOLE.sub(fragment, body)
 
     for head in heads:
+        # A fragment may be half a statement; it is read where a statement takes it in.
+        if head[0].startswith("-- fragment"):
+            continue
         line = text.count("\n", 0, head.end()) + 1
         body = re.sub(r"%\(\w+\)s", "NULL", filled(bodies[head[1]])).replace("%%", "%")
         yield Chunk(body, line, line)

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 
 from memsync.errors import MemsyncError
-from memsync.migrate import RunOptions, backfill, pace, rollback, run
+from memsync.migrate import RunOptions, backfill, pace, rollback, run, swap
 from memsync.model.phases import Phase
 from memsync.settings import Settings
 from memsync.stores.postgres import Postgres
@@ -138,6 +138,7 @@ def main() -> int:
             # has the same statements.
             pace.LOOK_EVERY_S = 0.0
             backfill._BLOCKS_START = backfill._BLOCKS_MAX = 4
+            swap._BLOCKS_START = swap._BLOCKS_MAX = 4
             settings = Settings.load(environ={}, postgres_url=given.url, batch_target_ms=10_000)
             if given.back:
                 rollback(postgres, settings, to=None)

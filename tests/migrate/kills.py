@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString, get_args, get_type_hints
@@ -43,15 +43,13 @@ IN_PLACE = "in-place"
 
 
 def offered_methods() -> list[str]:
-    """The methods by which a run may go about it."""
-    hints = get_type_hints(RunOptions)
-    return [*filter(None, get_args(hints["method"]))] if "method" in hints else [IN_PLACE]
+    """The methods by which a run may go about it; `auto` chooses one of the others."""
+    return [each for each in get_args(get_type_hints(RunOptions)["method"]) if each != "auto"]
 
 
 def run_options(method: str) -> dict[str, Any]:
     """The choices of a run by that method, where there is a choice."""
-    offered = {each.name for each in fields(RunOptions)}
-    return {"method": method} if "method" in offered else {}
+    return {"method": method}
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def test_sessions_of_memsync_do_not_close_it(ready: App) -> None:
         migrate.verify(postgres)
         migrate.outlook(postgres)
         with postgres.session() as session:
-            session.rows("unmapped_users")
+            session.rows("messages_without_user")
             assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)
 
 

@@ -69,6 +69,11 @@ def plan(
         [
             ("messages (about)", ahead.rows_estimated),
             ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
+            *(
+                [("backfill", f"{ahead.method.method}: {ahead.method.reason}")]
+                if ahead.method
+                else []
+            ),
             *((f"persona by {rule}", n) for rule, n in (ahead.rows_by_decision or {}).items()),
         ]
     )
@@ -120,6 +125,13 @@ def run(
         float | None, typer.Option(metavar="MB/S", help="The fill waits above this rate of WAL.")
     ] = None,
     evidence: EvidenceOption = "prefer",
+    method: Annotated[
+        Literal["auto", "in-place", "copy"],
+        typer.Option(
+            help="The backfill: rows in place, or a copy that takes the table's place: quicker, "
+            "without bloat, for as much free disk again. auto: a copy where nothing forbids it."
+        ),
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed.
@@ -137,6 +149,7 @@ def run(
         max_lag_ms=max_lag_ms,
         max_rate_mb_s=max_rate,
         evidence=evidence,
+        method=method,
     )
     with contextlib.ExitStack() as opened:
         settings, postgres = opened.enter_context(opened_postgres(ctx))

@@ -7,6 +7,7 @@ from memsync.migrate.control import Runner, Wanted, ask
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
 from memsync.migrate.evidence import Disagreement, EvidenceReport, memories_of
 from memsync.migrate.items import Item, Mark
+from memsync.migrate.method import Choice, choose_method
 from memsync.migrate.options import RunOptions
 from memsync.migrate.outlook import Outlook, Status, Step, outlook, status
 from memsync.migrate.proof import Verification
@@ -15,6 +16,7 @@ __all__ = [
     "Archive",
     "Backup",
     "Check",
+    "Choice",
     "Disagreement",
     "EvidenceReport",
     "Item",
@@ -30,6 +32,7 @@ __all__ = [
     "archive",
     "ask",
     "backup",
+    "choose_method",
     "finalize",
     "memories_of",
     "outlook",

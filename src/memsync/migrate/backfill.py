@@ -11,9 +11,12 @@ from typing import Literal
 from uuid import UUID
 
 from memsync.errors import GateClosed, PartlyDone
+from memsync.migrate import swap
+from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions, Unresolved
 from memsync.migrate.pace import Pace
 from memsync.model.progress import Progress, Tell
+from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Session
 
@@ -57,6 +60,12 @@ def backfill(
     after several passes.
     """
     session = ddl.session
+    swap.settle(ddl, keep_copy=True)
+    choice = choose_method(session, Catalog.read(session), options.method)
+    session.run("note_method", note=str(choice))
+    tell(Progress(f"filling {choice}"))
+    if choice.method == "in-place":
+        swap.settle(ddl)
     _freeze(ddl, options.unresolved)
     session.run(
         "start_fill",
@@ -66,16 +75,22 @@ def backfill(
         unresolved=options.unresolved,
     )
     filled = 0
-    for _ in range(_PASSES_MAX):
+    if choice.method == "copy":
+        filled += swap.fill_by_copy(ddl, pace, batch_target_ms, tell)
+    else:
         filled += _fill(ddl, "personas", pace, batch_target_ms, tell)
+    for _ in range(_PASSES_MAX):
         session.run("thaw_vanished")
-        session.run("clear_vanished_personas")
+        if session.row("rows_of_vanished_personas").total:
+            session.run("clear_vanished_personas")
         if not session.row("history_has_null_persona").found:
-            session.run("analyze_history")
+            if choice.method == "in-place":
+                session.run("analyze_history")
             return filled
         # What is left lost its persona to a deletion, or appeared before the freeze saw it.
         _freeze(ddl, options.unresolved)
         session.run("restart_fill", fill="personas", end_block=_end_block(session))
+        filled += _fill(ddl, "personas", pace, batch_target_ms, tell)
     left = session.row("messages_without_persona", limit=1)
     raise PartlyDone(
         f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
@@ -118,8 +133,7 @@ def _end_block(session: Session) -> int:
 def _freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
     """Decide every pair that is not decided yet."""
     session = ddl.session
-    session.run("freeze_map")
-    without = [row.user_id for row in session.rows("unmapped_users")]
+    without = [row.user_id for row in session.rows("freeze_map")]
     if without and unresolved == "fail":
         rows = session.row("messages_without_persona", limit=1).total
         require_resolved([str(each) for each in without], rows)

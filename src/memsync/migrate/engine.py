@@ -12,8 +12,9 @@ from functools import partial
 from importlib.metadata import version
 
 from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
-from memsync.migrate import evidence, gates, redesign, revisions
+from memsync.migrate import evidence, gates, redesign, revisions, swap
 from memsync.migrate.backfill import backfill, refill_users, require_resolved
+from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pace import Pace
 from memsync.migrate.preflight import preflight, require_no_blockers
@@ -49,6 +50,8 @@ def run(
         engine.require_clear_way(options.to)
         if vectors and options.evidence == "prefer" and evidence.awaited(engine.catalog()):
             engine.evidence.read(vectors, settings, tell)
+        if options.method == "copy" and evidence.awaited(engine.catalog()):
+            choose_method(engine.ddl.session, engine.catalog(), options.method)
         engine.require_decisions(options)
         for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
             engine.forward(phase, options)
@@ -68,6 +71,7 @@ def rollback(
     done by memsync; PartlyDone, Cancelled. Effects: Postgres only.
     """
     with _engine(postgres, settings, tell) as engine:
+        swap.settle(engine.ddl)
         kept = 0 if to is None else list(Phase).index(to) + 1
         for phase in reversed(list(Phase)[kept:]):
             engine.back(phase)
@@ -127,6 +131,7 @@ def _engine(
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session:
         pace = Pace(session, options or RunOptions(), tell)
         pace.begin()
+        session.run("more_maintenance_memory")
         ddl = OnlineDdl(
             session,
             lock_timeout_ms=settings.lock_timeout_ms,

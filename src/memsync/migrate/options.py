@@ -12,6 +12,7 @@ from memsync.model.phases import Phase
 
 Unresolved = Literal["fail", "create"]
 EvidenceUse = Literal["prefer", "ignore"]
+Method = Literal["auto", "in-place", "copy"]
 _ASSIGN = "assign:"
 
 
@@ -23,7 +24,9 @@ class RunOptions:
     stop before anything is changed, or make a default persona for each. `orphan_owners` says it of
     personas without an owner that nobody, or several people, use: `fail`, `quarantine` (they leave
     the app's table and are kept), or `assign:USER_ID`. `evidence` says whether memories that were
-    made from the old exchanges decide who spoke, before the settings do.
+    made from the old exchanges decide who spoke, before the settings do. `method` is how the
+    backfill fills: row by row in place, or by a copy that takes the table's place; `auto` copies
+    where nothing forbids it and there is room (see method.py).
 
     Contract begins when nobody wrote or read by user_id for `quiet_minutes` (0: not asked), and
     when a backup is confirmed: `backup_confirmed` says in words which one, else one that memsync
@@ -39,6 +42,7 @@ class RunOptions:
     unresolved: Unresolved = "fail"
     orphan_owners: str = "fail"
     evidence: EvidenceUse = "prefer"
+    method: Method = "auto"
     quiet_minutes: float = 10
     backup_confirmed: str | None = None
     backup_max_age_hours: float = 24

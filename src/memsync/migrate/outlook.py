@@ -9,6 +9,7 @@ from memsync.migrate import prisma
 from memsync.migrate.checks import Check
 from memsync.migrate.control import Runner, runner
 from memsync.migrate.evidence import Evidence, EvidenceReport, awaited
+from memsync.migrate.method import Choice, choose_method
 from memsync.migrate.preflight import blocking, data_checks, preflight
 from memsync.migrate.redesign import Prospect, prospect, require_fit
 from memsync.migrate.revisions import revisions
@@ -45,7 +46,8 @@ class Outlook:
 
     `rows_by_decision` counts messages by the rule that decides their persona (evidence, override,
     default, unresolved); it is None once user_id is gone. `evidence` is None where none was asked
-    for or there is nothing left to decide. `bytes_total` is the table with its indexes.
+    for or there is nothing left to decide. `method` is the way that the backfill would go by
+    itself, None where it is done. `bytes_total` is the table with its indexes.
     """
 
     stage: Stage
@@ -58,6 +60,7 @@ class Outlook:
     server_version: int
     redesign: Prospect | None
     checks: tuple[Check, ...]
+    method: Choice | None
 
     @property
     def blockers(self) -> tuple[Check, ...]:
@@ -137,6 +140,7 @@ def outlook(
             server_version=session.row("server_version").number,
             checks=(*preflight(session, catalog), *data_checks(session, catalog)),
             redesign=prospect(session, catalog),
+            method=None if Phase.BACKFILL in catalog.done else choose_method(session, catalog),
         )
 
 

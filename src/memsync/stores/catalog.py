@@ -17,6 +17,11 @@ TABLE = "conversation_history"
 USER_INDEX = "conversation_history_channel_id_personality_id_user_id_crea_idx"
 PERSONA_INDEX = "conversation_history_persona_id_idx"
 RETRIEVAL_INDEX = "conversation_history_channel_id_personality_id_persona_id_c_idx"
+PERSONA_INDEXES = {
+    PERSONA_INDEX: "(persona_id)",
+    RETRIEVAL_INDEX: "(channel_id, personality_id, persona_id, created_at DESC, id DESC)",
+}
+"""What each indexes; built after the fill, or on the copy."""
 BUILD_USER_INDEX = (
     f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history"
     " (channel_id, personality_id, user_id, created_at DESC, id DESC)"

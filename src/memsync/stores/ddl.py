@@ -8,7 +8,7 @@ meaning.
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, LiteralString
 
 from psycopg import errors, sql
@@ -43,7 +43,7 @@ class OnlineDdl:
     ) -> None:
         self.session = session
         self._lock_timeout_ms = lock_timeout_ms
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._tell = tell
         self._between = between
         self.waits = 0
@@ -51,8 +51,10 @@ class OnlineDdl:
         self._backoff_s = _BACKOFF_START_S
 
     @contextlib.contextmanager
-    def brief_transaction(self) -> Iterator[None]:
+    def brief_transaction(self, *, ends_wait: bool = True) -> Iterator[None]:
         """A transaction none of whose statements queues longer than lock_timeout.
+
+        Its success ends a wait for a lock, unless it is one of several steps on the way there.
 
         Raises: LockNotHad, after rolling back.
         """
@@ -66,21 +68,25 @@ class OnlineDdl:
             if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
                 raise LockNotHad from error
             raise
-        self._waiting_since, self._backoff_s = None, _BACKOFF_START_S
+        if ends_wait:
+            self._waiting_since, self._backoff_s = None, _BACKOFF_START_S
 
-    def wait_turn(self, table: str) -> None:
+    def wait_turn(self, table: str, blockers: Sequence[Any] | None = None) -> None:
         """Wait a little, longer each time in a row, before the next try for a lock on `table`.
+
+        `blockers` are the sessions in the way, where they are others than those at the table.
 
         Raises: StoreBusy, naming who is in the way, when the deadline has passed.
         """
         now = time.monotonic()
         self.waits += 1
         self._waiting_since = self._waiting_since or now
-        blockers = self.session.rows("blockers", relation=table)
+        if blockers is None:
+            blockers = self.session.rows("blockers", relation=table)
         who = _named(blockers)
-        if now - self._waiting_since > self._deadline_s:
+        if now - self._waiting_since > self.deadline_s:
             raise StoreBusy(
-                f"no lock on {table} within {self._deadline_s:.0f} s. In the way: "
+                f"no lock on {table} within {self.deadline_s:.0f} s. In the way: "
                 f"{who or 'nobody now'}. End that transaction and run again; nothing is lost",
                 table=table,
                 pids=[b.pid for b in blockers],
@@ -95,11 +101,19 @@ class OnlineDdl:
 
         `table` is the one whose lock is hardest to get. Raises: StoreBusy after the deadline.
         """
+
+        def execute() -> None:
+            for statement in statements:
+                self.session.connection.execute(statement)
+
+        self.do(execute, table=table)
+
+    def do(self, work: Callable[[], None], *, table: str) -> None:
+        """The same for `work` that also asks, or decides."""
         while True:
             try:
                 with self.brief_transaction():
-                    for statement in statements:
-                        self.session.connection.execute(statement)
+                    work()
             except LockNotHad:
                 self.wait_turn(table)
             else:
@@ -201,5 +215,5 @@ class OnlineDdl:
         self.run_long(statement)
 
 
-def _named(blockers: list[Any]) -> str:
+def _named(blockers: Sequence[Any]) -> str:
     return "; ".join(f"pid {b.pid} ({b.state}, {b.open_s:.0f} s): {b.query}" for b in blockers)

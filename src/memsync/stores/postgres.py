@@ -80,6 +80,12 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         SchemaMismatch,
         "{label} is not at the schema this needs: {why}. See `memsync migrate plan`",
     ),
+    (
+        (errors.DependentObjectsStillExist,),
+        GateClosed,
+        "something of others hangs on what would go at {label}: {why}. Take it away first, and run "
+        "again",
+    ),
     ((errors.WrongObjectType,), SchemaMismatch, "{label} is not as memsync knows it: {why}"),
     (
         (errors.InsufficientPrivilege,),

@@ -1,0 +1,110 @@
+"""In place or by a copy: which way the backfill goes, and why.
+
+Decides by what hangs on the table, how large it is, and whether there is room for it twice on the
+server's disk, as far as that can be known from here. Reads only.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from memsync.errors import GateClosed
+from memsync.migrate.options import Method
+from memsync.stores.catalog import Catalog
+from memsync.stores.copying import obstacles
+from memsync.stores.postgres import Session
+
+SMALL_BYTES = 64 * 2**20
+_ROOM_FACTOR = 1.5
+"""Table and indexes are written once more (1.0), with two new indexes (0.2); the rest is spare."""
+_NAMED_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The way that is taken, and the reason for it in words."""
+
+    method: Literal["in-place", "copy"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.method}: {self.reason}"
+
+
+def choose_method(session: Session, catalog: Catalog, asked: Method = "auto") -> Choice:
+    """Decide how the backfill goes.
+
+    Raises: GateClosed when a copy is asked for that would lose something, naming what.
+    """
+    if asked == "in-place":
+        return Choice("in-place", "asked for")
+    if "persona_id" in catalog.columns and not catalog.has_null_persona:
+        return Choice("in-place", "no message is without a persona")
+    in_the_way = obstacles(session)
+    if asked == "copy":
+        _require_none(in_the_way)
+        return Choice("copy", "asked for")
+    return _chosen(session, catalog, in_the_way)
+
+
+def _require_none(in_the_way: list[str]) -> None:
+    if in_the_way:
+        raise GateClosed(
+            f"conversation_history cannot be replaced by a copy: {_listed(in_the_way)}. "
+            "Run with --method in-place; nothing was changed",
+            obstacles=in_the_way,
+        )
+
+
+def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice:
+    if in_the_way:
+        return Choice("in-place", f"a copy would lose something: {_listed(in_the_way)}")
+    if session.row("copy_state").begun:
+        return Choice("copy", "a copy is half done")
+    if "memsync.backfill" in catalog.own_tables and session.row("fill_is_half_done").found:
+        return Choice("in-place", "a fill in place is half done")
+    size = int(session.row("history_size").bytes_total)
+    if size < SMALL_BYTES:
+        return Choice("in-place", f"table and indexes are small, {_mib(size)}")
+    return _by_room(session, size)
+
+
+def _by_room(session: Session, size: int) -> Choice:
+    disk = session.row("room_on_disk")
+    free = _free_bytes(disk.directory, disk.pid) if disk.is_local else None
+    if free is None:
+        return Choice(
+            "in-place",
+            "how much room the server's disk has cannot be known from here; where it has "
+            f"{_mib(int(_ROOM_FACTOR * size) + disk.wal_bytes)}, --method copy is quicker",
+        )
+    needed = int(_ROOM_FACTOR * size) + disk.wal_bytes
+    said = (
+        f"of {_mib(needed)} for a copy ({_ROOM_FACTOR} times table and indexes, and max_wal_size) "
+        f"{_mib(free)} are free"
+    )
+    return Choice("copy" if free >= needed else "in-place", said)
+
+
+def _free_bytes(directory: str | None, pid: int) -> int | None:
+    """The free room of the server's disk; None unless the server runs on this very machine."""
+    if directory is None:
+        return None
+    try:
+        # A tunnel makes a far server look local. Its process would not be here.
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return shutil.disk_usage(directory).free if Path(directory).is_dir() else None
+
+
+def _listed(reasons: list[str]) -> str:
+    return "; ".join(reasons[:_NAMED_MAX]) + (" …" if len(reasons) > _NAMED_MAX else "")
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
