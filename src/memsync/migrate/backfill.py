@@ -146,14 +146,7 @@ def _freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
 
 def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
     """One user, one transaction: a client that holds one user's row holds up nobody else's."""
-    while True:
-        try:
-            with ddl.brief_transaction():
-                ddl.session.run("create_default_persona", user_id=user_id)
-        except LockNotHad:
-            ddl.wait_turn("users")
-        else:
-            return
+    ddl.do(lambda: ddl.session.run("create_default_persona", user_id=user_id), table="users")
 
 
 def _fill(ddl: OnlineDdl, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) -> int:

@@ -11,6 +11,7 @@ decided stands, with evidence or without.
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from memsync.model.records import Point, from_ms, storable_text
 from memsync.model.sequences import batched
 from memsync.settings import Settings
 from memsync.stores.catalog import Catalog
-from memsync.stores.ddl import LockNotHad, OnlineDdl
+from memsync.stores.ddl import OnlineDdl
 from memsync.stores.deployed import (
     is_deployed,
     persona_of_collection,
@@ -135,14 +136,8 @@ class Evidence:
         self.judge()
         total = self.session.row("evidence_rows").total
         for start in range(1, total + 1, _KEPT_ROWS):
-            while True:
-                try:
-                    with ddl.brief_transaction():
-                        self.session.run("keep_evidence", start=start, stop=start + _KEPT_ROWS)
-                except LockNotHad:
-                    ddl.wait_turn("memsync.row_archive")
-                else:
-                    break
+            keep = partial(self.session.run, "keep_evidence", start=start, stop=start + _KEPT_ROWS)
+            ddl.do(keep, table="memsync.row_archive")
 
     def report(self) -> EvidenceReport:
         """What was found, and where today's settings say something else."""

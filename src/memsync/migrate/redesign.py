@@ -151,21 +151,15 @@ def settle_owners(ddl: OnlineDdl, options: RunOptions) -> None:
 
 def _quarantine(ddl: OnlineDdl, catalog: Catalog, orphan: Orphan) -> None:
     persona, session = orphan.persona_id, ddl.session
-    while True:
-        try:
-            with ddl.brief_transaction():
-                session.run("lock_persona", persona_id=persona)
-                referred = references_to(session, persona)
-                if not referred:
-                    session.run_with(
-                        dict(catalog.settings), "quarantine_persona", persona_id=persona
-                    )
-                    session.run("remove_persona", persona_id=persona)
-        except LockNotHad:
-            ddl.wait_turn("personas")
-        else:
-            break
-    if referred:
+
+    def remove() -> dict[str, int]:
+        session.run("lock_persona", persona_id=persona)
+        if not (referred := references_to(session, persona)):
+            session.run_with(dict(catalog.settings), "quarantine_persona", persona_id=persona)
+            session.run("remove_persona", persona_id=persona)
+        return referred
+
+    if referred := ddl.do(remove, table="personas"):
         # They would go with it, and they are somebody's.
         named = ", ".join(f"{total} of {name}" for name, total in referred.items())
         raise GateClosed(
@@ -191,17 +185,14 @@ def restore_orphans(ddl: OnlineDdl) -> None:
         steps.append("restore_choices")
     if redesign.has_table(CHOICES):
         steps.append("restore_new_choices")
-    while True:
-        try:
-            with ddl.brief_transaction():
-                ddl.session.run("disown")
-                bring_back(ddl.session, "personas", "kept_personas")
-                for step in (*steps, "forget_orphans"):
-                    ddl.session.run(step)
-        except LockNotHad:
-            ddl.wait_turn("personas")
-        else:
-            return
+
+    def restore() -> None:
+        ddl.session.run("disown")
+        bring_back(ddl.session, "personas", "kept_personas")
+        for step in (*steps, "forget_orphans"):
+            ddl.session.run(step)
+
+    ddl.do(restore, table="personas")
 
 
 def restore_forks(ddl: OnlineDdl) -> None:
@@ -210,16 +201,13 @@ def restore_forks(ddl: OnlineDdl) -> None:
     redesign = Catalog.read(session).redesign
     if not redesign.has_column("personalities", "context_window_size"):
         return
-    while True:
-        try:
-            with ddl.brief_transaction():
-                bring_back(session, "llm_configs", "kept_forks")
-                for step in ("take_forks", "take_chosen_forks", "forget_forks"):
-                    session.run(step)
-        except LockNotHad:
-            ddl.wait_turn("llm_configs")
-        else:
-            return
+
+    def restore() -> None:
+        bring_back(session, "llm_configs", "kept_forks")
+        for step in ("take_forks", "take_chosen_forks", "forget_forks"):
+            session.run(step)
+
+    ddl.do(restore, table="llm_configs")
 
 
 def size_configs(ddl: OnlineDdl) -> None:
@@ -309,11 +297,6 @@ def _patiently(ddl: OnlineDdl, table: str, steps: list[tuple[str, dict[str, Any]
 
     Returns how many rows the last one touched.
     """
-    while True:
-        try:
-            with ddl.brief_transaction():
-                touched = [ddl.session.run(name, **params) for name, params in steps]
-        except LockNotHad:
-            ddl.wait_turn(table)
-        else:
-            return touched[-1]
+    return ddl.do(
+        lambda: [ddl.session.run(name, **params) for name, params in steps][-1], table=table
+    )

@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 from psycopg import errors, sql
 
@@ -17,6 +17,7 @@ from memsync.errors import GateClosed, StoreBusy
 from memsync.model.progress import Progress, Tell
 from memsync.stores.postgres import Session, translated
 
+Result = TypeVar("Result")
 Statement = LiteralString | sql.SQL | sql.Composed
 
 _BACKOFF_START_S = 0.05
@@ -108,16 +109,14 @@ class OnlineDdl:
 
         self.do(execute, table=table)
 
-    def do(self, work: Callable[[], None], *, table: str) -> None:
-        """The same for `work` that also asks, or decides."""
+    def do(self, work: Callable[[], Result], *, table: str) -> Result:
+        """The same for `work` that also asks, or decides; what it gives."""
         while True:
             try:
                 with self.brief_transaction():
-                    work()
+                    return work()
             except LockNotHad:
                 self.wait_turn(table)
-            else:
-                return
 
     def run_long(self, statement: Statement) -> None:
         """Run a statement that takes long but lets readers and writers pass.
