@@ -207,6 +207,16 @@ def test_each_phase_again_changes_nothing(app: App, settled: App) -> None:
     assert settled.contents() == app.contents()
 
 
+def test_what_is_filled_is_not_read_again(app: App) -> None:
+    """A run that goes on from backfill leaves the fill and its checkpoint alone."""
+    checkpoint = "SELECT rows_done, updated_at FROM memsync.backfill"
+    app.run(Phase.BACKFILL)
+    filled = app.query(checkpoint)
+    app.run()
+    assert filled == app.query(checkpoint)
+    assert app.world.manifest.messages == app.status().rows_done
+
+
 def test_verify_proves_every_row_before_contract(app: App) -> None:
     """After backfill every row is recomputed; after contract the counts are what can be said."""
     app.run(Phase.BACKFILL)

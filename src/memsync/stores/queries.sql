@@ -932,6 +932,13 @@ SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL;
 INSERT INTO memsync.ledger (verb, phase, memsync_version)
 VALUES (%(verb)s, %(phase)s, %(version)s) RETURNING id;
 
+-- name: backfill_stands
+-- Whether a backfill came to its end and was not taken back since.
+SELECT coalesce((SELECT verb = 'run' FROM memsync.ledger
+                 WHERE outcome = 'done' AND phase IN ('backfill', 'expand')
+                   AND (verb = 'rollback' OR phase = 'backfill')
+                 ORDER BY id DESC LIMIT 1), false) AS found;
+
 -- name: close_ledger
 -- Notes how it ended.
 UPDATE memsync.ledger
