@@ -137,8 +137,7 @@ def downgrade() -> None:
             unnoted(DEFAULTS),
             table="users",
         )
-    if redesign.has_table(CHOICES):
-        _remove_configs(ddl, redesign)
+    _remove_configs(ddl, redesign)
     for choices in ("renamed", "merged"):
         if choices in redesign.made:
             _rename_choices_back(ddl, choices)
@@ -172,7 +171,9 @@ def _add_columns(ddl, redesign) -> None:
 
 def _remove_configs(ddl, redesign) -> None:
     made = [name for name in NEW_COLUMNS if f"llm_configs.{name}" in redesign.made]
-    forks = ["remember_chosen_forks", "leave_chosen_forks"]
+    # Forks are made after the table of choices has its new name, and gone before it loses it.
+    has_choices = redesign.has_table(CHOICES)
+    forks = ["remember_chosen_forks", "leave_chosen_forks"] if has_choices else []
     if redesign.has_column("personalities", "llm_config_id"):
         forks += ["remember_forked", "leave_forks"]
     drops = [statement("leave_placed_forks")] if redesign.has_table(CONFIGS) else []

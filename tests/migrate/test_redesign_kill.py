@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
 
 from memsync import migrate
+from memsync.errors import StoreUnreachable
 from memsync.model.phases import Phase
 from memsync.stores.postgres import Postgres
-from migrate.conftest import App
+from migrate.conftest import App, until
 from migrate.test_redesign import conflicting, new_persona, resolve_all
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 TABLES: LiteralString = """
     SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"""
+
+
+LOCKED: LiteralString = """
+    SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND d.datname = current_database()"""
 
 
 class Cut(BaseException):
@@ -82,6 +89,11 @@ def state(app: App) -> tuple[object, ...]:
     return app.catalog(), rows
 
 
+def is_free(app: App) -> bool:
+    """Whether no run holds the lock."""
+    return not app.query(LOCKED)
+
+
 @pytest.fixture
 def prepared(new_app: NewApp) -> App:
     """An app with forks to make, and orphans to give an owner and to quarantine."""
@@ -130,8 +142,9 @@ def cut_through(
             app = copy(before)
             with monkeypatch.context() as patched:
                 cut_at(patched, point, moment)
-                with pytest.raises(Cut):
+                with pytest.raises((Cut, StoreUnreachable)):
                     leg.go(app)
+            until(partial(is_free, app), "the session that was cut goes")
             (leg if onward else turn).go(app)
             if state(app) != ends[onward]:
                 for mine, theirs in zip(state(app), ends[onward], strict=True):

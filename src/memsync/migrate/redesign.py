@@ -22,11 +22,12 @@ from memsync.stores.redesign import (
     DEFAULTS,
     OLD_CHOICES,
     SIZED,
+    Redesign,
     bring_back,
     references_to,
 )
 
-_BATCH_ROWS = 2000
+_BATCH_ROWS = 500
 _NAMED_MAX = 10
 
 
@@ -222,24 +223,36 @@ def size_configs(ddl: OnlineDdl) -> None:
 
 
 def copy_settings(ddl: OnlineDdl, tell: Tell) -> None:
-    """Copy what the old columns say into the new tables; what is there already stays."""
+    """Copy what the old columns say into the new tables; what is there already stays and counts.
+
+    Where the way back was cut short it is the other way round: the old columns are not filled yet.
+    """
     redesign = Catalog.read(ddl.session).redesign
+    returning = redesign.is_halfway_out
+    if redesign.stands and not returning:
+        return
     if redesign.has_column("users", "global_persona_id"):
         tell(Progress("copying the users' defaults"))
         _in_batches(ddl, "users", partial(_copy_defaults, ddl.session))
-        # Where the app filled the new table itself, what that says counts.
-        _in_batches(ddl, "users", partial(_copy_defaults_back, ddl.session))
+        if returning or DEFAULTS not in redesign.made:
+            _in_batches(ddl, "users", partial(_copy_defaults_back, ddl.session))
     if redesign.has_column("personalities", "llm_config_id"):
         tell(Progress("placing the personalities' configs"))
-        windows = redesign.has_column("personalities", "context_window_size")
-        if windows and "llm_configs.context_window_size" not in redesign.made:
-            _patiently(ddl, "personalities", [("copy_configs_back", {})])
-        else:
-            _patiently(ddl, "personalities", [("take_placed", {})])
-        if windows:
-            _patiently(ddl, "personalities", [("settle_windows", {})])
+        for step in _placing(redesign, returning=returning):
+            _patiently(ddl, "personalities", [(step, {})])
         while _patiently(ddl, "personalities", [("place_configs", {"limit": _BATCH_ROWS})]):
             pass
+
+
+def _placing(redesign: Redesign, *, returning: bool) -> tuple[str, ...]:
+    """What comes first: the personalities take what the new table and the configs say."""
+    if not redesign.has_column("personalities", "context_window_size"):
+        return ("take_placed",)
+    if returning:
+        return ("copy_configs_back", "restore_windows")
+    if "llm_configs.context_window_size" not in redesign.made:
+        return ("copy_configs_back",)
+    return ("take_placed", "settle_windows")
 
 
 def copy_settings_back(ddl: OnlineDdl, tell: Tell) -> None:
