@@ -13,7 +13,7 @@ SCALE ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test bench lint fmt check lock clean
+.PHONY: help setup demo test bench sql lint fmt check lock clean
 
 help: ## show this list
 	@echo "usage: make TARGET [ARGS='...']"
@@ -29,6 +29,9 @@ test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backf
 
 bench: setup ## run the benchmarks, small; SCALE=1000000 for the figures in the docs
 	@$(BIN)/python bench/migrate.py --rows $(SCALE) $(ARGS)
+
+sql: setup ## write the scripts for psql in sql/ from tools/sql and the engine's statements
+	@$(BIN)/python tools/make_sql.py
 
 lint: setup ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -51,7 +51,9 @@ def test_files_that_are_no_modules(wheel: Path) -> None:
 
     assert {
         "memsync/_migrations/env.py",
+        "memsync/_sql/migrate-persona-all-in-one.sql",
         "memsync/_sql/ops/locks.sql",
+        "memsync/_sql/steps/1-isolate.sql",
         "memsync/legacy/schema.sql",
         "memsync/py.typed",
         "memsync/stores/queries.sql",

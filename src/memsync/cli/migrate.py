@@ -52,14 +52,21 @@ app.command(epilog=EXIT_STATUSES)(control.cancel)
 
 @app.command(epilog=EXIT_STATUSES)
 def plan(
-    ctx: typer.Context, evidence: EvidenceOption = "prefer", as_json: JsonOption = False
+    ctx: typer.Context,
+    evidence: EvidenceOption = "prefer",
+    as_sql: Annotated[
+        bool, typer.Option("--sql", help="Print a script for psql that does what is ahead.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Say where the database stands and what `run` would do. Writes nothing."""
     with opened_postgres(ctx) as (settings, postgres), contextlib.ExitStack() as opened:
-        reads = evidence == "prefer"
+        reads = evidence == "prefer" and not as_sql
         ahead = migrate.outlook(
             postgres, settings, (lambda: _opened(settings, opened)) if reads else None
         )
+    if as_sql:
+        return _print_script(migrate.psql_script(ahead), as_json=as_json)
     if as_json:
         print_json(phase=ahead.stage, **asdict(ahead), next=ahead.next)
         return 0
@@ -319,6 +326,14 @@ def _told(kept: migrate.Archive) -> str:
         f"{kept.pairs} decisions, {kept.rows} archived rows, {kept.settings} values of dropped "
         f"columns and {kept.personas} quarantined personas"
     )
+
+
+def _print_script(text: str, *, as_json: bool) -> int:
+    if as_json:
+        print_json(sql=text)
+    else:
+        typer.echo(text, nl=False)
+    return 0
 
 
 def _print_stage(stage: Stage, *, as_json: bool) -> int:

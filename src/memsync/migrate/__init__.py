@@ -11,6 +11,7 @@ from memsync.migrate.method import Choice, choose_method
 from memsync.migrate.options import RunOptions
 from memsync.migrate.outlook import Outlook, Status, Step, outlook, status
 from memsync.migrate.proof import Verification
+from memsync.migrate.scripts import psql_script
 
 __all__ = [
     "Archive",
@@ -36,6 +37,7 @@ __all__ = [
     "finalize",
     "memories_of",
     "outlook",
+    "psql_script",
     "rollback",
     "run",
     "status",

@@ -1,0 +1,822 @@
+-- The way back before contract: takes expand and backfill back. Messages keep their users; going
+-- forward again gives each the persona that it had. What the redesign of the settings made stays, in
+-- step with the old places. From contract on, and for the redesign: `memsync migrate rollback`.
+--
+--     psql "$URL" -f sql/steps/back-before-contract.sql
+--
+-- Made by `make sql` from tools/sql; do not edit it here.
+
+-- What stops this script stops it for good: psql ends with status 3, also when it reads stdin.
+\set ON_ERROR_STOP on
+\set ON_ERROR_ROLLBACK off
+\set AUTOCOMMIT on
+\set QUIET on
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+\pset pager off
+\pset footer off
+
+-- Choices; the command line's -v comes first.
+\if :{?unresolved}
+\else
+\set unresolved fail
+\endif
+\if :{?backup_confirmed}
+\else
+\set backup_confirmed ''
+\endif
+\if :{?lock_timeout_ms}
+\else
+\set lock_timeout_ms 100
+\endif
+\if :{?lock_deadline_s}
+\else
+\set lock_deadline_s 300
+\endif
+\if :{?batch_target_ms}
+\else
+\set batch_target_ms 50
+\endif
+
+-- What a role or database limits its clients to does not hold here: long steps are long on purpose.
+SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
+               'idle_in_transaction_session_timeout', 'idle_session_timeout')
+\g /dev/null
+SELECT set_config('maintenance_work_mem',
+                  greatest(pg_size_bytes(current_setting('maintenance_work_mem')) / 1024,
+                           262144)::text || 'kB', false)
+\g /dev/null
+SELECT set_config(name, setting, false) FROM (VALUES
+    ('row_security', 'off'),  -- rows that a policy hides are an error, not passed over
+    ('default_transaction_isolation', 'read committed'),
+    ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
+    ('plan_cache_mode', 'force_custom_plan'),  -- a batch's range of blocks is never the last one's
+    ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
+    ('memsync.lock_timeout_ms', :'lock_timeout_ms'),
+    ('memsync.lock_deadline_s', :'lock_deadline_s'),
+    ('memsync.batch_target_ms', :'batch_target_ms'),
+    ('memsync.began', clock_timestamp()::text), ('memsync.lock_waits', '0'),
+    ('memsync.rows_filled', '0'), ('memsync.entry', '')) AS given(name, setting)
+\g /dev/null
+
+DO $do$
+BEGIN
+    IF current_setting('memsync.unresolved') NOT IN ('fail', 'create') THEN
+        RAISE EXCEPTION 'unresolved is %, it must be fail or create',
+            quote_literal(current_setting('memsync.unresolved'));
+    END IF;
+    PERFORM current_setting('memsync.lock_timeout_ms')::int,
+            current_setting('memsync.lock_deadline_s')::float,
+            current_setting('memsync.batch_target_ms')::int;
+    IF current_setting('server_version_num')::int < 150000 THEN
+        RAISE EXCEPTION 'this is PostgreSQL %, the migration needs 15 or newer',
+            current_setting('server_version');
+    END IF;
+    -- Fails where the whole script was put into one transaction: it must commit step by step.
+    COMMIT;
+END $do$;
+
+-- One migration at a time, whether by script or by memsync. The lock ends with this session.
+DO $do$
+DECLARE
+    _key CONSTANT bigint := 7882827065507865345;
+    _holder record;
+BEGIN
+    IF NOT pg_try_advisory_lock(_key) THEN
+        SELECT a.pid, coalesce(to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS "UTC"'), '?') AS since
+        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+          AND (l.classid::bigint << 32) | l.objid::bigint = _key
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) INTO _holder;
+        RAISE EXCEPTION 'another migration is running (pid % since %); nothing was done here',
+            _holder.pid, _holder.since;
+    END IF;
+END $do$;
+
+
+-- ---- What stands. All of these helpers are temporary and go with this session.
+
+CREATE OR REPLACE FUNCTION pg_temp.stands(_relation text, _kind text, _name text)
+RETURNS boolean LANGUAGE sql AS $fn$
+    SELECT EXISTS (SELECT FROM (WITH named AS (
+    SELECT c.oid, n.name AS relation, c.relkind
+    FROM unnest(ARRAY[_relation]::text[]) AS n(name) JOIN pg_class c ON c.oid = to_regclass(n.name))
+SELECT relation, 'relation' AS kind, relkind::text AS name FROM named
+UNION ALL
+SELECT n.relation, v.kind, a.attname::text
+FROM named n JOIN pg_attribute a ON a.attrelid = n.oid AND a.attnum > 0 AND NOT a.attisdropped
+CROSS JOIN LATERAL (VALUES ('column', true), ('not null', a.attnotnull)) AS v(kind, holds)
+WHERE v.holds
+UNION ALL
+SELECT n.relation, 'index', c.relname::text
+FROM named n JOIN pg_index i ON i.indrelid = n.oid JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indisvalid AND i.indisready
+UNION ALL
+SELECT n.relation, 'constraint', k.conname::text
+FROM named n JOIN pg_constraint k ON k.conrelid = n.oid
+UNION ALL
+SELECT n.relation, 'trigger', t.tgname::text
+FROM named n JOIN pg_trigger t ON t.tgrelid = n.oid WHERE NOT t.tgisinternal) o
+                   WHERE o.kind = _kind AND o.name = _name)
+$fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.is_table(_name text) RETURNS boolean LANGUAGE sql AS
+$fn$ SELECT pg_temp.stands(_name, 'relation', 'r') $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.is_view(_name text) RETURNS boolean LANGUAGE sql AS
+$fn$ SELECT pg_temp.stands(_name, 'relation', 'v') $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.has_column(_table text, _name text)
+RETURNS boolean LANGUAGE sql AS
+$fn$ SELECT pg_temp.stands(_table, 'column', _name) $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.is_not_null(_table text, _name text)
+RETURNS boolean LANGUAGE sql AS
+$fn$ SELECT pg_temp.stands(_table, 'not null', _name) $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.has_trigger(_table text, _name text)
+RETURNS boolean LANGUAGE sql AS
+$fn$ SELECT pg_temp.stands(_table, 'trigger', _name) $fn$;
+
+-- A build that was cut short leaves an INVALID index: that is none.
+CREATE OR REPLACE FUNCTION pg_temp.has_index(_table text, _name text)
+RETURNS boolean LANGUAGE sql AS
+$fn$ SELECT pg_temp.stands(_table, 'index', _name) $fn$;
+
+-- NULL where there is no such constraint, else whether it holds for every row.
+CREATE OR REPLACE FUNCTION pg_temp.is_valid(_table text, _name text)
+RETURNS boolean LANGUAGE sql AS $fn$
+    SELECT k.valid FROM (SELECT conname AS name, convalidated AS valid
+FROM pg_constraint WHERE conrelid = to_regclass(_table)) k WHERE k.name = _name
+$fn$;
+
+-- Whether every message says its user. A user_id that may be NULL is a way back cut short.
+CREATE OR REPLACE FUNCTION pg_temp.has_users() RETURNS boolean LANGUAGE sql AS
+$fn$ SELECT pg_temp.is_not_null('conversation_history', 'user_id') $fn$;
+
+-- The triggers that keep the old places of the settings and the new ones in step.
+CREATE OR REPLACE FUNCTION pg_temp.mirrors()
+RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
+LANGUAGE sql AS $fn$
+    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_old_place"()$q$),
+           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_default_chosen"()$q$),
+           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_old_place"()$q$),
+           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_config_chosen"()$q$),
+           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_window_of_config"()$q$),
+           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_default_is_global"()$q$)
+$fn$;
+
+-- Those of them that are wanted, because the old column still stands.
+CREATE OR REPLACE FUNCTION pg_temp.wanted_mirrors()
+RETURNS TABLE (on_table text, name text, stated text) LANGUAGE sql AS $fn$
+    SELECT on_table, name, min(stated) FROM pg_temp.mirrors()
+    WHERE pg_temp.has_column(old_table, old_column)
+    GROUP BY on_table, name ORDER BY on_table, name
+$fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.redesign_stands() RETURNS boolean LANGUAGE sql AS $fn$
+    SELECT pg_temp.is_table('user_default_personas')
+       AND pg_temp.is_table('personality_default_configs')
+       AND pg_temp.is_table('user_personality_configs')
+       AND NOT pg_temp.is_table('user_personality_settings')
+       AND (SELECT bool_and(pg_temp.has_column('llm_configs', c))
+            FROM unnest(ARRAY['owner_id', 'is_global', 'context_window_size']) AS c)
+       AND (SELECT bool_and(pg_temp.has_index(t, i))
+            FROM (VALUES ('user_default_personas', 'user_default_personas_persona_id_idx'),
+           ('personality_default_configs', 'personality_default_configs_llm_config_id_idx'),
+           ('llm_configs', 'llm_configs_owner_id_idx'),
+           ('llm_configs', 'llm_configs_is_global_idx')) AS v(t, i))
+       AND pg_temp.is_valid('llm_configs', 'llm_configs_owner_id_fkey') IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_temp.wanted_mirrors() w
+                       WHERE NOT pg_temp.has_trigger(w.on_table, w.name))
+$fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.old_settings_are_gone() RETURNS boolean LANGUAGE sql AS $fn$
+    SELECT NOT EXISTS (SELECT FROM (VALUES ('users', 'global_persona_id'),
+           ('personalities', 'llm_config_id'),
+           ('personalities', 'context_window_size'),
+           ('personas', 'is_global'),
+           ('llm_configs', 'is_default')) AS v(t, c)
+                       WHERE pg_temp.has_column(t, c))
+       AND to_regclass('user_personality_settings') IS NULL
+       AND pg_temp.is_not_null('personas', 'owner_id')
+$fn$;
+
+-- What serves reading by persona.
+CREATE OR REPLACE FUNCTION pg_temp.reads_by_persona() RETURNS boolean LANGUAGE sql AS $fn$
+    SELECT pg_temp.has_index('conversation_history', 'conversation_history_persona_id_idx')
+       AND pg_temp.has_index('conversation_history', 'conversation_history_channel_id_personality_id_persona_id_c_idx')
+       AND coalesce(pg_temp.is_valid('conversation_history', 'conversation_history_persona_id_fkey'), false)
+       AND to_regclass('memsync.outbox') IS NOT NULL
+$fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.is_backfilled() RETURNS boolean LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF NOT pg_temp.has_users() THEN
+        RETURN true;
+    END IF;
+    IF NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity')
+       OR NOT pg_temp.has_column('conversation_history', 'persona_id')
+       OR NOT pg_temp.reads_by_persona() THEN
+        RETURN false;
+    END IF;
+    RETURN pg_temp.is_not_null('conversation_history', 'persona_id')
+        OR NOT (SELECT EXISTS (SELECT FROM conversation_history WHERE persona_id IS NULL) AS found);
+END $fn$;
+
+-- Whether there is nothing left to do.
+CREATE OR REPLACE FUNCTION pg_temp.finished() RETURNS boolean LANGUAGE sql AS $fn$
+    SELECT NOT pg_temp.has_column('conversation_history', 'user_id')
+       AND pg_temp.is_not_null('conversation_history', 'persona_id')
+       AND pg_temp.reads_by_persona()
+       AND pg_temp.redesign_stands() AND pg_temp.old_settings_are_gone()
+$fn$;
+
+-- The query that says which persona users chose for a personality ('override'), have by default
+-- ('default'), or which pairs are to be decided ('open'), in the schema as it is now.
+CREATE OR REPLACE FUNCTION pg_temp.fragment(_hole text) RETURNS text LANGUAGE plpgsql AS $fn$
+DECLARE
+    _old boolean := pg_temp.is_table('user_personality_settings');
+    _new boolean := pg_temp.is_table('user_personality_configs');
+    _said text;
+BEGIN
+    IF _hole = 'default' THEN
+        _old := pg_temp.has_column('users', 'global_persona_id') AND NOT pg_temp.redesign_stands();
+        _new := pg_temp.is_table('user_default_personas');
+    END IF;
+    _said := CASE
+        WHEN _hole = 'open' AND NOT pg_temp.has_column('conversation_history', 'persona_id')
+            THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history$q$
+        WHEN _hole = 'open' AND to_regclass('memsync.persona_map') IS NOT NULL
+            THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history h
+WHERE persona_id IS NULL
+  AND NOT EXISTS (SELECT FROM memsync.persona_map m
+                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
+  AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
+                  WHERE a.history_id = h.id)$q$
+        WHEN _hole = 'open' THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history WHERE persona_id IS NULL$q$
+        WHEN _hole = 'override' AND _old AND _new THEN $q$SELECT user_id, personality_id, persona_id FROM user_personality_configs
+WHERE persona_id IS NOT NULL
+UNION ALL
+SELECT user_id, personality_id, persona_id FROM user_personality_settings s
+WHERE persona_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM user_personality_configs c
+                  WHERE c.user_id = s.user_id AND c.personality_id = s.personality_id)$q$
+        WHEN _hole = 'override' AND _old THEN $q$SELECT user_id, personality_id, persona_id FROM user_personality_settings
+WHERE persona_id IS NOT NULL$q$
+        WHEN _hole = 'override' AND _new THEN $q$SELECT user_id, personality_id, persona_id FROM user_personality_configs
+WHERE persona_id IS NOT NULL$q$
+        WHEN _hole = 'default' AND _old AND _new THEN $q$SELECT u.id AS user_id, coalesce(d.persona_id, u.global_persona_id) AS persona_id
+FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
+WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL$q$
+        WHEN _hole = 'default' AND _old THEN $q$SELECT id AS user_id, global_persona_id AS persona_id FROM users
+WHERE global_persona_id IS NOT NULL$q$
+        WHEN _hole = 'default' AND _new THEN $q$SELECT user_id, persona_id FROM user_default_personas$q$ END;
+    IF _said IS NULL THEN
+        RAISE EXCEPTION 'the database says nowhere which persona a user chose or has by default'
+            USING HINT = 'Is this the app''s database, and its schema on the search_path?';
+    END IF;
+    RETURN _said;
+END $fn$;
+
+-- A statement with its holes {override}, {default}, {open} and {set_default} filled.
+CREATE OR REPLACE FUNCTION pg_temp.filled(_statement text) RETURNS text LANGUAGE sql AS $fn$
+    SELECT replace(replace(replace(replace(_statement,
+        '{override}', pg_temp.fragment('override')),
+        '{default}', pg_temp.fragment('default')),
+        '{open}', pg_temp.fragment('open')),
+        '{set_default}', CASE pg_temp.fragment('default')
+            WHEN $q$SELECT id AS user_id, global_persona_id AS persona_id FROM users
+WHERE global_persona_id IS NOT NULL$q$ THEN $q$UPDATE users SET global_persona_id = created WHERE id = for_user$q$
+            WHEN $q$SELECT u.id AS user_id, coalesce(d.persona_id, u.global_persona_id) AS persona_id
+FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
+WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL$q$ THEN $q$UPDATE users SET global_persona_id = created WHERE id = for_user; INSERT INTO user_default_personas (user_id, persona_id, updated_at) VALUES (for_user, created, timezone('UTC', clock_timestamp())) ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id$q$
+            ELSE $q$INSERT INTO user_default_personas (user_id, persona_id, updated_at) VALUES (for_user, created, timezone('UTC', clock_timestamp())) ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id$q$ END)
+$fn$;
+
+-- Where the functions that stay for a while find the app's tables, whoever calls them.
+CREATE OR REPLACE FUNCTION pg_temp.pinned(_statement text) RETURNS text LANGUAGE sql AS $fn$
+    SELECT replace(_statement, '{search_path}', string_agg(quote_ident(s), ', ') || ', pg_temp')
+    FROM unnest(current_schemas(false)) AS s
+$fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.granted(_may text, _of text, _to name, _grantable boolean)
+RETURNS text LANGUAGE sql AS
+$fn$ SELECT format('GRANT %s ON %I TO %s', _may, _of, coalesce(quote_ident(_to), 'PUBLIC'))
+         || CASE WHEN _grantable THEN ' WITH GRANT OPTION' ELSE '' END $fn$;
+
+-- The statements that give a relation which is just made the owner and the grants of another.
+-- `_replaced` is the column whose place it takes; without one it has the other's columns.
+CREATE OR REPLACE FUNCTION pg_temp.rights_like(_of text, _relation text, _replaced text)
+RETURNS text[] LANGUAGE sql AS $fn$
+    WITH rights AS (SELECT pg_get_userbyid(c.relowner) AS owner,
+           pg_get_userbyid(nullif(a.grantee, 0)) AS grantee, m.privilege,
+           bool_or(a.is_grantable) AS is_grantable
+    FROM pg_class c
+    LEFT JOIN pg_attribute k ON k.attrelid = c.oid AND k.attname = _replaced AND k.attnum > 0
+    LEFT JOIN LATERAL (SELECT * FROM aclexplode(c.relacl) UNION SELECT * FROM aclexplode(k.attacl)) a
+           ON a.grantee <> c.relowner
+    LEFT JOIN LATERAL unnest(CASE WHEN k.attnum IS NOT NULL AND a.privilege_type = 'UPDATE'
+                                  THEN ARRAY['INSERT', 'UPDATE', 'DELETE']
+                                  ELSE ARRAY[a.privilege_type] END) AS m(privilege) ON true
+    WHERE c.oid = to_regclass(_relation)
+    GROUP BY c.relowner, a.grantee, m.privilege
+    ORDER BY grantee, privilege),
+    single AS (SELECT k.attname AS column, pg_get_userbyid(nullif(a.grantee, 0)) AS grantee,
+           a.privilege_type AS privilege, a.is_grantable
+    FROM pg_attribute k CROSS JOIN LATERAL aclexplode(k.attacl) a
+    WHERE k.attrelid = to_regclass(_relation) AND k.attnum > 0 AND NOT k.attisdropped
+    ORDER BY k.attnum, grantee, privilege)
+    SELECT coalesce(array_agg(stated ORDER BY n, attnum, grantee, privilege), '{}') FROM (
+        SELECT 1 AS n, 0 AS attnum, grantee, privilege,
+               pg_temp.granted(privilege, _of, grantee, is_grantable) AS stated
+        FROM rights WHERE privilege IS NOT NULL
+        UNION ALL
+        SELECT 2, row_number() OVER ()::int, grantee, privilege,
+               pg_temp.granted(format('%s (%I)', privilege, s.column), _of, grantee, is_grantable)
+        FROM single s WHERE _replaced IS NULL
+        UNION ALL
+        SELECT DISTINCT 3, 0, NULL::name, NULL,
+               format('ALTER TABLE %I OWNER TO %I', _of, owner)
+        FROM rights WHERE owner <> current_user) g
+$fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.noted(_piece text, _did text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT format('INSERT INTO memsync.redesign (piece, did) VALUES (%L, %L)'
+                   ' ON CONFLICT DO NOTHING', _piece, _did) $fn$;
+
+-- Whether memsync noted that it made or dropped this piece of the redesign.
+CREATE OR REPLACE FUNCTION pg_temp.has_note(_piece text, _did text)
+RETURNS boolean LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF to_regclass('memsync.redesign') IS NULL THEN
+        RETURN false;
+    END IF;
+    RETURN EXISTS (SELECT FROM memsync.redesign r WHERE r.piece = _piece AND r.did = _did);
+END $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.schema_of(_relation text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT n.nspname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(_relation) $fn$;
+
+-- Columns that an INSERT may name, in their order.
+CREATE OR REPLACE FUNCTION pg_temp.insertable(_relation text)
+RETURNS TABLE (name text, n bigint) LANGUAGE sql AS $fn$
+    SELECT i.name::text, row_number() OVER () FROM (SELECT attname AS name FROM pg_attribute
+    WHERE attrelid = to_regclass(_relation) AND attnum > 0 AND NOT attisdropped
+      AND attgenerated = '' AND attidentity <> 'a'
+    ORDER BY attnum) i
+$fn$;
+
+
+-- ---- How work is done while clients go on.
+
+CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANGUAGE sql AS $fn$
+    SELECT coalesce(string_agg(format('pid %s (%s, %s s): %s', pid, state, round(open_s::numeric),
+                                      query), '; '), 'nobody now')
+    FROM (SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
+           coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float AS open_s
+    FROM pg_stat_activity a
+    WHERE a.pid <> pg_backend_pid()
+      AND EXISTS (SELECT FROM pg_locks l
+                  WHERE l.pid = a.pid AND l.relation = to_regclass(_relation)
+                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ORDER BY a.xact_start
+    LIMIT 5) b
+$fn$;
+
+-- Waits a little, longer each time, before the next try for a lock; gives up after the deadline.
+CREATE OR REPLACE PROCEDURE pg_temp.wait_turn(_table text, _since timestamptz, _tries int)
+LANGUAGE plpgsql AS $fn$
+DECLARE
+    _who CONSTANT text := pg_temp.blockers_of(_table);
+    _deadline_s CONSTANT float := current_setting('memsync.lock_deadline_s');
+BEGIN
+    PERFORM set_config('memsync.lock_waits',
+                       (current_setting('memsync.lock_waits')::int + 1)::text, false);
+    IF clock_timestamp() > _since + make_interval(secs => _deadline_s) THEN
+        RAISE EXCEPTION 'no lock on % within % s. In the way: %', _table, _deadline_s, _who
+            USING HINT = 'End that transaction and run this again; nothing is lost.';
+    END IF;
+    RAISE NOTICE 'waiting for a lock on %; in the way: %', _table, _who;
+    COMMIT;
+    PERFORM pg_sleep(least(2.0, 0.05 * 2 ^ least(_tries, 10)) * (0.5 + random()));
+    COMMIT;
+END $fn$;
+
+-- Runs the statements as one transaction that never queues long for its locks: it gives way, and
+-- tries again. `_table` is the one whose lock is hardest to get. `_answer` is what the last
+-- statement says, if that is a SELECT.
+CREATE OR REPLACE PROCEDURE pg_temp.ask(_table text, _statements text[], INOUT _answer text)
+LANGUAGE plpgsql AS $fn$
+DECLARE
+    _since CONSTANT timestamptz := clock_timestamp();
+    _tries int := 0;
+    _statement text;
+    _had boolean;
+BEGIN
+    LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', current_setting('memsync.lock_timeout_ms'), true),
+                    set_config('client_min_messages', 'warning', true);
+            FOREACH _statement IN ARRAY _statements LOOP
+                IF starts_with(_statement, 'SELECT') THEN
+                    EXECUTE _statement INTO _answer;
+                ELSE
+                    EXECUTE _statement;
+                END IF;
+            END LOOP;
+            _had := true;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            _had := false;  -- and the locks that it had are free again
+        END;
+        COMMIT;
+        EXIT WHEN _had;
+        CALL pg_temp.wait_turn(_table, _since, _tries);
+        _tries := _tries + 1;
+    END LOOP;
+END $fn$;
+
+CREATE OR REPLACE PROCEDURE pg_temp.run(_table text, _statements text[])
+LANGUAGE plpgsql AS $fn$
+DECLARE
+    _ignored text;
+BEGIN
+    CALL pg_temp.ask(_table, _statements, _ignored);
+END $fn$;
+
+-- Adds a foreign key by the app's naming, and proves it while readers and writers pass.
+CREATE OR REPLACE PROCEDURE pg_temp.foreign_key(_table text, _column text, _parent text)
+LANGUAGE plpgsql AS $fn$
+DECLARE
+    _name CONSTANT text := format('%s_%s_fkey', _table, _column);
+BEGIN
+    IF pg_temp.is_valid(_table, _name) IS NULL THEN
+        CALL pg_temp.run(_table, ARRAY[format(
+            'ALTER TABLE %I ADD CONSTRAINT %I FOREIGN KEY (%I) REFERENCES %I (id)'
+            ' ON UPDATE CASCADE ON DELETE CASCADE NOT VALID', _table, _name, _column, _parent)]);
+    END IF;
+END $fn$;
+
+CREATE OR REPLACE PROCEDURE pg_temp.validate(_table text, _name text) LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF NOT pg_temp.is_valid(_table, _name) THEN
+        EXECUTE format('ALTER TABLE %I VALIDATE CONSTRAINT %I', _table, _name);
+        COMMIT;
+    END IF;
+END $fn$;
+
+-- Makes a column NOT NULL, proven by a check that is validated while clients go on: SET NOT NULL
+-- alone would scan the table under the strongest lock.
+CREATE OR REPLACE PROCEDURE pg_temp.require_not_null(_table text, _column text, _check text)
+LANGUAGE plpgsql AS $fn$
+DECLARE
+    _proven boolean := true;
+BEGIN
+    IF NOT pg_temp.is_not_null(_table, _column) THEN
+        IF pg_temp.is_valid(_table, _check) IS NULL THEN
+            CALL pg_temp.run(_table, ARRAY[format(
+                'ALTER TABLE %I ADD CONSTRAINT %I CHECK (%I IS NOT NULL) NOT VALID',
+                _table, _check, _column)]);
+        END IF;
+        BEGIN
+            IF NOT pg_temp.is_valid(_table, _check) THEN
+                EXECUTE format('ALTER TABLE %I VALIDATE CONSTRAINT %I', _table, _check);
+            END IF;
+        EXCEPTION WHEN check_violation THEN
+            _proven := false;
+        END;
+        COMMIT;
+        IF _proven THEN
+            CALL pg_temp.run(_table, ARRAY[format('ALTER TABLE %I ALTER %I SET NOT NULL',
+                                                  _table, _column)]);
+        END IF;
+    END IF;
+    IF pg_temp.is_valid(_table, _check) IS NOT NULL THEN
+        CALL pg_temp.run(_table, ARRAY[format('ALTER TABLE %I DROP CONSTRAINT %I',
+                                              _table, _check)]);
+    END IF;
+    IF NOT _proven THEN
+        RAISE EXCEPTION '%.% is NULL in some rows', _table, _column
+            USING HINT = 'Run this again; clients were not refused anything meanwhile.';
+    END IF;
+END $fn$;
+
+-- The statements that build an index unless a valid one stands, for \gexec: no block or
+-- transaction can build one while writers pass.
+CREATE OR REPLACE FUNCTION pg_temp.index_work(_table text, _name text, _statement text)
+RETURNS SETOF text LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF pg_temp.has_index(_table, _name) THEN
+        RETURN;
+    END IF;
+    IF to_regclass(quote_ident(_name)) IS NOT NULL THEN
+        RAISE NOTICE 'index % is INVALID, its build was cut short: rebuilding', _name;
+        RETURN NEXT format('DROP INDEX CONCURRENTLY %I', _name);
+    END IF;
+    RAISE NOTICE 'building index %', _name;
+    RETURN NEXT _statement;
+END $fn$;
+
+-- Stops a step that comes too early.
+CREATE OR REPLACE FUNCTION pg_temp.require(_holds boolean, _phase text)
+RETURNS void LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF NOT _holds THEN
+        RAISE EXCEPTION 'it is too early for %: what comes before it is not done', _phase
+            USING HINT = 'Run the steps before this one, in the order of their numbers.';
+    END IF;
+END $fn$;
+
+-- Keeps in the ledger that a phase began, and that it came to its end.
+CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT 'run')
+RETURNS void LANGUAGE plpgsql AS $fn$
+DECLARE
+    _version CONSTANT text := '0.1.0 (psql)';
+    _entry bigint;
+BEGIN
+    PERFORM pg_temp.require(to_regclass('memsync.ledger') IS NOT NULL, _phase);
+    INSERT INTO memsync.ledger (verb, phase, memsync_version)
+    VALUES (_verb, _phase, _version) RETURNING id INTO _entry;
+    PERFORM set_config('memsync.entry', _entry::text, false);
+END $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.end_phase() RETURNS void LANGUAGE plpgsql AS $fn$
+DECLARE
+    _id CONSTANT bigint := current_setting('memsync.entry');
+    _outcome CONSTANT text := 'done';
+    _waited_s CONSTANT float := 0;  -- a script is never throttled
+    _lock_waits CONSTANT int := current_setting('memsync.lock_waits');
+    _rows_filled CONSTANT bigint := current_setting('memsync.rows_filled');
+BEGIN
+    UPDATE memsync.ledger
+    SET ended_at = clock_timestamp(), outcome = _outcome, lock_waits = _lock_waits,
+        rows_filled = _rows_filled, waited_s = _waited_s
+    WHERE id = _id AND outcome IS DISTINCT FROM 'done';
+    PERFORM set_config('memsync.lock_waits', '0', false),
+            set_config('memsync.rows_filled', '0', false);
+END $fn$;
+
+
+-- ---- Who owns a persona, and who has none.
+
+CREATE OR REPLACE FUNCTION pg_temp.orphans()
+RETURNS TABLE (id uuid, name text, users uuid[]) LANGUAGE plpgsql AS $fn$
+BEGIN
+    RETURN QUERY EXECUTE pg_temp.filled($q$
+        SELECT o.id, o.name::text, o.users FROM (SELECT p.id, p.name,
+               coalesce(array_agg(DISTINCT s.user_id) FILTER (WHERE s.user_id IS NOT NULL), '{}') AS users
+        FROM personas p
+        LEFT JOIN (SELECT user_id, persona_id FROM ({override}) o
+                   UNION SELECT user_id, persona_id FROM ({default}) d) s ON s.persona_id = p.id
+        WHERE p.owner_id IS NULL
+        GROUP BY p.id, p.name ORDER BY p.id) o$q$);
+END $fn$;
+
+-- Stops when something is the operator's to decide.
+CREATE OR REPLACE FUNCTION pg_temp.require_decisions() RETURNS void LANGUAGE plpgsql AS $fn$
+DECLARE
+    _total bigint;
+    _named text;
+    _rows numeric;
+BEGIN
+    IF NOT pg_temp.is_not_null('personas', 'owner_id') THEN
+        SELECT count(*), string_agg(format('%s (%s users)', id, cardinality(users)), ', ')
+        INTO _total, _named FROM pg_temp.orphans() WHERE cardinality(users) <> 1;
+        IF _total > 0 THEN
+            RAISE EXCEPTION '% personas have no owner, and not exactly one user uses each: %',
+                _total, left(_named, 1000)
+                USING HINT = 'Give them an owner, or use memsync migrate run --orphan-owners.';
+        END IF;
+    END IF;
+    IF current_setting('memsync.unresolved') = 'create' OR pg_temp.is_backfilled() THEN
+        RETURN;
+    END IF;
+    EXECUTE pg_temp.filled($q$
+        SELECT count(*), sum(u.rows_count), string_agg(u.user_id::text, ', ')
+        FROM (SELECT u.id AS user_id, u.username, sum(p.rows_count)::bigint AS rows_count
+        FROM (SELECT user_id, personality_id, count(*) AS rows_count
+        FROM ({open}) o
+        WHERE NOT EXISTS (SELECT FROM (SELECT NULL::uuid AS history_id WHERE false) t WHERE t.history_id = o.id)
+        GROUP BY user_id, personality_id) p
+        JOIN users u ON u.id = p.user_id
+        LEFT JOIN ({override}) o ON o.user_id = p.user_id AND o.personality_id = p.personality_id
+        LEFT JOIN ({default}) d ON d.user_id = p.user_id
+        WHERE o.persona_id IS NULL AND d.persona_id IS NULL
+        GROUP BY u.id, u.username ORDER BY u.id) u$q$) INTO _total, _rows, _named;
+    IF _total > 0 THEN
+        RAISE EXCEPTION '% users (% messages) have no persona: neither a choice for the personality '
+            'nor a default. They are: %', _total, _rows, left(_named, 1000)
+            USING HINT = 'Give them one, or run this again with -v unresolved=create to make a '
+                         'default persona for each; no message was changed.';
+    END IF;
+END $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.give_owner(_persona_id uuid, _owner_id uuid, _decision text)
+RETURNS void LANGUAGE plpgsql AS $fn$
+BEGIN
+    WITH given AS (
+        UPDATE personas SET owner_id = _owner_id WHERE id = _persona_id AND owner_id IS NULL
+        RETURNING id)
+    INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, said, uses)
+    SELECT p.id, _decision, _owner_id, to_jsonb(p), '[]' FROM personas p JOIN given USING (id)
+    ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
+END $fn$;
+
+-- Gives every persona without an owner the one user who uses it.
+CREATE OR REPLACE PROCEDURE pg_temp.settle_owners() LANGUAGE plpgsql AS $fn$
+DECLARE
+    _orphan record;
+BEGIN
+    PERFORM pg_temp.require_decisions();
+    FOR _orphan IN SELECT id, users FROM pg_temp.orphans() LOOP
+        CALL pg_temp.run('personas', ARRAY[format('SELECT pg_temp.give_owner(%L, %L, %L)',
+                                                  _orphan.id, _orphan.users[1], 'derived')]);
+    END LOOP;
+END $fn$;
+
+
+-- ---- The proof.
+
+-- Rows whose persona is not what the settings say; NULL where user_id or the bridge is not there to
+-- recompute it from. `_named` are the first of them.
+CREATE OR REPLACE FUNCTION pg_temp.wrong_rows(OUT _total bigint, OUT _named text)
+LANGUAGE plpgsql AS $fn$
+DECLARE
+    _limit CONSTANT int := 5;
+BEGIN
+    IF NOT pg_temp.has_users()
+       OR NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity') THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(max(w.wrong_total), 0),
+           string_agg(format('message %s has persona %s, %s %s',
+                             w.id, w.persona_id, w.by_whom, w.expected), '; ')
+    INTO _total, _named FROM (WITH settings AS (
+        SELECT u.id AS user_id, m.personality_id, m.persona_id AS frozen,
+               m.decided_at AT TIME ZONE 'UTC' AS decided_at,
+               o.persona_id AS override_now, d.persona_id AS default_now,
+               (o.persona_id, d.persona_id) IS NOT DISTINCT FROM
+               (m.override_persona_id, m.default_persona_id) AS unchanged
+        FROM memsync.persona_map m
+        JOIN users u ON u.id = m.user_id
+        LEFT JOIN memsync.persona_override o
+               ON o.user_id = m.user_id AND o.personality_id = m.personality_id
+        LEFT JOIN memsync.persona_default d ON d.user_id = m.user_id
+    )
+    SELECT h.id, h.user_id, h.personality_id, h.persona_id,
+           CASE WHEN a.reason <> 'evidence' THEN 'the settings say'
+                WHEN h.persona_id <> a.persona_id THEN 'its evidence says'
+                WHEN a.reason = 'evidence' THEN 'which is not its user''s; the settings say'
+                ELSE 'the settings say' END AS by_whom,
+           CASE WHEN a.user_id = h.user_id AND (a.reason <> 'evidence' OR h.persona_id <> a.persona_id)
+                     THEN a.persona_id
+                WHEN s.unchanged THEN coalesce(s.override_now, s.default_now)
+                ELSE s.frozen END AS expected,
+           count(*) OVER () AS wrong_total
+    FROM conversation_history h
+    LEFT JOIN settings s ON s.user_id = h.user_id AND s.personality_id = h.personality_id
+    LEFT JOIN memsync.row_archive a ON a.history_id = h.id
+    LEFT JOIN personas p ON p.id = h.persona_id
+    WHERE h.persona_id IS NOT NULL
+      AND CASE
+          -- Evidence speaks for a user's own personas only.
+          WHEN a.reason = 'evidence'
+               THEN h.persona_id <> a.persona_id OR p.owner_id IS DISTINCT FROM h.user_id
+          WHEN a.history_id IS NOT NULL
+               THEN h.persona_id <> a.persona_id OR h.user_id <> a.user_id
+          -- Not of the map, or of after it: what the trigger decided is in the archive, so an app that
+          -- knows both ids wrote this. Its persona must be one of the user's.
+          WHEN s.user_id IS NULL OR h.created_at >= s.decided_at
+               THEN p.owner_id IS DISTINCT FROM h.user_id
+          WHEN s.unchanged THEN h.persona_id IS DISTINCT FROM coalesce(s.override_now, s.default_now)
+          ELSE h.persona_id <> s.frozen END
+    ORDER BY h.id
+    LIMIT _limit) w;
+END $fn$;
+
+-- Stops unless every message has a persona that exists and that the settings say.
+CREATE OR REPLACE FUNCTION pg_temp.prove() RETURNS void LANGUAGE plpgsql AS $fn$
+DECLARE
+    _counts record;
+    _wrong record;
+BEGIN
+    SELECT count(*) AS rows_total,
+           count(DISTINCT h.persona_id) AS unique_personas,
+           count(*) FILTER (WHERE h.persona_id IS NULL) AS null_persona_ids,
+           count(*) FILTER (WHERE h.persona_id IS NOT NULL AND p.id IS NULL) AS unknown_persona_ids
+    FROM conversation_history h LEFT JOIN personas p ON p.id = h.persona_id INTO _counts;
+    IF _counts.null_persona_ids > 0 OR _counts.unknown_persona_ids > 0 THEN
+        RAISE EXCEPTION '% messages have no persona, % one that does not exist',
+            _counts.null_persona_ids, _counts.unknown_persona_ids
+            USING HINT = 'Run the backfill again.';
+    END IF;
+    SELECT _total, _named INTO _wrong FROM pg_temp.wrong_rows();
+    IF _wrong._total > 0 THEN
+        RAISE EXCEPTION '% messages have a wrong persona: %', _wrong._total, _wrong._named
+            USING HINT = 'Somebody filled them by another rule. Set their persona_id to NULL and '
+                         'run the backfill again, or give them the right one. user_id is still there.';
+    END IF;
+END $fn$;
+
+
+
+
+-- ==== back ====
+\echo 'back: persona_id, its indexes, key and trigger go; the tables of the redesign stay, in step'
+DO $do$
+BEGIN
+    IF to_regclass('memsync.ledger') IS NULL THEN
+        RAISE EXCEPTION 'there is nothing to take back: no migration was begun here';
+    END IF;
+    IF NOT pg_temp.has_users() OR pg_temp.is_not_null('conversation_history', 'persona_id')
+       OR pg_temp.is_valid('conversation_history', 'memsync_persona_id_present') IS NOT NULL
+       OR pg_temp.is_valid('conversation_history', 'conversation_history_user_id_fkey') IS NULL
+       OR EXISTS (SELECT FROM memsync.redesign
+                  WHERE did = 'dropped' OR piece = 'personas.owner_id') THEN
+        RAISE EXCEPTION 'contract was begun: this script takes back what comes before it'
+            USING HINT = 'memsync migrate rollback takes contract back, also in part.';
+    END IF;
+    PERFORM pg_temp.begin_phase('backfill', 'rollback');
+    CALL pg_temp.run('conversation_history', ARRAY[
+        'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS conversation_history_persona_id_fkey']);
+END $do$;
+
+SELECT 'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_channel_id_personality_id_persona_id_c_idx',
+       'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_persona_id_idx'
+\gexec
+
+DO $do$
+DECLARE
+    _fill CONSTANT text := 'personas';
+BEGIN
+    PERFORM pg_temp.end_phase(), pg_temp.begin_phase('expand', 'rollback');
+    COMMIT;
+    IF pg_temp.has_column('conversation_history', 'persona_id') THEN
+        -- What the map does not tell is kept, so that going forward again gives each row the
+        -- persona that it has now.
+        EXECUTE $q$INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
+SELECT h.id, h.user_id, h.persona_id, 'kept'
+FROM conversation_history h
+LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
+LEFT JOIN memsync.row_archive a ON a.history_id = h.id
+WHERE h.persona_id IS NOT NULL
+  AND h.persona_id IS DISTINCT FROM coalesce(a.persona_id, m.persona_id)
+ON CONFLICT (history_id) DO UPDATE
+SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL$q$;
+        COMMIT;
+        DELETE FROM memsync.backfill WHERE fill = _fill;
+        COMMIT;
+    END IF;
+    CALL pg_temp.run('conversation_history', ARRAY[
+        'DROP TRIGGER IF EXISTS memsync_keep_identity ON conversation_history',
+        'DROP TRIGGER IF EXISTS memsync_hear_users ON conversation_history',
+        'ALTER TABLE conversation_history DROP COLUMN IF EXISTS persona_id',
+        'DROP FUNCTION IF EXISTS memsync.hear_users()',
+        'DROP FUNCTION IF EXISTS memsync.keep_identity()',
+        'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
+        'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
+    PERFORM pg_temp.end_phase();
+END $do$;
+
+
+-- ==== summary ====
+CREATE OR REPLACE FUNCTION pg_temp.summary() RETURNS TABLE (item text, value text)
+LANGUAGE plpgsql AS $fn$
+DECLARE
+    _counts record;
+    _wrong bigint;
+BEGIN
+    RETURN QUERY SELECT 'migration', CASE
+        WHEN pg_temp.finished() THEN 'finished'
+        WHEN pg_temp.has_column('conversation_history', 'user_id')
+            THEN 'not finished: user_id is still there'
+        ELSE 'not finished' END;
+    IF pg_temp.has_column('conversation_history', 'persona_id') THEN
+        SELECT count(*) AS rows_total,
+               count(DISTINCT h.persona_id) AS unique_personas,
+               count(*) FILTER (WHERE h.persona_id IS NULL) AS null_persona_ids,
+               count(*) FILTER (WHERE h.persona_id IS NOT NULL AND p.id IS NULL) AS unknown_persona_ids
+        FROM conversation_history h LEFT JOIN personas p ON p.id = h.persona_id INTO _counts;
+        SELECT _total INTO _wrong FROM pg_temp.wrong_rows();
+        RETURN QUERY VALUES
+            ('messages', _counts.rows_total::text),
+            ('personas used', _counts.unique_personas::text),
+            ('persona_id NULL', _counts.null_persona_ids::text),
+            ('persona_id unknown', _counts.unknown_persona_ids::text),
+            ('persona_id wrong', coalesce(_wrong::text,
+                'none when user_id went; there is nothing left to recompute it from'));
+    END IF;
+    IF to_regclass('memsync.persona_map') IS NOT NULL THEN
+        RETURN QUERY SELECT 'messages decided by ' || m.reason, sum(m.rows_count)::text
+                     FROM memsync.persona_map m GROUP BY m.reason ORDER BY m.reason;
+    END IF;
+    RETURN QUERY SELECT 'seconds', round(extract(epoch FROM clock_timestamp()
+        - current_setting('memsync.began')::timestamptz), 1)::text;
+END $fn$;
+
+SELECT item, value FROM pg_temp.summary();

@@ -1,0 +1,186 @@
+\echo 'backfill: who every (user, personality) was, persona_id of every message, indexes and key'
+CREATE OR REPLACE FUNCTION pg_temp.history_blocks() RETURNS bigint LANGUAGE sql AS $fn$
+    SELECT blocks + 1 FROM ({{query:history_size}}) s
+$fn$;
+
+-- Decides every pair that is not decided yet, by the user's choice for the personality, else by
+-- the user's default; there is no evidence from long-term memory in SQL.
+CREATE OR REPLACE PROCEDURE pg_temp.freeze() LANGUAGE plpgsql AS $fn$
+DECLARE
+    _without uuid[] := '{}';
+    _user uuid;
+BEGIN
+    FOR _user IN
+        {{query:freeze_map}}
+    LOOP
+        _without := _without || _user;
+    END LOOP;
+    COMMIT;
+    IF cardinality(_without) > 0 AND current_setting('memsync.unresolved') = 'fail' THEN
+        RAISE EXCEPTION '% users have no persona. They are: %', cardinality(_without),
+            left(array_to_string(_without, ', '), 1000)
+            USING HINT = 'Give them one, or run this again with -v unresolved=create to make a '
+                         'default persona for each.';
+    END IF;
+    FOREACH _user IN ARRAY _without LOOP
+        CALL pg_temp.run('users', ARRAY[format('SELECT memsync.create_default_persona(%L)',
+                                               _user)]);
+    END LOOP;
+    IF cardinality(_without) > 0 THEN
+        FOR _user IN
+            {{query:freeze_map}}
+        LOOP
+            NULL;  -- who came since waits for the next pass
+        END LOOP;
+        COMMIT;
+    END IF;
+    {{query:analyze_decisions}};
+    COMMIT;
+END $fn$;
+
+-- Forgets personas that were deleted since they were decided.
+CREATE OR REPLACE PROCEDURE pg_temp.clear_vanished() LANGUAGE plpgsql AS $fn$
+BEGIN
+    {{query:thaw_vanished}};
+    COMMIT;
+    IF ({{query:rows_of_vanished_personas}}) > 0 THEN
+        {{query:clear_vanished_personas}};
+    END IF;
+    COMMIT;
+END $fn$;
+
+-- Fills one range of blocks and moves the checkpoint with it.
+CREATE OR REPLACE FUNCTION pg_temp.fill_range(_from bigint, _next_block bigint)
+RETURNS bigint LANGUAGE plpgsql AS $fn$
+DECLARE
+    _fill CONSTANT text := 'personas';
+    _start CONSTANT text := format('(%s,0)', _from);
+    _stop CONSTANT text := format('(%s,0)', _next_block);
+    _began CONSTANT timestamptz := clock_timestamp();
+    _archived bigint;
+    _rows bigint;
+    _busy_s float;
+BEGIN
+    -- What the archive knows of a row itself comes before what the map says of its pair.
+    {{query:fill_archived}};
+    GET DIAGNOSTICS _archived = ROW_COUNT;
+    {{query:fill_personas}};
+    GET DIAGNOSTICS _rows = ROW_COUNT;
+    _rows := _rows + _archived;
+    _busy_s := extract(epoch FROM clock_timestamp() - _began);
+    {{query:save_fill}};
+    RETURN _rows;
+END $fn$;
+
+-- Fills from the checkpoint on up to a block, in ranges that each take about batch_target_ms.
+CREATE OR REPLACE PROCEDURE pg_temp.fill_up_to(_end bigint) LANGUAGE plpgsql AS $fn$
+DECLARE
+    _target_s CONSTANT float := current_setting('memsync.batch_target_ms')::float / 1000;
+    _block bigint;
+    _stop bigint;
+    _size bigint := 32;
+    _began timestamptz;
+    _took_s float;
+    _rows text;
+BEGIN
+    SELECT next_block INTO _block FROM memsync.backfill WHERE fill = 'personas';
+    WHILE _block < _end LOOP
+        _stop := least(_block + _size, _end);
+        _began := clock_timestamp();
+        CALL pg_temp.ask('conversation_history',
+                         ARRAY[format('SELECT pg_temp.fill_range(%s, %s)', _block, _stop)], _rows);
+        _took_s := extract(epoch FROM clock_timestamp() - _began);
+        PERFORM set_config('memsync.rows_filled',
+                           (current_setting('memsync.rows_filled')::bigint + _rows::bigint)::text,
+                           false);
+        _block := _stop;
+        _size := greatest(1, least(8192, _size * least(2.0, _target_s / greatest(_took_s, 1e-4))));
+    END LOOP;
+    COMMIT;
+END $fn$;
+
+DO $do$
+DECLARE
+    _fill CONSTANT text := 'personas';
+    _unresolved CONSTANT text := current_setting('memsync.unresolved');
+    _end_block bigint;
+    _rows_total bigint;
+BEGIN
+    PERFORM pg_temp.require(
+        pg_temp.has_column('conversation_history', 'persona_id')
+        AND (pg_temp.has_trigger('conversation_history', '{{catalog:IDENTITY_TRIGGER}}')
+             OR NOT pg_temp.has_users()), 'backfill');
+    PERFORM pg_temp.begin_phase('backfill');
+    COMMIT;
+    IF pg_temp.has_users() THEN
+        CALL pg_temp.freeze();
+        _end_block := pg_temp.history_blocks();
+        {{query:decided_rows}} INTO _rows_total;
+        {{query:start_fill}};
+    END IF;
+END $do$;
+
+-- Slice by slice. VACUUM lets the next slice use the space of the rows that the last one replaced:
+-- without it the table and its indexes would grow by a copy of each row.
+SELECT format('CALL pg_temp.fill_up_to(%s)', least(end_block, next_block + n * slice)),
+       $q${{query:vacuum_history}}$q$
+FROM (SELECT next_block, end_block, greatest(1, (end_block + 9) / 10) AS slice
+      FROM memsync.backfill WHERE fill = 'personas' AND next_block < end_block) b
+CROSS JOIN generate_series(1, 10) AS n
+WHERE pg_temp.has_users() AND next_block + (n - 1) * slice < end_block
+  AND ({{query:history_has_null_persona}})
+ORDER BY n
+\gexec
+
+-- What is left lost its persona to a deletion, or appeared before the map saw it.
+DO $do$
+DECLARE
+    _fill CONSTANT text := 'personas';
+    _passes_max CONSTANT int := 5;
+    _end_block bigint;
+    _left bigint;
+BEGIN
+    IF NOT pg_temp.has_users() THEN
+        RETURN;
+    END IF;
+    FOR _pass IN 1.._passes_max LOOP
+        SELECT end_block INTO _end_block FROM memsync.backfill WHERE fill = _fill;
+        CALL pg_temp.fill_up_to(_end_block);
+        CALL pg_temp.clear_vanished();
+        EXIT WHEN NOT ({{query:history_has_null_persona}});
+        CALL pg_temp.freeze();
+        _end_block := pg_temp.history_blocks();
+        {{query:restart_fill}};
+        COMMIT;
+    END LOOP;
+    SELECT count(*) INTO _left FROM conversation_history WHERE persona_id IS NULL;
+    IF _left > 0 THEN
+        RAISE EXCEPTION '% messages still have no persona after % passes', _left, _passes_max
+            USING HINT = 'Run this again.';
+    END IF;
+    {{query:analyze_history}};
+END $do$;
+
+-- After the fill: built before it, every filled row would pay for them.
+SELECT pg_temp.index_work('conversation_history', i, s) FROM (VALUES
+    ('{{catalog:PERSONA_INDEX}}', 'CREATE INDEX CONCURRENTLY {{catalog:PERSONA_INDEX}}'
+     ' ON conversation_history (persona_id)'),
+    ('{{catalog:RETRIEVAL_INDEX}}', 'CREATE INDEX CONCURRENTLY {{catalog:RETRIEVAL_INDEX}}'
+     ' ON conversation_history'
+     ' (channel_id, personality_id, persona_id, created_at DESC, id DESC)')) AS v(i, s)
+\gexec
+
+DO $do$
+BEGIN
+    IF NOT coalesce(pg_temp.is_valid('conversation_history', '{{catalog:PERSONA_KEY}}'), false) THEN
+        CALL pg_temp.foreign_key('conversation_history', 'persona_id', 'personas');
+        -- From here on the key refuses new strays; those of the time before it go first.
+        CALL pg_temp.clear_vanished();
+        CALL pg_temp.validate('conversation_history', '{{catalog:PERSONA_KEY}}');
+    END IF;
+    IF NOT pg_temp.is_backfilled() THEN
+        RAISE EXCEPTION 'backfill ended, but a message has no persona again, or a piece is missing'
+            USING HINT = 'Run this again.';
+    END IF;
+    PERFORM pg_temp.end_phase();
+END $do$;

@@ -1,0 +1,66 @@
+-- What stops this script stops it for good: psql ends with status 3, also when it reads stdin.
+\set ON_ERROR_STOP on
+\set ON_ERROR_ROLLBACK off
+\set AUTOCOMMIT on
+\set QUIET on
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+\pset pager off
+\pset footer off
+
+-- Choices; the command line's -v comes first.
+\if :{?unresolved}
+\else
+\set unresolved fail
+\endif
+\if :{?backup_confirmed}
+\else
+\set backup_confirmed ''
+\endif
+\if :{?lock_timeout_ms}
+\else
+\set lock_timeout_ms 100
+\endif
+\if :{?lock_deadline_s}
+\else
+\set lock_deadline_s 300
+\endif
+\if :{?batch_target_ms}
+\else
+\set batch_target_ms 50
+\endif
+
+-- What a role or database limits its clients to does not hold here: long steps are long on purpose.
+{{query:no_timeouts}}
+\g /dev/null
+{{query:more_maintenance_memory}}
+\g /dev/null
+SELECT set_config(name, setting, false) FROM (VALUES
+    ('row_security', 'off'),  -- rows that a policy hides are an error, not passed over
+    ('default_transaction_isolation', 'read committed'),
+    ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
+    ('plan_cache_mode', 'force_custom_plan'),  -- a batch's range of blocks is never the last one's
+    ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
+    ('memsync.lock_timeout_ms', :'lock_timeout_ms'),
+    ('memsync.lock_deadline_s', :'lock_deadline_s'),
+    ('memsync.batch_target_ms', :'batch_target_ms'),
+    ('memsync.began', clock_timestamp()::text), ('memsync.lock_waits', '0'),
+    ('memsync.rows_filled', '0'), ('memsync.entry', '')) AS given(name, setting)
+\g /dev/null
+
+DO $do$
+BEGIN
+    IF current_setting('memsync.unresolved') NOT IN ('fail', 'create') THEN
+        RAISE EXCEPTION 'unresolved is %, it must be fail or create',
+            quote_literal(current_setting('memsync.unresolved'));
+    END IF;
+    PERFORM current_setting('memsync.lock_timeout_ms')::int,
+            current_setting('memsync.lock_deadline_s')::float,
+            current_setting('memsync.batch_target_ms')::int;
+    IF current_setting('server_version_num')::int < {{catalog:SERVER_VERSION_MIN}} THEN
+        RAISE EXCEPTION 'this is PostgreSQL %, the migration needs 15 or newer',
+            current_setting('server_version');
+    END IF;
+    -- Fails where the whole script was put into one transaction: it must commit step by step.
+    COMMIT;
+END $do$;

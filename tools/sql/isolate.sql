@@ -1,0 +1,15 @@
+\echo 'isolate: memsync''s own tables, and the index that serves reading by user'
+DO $do$
+BEGIN
+    CALL pg_temp.run('users', ARRAY['CREATE SCHEMA IF NOT EXISTS memsync']);
+    CALL pg_temp.run('memsync.instance', ARRAY[
+        {{isolate_own_schema:STATEMENTS}}]);
+    PERFORM pg_temp.begin_phase('isolate');
+END $do$;
+
+SELECT pg_temp.index_work('conversation_history', '{{catalog:USER_INDEX}}',
+    $q${{catalog:BUILD_USER_INDEX}}$q$)
+WHERE pg_temp.has_users()
+\gexec
+
+DO $do$ BEGIN PERFORM pg_temp.end_phase(); END $do$;
