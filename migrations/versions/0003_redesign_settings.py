@@ -115,7 +115,7 @@ def upgrade() -> None:
     redesign = Catalog.read(ddl.session).redesign
     steps["restore_forks"](ddl)
     steps["size_configs"](ddl)
-    mirror.build_triggers(ddl, redesign, "users", DEFAULTS, "personalities", CONFIGS)
+    mirror.build_triggers(ddl, redesign, "users", "personas", DEFAULTS, "personalities", CONFIGS)
     steps["copy_settings"](ddl)
     # Not before: giving a config its size would have changed personalities that are not placed yet.
     mirror.build_triggers(ddl, redesign, "llm_configs")
@@ -133,6 +133,7 @@ def downgrade() -> None:
     if DEFAULTS in redesign.made:
         ddl.run(
             mirror.drop_trigger("users", "memsync_mirror_default"),
+            mirror.drop_trigger("personas", "memsync_mirror_default"),
             "DROP TABLE IF EXISTS user_default_personas",
             unnoted(DEFAULTS),
             table="users",

@@ -98,7 +98,9 @@ def downgrade() -> None:
             _add(ddl, table, gone)
     redesign = Catalog.read(ddl.session).redesign
     mirror.build_functions(ddl, redesign)
-    mirror.build_triggers(ddl, redesign, "users", DEFAULTS, "personalities", CONFIGS, "llm_configs")
+    mirror.build_triggers(
+        ddl, redesign, "users", "personas", DEFAULTS, "personalities", CONFIGS, "llm_configs"
+    )
     if "users.global_persona_id" in redesign.dropped:
         context.config.attributes["steps"]["copy_settings_back"](ddl)
         ddl.foreign_key("users", "global_persona_id", "personas", sets_null=True)

@@ -159,12 +159,14 @@ $fn$ SELECT pg_temp.is_not_null('conversation_history', 'user_id') $fn$;
 CREATE OR REPLACE FUNCTION pg_temp.mirrors()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
-    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_old_place"()$q$),
-           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_default_chosen"()$q$),
-           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_old_place"()$q$),
-           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_config_chosen"()$q$),
-           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_window_of_config"()$q$),
-           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_default_is_global"()$q$)
+    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
+           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
+           ('users', 'global_persona_id', 'personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
+           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
+           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
+           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
+           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_window_of_config()$q$),
+           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_default_is_global()$q$)
 $fn$;
 
 -- Those of them that are wanted, because the old column still stands.
@@ -1038,7 +1040,53 @@ BEGIN
     UPDATE personalities SET llm_config_id = chosen
     WHERE id = of_personality AND llm_config_id = config AND llm_config_id <> chosen;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_old_place() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen(
+    was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+DECLARE
+    said uuid;
+BEGIN
+    IF was_of <> of_user OR of_user IS NULL THEN
+        SELECT global_persona_id INTO said FROM users WHERE id = was_of FOR NO KEY UPDATE;
+        IF said = was THEN
+            UPDATE users SET global_persona_id = NULL WHERE id = was_of;
+        ELSIF said IS NOT NULL THEN
+            /* Another default was said there while this one went. */
+            INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+            VALUES (was_of, said, at) ON CONFLICT (user_id) DO NOTHING;
+        END IF;
+    END IF;
+    IF of_user IS NOT NULL THEN
+        PERFORM FROM users WHERE id = of_user FOR NO KEY UPDATE;
+        UPDATE users SET global_persona_id = persona
+        WHERE id = of_user AND global_persona_id IS DISTINCT FROM persona;
+    END IF;
+END $$$q$),
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen(
+    was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+DECLARE
+    said uuid;
+    size int;
+BEGIN
+    IF was_of <> of_personality OR of_personality IS NULL THEN
+        SELECT llm_config_id INTO said FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
+        IF said = was THEN
+            UPDATE personalities SET llm_config_id = NULL WHERE id = was_of;
+        ELSIF said IS NOT NULL THEN
+            /* Another config was said there while this one went. */
+            INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
+            VALUES (was_of, said, at) ON CONFLICT (personality_id) DO NOTHING;
+        END IF;
+    END IF;
+    IF of_personality IS NOT NULL THEN
+        SELECT context_window_size INTO size FROM llm_configs WHERE id = config FOR SHARE;
+        PERFORM FROM personalities WHERE id = of_personality FOR NO KEY UPDATE;
+        UPDATE personalities SET llm_config_id = config{take_window}
+        WHERE id = of_personality AND (llm_config_id IS DISTINCT FROM config{other_window});
+    END IF;
+END $$$q$),
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
     allowed text := current_setting('lock_timeout');
@@ -1046,13 +1094,21 @@ DECLARE
 BEGIN
     LOOP
         BEGIN
-            PERFORM set_config('lock_timeout', '50ms', true);
-            IF TG_TABLE_NAME = 'users' THEN
+            PERFORM set_config('lock_timeout', TG_ARGV[0], true);
+            CASE TG_TABLE_NAME
+            WHEN 'users' THEN
                 PERFORM memsync.mirror_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
-            ELSE
+            WHEN 'personalities' THEN
                 PERFORM memsync.mirror_config(
                     NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
-            END IF;
+            WHEN 'user_default_personas' THEN
+                PERFORM memsync.mirror_default_chosen(
+                    OLD.user_id, OLD.persona_id, OLD.updated_at, NEW.user_id, NEW.persona_id);
+            WHEN 'personality_default_configs' THEN
+                PERFORM memsync.mirror_config_chosen(
+                    OLD.personality_id, OLD.llm_config_id, OLD.updated_at,
+                    NEW.personality_id, NEW.llm_config_id);
+            END CASE;
             PERFORM set_config('lock_timeout', allowed, true);
             RETURN NULL;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
@@ -1065,55 +1121,16 @@ BEGIN
         END;
     END LOOP;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_lock_new_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-DECLARE
-    said uuid;
 BEGIN
-    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.user_id <> NEW.user_id THEN
-        SELECT global_persona_id INTO said FROM users WHERE id = OLD.user_id FOR NO KEY UPDATE;
-        IF said = OLD.persona_id THEN
-            UPDATE users SET global_persona_id = NULL WHERE id = OLD.user_id;
-        ELSIF said IS NOT NULL THEN
-            /* Another default was said there while this one went. */
-            INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-            VALUES (OLD.user_id, said, OLD.updated_at) ON CONFLICT (user_id) DO NOTHING;
-        END IF;
+    IF TG_TABLE_NAME = 'personas' THEN
+        PERFORM FROM user_default_personas WHERE persona_id = OLD.id ORDER BY user_id FOR UPDATE;
+    ELSE
+        PERFORM FROM personality_default_configs WHERE llm_config_id = OLD.id
+        ORDER BY personality_id FOR UPDATE;
     END IF;
-    IF TG_OP <> 'DELETE' THEN
-        PERFORM FROM users WHERE id = NEW.user_id FOR NO KEY UPDATE;
-        UPDATE users SET global_persona_id = NEW.persona_id
-        WHERE id = NEW.user_id AND global_persona_id IS DISTINCT FROM NEW.persona_id;
-    END IF;
-    RETURN NULL;
-END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-DECLARE
-    said uuid;
-    size int;
-BEGIN
-    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.personality_id <> NEW.personality_id THEN
-        SELECT llm_config_id INTO said FROM personalities
-        WHERE id = OLD.personality_id FOR NO KEY UPDATE;
-        IF said = OLD.llm_config_id THEN
-            UPDATE personalities SET llm_config_id = NULL WHERE id = OLD.personality_id;
-        ELSIF said IS NOT NULL THEN
-            /* Another config was said there while this one went. */
-            INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
-            VALUES (OLD.personality_id, said, OLD.updated_at)
-            ON CONFLICT (personality_id) DO NOTHING;
-        END IF;
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        SELECT context_window_size INTO size FROM llm_configs
-        WHERE id = NEW.llm_config_id FOR SHARE;
-        PERFORM FROM personalities WHERE id = NEW.personality_id FOR NO KEY UPDATE;
-        UPDATE personalities SET llm_config_id = NEW.llm_config_id{take_window}
-        WHERE id = NEW.personality_id
-          AND (llm_config_id IS DISTINCT FROM NEW.llm_config_id{other_window});
-    END IF;
-    RETURN NULL;
+    RETURN OLD;
 END $$$q$),
         pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_window_of_config() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
@@ -1136,9 +1153,10 @@ END $$$q$),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."config_with_window"(uuid, int, uuid) FROM PUBLIC'),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default"(uuid, uuid, timestamp) FROM PUBLIC'),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_config"(uuid, uuid, int, timestamp) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_old_place"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default_chosen"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_config_chosen"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_config_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_place"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_lock_new_place"() FROM PUBLIC'),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_window_of_config"() FROM PUBLIC'),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default_is_global"() FROM PUBLIC')]);
 END $do$;

@@ -159,12 +159,14 @@ $fn$ SELECT pg_temp.is_not_null('conversation_history', 'user_id') $fn$;
 CREATE OR REPLACE FUNCTION pg_temp.mirrors()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
-    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_old_place"()$q$),
-           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_default_chosen"()$q$),
-           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_old_place"()$q$),
-           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_config_chosen"()$q$),
-           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_window_of_config"()$q$),
-           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync."mirror_default_is_global"()$q$)
+    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
+           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
+           ('users', 'global_persona_id', 'personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
+           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
+           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
+           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
+           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_window_of_config()$q$),
+           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_default_is_global()$q$)
 $fn$;
 
 -- Those of them that are wanted, because the old column still stands.
@@ -888,15 +890,18 @@ WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size$
         'DROP TRIGGER IF EXISTS "memsync_mirror_default" ON "user_default_personas"',
         'DROP TRIGGER IF EXISTS "memsync_mirror_config" ON "personalities"',
         'DROP TRIGGER IF EXISTS "memsync_mirror_config" ON "personality_default_configs"',
+        'DROP TRIGGER IF EXISTS "memsync_mirror_default" ON "personas"',
+        'DROP TRIGGER IF EXISTS "memsync_mirror_config" ON "llm_configs"',
         'DROP TRIGGER IF EXISTS "memsync_mirror_window" ON "llm_configs"',
         'DROP TRIGGER IF EXISTS "memsync_mirror_is_default" ON "llm_configs"',
         'DROP FUNCTION IF EXISTS memsync."is_waited_for"()',
         'DROP FUNCTION IF EXISTS memsync."config_with_window"(uuid, int, uuid)',
         'DROP FUNCTION IF EXISTS memsync."mirror_default"(uuid, uuid, timestamp)',
         'DROP FUNCTION IF EXISTS memsync."mirror_config"(uuid, uuid, int, timestamp)',
-        'DROP FUNCTION IF EXISTS memsync."mirror_old_place"()',
-        'DROP FUNCTION IF EXISTS memsync."mirror_default_chosen"()',
-        'DROP FUNCTION IF EXISTS memsync."mirror_config_chosen"()',
+        'DROP FUNCTION IF EXISTS memsync."mirror_default_chosen"(uuid, uuid, timestamp, uuid, uuid)',
+        'DROP FUNCTION IF EXISTS memsync."mirror_config_chosen"(uuid, uuid, timestamp, uuid, uuid)',
+        'DROP FUNCTION IF EXISTS memsync."mirror_place"()',
+        'DROP FUNCTION IF EXISTS memsync."mirror_lock_new_place"()',
         'DROP FUNCTION IF EXISTS memsync."mirror_window_of_config"()',
         'DROP FUNCTION IF EXISTS memsync."mirror_default_is_global"()']);
 END $do$;

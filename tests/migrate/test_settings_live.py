@@ -49,6 +49,23 @@ OLD: Statements = (
         ("user", "personality", "persona"),
     ),
 )
+# Personas and configs that come and go, in use; those of the others stay.
+BRIEF: Statements = (
+    (
+        "WITH p AS (INSERT INTO personas (id, name, content, owner_id, updated_at)"
+        " VALUES (gen_random_uuid(), 'brief', '', %s, now()) RETURNING id)"
+        " UPDATE users SET global_persona_id = (SELECT id FROM p) WHERE id = %s",
+        ("user", "user"),
+    ),
+    (
+        "WITH c AS (INSERT INTO llm_configs (id, name, model, updated_at)"
+        " VALUES (gen_random_uuid(), 'brief', 'm', now()) RETURNING id)"
+        " UPDATE personalities SET llm_config_id = (SELECT id FROM c) WHERE id = %s",
+        ("personality",),
+    ),
+    ("DELETE FROM personas WHERE name = 'brief'", ()),
+    ("DELETE FROM llm_configs WHERE name LIKE 'brief%%'", ()),
+)
 NEW: Statements = (
     (
         "INSERT INTO user_default_personas (user_id, persona_id, updated_at)"
@@ -129,7 +146,10 @@ def few_of(app: App, people: int) -> dict[str, list[Any]]:
 
 def choosers(app: App, seed: int, people: int) -> tuple[list[Chooser], list[Chooser]]:
     few = few_of(app, people)
-    old = [Chooser(app, f"{seed}/old/{n}", OLD, few) for n in range(2)]
+    old = [
+        Chooser(app, f"{seed}/old/0", OLD, few),
+        Chooser(app, f"{seed}/old/1", (*OLD, *BRIEF), few),
+    ]
     return old, [Chooser(app, f"{seed}/new/{n}", NEW, few) for n in range(2)]
 
 

@@ -31,9 +31,10 @@ _FUNCTIONS = {
     "config_with_window": "uuid, int, uuid",
     "mirror_default": "uuid, uuid, timestamp",
     "mirror_config": "uuid, uuid, int, timestamp",
-    "mirror_old_place": "",
-    "mirror_default_chosen": "",
-    "mirror_config_chosen": "",
+    "mirror_default_chosen": "uuid, uuid, timestamp, uuid, uuid",
+    "mirror_config_chosen": "uuid, uuid, timestamp, uuid, uuid",
+    "mirror_place": "",
+    "mirror_lock_new_place": "",
     "mirror_window_of_config": "",
     "mirror_default_is_global": "",
 }
@@ -44,27 +45,35 @@ _NOT_COPYING = "current_setting('memsync.copying', true) IS DISTINCT FROM 'on'"
 _TRIGGERS = {
     ("users", "memsync_mirror_default"): (
         "AFTER INSERT OR UPDATE OF global_persona_id ON users",
-        "mirror_old_place",
+        "mirror_place('50ms')",
     ),
     (DEFAULTS, "memsync_mirror_default"): (
         "AFTER INSERT OR UPDATE OR DELETE ON user_default_personas",
-        "mirror_default_chosen",
+        "mirror_place('300ms')",
     ),
     ("personalities", "memsync_mirror_config"): (
         "AFTER INSERT OR UPDATE OF llm_config_id ON personalities",
-        "mirror_old_place",
+        "mirror_place('50ms')",
     ),
     (CONFIGS, "memsync_mirror_config"): (
         "AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs",
-        "mirror_config_chosen",
+        "mirror_place('300ms')",
+    ),
+    ("personas", "memsync_mirror_default"): (
+        "BEFORE DELETE ON personas",
+        "mirror_lock_new_place()",
+    ),
+    ("llm_configs", "memsync_mirror_config"): (
+        "BEFORE DELETE ON llm_configs",
+        "mirror_lock_new_place()",
     ),
     ("llm_configs", "memsync_mirror_window"): (
         "AFTER UPDATE OF context_window_size ON llm_configs",
-        "mirror_window_of_config",
+        "mirror_window_of_config()",
     ),
     ("llm_configs", "memsync_mirror_is_default"): (
         "BEFORE INSERT OR UPDATE OF is_default ON llm_configs",
-        "mirror_default_is_global",
+        "mirror_default_is_global()",
     ),
 }
 
@@ -103,9 +112,9 @@ def build_triggers(ddl: OnlineDdl, redesign: Redesign, *tables: str) -> None:
         if name == "memsync_mirror_config" and table == "personalities":
             moment = _with_window(moment, redesign)
         # lint: allow UNREADABLE when it fires is filled in from the table above
-        text = "CREATE TRIGGER {} {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION memsync.{}()"
+        text = "CREATE TRIGGER {} {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION memsync.{}"
         fires = sql.SQL(moment), sql.SQL(_NOT_COPYING)
-        of = sql.SQL(text).format(sql.Identifier(name), *fires, sql.Identifier(function))
+        of = sql.SQL(text).format(sql.Identifier(name), *fires, sql.SQL(function))
         ddl.run(of, table=table)
 
 

@@ -4,7 +4,8 @@
 -- Who writes an old place locks its row before the new one's; who writes a new place, after it. So
 -- that two who cross do not wait for each other, the first one gives way: it leaves the new place
 -- to the other, who waits to write here and does so next. Should that one fail after all, the old
--- place is right; the statements `settle_*` (queries.sql) say so before the old one goes.
+-- place is right; the statements `settle_*` (queries.sql) say so before the old one goes. Who writes
+-- a new place gives way much later: to one who deletes the user or personality, and waits for it.
 
 -- name: is_waited_for
 -- Whether another session waits for this one.
@@ -14,11 +15,11 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
                    WHERE NOT w.granted AND pg_backend_pid() = ANY (pg_blocking_pids(w.pid)))
 $$;
 
--- name: mirror_old_place
--- From an old place to its new one. It waits in short turns, well below the server's
+-- name: mirror_place
+-- From one place to the other. It waits in turns of the trigger's argument, below the server's
 -- deadlock_timeout, and no longer in all than the client's own lock_timeout. {window} is NULL where
 -- personalities have none (any more).
-CREATE OR REPLACE FUNCTION memsync.mirror_old_place() RETURNS trigger
+CREATE OR REPLACE FUNCTION memsync.mirror_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
     allowed text := current_setting('lock_timeout');
@@ -26,13 +27,21 @@ DECLARE
 BEGIN
     LOOP
         BEGIN
-            PERFORM set_config('lock_timeout', '50ms', true);
-            IF TG_TABLE_NAME = 'users' THEN
+            PERFORM set_config('lock_timeout', TG_ARGV[0], true);
+            CASE TG_TABLE_NAME
+            WHEN 'users' THEN
                 PERFORM memsync.mirror_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
-            ELSE
+            WHEN 'personalities' THEN
                 PERFORM memsync.mirror_config(
                     NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
-            END IF;
+            WHEN 'user_default_personas' THEN
+                PERFORM memsync.mirror_default_chosen(
+                    OLD.user_id, OLD.persona_id, OLD.updated_at, NEW.user_id, NEW.persona_id);
+            WHEN 'personality_default_configs' THEN
+                PERFORM memsync.mirror_config_chosen(
+                    OLD.personality_id, OLD.llm_config_id, OLD.updated_at,
+                    NEW.personality_id, NEW.llm_config_id);
+            END CASE;
             PERFORM set_config('lock_timeout', allowed, true);
             RETURN NULL;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
@@ -44,6 +53,21 @@ BEGIN
             END IF;
         END;
     END LOOP;
+END $$;
+
+-- name: mirror_lock_new_place
+-- Who deletes a persona or config locks the new place's rows first, as who writes there does: the
+-- foreign keys' own order could be the other one.
+CREATE OR REPLACE FUNCTION memsync.mirror_lock_new_place() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'personas' THEN
+        PERFORM FROM user_default_personas WHERE persona_id = OLD.id ORDER BY user_id FOR UPDATE;
+    ELSE
+        PERFORM FROM personality_default_configs WHERE llm_config_id = OLD.id
+        ORDER BY personality_id FOR UPDATE;
+    END IF;
+    RETURN OLD;
 END $$;
 
 -- name: mirror_default
@@ -64,27 +88,27 @@ END $$;
 
 -- name: mirror_default_chosen
 -- And back. The user is locked before anything is compared: what another writes there is seen.
-CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen(
+    was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
     said uuid;
 BEGIN
-    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.user_id <> NEW.user_id THEN
-        SELECT global_persona_id INTO said FROM users WHERE id = OLD.user_id FOR NO KEY UPDATE;
-        IF said = OLD.persona_id THEN
-            UPDATE users SET global_persona_id = NULL WHERE id = OLD.user_id;
+    IF was_of <> of_user OR of_user IS NULL THEN
+        SELECT global_persona_id INTO said FROM users WHERE id = was_of FOR NO KEY UPDATE;
+        IF said = was THEN
+            UPDATE users SET global_persona_id = NULL WHERE id = was_of;
         ELSIF said IS NOT NULL THEN
             /* Another default was said there while this one went. */
             INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-            VALUES (OLD.user_id, said, OLD.updated_at) ON CONFLICT (user_id) DO NOTHING;
+            VALUES (was_of, said, at) ON CONFLICT (user_id) DO NOTHING;
         END IF;
     END IF;
-    IF TG_OP <> 'DELETE' THEN
-        PERFORM FROM users WHERE id = NEW.user_id FOR NO KEY UPDATE;
-        UPDATE users SET global_persona_id = NEW.persona_id
-        WHERE id = NEW.user_id AND global_persona_id IS DISTINCT FROM NEW.persona_id;
+    IF of_user IS NOT NULL THEN
+        PERFORM FROM users WHERE id = of_user FOR NO KEY UPDATE;
+        UPDATE users SET global_persona_id = persona
+        WHERE id = of_user AND global_persona_id IS DISTINCT FROM persona;
     END IF;
-    RETURN NULL;
 END $$;
 
 -- name: config_with_window
@@ -172,33 +196,29 @@ END $$;
 
 -- name: mirror_config_chosen
 -- And back: the personality's config, and the window that comes with it ({take_window}).
-CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen(
+    was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
     said uuid;
     size int;
 BEGIN
-    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.personality_id <> NEW.personality_id THEN
-        SELECT llm_config_id INTO said FROM personalities
-        WHERE id = OLD.personality_id FOR NO KEY UPDATE;
-        IF said = OLD.llm_config_id THEN
-            UPDATE personalities SET llm_config_id = NULL WHERE id = OLD.personality_id;
+    IF was_of <> of_personality OR of_personality IS NULL THEN
+        SELECT llm_config_id INTO said FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
+        IF said = was THEN
+            UPDATE personalities SET llm_config_id = NULL WHERE id = was_of;
         ELSIF said IS NOT NULL THEN
             /* Another config was said there while this one went. */
             INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
-            VALUES (OLD.personality_id, said, OLD.updated_at)
-            ON CONFLICT (personality_id) DO NOTHING;
+            VALUES (was_of, said, at) ON CONFLICT (personality_id) DO NOTHING;
         END IF;
     END IF;
-    IF TG_OP <> 'DELETE' THEN
-        SELECT context_window_size INTO size FROM llm_configs
-        WHERE id = NEW.llm_config_id FOR SHARE;
-        PERFORM FROM personalities WHERE id = NEW.personality_id FOR NO KEY UPDATE;
-        UPDATE personalities SET llm_config_id = NEW.llm_config_id{take_window}
-        WHERE id = NEW.personality_id
-          AND (llm_config_id IS DISTINCT FROM NEW.llm_config_id{other_window});
+    IF of_personality IS NOT NULL THEN
+        SELECT context_window_size INTO size FROM llm_configs WHERE id = config FOR SHARE;
+        PERFORM FROM personalities WHERE id = of_personality FOR NO KEY UPDATE;
+        UPDATE personalities SET llm_config_id = config{take_window}
+        WHERE id = of_personality AND (llm_config_id IS DISTINCT FROM config{other_window});
     END IF;
-    RETURN NULL;
 END $$;
 
 -- name: mirror_window_of_config

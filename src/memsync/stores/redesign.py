@@ -51,10 +51,12 @@ MIRRORS = {
     ("users", "global_persona_id"): (
         ("users", "memsync_mirror_default"),
         (DEFAULTS, "memsync_mirror_default"),
+        ("personas", "memsync_mirror_default"),
     ),
     ("personalities", "llm_config_id"): (
         ("personalities", "memsync_mirror_config"),
         (CONFIGS, "memsync_mirror_config"),
+        ("llm_configs", "memsync_mirror_config"),
     ),
     ("personalities", "context_window_size"): (("llm_configs", "memsync_mirror_window"),),
     ("llm_configs", "is_default"): (("llm_configs", "memsync_mirror_is_default"),),
