@@ -1295,7 +1295,7 @@ WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
                                                   $q$INSERT INTO memsync.redesign (piece, did) VALUES ('sized', 'made') ON CONFLICT DO NOTHING$q$]);
         END IF;
     END IF;
-    CALL pg_temp.hang_mirrors(ARRAY['users', 'user_default_personas', 'personalities',
+    CALL pg_temp.hang_mirrors(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
                                     'personality_default_configs']);
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         -- Where the app filled the new table itself, what that says counts: so back as well.

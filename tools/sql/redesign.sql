@@ -210,7 +210,7 @@ BEGIN
                                                   $q${{query:note_sized}}$q$]);
         END IF;
     END IF;
-    CALL pg_temp.hang_mirrors(ARRAY['users', 'user_default_personas', 'personalities',
+    CALL pg_temp.hang_mirrors(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
                                     'personality_default_configs']);
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         -- Where the app filled the new table itself, what that says counts: so back as well.
