@@ -478,6 +478,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     assert {
         *("schema_version", "stage", "steps", "rows_estimated", "bytes_total"),
         *("rows_by_decision", "unresolved", "server_version", "phase", "checks", "next"),
+        *("evidence", "redesign", "method"),
     } == set(ran("migrate", "plan"))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)

@@ -8,6 +8,7 @@ MemsyncError
 ├── StoreUnreachable         10   Postgres or Qdrant does not answer
 ├── StoreBusy                11   another process holds the lock or the data directory
 ├── SchemaMismatch           12   the database is not one that memsync knows
+│   ├── MissingRight         12   the role may not do this
 │   └── DimensionMismatch    12   the vectors and the collection differ in size
 ├── StalePlan                13   the stores moved on since the plan was made
 ├── GateClosed               14   a phase may not start yet
@@ -70,6 +71,10 @@ class SchemaMismatch(MemsyncError):
     """The database or collection is not one that memsync knows. Check the URL first."""
 
     exit_status = 12
+
+
+class MissingRight(SchemaMismatch):
+    """The role may not do this. Grant it what the message names, or connect as the owner."""
 
 
 class DimensionMismatch(SchemaMismatch):

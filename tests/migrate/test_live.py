@@ -272,6 +272,7 @@ def test_users_made_personas_while_one_is_held(app: App, eventually: Eventually)
 def command_line(app: App) -> subprocess.Popen[str]:
     """`memsync migrate run` in a process of its own."""
     command = ["--postgres-url", app.url, "migrate", "run", "--unresolved", "create"]
+    command += ["--quiet-minutes", "0", "--backup-confirmed", "tests", "--evidence", "ignore"]
     return subprocess.Popen(
         [sys.executable, "-m", "memsync", *command],
         stdout=subprocess.PIPE,

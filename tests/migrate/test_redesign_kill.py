@@ -66,7 +66,12 @@ class Leg:
         with Postgres.open(app.url) as postgres:
             if self.forward:
                 assert self.to
-                options = migrate.RunOptions(to=self.to, orphan_owners="quarantine")
+                options = migrate.RunOptions(
+                    to=self.to,
+                    orphan_owners="quarantine",
+                    quiet_minutes=0,
+                    backup_confirmed="tests",
+                )
                 migrate.run(postgres, app.settings(), options)
             else:
                 migrate.rollback(postgres, app.settings(), to=self.to)

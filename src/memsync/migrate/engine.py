@@ -166,7 +166,7 @@ class _Engine:
             # The ledger is made here.
             revisions.upgrade(self.ddl, Phase.ISOLATE, self._steps(options))
         with self.recorded("run", phase):
-            if phase is Phase.BACKFILL and self._fill_is_open():
+            if phase is Phase.BACKFILL and self._fill_is_open(options):
                 # Before anything else is decided: an edit of an old row waits for the fill.
                 self.evidence.keep(self.ddl)
                 self._filled += backfill(
@@ -184,14 +184,19 @@ class _Engine:
                     stage=after.stage.value,
                 )
 
-    def _fill_is_open(self) -> bool:
+    def _fill_is_open(self, options: RunOptions) -> bool:
         """Whether there is anything to fill, as far as an earlier run does not answer for it.
 
         The catalog alone would not do: what other hands filled must be decided and proven too.
         """
         catalog = self.catalog()
-        stands = Phase.BACKFILL in catalog.done and self.ddl.session.row("backfill_stands").found
-        return catalog.has_users and not stands
+        if not catalog.has_users:
+            return False
+        if Phase.BACKFILL in catalog.done and self.ddl.session.row("backfill_stands").found:
+            # New users without a persona may come until contract: the bridge goes by this.
+            self.ddl.session.run("note_unresolved", unresolved=options.unresolved)
+            return False
+        return True
 
     def back(self, phase: Phase) -> None:
         """Take one phase back; what is not there is looked at and left."""

@@ -28,6 +28,7 @@ from memsync.stores.deployed import (
     persona_of_collection,
     personality_of_collection,
 )
+from memsync.stores.locks import LockKey, require_free
 from memsync.stores.payload import PayloadCodec
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.protocols import VectorStore, scan
@@ -211,6 +212,8 @@ def memories_of(postgres: Postgres, settings: Settings) -> Iterator[VectorStore 
         vectors = None
         with postgres.session() as session:
             due = awaited(Catalog.read(session))
+            # Another run has the memories open, if they are embedded: that is what to say then.
+            require_free(session, LockKey.MIGRATE, "migration")
         if due:
             try:
                 vectors = open_standing(settings)

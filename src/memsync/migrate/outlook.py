@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from memsync.errors import MemsyncError
+from memsync.errors import MemsyncError, MissingRight
 from memsync.migrate import prisma
 from memsync.migrate.checks import Check
 from memsync.migrate.control import Runner, runner
@@ -16,7 +16,7 @@ from memsync.migrate.revisions import revisions
 from memsync.model.phases import Phase, Stage
 from memsync.settings import Settings
 from memsync.stores.catalog import Catalog
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import Postgres, Session
 from memsync.stores.protocols import VectorStore
 
 OpenMemories = Callable[[], VectorStore | None]
@@ -73,7 +73,9 @@ class Outlook:
         if self.blockers:
             return f"mend what blocks: {', '.join(check.name for check in self.blockers)}"
         if self.unresolved:
-            return "give them one, or memsync migrate run --unresolved create"
+            return "give those users a persona, or memsync migrate run --unresolved create"
+        if any(step.phase is not Phase.CONTRACT and not step.done for step in self.steps):
+            return "memsync migrate run --to backfill"
         if any(not step.done for step in self.steps):
             return "memsync migrate run"
         return None
@@ -139,9 +141,17 @@ def outlook(
             evidence=report,
             server_version=session.row("server_version").number,
             checks=(*preflight(session, catalog), *data_checks(session, catalog)),
-            redesign=prospect(session, catalog),
+            redesign=_prospect(session, catalog),
             method=None if Phase.BACKFILL in catalog.done else choose_method(session, catalog),
         )
+
+
+def _prospect(session: Session, catalog: Catalog) -> Prospect | None:
+    try:
+        return prospect(session, catalog)
+    except MissingRight:
+        # The check of privileges names the tables.
+        return None
 
 
 def _read(evidence: Evidence, settings: Settings, memories: OpenMemories) -> EvidenceReport:

@@ -91,7 +91,7 @@ def mark_rolled_back(postgres: Postgres, name: str) -> None:
     with postgres.session() as session, session.transaction():
         rows = _locked(session, name)
         if not any(row.state == "failed" for row in rows):
-            states = ", ".join(sorted({row.state for row in rows})) or "not there"
+            states = " and ".join(sorted({row.state for row in rows})) or "not there"
             raise GateClosed(
                 f"{name} is {states} in Prisma's history; only a failed migration can be marked as "
                 "rolled back. Nothing was changed"

@@ -7,6 +7,7 @@ waits for every open statement; so a lock is tried, and a second run is told who
 import contextlib
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import Any
 
 from memsync.errors import StoreBusy, StoreUnreachable
 from memsync.stores.pooler import require_direct
@@ -35,13 +36,7 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
         require_direct(session)
         session.run("no_timeouts")
         if not session.row("try_lock", key=key.value).taken:
-            holders = session.rows("lock_holders", key=key.value)
-            by = ", ".join(f"pid {h.pid} since {h.since}" for h in holders)
-            raise StoreBusy(
-                f"another {what} is running ({by or 'it just ended'}). Wait for it, or stop it; "
-                "nothing was done here",
-                pids=[h.pid for h in holders],
-            )
+            raise _taken(session.rows("lock_holders", key=key.value), what)
         try:
             yield session
         finally:
@@ -51,3 +46,21 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
                 session.run("unlock", key=key.value)
     finally:
         session.connection.close()
+
+
+def require_free(session: Session, key: LockKey, what: str) -> None:
+    """Look whether the lock is free, without taking it.
+
+    Raises: StoreBusy naming the session that holds it.
+    """
+    if holders := session.rows("lock_holders", key=key.value):
+        raise _taken(holders, what)
+
+
+def _taken(holders: list[Any], what: str) -> StoreBusy:
+    by = ", ".join(f"pid {h.pid} since {h.since}" for h in holders)
+    return StoreBusy(
+        f"another {what} is running ({by or 'it just ended'}). Wait for it, or stop it; "
+        "nothing was done here",
+        pids=[h.pid for h in holders],
+    )

@@ -21,6 +21,7 @@ from memsync.errors import (
     GateClosed,
     InvalidInput,
     MemsyncError,
+    MissingRight,
     SchemaMismatch,
     StoreBusy,
     StoreUnreachable,
@@ -89,7 +90,7 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
     ((errors.WrongObjectType,), SchemaMismatch, "{label} is not as memsync knows it: {why}"),
     (
         (errors.InsufficientPrivilege,),
-        SchemaMismatch,
+        MissingRight,
         "the role may not do this at {label}: {why}. Grant it, or connect as the owner of the "
         "tables",
     ),
@@ -126,6 +127,16 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         ),
         StoreBusy,
         "{label} is busy: {why}. Run again",
+    ),
+    (
+        (errors.AdminShutdown, errors.CrashShutdown),
+        StoreUnreachable,
+        "{label} ended the session: {why}. What was committed is kept; run again once it answers",
+    ),
+    (
+        (errors.DiskFull,),
+        StoreUnreachable,
+        "{label} has no room on its disk: {why}. What was committed is kept; make room, run again",
     ),
     (
         (psycopg.OperationalError, psycopg.InterfaceError),

@@ -826,6 +826,10 @@ ON CONFLICT (fill) DO UPDATE SET
     end_block = greatest(backfill.end_block, excluded.end_block),
     rows_total = greatest(backfill.rows_total, excluded.rows_total);
 
+-- name: note_unresolved
+-- Notes what this run wants to be done with users without a persona.
+UPDATE memsync.backfill SET unresolved = %(unresolved)s WHERE fill = 'personas';
+
 -- name: forget_fill
 -- Removes the checkpoint of a fill: its column is new, or about to go.
 DELETE FROM memsync.backfill WHERE fill = %(fill)s;
@@ -1051,7 +1055,8 @@ FROM memsync.user_style_write_at;
 -- name: user_style_sessions
 -- Clients whose last statement, within the given time, names conversation_history and user_id.
 SELECT pid, application_name, to_char(query_start, 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
-       left(regexp_replace(query, '\s+', ' ', 'g'), 120) AS query,
+       left(regexp_replace(query, '\s+', ' ', 'g'), 120)
+       || CASE WHEN length(query) > 120 THEN ' …' ELSE '' END AS query,
        extract(epoch FROM clock_timestamp()
                - CASE WHEN state = 'active' THEN clock_timestamp() ELSE state_change END
        )::float AS ago_s
