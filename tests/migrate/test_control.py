@@ -145,6 +145,7 @@ def test_cancelled_in_the_fill_and_run_again(app: App, settled: App) -> None:
     assert_as_if_undisturbed(app, settled)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("attentive")
 def test_cancelled_on_the_way_back_and_taken_back_again(app: App) -> None:
     """The refill of users hears as well."""
@@ -170,6 +171,7 @@ def test_cancelled_while_paused(app: App, eventually: Eventually) -> None:
     assert "idle" == state(app)
 
 
+@pytest.mark.slow
 def test_cancelled_while_it_waits_for_a_lock(app: App) -> None:
     """A client in the way for hours does not keep the operator from ending the run."""
     app.run(Phase.BACKFILL)

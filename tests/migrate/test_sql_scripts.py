@@ -228,6 +228,7 @@ def test_each_step_ends_where_the_engines_phase_ends(hard: NewApp) -> None:
     assert state(other) == state(app)
 
 
+@pytest.mark.slow
 def test_a_step_that_comes_too_early_changes_nothing(app: App) -> None:
     """Each says so, also when all but the step before it was done."""
     for done, early in (
@@ -352,6 +353,7 @@ def test_memsync_takes_it_back(hard: NewApp) -> None:
     assert sorted(configs) == sorted(again)
 
 
+@pytest.mark.slow
 def test_back_before_contract_and_forward_again(hard: NewApp) -> None:
     """persona_id goes as by memsync, from anywhere; going forward, each row is as it was."""
     app, other = hard(), hard()
@@ -443,6 +445,7 @@ def steps_of(app: App) -> int:
     return spare(app)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on(hard: NewApp, by_engine: App, seed: int) -> None:
     """A session that dies in the middle of anything is gone on from by the next."""
     total = steps_of(hard())
@@ -615,6 +618,7 @@ def test_an_owner_in_a_schema_of_its_own(app: App) -> None:
         assert Stage.CONTRACTED == app.outlook().stage
 
 
+@pytest.mark.slow
 def test_clients_meet_no_error(large_app: App, seed: int) -> None:
     """Both versions of the app write before, during and after; each row ends with its persona."""
     app = large_app

@@ -276,6 +276,7 @@ def test_a_history_rewritten_meanwhile_is_copied_again(
     assert hanging(filled) == hanging(copied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -361,7 +362,7 @@ def test_a_killed_copy_is_finished_or_cleared_away_by_whatever_comes_next(
     new_app: NewApp, settled: App, eventually: Eventually, seed: int
 ) -> None:
     """SIGKILL at seeded statements, then a copy, a fill in place, or the way back and a copy."""
-    killed(new_app, settled, eventually, seed, kills=6)
+    killed(new_app, settled, eventually, seed, kills=3)
 
 
 @pytest.mark.slow
