@@ -76,11 +76,7 @@ def plan(
         [
             ("messages (about)", ahead.rows_estimated),
             ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
-            *(
-                [("backfill", f"{ahead.method.method}: {ahead.method.reason}")]
-                if ahead.method
-                else []
-            ),
+            *([("backfill", ahead.method)] if ahead.method else []),
             *((f"persona by {rule}", n) for rule, n in (ahead.rows_by_decision or {}).items()),
         ]
     )
