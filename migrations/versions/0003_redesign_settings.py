@@ -19,6 +19,7 @@ from memsync.stores.redesign import (
     CONFIG_OWNER_KEY,
     CONFIGS,
     DEFAULTS,
+    INDEXES,
     MIRROR,
     NEW_COLUMNS,
     OLD_CHOICES,
@@ -59,12 +60,6 @@ _UNIQUE = {
     CONFIGS: "CREATE UNIQUE INDEX personality_default_configs_personality_id_key"
     " ON personality_default_configs (personality_id)",
 }
-_INDEXES = (
-    (DEFAULTS, "user_default_personas_persona_id_idx", "persona_id"),
-    (CONFIGS, "personality_default_configs_llm_config_id_idx", "llm_config_id"),
-    ("llm_configs", "llm_configs_owner_id_idx", "owner_id"),
-    ("llm_configs", "llm_configs_is_global_idx", "is_global"),
-)
 _COLUMNS = {
     "owner_id": "ALTER TABLE llm_configs ADD COLUMN owner_id uuid",
     "is_global": "ALTER TABLE llm_configs ADD COLUMN is_global boolean NOT NULL DEFAULT false",
@@ -120,7 +115,7 @@ def upgrade() -> None:
     # Not before: giving a config its size would have changed personalities that are not placed yet.
     mirror.build_triggers(ddl, redesign, "llm_configs")
     steps["settle_owners"](ddl)
-    for table, name, column in _INDEXES:
+    for table, name, column in INDEXES:
         if not redesign.has_index(table, name):
             ddl.run(noted(name, "made"), table=table)
         ddl.index(name, f"CREATE INDEX CONCURRENTLY {name} ON {table} ({column})", table=table)
@@ -142,7 +137,7 @@ def downgrade() -> None:
     for choices in ("renamed", "merged"):
         if choices in redesign.made:
             _rename_choices_back(ddl, choices)
-    for _, name, _ in _INDEXES:
+    for _, name, _ in INDEXES:
         if name in redesign.made:
             # The others went with what they were built on.
             ddl.run_long(

@@ -47,12 +47,14 @@ def run(
     """
     options = options or RunOptions()
     with _engine(postgres, settings, tell, options) as engine:
-        engine.require_clear_way(options.to)
-        if vectors and options.evidence == "prefer" and evidence.awaited(engine.catalog()):
-            engine.evidence.read(vectors, settings, tell)
-        if options.method == "copy" and evidence.awaited(engine.catalog()):
-            choose_method(engine.ddl.session, engine.catalog(), options.method)
-        engine.require_decisions(options)
+        catalog = engine.catalog()
+        engine.require_clear_way(catalog, options.to)
+        if evidence.awaited(catalog):
+            if vectors and options.evidence == "prefer":
+                engine.evidence.read(vectors, settings, tell)
+            if options.method == "copy":
+                choose_method(engine.ddl.session, catalog, options.method)
+        engine.require_decisions(catalog, options)
         for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
             engine.forward(phase, options)
         return engine.catalog().stage
@@ -221,22 +223,20 @@ class _Engine:
                 stage=after.stage.value,
             )
 
-    def require_clear_way(self, to: Phase) -> None:
+    def require_clear_way(self, catalog: Catalog, to: Phase) -> None:
         """Stop before anything is changed when the preflight finds a blocker of a phase up to `to`.
 
         Raises: GateClosed.
         """
-        catalog = self.catalog()
         ahead = set(list(Phase)[: list(Phase).index(to) + 1]) - catalog.done
         if ahead:
             require_no_blockers(preflight(self.ddl.session, catalog), ahead)
 
-    def require_decisions(self, options: RunOptions) -> None:
+    def require_decisions(self, catalog: Catalog, options: RunOptions) -> None:
         """Stop before anything is changed when something is the operator's to decide.
 
         Raises: GateClosed.
         """
-        catalog = self.catalog()
         redesign.require_fit(self.ddl.session, catalog)
         if not catalog.redesign.owners_required and not catalog.redesign.missing_tables:
             redesign.require_owners(self.ddl.session, catalog.settings, options)

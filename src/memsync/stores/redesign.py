@@ -32,13 +32,13 @@ OLD_COLUMNS = (
 NEW_COLUMNS = ("owner_id", "is_global", "context_window_size")
 """What `llm_configs` gains."""
 
-_INDEXES = (
-    (DEFAULTS, "user_default_personas_persona_id_idx"),
-    (CONFIGS, "personality_default_configs_llm_config_id_idx"),
-    ("llm_configs", "llm_configs_owner_id_idx"),
-    ("llm_configs", "llm_configs_is_global_idx"),
+INDEXES = (
+    (DEFAULTS, "user_default_personas_persona_id_idx", "persona_id"),
+    (CONFIGS, "personality_default_configs_llm_config_id_idx", "llm_config_id"),
+    ("llm_configs", "llm_configs_owner_id_idx", "owner_id"),
+    ("llm_configs", "llm_configs_is_global_idx", "is_global"),
 )
-"""Built last: that they stand says that the data was copied."""
+"""Table, name and column. Built last: that they stand says that the data was copied."""
 
 MIRROR, SIZED = "mirror", "sized"
 """Notes of their own: memsync began the redesign; it gave the configs their windows."""
@@ -135,7 +135,7 @@ class Redesign:
             all(self.has_table(name) for name in (DEFAULTS, CONFIGS, CHOICES))
             and not self.has_table(OLD_CHOICES)
             and all(self.has_column("llm_configs", name) for name in NEW_COLUMNS)
-            and all(self.has_index(*each) for each in _INDEXES)
+            and all(self.has_index(table, name) for table, name, _ in INDEXES)
             and self.has_constraint("llm_configs", CONFIG_OWNER_KEY)
             and all(self.has_trigger(*each) for each in self.mirrors)
         )
