@@ -24,8 +24,9 @@ setup: $(INSTALLED) ## make .venv with memsync and all its tools, from requireme
 demo: setup ## migrate and reconcile a made-up app, on stores that need no server
 	@$(BIN)/memsync demo $(ARGS)
 
+# A file's tests stay together: they share databases. Each worker has servers of its own.
 test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backfill'
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: setup ## run the benchmarks, small; SCALE=1000000 for the figures in the docs
 	@$(BIN)/python bench/migrate.py --rows $(SCALE) $(ARGS)

@@ -53,8 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle what the whole run shares."""
-    seed = os.environ.get("MEMSYNC_TEST_SEED") or random.SystemRandom().randrange(2**32)
+    seed = os.environ.get("MEMSYNC_TEST_SEED") or str(random.SystemRandom().randrange(2**32))
     config.stash[SEED] = int(seed)
+    # Workers of this run, which inherit it, must draw and collect the same.
+    os.environ["MEMSYNC_TEST_SEED"] = seed
     config.stash[QDRANT_SOURCE] = _qdrant_source()
     if config.getoption("--require-servers") and config.stash[QDRANT_SOURCE] == "none":
         raise pytest.UsageError(
