@@ -56,7 +56,7 @@ def test_files_that_are_no_modules(wheel: Path) -> None:
         "memsync/_sql/steps/1-isolate.sql",
         "memsync/legacy/schema.sql",
         "memsync/py.typed",
-        "memsync/stores/queries.sql",
+        "memsync/stores/queries/session.sql",
     } <= names
 
 

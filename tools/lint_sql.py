@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sql_rules import CODES, breaches, made_in
-from sql_sources import NAMED, Chunk, Unreadable, chunks_of, shipped, statements_of
+from sql_sources import Chunk, Unreadable, chunks_of, is_named, shipped, statements_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +43,7 @@ class Found:
 def lint(file: Path, text: str | None = None) -> list[Fault]:
     """The faults of one file; `text` stands in for its content."""
     text = file.read_text() if text is None else text
-    chunks = list(chunks_of(file.suffix, file.name, text))
+    chunks = list(chunks_of(file, text))
     faults = [
         Fault(str(file), chunk.line, "UNREADABLE", chunk.why)
         for chunk in chunks
@@ -75,7 +75,7 @@ def _found(chunk: Chunk, made: frozenset[str]) -> Iterator[Found]:
 
 def _head(file: Path, text: str) -> Iterator[Fault]:
     """A script for psql goes on after an error and exits with 0, unless it says otherwise first."""
-    if file.suffix != ".sql" or file.name in NAMED:
+    if file.suffix != ".sql" or is_named(file):
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.startswith("--"):

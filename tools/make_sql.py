@@ -2,7 +2,7 @@
 
 The parts in `tools/sql` are the migration as psql runs it. Statements that memsync runs too are not
 written there twice: a hole such as `{{query:freeze_map}}` takes in the engine's own text, from
-queries.sql, mirror.sql, the revisions or a module of `stores`. What the engine builds by code is
+queries/, mirror.sql, the revisions or a module of `stores`. What the engine builds by code is
 recorded. `--check` writes nothing and exits with 1 when a script is not what it would write.
 """
 
@@ -23,7 +23,7 @@ from psycopg import sql
 from memsync.migrate.revisions import folder
 from memsync.model.phases import Phase
 from memsync.stores import bridge, catalog, mirror, redesign
-from memsync.stores.queries import parse, statement
+from memsync.stores.queries import load, parse, statement
 
 ROOT = Path(__file__).parents[1]
 PARTS = ROOT / "tools" / "sql"
@@ -50,7 +50,7 @@ before it changes anything: use `memsync migrate run` there.
 
 Choices: -v unresolved=create makes a default persona for each user who has none (without: stop);
 -v backup_confirmed='which one' lets it drop user_id (without: stop before that).
-Also lock_timeout_ms (100), lock_deadline_s (300), batch_target_ms (50).
+Also lock_timeout_ms (50), lock_deadline_s (300), batch_target_ms (50).
 It needs a session of its own: no pooler in transaction mode, no psql -1 or -c.
 Exit status 0: all is done. 3: it stopped, and the last message says why.
 """
@@ -147,7 +147,7 @@ def bridge_remove(*with_it: str) -> str:
 
 def mirror_functions() -> str:
     """The functions of the mirror, their holes left open, and that they are nobody else's."""
-    texts = [_texts("mirror.sql")[name] for name in getattr(mirror, "_FUNCTIONS")]  # noqa: B009
+    texts = [_mirror()[name] for name in getattr(mirror, "_FUNCTIONS")]  # noqa: B009
     of = (_text(each) for each in getattr(mirror, "_signatures")())  # noqa: B009
     texts += [f"REVOKE ALL ON FUNCTION {each} FROM PUBLIC" for each in of]
     return ",\n        ".join(f"pg_temp.mirror_filled({_quoted(each)})" for each in texts)
@@ -213,20 +213,25 @@ def _revisions() -> dict[str, Any]:
 
 
 @cache
-def _texts(file: str) -> dict[str, str]:
-    queries = parse(files("memsync.stores").joinpath(file).read_text())
-    return {name: query.sql for name, query in queries.items()}
+def _queries() -> dict[str, str]:
+    return {name: query.sql for name, query in load().items()}
+
+
+@cache
+def _mirror() -> dict[str, str]:
+    text = files("memsync.stores").joinpath("mirror.sql").read_text()
+    return {name: query.sql for name, query in parse(text).items()}
 
 
 def _query(name: str) -> str:
-    """A statement of queries.sql; its parameters are the variables of that name, after a `_`."""
+    """A statement of queries/; its parameters are the variables of that name, after a `_`."""
 
     def fragment(hole: re.Match[str]) -> str:
         # There is no evidence from long-term memory in SQL.
         name = "told_by_nobody" if hole[1] == "told" else hole[1]
         return hole[0] if name in _LEFT_OPEN else _query(name)
 
-    text = re.sub(r"\{([a-z_]+)\}", fragment, _texts("queries.sql")[name])
+    text = re.sub(r"\{([a-z_]+)\}", fragment, _queries()[name])
     return re.sub(r"%\((\w+)\)s", r"_\1", text)
 
 
@@ -235,7 +240,7 @@ def _taken_in(path: str) -> str:
     if source == "query":
         return _query(names[0])
     if source == "mirror":
-        return _texts("mirror.sql")[names[0]]
+        return _mirror()[names[0]]
     found: Any = _revisions().get(source) or import_module(f"memsync.stores.{source}")
     for name in names:
         found = found[name] if isinstance(found, dict) else getattr(found, name)
@@ -267,7 +272,7 @@ def part(name: str) -> str:
 
 def _parameters(path: str) -> set[str]:
     source, _, name = path.partition(":")
-    text = _texts("queries.sql")[name] if source == "query" else ""
+    text = _queries()[name] if source == "query" else ""
     return set(re.findall(r"%\((\w+)\)s", text))
 
 

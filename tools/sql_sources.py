@@ -1,6 +1,6 @@
 """Where the SQL is, and how it is taken out: statements with the lines that they stand on.
 
-Three kinds of file: queries.sql (named statements with holes and parameters), scripts for psql
+Three kinds of file: stores/queries/ (named statements with holes and parameters), scripts for psql
 (meta-commands and variables), Python (string literals that begin with an SQL keyword). What stands
 in for a hole or a variable keeps every line where it was. Knows no rule.
 """
@@ -59,32 +59,32 @@ class Unreadable:
         return self.line
 
 
-NAMED = frozenset({"queries.sql", "mirror.sql"})
-"""Files of statements by name."""
+def is_named(file: Path) -> bool:
+    """Whether this is a file of statements by name."""
+    return file.suffix == ".sql" and (file.parent.name == "queries" or file.name == "mirror.sql")
 
 
 def shipped(root: Path) -> list[Path]:
     """Every file of ours that holds SQL."""
     found: list[Path] = []
-    for pattern in ("sql/**/*.sql", "migrations/versions/*.py", "src/memsync/stores/*"):
+    for pattern in ("sql/**/*.sql", "migrations/versions/*.py", "src/memsync/stores/**/*"):
         found += sorted(root.glob(pattern))
     return [file for file in found if file.suffix in {".sql", ".py"}]
 
 
-def chunks_of(suffix: str, name: str, text: str) -> Iterator[Chunk | Unreadable]:
-    """The SQL in a file of this kind."""
-    if suffix == ".py":
+def chunks_of(file: Path, text: str) -> Iterator[Chunk | Unreadable]:
+    """The SQL in a file of this kind; named fragments may stand in the files beside it."""
+    if file.suffix == ".py":
         yield from _of_python(text)
-    elif name in NAMED:
-        yield from _of_queries(text)
+    elif is_named(file):
+        beside = [each.read_text() for each in sorted(file.parent.glob("*.sql")) if each != file]
+        yield from _of_queries(text, beside)
     else:
         yield Chunk(_without_meta(text), 1, 1)
 
 
-def _of_queries(text: str) -> Iterator[Chunk]:
-    heads = list(_QUERY.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    bodies = {head[1]: text[head.end() : end] for head, end in zip(heads, ends, strict=True)}
+def _of_queries(text: str, beside: list[str]) -> Iterator[Chunk]:
+    bodies = {name: body for other in [*beside, text] for name, body in _bodies(other)}
 
     def filled(body: str) -> str:
         def fragment(hole: re.Match[str]) -> str:
@@ -98,13 +98,20 @@ def _of_queries(text: str) -> Iterator[Chunk]:
 
         return _HOLE.sub(fragment, body)
 
-    for head in heads:
+    for head in _QUERY.finditer(text):
         # A fragment may be half a statement; it is read where a statement takes it in.
         if head[0].startswith("-- fragment"):
             continue
         line = text.count("\n", 0, head.end()) + 1
         body = re.sub(r"%\(\w+\)s", "NULL", filled(bodies[head[1]])).replace("%%", "%")
         yield Chunk(body, line, line)
+
+
+def _bodies(text: str) -> Iterator[tuple[str, str]]:
+    heads = list(_QUERY.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    for head, end in zip(heads, ends, strict=True):
+        yield head[1], text[head.end() : end]
 
 
 def _without_meta(text: str) -> str:

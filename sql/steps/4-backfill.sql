@@ -27,7 +27,7 @@
 \endif
 \if :{?lock_timeout_ms}
 \else
-\set lock_timeout_ms 100
+\set lock_timeout_ms 50
 \endif
 \if :{?lock_deadline_s}
 \else
@@ -380,13 +380,15 @@ $fn$;
 CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANGUAGE sql AS $fn$
     SELECT coalesce(string_agg(format('pid %s (%s, %s s): %s', pid, state, round(open_s::numeric),
                                       query), '; '), 'nobody now')
-    FROM (SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
+    FROM (WITH seen AS (
+        SELECT pid, bool_or(granted) AS holds FROM pg_locks
+        WHERE relation = to_regclass(_relation) AND pid <> pg_backend_pid()
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        GROUP BY pid)
+    SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
            coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float AS open_s
-    FROM pg_stat_activity a
-    WHERE a.pid <> pg_backend_pid()
-      AND EXISTS (SELECT FROM pg_locks l
-                  WHERE l.pid = a.pid AND l.relation = to_regclass(_relation)
-                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
+    WHERE s.holds OR NOT EXISTS (SELECT FROM seen WHERE holds)
     ORDER BY a.xact_start
     LIMIT 5) b
 $fn$;
@@ -1018,7 +1020,7 @@ END $do$;
 -- Slice by slice. VACUUM lets the next slice use the space of the rows that the last one replaced:
 -- without it the table and its indexes would grow by a copy of each row.
 SELECT format('CALL pg_temp.fill_up_to(%s)', least(end_block, next_block + n * slice)),
-       $q$VACUUM (TRUNCATE false, SKIP_LOCKED) conversation_history$q$
+       $q$VACUUM (INDEX_CLEANUP off, TRUNCATE false, SKIP_LOCKED) conversation_history$q$
 FROM (SELECT next_block, end_block, greatest(1, (end_block + 9) / 10) AS slice
       FROM memsync.backfill WHERE fill = 'personas' AND next_block < end_block) b
 CROSS JOIN generate_series(1, 10) AS n

@@ -88,7 +88,7 @@ class Settings(BaseModel):
         None, description="days that history is kept; none: the oldest row is the horizon"
     )
     lock_timeout_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
-        100, description="how long one statement of the migration may queue for a lock, in ms"
+        50, description="how long one statement of the migration may queue for a lock, in ms"
     )
     lock_deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         600.0, description="how long such a statement is retried before the run gives up, in s"

@@ -257,4 +257,25 @@ def test_who_runs_is_said(
     assert ("cancelling", "postgres") == (run["state"], run["asked_by"])
     assert f"cancelling (pid {run['pid']} since {run['since']}, asked by postgres)" in text
     assert 0 == app.command("status")
-    assert "run     idle\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "run     idle\n" in out
+    assert "next: " not in out
+
+
+def test_status_says_what_comes_next(
+    app: App, when: Callable[..., Tell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next phases, or to go on where a run is paused; nothing where it is at work or done."""
+    said: list[str | None] = []
+
+    def look(wanted: migrate.Wanted) -> None:
+        ask(app, wanted)
+        said.append(app.status().next)
+        ask(app, "run")
+
+    assert "memsync migrate run --to backfill" == app.status().next
+    app.run(Phase.EXPAND, tell=when("redesign", lambda: look("pause")))
+    app.run(Phase.BACKFILL, tell=when("backfill", lambda: look("run")))
+    assert ["memsync migrate resume", None] == said
+    assert 0 == app.command("status")
+    assert capsys.readouterr().out.endswith("next: memsync migrate run\n")

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import sql
 
 from memsync import migrate
 from memsync.errors import GateClosed, StoreBusy, StoreUnreachable
@@ -578,6 +579,26 @@ def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
     # What is done needs no evidence any more.
     assert 0 == app.command("run", qdrant=NOWHERE)
     assert 0 == app.command("plan", qdrant=NOWHERE)
+
+
+def test_what_blocks_the_backfill_is_told_without_reading_the_memories(
+    app: App, store: VectorStore, remembered: World
+) -> None:
+    """Reading may take long, and what blocks is mended first. What blocks contract alone waits."""
+    load(remembered, store)
+    app.do("CREATE VIEW by_user AS SELECT user_id FROM conversation_history")
+    ahead = app.outlook(store)
+    assert ahead.blockers
+    assert ahead.evidence
+    assert ahead.evidence.points
+
+    name = sql.Identifier(app.query("SELECT current_database()")[0][0])
+    with app.connected() as connection:
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
+        )
+    ahead = app.outlook(store)
+    assert "what blocks a run comes first" == (ahead.evidence and ahead.evidence.not_read)
 
 
 def test_half_of_the_points_are_no_evidence(

@@ -262,7 +262,9 @@ def test_a_recorded_backup_counts_for_a_day(ready: App) -> None:
     """Or as long as the operator says."""
     options = {"quiet_minutes": 0, "backup_confirmed": None}
     ready.do(RECORDED, 25)
-    assert "the last one, a.dump of " in refused(ready, options).message
+    said = refused(ready, options).message
+    assert "the last one, a.dump of " in said
+    assert "is older than 24 h" in said
 
     assert Stage.CONTRACTED == ready.run(options=options | {"backup_max_age_hours": 26})
 
@@ -274,7 +276,7 @@ def test_a_backup_from_before_the_way_back_does_not_count(ready: App) -> None:
     assert Stage.CONTRACTED == ready.run(options=options)
     with Postgres.open(ready.url) as postgres:
         migrate.rollback(postgres, ready.settings(), to=Phase.BACKFILL)
-    refused(ready, options)
+    assert "is from before contract was taken back" in refused(ready, options).message
 
     ready.do(RECORDED, 0)
     assert Stage.CONTRACTED == ready.run(options=options)

@@ -9,9 +9,15 @@ import pytest
 
 from memsync.errors import GateClosed
 from memsync.model.phases import REACHED, Phase, Stage
+from memsync.stores.catalog import USER_INDEX
 
 if TYPE_CHECKING:
-    from migrate.conftest import App, Catalog
+    from collections.abc import Callable
+
+    from memsync.model.progress import Tell
+    from migrate.conftest import App, Catalog, NewApp
+
+    When = Callable[[str, Callable[[], object]], Tell]
 
 TABLE = "conversation_history"
 NAME_BYTES_MAX = 63
@@ -158,6 +164,37 @@ def test_the_index_of_the_first_phase_is_named_as_the_orm_would(app: App) -> Non
     )
 
     assert (set(), {(name, definition, True)}) == left(before, app.catalog())["indexes"]
+
+
+@pytest.mark.parametrize("method", ["in-place", "copy"])
+def test_a_run_that_fills_builds_the_user_index_afterwards(
+    app: App, new_app: NewApp, when: When, method: str
+) -> None:
+    """The rows to fill would pay for it, and a copy would not take it along."""
+    stepwise = new_app()
+    for phase in list(Phase)[:4]:
+        stepwise.run(phase)
+    seen: list[bool] = []
+
+    def look() -> None:
+        seen.append(any(USER_INDEX in index for index in app.catalog()["indexes"]))
+
+    app.run(Phase.BACKFILL, tell=when("expand", look), options={"method": method})
+
+    assert [False] == seen
+    assert stepwise.catalog() == app.catalog()
+
+
+def test_the_user_index_of_a_run_that_did_not_come_to_its_fill(app: App, when: When) -> None:
+    """Is built by the next that is asked for isolate alone."""
+
+    def fall() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        app.run(tell=when("backfill", fall))
+    assert Stage.EXPANDED == app.run(Phase.ISOLATE)
+    assert any(USER_INDEX in index for index in app.catalog()["indexes"])
 
 
 def test_created_personas_are_defaults_of_those_who_had_none(app: App) -> None:

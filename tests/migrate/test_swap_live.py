@@ -214,7 +214,7 @@ def test_an_open_transaction_delays_the_exchange_and_nobody_else(
         pid = f"pid {hostile.info.backend_pid} (idle in transaction"
         client_started = False
         try:
-            eventually(lambda: sum(pid in line for line in told) > 3, "it is named")
+            eventually(lambda: any(pid in line for line in told), "it is named")
             client.start()
             client_started = True
             eventually(lambda: len(client.written) > 50, "clients go on")
@@ -245,7 +245,7 @@ def test_a_snapshot_from_before_the_copy_still_sees_every_row(
             options=COPY,
         )
         pid = f"pid {reader.info.backend_pid} (idle in transaction"
-        eventually(lambda: sum(pid in line for line in told) > 2, "it is named")
+        eventually(lambda: any(pid in line for line in told), "it is named")
         (seen,) = reader.execute("SELECT count(*) FROM conversation_history").fetchone() or (0,)
         reader.rollback()
         assert Stage.BACKFILLED == running.result()

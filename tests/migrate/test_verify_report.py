@@ -339,7 +339,10 @@ def test_users_without_a_persona_are_named(app: App) -> None:
 def test_already_applied(settled: App, tmp_path: Path) -> None:
     """Everything is done: said, with what Prisma's history should be told; told, it is quiet."""
     found = items(settled)["already applied"]
-    assert f"Prisma does not know: {', '.join(NAMES)}" in found.found
+    assert (
+        "In Prisma's history not applied: " + ", ".join(f"{each} (not there)" for each in NAMES)
+        in found.found
+    )
     assert [f"memsync migrate resolve --applied {name}" for name in NAMES] == (
         found.next or ""
     ).split("; ")

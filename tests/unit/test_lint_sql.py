@@ -96,7 +96,7 @@ def test_what_is_shipped_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     """All of our SQL is found, read and faultless."""
     names = {str(file.relative_to(ROOT)) for file in shipped(ROOT)}
     assert {
-        "src/memsync/stores/queries.sql",
+        "src/memsync/stores/queries/fill.sql",
         "src/memsync/stores/bridge.py",
         "migrations/versions/0001_isolate_own_schema.py",
         "sql/ops/locks.sql",
@@ -219,13 +219,13 @@ def test_names_in_f_strings_are_filled_in() -> None:
 
 @pytest.mark.parametrize(("code", "fault"), FAULTS)
 def test_in_named_queries(code: str, fault: str) -> None:
-    """queries.sql, with its holes and parameters, on the line of the file."""
+    """A file of queries/, with its holes and parameters, on the line of the file."""
     text = (
         "-- name: first\n-- Says.\nSELECT id FROM ({exchange}) e WHERE id = %(id)s;\n\n"
         "-- fragment: exchange\n-- Says.\nSELECT id FROM users;\n\n"
         f"-- name: planted\n-- Says.\n{fault};\n"
     )
-    assert (code, 11) in codes(text, "queries.sql")
+    assert (code, 11) in codes(text, "queries/x.sql")
 
 
 def test_a_hole_that_callers_fill() -> None:
@@ -234,7 +234,7 @@ def test_a_hole_that_callers_fill() -> None:
         "-- name: first\n-- Says.\nDELETE FROM users WHERE id NOT IN ({open});\n\n"
         "-- fragment: open_all\n-- Says.\nSELECT id\nFROM users;\n"
     )
-    assert [("NOT-IN", 3)] == codes(text, "queries.sql")
+    assert [("NOT-IN", 3)] == codes(text, "queries/x.sql")
 
 
 def test_psql_commands_and_variables() -> None:

@@ -19,7 +19,7 @@
 \endif
 \if :{?lock_timeout_ms}
 \else
-\set lock_timeout_ms 100
+\set lock_timeout_ms 50
 \endif
 \if :{?lock_deadline_s}
 \else

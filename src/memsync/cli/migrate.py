@@ -43,6 +43,12 @@ EvidenceOption = Annotated[
 ]
 
 _SHOWN_MAX = 10
+_RULES = {
+    "evidence": "persona by evidence",
+    "override": "persona by override",
+    "default": "persona by default",
+    "unresolved": "without a persona",
+}
 
 app.command(epilog=EXIT_STATUSES)(control.backup)
 app.command(epilog=EXIT_STATUSES)(control.pause)
@@ -60,10 +66,12 @@ def plan(
     as_json: JsonOption = False,
 ) -> int:
     """Say where the database stands and what `run` would do. Writes nothing."""
-    with opened_postgres(ctx) as (settings, postgres), contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
+        settings, postgres = opened.enter_context(opened_postgres(ctx))
+        tell = opened.enter_context(progress())
         reads = evidence == "prefer" and not as_sql
         ahead = migrate.outlook(
-            postgres, settings, (lambda: _opened(settings, opened)) if reads else None
+            postgres, settings, (lambda: _opened(settings, opened)) if reads else None, tell=tell
         )
     if as_sql:
         return _print_script(migrate.psql_script(ahead), as_json=as_json)
@@ -77,7 +85,7 @@ def plan(
             ("messages (about)", ahead.rows_estimated),
             ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
             *([("backfill", ahead.method)] if ahead.method else []),
-            *((f"persona by {rule}", n) for rule, n in (ahead.rows_by_decision or {}).items()),
+            *((_RULES[rule], n) for rule, n in (ahead.rows_by_decision or {}).items()),
         ]
     )
     for line in _evidence_lines(ahead.evidence) if ahead.evidence else ():
@@ -172,7 +180,7 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
     if as_json:
         fields = asdict(now)
         history = [asdict(each) | {"state": each.state} for each in theirs]
-        print_json(phase=fields.pop("stage"), **fields, prisma=history)
+        print_json(phase=fields.pop("stage"), **fields, prisma=history, next=now.next)
         return 0
     typer.echo(f"stage: {now.stage}")
     _print_steps(now.steps)
@@ -186,6 +194,8 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
         facts.append(("left", f"about {now.eta_s:.0f} s"))
     facts += [(f"Prisma: {each.name}", each.state) for each in theirs]
     print_facts(facts)
+    if now.next:
+        typer.echo(f"next: {now.next}")
     return 0
 
 

@@ -173,11 +173,13 @@ def _fill(ddl: OnlineDdl, fill: Fill, pace: Pace, batch_target_ms: int, tell: Te
             size = max(1, size // 2)
             ddl.wait_turn("conversation_history")
             continue
-        # Without it the table and every index would grow by a copy of each row.
+        # Without it the table would grow by a copy of each row.
         if rows and block // vacuum_every < stop // vacuum_every:
             session.run("vacuum_history")
         block, filled = stop, filled + rows
         tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
         aim_s = target_s * pace.between_batches()
         size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, aim_s / max(took_s, 1e-4)))))
+    if filled:
+        session.run("vacuum_filled")
     return filled

@@ -74,7 +74,11 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
             with session.snapshot():
                 seen = session.row("export_snapshot")
                 relations = session.rows("backup_tables", names=list(TABLES))
-                tell(Progress(f"dumping {seen.history_rows} messages and what belongs to them"))
+                tell(
+                    Progress(
+                        f"dumping {seen.history_rows} messages and what belongs to them into {file}"
+                    )
+                )
                 _dump(programs, postgres.conninfo, partial, seen.id, relations)
             tell(Progress("reading the dump back"))
             kept = [each for each in relations if each.kept and each.kind == "r"]

@@ -236,5 +236,6 @@ def _applied(session: Session, catalog: Catalog, *, ok: bool) -> tuple[Item, ...
         return (green(name, done, error.message),)
     if known and (open_ := [each for each in prisma.NAMES if known.get(each) != "applied"]):
         commands = "; ".join(f"memsync migrate resolve --applied {each}" for each in open_)
-        return (green(name, f"{done}. Prisma does not know: {', '.join(open_)}", commands),)
+        said = ", ".join(f"{each} ({known.get(each, 'not there')})" for each in open_)
+        return (green(name, f"{done}. In Prisma's history not applied: {said}", commands),)
     return (green(name, done),)

@@ -262,6 +262,7 @@ def personas(session: Session, catalog: Catalog) -> Check:
         return warning(
             "personas",
             f"{ownerless[0].total} have no owner: {listed(f'{p.id} {p.name}' for p in ownerless)}",
-            "UPDATE personas SET owner_id = … where it is known whose they are; nobody guesses",
+            "run gives each to the only user who uses it; for the others set owner_id, or see "
+            "run --orphan-owners",
         )
     return fine("personas", "every persona has an owner")

@@ -91,7 +91,7 @@ class Evidence:
 
     @property
     def fragments(self) -> Mapping[str, str]:
-        """Which fragment of queries.sql says what evidence decides."""
+        """Which fragment of queries/ says what evidence decides."""
         return {"told": "told_by_evidence"} if self._tables else {}
 
     def read(self, vectors: VectorStore, settings: Settings, tell: Tell = silent) -> None:

@@ -102,13 +102,12 @@ def _require_backup(session: Session, options: RunOptions) -> str:
     counts = session.row("backup_for_contract", within_s=hours * 3600)
     if counts is not None:
         return f"backup {counts.file} of {counts.taken_at:%Y-%m-%d %H:%M:%S %Z}"
-    last = session.row("last_backup")
-    had = (
-        f"the last one, {last.file} of {last.moment}, is older than {hours:g} h or from before "
-        "contract was taken back"
-        if last is not None
-        else "memsync made none"
-    )
+    last = session.row("last_backup", within_s=hours * 3600)
+    if last is None:
+        had = "memsync made none"
+    else:
+        why = f"older than {hours:g} h" if last.old else "from before contract was taken back"
+        had = f"the last one, {last.file} of {last.moment}, is {why}"
     raise GateClosed(
         f"contract may not start without a backup: {had}. Make one with `memsync migrate backup` "
         "and run again, or say which one you have with "

@@ -14,6 +14,7 @@ from memsync.migrate.preflight import blocking, data_checks, preflight
 from memsync.migrate.redesign import Prospect, prospect, require_fit
 from memsync.migrate.revisions import revisions
 from memsync.model.phases import Phase, Stage
+from memsync.model.progress import Tell, silent
 from memsync.settings import Settings
 from memsync.stores.catalog import Catalog
 from memsync.stores.postgres import Postgres, Session
@@ -74,11 +75,7 @@ class Outlook:
             return f"mend what blocks: {', '.join(check.name for check in self.blockers)}"
         if self.unresolved:
             return "give those users a persona, or memsync migrate run --unresolved create"
-        if any(step.phase is not Phase.CONTRACT and not step.done for step in self.steps):
-            return "memsync migrate run --to backfill"
-        if any(not step.done for step in self.steps):
-            return "memsync migrate run"
-        return None
+        return _next(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +93,26 @@ class Status:
     steps: tuple[Step, ...]
     run: Runner
 
+    @property
+    def next(self) -> str | None:
+        """What to do now; None while a run is at it, or when nothing is left to do."""
+        if self.run.state in {"pausing", "paused"}:
+            return "memsync migrate resume"
+        return _next(self.steps) if self.run.state == "idle" else None
+
 
 def outlook(
-    postgres: Postgres, settings: Settings | None = None, memories: OpenMemories | None = None
+    postgres: Postgres,
+    settings: Settings | None = None,
+    memories: OpenMemories | None = None,
+    *,
+    tell: Tell = silent,
 ) -> Outlook:
     """Look at the database, change nothing.
 
     `memories` opens the store whose points are evidence of who spoke. One that does not answer is
-    told of in the result: the rest is as true without it.
+    told of in the result: the rest is as true without it. It is not read while something blocks
+    the backfill: that is mended first, and reading may take long.
 
     Raises: SchemaMismatch when this is not the app's database, or its Prisma is not one of those
     that memsync knows.
@@ -114,11 +123,16 @@ def outlook(
         session.run("no_timeouts")
         catalog = Catalog.read(session)
         prisma.require_known(session)
+        require_fit(session, catalog)
+        checks = (*preflight(session, catalog), *data_checks(session, catalog))
         evidence = Evidence(session)
         report = None
         if memories is not None and awaited(catalog):
-            report = _read(evidence, settings or Settings(), memories)
-        require_fit(session, catalog)
+            report = (
+                EvidenceReport(not_read="what blocks a run comes first")
+                if blocking(checks, {Phase.BACKFILL})
+                else _read(evidence, settings or Settings(), memories, tell)
+            )
         size = session.row("history_size")
         by_decision: dict[str, int] | None = None
         unresolved: tuple[UnresolvedUser, ...] = ()
@@ -140,7 +154,7 @@ def outlook(
             unresolved=unresolved,
             evidence=report,
             server_version=session.row("server_version").number,
-            checks=(*preflight(session, catalog), *data_checks(session, catalog)),
+            checks=checks,
             redesign=_prospect(session, catalog),
             method=None if Phase.BACKFILL in catalog.done else choose_method(session, catalog),
         )
@@ -154,11 +168,13 @@ def _prospect(session: Session, catalog: Catalog) -> Prospect | None:
         return None
 
 
-def _read(evidence: Evidence, settings: Settings, memories: OpenMemories) -> EvidenceReport:
+def _read(
+    evidence: Evidence, settings: Settings, memories: OpenMemories, tell: Tell
+) -> EvidenceReport:
     try:
         vectors = memories()
         if vectors is not None:
-            evidence.read(vectors, settings)
+            evidence.read(vectors, settings, tell)
         return evidence.report()
     except MemsyncError as error:
         # The store's own words, without the advice to a run.
@@ -192,6 +208,14 @@ def status(postgres: Postgres) -> Status:
             steps=_steps(catalog.done),
             run=now,
         )
+
+
+def _next(steps: Collection[Step]) -> str | None:
+    if any(step.phase is not Phase.CONTRACT and not step.done for step in steps):
+        return "memsync migrate run --to backfill"
+    if any(not step.done for step in steps):
+        return "memsync migrate run"
+    return None
 
 
 def _steps(done: Collection[Phase]) -> tuple[Step, ...]:

@@ -22,11 +22,13 @@ PERSONA_INDEXES = {
     RETRIEVAL_INDEX: "(channel_id, personality_id, persona_id, created_at DESC, id DESC)",
 }
 """What each indexes; built after the fill, or on the copy."""
+USER_INDEX_COLUMNS = "(channel_id, personality_id, user_id, created_at DESC, id DESC)"
 BUILD_USER_INDEX = (
-    f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history"
-    " (channel_id, personality_id, user_id, created_at DESC, id DESC)"
+    # lint: allow UNREADABLE the columns are those of the line above
+    f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history {USER_INDEX_COLUMNS}"
 )
-"""Run by isolate, and by the way back from contract, which dropped it with its column."""
+"""Run by isolate or after the fill, and by the way back from contract, which dropped it with its
+column."""
 USER_ID_INDEX = "conversation_history_user_id_idx"
 USER_KEY = "conversation_history_user_id_fkey"
 PERSONA_KEY = "conversation_history_persona_id_fkey"
@@ -45,7 +47,7 @@ class Catalog:
     """The catalog's facts about the history.
 
     Mappings: columns to whether they are NOT NULL, indexes and constraints to whether they are
-    valid, the holes of queries.sql to the fragments that fit this schema.
+    valid, the holes of queries/ to the fragments that fit this schema.
     """
 
     columns: Mapping[str, bool]
@@ -166,7 +168,7 @@ class Catalog:
 def _settings(
     columns: Mapping[str, bool], own_tables: frozenset[str], redesign: Redesign
 ) -> dict[str, str]:
-    """Which fragments of queries.sql say what is open and what the settings are, in this schema."""
+    """Which fragments of queries/ say what is open and what the settings are, in this schema."""
     override = _variant(redesign.has_table(OLD_CHOICES), redesign.has_table(CHOICES))
     default = _variant(
         # In step with one another, either will do; the new one does not go with contract.

@@ -22,6 +22,7 @@ Statement = LiteralString | sql.SQL | sql.Composed
 
 _BACKOFF_START_S = 0.05
 _BACKOFF_MAX_S = 2.0
+_TELL_EVERY_S = 5.0
 
 
 class LockNotHad(Exception):
@@ -29,8 +30,9 @@ class LockNotHad(Exception):
 
 
 class OnlineDdl:
-    """Runs lock-taking work on one session. `tell` hears about every wait; `between` is called
-    before an index is built and before a lock is tried again: no transaction is open then.
+    """Runs lock-taking work on one session. `tell` hears about every wait, of a long one every 5 s;
+    `between` is called before an index is built and before a lock is tried again: no transaction
+    is open then.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class OnlineDdl:
         self._between = between
         self.waits = 0
         self._waiting_since: float | None = None
+        self._told_at = 0.0
         self._backoff_s = _BACKOFF_START_S
 
     @contextlib.contextmanager
@@ -92,7 +95,11 @@ class OnlineDdl:
                 table=table,
                 pids=[b.pid for b in blockers],
             )
-        self._tell(Progress(f"waiting for a lock on {table}; in the way: {who or 'nobody now'}"))
+        if now == self._waiting_since or now - self._told_at >= _TELL_EVERY_S:
+            self._told_at = now
+            self._tell(
+                Progress(f"waiting for a lock on {table}; in the way: {who or 'nobody now'}")
+            )
         time.sleep(self._backoff_s * (0.5 + random.random()))  # noqa: S311  jitter, no secret
         self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
         self._between()

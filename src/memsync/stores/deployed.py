@@ -2,7 +2,7 @@
 
 Decides which collections are the app's own, whose they are by their names, and when a memory's
 text is that of an exchange. Names inside a text are looked past: they may have changed since. The
-fragment `agrees` of queries.sql says the last in SQL; one test holds the two together.
+fragment `agrees` of queries/evidence.sql says the last in SQL; one test holds the two together.
 """
 
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Exchanges as Postgres holds them: rows of queries.sql turned into records."""
+"""Exchanges as Postgres holds them: rows of queries/history.sql turned into records."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

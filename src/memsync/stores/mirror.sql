@@ -4,7 +4,7 @@
 -- Who writes an old place locks its row before the new one's; who writes a new place, after it. So
 -- that two who cross do not wait for each other, the first one gives way: it leaves the new place
 -- to the other, who waits to write here and does so next. Should that one fail after all, the old
--- place is right; the statements `settle_*` (queries.sql) say so before the old one goes. Who writes
+-- place is right; the statements `settle_*` (queries/redesign.sql) say so before the old one goes. Who writes
 -- a new place gives way much later: to one who deletes the user or personality, and waits for it.
 
 -- name: is_waited_for

@@ -243,7 +243,7 @@ class Session:
             yield self
 
     def _execute(self, text: str, params: dict[str, Any]) -> psycopg.Cursor[Any]:
-        # statement() returns nothing but text of queries.sql, which is ours.
+        # statement() returns nothing but text of queries/, which is ours.
         return self.connection.execute(f"{OWN_STATEMENT} {text}", params)
 
 

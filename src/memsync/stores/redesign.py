@@ -189,7 +189,7 @@ def bring_back(session: Session, table: str, kept: str) -> None:
     names = [c.name for c in session.rows("insertable", relation=table) if c.name in said]
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     insert = sql.SQL(
-        # lint: allow UNREADABLE the rows come from a statement of queries.sql
+        # lint: allow UNREADABLE the rows come from a statement of queries/
         "INSERT INTO {target} ({columns}) SELECT {columns} FROM"
         " (SELECT (jsonb_populate_record(NULL::{target}, k.said)).* FROM ({kept}) k) AS again"
         " ON CONFLICT (id) DO NOTHING"

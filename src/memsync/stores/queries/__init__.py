@@ -1,8 +1,11 @@
-"""Loads `queries.sql`: every runtime statement by its name, checked once at import.
+"""Every statement that memsync runs against Postgres outside migrations, by name.
 
-Decides the file's format: `-- name: x` (or `-- fragment: x`), comment lines that describe it, the
-statement. A statement or fragment takes another in by writing its name in braces, so nothing but
-text from that file ever becomes SQL. Knows nothing of what the statements do.
+They stand in the `.sql` files of this folder, one for each thing they are about, and are read once
+at import. Decides their format: `-- name: x` (or `-- fragment: x`), comment lines that describe it,
+the statement. A statement or fragment takes another in by writing its name in braces, so nothing
+but text from these files ever becomes SQL. Parameters are psycopg's `%(name)s`. The app's tables
+are found by the connection's search_path; memsync's own are always written with their schema.
+Knows nothing of what the statements do.
 """
 
 import re
@@ -41,7 +44,22 @@ def parse(text: str) -> dict[str, Query]:
     return found
 
 
-_ALL = parse(files("memsync.stores").joinpath("queries.sql").read_text())
+def load() -> dict[str, Query]:
+    """The statements and fragments of all files.
+
+    Raises: ValueError as `parse`, also for a name that two files give.
+    """
+    found: dict[str, Query] = {}
+    for file in files(__name__).iterdir():
+        if file.name.endswith(".sql"):
+            more = parse(file.read_text())
+            if twice := found.keys() & more.keys():
+                raise ValueError(f"{file.name} names again: {', '.join(sorted(twice))}")
+            found |= more
+    return found
+
+
+_ALL = load()
 
 
 def statement(name: str, **fragments: str) -> str:
@@ -49,7 +67,7 @@ def statement(name: str, **fragments: str) -> str:
 
     `fragments` says which named fragment fills a hole that is no fragment's own name.
 
-    Raises: KeyError for a name that the file does not have.
+    Raises: KeyError for a name that no file has.
     """
     return _filled(_ALL[name].sql, fragments)
 

@@ -1,0 +1,146 @@
+-- Who spoke, by the settings: the persona that each (user, personality) was, and freezing it.
+
+-- fragment: override_legacy
+-- The persona that a user chose for one personality, before the redesign.
+SELECT user_id, personality_id, persona_id FROM user_personality_settings
+WHERE persona_id IS NOT NULL;
+
+-- fragment: override_redesigned
+-- The same after the redesign.
+SELECT user_id, personality_id, persona_id FROM user_personality_configs
+WHERE persona_id IS NOT NULL;
+
+-- fragment: default_legacy
+-- A user's default persona, before the redesign.
+SELECT id AS user_id, global_persona_id AS persona_id FROM users
+WHERE global_persona_id IS NOT NULL;
+
+-- fragment: default_redesigned
+-- The same after the redesign.
+SELECT user_id, persona_id FROM user_default_personas;
+
+-- fragment: override_both
+-- The same while the redesign is half done: who is in the new table is there with all they chose.
+SELECT user_id, personality_id, persona_id FROM user_personality_configs
+WHERE persona_id IS NOT NULL
+UNION ALL
+SELECT user_id, personality_id, persona_id FROM user_personality_settings s
+WHERE persona_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM user_personality_configs c
+                  WHERE c.user_id = s.user_id AND c.personality_id = s.personality_id);
+
+-- fragment: default_both
+-- The same while the redesign is half done.
+SELECT u.id AS user_id, coalesce(d.persona_id, u.global_persona_id) AS persona_id
+FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
+WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL;
+
+-- fragment: open_all
+-- The messages whose persona is to be decided: before there is a persona_id, all of them.
+SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history;
+
+-- fragment: open_unfilled
+-- The same where the column is there: those without a persona.
+SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history WHERE persona_id IS NULL;
+
+-- fragment: open_undecided
+-- The same once decisions are kept: those without a persona or a decision.
+SELECT id, channel_id, personality_id, user_id, role, content, created_at
+FROM conversation_history h
+WHERE persona_id IS NULL
+  AND NOT EXISTS (SELECT FROM memsync.persona_map m
+                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
+  AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
+                  WHERE a.history_id = h.id);
+
+-- fragment: told_by_nobody
+-- The messages that evidence decides, where none was read.
+SELECT NULL::uuid AS history_id WHERE false;
+
+-- fragment: told_by_evidence
+-- The same where it was: see memsync_evidence below.
+SELECT history_id FROM memsync_evidence;
+
+-- fragment: open_pairs
+-- The (user, personality) pairs that are left for the settings to decide, with row counts.
+SELECT user_id, personality_id, count(*) AS rows_count
+FROM ({open}) o
+WHERE NOT EXISTS (SELECT FROM ({told}) t WHERE t.history_id = o.id)
+GROUP BY user_id, personality_id;
+
+-- name: pairs_by_settings
+-- What the settings say today of the (user, personality) pairs that have messages, with row counts.
+-- The caller names the fragments for {open}, {told}, {override} and {default} that fit this schema.
+SELECT CASE WHEN o.persona_id IS NOT NULL THEN 'override'
+            WHEN d.persona_id IS NOT NULL THEN 'default'
+            ELSE 'unresolved' END AS reason,
+       count(*) AS pairs, sum(p.rows_count)::bigint AS rows_count
+FROM ({open_pairs}) p
+LEFT JOIN ({override}) o USING (user_id, personality_id)
+LEFT JOIN ({default}) d USING (user_id)
+GROUP BY 1 ORDER BY 1;
+
+-- name: unresolved_users
+-- Users with messages for which neither an override nor a default names a persona.
+SELECT u.id AS user_id, u.username, sum(p.rows_count)::bigint AS rows_count
+FROM ({open_pairs}) p
+JOIN users u ON u.id = p.user_id
+LEFT JOIN ({override}) o ON o.user_id = p.user_id AND o.personality_id = p.personality_id
+LEFT JOIN ({default}) d ON d.user_id = p.user_id
+WHERE o.persona_id IS NULL AND d.persona_id IS NULL
+GROUP BY u.id, u.username ORDER BY u.id;
+
+-- name: create_default_persona
+-- Gives one user a default persona unless there is one by now; see memsync.create_default_persona.
+SELECT memsync.create_default_persona(%(user_id)s) AS persona_id;
+
+-- name: freeze_map
+-- Decides, once, who the persona of each (user, personality) was, and keeps what the settings said.
+-- Pairs whose messages have personas already are decided too: the proof compares. Returns the users
+-- of messages that have neither a persona nor a decision: one scan answers both.
+WITH pairs AS MATERIALIZED (
+    SELECT p.user_id, p.personality_id, p.rows_count, p.has_open,
+           o.persona_id AS override, d.persona_id AS fallback
+    FROM (SELECT h.user_id, h.personality_id, count(*) AS rows_count,
+                 bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open
+          FROM conversation_history h
+          LEFT JOIN ({archived_personas}) k ON k.history_id = h.id
+          GROUP BY h.user_id, h.personality_id) p
+    LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
+    LEFT JOIN memsync.persona_default d USING (user_id)
+), decided AS (
+    INSERT INTO memsync.persona_map
+           (user_id, personality_id, persona_id, reason, override_persona_id, default_persona_id,
+            rows_count)
+    SELECT p.user_id, p.personality_id, coalesce(p.override, p.fallback),
+           CASE WHEN p.override IS NOT NULL THEN 'override'
+                WHEN c.user_id IS NOT NULL THEN 'created'
+                ELSE 'default' END,
+           p.override, p.fallback, p.rows_count
+    FROM pairs p
+    LEFT JOIN memsync.created_persona c
+           ON c.user_id = p.user_id AND c.persona_id = p.fallback
+    WHERE coalesce(p.override, p.fallback) IS NOT NULL
+    ON CONFLICT (user_id, personality_id) DO NOTHING
+)
+SELECT DISTINCT p.user_id
+FROM pairs p LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
+WHERE p.has_open AND coalesce(p.override, p.fallback) IS NULL AND m.user_id IS NULL
+ORDER BY p.user_id;
+
+-- name: thaw_vanished
+-- Forgets decisions whose persona was deleted since, so that they are taken anew.
+WITH gone AS (DELETE FROM memsync.row_archive a
+              WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = a.persona_id))
+DELETE FROM memsync.persona_map m
+WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id);
+
+-- name: analyze_history
+-- Lets the planner know that no message is without a persona, so that it looks in the index.
+ANALYZE conversation_history (persona_id);
+
+-- name: analyze_decisions
+-- Lets the planner know how many there are, so that a batch looks them up instead of hashing them.
+ANALYZE memsync.persona_map, memsync.row_archive;

@@ -1,0 +1,53 @@
+-- What is asked of a run, and what its work does to others on the server.
+
+-- name: open_control
+-- Makes the one row of requests this session's own: what an earlier run was asked for is over.
+INSERT INTO memsync.control (pid, wanted) VALUES (pg_backend_pid(), 'run')
+ON CONFLICT (one) DO UPDATE
+SET pid = excluded.pid, wanted = 'run', who = session_user, asked_at = clock_timestamp(),
+    heard_at = NULL;
+
+-- name: wanted
+-- What this session's run is asked for, by whom and when.
+SELECT wanted, who, to_char(asked_at, 'HH24:MI:SS "UTC"') AS asked_at FROM memsync.control
+WHERE pid = pg_backend_pid();
+
+-- name: note_heard
+-- Notes that the run does what it is asked for.
+UPDATE memsync.control SET heard_at = clock_timestamp()
+WHERE pid = pg_backend_pid() AND wanted = %(wanted)s AND heard_at IS NULL;
+
+-- name: ask_run
+-- Asks the run that holds the lock for something; no row where none does, or not yet.
+UPDATE memsync.control c
+SET wanted = %(wanted)s, who = session_user, asked_at = clock_timestamp(), heard_at = NULL
+WHERE c.pid = ANY(%(pids)s::int[])
+RETURNING c.pid;
+
+-- name: control
+-- What the run of one of these sessions is asked for, and whether it does it.
+SELECT pid, wanted, who, asked_at, heard_at IS NOT NULL AS heard FROM memsync.control
+WHERE pid = ANY(%(pids)s::int[]);
+
+-- name: pressure
+-- What a running fill weighs on: bytes of WAL written so far; of the standbys the longest replay
+-- lag, and how far the one that is furthest behind has come; and who has waited for a lock on the
+-- table for too long.
+SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS written,
+       (SELECT pg_wal_lsn_diff(min(replay_lsn), '0/0')::bigint
+        FROM pg_stat_replication) AS replayed,
+       (SELECT coalesce(max(extract(epoch FROM replay_lag)) * 1000, 0)::float
+        FROM pg_stat_replication) AS lag_ms,
+       (SELECT coalesce(array_agg(DISTINCT pid), '{}') FROM pg_locks
+        WHERE NOT granted AND pid <> pg_backend_pid() AND relation = to_regclass(%(relation)s)
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND waitstart < clock_timestamp() - make_interval(secs => %(longest_s)s)) AS waiting;
+
+-- name: waiting_for_us
+-- Sessions that wait for a lock that this session holds; of many waiting ones some are enough.
+SELECT pid FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted LIMIT 20) w
+WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid));
+
+-- name: sees_all_sessions
+-- Whether this role sees what other roles' sessions and the standbys do.
+SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS yes;

@@ -1,0 +1,147 @@
+-- Who spoke, by the memories that were made of the exchanges.
+
+-- name: make_points
+-- What was read of the memories: one row a point, with the first and the last millisecond that
+-- its time may mean.
+-- lint: allow TEMP what was read of the memories is the run's own
+CREATE TEMP TABLE memsync_points (
+    said_from timestamp NOT NULL, said_to timestamp NOT NULL, personality_id uuid NOT NULL,
+    persona_id uuid NOT NULL, content text NOT NULL, source text NOT NULL);
+
+-- name: make_matches
+-- Which exchange a point was made from: anchor, the user's message before it, and who spoke.
+-- lint: allow TEMP what was read of the memories is the run's own
+CREATE TEMP TABLE memsync_matches (
+    anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
+    persona_id uuid NOT NULL, source text NOT NULL);
+
+-- name: make_verdicts
+-- What the points of one exchange say together.
+-- lint: allow TEMP what was read of the memories is the run's own
+CREATE TEMP TABLE memsync_verdicts (
+    anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
+    persona_id uuid, source text, verdict text NOT NULL);
+
+-- name: make_evidence
+-- The messages that evidence decides, numbered so that they can be written in batches.
+-- lint: allow TEMP what was read of the memories is the run's own
+CREATE TEMP TABLE memsync_evidence (
+    number bigint PRIMARY KEY, history_id uuid NOT NULL, user_id uuid NOT NULL,
+    personality_id uuid NOT NULL, persona_id uuid NOT NULL, source text NOT NULL);
+
+-- name: analyze_points
+-- So that the planner joins in one pass over the history.
+ANALYZE memsync_points;
+
+-- name: join_in_one_pass
+-- A column that was just added has no statistics: the planner would take "persona_id IS NULL" for
+-- a few rows and look each match up on its own. Until the transaction ends.
+SELECT set_config('enable_nestloop', 'off', true);
+
+-- fragment: agrees
+-- Whether the text of point p is the exchange of message u and reply a: canonical, or as deployed,
+-- `User (<name>): <message>` and `<personality>: <reply>`, read from its end, whatever the names.
+-- stores.deployed says the same in Python; one test holds the two together.
+(SELECT p.content = 'user: ' || u.content || E'\nassistant: ' || a.content
+     OR starts_with(p.content, 'User (')
+        AND right(p.content, length(a.content) + 2) = ': ' || a.content
+        AND length(t.personality) BETWEEN 1 AND length(h.head) - 1
+        AND right(s.said, length(u.content) + 3) = '): ' || u.content
+        AND strpos(substr(s.said, 1, length(s.said) - length(u.content) - 3), E'\n') = 0
+ FROM (SELECT left(p.content, -(length(a.content) + 2)) AS head) h,
+      LATERAL (SELECT split_part(h.head, E'\n', -1) AS personality) t,
+      LATERAL (SELECT left(h.head, -(length(t.personality) + 1)) AS said) s);
+
+-- name: text_agrees
+-- The same of three given texts.
+SELECT coalesce({agrees}, false) AS agrees
+FROM (SELECT %(content)s::text AS content) p, (SELECT %(user_text)s::text AS content) u,
+     (SELECT %(assistant_text)s::text AS content) a;
+
+-- name: match_points
+-- Finds the exchanges that the points were made from, among messages that nothing has decided yet.
+-- An exchange is as in the fragment `exchange`, its thread being the user's.
+INSERT INTO memsync_matches (anchor_id, message_id, user_id, persona_id, source)
+SELECT a.id, u.id, a.user_id, p.persona_id, p.source
+FROM memsync_points p
+JOIN ({open}) a
+  ON a.personality_id = p.personality_id
+ AND date_trunc('second', a.created_at) = date_trunc('second', p.said_from)
+ AND a.created_at >= p.said_from AND a.created_at < p.said_to + interval '1 millisecond'
+ AND a.role = 'assistant'
+CROSS JOIN LATERAL (
+    SELECT b.id, b.role, b.content FROM conversation_history b
+    WHERE b.channel_id = a.channel_id AND b.personality_id = a.personality_id
+      AND b.user_id = a.user_id AND (b.created_at, b.id) < (a.created_at, a.id)
+    ORDER BY b.created_at DESC, b.id DESC LIMIT 1) u
+WHERE u.role = 'user' AND {agrees};
+
+-- name: forget_points
+-- Makes room for the next points.
+TRUNCATE memsync_points;
+
+-- name: forget_verdicts
+-- Before the points are judged anew.
+TRUNCATE memsync_verdicts, memsync_evidence;
+
+-- name: judge_matches
+-- What the points of each exchange say: one persona of its user, or several (ambiguous); only
+-- personas of others (foreign); only personas that do not exist (vanished).
+INSERT INTO memsync_verdicts (anchor_id, message_id, user_id, persona_id, source, verdict)
+SELECT anchor_id, (array_agg(message_id))[1], (array_agg(user_id))[1],
+       (array_agg(persona_id) FILTER (WHERE own))[1], min(source) FILTER (WHERE own),
+       CASE WHEN count(DISTINCT message_id) > 1 THEN 'ambiguous'
+            WHEN count(DISTINCT persona_id) FILTER (WHERE own) > 1 THEN 'ambiguous'
+            WHEN bool_or(own) THEN 'evidence'
+            WHEN bool_or(known) THEN 'foreign'
+            ELSE 'vanished' END
+FROM (SELECT m.anchor_id, m.message_id, m.user_id, m.persona_id, m.source,
+             p.id IS NOT NULL AS known, p.owner_id IS NOT DISTINCT FROM m.user_id AS own
+      FROM memsync_matches m LEFT JOIN personas p ON p.id = m.persona_id) m
+GROUP BY anchor_id;
+
+-- name: analyze_verdicts
+-- So that the planner joins them with the history in one pass.
+ANALYZE memsync_verdicts;
+
+-- name: list_evidence
+-- Both messages of every exchange that evidence decides, unless they are decided by now.
+INSERT INTO memsync_evidence (number, history_id, user_id, personality_id, persona_id, source)
+SELECT row_number() OVER (), h.id, h.user_id, h.personality_id, v.persona_id, v.source
+FROM memsync_verdicts v
+CROSS JOIN LATERAL (VALUES (v.anchor_id), (v.message_id)) AS e(history_id)
+JOIN ({open}) h ON h.id = e.history_id AND h.user_id = v.user_id
+WHERE v.verdict = 'evidence';
+
+-- name: analyze_evidence
+-- So that the planner knows how many messages evidence decides.
+ANALYZE memsync_evidence;
+
+-- name: evidence_verdicts
+-- How many exchanges got each verdict.
+SELECT verdict, count(*) AS exchanges FROM memsync_verdicts GROUP BY verdict;
+
+-- name: evidence_rows
+-- How many messages evidence decides.
+SELECT count(*) AS total FROM memsync_evidence;
+
+-- name: evidence_against_settings
+-- The first messages of which evidence and today's settings say different things, and how many.
+SELECT e.history_id, e.persona_id AS by_evidence,
+       coalesce(o.persona_id, d.persona_id) AS by_settings, e.source, count(*) OVER () AS total
+FROM memsync_evidence e
+LEFT JOIN ({override}) o USING (user_id, personality_id)
+LEFT JOIN ({default}) d USING (user_id)
+WHERE coalesce(o.persona_id, d.persona_id) <> e.persona_id
+ORDER BY e.history_id LIMIT %(limit)s;
+
+-- name: keep_evidence
+-- Keeps some of what evidence decides, for rows that nothing else has decided by now.
+INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason, source)
+SELECT h.id, h.user_id, e.persona_id, 'evidence', e.source
+FROM memsync_evidence e
+JOIN conversation_history h
+  ON h.id = e.history_id AND h.user_id = e.user_id AND h.persona_id IS NULL
+JOIN personas p ON p.id = e.persona_id AND p.owner_id = h.user_id
+WHERE e.number >= %(start)s AND e.number < %(stop)s
+ON CONFLICT (history_id) DO NOTHING;

@@ -1,0 +1,51 @@
+-- The session itself: who it is, what bounds it, who is in its way.
+
+-- name: instance_id
+-- Which database this is: the id that it was given when memsync's schema was made.
+SELECT id FROM memsync.instance;
+
+-- name: try_lock
+-- Takes a session-level advisory lock if it is free; never waits.
+SELECT pg_try_advisory_lock(%(key)s) AS taken;
+
+-- name: unlock
+-- Lets an advisory lock go.
+SELECT pg_advisory_unlock(%(key)s);
+
+-- name: no_timeouts
+-- Lifts what a role or database limits its clients to: long steps are long on purpose.
+-- Asked of pg_settings, for not every version has all of them.
+SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
+               'idle_in_transaction_session_timeout', 'idle_session_timeout');
+
+-- name: serving_pid
+-- The process that serves this session now.
+SELECT pg_backend_pid() AS pid;
+
+-- name: search_path
+-- The schemas in which this session finds the app's tables.
+SELECT current_schemas(false)::text[] AS schemas;
+
+-- name: lock_holders
+-- Sessions that hold an advisory lock of ours, for the message to the one that does not get it.
+SELECT a.pid, coalesce(to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS "UTC"'), '?') AS since
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+
+-- name: blockers
+-- Who holds a lock on the table, oldest transaction first, and what they are running. Who only
+-- awaits one counts where nobody holds any.
+WITH seen AS (
+    SELECT pid, bool_or(granted) AS holds FROM pg_locks
+    WHERE relation = to_regclass(%(relation)s) AND pid <> pg_backend_pid()
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    GROUP BY pid)
+SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
+       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float AS open_s
+FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
+WHERE s.holds OR NOT EXISTS (SELECT FROM seen WHERE holds)
+ORDER BY a.xact_start
+LIMIT 5;
