@@ -1796,7 +1796,7 @@ BEGIN
     _rows := _rows + _archived;
     _busy_s := extract(epoch FROM clock_timestamp() - _began);
     UPDATE memsync.backfill
-    SET next_block = _next_block, rows_done = rows_done + _rows,
+    SET next_block = greatest(next_block, _next_block), rows_done = rows_done + _rows,
         busy = busy + make_interval(secs => _busy_s), updated_at = clock_timestamp()
     WHERE fill = _fill;
     RETURN _rows;
@@ -1870,7 +1870,7 @@ END $do$;
 -- Slice by slice. VACUUM lets the next slice use the space of the rows that the last one replaced:
 -- without it the table and its indexes would grow by a copy of each row.
 SELECT format('CALL pg_temp.fill_up_to(%s)', least(end_block, next_block + n * slice)),
-       $q$VACUUM (INDEX_CLEANUP off, TRUNCATE false, SKIP_LOCKED) conversation_history$q$
+       $q$VACUUM (TRUNCATE false, SKIP_LOCKED) conversation_history$q$
 FROM (SELECT next_block, end_block, greatest(1, (end_block + 9) / 10) AS slice
       FROM memsync.backfill WHERE fill = 'personas' AND next_block < end_block) b
 CROSS JOIN generate_series(1, 10) AS n

@@ -40,6 +40,7 @@ MOMENTS = ("before", "during", "after")
 FATES = ("client", "terminate", "server")
 
 IN_PLACE = "in-place"
+BY_THREE = "in-place, by 3 workers"
 
 
 def offered_methods() -> list[str]:
@@ -49,7 +50,7 @@ def offered_methods() -> list[str]:
 
 def run_options(method: str) -> dict[str, Any]:
     """The choices of a run by that method, where there is a choice."""
-    return {"method": method}
+    return {"method": IN_PLACE, "workers": 3} if method == BY_THREE else {"method": method}
 
 
 @dataclass(frozen=True)
@@ -345,7 +346,7 @@ def cut_short(way: Way, end: End, eventually: Eventually) -> None:
         before = done_so_far(app, way)
         assert way.end == way.walk(app)
         way.assert_whole(app)
-        if way.method == IN_PLACE:
+        if way.method in {IN_PLACE, BY_THREE}:
             assert_no_batch_twice(app, way, before)
         if isinstance(way, WayBack):
             way.assert_forward_again(app)

@@ -89,7 +89,7 @@ def test_batches_shrink_while_clients_wait_for_them(app: App, eventually: Eventu
             with ExitStack() as waiting, session.transaction():
                 session.connection.execute(touch.encode())
                 waiting.enter_context(someone_waits(app, touch, eventually))
-                mine.before_commit()
+                mine.before_commit(session)
             shares.append(mine.between_batches())
         shares += [mine.between_batches() for _ in range(3)]
 
@@ -108,7 +108,7 @@ def test_a_batch_that_nobody_waits_for_does_not_shrink(app: App, eventually: Eve
         with someone_waits(app, touch, eventually):
             with session.transaction():
                 session.connection.execute(b"UPDATE conversation_history SET content = content")
-                mine.before_commit()
+                mine.before_commit(session)
             shares = [mine.between_batches()]
             holder.rollback()
 

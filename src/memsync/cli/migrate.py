@@ -22,6 +22,7 @@ from memsync.cli.common import (
 )
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
+from memsync.migrate.options import WORKERS_MAX
 from memsync.migrate.redesign import Prospect
 from memsync.model.phases import Phase, Stage
 from memsync.settings import Settings
@@ -143,6 +144,14 @@ def run(
             "without bloat, for as much free disk again. auto: a copy where nothing forbids it."
         ),
     ] = "auto",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=WORKERS_MAX,
+            help="Sessions that fill in place at the same time; clients wait longer for them.",
+        ),
+    ] = 1,
     as_json: JsonOption = False,
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed.
@@ -161,6 +170,7 @@ def run(
         max_rate_mb_s=max_rate,
         evidence=evidence,
         method=method,
+        workers=workers,
     )
     with contextlib.ExitStack() as opened:
         settings, postgres = opened.enter_context(opened_postgres(ctx))

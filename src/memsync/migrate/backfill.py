@@ -1,17 +1,20 @@
 """The backfill: decide once who every (user, personality) was, then fill row after row.
 
 Decides the order of work and the size of a batch, steered by time. A batch and its checkpoint are
-one transaction, so a kill costs one batch. Rows written meanwhile are the trigger's
-(stores/bridge.py), which was there before this starts.
+one transaction, so a kill costs one batch of each session that fills. Rows written meanwhile are
+the trigger's (stores/bridge.py), which was there before this starts.
 """
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import swap
+from memsync.migrate.crew import Crew
 from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions, Unresolved
 from memsync.migrate.pace import Pace
@@ -31,7 +34,15 @@ _BLOCKS_START = 32
 _BLOCKS_MAX = 8192
 _PASSES_MAX = 5
 _NAMED_MAX = 10
-_VACUUM_SHARE = 0.1
+_VACUUM_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One range of blocks that was filled: how many rows, and how long their statements took."""
+
+    rows: int
+    took_s: float
 
 
 def require_resolved(users: list[str], rows: int) -> None:
@@ -51,14 +62,13 @@ def require_resolved(users: list[str], rows: int) -> None:
     )
 
 
-def backfill(
-    ddl: OnlineDdl, options: RunOptions, pace: Pace, batch_target_ms: int, tell: Tell
-) -> int:
+def backfill(crew: Crew, options: RunOptions, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
     """Fill persona_id of every message that has none; how many were filled.
 
     Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
     after several passes.
     """
+    ddl = crew.own
     session = ddl.session
     swap.settle(ddl, keep_copy=True)
     choice = choose_method(session, Catalog.read(session), options.method)
@@ -78,7 +88,7 @@ def backfill(
     if choice.method == "copy":
         filled += swap.fill_by_copy(ddl, pace, batch_target_ms, tell)
     else:
-        filled += _fill(ddl, "personas", pace, batch_target_ms, tell)
+        filled += _fill(crew, "personas", pace, batch_target_ms, tell)
     for _ in range(_PASSES_MAX):
         session.run("thaw_vanished")
         if session.row("rows_of_vanished_personas").total:
@@ -90,7 +100,7 @@ def backfill(
         # What is left lost its persona to a deletion, or appeared before the freeze saw it.
         _freeze(ddl, options.unresolved)
         session.run("restart_fill", fill="personas", end_block=_end_block(session))
-        filled += _fill(ddl, "personas", pace, batch_target_ms, tell)
+        filled += _fill(crew, "personas", pace, batch_target_ms, tell)
     left = session.row("messages_without_persona", limit=1)
     raise PartlyDone(
         f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
@@ -112,7 +122,7 @@ def refill_users(ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -
         rows_total=session.row("history_size").rows_estimated,
         unresolved="fail",
     )
-    filled = _fill(ddl, "users", pace, batch_target_ms, tell)
+    filled = _fill(Crew(ddl), "users", pace, batch_target_ms, tell)
     left = session.row("messages_without_user")
     if left.total:
         raise GateClosed(
@@ -149,37 +159,71 @@ def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
     ddl.do(lambda: ddl.session.run("create_default_persona", user_id=user_id), table="users")
 
 
-def _fill(ddl: OnlineDdl, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
+def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
     """One pass over the blocks from the checkpoint on; how many rows it filled."""
-    session = ddl.session
+    session = crew.own.session
     state = session.row("fill_state", fill=fill)
     block, filled, size = state.next_block, 0, _BLOCKS_START
     target_s = batch_target_ms / 1000
     vacuum_every = max(1, int(state.end_block * _VACUUM_SHARE))
     while block < state.end_block:
-        stop = min(block + size, state.end_block)
-        started = time.monotonic()
-        try:
-            with ddl.brief_transaction():
-                rows = sum(
-                    session.run(each, start=f"({block},0)", stop=f"({stop},0)")
-                    for each in _STATEMENTS[fill]
-                )
-                took_s = time.monotonic() - started
-                session.run("save_fill", fill=fill, next_block=stop, rows=rows, busy_s=took_s)
-                pace.before_commit()
-        except LockNotHad:
+        starts = range(block, state.end_block, size)[: crew.size]
+        batches = crew.together(
+            [
+                partial(_batch, fill, start, min(start + size, state.end_block), block, crew, pace)
+                for start in starts
+            ]
+        )
+        rows = sum(batch.rows for batch in batches if batch)
+        filled += rows
+        if None in batches:
             # A client holds one of the rows. Smaller steps leave more of the others alone.
+            block = starts[batches.index(None)]
             size = max(1, size // 2)
-            ddl.wait_turn("conversation_history")
+            crew.own.wait_turn("conversation_history")
             continue
-        # Without it the table would grow by a copy of each row.
+        crew.own.had_turn()
+        stop = min(starts[-1] + size, state.end_block)
+        # Without it the table and every index would grow by a copy of each row.
         if rows and block // vacuum_every < stop // vacuum_every:
             session.run("vacuum_history")
-        block, filled = stop, filled + rows
+        block = stop
         tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
+        took_s = max(batch.took_s for batch in batches if batch)
         aim_s = target_s * pace.between_batches()
         size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, aim_s / max(took_s, 1e-4)))))
-    if filled:
-        session.run("vacuum_filled")
+    if crew.size > 1:
+        # The last of the helpers' batches are behind the checkpoint still.
+        session.run("save_fill", fill=fill, next_block=block, rows=0, busy_s=0)
     return filled
+
+
+def _batch(
+    fill: Fill, start: int, stop: int, begun: int, crew: Crew, pace: Pace, ddl: OnlineDdl
+) -> Batch | None:
+    """Fill one range of blocks and note it, in one transaction; None where a client holds a row.
+
+    The checkpoint moves over the first range of those that are filled at the same time: what is
+    before it is done, whoever of the others was cut short.
+    """
+    session = ddl.session
+    started = time.monotonic()
+    try:
+        with ddl.brief_transaction(ends_wait=False):
+            blocks = {"start": f"({start},0)", "stop": f"({stop},0)"}
+            rows = sum(session.run(each, **blocks) for each in _STATEMENTS[fill])
+            took_s = time.monotonic() - started
+            if crew.size > 1:
+                # Nobody but the crew holds the checkpoint, and each until it has committed.
+                session.run("wait_for_crew")
+            session.run(
+                "save_fill",
+                fill=fill,
+                next_block=stop if start == begun else begun,
+                rows=rows,
+                busy_s=took_s / crew.size,
+            )
+            pace.before_commit(session)
+    except LockNotHad:
+        return None
+    return Batch(rows, took_s)

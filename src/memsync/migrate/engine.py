@@ -14,6 +14,7 @@ from importlib.metadata import version
 from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
 from memsync.migrate import evidence, gates, redesign, revisions, swap
 from memsync.migrate.backfill import backfill, refill_users, require_resolved
+from memsync.migrate.crew import crew_of
 from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pace import Pace
@@ -141,14 +142,17 @@ def _engine(
             tell=tell,
             between=pace.between_tries,
         )
-        yield _Engine(ddl, pace, settings.batch_target_ms, tell)
+        yield _Engine(postgres, ddl, pace, settings.batch_target_ms, tell)
 
 
 class _Engine:
-    """One run: the session that holds the lock, and everything that is done on it."""
+    """One run: the session that holds the lock, and everything that is done on it or beside it."""
 
-    def __init__(self, ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -> None:
+    def __init__(
+        self, postgres: Postgres, ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell
+    ) -> None:
         self.ddl = ddl
+        self._postgres = postgres
         self._pace = pace
         self.evidence = evidence.Evidence(ddl.session)
         self._batch_target_ms = batch_target_ms
@@ -171,9 +175,10 @@ class _Engine:
             if phase is Phase.BACKFILL and self._fill_is_open(options):
                 # Before anything else is decided: an edit of an old row waits for the fill.
                 self.evidence.keep(self.ddl)
-                self._filled += backfill(
-                    self.ddl, options, self._pace, self._batch_target_ms, self._tell
-                )
+                with crew_of(self._postgres, self.ddl, options.workers) as crew:
+                    self._filled += backfill(
+                        crew, options, self._pace, self._batch_target_ms, self._tell
+                    )
             if phase is Phase.CONTRACT and "user_id" in self.catalog().columns:
                 gates.require_open(self.ddl.session, options, self._tell)
             revisions.upgrade(self.ddl, phase, self._steps(options))

@@ -14,6 +14,7 @@ Unresolved = Literal["fail", "create"]
 EvidenceUse = Literal["prefer", "ignore"]
 Method = Literal["auto", "in-place", "copy"]
 _ASSIGN = "assign:"
+WORKERS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class RunOptions:
     made counts for `backup_max_age_hours`.
 
     A fill gives way while a standby lags more than `max_lag_ms` behind, or while the server writes
-    more than `max_rate_mb_s` of WAL. None: no such limit.
+    more than `max_rate_mb_s` of WAL. None: no such limit. `workers` sessions fill in place at the
+    same time.
 
     Raises: InvalidInput for a value that cannot be meant.
     """
@@ -48,6 +50,7 @@ class RunOptions:
     backup_max_age_hours: float = 24
     max_lag_ms: float | None = None
     max_rate_mb_s: float | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.quiet_minutes) and self.quiet_minutes >= 0):
@@ -64,6 +67,10 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InvalidInput(f"{name} is {value}: give more than 0", field=name)
+        if not 1 <= self.workers <= WORKERS_MAX:
+            raise InvalidInput(
+                f"workers is {self.workers}: give 1 to {WORKERS_MAX}", field="workers"
+            )
         if self.orphan_owners not in {"fail", "quarantine"}:
             _ = self.assigned_owner
 

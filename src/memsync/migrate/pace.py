@@ -3,8 +3,9 @@
 Decides when to look (at most every 200 ms), how long to wait, and that it is told once. One object
 for a whole run, given to whatever loops: it hears pause and cancel, and gives way to others.
 
-A fill calls `before_commit()` as the last thing in a batch's transaction, and `between_batches()`
-after it; what that returns is the share of its usual time that the next batch should take.
+A fill calls `before_commit(session)` as the last thing in a batch's transaction, and
+`between_batches()` after it; what that returns is the share of its usual time that the next batch
+should take.
 """
 
 import time
@@ -64,12 +65,13 @@ class Pace:
         if time.monotonic() - self._looked >= LOOK_EVERY_S:
             self.between_steps()
 
-    def before_commit(self) -> None:
-        """Note whether clients wait for what this batch holds: afterwards nobody does."""
+    def before_commit(self, session: Session) -> None:
+        """Note whether clients wait for what this session's batch holds: afterwards nobody does."""
         now = time.monotonic()
         if now - self._looked_inside >= LOOK_EVERY_S:
             self._looked_inside = now
-            self._waiting_for_us = bool(self._session.rows("waiting_for_us"))
+            if session.rows("waiting_for_us"):
+                self._waiting_for_us = True
 
     def between_batches(self) -> float:
         """Hear, and wait until every limit is kept; the share of its time for the next batch.

@@ -94,7 +94,7 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
                 took_s = time.monotonic() - started
                 # For those who ask how far it is; next_block 0 says that no row is filled in place.
                 session.run("save_fill", fill="personas", next_block=0, rows=found, busy_s=took_s)
-                pace.before_commit()
+                pace.before_commit(session)
         except LockNotHad:
             ddl.wait_turn(TABLE)
             continue

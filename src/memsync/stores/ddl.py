@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, Self, TypeVar
 
 from psycopg import errors, sql
 
@@ -62,18 +62,34 @@ class OnlineDdl:
 
         Raises: LockNotHad, after rolling back.
         """
-        connection = self.session.connection
-        timeout = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(self._lock_timeout_ms))
         try:
-            with translated(self.session.label), connection.transaction():
-                connection.execute(timeout)
+            with translated(self.session.label), self.session.connection.transaction():
+                self._queue_for(self._lock_timeout_ms)
                 yield
         except StoreBusy as error:
             if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
                 raise LockNotHad from error
             raise
         if ends_wait:
-            self._waiting_since, self._backoff_s = None, _BACKOFF_START_S
+            self.had_turn()
+
+    def _queue_for(self, timeout_ms: int) -> None:
+        self.session.connection.execute(
+            sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(timeout_ms))
+        )
+
+    def had_turn(self) -> None:
+        """End the wait for a lock: it was had."""
+        self._waiting_since, self._backoff_s = None, _BACKOFF_START_S
+
+    def beside(self, session: Session) -> Self:
+        """The same on another session, which works at the same time."""
+        return type(self)(
+            session,
+            lock_timeout_ms=self._lock_timeout_ms,
+            deadline_s=self.deadline_s,
+            tell=self._tell,
+        )
 
     def wait_turn(self, table: str, blockers: Sequence[Any] | None = None) -> None:
         """Wait a little, longer each time in a row, before the next try for a lock on `table`.
@@ -111,7 +127,14 @@ class OnlineDdl:
         """
 
         def execute() -> None:
+            began, left_ms = time.monotonic(), self._lock_timeout_ms
             for statement in statements:
+                # Clients behind the first lock wait for the others too: what is had is used up.
+                used_ms = int((time.monotonic() - began) * 1000)
+                share_ms = max(self._lock_timeout_ms - used_ms, self._lock_timeout_ms // 4, 1)
+                if share_ms < left_ms // 2:
+                    left_ms = share_ms
+                    self._queue_for(left_ms)
                 self.session.connection.execute(statement)
 
         self.do(execute, table=table)

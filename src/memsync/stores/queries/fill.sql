@@ -76,22 +76,21 @@ FROM personas p
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND h.user_id IS NULL AND p.id = h.persona_id;
 
+-- name: wait_for_crew
+-- Lets the next statement of this transaction wait for its lock as long as it takes.
+SELECT set_config('lock_timeout', '0', true);
+
 -- name: save_fill
--- Moves the checkpoint; runs in the batch's own transaction.
+-- Moves the checkpoint, never back; runs in the batch's own transaction.
 UPDATE memsync.backfill
-SET next_block = %(next_block)s, rows_done = rows_done + %(rows)s,
+SET next_block = greatest(next_block, %(next_block)s), rows_done = rows_done + %(rows)s,
     busy = busy + make_interval(secs => %(busy_s)s), updated_at = clock_timestamp()
 WHERE fill = %(fill)s;
 
 -- name: vacuum_history
--- Frees the space of the rows that the fill replaced, so that the next batches use it again. The
--- indexes are left out, which would be read whole each time: the server clears their dead entries
--- where a page of theirs gets full. TRUNCATE would take the strongest lock; SKIP_LOCKED gives way
--- to whoever vacuums already.
-VACUUM (INDEX_CLEANUP off, TRUNCATE false, SKIP_LOCKED) conversation_history;
-
--- name: vacuum_filled
--- Clears the indexes of the fill's dead rows, once, before new ones are built.
+-- Frees the space of the rows that the fill replaced, so that the next batches use it again, in the
+-- indexes too: to leave those to the end was tried, and their pages split, which costs more.
+-- TRUNCATE would take the strongest lock; SKIP_LOCKED gives way to whoever vacuums already.
 VACUUM (TRUNCATE false, SKIP_LOCKED) conversation_history;
 
 -- name: messages_without_user

@@ -1,0 +1,77 @@
+"""Sessions that share the fill of one run: its own, and helpers beside it.
+
+Decides who takes which job, that nothing more is taken once one has failed, and that all have ended
+when it returns. Only the run's own session holds the migration's lock. So a helper's job must be
+short, and do no harm when that session is lost meanwhile and another run begins: a batch fills what
+is empty with what is decided.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from memsync.stores.ddl import OnlineDdl
+from memsync.stores.postgres import Postgres
+
+Result = TypeVar("Result")
+
+
+class Crew:
+    """The run's `own` session and its helpers; `size` is how many they are together."""
+
+    def __init__(self, own: OnlineDdl, helpers: Sequence[OnlineDdl] = ()) -> None:
+        self.own = own
+        self._helpers = tuple(helpers)
+
+    @property
+    def size(self) -> int:
+        """How many jobs are done at a time."""
+        return 1 + len(self._helpers)
+
+    def together(self, jobs: Sequence[Callable[[OnlineDdl], Result]]) -> list[Result]:
+        """Do the jobs, each on one of the sessions; their results in the order of the jobs.
+
+        Raises: what the first job raised that failed, when all that had begun have ended.
+        """
+        waiting: SimpleQueue[int] = SimpleQueue()
+        for number in range(len(jobs)):
+            waiting.put(number)
+        results: dict[int, Result] = {}
+        failed: list[BaseException] = []
+
+        def work(ddl: OnlineDdl) -> None:
+            while not failed:
+                try:
+                    number = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    results[number] = jobs[number](ddl)
+                except BaseException as error:  # noqa: BLE001  a thread's own would be lost
+                    failed.append(error)
+
+        with ThreadPoolExecutor(max(1, len(self._helpers))) as pool:
+            for helper in self._helpers:
+                pool.submit(work, helper)
+            work(self.own)
+        if failed:
+            raise failed[0]
+        return [results[number] for number in range(len(jobs))]
+
+
+@contextlib.contextmanager
+def crew_of(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Crew]:
+    """A crew of this size, its helpers' sessions opened here and closed at the end.
+
+    Raises: StoreUnreachable.
+    """
+    with contextlib.ExitStack() as opened:
+        helpers = []
+        for _ in range(size - 1):
+            session = postgres.dedicated()
+            opened.callback(session.connection.close)
+            session.run("no_timeouts")
+            helpers.append(own.beside(session))
+        yield Crew(own, helpers)
