@@ -54,7 +54,7 @@ def speed_figures(ours: Pass, reference: Pass) -> Iterator[Figure]:
         method,
         ours.wall_s,
         reference.wall_s,
-        SPEED_MAX.get(method),
+        _of(method, SPEED_MAX),
         limits_ratio=True,
     )
     yield Figure(
@@ -63,7 +63,7 @@ def speed_figures(ours: Pass, reference: Pass) -> Iterator[Figure]:
         method,
         ours.growth,
         reference.growth,
-        GROWTH_MAX.get(method),
+        _of(method, GROWTH_MAX),
     )
     yield Figure(
         "", "growth of the database", method, ours.database_growth, reference.database_growth
@@ -71,6 +71,10 @@ def speed_figures(ours: Pass, reference: Pass) -> Iterator[Figure]:
     yield Figure(
         "", "messages of a wrong persona", method, ours.wrong_personas, reference.wrong_personas, 0
     )
+
+
+def _of(method: str, limits: dict[str, float]) -> float:
+    return next(limit for name, limit in limits.items() if method.startswith(name))
 
 
 def rate_figures(url: str, passes: list[Pass]) -> Iterator[Figure]:

@@ -23,6 +23,7 @@ from memsync.stores.postgres import Postgres
 
 HELD_S = 10.0
 REFERENCE = "all-in-one"
+_BY = ", workers: "
 
 # One transaction, as it was: every index and key first, then the fill, then NOT NULL and drop.
 ALL_IN_ONE = """
@@ -75,16 +76,18 @@ class Pass:
 
 
 def methods() -> list[str]:
-    """Every method that memsync offers; `auto` chooses one of the others."""
+    """Every method that memsync offers, `auto` chooses one of them; in place by a crew as well."""
     offered = get_args(get_type_hints(migrate.RunOptions)["method"])
-    return [each for each in offered if each != "auto"]
+    return [*(each for each in offered if each != "auto"), f"in-place{_BY}2"]
 
 
 def run_options(method: str, to: Phase = Phase.CONTRACT) -> migrate.RunOptions:
     """The choices of a run, as far as memsync offers them: a benchmark needs no gate."""
+    name, _, workers = method.partition(_BY)
     wanted: dict[str, Any] = {
         "to": to,
-        "method": method,
+        "method": name,
+        "workers": int(workers or 1),
         "backup_confirmed": "bench",
         "quiet_minutes": 0,
     }

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, LiteralString
 import pytest
 
 from memsync.errors import MemsyncError, StoreBusy
+from memsync.migrate import rollback
 from memsync.model.phases import Phase, Stage
+from memsync.stores.catalog import USER_INDEX
+from memsync.stores.postgres import Postgres
 from migrate.kills import DOOMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from migrate.conftest import App
+    from migrate.conftest import App, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
@@ -135,6 +138,32 @@ def test_an_invalid_index_is_rebuilt(app: App, settled: App, index: LiteralStrin
     app.do("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", index)
     app.run()
     assert_as_if_undisturbed(app, settled)
+
+
+SET_VALID: LiteralString = "UPDATE pg_index SET indisvalid = %s WHERE indexrelid = to_regclass(%s)"
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_user_index_that_stands_before_a_copy_is_had_once(
+    app: App, new_app: NewApp, *, valid: bool
+) -> None:
+    """Valid or INVALID, whoever built it: the copy has its own, by the same name."""
+    other = new_app()
+    other.run(Phase.BACKFILL)
+    app.run(Phase.ISOLATE)
+    app.do(SET_VALID, valid, USER_INDEX)
+    app.run(Phase.BACKFILL, options={"method": "copy"})
+    assert other.catalog() == app.catalog()
+
+
+def test_an_invalid_user_index_is_taken_back(app: App) -> None:
+    """It says that isolate was begun, though not that it was done."""
+    before = app.catalog()
+    app.run(Phase.ISOLATE)
+    app.do(SET_VALID, "false", USER_INDEX)
+    with Postgres.open(app.url) as postgres:
+        assert Stage.LEGACY == rollback(postgres, app.settings(), to=None)
+    assert before["indexes"] == app.catalog()["indexes"]
 
 
 def test_an_error_of_ours_is_no_other(app: App) -> None:

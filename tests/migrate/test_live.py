@@ -18,6 +18,7 @@ import pytest
 
 from memsync.errors import StoreBusy
 from memsync.model.phases import Phase, Stage
+from memsync.stores import ddl
 
 if TYPE_CHECKING:
     from memsync.model.progress import Progress
@@ -176,12 +177,13 @@ def test_both_versions_of_the_app_write_all_the_while(
 
 @pytest.mark.parametrize("phase", [Phase.EXPAND, Phase.CONTRACT])
 def test_an_open_transaction_is_waited_for_and_named(
-    app: App, phase: Phase, eventually: Eventually
+    app: App, phase: Phase, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session that wrote and stays open delays the migration, not the other clients.
 
     It is named by its pid, once and not at every try, and once it ends the run goes on.
     """
+    monkeypatch.setattr(ddl, "_TELL_EVERY_S", 60.0)
     app.run(Phase.ISOLATE if phase is Phase.EXPAND else Phase.BACKFILL)
     told: list[str] = []
     waits = threading.Event()
@@ -204,7 +206,7 @@ def test_an_open_transaction_is_waited_for_and_named(
             try:
                 eventually(waits.is_set, "the migration waits")
                 assert not running.done()
-                eventually(lambda: len(client.written) > 50, "clients go on")
+                eventually(lambda: len(client.written) > 200, "clients go on")
             finally:
                 client.stop()
                 hostile.rollback()

@@ -193,6 +193,7 @@ def test_the_user_index_of_a_run_that_did_not_come_to_its_fill(app: App, when: W
 
     with pytest.raises(KeyboardInterrupt):
         app.run(tell=when("backfill", fall))
+    assert not any(USER_INDEX in index for index in app.catalog()["indexes"])
     assert Stage.EXPANDED == app.run(Phase.ISOLATE)
     assert any(USER_INDEX in index for index in app.catalog()["indexes"])
 

@@ -5,6 +5,7 @@ one transaction, so a kill costs one batch of each session that fills. Rows writ
 the trigger's (stores/bridge.py), which was there before this starts.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from uuid import UUID
 
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import swap
-from memsync.migrate.crew import Crew
+from memsync.migrate.crew import Crew, crew_of
 from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions, Unresolved
 from memsync.migrate.pace import Pace
 from memsync.model.progress import Progress, Tell
 from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import LockNotHad, OnlineDdl
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Postgres, Session
 
 Fill = Literal["personas", "users"]
 
@@ -62,13 +63,19 @@ def require_resolved(users: list[str], rows: int) -> None:
     )
 
 
-def backfill(crew: Crew, options: RunOptions, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
+def backfill(
+    postgres: Postgres,
+    ddl: OnlineDdl,
+    options: RunOptions,
+    pace: Pace,
+    batch_target_ms: int,
+    tell: Tell,
+) -> int:
     """Fill persona_id of every message that has none; how many were filled.
 
     Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
     after several passes.
     """
-    ddl = crew.own
     session = ddl.session
     swap.settle(ddl, keep_copy=True)
     choice = choose_method(session, Catalog.read(session), options.method)
@@ -88,7 +95,8 @@ def backfill(crew: Crew, options: RunOptions, pace: Pace, batch_target_ms: int, 
     if choice.method == "copy":
         filled += swap.fill_by_copy(ddl, pace, batch_target_ms, tell)
     else:
-        filled += _fill(crew, "personas", pace, batch_target_ms, tell)
+        with crew_of(postgres, ddl, options.workers) as crew:
+            filled += _fill(crew, "personas", pace, batch_target_ms, tell)
     for _ in range(_PASSES_MAX):
         session.run("thaw_vanished")
         if session.row("rows_of_vanished_personas").total:
@@ -100,7 +108,7 @@ def backfill(crew: Crew, options: RunOptions, pace: Pace, batch_target_ms: int, 
         # What is left lost its persona to a deletion, or appeared before the freeze saw it.
         _freeze(ddl, options.unresolved)
         session.run("restart_fill", fill="personas", end_block=_end_block(session))
-        filled += _fill(crew, "personas", pace, batch_target_ms, tell)
+        filled += _fill(Crew(ddl), "personas", pace, batch_target_ms, tell)
     left = session.row("messages_without_persona", limit=1)
     raise PartlyDone(
         f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
@@ -164,8 +172,8 @@ def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) 
     session = crew.own.session
     state = session.row("fill_state", fill=fill)
     block, filled, size = state.next_block, 0, _BLOCKS_START
-    target_s = batch_target_ms / 1000
     vacuum_every = max(1, int(state.end_block * _VACUUM_SHARE))
+    vacuumed, dead = block, 0
     while block < state.end_block:
         starts = range(block, state.end_block, size)[: crew.size]
         batches = crew.together(
@@ -174,23 +182,25 @@ def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) 
                 for start in starts
             ]
         )
-        rows = sum(batch.rows for batch in batches if batch)
-        filled += rows
-        if None in batches:
+        done = [batch for batch in batches if batch]
+        filled += sum(batch.rows for batch in done)
+        dead += sum(batch.rows for batch in done)
+        held = batches.index(None) if None in batches else None
+        block = min(starts[-1] + size, state.end_block) if held is None else starts[held]
+        # Without it the table and every index would grow by a copy of each row.
+        if dead and vacuumed // vacuum_every < block // vacuum_every:
+            session.run("vacuum_history")
+            vacuumed, dead = block, 0
+        if held != 0:
+            crew.own.had_turn()
+        if held is not None:
             # A client holds one of the rows. Smaller steps leave more of the others alone.
-            block = starts[batches.index(None)]
             size = max(1, size // 2)
             crew.own.wait_turn("conversation_history")
             continue
-        crew.own.had_turn()
-        stop = min(starts[-1] + size, state.end_block)
-        # Without it the table and every index would grow by a copy of each row.
-        if rows and block // vacuum_every < stop // vacuum_every:
-            session.run("vacuum_history")
-        block = stop
         tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
-        took_s = max(batch.took_s for batch in batches if batch)
-        aim_s = target_s * pace.between_batches()
+        took_s = max(batch.took_s for batch in done)
+        aim_s = batch_target_ms / 1000 * pace.between_batches()
         size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, aim_s / max(took_s, 1e-4)))))
     if crew.size > 1:
         # The last of the helpers' batches are behind the checkpoint still.
@@ -213,17 +223,13 @@ def _batch(
             blocks = {"start": f"({start},0)", "stop": f"({stop},0)"}
             rows = sum(session.run(each, **blocks) for each in _STATEMENTS[fill])
             took_s = time.monotonic() - started
-            if crew.size > 1:
-                # Nobody but the crew holds the checkpoint, and each until it has committed.
-                session.run("wait_for_crew")
-            session.run(
-                "save_fill",
-                fill=fill,
-                next_block=stop if start == begun else begun,
-                rows=rows,
-                busy_s=took_s / crew.size,
-            )
+            # Before the checkpoint, for which the others of the crew may wait.
             pace.before_commit(session)
+            checkpoint = {"next_block": stop if start == begun else begun}
+            with ddl.unhurried() if crew.size > 1 else contextlib.nullcontext():
+                session.run(
+                    "save_fill", fill=fill, rows=rows, busy_s=took_s / crew.size, **checkpoint
+                )
     except LockNotHad:
         return None
     return Batch(rows, took_s)

@@ -8,7 +8,7 @@ is empty with what is decided.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -53,9 +53,13 @@ class Crew:
                     failed.append(error)
 
         with ThreadPoolExecutor(max(1, len(self._helpers))) as pool:
-            for helper in self._helpers:
-                pool.submit(work, helper)
+            helping = [pool.submit(work, helper) for helper in self._helpers]
             work(self.own)
+            try:
+                wait(helping)
+            except BaseException as error:  # noqa: BLE001  Ctrl-C: their batches end first
+                failed.append(error)
+                wait(helping)
         if failed:
             raise failed[0]
         return [results[number] for number in range(len(jobs))]

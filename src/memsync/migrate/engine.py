@@ -14,7 +14,6 @@ from importlib.metadata import version
 from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
 from memsync.migrate import evidence, gates, redesign, revisions, swap
 from memsync.migrate.backfill import backfill, refill_users, require_resolved
-from memsync.migrate.crew import crew_of
 from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pace import Pace
@@ -175,10 +174,14 @@ class _Engine:
             if phase is Phase.BACKFILL and self._fill_is_open(options):
                 # Before anything else is decided: an edit of an old row waits for the fill.
                 self.evidence.keep(self.ddl)
-                with crew_of(self._postgres, self.ddl, options.workers) as crew:
-                    self._filled += backfill(
-                        crew, options, self._pace, self._batch_target_ms, self._tell
-                    )
+                self._filled += backfill(
+                    self._postgres,
+                    self.ddl,
+                    options,
+                    self._pace,
+                    self._batch_target_ms,
+                    self._tell,
+                )
             if phase is Phase.CONTRACT and "user_id" in self.catalog().columns:
                 gates.require_open(self.ddl.session, options, self._tell)
             revisions.upgrade(self.ddl, phase, self._steps(options))
@@ -191,14 +194,18 @@ class _Engine:
                     stage=after.stage.value,
                 )
 
-    @staticmethod
-    def _index_is_due_later(phase: Phase, options: RunOptions, catalog: Catalog) -> bool:
-        """Whether isolate leaves its index to the backfill: the rows to fill would pay for it."""
+    def _index_is_due_later(self, phase: Phase, options: RunOptions, catalog: Catalog) -> bool:
+        """Whether isolate leaves its index to the backfill: the rows to fill would pay for it, and
+        a copy that is half done would have to be started over.
+        """
         return (
             phase is Phase.ISOLATE
-            and options.to in {Phase.BACKFILL, Phase.CONTRACT}
             and catalog.has_users
             and ("persona_id" not in catalog.columns or catalog.has_null_persona)
+            and (
+                options.to in {Phase.BACKFILL, Phase.CONTRACT}
+                or self.ddl.session.row("copy_state").begun
+            )
         )
 
     def _fill_is_open(self, options: RunOptions) -> bool:

@@ -18,7 +18,7 @@ from memsync.stores.postgres import Session
 
 SMALL_BYTES = 64 * 2**20
 _ROOM_FACTOR = 1.5
-"""Table and indexes are written once more (1.0), with two new indexes (0.2); the rest is spare."""
+"""Table and indexes are written anew (1.0), with three more indexes (0.4); the rest is spare."""
 _NAMED_MAX = 5
 
 

@@ -112,7 +112,7 @@ def outlook(
 
     `memories` opens the store whose points are evidence of who spoke. One that does not answer is
     told of in the result: the rest is as true without it. It is not read while something blocks
-    the backfill: that is mended first, and reading may take long.
+    the way to the end of the backfill: that is mended first, and reading may take long.
 
     Raises: SchemaMismatch when this is not the app's database, or its Prisma is not one of those
     that memsync knows.
@@ -130,7 +130,7 @@ def outlook(
         if memories is not None and awaited(catalog):
             report = (
                 EvidenceReport(not_read="what blocks a run comes first")
-                if blocking(checks, {Phase.BACKFILL})
+                if blocking(checks, set(Phase) - {Phase.CONTRACT})
                 else _read(evidence, settings or Settings(), memories, tell)
             )
         size = session.row("history_size")

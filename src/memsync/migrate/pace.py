@@ -32,7 +32,8 @@ class Pace:
         self._throttle = Throttle(session, options)
         self._tell = tell
         self._told: set[str] = set()
-        self._looked = self._looked_inside = 0.0
+        self._looked = 0.0
+        self._looked_inside: dict[int, float] = {}
         self._waiting_for_us = False
         self._share = 1.0
         self.waited_s = 0.0
@@ -67,9 +68,9 @@ class Pace:
 
     def before_commit(self, session: Session) -> None:
         """Note whether clients wait for what this session's batch holds: afterwards nobody does."""
-        now = time.monotonic()
-        if now - self._looked_inside >= LOOK_EVERY_S:
-            self._looked_inside = now
+        now, pid = time.monotonic(), session.connection.info.backend_pid
+        if now - self._looked_inside.get(pid, 0.0) >= LOOK_EVERY_S:
+            self._looked_inside[pid] = now
             if session.rows("waiting_for_us"):
                 self._waiting_for_us = True
 

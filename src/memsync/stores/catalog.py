@@ -143,6 +143,7 @@ class Catalog:
     def halfway(self) -> frozenset[Phase]:
         """The phases that were begun, forward or back, and cut short."""
         cut = {
+            Phase.ISOLATE: self.indexes.get(USER_INDEX) is False,
             Phase.REDESIGN: bool(self.redesign.made) and not self.redesign.stands,
             Phase.CONTRACT: self._contract_is_halfway or self.redesign.is_halfway_out,
         }

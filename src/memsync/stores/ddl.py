@@ -73,6 +73,13 @@ class OnlineDdl:
         if ends_wait:
             self.had_turn()
 
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Inside a brief transaction: statements that wait for nobody but memsync, and may."""
+        self._queue_for(0)
+        yield
+        self._queue_for(self._lock_timeout_ms)
+
     def _queue_for(self, timeout_ms: int) -> None:
         self.session.connection.execute(
             sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(timeout_ms))
@@ -132,7 +139,7 @@ class OnlineDdl:
                 # Clients behind the first lock wait for the others too: what is had is used up.
                 used_ms = int((time.monotonic() - began) * 1000)
                 share_ms = max(self._lock_timeout_ms - used_ms, self._lock_timeout_ms // 4, 1)
-                if share_ms < left_ms // 2:
+                if left_ms - share_ms > self._lock_timeout_ms // 10:
                     left_ms = share_ms
                     self._queue_for(left_ms)
                 self.session.connection.execute(statement)

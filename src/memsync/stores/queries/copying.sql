@@ -139,7 +139,7 @@ SELECT statement FROM (
 ORDER BY step;
 
 -- name: carry_indexes
--- The indexes that the copy does not have yet, but those of persona_id.
+-- The indexes that the copy does not have yet, but those that are memsync's to define.
 SELECT i.relname AS name,
        head || ' ON memsync_copy.conversation_history '
        || substr(pg_get_indexdef(i.oid),

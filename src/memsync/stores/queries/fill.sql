@@ -76,10 +76,6 @@ FROM personas p
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND h.user_id IS NULL AND p.id = h.persona_id;
 
--- name: wait_for_crew
--- Lets the next statement of this transaction wait for its lock as long as it takes.
-SELECT set_config('lock_timeout', '0', true);
-
 -- name: save_fill
 -- Moves the checkpoint, never back; runs in the batch's own transaction.
 UPDATE memsync.backfill
