@@ -2,7 +2,8 @@
 
 Measures what clients wait for (T1), how fast the migration is and how much it grows (T2), and what
 the proof costs (T3), for every method that memsync offers. The reference runs in the same run.
-Usage: python bench/migrate.py [--rows 100000] [--rate] [--json FILE] [--postgres-url URL].
+Usage: python bench/migrate.py [--rows 100000] [--rate] [--no-hostile] [--json FILE]
+[--postgres-url URL].
 Without a URL it starts an embedded server, durable, in a temporary folder.
 
 It fails (status 1) where memsync gave a message to a wrong persona, lost one, or did not find the
@@ -20,7 +21,7 @@ from pathlib import Path
 from clients import Waits
 from figures import Figure, show, write_json
 from legacy_rows import database, one, server
-from passes import REFERENCE, Invalid, Pass, hostile_run, measured, methods, proof, working
+from passes import BY_TWO, REFERENCE, Invalid, Pass, hostile_run, measured, methods, proof, working
 
 WAIT_MAX_MS = 100
 SPEED_MAX = {"copy": 0.35, "in-place": 0.9}
@@ -102,20 +103,22 @@ def rate_figures(url: str, passes: list[Pass]) -> Iterator[Figure]:
         )
 
 
-def figures_of(url: str, rows: int, passes: list[Pass]) -> Iterator[Figure]:
+def figures_of(url: str, rows: int, passes: list[Pass], *, with_hostile: bool) -> Iterator[Figure]:
     """Every figure of one size, each given as soon as it is there; `passes` gets what was seen."""
     with database(url, rows) as made:
         reference = measured(made, REFERENCE, rows, working(REFERENCE))
     passes.append(reference)
-    for method in methods():
+    for method in (*methods(), BY_TWO):
         with database(url, rows) as made:
             quiet = measured(made, method, rows, working(method))
+        passes.append(quiet)
+        yield from wait_figures("quiet", quiet, reference.waits)
+        yield from speed_figures(quiet, reference)
+    for method in methods() if with_hostile else ():
         with database(url, rows) as made:
             hostile = measured(made, method, rows, partial(hostile_run, method=method))
-        passes += (quiet, hostile)
-        yield from wait_figures("quiet", quiet, reference.waits)
+        passes.append(hostile)
         yield from wait_figures("hostile", hostile, None)
-        yield from speed_figures(quiet, reference)
     with database(url, rows) as made:
         verify_s, guide_s = proof(made, rows)
     millions = rows / 1_000_000
@@ -134,6 +137,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="messages of the main passes")
     parser.add_argument("--rate", action="store_true", help="also 300 k and 3 M, alone: minutes")
+    parser.add_argument("--no-hostile", action="store_true", help="leave out the hostile passes")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--postgres-url", help="a server to make databases on")
     given = parser.parse_args()
@@ -142,7 +146,8 @@ def main() -> int:
     passes: list[Pass] = []
     with server(given.postgres_url) as url:
         try:
-            figures = [*figures_of(url, given.rows, passes)]
+            wanted = figures_of(url, given.rows, passes, with_hostile=not given.no_hostile)
+            figures = [*wanted]
             if given.rate:
                 figures += rate_figures(url, passes)
         except Invalid as wrong:
