@@ -92,6 +92,10 @@ class App:
     url: str
     world: World
 
+    def url_with(self, parameter: str) -> str:
+        """Its URL with one more parameter."""
+        return f"{self.url}{'&' if '?' in self.url else '?'}{parameter}"
+
     def settings(self, **given: object) -> Settings:
         """Settings that lead to it."""
         return Settings.model_validate({"postgres_url": self.url, **given})

@@ -243,7 +243,7 @@ def test_the_password_is_in_no_argument(
             f' exec {real}/{name} "$@"',
         )
     monkeypatch.setattr(dump, "_folders", lambda: iter([tmp_path]))
-    app = type(ready)(f"{ready.url}&password=hunter2", ready.world)
+    app = type(ready)(ready.url_with("password=hunter2"), ready.world)
     (tmp_path / "files").mkdir()
     assert 0 == app.command("backup", "--to", str(tmp_path / "files" / "a.dump"))
 

@@ -195,7 +195,7 @@ def test_readers_by_persona_do_not_close_it(ready: App) -> None:
 
 def test_sessions_of_memsync_do_not_close_it(ready: App) -> None:
     """They name user_id all the time, under whatever application name."""
-    url = ready.url + "&application_name=anything"
+    url = ready.url_with("application_name=anything")
     with Postgres.open(url) as postgres:
         migrate.verify(postgres)
         migrate.outlook(postgres)

@@ -42,6 +42,9 @@ def cut_at(patched: pytest.MonkeyPatch, point: int | None, moment: str) -> Calla
 
     def counted(cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
         nonlocal count
+        if "lock_timeout" in str(args[0]):
+            # Set anew as time passes: not every run has the same number of these.
+            return execute(cursor, *args, **kwargs)
         count += 1
         if count == point and moment == "after":
             execute(cursor, *args, **kwargs)
