@@ -35,6 +35,21 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+MethodOption = Annotated[
+    Literal["auto", "in-place", "copy"],
+    typer.Option(
+        help="The backfill: rows in place, or a copy that takes the table's place: quicker, "
+        "without bloat, for as much free disk again. auto: a copy where nothing forbids it."
+    ),
+]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=WORKERS_MAX,
+        help="Sessions that fill in place at the same time.",
+    ),
+]
 EvidenceOption = Annotated[
     Literal["prefer", "ignore"],
     typer.Option(
@@ -137,21 +152,8 @@ def run(
         float | None, typer.Option(metavar="MB/S", help="The fill waits above this rate of WAL.")
     ] = None,
     evidence: EvidenceOption = "prefer",
-    method: Annotated[
-        Literal["auto", "in-place", "copy"],
-        typer.Option(
-            help="The backfill: rows in place, or a copy that takes the table's place: quicker, "
-            "without bloat, for as much free disk again. auto: a copy where nothing forbids it."
-        ),
-    ] = "auto",
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=WORKERS_MAX,
-            help="Sessions that fill in place at the same time; clients wait longer for them.",
-        ),
-    ] = 1,
+    method: MethodOption = "auto",
+    workers: WorkersOption = 1,
     as_json: JsonOption = False,
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed.

@@ -3,9 +3,9 @@
 Decides when to look (at most every 200 ms), how long to wait, and that it is told once. One object
 for a whole run, given to whatever loops: it hears pause and cancel, and gives way to others.
 
-A fill calls `before_commit(session)` as the last thing in a batch's transaction, and
-`between_batches()` after it; what that returns is the share of its usual time that the next batch
-should take.
+A fill calls `before_commit(session)` when a batch's rows are written and still locked, and
+`between_batches()` after its transaction; what that returns is the share of its usual time that the
+next batch should take.
 """
 
 import time
