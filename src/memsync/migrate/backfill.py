@@ -18,7 +18,7 @@ from memsync.migrate import swap
 from memsync.migrate.crew import Crew, crew_of
 from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions, Unresolved
-from memsync.migrate.pace import Pace
+from memsync.migrate.pace import Pace, steered
 from memsync.model.progress import Progress, Tell
 from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import LockNotHad, OnlineDdl
@@ -183,8 +183,8 @@ def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) 
             ]
         )
         done = [batch for batch in batches if batch]
-        filled += sum(batch.rows for batch in done)
-        dead += sum(batch.rows for batch in done)
+        rows = sum(batch.rows for batch in done)
+        filled, dead = filled + rows, dead + rows
         held = batches.index(None) if None in batches else None
         block = min(starts[-1] + size, state.end_block) if held is None else starts[held]
         # Without it the table and every index would grow by a copy of each row.
@@ -201,7 +201,7 @@ def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) 
         tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
         took_s = max(batch.took_s for batch in done)
         aim_s = batch_target_ms / 1000 * pace.between_batches()
-        size = max(1, min(_BLOCKS_MAX, int(size * min(2.0, aim_s / max(took_s, 1e-4)))))
+        size = steered(size, took_s, aim_s, _BLOCKS_MAX)
     if crew.size > 1:
         # The last of the helpers' batches are behind the checkpoint still.
         session.run("save_fill", fill=fill, next_block=block, rows=0, busy_s=0)

@@ -104,3 +104,8 @@ class Pace:
     def _wait(self, seconds: float) -> None:
         time.sleep(seconds)
         self.waited_s += seconds
+
+
+def steered(size: int, took_s: float, target_s: float, most: int) -> int:
+    """The size of the next step, after one of `size` took so long: at most twice as large."""
+    return max(1, min(most, int(size * min(2.0, target_s / max(took_s, 1e-4)))))

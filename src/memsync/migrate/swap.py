@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from memsync.errors import PartlyDone
-from memsync.migrate.pace import Pace
+from memsync.migrate.pace import Pace, steered
 from memsync.model.progress import Progress, Tell
 from memsync.stores import copying
 from memsync.stores.catalog import TABLE
@@ -101,7 +101,7 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
         block, copied = stop, copied + found
         tell(Progress("copy", state.rows_done + copied, state.rows_total))
         share = pace.between_batches()
-        size = _steered(size, took_s, target_s * share, _BLOCKS_MAX)
+        size = steered(size, took_s, target_s * share, _BLOCKS_MAX)
     return copied
 
 
@@ -125,8 +125,8 @@ def _catch_up(ddl: OnlineDdl, rows: copying.Rows, target_s: float) -> None:
             continue
         if taken < _ENOUGH:
             return
-        steered = _steered(size, time.monotonic() - started, target_s, _REPLAY_MAX)
-        size = max(_REPLAY_MIN, steered)
+        wanted = steered(size, time.monotonic() - started, target_s, _REPLAY_MAX)
+        size = max(_REPLAY_MIN, wanted)
 
 
 def _exchange(ddl: OnlineDdl, rows: copying.Rows, target_s: float, tell: Tell) -> None:
@@ -146,7 +146,3 @@ def _exchange(ddl: OnlineDdl, rows: copying.Rows, target_s: float, tell: Tell) -
             ddl.wait_turn(TABLE)
         else:
             return
-
-
-def _steered(size: int, took_s: float, target_s: float, most: int) -> int:
-    return max(1, min(most, int(size * min(2.0, target_s / max(took_s, 1e-4)))))
