@@ -108,7 +108,7 @@ def figures_of(url: str, rows: int, passes: list[Pass], *, with_hostile: bool) -
     with database(url, rows) as made:
         reference = measured(made, REFERENCE, rows, working(REFERENCE))
     passes.append(reference)
-    for method in (*methods(), BY_TWO):
+    for method in [each + workers for each in methods() for workers in ("", BY_TWO)]:
         with database(url, rows) as made:
             quiet = measured(made, method, rows, working(method))
         passes.append(quiet)

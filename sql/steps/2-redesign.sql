@@ -45,7 +45,9 @@ WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
 \g /dev/null
 SELECT set_config('maintenance_work_mem',
                   greatest(pg_size_bytes(current_setting('maintenance_work_mem')) / 1024,
-                           262144)::text || 'kB', false)
+                           262144)::text || 'kB', false) AS sorts,
+       (SELECT set_config(name, '256kB', false) FROM pg_settings
+        WHERE name = 'backend_flush_after' AND setting = '0' AND max_val::int > 0) AS writes
 \g /dev/null
 SELECT set_config(name, setting, false) FROM (VALUES
     ('row_security', 'off'),  -- rows that a policy hides are an error, not passed over

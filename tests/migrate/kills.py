@@ -40,7 +40,8 @@ MOMENTS = ("before", "during", "after")
 FATES = ("client", "terminate", "server")
 
 IN_PLACE = "in-place"
-BY_THREE = "in-place, by 3 workers"
+BY_THREE = ", by 3 workers"
+"""Added to a method's name."""
 
 
 def offered_methods() -> list[str]:
@@ -50,7 +51,8 @@ def offered_methods() -> list[str]:
 
 def run_options(method: str) -> dict[str, Any]:
     """The choices of a run by that method, where there is a choice."""
-    return {"method": IN_PLACE, "workers": 3} if method == BY_THREE else {"method": method}
+    name = method.removesuffix(BY_THREE)
+    return {"method": name, "workers": 1 if name == method else 3}
 
 
 @dataclass(frozen=True)
@@ -346,7 +348,7 @@ def cut_short(way: Way, end: End, eventually: Eventually) -> None:
         before = done_so_far(app, way)
         assert way.end == way.walk(app)
         way.assert_whole(app)
-        if way.method in {IN_PLACE, BY_THREE}:
+        if run_options(way.method)["method"] == IN_PLACE:
             assert_no_batch_twice(app, way, before)
         if isinstance(way, WayBack):
             way.assert_forward_again(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memsync.errors import Cancelled, InvalidInput, StoreBusy, StoreUnreachable
-from memsync.migrate import RunOptions, ask, backfill, pace
+from memsync.migrate import RunOptions, ask, backfill, pace, swap
 from memsync.migrate.crew import Crew, crew_of
 from memsync.model.phases import Phase, Stage
 from memsync.model.progress import Progress, silent
 from memsync.stores.ddl import OnlineDdl
 from memsync.stores.postgres import Postgres
-from migrate.kills import BY_THREE, Way, all_cut_short, drawn
+from migrate.kills import BY_THREE, Way, all_cut_short, drawn, nobody_works_on, offered_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     NewWay = Callable[[type[Way], str, str], Way]
 
 THREE = {"method": "in-place", "workers": 3}
+COPY_BY_THREE = {"method": "copy", "workers": 3}
 # So that there are many batches.
 SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
 
@@ -50,6 +52,17 @@ def progress_of(app: App) -> tuple[Any, ...]:
     return app.query("SELECT rows_done, rows_total, next_block >= end_block FROM memsync.backfill")[
         0
     ]
+
+
+def end_a_session(app: App, *, of_the_helpers: bool) -> None:
+    """Only the run's own holds an advisory lock."""
+    app.query(
+        "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a"
+        " WHERE datname = current_database() AND application_name = 'memsync'"
+        " AND %s <> EXISTS (SELECT FROM pg_locks l"
+        "                   WHERE l.pid = a.pid AND l.locktype = 'advisory') LIMIT 1",
+        of_the_helpers,
+    )
 
 
 # ------------------------------------------------------------------ the crew
@@ -86,6 +99,60 @@ def test_what_a_job_raises_is_raised_when_all_have_ended(crew: Crew, error: Base
     with pytest.raises(type(error)):
         crew.together([partial(job, number) for number in range(50)])
     assert len(ended) < 10
+
+
+def test_while_the_run_is_held_up_nobody_begins_another_job(crew: Crew) -> None:
+    """A pause is heard between two jobs of the run's own session, and stops the others too."""
+    begun: list[int] = []
+    held_up: list[int] = []
+    pauses = iter([False, True])
+
+    def between() -> None:
+        if next(pauses, False):
+            before = len(begun)
+            time.sleep(0.2)
+            held_up.append(len(begun) - before)
+
+    def job(number: int, _: OnlineDdl) -> None:
+        begun.append(number)
+        time.sleep(0.01)
+
+    crew.together([partial(job, number) for number in range(60)], between)
+    assert [0] == held_up
+    assert list(range(60)) == sorted(begun)
+
+
+def test_what_the_run_hears_between_two_jobs_ends_them_all(crew: Crew) -> None:
+    """Whoever waits for a next job meanwhile gets none."""
+    begun: list[int] = []
+    until_then: list[int] = []
+
+    def between() -> None:
+        if begun:
+            time.sleep(0.1)
+            until_then.extend(begun)
+            raise Cancelled("enough")
+
+    def job(number: int, _: OnlineDdl) -> None:
+        begun.append(number)
+        time.sleep(0.01)
+
+    with pytest.raises(Cancelled):
+        crew.together([partial(job, number) for number in range(60)], between)
+    assert until_then == begun
+
+
+def test_every_session_is_prepared_for_much_work(crew: Crew) -> None:
+    """What it writes goes to the disk at once; nothing that was set is made less."""
+    for ddl in [crew.own, *crew._helpers]:
+        if ddl is crew.own:
+            ddl.session.run_script("SET maintenance_work_mem = '1GB'; SET backend_flush_after = 8")
+            ddl.session.run("heavy_work")
+        shown = [
+            ddl.session.connection.execute(f"SHOW {name}").fetchall()[0][0]
+            for name in ("maintenance_work_mem", "backend_flush_after")
+        ]
+        assert shown == (["1GB", "64kB"] if ddl is crew.own else ["256MB", "256kB"])
 
 
 # ------------------------------------------------------------------ the fill
@@ -126,13 +193,7 @@ def test_a_session_that_is_ended_costs_its_batch(large_app: App, *, of_the_helpe
 
     def tell(step: Progress) -> None:
         if step.total is not None and step.done > step.total // 3:
-            large_app.query(
-                "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a"
-                " WHERE datname = current_database() AND application_name = 'memsync'"
-                " AND %s <> EXISTS (SELECT FROM pg_locks l"
-                "                   WHERE l.pid = a.pid AND l.locktype = 'advisory') LIMIT 1",
-                of_the_helpers,
-            )
+            end_a_session(large_app, of_the_helpers=of_the_helpers)
 
     with pytest.raises(StoreUnreachable):
         large_app.run(Phase.BACKFILL, options=THREE, tell=tell, **SLOWLY)
@@ -193,13 +254,91 @@ def test_several_runs_with_crews_at_once(new_app: NewApp) -> None:
 
 @pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fate", ["client", "terminate"])
+@pytest.mark.parametrize("method", offered_methods())
 def test_a_crew_cut_short(
-    way_for: NewWay, eventually: Eventually, seed: int, fate: str, kills: int
+    way_for: NewWay, eventually: Eventually, seed: int, method: str, fate: str, kills: int
 ) -> None:
     """The next run ends the same, and what was committed is not done again."""
-    way = way_for(Way, fate, BY_THREE)
-    ends = drawn(f"{seed}/crew/{kills}/{fate}", fate, way.acting, kills)
+    way = way_for(Way, fate, method + BY_THREE)
+    ends = drawn(f"{seed}/crew/{method}/{kills}/{fate}", fate, way.acting, kills)
     all_cut_short(way, ends, eventually, seed)
+
+
+# ------------------------------------------------------------------ the indexes of a copy
+
+
+def test_several_build_the_indexes_of_a_copy(
+    app: App, settled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its share of them, at the same time; the end is that of one."""
+    all_there = threading.Barrier(3, timeout=10)
+    built_by: list[int] = []
+    build = swap._build
+
+    def seen(*given: Any) -> None:
+        built_by.append(pid_of(given[-1]))
+        if len(built_by) <= 3:
+            all_there.wait()
+        build(*given)
+
+    monkeypatch.setattr(swap, "_build", seen)
+    assert Stage.CONTRACTED == app.run(options=COPY_BY_THREE)
+    assert (3, 6) == (len(set(built_by)), len(built_by))
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+def test_who_still_builds_for_a_run_that_was_lost_is_waited_for(
+    app: App, settled: App, eventually: Eventually
+) -> None:
+    """The next run names it, and builds what is missing when it has ended."""
+
+    def fail(step: Progress) -> None:
+        if step.what.startswith("copy: index "):
+            raise StoreUnreachable("lost")
+
+    with pytest.raises(StoreUnreachable):
+        app.run(Phase.BACKFILL, options=COPY_BY_THREE, tell=fail)
+    told: list[str] = []
+    with ThreadPoolExecutor(1) as pool, app.connected(autocommit=False) as left:
+        left.execute(
+            "CREATE INDEX conversation_history_persona_id_idx"
+            " ON memsync_copy.conversation_history (persona_id)"
+        )
+        running = pool.submit(
+            app.run, options=COPY_BY_THREE, tell=lambda step: told.append(step.what)
+        )
+        in_the_way = f"memsync_copy.conversation_history; in the way: pid {left.info.backend_pid}"
+        eventually(lambda: any(in_the_way in line for line in told), "it is waited for")
+        assert not running.done()
+        left.commit()
+        assert Stage.CONTRACTED == running.result()
+    assert "copy: index conversation_history_persona_id_idx" not in told
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+@pytest.mark.parametrize("of_the_helpers", [True, False], ids=["a helper", "the run's own"])
+def test_a_session_that_is_ended_while_it_builds_costs_its_index(
+    app: App, settled: App, eventually: Eventually, *, of_the_helpers: bool
+) -> None:
+    """The run ends with it; the next one builds what is missing."""
+    ended = threading.Event()
+
+    def tell(step: Progress) -> None:
+        if step.what.startswith("copy: index "):
+            # So that each has a share of the indexes.
+            time.sleep(0.1)
+            if not ended.is_set():
+                ended.set()
+                end_a_session(app, of_the_helpers=of_the_helpers)
+
+    with pytest.raises(StoreUnreachable):
+        app.run(Phase.BACKFILL, options=COPY_BY_THREE, tell=tell)
+    eventually(lambda: nobody_works_on(app), "the sessions go")
+    assert Stage.CONTRACTED == app.run(options=COPY_BY_THREE)
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
 
 
 @pytest.mark.parametrize("workers", [0, -1, 17])

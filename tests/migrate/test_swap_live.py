@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pytest
 
 from memsync.errors import GateClosed, StoreBusy
+from memsync.migrate import swap
 from memsync.model.phases import Phase, Stage
 from migrate.kills import MOMENTS, migrator
 from migrate.test_kill import assert_as_if_undisturbed
@@ -189,6 +190,35 @@ def test_a_persona_deleted_while_it_is_copied_takes_no_message_along(app: App) -
 
 
 ROWS: LiteralString = "SELECT id FROM conversation_history"
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["nobody watches", "an old snapshot"])
+def test_the_copy_is_vacuumed_as_it_grows(
+    large_app: App, monkeypatch: pytest.MonkeyPatch, *, watched: bool
+) -> None:
+    """While its pages are in memory; not where it would be in vain, and longer each time."""
+    monkeypatch.setattr(swap, "_BLOCKS_START", 2)
+    large_app.run(Phase.EXPAND)
+    vacuumed: list[int] = []
+    with large_app.connected(autocommit=False) as watcher:
+        if watched:
+            watcher.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            watcher.execute("SELECT FROM users")
+
+        def tell(step: Progress) -> None:
+            if step.what == "copy":
+                query = "SELECT pg_stat_get_vacuum_count(to_regclass(%s))"
+                vacuumed.append(large_app.query(query, COPY_TABLE)[0][0])
+            if step.what == "copy: indexes and keys":
+                watcher.rollback()
+
+        large_app.run(Phase.BACKFILL, tell=tell, options=COPY, batch_target_ms=1)
+    assert len(vacuumed) > 3
+    assert vacuumed == ([0] * len(vacuumed) if watched else list(range(len(vacuumed))))
+    assert large_app.expected() == large_app.personas()
+
+
+COPY_TABLE = "memsync_copy.conversation_history"
 
 
 # ------------------------------------------------------------------ transactions in the way

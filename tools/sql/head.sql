@@ -33,7 +33,7 @@
 -- What a role or database limits its clients to does not hold here: long steps are long on purpose.
 {{query:no_timeouts}}
 \g /dev/null
-{{query:more_maintenance_memory}}
+{{query:heavy_work}}
 \g /dev/null
 SELECT set_config(name, setting, false) FROM (VALUES
     ('row_security', 'off'),  -- rows that a policy hides are an error, not passed over

@@ -47,7 +47,7 @@ WorkersOption = Annotated[
     typer.Option(
         min=1,
         max=WORKERS_MAX,
-        help="Sessions that fill in place at the same time.",
+        help="Sessions at the same time: they fill in place, or build the indexes of a copy.",
     ),
 ]
 EvidenceOption = Annotated[

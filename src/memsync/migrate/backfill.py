@@ -91,12 +91,11 @@ def backfill(
         rows_total=session.row("decided_rows").total,
         unresolved=options.unresolved,
     )
-    filled = 0
-    if choice.method == "copy":
-        filled += swap.fill_by_copy(ddl, pace, batch_target_ms, tell)
-    else:
-        with crew_of(postgres, ddl, options.workers) as crew:
-            filled += _fill(crew, "personas", pace, batch_target_ms, tell)
+    with crew_of(postgres, ddl, options.workers) as crew:
+        if choice.method == "copy":
+            filled = swap.fill_by_copy(crew, pace, batch_target_ms, tell)
+        else:
+            filled = _fill(crew, "personas", pace, batch_target_ms, tell)
     for _ in range(_PASSES_MAX):
         session.run("thaw_vanished")
         if session.row("rows_of_vanished_personas").total:

@@ -133,7 +133,7 @@ def _engine(
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session:
         pace = Pace(session, options or RunOptions(), tell)
         pace.begin()
-        session.run("more_maintenance_memory")
+        session.run("heavy_work")
         ddl = OnlineDdl(
             session,
             lock_timeout_ms=settings.lock_timeout_ms,

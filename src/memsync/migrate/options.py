@@ -34,8 +34,8 @@ class RunOptions:
     made counts for `backup_max_age_hours`.
 
     A fill gives way while a standby lags more than `max_lag_ms` behind, or while the server writes
-    more than `max_rate_mb_s` of WAL. None: no such limit. `workers` sessions fill in place at the
-    same time.
+    more than `max_rate_mb_s` of WAL. None: no such limit. `workers` sessions work at the same
+    time: they fill in place, or build the indexes of a copy.
 
     Raises: InvalidInput for a value that cannot be meant.
     """

@@ -7,9 +7,11 @@ exchange only. What each step is, stores/copying.py knows.
 """
 
 import time
+from functools import partial
 from typing import Any
 
 from memsync.errors import PartlyDone
+from memsync.migrate.crew import Crew
 from memsync.migrate.pace import Pace, steered
 from memsync.model.progress import Progress, Tell
 from memsync.stores import copying
@@ -37,7 +39,7 @@ def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
         copying.clear(ddl)
 
 
-def fill_by_copy(ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
+def fill_by_copy(crew: Crew, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
     """Replace the history by a copy whose rows have their personas; how many rows were copied.
 
     Goes on with a copy that was cut short.
@@ -46,29 +48,28 @@ def fill_by_copy(ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -
     """
     for _ in range(_STARTS_MAX):
         try:
-            return _copy_and_swap(ddl, pace, batch_target_ms / 1000, tell)
+            return _copy_and_swap(crew, pace, batch_target_ms / 1000, tell)
         except copying.Moved as moved:
             tell(Progress(f"starting the copy over: {moved}"))
-            copying.clear(ddl)
+            copying.clear(crew.own)
     raise PartlyDone(
         f"the copy of {TABLE} was started {_STARTS_MAX} times, each time the table was truncated, "
         "rewritten or altered meanwhile. Run again when that has ended, or with --method in-place"
     )
 
 
-def _copy_and_swap(ddl: OnlineDdl, pace: Pace, target_s: float, tell: Tell) -> int:
-    session = ddl.session
+def _copy_and_swap(crew: Crew, pace: Pace, target_s: float, tell: Tell) -> int:
+    ddl, session = crew.own, crew.own.session
     if not session.row("copy_state").begun:
         copying.begin(ddl)
     rows = copying.Rows(session)
     copied = _slices(ddl, pace, rows, target_s * _SLOWER, tell)
     tell(Progress("copy: indexes and keys"))
+    copying.require_alone(ddl)
     # Before the indexes, which it would have to look at.
     session.run("vacuum_copy")
-    for name, build in copying.indexes_to_build(session):
-        tell(Progress(f"copy: index {name}"))
-        pace.between_steps()
-        ddl.run_long(build)
+    builds = [partial(_build, *each, tell) for each in copying.indexes_to_build(session)]
+    crew.together(builds, between=pace.between_steps)
     copying.add_keys(ddl)
     session.run("analyze_copy")
     # Rows whose user went before the key stood would make its validation fail.
@@ -85,6 +86,7 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
     progress = copying.require_unmoved(session)
     state = session.row("fill_state", fill="personas")
     block, copied, size = progress.next_block, 0, _BLOCKS_START
+    complete_since = session.row("moment")
     while block < progress.end_block:
         stop = min(block + size, progress.end_block)
         started = time.monotonic()
@@ -100,9 +102,18 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
             continue
         block, copied = stop, copied + found
         tell(Progress("copy", state.rows_done + copied, state.rows_total))
+        # In vain, and each time for all of the copy, while a session may not see its rows yet.
+        if not copying.older_snapshots(session, complete_since):
+            session.run("vacuum_copy")
+        complete_since = session.row("moment")
         share = pace.between_batches()
         size = steered(size, took_s, target_s * share, _BLOCKS_MAX)
     return copied
+
+
+def _build(name: str, build: Any, tell: Tell, ddl: OnlineDdl) -> None:
+    tell(Progress(f"copy: index {name}"))
+    ddl.run_long(build)
 
 
 def _catch_up(ddl: OnlineDdl, rows: copying.Rows, target_s: float) -> None:

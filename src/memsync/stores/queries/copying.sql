@@ -140,7 +140,7 @@ ORDER BY step;
 
 -- name: carry_indexes
 -- The indexes that the copy does not have yet, but those that are memsync's to define.
-SELECT i.relname AS name,
+SELECT i.relname AS name, x.indnatts::int AS columns,
        head || ' ON memsync_copy.conversation_history '
        || substr(pg_get_indexdef(i.oid),
                  length(head || format(' ON %%I.%%I ', n.nspname, c.relname)) + 1) AS statement
@@ -435,7 +435,8 @@ SELECT EXISTS (SELECT FROM memsync_copy.touched) AS found;
 DELETE FROM memsync_copy.conversation_history WHERE id = ANY(%(ids)s);
 
 -- name: vacuum_copy
--- Marks the copy's pages as visible to all, so that scans of an index alone are possible.
+-- Marks the copy's pages as visible to all, so that scans of an index alone are possible. The sooner
+-- the cheaper: later it would have to read each page again, and log it whole.
 VACUUM (TRUNCATE false) memsync_copy.conversation_history;
 
 -- name: analyze_copy
@@ -457,10 +458,3 @@ WHERE a.pid <> pg_backend_pid() AND a.datname = current_database() AND a.usesysi
   AND (coalesce(a.xact_start < %(at)s, age(a.backend_xmin) >= age(%(xact)s::xid))
        OR a.state LIKE 'idle in transaction%%')
 ORDER BY a.xact_start LIMIT 5;
-
--- name: more_maintenance_memory
--- Lets indexes be sorted in memory, and by several workers, which need 32 MiB each; for this
--- session, and never less than is set.
-SELECT set_config('maintenance_work_mem',
-                  greatest(pg_size_bytes(current_setting('maintenance_work_mem')) / 1024,
-                           262144)::text || 'kB', false);

@@ -19,6 +19,16 @@ SELECT set_config(name, '0', false) FROM pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
                'idle_in_transaction_session_timeout', 'idle_session_timeout');
 
+-- name: heavy_work
+-- Prepares a session for much work: indexes are sorted in memory, and by several workers, which need
+-- 32 MiB each; what it writes goes to the disk as it is written, for what a checkpoint has to sync
+-- at once makes clients wait for their commits. Never less than is set; not every system has it.
+SELECT set_config('maintenance_work_mem',
+                  greatest(pg_size_bytes(current_setting('maintenance_work_mem')) / 1024,
+                           262144)::text || 'kB', false) AS sorts,
+       (SELECT set_config(name, '256kB', false) FROM pg_settings
+        WHERE name = 'backend_flush_after' AND setting = '0' AND max_val::int > 0) AS writes;
+
 -- name: serving_pid
 -- The process that serves this session now.
 SELECT pg_backend_pid() AS pid;
