@@ -43,10 +43,3 @@ def warning(name: str, found: str, what_to_do: str) -> Check:
 def blocker(name: str, found: str, what_to_do: str, phases: Iterable[Phase] = Phase) -> Check:
     """The run would fail, or do harm, in these phases: all of them unless told otherwise."""
     return Check(name, State.BLOCKER, found, what_to_do, tuple(phases))
-
-
-def listed(names: Iterable[str], shown_max: int = 5) -> str:
-    """The first of the names, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - shown_max} more" if len(every) > shown_max else ""
-    return ", ".join(every[:shown_max]) + more

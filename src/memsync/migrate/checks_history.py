@@ -6,8 +6,9 @@ catalog; a function's text is searched, because Postgres keeps no note of what P
 
 from collections.abc import Iterable
 
-from memsync.migrate.checks import Check, blocker, fine, listed, warning
+from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.phases import Phase
+from memsync.model.wording import listed
 from memsync.stores.catalog import (
     PERSONA_CHECK,
     TABLE,

@@ -7,8 +7,9 @@ the history is built: that is `checks_history`.
 import shutil
 from pathlib import Path
 
-from memsync.migrate.checks import Check, blocker, fine, listed, warning
+from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.phases import Phase
+from memsync.model.wording import listed
 from memsync.stores.postgres import Session
 
 HISTORY = "conversation_history"

@@ -14,10 +14,9 @@ from memsync.migrate.options import RunOptions
 from memsync.migrate.proof import verify_session
 from memsync.model.phases import Phase
 from memsync.model.progress import Progress, Tell
+from memsync.model.wording import listed
 from memsync.stores.catalog import Catalog
 from memsync.stores.postgres import OWN_STATEMENT, Session
-
-_NAMED_MAX = 5
 
 
 def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
@@ -73,10 +72,8 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
         ages.append(write.ago_s)
     busy += [
         f"pid {each.pid} ({each.application_name or 'unnamed'}) at {each.moment}: {each.query}"
-        for each in sessions[:_NAMED_MAX]
+        for each in sessions
     ]
-    if len(sessions) > _NAMED_MAX:
-        busy.append(f"… and {len(sessions) - _NAMED_MAX} more sessions")
     if not busy:
         if unseen:
             tell(Progress(f"note: {unseen}"))
@@ -85,7 +82,7 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
     left = timedelta(seconds=round(wait_s))
     raise GateClosed(
         f"contract may not start, user_id was in use within the last {minutes:g} min: "
-        + "; ".join(busy)
+        + listed(busy, separator="; ")
         + (f". Also, {unseen}" if unseen else "")
         + f". End or update those clients, wait {left}, and run again; or skip this gate with "
         "`memsync migrate run --quiet-minutes 0`. user_id is still there",

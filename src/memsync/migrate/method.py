@@ -12,6 +12,7 @@ from typing import Literal
 
 from memsync.errors import GateClosed
 from memsync.migrate.options import Method
+from memsync.model.wording import listed
 from memsync.stores.catalog import Catalog
 from memsync.stores.copying import obstacles
 from memsync.stores.postgres import Session
@@ -19,7 +20,6 @@ from memsync.stores.postgres import Session
 SMALL_BYTES = 64 * 2**20
 _ROOM_FACTOR = 1.5
 """Table and indexes are written anew (1.0), with three more indexes (0.4); the rest is spare."""
-_NAMED_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ def choose_method(session: Session, catalog: Catalog, asked: Method = "auto") ->
 def _require_none(in_the_way: list[str]) -> None:
     if in_the_way:
         raise GateClosed(
-            f"conversation_history cannot be replaced by a copy: {_listed(in_the_way)}. "
+            f"conversation_history cannot be replaced by a copy: "
+            f"{listed(in_the_way, separator='; ')}. "
             "Run with --method in-place; nothing was changed",
             obstacles=in_the_way,
         )
@@ -60,7 +61,8 @@ def _require_none(in_the_way: list[str]) -> None:
 
 def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice:
     if in_the_way:
-        return Choice("in-place", f"a copy would lose something: {_listed(in_the_way)}")
+        lost = listed(in_the_way, separator="; ")
+        return Choice("in-place", f"a copy would lose something: {lost}")
     if session.row("copy_state").begun:
         return Choice("copy", "a copy is half done")
     if "memsync.backfill" in catalog.own_tables and session.row("fill_is_half_done").found:
@@ -100,10 +102,6 @@ def _free_bytes(directory: str | None, pid: int) -> int | None:
     except PermissionError:
         pass
     return shutil.disk_usage(directory).free if Path(directory).is_dir() else None
-
-
-def _listed(reasons: list[str]) -> str:
-    return "; ".join(reasons[:_NAMED_MAX]) + (" …" if len(reasons) > _NAMED_MAX else "")
 
 
 def _mib(size: int) -> str:

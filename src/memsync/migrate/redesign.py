@@ -13,6 +13,7 @@ from uuid import UUID
 from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
 from memsync.migrate.options import RunOptions
 from memsync.model.progress import Progress, Tell
+from memsync.model.wording import listed
 from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.fit import misfits
@@ -124,10 +125,10 @@ def require_owners(session: Session, settings: Mapping[str, str], options: RunOp
     open_ones = [each for each in orphans(session, settings) if each.owner is None]
     if not open_ones or options.orphan_owners != "fail":
         return
-    named = ", ".join(f"{each.persona_id} ({len(each.users)} users)" for each in open_ones)
+    named = [f"{each.persona_id} ({len(each.users)} users)" for each in open_ones]
     raise GateClosed(
         f"{len(open_ones)} personas have no owner, and not exactly one user uses each: "
-        f"{named:.{_NAMED_MAX * 50}}. Give them an owner, or run again with `--orphan-owners "
+        f"{listed(named, _NAMED_MAX)}. Give them an owner, or run again with `--orphan-owners "
         "quarantine` or `--orphan-owners assign:USER_ID`; nothing was changed",
         personas=[str(each.persona_id) for each in open_ones],
     )
