@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from memsync.errors import StoreBusy
 from memsync.model.phases import Phase, Stage
@@ -245,6 +246,31 @@ def test_a_lock_that_never_comes_ends_in_store_busy(app: App) -> None:
         assert [hostile.info.backend_pid] == busy.value.fields["pids"]
         hostile.rollback()
     assert catalog == app.catalog()
+
+
+def test_it_gives_way_before_the_server_looks_for_deadlocks(
+    app: App, eventually: Eventually
+) -> None:
+    """Else a client could be the victim of one. So no setting makes it queue for longer."""
+    name = app.query("SELECT current_database()")[0][0]
+    with app.connected() as connection:
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '80ms'").format(sql.Identifier(name))
+        )
+    told: list[str] = []
+    with ThreadPoolExecutor(1) as pool, app.connected(autocommit=False) as client:
+        client.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
+        running = pool.submit(
+            app.run, lock_timeout_ms=10_000, tell=lambda step: told.append(step.what)
+        )
+        started = time.monotonic()
+        eventually(lambda: any("waiting for a lock" in line for line in told), "it gives way")
+        assert 5 > time.monotonic() - started
+        client.rollback()
+        assert Stage.CONTRACTED == running.result()
+    assert [(0,)] == app.query(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
 
 
 def test_users_made_personas_while_one_is_held(app: App, eventually: Eventually) -> None:

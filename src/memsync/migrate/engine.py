@@ -136,7 +136,7 @@ def _engine(
         session.run("heavy_work")
         ddl = OnlineDdl(
             session,
-            lock_timeout_ms=settings.lock_timeout_ms,
+            lock_timeout_ms=min(settings.lock_timeout_ms, session.row("deadlock_patience").half_ms),
             deadline_s=settings.lock_deadline_s,
             tell=tell,
             between=pace.between_tries,

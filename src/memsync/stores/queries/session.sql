@@ -29,6 +29,11 @@ SELECT set_config('maintenance_work_mem',
        (SELECT set_config(name, '256kB', false) FROM pg_settings
         WHERE name = 'backend_flush_after' AND setting = '0' AND max_val::int > 0) AS writes;
 
+-- name: deadlock_patience
+-- Half of the time after which the server looks for deadlocks, in ms. Who queues no longer than that
+-- gives way before; who queues longer could make a client the victim.
+SELECT greatest(setting::int / 2, 1) AS half_ms FROM pg_settings WHERE name = 'deadlock_timeout';
+
 -- name: serving_pid
 -- The process that serves this session now.
 SELECT pg_backend_pid() AS pid;
