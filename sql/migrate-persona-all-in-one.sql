@@ -1767,13 +1767,14 @@ BEGIN
     COMMIT;
 END $fn$;
 
--- Fills one range of blocks and moves the checkpoint with it.
-CREATE OR REPLACE FUNCTION pg_temp.fill_range(_from bigint, _next_block bigint)
+-- Fills a part of the rows of every page in a range of blocks; the last part moves the checkpoint.
+CREATE OR REPLACE FUNCTION pg_temp.fill_range(_from bigint, _to bigint, _part int, _parts int)
 RETURNS bigint LANGUAGE plpgsql AS $fn$
 DECLARE
     _fill CONSTANT text := 'personas';
     _start CONSTANT text := format('(%s,0)', _from);
-    _stop CONSTANT text := format('(%s,0)', _next_block);
+    _stop CONSTANT text := format('(%s,0)', _to);
+    _next_block CONSTANT bigint := CASE WHEN _part = _parts - 1 THEN _to ELSE _from END;
     _began CONSTANT timestamptz := clock_timestamp();
     _archived bigint;
     _rows bigint;
@@ -1785,6 +1786,7 @@ BEGIN
     FROM (SELECT a.history_id, a.persona_id
     FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id) k
     WHERE h.ctid >= _start::tid AND h.ctid < _stop::tid
+      AND get_byte(tidsend(h.ctid), 5) % _parts = _part
       AND h.persona_id IS NULL
       AND k.history_id = h.id;
     GET DIAGNOSTICS _archived = ROW_COUNT;
@@ -1792,6 +1794,7 @@ BEGIN
     SET persona_id = m.persona_id
     FROM memsync.persona_map m
     WHERE h.ctid >= _start::tid AND h.ctid < _stop::tid
+      AND get_byte(tidsend(h.ctid), 5) % _parts = _part
       AND h.persona_id IS NULL
       AND m.user_id = h.user_id AND m.personality_id = h.personality_id;
     GET DIAGNOSTICS _rows = ROW_COUNT;
@@ -1804,13 +1807,16 @@ BEGIN
     RETURN _rows;
 END $fn$;
 
--- Fills from the checkpoint on up to a block, in ranges that each take about batch_target_ms.
+-- Fills from the checkpoint on up to a block, in ranges whose parts take about batch_target_ms each.
+-- The rows of a later part find room in their own page, where those of the part before were, and so
+-- no index is told of them.
 CREATE OR REPLACE PROCEDURE pg_temp.fill_up_to(_end bigint) LANGUAGE plpgsql AS $fn$
 DECLARE
     _target_s CONSTANT float := current_setting('memsync.batch_target_ms')::float / 1000;
+    _parts CONSTANT int := 8;
     _block bigint;
     _stop bigint;
-    _size bigint := 32;
+    _size bigint := 128;
     _began timestamptz;
     _took_s float;
     _rows text;
@@ -1819,12 +1825,15 @@ BEGIN
     WHILE _block < _end LOOP
         _stop := least(_block + _size, _end);
         _began := clock_timestamp();
-        CALL pg_temp.ask('conversation_history',
-                         ARRAY[format('SELECT pg_temp.fill_range(%s, %s)', _block, _stop)], _rows);
-        _took_s := extract(epoch FROM clock_timestamp() - _began);
-        PERFORM set_config('memsync.rows_filled',
-                           (current_setting('memsync.rows_filled')::bigint + _rows::bigint)::text,
-                           false);
+        FOR _part IN 0.._parts - 1 LOOP
+            CALL pg_temp.ask('conversation_history',
+                             ARRAY[format('SELECT pg_temp.fill_range(%s, %s, %s, %s)',
+                                          _block, _stop, _part, _parts)], _rows);
+            PERFORM set_config('memsync.rows_filled',
+                               (current_setting('memsync.rows_filled')::bigint
+                                + _rows::bigint)::text, false);
+        END LOOP;
+        _took_s := extract(epoch FROM clock_timestamp() - _began) / _parts;
         _block := _stop;
         _size := greatest(1, least(8192, _size * least(2.0, _target_s / greatest(_took_s, 1e-4))));
     END LOOP;

@@ -20,6 +20,7 @@ from typing import Any
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
+from memsync.migrate import backfill
 from memsync.migrate.revisions import folder
 from memsync.model.phases import Phase
 from memsync.stores import bridge, catalog, mirror, redesign
@@ -180,6 +181,7 @@ def computed() -> Mapping[str, str]:
         "objects_of_relation": objects,
         "constraints_of_table": statement("constraints").replace("%(relation)s", "_table"),
         "app_tables": _list(getattr(catalog, "_APP_TABLES")),  # noqa: B009
+        "fill_parts": str(backfill.PARTS),
         "new_columns": _list(redesign.NEW_COLUMNS),
         "old_columns": _values(iter(redesign.OLD_COLUMNS)),
         "redesign_indexes": _values((table, name) for table, name, _ in builds),
@@ -232,7 +234,7 @@ def _query(name: str) -> str:
         return hole[0] if name in _LEFT_OPEN else _query(name)
 
     text = re.sub(r"\{([a-z_]+)\}", fragment, _queries()[name])
-    return re.sub(r"%\((\w+)\)s", r"_\1", text)
+    return re.sub(r"%\((\w+)\)s", r"_\1", text).replace("%%", "%")
 
 
 def _taken_in(path: str) -> str:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pytest
 
 from memsync.errors import GateClosed
+from memsync.migrate import rollback
 from memsync.model.phases import REACHED, Phase, Stage
 from memsync.stores.catalog import USER_INDEX
+from memsync.stores.postgres import Postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,6 +255,24 @@ def test_what_is_filled_is_not_read_again(app: App) -> None:
     app.run()
     assert filled == app.query(checkpoint)
     assert app.world.manifest.messages == app.status().rows_done
+
+
+def test_most_rows_that_are_filled_stay_in_their_page(large_app: App) -> None:
+    """There and back: so no index has to be told of them, and the table does not grow by them."""
+    app = large_app
+    updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s"
+    messages = app.world.manifest.messages
+
+    app.run(options={"method": "in-place"})
+    filled, stayed = app.query(updates, TABLE)[0]
+    assert messages == filled
+    assert stayed > 0.6 * messages
+
+    with Postgres.open(app.url) as postgres:
+        rollback(postgres, app.settings(), to=None)
+    both, stayed_both = app.query(updates, TABLE)[0]
+    assert messages == both - filled
+    assert stayed_both - stayed > 0.6 * messages
 
 
 def test_verify_proves_every_row_before_contract(app: App) -> None:

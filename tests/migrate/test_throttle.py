@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Eventually = Callable[[Callable[[], bool], str], None]
 
 
-LIMIT = 0.5
+LIMIT = 0.25
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch) -> N
 
     assert measured.mb_per_s < LIMIT * 1.15
     assert 1 == len(waits)
-    assert waits[0].endswith(" MB/s, the limit is 0.5 MB/s")
+    assert waits[0].endswith(" MB/s, the limit is 0.25 MB/s")
     assert [(True,)] == app.query(
         "SELECT waited_s > 0.3 FROM memsync.ledger WHERE phase = 'backfill'"
     )

@@ -1,7 +1,8 @@
 """The backfill: decide once who every (user, personality) was, then fill row after row.
 
-Decides the order of work and the size of a batch, steered by time. A batch and its checkpoint are
-one transaction, so a kill costs one batch of each session that fills. Rows written meanwhile are
+Decides the order of work and the size of a batch, steered by time. A batch and what it counts are
+one transaction, so a kill costs one batch of each session that fills; the checkpoint moves when a
+range of blocks is filled, and rows that were are passed over. Rows written meanwhile are
 the trigger's (stores/bridge.py), which was there before this starts.
 """
 
@@ -20,6 +21,7 @@ from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions, Unresolved
 from memsync.migrate.pace import Pace, steered
 from memsync.model.progress import Progress, Tell
+from memsync.model.wording import listed
 from memsync.stores.catalog import Catalog
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Postgres, Session
@@ -31,19 +33,37 @@ _STATEMENTS: Mapping[Fill, tuple[str, ...]] = {
     "personas": ("fill_archived", "fill_personas"),
     "users": ("fill_users",),
 }
-_BLOCKS_START = 32
+_BLOCKS_START = 128
 _BLOCKS_MAX = 8192
 _PASSES_MAX = 5
 _NAMED_MAX = 10
 _VACUUM_SHARE = 0.05
+PARTS = 8
+"""A range is filled in so many transactions, each of them a part of the rows of every page. The new
+versions of the first part go to other pages, and every index is told. Those of each later part fit
+where the old ones of the part before were, in the same page: no index is told, and nothing grows.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One range of blocks that was filled: how many rows, and how long their statements took."""
+    """What was filled in one transaction: how many rows, and how long their statements took."""
 
     rows: int
     took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What was filled of ranges that lie side by side, and the longest of its batches.
+
+    `share` is the pace's, for the next round; `whole` is false where a client holds a row.
+    """
+
+    rows: int
+    took_s: float
+    share: float
+    whole: bool
 
 
 def require_resolved(users: list[str], rows: int) -> None:
@@ -53,11 +73,11 @@ def require_resolved(users: list[str], rows: int) -> None:
     """
     if not users:
         return
-    named = ", ".join(users[:_NAMED_MAX]) + (" …" if len(users) > _NAMED_MAX else "")
     raise GateClosed(
         f"{len(users)} users ({rows} messages) have no persona: neither a choice for the "
-        f"personality nor a default. They are: {named}. Give them one, or run again with "
-        "`--unresolved create` to make a default persona for each; no message was changed",
+        f"personality nor a default. They are: {listed(users, _NAMED_MAX)}. Give them one, or run "
+        "again with `--unresolved create` to make a default persona for each; no message was "
+        "changed",
         users=users,
         rows=rows,
     )
@@ -175,59 +195,75 @@ def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) 
     vacuumed, dead = block, 0
     while block < state.end_block:
         starts = range(block, state.end_block, size)[: crew.size]
-        batches = crew.together(
-            [
-                partial(_batch, fill, start, min(start + size, state.end_block), block, crew, pace)
-                for start in starts
-            ]
-        )
-        done = [batch for batch in batches if batch]
-        rows = sum(batch.rows for batch in done)
-        filled, dead = filled + rows, dead + rows
-        held = batches.index(None) if None in batches else None
-        block = min(starts[-1] + size, state.end_block) if held is None else starts[held]
-        # Without it the table and every index would grow by a copy of each row.
-        if dead and vacuumed // vacuum_every < block // vacuum_every:
-            session.run("vacuum_history")
-            vacuumed, dead = block, 0
-        if held != 0:
-            crew.own.had_turn()
-        if held is not None:
-            # A client holds one of the rows. Smaller steps leave more of the others alone.
+        ranges = [(start, min(start + size, state.end_block)) for start in starts]
+        done = _fill_ranges(crew, fill, ranges, pace)
+        filled, dead = filled + done.rows, dead + done.rows
+        tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
+        if not done.whole:
+            # Smaller steps leave more of the others alone.
             size = max(1, size // 2)
             crew.own.wait_turn("conversation_history")
             continue
-        tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
-        took_s = max(batch.took_s for batch in done)
-        aim_s = batch_target_ms / 1000 * pace.between_batches()
-        size = steered(size, took_s, aim_s, _BLOCKS_MAX)
+        crew.own.had_turn()
+        block = ranges[-1][1]
+        # The space of what went to other pages: without it table and indexes would grow by that.
+        if dead and vacuumed // vacuum_every < block // vacuum_every:
+            session.run("vacuum_history")
+            vacuumed, dead = block, 0
+        size = steered(size, done.took_s, batch_target_ms / 1000 * done.share, _BLOCKS_MAX)
     if crew.size > 1:
-        # The last of the helpers' batches are behind the checkpoint still.
+        # The last of the helpers' ranges are behind the checkpoint still.
         session.run("save_fill", fill=fill, next_block=block, rows=0, busy_s=0)
     return filled
 
 
-def _batch(
-    fill: Fill, start: int, stop: int, begun: int, crew: Crew, pace: Pace, ddl: OnlineDdl
-) -> Batch | None:
-    """Fill one range of blocks and note it, in one transaction; None where a client holds a row.
+def _fill_ranges(crew: Crew, fill: Fill, ranges: list[tuple[int, int]], pace: Pace) -> Round:
+    """Fill ranges of blocks, part by part, one range by each of the crew at the same time."""
+    rows, took_s, share = 0, 0.0, 1.0
+    for part in range(PARTS):
+        batches = crew.together(
+            [partial(_batch, fill, *each, part, ranges[0][0], crew, pace) for each in ranges]
+        )
+        done = [batch for batch in batches if batch]
+        rows += sum(batch.rows for batch in done)
+        took_s = max([took_s, *(batch.took_s for batch in done)])
+        if len(done) < len(ranges):
+            return Round(rows, took_s, share, whole=False)
+        share = pace.between_batches()
+    return Round(rows, took_s, share, whole=True)
 
-    The checkpoint moves over the first range of those that are filled at the same time: what is
-    before it is done, whoever of the others was cut short.
+
+def _batch(
+    fill: Fill, start: int, stop: int, part: int, begun: int, crew: Crew, pace: Pace, ddl: OnlineDdl
+) -> Batch | None:
+    """Fill a part of a range of blocks and note it, in one transaction; None where a client holds a
+    row.
+
+    The checkpoint moves with the last part, and over the first of the ranges that are filled at the
+    same time: what is before it is done, whoever of the others was cut short.
     """
     session = ddl.session
     started = time.monotonic()
     try:
         with ddl.brief_transaction(ends_wait=False):
-            blocks = {"start": f"({start},0)", "stop": f"({stop},0)"}
-            rows = sum(session.run(each, **blocks) for each in _STATEMENTS[fill])
+            which = {
+                "start": f"({start},0)",
+                "stop": f"({stop},0)",
+                "part": part,
+                "parts": PARTS,
+            }
+            rows = sum(session.run(each, **which) for each in _STATEMENTS[fill])
             took_s = time.monotonic() - started
             # Before the checkpoint, for which the others of the crew may wait.
             pace.before_commit(session)
-            checkpoint = {"next_block": stop if start == begun else begun}
+            moves = start == begun and part == PARTS - 1
             with ddl.unhurried() if crew.size > 1 else contextlib.nullcontext():
                 session.run(
-                    "save_fill", fill=fill, rows=rows, busy_s=took_s / crew.size, **checkpoint
+                    "save_fill",
+                    fill=fill,
+                    next_block=stop if moves else begun,
+                    rows=rows,
+                    busy_s=took_s / crew.size,
                 )
     except LockNotHad:
         return None

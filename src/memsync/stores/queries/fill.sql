@@ -48,12 +48,17 @@ UPDATE memsync.backfill SET next_block = 0, end_block = %(end_block)s WHERE fill
 SELECT a.history_id, a.persona_id
 FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id;
 
+-- fragment: in_this_part
+-- A part of the rows of every page, by their numbers in it.
+get_byte(tidsend(h.ctid), 5) %% %(parts)s = %(part)s;
+
 -- name: fill_archived
 -- Fills persona_id in one range of blocks where the archive knows the row itself.
 UPDATE conversation_history h
 SET persona_id = k.persona_id
 FROM ({archived_personas}) k
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
+  AND {in_this_part}
   AND h.persona_id IS NULL
   AND k.history_id = h.id;
 
@@ -63,6 +68,7 @@ UPDATE conversation_history h
 SET persona_id = m.persona_id
 FROM memsync.persona_map m
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
+  AND {in_this_part}
   AND h.persona_id IS NULL
   AND m.user_id = h.user_id AND m.personality_id = h.personality_id;
 
@@ -74,6 +80,7 @@ SET user_id = coalesce((SELECT a.user_id FROM memsync.row_archive a
                        p.owner_id)
 FROM personas p
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
+  AND {in_this_part}
   AND h.user_id IS NULL AND p.id = h.persona_id;
 
 -- name: save_fill
