@@ -81,6 +81,9 @@ BEGIN
     PERFORM current_setting('memsync.lock_timeout_ms')::int,
             current_setting('memsync.lock_deadline_s')::float,
             current_setting('memsync.batch_target_ms')::int;
+    PERFORM set_config('memsync.lock_timeout_ms',
+                       least(current_setting('memsync.lock_timeout_ms')::int,
+                             (SELECT greatest(setting::int / 2, 1) AS half_ms FROM pg_settings WHERE name = 'deadlock_timeout'))::text, false);
     IF current_setting('server_version_num')::int < 150000 THEN
         RAISE EXCEPTION 'this is PostgreSQL %, the migration needs 15 or newer',
             current_setting('server_version');
@@ -1780,25 +1783,27 @@ DECLARE
     _rows bigint;
     _busy_s float;
 BEGIN
-    -- What the archive knows of a row itself comes before what the map says of its pair.
+    PERFORM * FROM (SELECT set_config('enable_seqscan', 'off', true)) AS set_here;
     UPDATE conversation_history h
-    SET persona_id = k.persona_id
-    FROM (SELECT a.history_id, a.persona_id
-    FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id) k
-    WHERE h.ctid >= _start::tid AND h.ctid < _stop::tid
-      AND get_byte(tidsend(h.ctid), 5) % _parts = _part
-      AND h.persona_id IS NULL
-      AND k.history_id = h.id;
-    GET DIAGNOSTICS _archived = ROW_COUNT;
-    UPDATE conversation_history h
-    SET persona_id = m.persona_id
+    SET persona_id = coalesce((SELECT k.persona_id FROM (SELECT a.history_id, a.persona_id
+    FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id) k WHERE k.history_id = h.id), m.persona_id)
     FROM memsync.persona_map m
     WHERE h.ctid >= _start::tid AND h.ctid < _stop::tid
       AND get_byte(tidsend(h.ctid), 5) % _parts = _part
       AND h.persona_id IS NULL
       AND m.user_id = h.user_id AND m.personality_id = h.personality_id;
     GET DIAGNOSTICS _rows = ROW_COUNT;
-    _rows := _rows + _archived;
+    IF _part = _parts - 1 THEN
+        UPDATE conversation_history h
+        SET persona_id = (SELECT k.persona_id FROM (SELECT a.history_id, a.persona_id
+        FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id) k WHERE k.history_id = h.id)
+        WHERE h.ctid >= _start::tid AND h.ctid < _stop::tid
+          AND h.persona_id IS NULL
+          AND (SELECT k.persona_id FROM (SELECT a.history_id, a.persona_id
+        FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id) k WHERE k.history_id = h.id) IS NOT NULL;
+        GET DIAGNOSTICS _archived = ROW_COUNT;
+        _rows := _rows + _archived;
+    END IF;
     _busy_s := extract(epoch FROM clock_timestamp() - _began);
     UPDATE memsync.backfill
     SET next_block = greatest(next_block, _next_block), rows_done = rows_done + _rows,
@@ -1824,16 +1829,17 @@ BEGIN
     SELECT next_block INTO _block FROM memsync.backfill WHERE fill = 'personas';
     WHILE _block < _end LOOP
         _stop := least(_block + _size, _end);
-        _began := clock_timestamp();
+        _took_s := 0;
         FOR _part IN 0.._parts - 1 LOOP
+            _began := clock_timestamp();
             CALL pg_temp.ask('conversation_history',
                              ARRAY[format('SELECT pg_temp.fill_range(%s, %s, %s, %s)',
                                           _block, _stop, _part, _parts)], _rows);
             PERFORM set_config('memsync.rows_filled',
                                (current_setting('memsync.rows_filled')::bigint
                                 + _rows::bigint)::text, false);
+            _took_s := greatest(_took_s, extract(epoch FROM clock_timestamp() - _began));
         END LOOP;
-        _took_s := extract(epoch FROM clock_timestamp() - _began) / _parts;
         _block := _stop;
         _size := greatest(1, least(8192, _size * least(2.0, _target_s / greatest(_took_s, 1e-4))));
     END LOOP;
@@ -1879,7 +1885,7 @@ BEGIN
 END $do$;
 
 -- Slice by slice. VACUUM lets the next slice use the space of the rows that the last one replaced:
--- without it the table and its indexes would grow by a copy of each row.
+-- without it the table and its indexes would grow.
 SELECT format('CALL pg_temp.fill_up_to(%s)', least(end_block, next_block + n * slice)),
        $q$VACUUM (TRUNCATE false, SKIP_LOCKED) conversation_history$q$
 FROM (SELECT next_block, end_block, greatest(1, (end_block + 9) / 10) AS slice

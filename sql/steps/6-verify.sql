@@ -69,6 +69,9 @@ BEGIN
     PERFORM current_setting('memsync.lock_timeout_ms')::int,
             current_setting('memsync.lock_deadline_s')::float,
             current_setting('memsync.batch_target_ms')::int;
+    PERFORM set_config('memsync.lock_timeout_ms',
+                       least(current_setting('memsync.lock_timeout_ms')::int,
+                             (SELECT greatest(setting::int / 2, 1) AS half_ms FROM pg_settings WHERE name = 'deadlock_timeout'))::text, false);
     IF current_setting('server_version_num')::int < 150000 THEN
         RAISE EXCEPTION 'this is PostgreSQL %, the migration needs 15 or newer',
             current_setting('server_version');

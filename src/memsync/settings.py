@@ -88,7 +88,9 @@ class Settings(BaseModel):
         None, description="days that history is kept; none: the oldest row is the horizon"
     )
     lock_timeout_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
-        50, description="how long one statement of the migration may queue for a lock, in ms"
+        50,
+        description="how long one statement of the migration may queue for a lock, in ms; at most "
+        "half of the server's deadlock_timeout is used",
     )
     lock_deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         600.0, description="how long such a statement is retried before the run gives up, in s"

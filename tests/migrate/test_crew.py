@@ -109,6 +109,7 @@ def test_while_the_run_is_held_up_nobody_begins_another_job(crew: Crew) -> None:
 
     def between() -> None:
         if next(pauses, False):
+            time.sleep(0.2)
             before = len(begun)
             time.sleep(0.2)
             held_up.append(len(begun) - before)
@@ -210,7 +211,7 @@ def test_a_session_that_is_ended_costs_its_batch(large_app: App, *, of_the_helpe
 
 
 def test_a_row_that_is_held_is_waited_for_up_to_the_deadline(app: App) -> None:
-    """Though the others of the crew come through with their batches all the while."""
+    """Though the others of the crew come through with what they fill beside it."""
     app.run(Phase.EXPAND)
     with app.connected(autocommit=False) as hostile:
         hostile.execute("SELECT FROM conversation_history ORDER BY ctid LIMIT 1 FOR UPDATE")

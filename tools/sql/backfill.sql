@@ -62,12 +62,14 @@ DECLARE
     _rows bigint;
     _busy_s float;
 BEGIN
-    -- What the archive knows of a row itself comes before what the map says of its pair.
-    {{query:fill_archived}};
-    GET DIAGNOSTICS _archived = ROW_COUNT;
+    PERFORM * FROM ({{query:fill_by_index}}) AS set_here;
     {{query:fill_personas}};
     GET DIAGNOSTICS _rows = ROW_COUNT;
-    _rows := _rows + _archived;
+    IF _part = _parts - 1 THEN
+        {{query:fill_archived}};
+        GET DIAGNOSTICS _archived = ROW_COUNT;
+        _rows := _rows + _archived;
+    END IF;
     _busy_s := extract(epoch FROM clock_timestamp() - _began);
     {{query:save_fill}};
     RETURN _rows;
@@ -90,16 +92,17 @@ BEGIN
     SELECT next_block INTO _block FROM memsync.backfill WHERE fill = 'personas';
     WHILE _block < _end LOOP
         _stop := least(_block + _size, _end);
-        _began := clock_timestamp();
+        _took_s := 0;
         FOR _part IN 0.._parts - 1 LOOP
+            _began := clock_timestamp();
             CALL pg_temp.ask('conversation_history',
                              ARRAY[format('SELECT pg_temp.fill_range(%s, %s, %s, %s)',
                                           _block, _stop, _part, _parts)], _rows);
             PERFORM set_config('memsync.rows_filled',
                                (current_setting('memsync.rows_filled')::bigint
                                 + _rows::bigint)::text, false);
+            _took_s := greatest(_took_s, extract(epoch FROM clock_timestamp() - _began));
         END LOOP;
-        _took_s := extract(epoch FROM clock_timestamp() - _began) / _parts;
         _block := _stop;
         _size := greatest(1, least(8192, _size * least(2.0, _target_s / greatest(_took_s, 1e-4))));
     END LOOP;
@@ -128,7 +131,7 @@ BEGIN
 END $do$;
 
 -- Slice by slice. VACUUM lets the next slice use the space of the rows that the last one replaced:
--- without it the table and its indexes would grow by a copy of each row.
+-- without it the table and its indexes would grow.
 SELECT format('CALL pg_temp.fill_up_to(%s)', least(end_block, next_block + n * slice)),
        $q${{query:vacuum_history}}$q$
 FROM (SELECT next_block, end_block, greatest(1, (end_block + 9) / 10) AS slice

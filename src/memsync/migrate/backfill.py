@@ -1,9 +1,9 @@
 """The backfill: decide once who every (user, personality) was, then fill row after row.
 
 Decides the order of work and the size of a batch, steered by time. A batch and what it counts are
-one transaction, so a kill costs one batch of each session that fills; the checkpoint moves when a
-range of blocks is filled, and rows that were are passed over. Rows written meanwhile are
-the trigger's (stores/bridge.py), which was there before this starts.
+one transaction, so a kill costs one batch of each session that fills. The checkpoint moves when a
+range of blocks is filled; what a killed run filled behind it is passed over. Rows written meanwhile
+are the trigger's (stores/bridge.py), which was there before this starts.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ from memsync.stores.postgres import Postgres, Session
 
 Fill = Literal["personas", "users"]
 
+# What fills a part of a range; what fills the rest of it, with the last part.
 _STATEMENTS: Mapping[Fill, tuple[str, ...]] = {
-    # What the archive knows of a row itself comes before what the map says of its pair.
-    "personas": ("fill_archived", "fill_personas"),
+    "personas": ("fill_personas", "fill_archived"),
     "users": ("fill_users",),
 }
 _BLOCKS_START = 128
@@ -41,7 +41,8 @@ _VACUUM_SHARE = 0.05
 PARTS = 8
 """A range is filled in so many transactions, each of them a part of the rows of every page. The new
 versions of the first part go to other pages, and every index is told. Those of each later part fit
-where the old ones of the part before were, in the same page: no index is told, and nothing grows.
+where the old ones of the part before were, in the same page, unless a transaction of others is open
+since before: no index is told, and nothing grows.
 """
 
 
@@ -111,11 +112,13 @@ def backfill(
         rows_total=session.row("decided_rows").total,
         unresolved=options.unresolved,
     )
-    with crew_of(postgres, ddl, options.workers) as crew:
-        if choice.method == "copy":
-            filled = swap.fill_by_copy(crew, pace, batch_target_ms, tell)
-        else:
-            filled = _fill(crew, "personas", pace, batch_target_ms, tell)
+    # Opened when it is needed: a connection that rests for hours may be cut on its way.
+    crew = partial(crew_of, postgres, ddl, options.workers)
+    if choice.method == "copy":
+        filled = swap.fill_by_copy(ddl, crew, pace, batch_target_ms, tell)
+    else:
+        with crew() as filling:
+            filled = _fill(filling, "personas", pace, batch_target_ms, tell)
     for _ in range(_PASSES_MAX):
         session.run("thaw_vanished")
         if session.row("rows_of_vanished_personas").total:
@@ -243,25 +246,23 @@ def _batch(
     same time: what is before it is done, whoever of the others was cut short.
     """
     session = ddl.session
+    is_last = part == PARTS - 1
     started = time.monotonic()
     try:
         with ddl.brief_transaction(ends_wait=False):
-            which = {
-                "start": f"({start},0)",
-                "stop": f"({stop},0)",
-                "part": part,
-                "parts": PARTS,
-            }
-            rows = sum(session.run(each, **which) for each in _STATEMENTS[fill])
+            blocks = {"start": f"({start},0)", "stop": f"({stop},0)"}
+            fill_part, *fill_rest = _STATEMENTS[fill]
+            session.run("fill_by_index")
+            rows = session.run(fill_part, **blocks, part=part, parts=PARTS)
+            rows += sum(session.run(each, **blocks) for each in fill_rest if is_last)
             took_s = time.monotonic() - started
             # Before the checkpoint, for which the others of the crew may wait.
             pace.before_commit(session)
-            moves = start == begun and part == PARTS - 1
             with ddl.unhurried() if crew.size > 1 else contextlib.nullcontext():
                 session.run(
                     "save_fill",
                     fill=fill,
-                    next_block=stop if moves else begun,
+                    next_block=stop if is_last and start == begun else begun,
                     rows=rows,
                     busy_s=took_s / crew.size,
                 )

@@ -1,4 +1,4 @@
-"""Sessions that share the fill of one run: its own, and helpers beside it.
+"""Sessions that share the work of one run: its own, and helpers beside it.
 
 Decides who takes which job, that nothing more is taken once one has failed, and that all have ended
 when it returns. Only the run's own session holds the migration's lock. So a helper's job must do no
@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from memsync.stores.ddl import OnlineDdl
 from memsync.stores.postgres import Postgres
@@ -37,41 +37,58 @@ class Crew:
     ) -> list[Result]:
         """Do the jobs, each on one of the sessions; their results in the order of the jobs.
 
-        `between` is called before each job of the run's own session; while it waits, nobody takes
-        another one.
+        `between` is called each time before the run's own session would take one; while it waits,
+        nobody takes another.
 
         Raises: what `between` or the first job raised that failed, when all that had begun have
-        ended.
+        ended; what the helpers are at then is cancelled.
         """
-        numbers = iter(range(len(jobs)))
-        turn = threading.Lock()
-        results: dict[int, Result] = {}
-        failed: list[BaseException] = []
-
-        def work(ddl: OnlineDdl) -> None:
-            while not failed:
-                try:
-                    with turn:
-                        if ddl is self.own:
-                            between()
-                        number = None if failed else next(numbers, None)
-                    if number is None:
-                        return
-                    results[number] = jobs[number](ddl)
-                except BaseException as error:  # noqa: BLE001  a thread's own would be lost
-                    failed.append(error)
-
+        shift = _Shift(jobs)
         with ThreadPoolExecutor(max(1, len(self._helpers))) as pool:
-            helping = [pool.submit(work, helper) for helper in self._helpers]
-            work(self.own)
+            helping = [pool.submit(shift.work, helper) for helper in self._helpers]
+            shift.work(self.own, between)
             try:
+                if not shift.failed:
+                    wait(helping)
+            except BaseException as error:  # noqa: BLE001  Ctrl-C
+                shift.failed.append(error)
+            if shift.failed:
+                # An index may take long; what is not done is rolled back.
+                for helper in self._helpers:
+                    helper.session.cancel()
                 wait(helping)
-            except BaseException as error:  # noqa: BLE001  Ctrl-C: their batches end first
-                failed.append(error)
-                wait(helping)
-        if failed:
-            raise failed[0]
-        return [results[number] for number in range(len(jobs))]
+        if shift.failed:
+            raise shift.failed[0]
+        return [shift.results[number] for number in range(len(jobs))]
+
+
+class _Shift(Generic[Result]):
+    """The jobs of one call of `together`: who takes which, and what came of them."""
+
+    def __init__(self, jobs: Sequence[Callable[[OnlineDdl], Result]]) -> None:
+        self._jobs = jobs
+        self._numbers = iter(range(len(jobs)))
+        self._turn = threading.Lock()
+        self.results: dict[int, Result] = {}
+        self.failed: list[BaseException] = []
+
+    def work(self, ddl: OnlineDdl, between: Callable[[], object] = lambda: None) -> None:
+        """Do one job after another, until there is none or one has failed."""
+        while not self.failed:
+            try:
+                if (number := self._next(between)) is None:
+                    return
+                self.results[number] = self._jobs[number](ddl)
+            except BaseException as error:  # noqa: BLE001  a thread's own would be lost
+                self.failed.append(error)
+
+    def _next(self, between: Callable[[], object]) -> int | None:
+        with self._turn:
+            try:
+                between()
+            except BaseException as error:  # noqa: BLE001  known before another takes a job
+                self.failed.append(error)
+            return None if self.failed else next(self._numbers, None)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ exchange only. What each step is, stores/copying.py knows.
 """
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -39,27 +41,39 @@ def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
         copying.clear(ddl)
 
 
-def fill_by_copy(crew: Crew, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
+def fill_by_copy(
+    ddl: OnlineDdl,
+    crew: Callable[[], AbstractContextManager[Crew]],
+    pace: Pace,
+    batch_target_ms: int,
+    tell: Tell,
+) -> int:
     """Replace the history by a copy whose rows have their personas; how many rows were copied.
 
-    Goes on with a copy that was cut short.
+    Goes on with a copy that was cut short. `crew` gives who builds the indexes.
 
     Raises: PartlyDone when the history is changed underneath again and again; StoreBusy.
     """
     for _ in range(_STARTS_MAX):
         try:
-            return _copy_and_swap(crew, pace, batch_target_ms / 1000, tell)
+            return _copy_and_swap(ddl, crew, pace, batch_target_ms / 1000, tell)
         except copying.Moved as moved:
             tell(Progress(f"starting the copy over: {moved}"))
-            copying.clear(crew.own)
+            copying.clear(ddl)
     raise PartlyDone(
         f"the copy of {TABLE} was started {_STARTS_MAX} times, each time the table was truncated, "
         "rewritten or altered meanwhile. Run again when that has ended, or with --method in-place"
     )
 
 
-def _copy_and_swap(crew: Crew, pace: Pace, target_s: float, tell: Tell) -> int:
-    ddl, session = crew.own, crew.own.session
+def _copy_and_swap(
+    ddl: OnlineDdl,
+    crew: Callable[[], AbstractContextManager[Crew]],
+    pace: Pace,
+    target_s: float,
+    tell: Tell,
+) -> int:
+    session = ddl.session
     if not session.row("copy_state").begun:
         copying.begin(ddl)
     rows = copying.Rows(session)
@@ -69,7 +83,8 @@ def _copy_and_swap(crew: Crew, pace: Pace, target_s: float, tell: Tell) -> int:
     # Before the indexes, which it would have to look at.
     session.run("vacuum_copy")
     builds = [partial(_build, *each, tell) for each in copying.indexes_to_build(session)]
-    crew.together(builds, between=pace.between_steps)
+    with crew() as building:
+        building.together(builds, between=pace.between_steps)
     copying.add_keys(ddl)
     session.run("analyze_copy")
     # Rows whose user went before the key stood would make its validation fail.
@@ -86,7 +101,7 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
     progress = copying.require_unmoved(session)
     state = session.row("fill_state", fill="personas")
     block, copied, size = progress.next_block, 0, _BLOCKS_START
-    complete_since = session.row("moment")
+    vacuum_at = 0
     while block < progress.end_block:
         stop = min(block + size, progress.end_block)
         started = time.monotonic()
@@ -102,10 +117,10 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
             continue
         block, copied = stop, copied + found
         tell(Progress("copy", state.rows_done + copied, state.rows_total))
-        # In vain, and each time for all of the copy, while a session may not see its rows yet.
-        if not copying.older_snapshots(session, complete_since):
+        if block >= vacuum_at:
             session.run("vacuum_copy")
-        complete_since = session.row("moment")
+            # In vain while somebody may not see the rows yet: then less and less often.
+            vacuum_at = block + session.row("copy_hidden").blocks
         share = pace.between_batches()
         size = steered(size, took_s, target_s * share, _BLOCKS_MAX)
     return copied

@@ -172,8 +172,11 @@ class Rows:
 
 
 def require_alone(ddl: OnlineDdl) -> None:
-    """Wait for whoever still works on the copy for a run that was cut short."""
-    # lint: allow STRONG-LOCK nobody but memsync uses the copy
+    """Wait for whoever still works on the copy for a run that was cut short.
+
+    Raises: StoreBusy, naming it, after the deadline.
+    """
+    # lint: allow STRONG-LOCK nobody but memsync writes the copy, but for deletions by its keys
     ddl.run(f"LOCK TABLE {COPY} IN SHARE ROW EXCLUSIVE MODE", table=COPY)
 
 
@@ -276,7 +279,7 @@ def clear(ddl: OnlineDdl) -> None:
         f"DROP TABLE IF EXISTS {COPY}, {OLD}, memsync_copy.touched, memsync_copy.progress",
         "DROP FUNCTION IF EXISTS memsync_copy.note_touched()",
         "DROP SCHEMA IF EXISTS memsync_copy, memsync_old",
-        table=OLD,
+        table=OLD if session.row("copy_state").swapped else COPY,
     )
 
 

@@ -30,6 +30,7 @@ from memsync.stores.queries import statement
 
 CONNECT_TIMEOUT_S = 5
 POOL_CONNECTIONS_MAX = 4
+_CANCEL_TIMEOUT_S = 5
 
 OWN_STATEMENT = "/* memsync */"
 """Every named statement begins with it, so that memsync's sessions are told from the app's."""
@@ -228,6 +229,12 @@ class Session:
         ):
             for row in rows:
                 copy.write_row(row)
+
+    def cancel(self) -> None:
+        """Ask the server to end the statement that this session is at; for another thread."""
+        # A session that is lost has nothing to end.
+        with contextlib.suppress(psycopg.Error):
+            self.connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:

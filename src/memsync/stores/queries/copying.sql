@@ -439,6 +439,11 @@ DELETE FROM memsync_copy.conversation_history WHERE id = ANY(%(ids)s);
 -- the cheaper: later it would have to read each page again, and log it whole.
 VACUUM (TRUNCATE false) memsync_copy.conversation_history;
 
+-- name: copy_hidden
+-- How many pages of the copy VACUUM could not mark.
+SELECT (relpages - relallvisible)::bigint AS blocks FROM pg_class
+WHERE oid = to_regclass('memsync_copy.conversation_history');
+
 -- name: analyze_copy
 -- A table without statistics is planned badly.
 ANALYZE memsync_copy.conversation_history;

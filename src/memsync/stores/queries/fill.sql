@@ -48,29 +48,37 @@ UPDATE memsync.backfill SET next_block = 0, end_block = %(end_block)s WHERE fill
 SELECT a.history_id, a.persona_id
 FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id;
 
+-- fragment: archived_persona
+-- The same of the row h.
+SELECT k.persona_id FROM ({archived_personas}) k WHERE k.history_id = h.id;
+
 -- fragment: in_this_part
 -- A part of the rows of every page, by their numbers in it.
 get_byte(tidsend(h.ctid), 5) %% %(parts)s = %(part)s;
 
--- name: fill_archived
--- Fills persona_id in one range of blocks where the archive knows the row itself.
-UPDATE conversation_history h
-SET persona_id = k.persona_id
-FROM ({archived_personas}) k
-WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
-  AND {in_this_part}
-  AND h.persona_id IS NULL
-  AND k.history_id = h.id;
+-- name: fill_by_index
+-- For this transaction: what decides a row is looked up. The planner cannot know how many rows of a
+-- range are left, nor how many the archive has by now, and would read one of them for each of the
+-- other.
+SELECT set_config('enable_seqscan', 'off', true);
 
 -- name: fill_personas
--- Fills persona_id of the rest of the range, from the map.
+-- Fills persona_id in a part of a range of blocks: from the archive, else from the map.
 UPDATE conversation_history h
-SET persona_id = m.persona_id
+SET persona_id = coalesce(({archived_persona}), m.persona_id)
 FROM memsync.persona_map m
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND {in_this_part}
   AND h.persona_id IS NULL
   AND m.user_id = h.user_id AND m.personality_id = h.personality_id;
+
+-- name: fill_archived
+-- Fills persona_id of the rows of a range that only the archive decides.
+UPDATE conversation_history h
+SET persona_id = ({archived_persona})
+WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
+  AND h.persona_id IS NULL
+  AND ({archived_persona}) IS NOT NULL;
 
 -- name: fill_users
 -- Fills user_id in one range of blocks: the owner of the persona, unless the archive knows better.
