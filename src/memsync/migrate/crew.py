@@ -91,6 +91,10 @@ class _Shift(Generic[Result]):
             return None if self.failed else next(self._numbers, None)
 
 
+OpensCrew = Callable[[], contextlib.AbstractContextManager[Crew]]
+"""Opens a crew when it is needed, and closes its helpers' sessions at the end."""
+
+
 @contextlib.contextmanager
 def crew_of(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Crew]:
     """A crew of this size, its helpers' sessions opened here and closed at the end.

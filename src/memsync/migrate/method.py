@@ -52,7 +52,7 @@ def choose_method(session: Session, catalog: Catalog, asked: Method = "auto") ->
 def _require_none(in_the_way: list[str]) -> None:
     if in_the_way:
         raise GateClosed(
-            f"conversation_history cannot be replaced by a copy: "
+            "conversation_history cannot be replaced by a copy: "
             f"{listed(in_the_way, separator='; ')}. "
             "Run with --method in-place; nothing was changed",
             obstacles=in_the_way,

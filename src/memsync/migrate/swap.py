@@ -7,13 +7,11 @@ exchange only. What each step is, stores/copying.py knows.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 from memsync.errors import PartlyDone
-from memsync.migrate.crew import Crew
+from memsync.migrate.crew import OpensCrew
 from memsync.migrate.pace import Pace, steered
 from memsync.model.progress import Progress, Tell
 from memsync.stores import copying
@@ -43,7 +41,7 @@ def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
 
 def fill_by_copy(
     ddl: OnlineDdl,
-    crew: Callable[[], AbstractContextManager[Crew]],
+    crew: OpensCrew,
     pace: Pace,
     batch_target_ms: int,
     tell: Tell,
@@ -68,7 +66,7 @@ def fill_by_copy(
 
 def _copy_and_swap(
     ddl: OnlineDdl,
-    crew: Callable[[], AbstractContextManager[Crew]],
+    crew: OpensCrew,
     pace: Pace,
     target_s: float,
     tell: Tell,
