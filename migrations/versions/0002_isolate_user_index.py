@@ -1,7 +1,7 @@
-"""The index that serves reading one user's thread, until threads are read by persona.
+"""The index that serves reading one user's thread; a run that goes on to fill leaves it out.
 
-Locks: SHARE UPDATE EXCLUSIVE; readers and writers pass. A run that goes on to fill leaves it to
-the indexes that are built after the fill, which would pay for it with every row.
+Once the fill is done threads are read by persona, and until then every row would pay for it. Locks:
+SHARE UPDATE EXCLUSIVE; readers and writers pass.
 """
 
 from alembic import context

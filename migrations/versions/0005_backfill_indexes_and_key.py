@@ -1,5 +1,4 @@
-"""What reading by persona needs: two indexes and the foreign key, built after the fill; and the
-user index, where isolate left it to this.
+"""What reading by persona needs: two indexes and the foreign key, built after the fill.
 
 Built before it, every filled row would pay for them. Locks: the indexes let readers and writers
 pass; the key is added NOT VALID (SHARE ROW EXCLUSIVE on both tables, for a moment) and validated
@@ -9,13 +8,11 @@ on its own (readers and writers pass).
 from alembic import context
 
 from memsync.stores.catalog import (
-    BUILD_USER_INDEX,
     PERSONA_INDEX,
     PERSONA_INDEXES,
     PERSONA_KEY,
     RETRIEVAL_INDEX,
     TABLE,
-    USER_INDEX,
     Catalog,
 )
 
@@ -26,8 +23,6 @@ down_revision = "0004"
 def upgrade() -> None:
     """Build what is missing or INVALID."""
     ddl = context.config.attributes["ddl"]
-    if Catalog.read(ddl.session).has_users:
-        ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
     for name, columns in PERSONA_INDEXES.items():
         # lint: allow UNREADABLE the columns are the catalog's own text
         build = f"CREATE INDEX CONCURRENTLY {name} ON conversation_history {columns}"

@@ -755,6 +755,11 @@ BEGIN
         'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS conversation_history_persona_id_fkey']);
 END $do$;
 
+-- Threads are read by user again.
+SELECT pg_temp.index_work('conversation_history', 'conversation_history_channel_id_personality_id_user_id_crea_idx',
+    $q$CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_user_id_crea_idx ON conversation_history (channel_id, personality_id, user_id, created_at DESC, id DESC)$q$)
+\gexec
+
 SELECT 'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_channel_id_personality_id_persona_id_c_idx',
        'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_persona_id_idx'
 \gexec

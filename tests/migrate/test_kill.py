@@ -149,7 +149,8 @@ def test_a_user_index_that_stands_before_a_copy_is_had_once(
 ) -> None:
     """Valid or INVALID, whoever built it: the copy has its own, by the same name."""
     other = new_app()
-    other.run(Phase.BACKFILL)
+    other.run(Phase.ISOLATE)
+    other.run(Phase.BACKFILL, options={"method": "in-place"})
     app.run(Phase.ISOLATE)
     app.do(SET_VALID, valid, USER_INDEX)
     app.run(Phase.BACKFILL, options={"method": "copy"})

@@ -169,36 +169,50 @@ def test_the_index_of_the_first_phase_is_named_as_the_orm_would(app: App) -> Non
     assert (set(), {(name, definition, True)}) == left(before, app.catalog())["indexes"]
 
 
+def has_user_index(app: App) -> bool:
+    """Whether the index that serves reading by user stands, valid."""
+    return any(index[0] == USER_INDEX and index[2] for index in app.catalog()["indexes"])
+
+
 @pytest.mark.parametrize("method", ["in-place", "copy"])
-def test_a_run_that_fills_builds_the_user_index_afterwards(
-    app: App, new_app: NewApp, when: When, method: str
-) -> None:
-    """The rows to fill would pay for it, and a copy would not take it along."""
+def test_a_run_that_fills_leaves_the_user_index_out(app: App, new_app: NewApp, method: str) -> None:
+    """Nobody reads by it: what another, phase by phase, leaves has just that index more."""
     stepwise = new_app()
     for phase in list(Phase)[:4]:
         stepwise.run(phase)
-    seen: list[bool] = []
+    app.run(Phase.BACKFILL, options={"method": method})
+    more = stepwise.catalog()["indexes"] - app.catalog()["indexes"]
 
-    def look() -> None:
-        seen.append(any(USER_INDEX in index for index in app.catalog()["indexes"]))
-
-    app.run(Phase.BACKFILL, tell=when("expand", look), options={"method": method})
-
-    assert [False] == seen
-    assert stepwise.catalog() == app.catalog()
+    assert {USER_INDEX} == {index[0] for index in more}
+    assert not has_user_index(app)
+    assert {"indexes": (set(), more)} == left(app.catalog(), stepwise.catalog())
+    assert all(step.done for step in app.status().steps if step.phase is not Phase.CONTRACT)
 
 
-def test_the_user_index_of_a_run_that_did_not_come_to_its_fill(app: App, when: When) -> None:
-    """Is built by the next that is asked for isolate alone."""
+def test_the_user_index_is_built_when_it_is_asked_for(app: App) -> None:
+    """By a run to isolate alone, however far the database is."""
+    app.run(Phase.BACKFILL)
+    assert Stage.BACKFILLED == app.run(Phase.ISOLATE)
+    assert has_user_index(app)
+
+
+@pytest.mark.parametrize("to", [Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND, None])
+@pytest.mark.parametrize("cut_at", ["backfill", "contract"])
+def test_the_way_back_brings_the_user_index(
+    app: App, when: When, to: Phase | None, cut_at: str
+) -> None:
+    """To where threads are read by user again, also from a run that was cut short."""
 
     def fall() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        app.run(tell=when("backfill", fall))
-    assert not any(USER_INDEX in index for index in app.catalog()["indexes"])
-    assert Stage.EXPANDED == app.run(Phase.ISOLATE)
-    assert any(USER_INDEX in index for index in app.catalog()["indexes"])
+        app.run(tell=when(cut_at, fall))
+    with Postgres.open(app.url) as postgres:
+        stage = rollback(postgres, app.settings(), to=to)
+
+    assert (REACHED[to] if to else Stage.LEGACY) == stage
+    assert (to is not None) == has_user_index(app)
 
 
 def test_created_personas_are_defaults_of_those_who_had_none(app: App) -> None:

@@ -17,6 +17,11 @@ BEGIN
         'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS {{catalog:PERSONA_KEY}}']);
 END $do$;
 
+-- Threads are read by user again.
+SELECT pg_temp.index_work('conversation_history', '{{catalog:USER_INDEX}}',
+    $q${{catalog:BUILD_USER_INDEX}}$q$)
+\gexec
+
 SELECT 'DROP INDEX CONCURRENTLY IF EXISTS {{catalog:RETRIEVAL_INDEX}}',
        'DROP INDEX CONCURRENTLY IF EXISTS {{catalog:PERSONA_INDEX}}'
 \gexec

@@ -76,6 +76,9 @@ def rollback(
         swap.settle(engine.ddl)
         kept = 0 if to is None else list(Phase).index(to) + 1
         for phase in reversed(list(Phase)[kept:]):
+            if phase is Phase.BACKFILL:
+                # Before the indexes go that serve reading by persona.
+                engine.index_users(to)
             engine.back(phase)
         return engine.catalog().stage
 
@@ -186,27 +189,14 @@ class _Engine:
                 gates.require_open(self.ddl.session, options, self._tell)
             revisions.upgrade(self.ddl, phase, self._steps(options))
             after = self.catalog()
-            if phase not in after.done and not self._index_is_due_later(phase, options, after):
+            passed = phase is Phase.ISOLATE and not _read_by_user(after, options.to)
+            if phase not in after.done and not passed:
                 raise PartlyDone(
                     f"phase {phase} ended, but the database is {after.stage}, not "
                     f"{REACHED[phase]}. Run again; `memsync migrate status` names the steps",
                     phase=phase.value,
                     stage=after.stage.value,
                 )
-
-    def _index_is_due_later(self, phase: Phase, options: RunOptions, catalog: Catalog) -> bool:
-        """Whether isolate leaves its index to the backfill: the rows to fill would pay for it, and
-        a copy that is half done would have to be started over.
-        """
-        return (
-            phase is Phase.ISOLATE
-            and catalog.has_users
-            and ("persona_id" not in catalog.columns or catalog.has_null_persona)
-            and (
-                options.to in {Phase.BACKFILL, Phase.CONTRACT}
-                or self.ddl.session.row("copy_state").begun
-            )
-        )
 
     def _fill_is_open(self, options: RunOptions) -> bool:
         """Whether there is anything to fill, as far as an earlier run does not answer for it.
@@ -301,7 +291,7 @@ class _Engine:
 
     def _steps(self, options: RunOptions) -> revisions.Steps:
         return {
-            "index_users": partial(self._index_users, options=options),
+            "index_users": lambda _: self.index_users(options.to),
             "restore_forks": redesign.restore_forks,
             "size_configs": redesign.size_configs,
             "settle_mirror": redesign.settle_mirror,
@@ -312,9 +302,18 @@ class _Engine:
             "refill_users": self._refill,
         }
 
-    def _index_users(self, ddl: OnlineDdl, *, options: RunOptions) -> None:
-        if not self._index_is_due_later(Phase.ISOLATE, options, self.catalog()):
-            ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
+    def index_users(self, to: Phase | None) -> None:
+        """Build the user index where it serves anybody; `to` is where this run ends."""
+        if _read_by_user(self.catalog(), to):
+            self.ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
 
     def _refill(self, ddl: OnlineDdl) -> None:
         self._filled += refill_users(ddl, self._pace, self._batch_target_ms, self._tell)
+
+
+def _read_by_user(catalog: Catalog, to: Phase | None) -> bool:
+    """Whether the user index is to stand: somebody built it, or a run ends at `to`, before there
+    are personas to read by. A run that goes on would pay for it with every row.
+    """
+    before_personas = to in {Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND}
+    return catalog.has_users and (before_personas or USER_INDEX in catalog.indexes)

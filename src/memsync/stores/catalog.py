@@ -27,8 +27,8 @@ BUILD_USER_INDEX = (
     # lint: allow UNREADABLE the columns are those of the line above
     f"CREATE INDEX CONCURRENTLY {USER_INDEX} ON conversation_history {USER_INDEX_COLUMNS}"
 )
-"""Run by isolate or after the fill, and by the way back from contract, which dropped it with its
-column."""
+"""Run where somebody may read by user from then on: where a run ends before there are personas, and
+by the way back."""
 USER_ID_INDEX = "conversation_history_user_id_idx"
 USER_KEY = "conversation_history_user_id_fkey"
 PERSONA_KEY = "conversation_history_persona_id_fkey"
@@ -113,7 +113,8 @@ class Catalog:
             and "memsync.outbox" in self.own_tables
         )
         holds = {
-            Phase.ISOLATE: self.indexes.get(USER_INDEX, False) or by_persona_only,
+            # Who goes on to the personas at once needs no index to read by user until then.
+            Phase.ISOLATE: self.indexes.get(USER_INDEX, bridged or by_persona_only),
             Phase.REDESIGN: self.redesign.stands,
             Phase.EXPAND: bridged or by_persona_only,
             Phase.BACKFILL: (filled and bridged) or by_persona_only,

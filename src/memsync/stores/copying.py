@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import errors, sql
 
-from memsync.stores.catalog import PERSONA_INDEXES, TABLE, USER_INDEX, USER_INDEX_COLUMNS
+from memsync.stores.catalog import PERSONA_INDEXES, TABLE, USER_INDEX
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Session
 from memsync.stores.queries import statement
@@ -19,7 +19,6 @@ COPY = "memsync_copy.conversation_history"
 OLD = "memsync_old.conversation_history"
 TRIGGER = "memsync_note_touched"
 
-_OUR_INDEXES = {USER_INDEX: USER_INDEX_COLUMNS, **PERSONA_INDEXES}
 _OBSTACLES = (
     "obstacle_kind",
     "obstacle_columns",
@@ -88,7 +87,8 @@ class Moved(Exception):
 
 def obstacles(session: Session) -> list[str]:
     """Why the history cannot be replaced by a copy; empty when it can."""
-    ours = {"obstacle_constraints": {"but": list(_OUR_INDEXES)}}
+    # Ours are built anew where they are INVALID.
+    ours = {"obstacle_constraints": {"but": [USER_INDEX, *PERSONA_INDEXES]}}
     return [row.reason for name in _OBSTACLES for row in session.rows(name, **ours.get(name, {}))]
 
 
@@ -186,13 +186,13 @@ def indexes_to_build(session: Session) -> list[tuple[str, sql.SQL]]:
     Nobody uses the copy: built plainly, at once and in parallel. Those of most columns come first:
     they take longest.
     """
-    missing = session.rows("carry_indexes", but=list(_OUR_INDEXES))
+    missing = session.rows("carry_indexes", but=list(PERSONA_INDEXES))
     there = {row.name for row in session.rows("indexes", relation=COPY)}
     builds = [(row.columns, row.name, sql.SQL(row.statement)) for row in missing]
     builds += [
         # lint: allow UNREADABLE the columns are the catalog's own text
         (columns.count(",") + 1, name, sql.SQL(f"CREATE INDEX {name} ON {COPY} {columns}"))
-        for name, columns in _OUR_INDEXES.items()
+        for name, columns in PERSONA_INDEXES.items()
         if name not in there
     ]
     return [(name, build) for _, name, build in sorted(builds, key=lambda each: -each[0])]
