@@ -156,9 +156,22 @@ RETURNS boolean LANGUAGE sql AS $fn$
 FROM pg_constraint WHERE conrelid = to_regclass(_table)) k WHERE k.name = _name
 $fn$;
 
--- Whether every message says its user. A user_id that may be NULL is a way back cut short.
-CREATE OR REPLACE FUNCTION pg_temp.has_users() RETURNS boolean LANGUAGE sql AS
-$fn$ SELECT pg_temp.is_not_null('conversation_history', 'user_id') $fn$;
+-- Whether messages say their user: the column is there, and no way back that has yet to fill it.
+CREATE OR REPLACE FUNCTION pg_temp.has_users() RETURNS boolean LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF NOT pg_temp.has_column('conversation_history', 'user_id') THEN
+        RETURN false;
+    END IF;
+    IF pg_temp.is_not_null('conversation_history', 'user_id')
+       OR to_regclass('memsync.ledger') IS NULL THEN
+        RETURN true;
+    END IF;
+    RETURN NOT (SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
+                     WHERE user_id_dropped
+                        OR outcome = 'done' AND (verb = 'finalize'
+                                                 OR verb = 'rollback' AND phase = 'contract')
+                     ORDER BY id DESC LIMIT 1), false) AS open);
+END $fn$;
 
 -- The triggers that keep the old places of the settings and the new ones in step.
 CREATE OR REPLACE FUNCTION pg_temp.mirrors()

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memsync import Memory
+from memsync import Memory, NewExchange
 from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
 from memsync.model.phases import Phase
+from migrate.test_strangers import APP_GRANTS, LIBRARY_GRANTS, at_url, role
 
 if TYPE_CHECKING:
     from migrate.conftest import App
@@ -77,3 +78,27 @@ def test_by_user_after_contract_says_so(app: App) -> None:
             memory.get_recent_history(channel, personality, user_id=user)
         with pytest.raises(InvalidInput, match="user_id"):
             memory.get_recent_history(channel, personality, user_id="somebody")
+
+
+@pytest.mark.parametrize("phase", [Phase.BACKFILL, Phase.CONTRACT])
+def test_a_role_of_the_app_needs_no_more_than_is_said(app: App, phase: Phase) -> None:
+    """With rights on the app's tables, and those on ours that the README names."""
+    app.run(phase)
+    channel, personality, persona = app.query(
+        "SELECT channel_id, personality_id, persona_id FROM conversation_history LIMIT 1"
+    )[0]
+    with role(app, *APP_GRANTS, *LIBRARY_GRANTS) as url:
+        with Memory.open(at_url(app, url).settings()) as memory:
+            before = memory.get_recent_history(channel, personality, persona_id=persona)
+            memory.remember(
+                NewExchange(
+                    channel_id=channel,
+                    personality_id=personality,
+                    persona_id=persona,
+                    user_text="What may I read?",
+                    assistant_text="Your own.",
+                )
+            )
+            after = memory.get_recent_history(channel, personality, persona_id=persona, limit=1000)
+    assert before
+    assert ["What may I read?", "Your own."] == texts(after)[-2:]

@@ -274,6 +274,31 @@ def test_a_table_in_parts_is_refused(app: App, says: str, made: list[LiteralStri
     assert_refused(app, "table")
 
 
+def test_a_history_that_allows_no_user_is_refused(app: App) -> None:
+    """Nobody could say as whom a message without a user was written."""
+    app.do("ALTER TABLE conversation_history ALTER user_id DROP NOT NULL")
+    found = checks(app)["table"]
+    assert (State.BLOCKER, True) == (found.state, "user_id" in found.found)
+    assert_refused(app, "table")
+    app.do("ALTER TABLE conversation_history ALTER user_id SET NOT NULL")
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_a_user_id_that_came_to_be_optional_hides_nothing(app: App) -> None:
+    """It is no way back: contract is refused, and the proof is asked as ever."""
+    app.run(Phase.BACKFILL)
+    app.do("ALTER TABLE conversation_history ALTER user_id DROP NOT NULL")
+    app.do(
+        "UPDATE conversation_history h SET persona_id ="
+        " (SELECT id FROM personas p WHERE p.owner_id <> h.user_id LIMIT 1)"
+    )
+    assert_refused(app, "table")
+    proof = app.verify()
+    assert (False, True) == (proof.ok, proof.proven)
+    assert proof.wrong_persona_ids
+    assert Stage.BACKFILLED == app.outlook().stage
+
+
 def test_an_unlogged_history_is_named(app: App) -> None:
     """It goes with the next crash of the server."""
     app.do("DROP TABLE pending_memories")

@@ -25,6 +25,10 @@ APP_GRANTS: tuple[LiteralString, ...] = (
     "GRANT USAGE ON SCHEMA public TO {}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}",
 )
+LIBRARY_GRANTS: tuple[LiteralString, ...] = (
+    "GRANT USAGE ON SCHEMA memsync TO {}",
+    "GRANT SELECT, INSERT ON memsync.outbox TO {}",
+)
 OWNER_GRANTS: tuple[LiteralString, ...] = (
     "GRANT ALL ON SCHEMA public TO {}",
     "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r'"

@@ -35,9 +35,18 @@ RETURNS boolean LANGUAGE sql AS $fn$
     SELECT k.valid FROM ({{constraints_of_table}}) k WHERE k.name = _name
 $fn$;
 
--- Whether every message says its user. A user_id that may be NULL is a way back cut short.
-CREATE OR REPLACE FUNCTION pg_temp.has_users() RETURNS boolean LANGUAGE sql AS
-$fn$ SELECT pg_temp.is_not_null('conversation_history', 'user_id') $fn$;
+-- Whether messages say their user: the column is there, and no way back that has yet to fill it.
+CREATE OR REPLACE FUNCTION pg_temp.has_users() RETURNS boolean LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF NOT pg_temp.has_column('conversation_history', 'user_id') THEN
+        RETURN false;
+    END IF;
+    IF pg_temp.is_not_null('conversation_history', 'user_id')
+       OR to_regclass('memsync.ledger') IS NULL THEN
+        RETURN true;
+    END IF;
+    RETURN NOT ({{query:way_back_is_open}});
+END $fn$;
 
 -- The triggers that keep the old places of the settings and the new ones in step.
 CREATE OR REPLACE FUNCTION pg_temp.mirrors()

@@ -234,7 +234,7 @@ class Memory:
         """Refuse to read by persona while messages have none: the thread would have holes."""
         if self._knows_personas:
             return
-        catalog = Catalog.read(session)
+        catalog = Catalog.read(session, notes=False)
         if not catalog.knows_personas:
             raise GateClosed(
                 f"the history is {catalog.stage}: not every message has a persona yet. Read by "

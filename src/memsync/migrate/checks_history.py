@@ -26,7 +26,7 @@ _WRAPAROUND_NEAR = 0.9
 _SAMPLES = 5
 
 
-def shape(session: Session) -> Check:
+def shape(session: Session, catalog: Catalog) -> Check:
     """One plain table is what the fill and every lock were made for."""
     found = session.row("preflight_shape")
     odd = None
@@ -46,6 +46,13 @@ def shape(session: Session) -> Check:
             "table",
             f"row security of {TABLE} holds for this role: rows that it hides would not be filled",
             "connect as the owner (without FORCE ROW LEVEL SECURITY), or with BYPASSRLS",
+        )
+    if catalog.columns.get("user_id") is False and not catalog.users_return:
+        return blocker(
+            "table",
+            f"user_id of {TABLE} may be NULL: whose such a message is, and so as whom it was "
+            "written, nobody could say",
+            f"give every message its user, then ALTER TABLE {TABLE} ALTER user_id SET NOT NULL",
         )
     if found.persistence == "u":
         return warning(

@@ -31,7 +31,7 @@ def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) ->
         server.prepared(session),
         server.replicas(session),
         history.replication(session),
-        history.shape(session),
+        history.shape(session, catalog),
         history.indexes(session, catalog, server.TABLES),
         history.dependents(session, catalog),
         history.triggers(session, catalog),

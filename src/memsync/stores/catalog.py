@@ -47,7 +47,8 @@ class Catalog:
     """The catalog's facts about the history.
 
     Mappings: columns to whether they are NOT NULL, indexes and constraints to whether they are
-    valid, the holes of queries/ to the fragments that fit this schema.
+    valid, the holes of queries/ to the fragments that fit this schema. `users_return` says that
+    contract is being taken back: user_id is there again, and not filled yet.
     """
 
     columns: Mapping[str, bool]
@@ -58,10 +59,11 @@ class Catalog:
     settings: Mapping[str, str]
     redesign: Redesign
     has_null_persona: bool
+    users_return: bool
 
     @classmethod
-    def read(cls, session: Session) -> Self:
-        """Read it.
+    def read(cls, session: Session, *, notes: bool = True) -> Self:
+        """Read it; `notes` includes what memsync noted, which a role of the app may not read.
 
         Raises: SchemaMismatch when this is not the app's database, naming what is missing.
         """
@@ -82,7 +84,7 @@ class Catalog:
             for name in ("ledger", "outbox", "persona_map", "backfill", "redesign")
         ]
         own_tables = frozenset(row.name for row in session.rows("relations", names=own))
-        redesign = Redesign.read(session, has_notes="memsync.redesign" in own_tables)
+        redesign = Redesign.read(session, has_notes=notes and "memsync.redesign" in own_tables)
         return cls(
             columns=columns,
             indexes={i.name: i.valid for i in session.rows("indexes", relation=TABLE)},
@@ -96,15 +98,41 @@ class Catalog:
                 and not columns["persona_id"]
                 and session.row("history_has_null_persona").found
             ),
+            # That it may be NULL would not tell: an app may allow that, or have come to.
+            users_return=(
+                notes
+                and columns.get("user_id") is False
+                and "memsync.ledger" in own_tables
+                and session.row("way_back_is_open").open
+            ),
         )
 
     @property
     def done(self) -> frozenset[Phase]:
         """The phases whose result stands."""
-        # A user_id that may be NULL is one that the way back has not filled yet.
         by_persona_only = not self.has_users
-        bridged = "persona_id" in self.columns and IDENTITY_TRIGGER in self.triggers
-        filled = (
+        expanded = self._bridged or by_persona_only
+        holds = {
+            # Who goes on to the personas at once needs no index to read by user until then.
+            Phase.ISOLATE: self.indexes.get(USER_INDEX, expanded),
+            Phase.REDESIGN: self.redesign.stands,
+            Phase.EXPAND: expanded,
+            Phase.BACKFILL: (self._filled and self._bridged) or by_persona_only,
+            Phase.CONTRACT: self._filled
+            and by_persona_only
+            and self.columns["persona_id"]
+            and self.redesign.stands
+            and self.redesign.old_is_gone,
+        }
+        return frozenset(phase for phase, held in holds.items() if held)
+
+    @property
+    def _bridged(self) -> bool:
+        return "persona_id" in self.columns and IDENTITY_TRIGGER in self.triggers
+
+    @property
+    def _filled(self) -> bool:
+        return (
             "persona_id" in self.columns
             and not self.has_null_persona
             and self.indexes.get(PERSONA_INDEX, False)
@@ -112,19 +140,6 @@ class Catalog:
             and self.constraints.get(PERSONA_KEY, False)
             and "memsync.outbox" in self.own_tables
         )
-        holds = {
-            # Who goes on to the personas at once needs no index to read by user until then.
-            Phase.ISOLATE: self.indexes.get(USER_INDEX, bridged or by_persona_only),
-            Phase.REDESIGN: self.redesign.stands,
-            Phase.EXPAND: bridged or by_persona_only,
-            Phase.BACKFILL: (filled and bridged) or by_persona_only,
-            Phase.CONTRACT: filled
-            and by_persona_only
-            and self.columns["persona_id"]
-            and self.redesign.stands
-            and self.redesign.old_is_gone,
-        }
-        return frozenset(phase for phase, held in holds.items() if held)
 
     @property
     def stage(self) -> Stage:
@@ -137,8 +152,8 @@ class Catalog:
 
     @property
     def has_users(self) -> bool:
-        """Whether every message says its user, in a column of its own."""
-        return self.columns.get("user_id", False)
+        """Whether messages say their user, in a column of their own."""
+        return "user_id" in self.columns and not self.users_return
 
     @property
     def halfway(self) -> frozenset[Phase]:
@@ -163,8 +178,10 @@ class Catalog:
 
     @property
     def knows_personas(self) -> bool:
-        """Whether every message has a persona, so that reading by persona is right."""
-        return self.stage in {Stage.BACKFILLED, Stage.CONTRACTED}
+        """Whether every message has a persona and will have, so that reading by it is right."""
+        if "user_id" not in self.columns:
+            return "persona_id" in self.columns
+        return self._filled and (self._bridged or self.columns["persona_id"])
 
 
 def _settings(
