@@ -1567,7 +1567,6 @@ BEGIN
     ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id;
     RETURN created;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled('REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid) FROM PUBLIC')),
             pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.keep_identity()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
@@ -1644,7 +1643,8 @@ BEGIN
         PERFORM setval('memsync.user_style_write_at', this_second);
     END IF;
     RETURN NEW;
-END $$$q$))]);
+END $$$q$)),
+            pg_temp.pinned(pg_temp.filled('REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.keep_identity(), memsync.hear_users() FROM PUBLIC'))]);
         IF NOT pg_temp.has_trigger('conversation_history', 'memsync_hear_users') THEN
         CALL pg_temp.run('conversation_history', ARRAY[
             pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_hear_users BEFORE INSERT ON conversation_history FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.hear_users()')),

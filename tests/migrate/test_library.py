@@ -87,18 +87,20 @@ def test_a_role_of_the_app_needs_no_more_than_is_said(app: App, phase: Phase) ->
     channel, personality, persona = app.query(
         "SELECT channel_id, personality_id, persona_id FROM conversation_history LIMIT 1"
     )[0]
-    with role(app, *APP_GRANTS, *LIBRARY_GRANTS) as url:
-        with Memory.open(at_url(app, url).settings()) as memory:
-            before = memory.get_recent_history(channel, personality, persona_id=persona)
-            memory.remember(
-                NewExchange(
-                    channel_id=channel,
-                    personality_id=personality,
-                    persona_id=persona,
-                    user_text="What may I read?",
-                    assistant_text="Your own.",
-                )
+    with (
+        role(app, *APP_GRANTS, *LIBRARY_GRANTS) as url,
+        Memory.open(at_url(app, url).settings()) as memory,
+    ):
+        before = memory.get_recent_history(channel, personality, persona_id=persona)
+        memory.remember(
+            NewExchange(
+                channel_id=channel,
+                personality_id=personality,
+                persona_id=persona,
+                user_text="What may I read?",
+                assistant_text="Your own.",
             )
-            after = memory.get_recent_history(channel, personality, persona_id=persona, limit=1000)
+        )
+        after = memory.get_recent_history(channel, personality, persona_id=persona, limit=1000)
     assert before
     assert ["What may I read?", "Your own."] == texts(after)[-2:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
 
 import psycopg
@@ -76,6 +76,23 @@ def test_the_apps_own_role_writes_on_while_another_role_migrates(app: App) -> No
         "SELECT count(*) FROM conversation_history WHERE content = 'hello'"
         " AND persona_id IS NOT NULL"
     )
+
+
+def test_nobody_else_may_use_what_runs_with_our_rights(app: App) -> None:
+    """A client that hung such a function on a table of its own could write our tables by it."""
+    ours: LiteralString = """
+        SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+        WHERE n.nspname LIKE 'memsync%' AND p.prosecdef"""
+    open_to_all: LiteralString = ours + " AND has_function_privilege('public', p.oid, 'EXECUTE')"
+    found: list[Any] = []
+
+    def look(_step: object) -> None:
+        found.append((app.query(ours), app.query(open_to_all)))
+
+    app.run(Phase.BACKFILL, tell=look, options={"method": "copy"})
+    names = {name for (each, _) in found for (name,) in each}
+    assert {"memsync.keep_identity()", "memsync_copy.note_touched()"} <= names
+    assert all(not each for (_, each) in found)
 
 
 def test_owner_who_may_not_create_a_schema_is_told(app: App) -> None:

@@ -15,6 +15,7 @@ from psycopg import sql
 from memsync.errors import GateClosed, StoreBusy
 from memsync.migrate import swap
 from memsync.model.phases import Phase, Stage
+from memsync.stores.queries import statement
 from migrate.kills import MOMENTS, migrator
 from migrate.test_kill import assert_as_if_undisturbed
 from migrate.test_live import Client, expected_of
@@ -345,6 +346,47 @@ def test_a_history_altered_meanwhile_is_copied_again(
     filled.run(Phase.BACKFILL, options=IN_PLACE)
     assert hanging(filled) == hanging(copied)
     assert filled.contents() == copied.contents()
+
+
+@pytest.mark.parametrize("step", ["copy: indexes", "copy: exchange"])
+def test_a_view_that_is_made_meanwhile_forbids_the_exchange(app: App, step: str) -> None:
+    """It would go on to read the retired table; the history stays, and the view is named."""
+    view: LiteralString = "CREATE VIEW talk AS SELECT id, content FROM conversation_history"
+    with pytest.raises(GateClosed, match="view talk"):
+        app.run(Phase.BACKFILL, tell=at_step(step, lambda: app.do(view)), options=COPY)
+    app.do("DELETE FROM conversation_history WHERE id = (SELECT id FROM talk LIMIT 1)")
+    seen = "SELECT count(*) FROM talk"
+    assert app.query("SELECT count(*) FROM conversation_history") == app.query(seen)
+    assert Stage.BACKFILLED == app.run(Phase.BACKFILL)
+    assert app.query("SELECT count(*) FROM conversation_history") == app.query(seen)
+    assert not app.query(LEFT)
+
+
+def test_a_long_log_is_not_read_as_a_whole(app: App) -> None:
+    """What is taken from it, and whether a row of a slice is in it, is asked of its indexes."""
+    params = {"limit": 256, "ids": [], "start": "(0,0)", "stop": "(1,0)"}
+    asked = [
+        statement("take_touched"),
+        statement("touched_left"),
+        f"SELECT h.id {statement('copied_rows')} {statement('untouched_slice')}",
+    ]
+    plans: list[str] = []
+
+    def look() -> None:
+        with app.connected() as client:
+            client.execute(
+                "INSERT INTO memsync_copy.touched (id)"
+                " SELECT gen_random_uuid() FROM generate_series(1, 100000)"
+            )
+            client.execute("ANALYZE memsync_copy.touched")
+            for text in asked:
+                rows = client.execute(f"EXPLAIN {text}".encode(), params).fetchall()
+                plans.append("\n".join(line for (line,) in rows))
+
+    app.run(Phase.BACKFILL, tell=at_step("copy: indexes", look), options=COPY)
+    assert len(asked) == len(plans)
+    for plan in plans:
+        assert "Seq Scan on touched" not in plan, plan
 
 
 # ------------------------------------------------------------------ crashes

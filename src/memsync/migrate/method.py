@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from memsync.errors import GateClosed
 from memsync.migrate.options import Method
 from memsync.model.wording import listed
 from memsync.stores.catalog import Catalog
-from memsync.stores.copying import obstacles
+from memsync.stores.copying import obstacles, require_no_obstacles
 from memsync.stores.postgres import Session
 
 SMALL_BYTES = 64 * 2**20
@@ -42,21 +41,10 @@ def choose_method(session: Session, catalog: Catalog, asked: Method = "auto") ->
         return Choice("in-place", "asked for")
     if "persona_id" in catalog.columns and not catalog.has_null_persona:
         return Choice("in-place", "no message is without a persona")
-    in_the_way = obstacles(session)
     if asked == "copy":
-        _require_none(in_the_way)
+        require_no_obstacles(session)
         return Choice("copy", "asked for")
-    return _chosen(session, catalog, in_the_way)
-
-
-def _require_none(in_the_way: list[str]) -> None:
-    if in_the_way:
-        raise GateClosed(
-            "conversation_history cannot be replaced by a copy: "
-            f"{listed(in_the_way, separator='; ')}. "
-            "Run with --method in-place; nothing was changed",
-            obstacles=in_the_way,
-        )
+    return _chosen(session, catalog, obstacles(session))
 
 
 def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice:

@@ -156,6 +156,7 @@ def _catch_up(ddl: OnlineDdl, rows: copying.Rows, target_s: float) -> None:
 def _exchange(ddl: OnlineDdl, rows: copying.Rows, target_s: float, tell: Tell) -> None:
     """Try to put the copy in place until nobody is in the way."""
     _catch_up(ddl, rows, target_s)
+    ddl.session.run("vacuum_touched")
     complete_since: Any = ddl.session.row("moment")
     tell(Progress("copy: exchange"))
     while True:

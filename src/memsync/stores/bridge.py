@@ -158,9 +158,11 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
     ddl.run(
         *views,
         sql.SQL(_CREATE_DEFAULT_PERSONA).format(set_default=set_default, search_path=path),
-        "REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid) FROM PUBLIC",
         sql.SQL(_KEEP_IDENTITY).format(search_path=path),
         _HEAR_USERS,
+        # Firing a trigger asks for no right; hanging the function on a table of one's own does.
+        "REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.keep_identity(),"
+        " memsync.hear_users() FROM PUBLIC",
         table="users",
     )
     if WATCH_TRIGGER not in catalog.triggers:

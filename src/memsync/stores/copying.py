@@ -10,6 +10,8 @@ from typing import Any
 
 from psycopg import errors, sql
 
+from memsync.errors import GateClosed
+from memsync.model.wording import listed
 from memsync.stores.catalog import PERSONA_INDEXES, TABLE, USER_INDEX
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Session
@@ -61,6 +63,8 @@ _LOG = (
     """CREATE TABLE memsync_copy.touched (
         n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         id uuid NOT NULL)""",
+    # A copy that was paused for a night meets a long log with every slice.
+    "CREATE INDEX touched_id_idx ON memsync_copy.touched (id)",
     # With its owner's rights: clients have none in our schemas.
     """CREATE FUNCTION memsync_copy.note_touched()
     RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -74,6 +78,7 @@ _LOG = (
         END IF;
         RETURN NULL;
     END $$""",
+    "REVOKE ALL ON FUNCTION memsync_copy.note_touched() FROM PUBLIC",
     f"""CREATE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE ON conversation_history
     FOR EACH ROW EXECUTE FUNCTION memsync_copy.note_touched()""",
     # Always: a session that replays changes of elsewhere fires no other triggers.
@@ -90,6 +95,19 @@ def obstacles(session: Session) -> list[str]:
     # Ours are built anew where they are INVALID.
     ours = {"obstacle_constraints": {"but": [USER_INDEX, *PERSONA_INDEXES]}}
     return [row.reason for name in _OBSTACLES for row in session.rows(name, **ours.get(name, {}))]
+
+
+def require_no_obstacles(session: Session) -> None:
+    """Stop when a copy would lose something.
+
+    Raises: GateClosed naming what.
+    """
+    if in_the_way := obstacles(session):
+        raise GateClosed(
+            f"{TABLE} cannot be replaced by a copy: {listed(in_the_way, separator='; ')}. Take "
+            "that away and run again, or run with --method in-place; no message was changed",
+            obstacles=in_the_way,
+        )
 
 
 def begin(ddl: OnlineDdl) -> None:
@@ -153,18 +171,18 @@ class Rows:
         return rows
 
     def replay(self, limit: int) -> int:
-        """Correct the rows that the log's oldest entries name; how many rows these were.
+        """Correct the rows that the log's oldest entries name; how many entries these were.
 
         Runs in the caller's transaction. Raises: LockNotHad when a user was deleted just then.
         """
-        ids = list({row.id for row in self._session.rows("take_touched", limit=limit)})
-        if ids:
+        taken = self._session.rows("take_touched", limit=limit)
+        if ids := list({row.id for row in taken}):
             self._session.run("remove_copied", ids=ids)
             try:
                 self._run("touched_rows", ids=ids)
             except errors.ForeignKeyViolation as error:
                 raise LockNotHad from error
-        return len(ids)
+        return len(taken)
 
     def _run(self, which: str, **params: Any) -> int:
         query = self._insert + sql.SQL(statement(which))
@@ -225,7 +243,8 @@ def exchange(session: Session, rows: Rows, since: Any) -> None:
     that refer to it. `since` is when the copy was complete: to a snapshot from before, the copy's
     rows would not be there.
 
-    Raises: LockNotHad, also when it would take too long or be too early; Moved.
+    Raises: LockNotHad, also when it would take too long or be too early; Moved; GateClosed when
+    something hangs on the history by now that the copy would lose.
     """
     session.run("halve_lock_timeout")
     # lint: allow STRONG-LOCK half of lock_timeout at most: it is what the exchange needs
@@ -237,6 +256,7 @@ def exchange(session: Session, rows: Rows, since: Any) -> None:
         raise LockNotHad
     if require_unmoved(session).definition != session.row("copy_definition").digest:
         raise Moved("columns, indexes, constraints, rights or comments were changed")
+    require_no_obstacles(session)
     late = [each for name in _WITH_THE_EXCHANGE for each in _carried(session, name)]
     schema = sql.Identifier(session.row("history_schema").name)
     _execute(

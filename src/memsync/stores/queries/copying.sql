@@ -420,15 +420,19 @@ WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
 WHERE h.id = ANY(%(ids)s)
 
 -- name: take_touched
--- Takes the oldest entries from the log of touched rows, and with them all others of the same rows:
--- what a row is now is copied once.
+-- Takes the oldest entries from the log of touched rows. One that comes later for the same row
+-- copies it once more: no harm.
 DELETE FROM memsync_copy.touched
-WHERE id IN (SELECT id FROM memsync_copy.touched ORDER BY n LIMIT %(limit)s)
+WHERE n = ANY(ARRAY(SELECT n FROM memsync_copy.touched ORDER BY n LIMIT %(limit)s))
 RETURNING id;
 
 -- name: touched_left
--- Whether the log of touched rows has entries.
-SELECT EXISTS (SELECT FROM memsync_copy.touched) AS found;
+-- Whether the log of touched rows has entries; by its key, for it may be long and empty.
+SELECT min(n) IS NOT NULL AS found FROM memsync_copy.touched;
+
+-- name: vacuum_touched
+-- Clears what was taken from the log out of its key, before the exchange looks there.
+VACUUM (TRUNCATE false) memsync_copy.touched;
 
 -- name: remove_copied
 -- Removes rows from the copy.
