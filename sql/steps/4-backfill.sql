@@ -274,7 +274,9 @@ FROM conversation_history$q$
 FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
-                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
+                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
+                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                 WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC') IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id)$q$
         WHEN _hole = 'open' THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at
@@ -831,10 +833,13 @@ DECLARE
 BEGIN
     FOR _user IN
         WITH pairs AS MATERIALIZED (
-            SELECT p.user_id, p.personality_id, p.rows_count, p.has_open,
+            SELECT p.user_id, p.personality_id, p.rows_count, p.has_open, p.has_since,
                    o.persona_id AS override, d.persona_id AS fallback
             FROM (SELECT h.user_id, h.personality_id, count(*) AS rows_count,
-                         bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open
+                         bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open,
+                         bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                         WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC')
+                             AS has_since
                   FROM conversation_history h
                   LEFT JOIN (SELECT a.history_id, a.persona_id
         FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id) k ON k.history_id = h.id
@@ -858,7 +863,7 @@ BEGIN
         )
         SELECT DISTINCT p.user_id
         FROM pairs p LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
-        WHERE p.has_open AND coalesce(p.override, p.fallback) IS NULL AND m.user_id IS NULL
+        WHERE coalesce(p.override, p.fallback) IS NULL AND (p.has_since OR p.has_open AND m.user_id IS NULL)
         ORDER BY p.user_id
     LOOP
         _without := _without || _user;
@@ -877,10 +882,13 @@ BEGIN
     IF cardinality(_without) > 0 THEN
         FOR _user IN
             WITH pairs AS MATERIALIZED (
-                SELECT p.user_id, p.personality_id, p.rows_count, p.has_open,
+                SELECT p.user_id, p.personality_id, p.rows_count, p.has_open, p.has_since,
                        o.persona_id AS override, d.persona_id AS fallback
                 FROM (SELECT h.user_id, h.personality_id, count(*) AS rows_count,
-                             bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open
+                             bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open,
+                             bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                             WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC')
+                                 AS has_since
                       FROM conversation_history h
                       LEFT JOIN (SELECT a.history_id, a.persona_id
             FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id) k ON k.history_id = h.id
@@ -904,13 +912,23 @@ BEGIN
             )
             SELECT DISTINCT p.user_id
             FROM pairs p LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
-            WHERE p.has_open AND coalesce(p.override, p.fallback) IS NULL AND m.user_id IS NULL
+            WHERE coalesce(p.override, p.fallback) IS NULL AND (p.has_since OR p.has_open AND m.user_id IS NULL)
             ORDER BY p.user_id
         LOOP
             NULL;  -- who came since waits for the next pass
         END LOOP;
         COMMIT;
     END IF;
+    INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
+    SELECT h.id, h.user_id, coalesce(o.persona_id, d.persona_id), 'written-since'
+    FROM conversation_history h
+    JOIN memsync.persona_map m USING (user_id, personality_id)
+    LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
+    LEFT JOIN memsync.persona_default d USING (user_id)
+    WHERE h.persona_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                     WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC'
+      AND coalesce(o.persona_id, d.persona_id) <> m.persona_id
+    ON CONFLICT (history_id) DO NOTHING;
     ANALYZE memsync.persona_map, memsync.row_archive;
     COMMIT;
 END $fn$;

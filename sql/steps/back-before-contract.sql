@@ -274,7 +274,9 @@ FROM conversation_history$q$
 FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
-                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
+                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
+                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                 WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC') IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id)$q$
         WHEN _hole = 'open' THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at

@@ -826,6 +826,27 @@ def test_back_and_forward_keeps_the_persona(app: App, store: VectorStore, again:
     )
 
 
+def test_evidence_speaks_of_what_was_written_after_the_way_back(
+    app: App, store: VectorStore
+) -> None:
+    """A pair that was decided before is asked about again, for its messages since."""
+    said = exchanges(app)[0]
+    app.run(Phase.BACKFILL)
+    with Postgres.open(app.url) as postgres:
+        migrate.rollback(postgres, app.settings(), to=None)
+    app.do(
+        "UPDATE conversation_history SET created_at = created_at"
+        " + (timezone('UTC', now())::date - created_at::date + 1) * interval '1 day'"
+        " WHERE id = ANY(%s)",
+        list(said.rows),
+    )
+    later = next(each for each in exchanges(app) if each.anchor == said.anchor)
+    remember_as(store, later, later.other)
+    app.run(Phase.BACKFILL, vectors=store)
+    assert [later.other] * 2 == personas(app, *later.rows)
+    assert app.verify().ok
+
+
 # ------------------------------------------------------------------ the proof
 
 

@@ -119,6 +119,80 @@ def test_both_versions_of_the_app_write_on_the_way_back(app: App) -> None:
     assert app.verify().ok
 
 
+def changed_since(app: App) -> tuple[UUID, UUID, UUID, UUID]:
+    """A user with messages takes another default, and writes on: user, personality, before, now."""
+    user, personality, before = app.query(
+        "SELECT h.user_id, h.personality_id, u.global_persona_id FROM conversation_history h"
+        " JOIN users u ON u.id = h.user_id WHERE u.global_persona_id IS NOT NULL AND NOT EXISTS"
+        " (SELECT FROM user_personality_settings s"
+        "  WHERE s.user_id = u.id AND s.personality_id = h.personality_id) ORDER BY h.id LIMIT 1"
+    )[0]
+    now = uuid4()
+    app.do(
+        "INSERT INTO personas (id, name, content, owner_id, updated_at)"
+        " VALUES (%s, 'new', '', %s, now())",
+        now,
+        user,
+    )
+    app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", now, user)
+    write_since(app, user, personality)
+    return user, personality, before, now
+
+
+def write_since(app: App, user: UUID, personality: UUID) -> None:
+    """A message of today, by an app that knows users only."""
+    app.do(
+        "INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content)"
+        " VALUES (gen_random_uuid(), 'since', %s, %s, 'user', 'x')",
+        personality,
+        user,
+    )
+
+
+@pytest.mark.parametrize("method", ["in-place", "copy"])
+def test_what_is_written_after_all_was_taken_back_goes_by_the_settings_of_its_day(
+    app: App, method: str
+) -> None:
+    """Decisions of before are for messages of before; those keep the personas that they had."""
+    app.run(Phase.BACKFILL)
+    personas = app.personas()
+    back(app)
+    user, personality, before, now = changed_since(app)
+    app.run(Phase.BACKFILL, options={"method": method})
+    of_pair = (
+        "SELECT DISTINCT persona_id FROM conversation_history"
+        " WHERE user_id = %s AND personality_id = %s AND channel_id <> 'since'"
+    )
+
+    assert [(now,)] == app.query(
+        "SELECT persona_id FROM conversation_history WHERE channel_id = 'since'"
+    )
+    assert [(before,)] == app.query(of_pair, user, personality)
+    assert personas.items() <= app.personas().items()
+    assert app.verify().ok
+    # And so they stay, back and forward once more.
+    again = app.personas()
+    back(app)
+    app.run()
+    assert again == app.personas()
+
+
+def test_who_has_no_persona_any_more_is_told(app: App) -> None:
+    """A user who lost the default and wrote on is decided as any other who has none."""
+    app.run(Phase.BACKFILL)
+    back(app)
+    user, personality, _, _ = changed_since(app)
+    app.do("UPDATE users SET global_persona_id = NULL WHERE id = %s", user)
+    with pytest.raises(GateClosed, match=str(user)):
+        app.run(Phase.BACKFILL, unresolved="fail")
+    app.run(Phase.BACKFILL)
+    created = "SELECT persona_id FROM memsync.created_persona WHERE user_id = %s"
+    assert app.query(created, user) == app.query(
+        "SELECT persona_id FROM conversation_history WHERE channel_id = 'since'"
+    )
+    assert app.verify().ok
+
+
 def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
     """A way back that stops in the middle can be finished, or turned into forward again."""
     app.run()

@@ -34,6 +34,7 @@ BEGIN
         END LOOP;
         COMMIT;
     END IF;
+    {{query:decide_since}};
     {{query:analyze_decisions}};
     COMMIT;
 END $fn$;

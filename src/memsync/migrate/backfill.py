@@ -181,6 +181,7 @@ def _freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
         _create_default_persona(ddl, user_id)
     if without:
         session.run("freeze_map")
+    session.run("decide_since")
     session.run("analyze_decisions")
 
 

@@ -45,13 +45,20 @@ FROM conversation_history;
 SELECT id, channel_id, personality_id, user_id, role, content, created_at
 FROM conversation_history WHERE persona_id IS NULL;
 
+-- fragment: written_since
+-- Whether the row h was written after persona_id was last taken back: the decisions of before say
+-- nothing of it. NULL where persona_id never was.
+h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                 WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC';
+
 -- fragment: open_undecided
 -- The same once decisions are kept: those without a persona or a decision.
 SELECT id, channel_id, personality_id, user_id, role, content, created_at
 FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
-                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id)
+                  WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
+                    AND ({written_since}) IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id);
 
@@ -101,10 +108,12 @@ SELECT memsync.create_default_persona(%(user_id)s) AS persona_id;
 -- Pairs whose messages have personas already are decided too: the proof compares. Returns the users
 -- of messages that have neither a persona nor a decision: one scan answers both.
 WITH pairs AS MATERIALIZED (
-    SELECT p.user_id, p.personality_id, p.rows_count, p.has_open,
+    SELECT p.user_id, p.personality_id, p.rows_count, p.has_open, p.has_since,
            o.persona_id AS override, d.persona_id AS fallback
     FROM (SELECT h.user_id, h.personality_id, count(*) AS rows_count,
-                 bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open
+                 bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open,
+                 bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND {written_since})
+                     AS has_since
           FROM conversation_history h
           LEFT JOIN ({archived_personas}) k ON k.history_id = h.id
           GROUP BY h.user_id, h.personality_id) p
@@ -127,8 +136,21 @@ WITH pairs AS MATERIALIZED (
 )
 SELECT DISTINCT p.user_id
 FROM pairs p LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
-WHERE p.has_open AND coalesce(p.override, p.fallback) IS NULL AND m.user_id IS NULL
+WHERE coalesce(p.override, p.fallback) IS NULL AND (p.has_since OR p.has_open AND m.user_id IS NULL)
 ORDER BY p.user_id;
+
+-- name: decide_since
+-- Decides the messages that were written after persona_id was last taken back, as far as the
+-- settings say another persona today than the map, which is of before.
+INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
+SELECT h.id, h.user_id, coalesce(o.persona_id, d.persona_id), 'written-since'
+FROM conversation_history h
+JOIN memsync.persona_map m USING (user_id, personality_id)
+LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
+LEFT JOIN memsync.persona_default d USING (user_id)
+WHERE h.persona_id IS NULL AND {written_since}
+  AND coalesce(o.persona_id, d.persona_id) <> m.persona_id
+ON CONFLICT (history_id) DO NOTHING;
 
 -- name: thaw_vanished
 -- Forgets decisions whose persona was deleted since, so that they are taken anew.
