@@ -1783,8 +1783,23 @@ BEGIN
     COMMIT;
 END $fn$;
 
--- Forgets personas that were deleted since they were decided.
+CREATE OR REPLACE FUNCTION pg_temp.clear_range(_from bigint, _to bigint)
+RETURNS void LANGUAGE plpgsql AS $fn$
+DECLARE
+    _start CONSTANT text := format('(%s,0)', _from);
+    _stop CONSTANT text := format('(%s,0)', _to);
+BEGIN
+    UPDATE conversation_history h SET persona_id = NULL
+    WHERE h.ctid >= _start::tid AND h.ctid < _stop::tid AND h.persona_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);
+END $fn$;
+
+-- Forgets personas that were deleted since they were decided, and takes them from their messages.
 CREATE OR REPLACE PROCEDURE pg_temp.clear_vanished() LANGUAGE plpgsql AS $fn$
+DECLARE
+    _blocks CONSTANT int := 8192;
+    _from bigint := 0;
+    _end_block bigint := 0;
 BEGIN
     WITH gone AS (DELETE FROM memsync.row_archive a
                   WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = a.persona_id))
@@ -1794,10 +1809,13 @@ BEGIN
     IF (SELECT count(*) AS total FROM conversation_history h
     WHERE h.persona_id IS NOT NULL
       AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id)) > 0 THEN
-        UPDATE conversation_history h SET persona_id = NULL
-        WHERE h.persona_id IS NOT NULL
-          AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);
+        _end_block := pg_temp.history_blocks();
     END IF;
+    WHILE _from < _end_block LOOP
+        CALL pg_temp.run('conversation_history', ARRAY[
+            format('SELECT pg_temp.clear_range(%s, %s)', _from, _from + _blocks)]);
+        _from := _from + _blocks;
+    END LOOP;
     COMMIT;
 END $fn$;
 

@@ -30,9 +30,7 @@ def upgrade() -> None:
     if not Catalog.read(ddl.session).constraints.get(PERSONA_KEY):
         ddl.foreign_key(TABLE, "persona_id", "personas")
         # From here on the key refuses new strays; those of the time before it go first.
-        ddl.session.run("thaw_vanished")
-        if ddl.session.row("rows_of_vanished_personas").total:
-            ddl.session.run("clear_vanished_personas")
+        context.config.attributes["steps"]["clear_vanished"](ddl)
         ddl.validate(TABLE, PERSONA_KEY)
 
 

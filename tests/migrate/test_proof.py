@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 from uuid import UUID
 
 import pytest
 
-from memsync.errors import GateClosed, MemsyncError
+from memsync.errors import GateClosed, MemsyncError, StoreBusy
 from memsync.model.phases import Phase, Stage
 
 if TYPE_CHECKING:
@@ -219,6 +219,26 @@ def test_persona_deleted_mid_way(app: App, when: When, stage: str) -> None:
     assert {row: expected[row] for row in kept} == {
         row: persona for row, persona in app.personas().items() if row in kept
     }
+
+
+def test_a_message_of_a_deleted_persona_that_a_client_holds(app: App) -> None:
+    """It is waited for as for any lock, in short turns, and named; nobody waits for the run."""
+    user, personality, persona, other = several(app)
+    app.run(Phase.EXPAND)
+    assert [(persona,)] == app.query(INSERT, personality, user)
+    default_of(app, user, other)
+    app.do("DELETE FROM personas WHERE id = %s", persona)
+    hold: LiteralString = "UPDATE conversation_history SET content = 'held' WHERE persona_id = %s"
+    with app.connected(autocommit=False) as client:
+        client.execute(hold, (persona,))
+        with pytest.raises(StoreBusy, match="conversation_history"):
+            app.run(lock_deadline_s=1)
+        client.commit()
+    app.run()
+    assert persona not in app.personas().values()
+    assert [(other,)] == app.query(
+        "SELECT persona_id FROM conversation_history WHERE content = 'held'"
+    )
 
 
 def test_persona_deleted_when_nothing_else_is_left(app: App) -> None:

@@ -32,6 +32,7 @@ from migrate.test_starts import (
     script,
 )
 from migrate.test_strangers import OWNER_GRANTS, at_url, role
+from migrate.test_way_back import changed_since
 
 if TYPE_CHECKING:
     from migrate.conftest import App, NewApp
@@ -288,6 +289,19 @@ def test_from_where_a_deployment_stands(new_app: NewApp, parts: tuple[str, ...])
     assert state(other) == state(app)
 
 
+def test_messages_of_a_persona_that_was_deleted_meanwhile(app: App) -> None:
+    """Before the key stands they fall to the user's next persona."""
+    app.run(Phase.EXPAND)
+    _, _, before, now = changed_since(app)
+    app.do("UPDATE conversation_history SET persona_id = %s WHERE channel_id = 'since'", before)
+    app.do("DELETE FROM personas WHERE id = %s", before)
+    migrated(app)
+    assert before not in app.personas().values()
+    assert [(now,)] == app.query(
+        "SELECT persona_id FROM conversation_history WHERE channel_id = 'since'"
+    )
+
+
 @pytest.mark.slow
 def test_from_half_way_back(hard: NewApp, by_engine: App) -> None:
     """What the way back left is gone forward from."""
@@ -301,11 +315,12 @@ def test_from_half_way_back(hard: NewApp, by_engine: App) -> None:
 
 @pytest.mark.slow
 def test_forward_again_after_all_was_taken_back(hard: NewApp) -> None:
-    """Forks, windows and owners come again as by the engine."""
+    """Forks, windows and owners come again as by the engine; rows since go by today's settings."""
     app, other = hard(), hard()
     for each in (app, other):
         each.run()
         assert Stage.LEGACY == back(each)
+        changed_since(each)
     migrated(app)
     other.run()
     assert other.catalog() == app.catalog()

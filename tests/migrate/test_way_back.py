@@ -120,7 +120,7 @@ def test_both_versions_of_the_app_write_on_the_way_back(app: App) -> None:
 
 
 def changed_since(app: App) -> tuple[UUID, UUID, UUID, UUID]:
-    """A user with messages takes another default, and writes on: user, personality, before, now."""
+    """A user takes another default, and the old app writes on: user, personality, before, now."""
     user, personality, before = app.query(
         "SELECT h.user_id, h.personality_id, u.global_persona_id FROM conversation_history h"
         " JOIN users u ON u.id = h.user_id WHERE u.global_persona_id IS NOT NULL AND NOT EXISTS"
@@ -135,18 +135,15 @@ def changed_since(app: App) -> tuple[UUID, UUID, UUID, UUID]:
         user,
     )
     app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", now, user)
-    write_since(app, user, personality)
-    return user, personality, before, now
-
-
-def write_since(app: App, user: UUID, personality: UUID) -> None:
-    """A message of today, by an app that knows users only."""
     app.do(
-        "INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content)"
-        " VALUES (gen_random_uuid(), 'since', %s, %s, 'user', 'x')",
+        "INSERT INTO conversation_history"
+        " (id, channel_id, personality_id, user_id, role, content, created_at)"
+        " VALUES (%s, 'since', %s, %s, 'user', 'x', timezone('UTC', now())::date + 1)",
+        UUID(int=1),
         personality,
         user,
     )
+    return user, personality, before, now
 
 
 @pytest.mark.parametrize("method", ["in-place", "copy"])
@@ -181,7 +178,7 @@ def test_who_has_no_persona_any_more_is_told(app: App) -> None:
     """A user who lost the default and wrote on is decided as any other who has none."""
     app.run(Phase.BACKFILL)
     back(app)
-    user, personality, _, _ = changed_since(app)
+    user, _, _, _ = changed_since(app)
     app.do("UPDATE users SET global_persona_id = NULL WHERE id = %s", user)
     with pytest.raises(GateClosed, match=str(user)):
         app.run(Phase.BACKFILL, unresolved="fail")

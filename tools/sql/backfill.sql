@@ -39,14 +39,32 @@ BEGIN
     COMMIT;
 END $fn$;
 
--- Forgets personas that were deleted since they were decided.
+CREATE OR REPLACE FUNCTION pg_temp.clear_range(_from bigint, _to bigint)
+RETURNS void LANGUAGE plpgsql AS $fn$
+DECLARE
+    _start CONSTANT text := format('(%s,0)', _from);
+    _stop CONSTANT text := format('(%s,0)', _to);
+BEGIN
+    {{query:clear_vanished_personas}};
+END $fn$;
+
+-- Forgets personas that were deleted since they were decided, and takes them from their messages.
 CREATE OR REPLACE PROCEDURE pg_temp.clear_vanished() LANGUAGE plpgsql AS $fn$
+DECLARE
+    _blocks CONSTANT int := 8192;
+    _from bigint := 0;
+    _end_block bigint := 0;
 BEGIN
     {{query:thaw_vanished}};
     COMMIT;
     IF ({{query:rows_of_vanished_personas}}) > 0 THEN
-        {{query:clear_vanished_personas}};
+        _end_block := pg_temp.history_blocks();
     END IF;
+    WHILE _from < _end_block LOOP
+        CALL pg_temp.run('conversation_history', ARRAY[
+            format('SELECT pg_temp.clear_range(%s, %s)', _from, _from + _blocks)]);
+        _from := _from + _blocks;
+    END LOOP;
     COMMIT;
 END $fn$;
 

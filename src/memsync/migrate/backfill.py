@@ -22,7 +22,7 @@ from memsync.migrate.options import RunOptions, Unresolved
 from memsync.migrate.pace import Pace, steered
 from memsync.model.progress import Progress, Tell
 from memsync.model.wording import listed
-from memsync.stores.catalog import Catalog
+from memsync.stores.catalog import TABLE, Catalog
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Postgres, Session
 
@@ -120,9 +120,7 @@ def backfill(
         with crew() as filling:
             filled = _fill(filling, "personas", pace, batch_target_ms, tell)
     for _ in range(_PASSES_MAX):
-        session.run("thaw_vanished")
-        if session.row("rows_of_vanished_personas").total:
-            session.run("clear_vanished_personas")
+        clear_vanished(ddl)
         if not session.row("history_has_null_persona").found:
             if choice.method == "in-place":
                 session.run("analyze_history")
@@ -137,6 +135,20 @@ def backfill(
         f"{left.id}. Run again; if it stays, `memsync migrate plan` lists users without a persona",
         rows=left.total,
     )
+
+
+def clear_vanished(ddl: OnlineDdl) -> None:
+    """Forget the decisions for personas that were deleted, and take them from their messages.
+
+    What a client moves meanwhile is left to the next pass, or refused by the key's validation.
+    """
+    session = ddl.session
+    session.run("thaw_vanished")
+    if not session.row("rows_of_vanished_personas").total:
+        return
+    for start in range(0, _end_block(session), _BLOCKS_MAX):
+        blocks = {"start": f"({start},0)", "stop": f"({start + _BLOCKS_MAX},0)"}
+        ddl.do(partial(session.run, "clear_vanished_personas", **blocks), table=TABLE)
 
 
 def refill_users(ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
@@ -206,7 +218,7 @@ def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) 
         if not done.whole:
             # Smaller steps leave more of the others alone.
             size = max(1, size // 2)
-            crew.own.wait_turn("conversation_history")
+            crew.own.wait_turn(TABLE)
             continue
         crew.own.had_turn()
         block = ranges[-1][1]

@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
 from memsync.migrate import evidence, gates, redesign, revisions, swap
-from memsync.migrate.backfill import backfill, refill_users, require_resolved
+from memsync.migrate.backfill import backfill, clear_vanished, refill_users, require_resolved
 from memsync.migrate.method import choose_method
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pace import Pace
@@ -292,6 +292,7 @@ class _Engine:
     def _steps(self, options: RunOptions) -> revisions.Steps:
         return {
             "index_users": lambda _: self.index_users(options.to),
+            "clear_vanished": clear_vanished,
             "restore_forks": redesign.restore_forks,
             "size_configs": redesign.size_configs,
             "settle_mirror": redesign.settle_mirror,

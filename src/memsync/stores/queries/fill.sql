@@ -116,9 +116,10 @@ WHERE h.persona_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);
 
 -- name: clear_vanished_personas
--- Empties persona_id where its persona was deleted before the foreign key stood.
+-- Empties persona_id in a range of blocks where its persona was deleted before the foreign key
+-- stood.
 UPDATE conversation_history h SET persona_id = NULL
-WHERE h.persona_id IS NOT NULL
+WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid AND h.persona_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);
 
 -- name: archive_exceptions
