@@ -8,12 +8,10 @@ from alembic import context
 
 from memsync.stores import bridge
 from memsync.stores.catalog import (
-    BUILD_USER_INDEX,
     PERSONA_CHECK,
     TABLE,
     USER_CHECK,
     USER_ID_INDEX,
-    USER_INDEX,
     USER_KEY,
     Catalog,
 )
@@ -54,7 +52,6 @@ def downgrade() -> None:
         f"CREATE INDEX CONCURRENTLY {USER_ID_INDEX} ON conversation_history (user_id)",
         table=TABLE,
     )
-    ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
     ddl.foreign_key(TABLE, "user_id", "users")
     ddl.validate(TABLE, USER_KEY)
     ddl.require_not_null(TABLE, "user_id", USER_CHECK)

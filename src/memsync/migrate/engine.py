@@ -76,10 +76,10 @@ def rollback(
         swap.settle(engine.ddl)
         kept = 0 if to is None else list(Phase).index(to) + 1
         for phase in reversed(list(Phase)[kept:]):
-            if phase is Phase.BACKFILL:
-                # Before the indexes go that serve reading by persona.
-                engine.index_users(to)
             engine.back(phase)
+            if phase is Phase.CONTRACT and to:
+                # Threads may be read by user again; those that serve by persona go after this.
+                engine.index_users()
         return engine.catalog().stage
 
 
@@ -291,7 +291,7 @@ class _Engine:
 
     def _steps(self, options: RunOptions) -> revisions.Steps:
         return {
-            "index_users": lambda _: self.index_users(options.to),
+            "index_users": lambda _: self._isolate(options),
             "clear_vanished": clear_vanished,
             "restore_forks": redesign.restore_forks,
             "size_configs": redesign.size_configs,
@@ -303,18 +303,22 @@ class _Engine:
             "refill_users": self._refill,
         }
 
-    def index_users(self, to: Phase | None) -> None:
-        """Build the user index where it serves anybody; `to` is where this run ends."""
-        if _read_by_user(self.catalog(), to):
+    def index_users(self) -> None:
+        """Build the index that serves reading by user, if there is a user_id."""
+        if self.catalog().has_users:
             self.ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
+
+    def _isolate(self, options: RunOptions) -> None:
+        if _read_by_user(self.catalog(), options.to):
+            self.index_users()
 
     def _refill(self, ddl: OnlineDdl) -> None:
         self._filled += refill_users(ddl, self._pace, self._batch_target_ms, self._tell)
 
 
-def _read_by_user(catalog: Catalog, to: Phase | None) -> bool:
-    """Whether the user index is to stand: somebody built it, or a run ends at `to`, before there
-    are personas to read by. A run that goes on would pay for it with every row.
+def _read_by_user(catalog: Catalog, to: Phase) -> bool:
+    """Whether a run wants the user index: somebody built it, or the run ends at `to`, before there
+    are personas to read by. One that goes on would pay for it with every row.
     """
     before_personas = to in {Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND}
     return catalog.has_users and (before_personas or USER_INDEX in catalog.indexes)
