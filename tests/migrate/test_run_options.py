@@ -1,0 +1,89 @@
+"""What the command line makes of the flags of `migrate run`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from memsync import migrate
+from memsync.model.phases import Phase, Stage
+
+if TYPE_CHECKING:
+    import pytest
+
+    from migrate.conftest import App
+
+OWNER = "assign:8c8a4d7e-0000-4000-8000-000000000001"
+FLAGS: dict[str, str] = {
+    "--to": "backfill",
+    "--unresolved": "create",
+    "--orphan-owners": OWNER,
+    "--evidence": "ignore",
+    "--method": "copy",
+    "--quiet-minutes": "2.5",
+    "--backup-confirmed": "the dump of last night",
+    "--backup-max-age-hours": "7.5",
+    "--max-lag-ms": "300",
+    "--max-rate": "1.5",
+    "--workers": "3",
+}
+CHOSEN = migrate.RunOptions(
+    to=Phase.BACKFILL,
+    unresolved="create",
+    orphan_owners=OWNER,
+    evidence="ignore",
+    method="copy",
+    quiet_minutes=2.5,
+    backup_confirmed="the dump of last night",
+    backup_max_age_hours=7.5,
+    max_lag_ms=300,
+    max_rate_mb_s=1.5,
+    workers=3,
+)
+
+
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[migrate.RunOptions]:
+    """The options with which the command line runs from now on; nothing is migrated."""
+    given: list[migrate.RunOptions] = []
+
+    def run(_postgres: object, _settings: object, options: migrate.RunOptions, **_: Any) -> Stage:
+        given.append(options)
+        return Stage.LEGACY
+
+    monkeypatch.setattr(migrate, "run", run)
+    return given
+
+
+def test_every_flag_reaches_the_run(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a value of its own; none of them is what the run would do without the flag."""
+    default = migrate.RunOptions()
+    same = [
+        field.name
+        for field in fields(CHOSEN)
+        if getattr(CHOSEN, field.name) == getattr(default, field.name)
+    ]
+    assert [] == same
+    given = captured(monkeypatch)
+
+    assert 0 == app.command("run", *(word for flag in FLAGS.items() for word in flag))
+    assert [CHOSEN] == given
+
+
+def test_without_flags_a_run_is_the_librarys(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line has no defaults of its own."""
+    given = captured(monkeypatch)
+
+    assert 0 == app.command("run")
+    assert [migrate.RunOptions()] == given
+
+
+def test_run_ends_at_the_phase_that_is_asked_for(
+    app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--to backfill` fills every row and leaves user_id where it is."""
+    assert 0 == app.command("run", "--to", "backfill", "--unresolved", "create")
+
+    assert "stage: backfilled\n" == capsys.readouterr().out
+    assert Stage.BACKFILLED == app.status().stage
+    assert app.expected() == app.personas()
+    assert [] == app.query("SELECT FROM conversation_history WHERE user_id IS NULL")
