@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import Cancelled, GateClosed
-from memsync.migrate import backfill, pace
+from memsync.migrate import backfill, pace, swap
 from memsync.model.phases import Phase, Stage
 from memsync.model.progress import silent
+from memsync.stores import copying
 from memsync.stores.locks import LockKey, exclusive
 from memsync.stores.postgres import Postgres
 
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     Eventually = Callable[[Callable[[], bool], str], None]
 
 SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
+FILLS = {"in-place": "fill personas", "copy": "copy"}
+"""What each method tells of a batch."""
+
+by_either = pytest.mark.parametrize("method", FILLS)
 
 
 @pytest.fixture
@@ -37,6 +43,7 @@ def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in small batches that look after each of them."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
+    monkeypatch.setattr(swap, "_BLOCKS_START", 1)
 
 
 def ask(app: App, wanted: migrate.Wanted) -> migrate.Runner:
@@ -65,16 +72,18 @@ def back(app: App, tell: Tell = silent) -> Stage:
 
 
 @contextmanager
-def paused(app: App, eventually: Eventually, tell: Tell = silent) -> Iterator[Future[Stage]]:
+def paused(
+    app: App, eventually: Eventually, tell: Tell = silent, *, method: str = "in-place"
+) -> Iterator[Future[Stage]]:
     """A run that paused in the middle of its fill; it goes on when the test is through."""
-    pause = in_the_fill(lambda: ask(app, "pause"))
+    pause = in_the_fill(lambda: ask(app, "pause"), FILLS[method])
 
     def both(step: Progress) -> None:
         tell(step)
         pause(step)
 
     with ThreadPoolExecutor() as threads:
-        run = threads.submit(app.run, tell=both, **SLOWLY)
+        run = threads.submit(app.run, tell=both, options={"method": method}, **SLOWLY)
         try:
             eventually(lambda: state(app) == "paused" or run.done(), "the run is paused")
             yield run
@@ -93,12 +102,13 @@ def assert_as_if_undisturbed(app: App, settled: App) -> None:
     assert settled.contents() == app.contents()
 
 
+@by_either
 @pytest.mark.usefixtures("attentive")
-def test_paused_and_resumed(app: App, settled: App, eventually: Eventually) -> None:
+def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, method: str) -> None:
     """In the middle of the fill it waits: lock kept, no transaction, nothing of the app's held."""
     told: list[str] = []
 
-    with paused(app, eventually, lambda step: told.append(step.what)) as run:
+    with paused(app, eventually, lambda step: told.append(step.what), method=method) as run:
         now = app.status()
         pid = now.run.pid
         assert 0 < now.rows_done < now.rows_total
@@ -129,11 +139,13 @@ def test_paused_and_resumed(app: App, settled: App, eventually: Eventually) -> N
     assert_as_if_undisturbed(app, settled)
 
 
+@by_either
 @pytest.mark.usefixtures("attentive")
-def test_cancelled_in_the_fill_and_run_again(app: App, settled: App) -> None:
+def test_cancelled_in_the_fill_and_run_again(app: App, settled: App, method: str) -> None:
     """It ends with a part of the rows filled; the request is used up; the next run finishes."""
+    cancel = in_the_fill(lambda: ask(app, "cancel"), FILLS[method])
     with pytest.raises(Cancelled) as cancelled:
-        app.run(tell=in_the_fill(lambda: ask(app, "cancel")), **SLOWLY)
+        app.run(tell=cancel, options={"method": method}, **SLOWLY)
     left = app.status()
 
     assert 3 == cancelled.value.exit_status
@@ -141,8 +153,83 @@ def test_cancelled_in_the_fill_and_run_again(app: App, settled: App) -> None:
     assert (Stage.EXPANDED, "idle") == (left.stage, left.run.state)
     assert 0 < left.rows_done < left.rows_total
     assert ("run", "backfill", "cancelled") == outcomes(app)[-1]
-    assert Stage.CONTRACTED == app.run()
+    assert Stage.CONTRACTED == app.run(options={"method": method})
     assert_as_if_undisturbed(app, settled)
+
+
+class Replayed:
+    """A `tell` that makes the log of a copy long at a step, and acts at its next replay."""
+
+    def __init__(
+        self, app: App, step: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._app = app
+        self._step = step
+        self._act = act
+        self._is_due = False
+        replay = copying.Rows.replay
+
+        def acting(rows: copying.Rows, limit: int) -> int:
+            if self._is_due:
+                self._is_due = False
+                self._act()
+            return replay(rows, limit)
+
+        monkeypatch.setattr(copying.Rows, "replay", acting)
+
+    def __call__(self, step: Progress) -> None:
+        if step.what == self._step:
+            self._app.do("UPDATE conversation_history SET content = content || '!'")
+            self._is_due = True
+
+
+every_catch_up = pytest.mark.parametrize("step", ["copy: indexes and keys", "copy: exchange"])
+STILL_LOGGED = "SELECT FROM memsync_copy.touched"
+
+
+@every_catch_up
+@pytest.mark.usefixtures("attentive")
+def test_cancelled_while_a_copy_catches_up(
+    app: App, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A long log of what was written meanwhile is not replayed to its end first."""
+    cancelling = Replayed(app, step, lambda: ask(app, "cancel"), monkeypatch)
+    with pytest.raises(Cancelled):
+        app.run(tell=cancelling, options={"method": "copy"})
+
+    assert app.query(STILL_LOGGED)
+    assert Stage.EXPANDED == app.status().stage
+    written = set(app.query("SELECT id, content FROM conversation_history"))
+    assert Stage.CONTRACTED == app.run(options={"method": "copy"})
+    assert written == set(app.query("SELECT id, content FROM conversation_history"))
+    assert app.expected() == app.personas()
+
+
+@every_catch_up
+@pytest.mark.usefixtures("attentive")
+def test_paused_while_a_copy_catches_up(
+    app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """It waits with no transaction open, for longer than the catching up itself may take."""
+    pausing = Replayed(app, step, lambda: ask(app, "pause"), monkeypatch)
+    may_take_s = 1.0
+    with ThreadPoolExecutor() as threads:
+        run = threads.submit(
+            app.run, tell=pausing, options={"method": "copy"}, lock_deadline_s=may_take_s
+        )
+        try:
+            eventually(lambda: state(app) == "paused" or run.done(), "the run is paused")
+            since = time.monotonic()
+            assert app.query(STILL_LOGGED)
+            with app.connected(autocommit=False) as client:
+                client.execute("SET lock_timeout = '1s'")
+                client.execute("LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE")
+                client.rollback()
+            eventually(lambda: time.monotonic() - since > may_take_s, "it is paused for long")
+        finally:
+            asked(app, "run")
+        assert Stage.CONTRACTED == run.result(timeout=60)
+    assert app.expected() == app.personas()
 
 
 @pytest.mark.slow
@@ -161,10 +248,11 @@ def test_cancelled_on_the_way_back_and_taken_back_again(app: App) -> None:
     assert before["columns"] == app.catalog()["columns"]
 
 
+@by_either
 @pytest.mark.usefixtures("attentive")
-def test_cancelled_while_paused(app: App, eventually: Eventually) -> None:
+def test_cancelled_while_paused(app: App, eventually: Eventually, method: str) -> None:
     """Nobody has to resume first."""
-    with paused(app, eventually) as run:
+    with paused(app, eventually, method=method) as run:
         assert "cancelling" == ask(app, "cancel").state
         with pytest.raises(Cancelled):
             run.result(timeout=60)

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from memsync.errors import Cancelled, GateClosed
-from memsync.migrate import RunOptions, ask, backfill, pace, throttle
+from memsync.migrate import RunOptions, ask, backfill, pace, swap, throttle
 from memsync.migrate.pace import Pace
 from memsync.model.phases import Phase, Stage
 from memsync.stores.embedded_host import account_for, binaries
@@ -31,12 +31,24 @@ if TYPE_CHECKING:
 
 
 LIMIT = 0.25
+FILLS = {"in-place": "fill personas", "copy": "copy"}
+"""What each method tells of a batch."""
+
+by_either = pytest.mark.parametrize("method", FILLS)
 
 
 @pytest.fixture
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pace that looks whenever it is asked."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fills that begin with small batches; a copy's stay so, though it takes more time for each."""
+    monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
+    monkeypatch.setattr(swap, "_BLOCKS_START", 1)
+    monkeypatch.setattr(swap, "_BLOCKS_MAX", 1)
 
 
 @contextmanager
@@ -96,6 +108,37 @@ def test_batches_shrink_while_clients_wait_for_them(app: App, eventually: Eventu
     assert [0.5, 0.25, 0.5, 1.0, 1.0] == shares
     assert ["waiting: clients wait for rows of a batch; batches get smaller"] == told
     assert mine.waited_s > 0
+
+
+@by_either
+@pytest.mark.usefixtures("attentive", "small")
+def test_a_fill_sees_who_waits_for_its_batch(
+    app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """By either method it looks before it commits, says so, and holds back."""
+    told: list[str] = []
+    looks = Pace.before_commit
+    # Nothing is changed; it waits for whoever so much as reads.
+    lock = "DO 'BEGIN LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE; END'"
+    with ExitStack() as waiting:
+        left = [lambda: waiting.enter_context(someone_waits(app, lock, eventually))]
+
+        def with_a_client(mine: Pace, session: Session) -> None:
+            if left:
+                left.pop()()
+            looks(mine, session)
+
+        monkeypatch.setattr(Pace, "before_commit", with_a_client)
+        app.run(
+            Phase.BACKFILL,
+            tell=lambda step: told.append(step.what),
+            options={"method": method},
+            batch_target_ms=1,
+        )
+    assert "waiting: clients wait for rows of a batch; batches get smaller" in told
+    assert [(True,)] == app.query(
+        "SELECT waited_s > 0 FROM memsync.ledger WHERE phase = 'backfill'"
+    )
 
 
 @pytest.mark.usefixtures("attentive")
@@ -158,14 +201,15 @@ def test_a_jam_of_others_does_not_stop_the_fill_for_ever(
 class Measured:
     """A `tell` that measures how much WAL the fill's batches wrote, and in what time."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, method: str) -> None:
         self._app = app
+        self._fill = FILLS[method]
         self.marks: list[tuple[float, int]] = []
         self.told: list[str] = []
 
     def __call__(self, step: Progress) -> None:
         self.told.append(step.what)
-        if step.what == "fill personas":
+        if step.what == self._fill:
             written = self._app.query("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')")
             self.marks.append((time.monotonic(), int(written[0][0])))
 
@@ -175,12 +219,14 @@ class Measured:
         return (after - before) / 1e6 / (ended - began)
 
 
-def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+@by_either
+@pytest.mark.usefixtures("small")
+def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """The fill takes as long as the limit asks; why it waits is told once; the ledger has it."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
-    measured = Measured(app)
-    app.run(Phase.BACKFILL, tell=measured, options={"max_rate_mb_s": LIMIT}, batch_target_ms=1)
+    measured = Measured(app, method)
+    options = {"max_rate_mb_s": LIMIT, "method": method}
+    app.run(Phase.BACKFILL, tell=measured, options=options, batch_target_ms=1)
     waits = [each for each in measured.told if each.startswith("waiting: WAL grows by ")]
 
     assert measured.mb_per_s < LIMIT * 1.15
@@ -191,29 +237,31 @@ def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_without_a_limit_nothing_waits(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+@by_either
+@pytest.mark.usefixtures("small")
+def test_without_a_limit_nothing_waits(app: App, method: str) -> None:
     """And the same fill writes faster than the limit above."""
-    monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
-    measured = Measured(app)
-    app.run(Phase.BACKFILL, tell=measured, batch_target_ms=1)
+    measured = Measured(app, method)
+    app.run(Phase.BACKFILL, tell=measured, options={"method": method}, batch_target_ms=1)
 
     assert measured.mb_per_s > LIMIT * 1.5
     assert [] == [each for each in measured.told if each.startswith("waiting")]
     assert [(0.0,)] == app.query("SELECT waited_s FROM memsync.ledger WHERE phase = 'backfill'")
 
 
-def test_cancel_is_heard_while_the_fill_waits(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+@by_either
+@pytest.mark.usefixtures("attentive", "small")
+def test_cancel_is_heard_while_the_fill_waits(app: App, method: str) -> None:
     """A limit that can never be kept does not make the run deaf."""
-    monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
 
     def tell(step: Progress) -> None:
         if step.what.startswith("waiting: WAL"):
             with Postgres.open(app.url) as postgres:
                 ask(postgres, "cancel")
 
+    options = {"max_rate_mb_s": 1e-9, "method": method}
     with pytest.raises(Cancelled):
-        app.run(tell=tell, options={"max_rate_mb_s": 1e-9}, batch_target_ms=1)
+        app.run(tell=tell, options=options, batch_target_ms=1)
     assert Stage.CONTRACTED == app.run()
 
 
@@ -281,9 +329,15 @@ def standby(app: App, folder: Path, eventually: Eventually) -> Iterator[str]:
             server.wait()
 
 
+@by_either
 @pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_a_standby_that_lags_holds_the_fill(
-    large_app: App, reachable_dir: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    large_app: App,
+    reachable_dir: Path,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
     """One that stopped replaying reports no lag at all; the fill waits until it has caught up."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.02)
@@ -294,13 +348,14 @@ def test_a_standby_that_lags_holds_the_fill(
         told: list[str] = []
 
         def tell(step: Progress) -> None:
-            if step.what == "fill personas" and step.what not in told:
+            if step.what == FILLS[method] and step.what not in told:
                 follower.execute("SELECT pg_wal_replay_pause()")
             told.append(step.what)
             if step.what.startswith("waiting: a standby is "):
                 threading.Timer(0.5, follower.execute, ["SELECT pg_wal_replay_resume()"]).start()
 
-        large_app.run(Phase.BACKFILL, tell=tell, options={"max_lag_ms": 300}, batch_target_ms=5)
+        options = {"max_lag_ms": 300, "method": method}
+        large_app.run(Phase.BACKFILL, tell=tell, options=options, batch_target_ms=5)
         waits = [each for each in told if each.startswith("waiting: a standby is ")]
     assert 1 == len(waits)
     assert waits[0].endswith(" ms behind, the limit is 300 ms")

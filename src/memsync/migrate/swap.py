@@ -86,9 +86,9 @@ def _copy_and_swap(
     copying.add_keys(ddl)
     session.run("analyze_copy")
     # Rows whose user went before the key stood would make its validation fail.
-    _catch_up(ddl, rows, target_s)
+    _catch_up(ddl, pace, rows, target_s)
     copying.validate_keys(ddl)
-    _exchange(ddl, rows, target_s, tell)
+    _exchange(ddl, pace, rows, target_s, tell)
     copying.finish(ddl)
     return copied
 
@@ -129,17 +129,18 @@ def _build(name: str, build: Any, tell: Tell, ddl: OnlineDdl) -> None:
     ddl.run_long(build)
 
 
-def _catch_up(ddl: OnlineDdl, rows: copying.Rows, target_s: float) -> None:
+def _catch_up(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float) -> None:
     """Replay the log until no more than one short transaction's worth is left."""
-    size, begun = _REPLAY_MIN, time.monotonic()
+    # Only the replays' own time counts: a pause may last.
+    size, replayed_s = _REPLAY_MIN, 0.0
     while True:
-        started = time.monotonic()
-        if started - begun > ddl.deadline_s:
+        if replayed_s > ddl.deadline_s:
             raise PartlyDone(
                 f"the rows of {TABLE} that are written meanwhile were not copied within "
                 f"{ddl.deadline_s:.0f} s: they become more as quickly. Run again at a quieter "
                 "time, or with --method in-place; nothing is lost"
             )
+        started = time.monotonic()
         try:
             with ddl.brief_transaction(ends_wait=False):
                 taken = rows.replay(size)
@@ -149,13 +150,15 @@ def _catch_up(ddl: OnlineDdl, rows: copying.Rows, target_s: float) -> None:
             continue
         if taken < _ENOUGH:
             return
-        wanted = steered(size, time.monotonic() - started, target_s, _REPLAY_MAX)
-        size = max(_REPLAY_MIN, wanted)
+        took_s = time.monotonic() - started
+        replayed_s += took_s
+        share = pace.between_batches()
+        size = max(_REPLAY_MIN, steered(size, took_s, target_s * share, _REPLAY_MAX))
 
 
-def _exchange(ddl: OnlineDdl, rows: copying.Rows, target_s: float, tell: Tell) -> None:
+def _exchange(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tell: Tell) -> None:
     """Try to put the copy in place until nobody is in the way."""
-    _catch_up(ddl, rows, target_s)
+    _catch_up(ddl, pace, rows, target_s)
     ddl.session.run("vacuum_touched")
     complete_since: Any = ddl.session.row("moment")
     tell(Progress("copy: exchange"))
@@ -163,7 +166,7 @@ def _exchange(ddl: OnlineDdl, rows: copying.Rows, target_s: float, tell: Tell) -
         if holders := copying.older_snapshots(ddl.session, complete_since):
             ddl.wait_turn(TABLE, holders)
             continue
-        _catch_up(ddl, rows, target_s)
+        _catch_up(ddl, pace, rows, target_s)
         try:
             with ddl.brief_transaction():
                 copying.exchange(ddl.session, rows, complete_since)
