@@ -18,8 +18,10 @@ import pytest
 from psycopg import sql
 
 from memsync.errors import StoreBusy
+from memsync.migrate import rollback
 from memsync.model.phases import Phase, Stage
 from memsync.stores import ddl
+from memsync.stores.postgres import Postgres
 
 if TYPE_CHECKING:
     from memsync.model.progress import Progress
@@ -37,13 +39,19 @@ INSERT_BY_USER: LiteralString = """
 INSERT_BY_PERSONA: LiteralString = """
     INSERT INTO conversation_history (id, channel_id, personality_id, persona_id, role, content)
     VALUES (%s, '1', %s, %s, 'user', 'hello')"""
+READ: LiteralString = """
+    SELECT id, content FROM conversation_history WHERE channel_id = '1'
+    ORDER BY created_at DESC LIMIT 20"""
+READ_BY_PERSONA: LiteralString = """
+    SELECT id, content FROM conversation_history WHERE channel_id = '1' AND persona_id = %s
+    ORDER BY created_at DESC LIMIT 20"""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @dataclass
 class Client:
-    """One version of the app, writing until it is told to stop.
+    """One version of the app, reading and writing until it is told to stop.
 
     `written` has the persona that each of its rows must end with, None where it is not known yet
     who will be created; `longest_s` is the longest that it waited for one statement.
@@ -94,12 +102,10 @@ class Client:
             self.deleted.add(row)
             del self.written[row]
         elif choice < 0.45:
-            self._timed(
-                connection,
-                "SELECT id, content FROM conversation_history WHERE channel_id = %s"
-                " ORDER BY created_at DESC LIMIT 20",
-                "1",
-            )
+            if self.by_persona and mine:
+                self._timed(connection, READ_BY_PERSONA, self.written[mine[-1]][1])
+            else:
+                self._timed(connection, READ)
         else:
             self._insert(connection, chance)
 
@@ -174,6 +180,39 @@ def test_both_versions_of_the_app_write_all_the_while(
     assert expected == after
     assert before + sum(len(client.written) for client in (*old, *new)) == len(after)
     assert longest.longest_s < STATEMENT_MAX_S
+
+
+def test_clients_read_and_write_by_persona_on_the_way_back(
+    large_app: App, seed: int, eventually: Eventually
+) -> None:
+    """Taking contract back is online too: no errors, no long waits, every row gets its user."""
+    app = large_app
+    assert Stage.CONTRACTED == app.run()
+    clients = [Client(app, f"{seed}/back/{n}", by_persona=True) for n in range(2)]
+    try:
+        for client in clients:
+            client.start()
+        eventually(lambda: all(client.written for client in clients), "clients write")
+        before = [len(client.written) for client in clients]
+        with Postgres.open(app.url) as postgres:
+            settings = app.settings(batch_target_ms=5)
+            assert Stage.BACKFILLED == rollback(postgres, settings, to=Phase.BACKFILL)
+        during = [len(client.written) for client in clients]
+    finally:
+        for client in clients:
+            client.stop()
+
+    assert [] == [error for client in clients for error in client.errors]
+    assert all(later > sooner for sooner, later in zip(before, during, strict=True))
+    expected = {row.id: row.user_id for row in app.world.history()}
+    personas = app.expected()
+    for client in clients:
+        expected |= {row: user for row, (user, _) in client.written.items()}
+        personas |= expected_of(app, client)
+    assert expected == dict(app.query("SELECT id, user_id FROM conversation_history"))
+    assert personas == app.personas()
+    assert app.verify().ok
+    assert STATEMENT_MAX_S > max(client.longest_s for client in clients)
 
 
 @pytest.mark.parametrize("phase", [Phase.EXPAND, Phase.CONTRACT])
