@@ -19,6 +19,7 @@ import pytest
 from memsync import migrate
 from memsync.cli.app import main
 from memsync.legacy import Recipe, World, load_rows, make_world
+from memsync.migrate import backfill, swap
 from memsync.model.phases import Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
@@ -309,8 +310,39 @@ def at(phase: str, action: Callable[[], object]) -> Tell:
 
 @pytest.fixture
 def when() -> Callable[[str, Callable[[], object]], Tell]:
-    """Makes a `tell` that acts once at the start of a step: `isolate` … `verify`, `contract`.
+    """Makes a `tell` that acts once at the start of a step: `isolate` … `contract`, `verify`.
 
-    At `backfill` the rows are filled, and the indexes and the key are about to be built.
+    A phase is told before anything of it is done: at `backfill` nothing is decided, no row filled.
     """
     return at
+
+
+def at_share(share: float, action: Callable[[], object]) -> Tell:
+    """A `tell` that acts once, after the first batch by which this share of the rows has its
+    persona: 0 is after the first of all, 1 after the last, before the indexes and the key.
+    """
+    done = False
+
+    def tell(step: Progress) -> None:
+        nonlocal done
+        if done or step.total is None or step.what not in {"fill personas", "copy"}:
+            return
+        if step.done >= share * step.total:
+            done = True
+            action()
+
+    return tell
+
+
+@pytest.fixture
+def when_filled() -> Callable[[float, Callable[[], object]], Tell]:
+    """Makes a `tell` that acts once when so large a share of the rows is filled."""
+    return at_share
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fills that take a block at a time, so that there is a time between batches."""
+    for fill in (backfill, swap):
+        monkeypatch.setattr(fill, "_BLOCKS_START", 1)
+        monkeypatch.setattr(fill, "_BLOCKS_MAX", 1)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     Eventually = Callable[[Callable[[], bool], str], None]
     When = Callable[[str, Callable[[], object]], Tell]
+    WhenFilled = Callable[[float, Callable[[], object]], Tell]
 
 NOWHERE = "http://127.0.0.1:1"
 UNHINDERED = ("--quiet-minutes", "0", "--backup-confirmed", "test")
@@ -742,7 +743,7 @@ def test_what_was_written_live_is_not_overwritten(app: App, store: VectorStore) 
 def test_an_old_row_that_is_edited_meanwhile_gets_its_persona(
     app: App, store: VectorStore, when: When, moment: str
 ) -> None:
-    """Before anything is decided an edit decides nothing; after, it takes what was decided."""
+    """Between expand and the freeze an edit decides nothing, whatever the settings say."""
     said = exchanges(app)[0]
     remember_as(store, said, said.other)
 
@@ -756,6 +757,40 @@ def test_an_old_row_that_is_edited_meanwhile_gets_its_persona(
     else:
         app.run(vectors=store, tell=when("backfill", edit))
 
+    assert [said.other] * 2 == personas(app, *said.rows)
+    assert ["evidence"] * 2 == reasons(app, *said.rows)
+
+
+@pytest.mark.parametrize("method", ["in-place", "copy"])
+@pytest.mark.usefixtures("small_batches")
+def test_an_old_row_that_is_edited_before_its_batch_takes_what_was_decided(
+    app: App, store: VectorStore, when_filled: WhenFilled, method: str
+) -> None:
+    """The bridge goes by the evidence too, before the map, while the row waits for the fill."""
+    block: LiteralString = (
+        "SELECT id FROM conversation_history ORDER BY (ctid::text::point)[0] DESC LIMIT 20"
+    )
+    last = {row for (row,) in app.query(block)}
+    said = next(each for each in exchanges(app) if each.anchor in last)
+    remember_as(store, said, said.other)
+    edited: list[Any] = []
+
+    def edit() -> None:
+        assert [None] == personas(app, said.anchor)
+        edited.extend(
+            app.query(
+                "UPDATE conversation_history SET content = 'edited' WHERE id = %s"
+                " RETURNING persona_id",
+                said.anchor,
+            )
+        )
+
+    app.run(vectors=store, tell=when_filled(0, edit), options={"method": method})
+
+    assert [(said.other,)] == edited
+    assert [("edited",)] == app.query(
+        "SELECT content FROM conversation_history WHERE id = %s", said.anchor
+    )
     assert [said.other] * 2 == personas(app, *said.rows)
     assert ["evidence"] * 2 == reasons(app, *said.rows)
 

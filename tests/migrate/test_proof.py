@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from migrate.conftest import App
 
     When = Callable[[str, Callable[[], object]], Tell]
+    WhenFilled = Callable[[float, Callable[[], object]], Tell]
 
 INSERT = (
     "INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content)"
@@ -178,10 +179,25 @@ def test_both_ids_written_by_an_app_that_knows_both(app: App) -> None:
     assert (True, ()) == (app.verify().ok, app.verify().problems)
 
 
-def test_user_deleted_mid_way(app: App, when: When) -> None:
+BEFORE_THE_KEY = ("isolate", "expand", "backfill", "first batch", "last batch")
+every_moment = pytest.mark.parametrize("moment", [*BEFORE_THE_KEY, "contract", "verify"])
+
+
+@pytest.fixture
+def tell_at(when: When, when_filled: WhenFilled) -> Callable[[str, Callable[[], object]], Tell]:
+    """Makes a `tell` that acts once at a moment of a run."""
+    shares = {"first batch": 0.0, "last batch": 1.0}
+    return lambda moment, action: (
+        when_filled(shares[moment], action) if moment in shares else when(moment, action)
+    )
+
+
+@every_moment
+@pytest.mark.usefixtures("small_batches")
+def test_user_deleted_mid_way(app: App, tell_at: When, moment: str) -> None:
     """A user who leaves takes their rows along, at any point; the run goes on."""
     user, *_ = several(app)
-    app.run(tell=when("backfill", lambda: app.do("DELETE FROM users WHERE id = %s", user)))
+    app.run(tell=tell_at(moment, lambda: app.do("DELETE FROM users WHERE id = %s", user)))
     rows = {row.id for row in app.world.history() if row.user_id == user}
     after = app.personas()
 
@@ -189,19 +205,9 @@ def test_user_deleted_mid_way(app: App, when: When) -> None:
     assert {key: value for key, value in app.expected().items() if key not in rows} == after
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "isolate",
-        "expand",
-        pytest.param(
-            "backfill",
-        ),
-        "verify",
-        "contract",
-    ],
-)
-def test_persona_deleted_mid_way(app: App, when: When, stage: str) -> None:
+@every_moment
+@pytest.mark.usefixtures("small_batches")
+def test_persona_deleted_mid_way(app: App, tell_at: When, moment: str) -> None:
     """A persona deleted while the run is at work stops nothing; no row refers to it afterwards.
 
     Before the key stands its rows fall to the user's next persona, after that they go with it.
@@ -212,13 +218,14 @@ def test_persona_deleted_mid_way(app: App, when: When, stage: str) -> None:
         default_of(app, user, other)
         app.do("DELETE FROM personas WHERE id = %s", persona)
 
-    assert Stage.CONTRACTED == app.run(tell=when(stage, forget))
-    assert persona not in app.personas().values()
-    kept = {row.id for row in app.world.history() if row.user_id != user}
+    assert Stage.CONTRACTED == app.run(tell=tell_at(moment, forget))
     expected = app.expected()
-    assert {row: expected[row] for row in kept} == {
-        row: persona for row, persona in app.personas().items() if row in kept
-    }
+    theirs = {row for row, spoken_by in expected.items() if spoken_by == persona}
+    expected = {row: spoken_by for row, spoken_by in expected.items() if row not in theirs}
+    assert theirs
+    if moment in BEFORE_THE_KEY:
+        expected |= dict.fromkeys(theirs, other)
+    assert expected == app.personas()
 
 
 def test_a_message_of_a_deleted_persona_that_a_client_holds(app: App) -> None:

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from memsync.errors import Cancelled, GateClosed
-from memsync.migrate import RunOptions, ask, backfill, pace, swap, throttle
+from memsync.migrate import RunOptions, ask, pace, throttle
 from memsync.migrate.pace import Pace
 from memsync.model.phases import Phase, Stage
 from memsync.stores.embedded_host import account_for, binaries
@@ -41,14 +41,6 @@ by_either = pytest.mark.parametrize("method", FILLS)
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pace that looks whenever it is asked."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fills that begin with small batches; a copy's stay so, though it takes more time for each."""
-    monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
-    monkeypatch.setattr(swap, "_BLOCKS_START", 1)
-    monkeypatch.setattr(swap, "_BLOCKS_MAX", 1)
 
 
 @contextmanager
@@ -111,7 +103,7 @@ def test_batches_shrink_while_clients_wait_for_them(app: App, eventually: Eventu
 
 
 @by_either
-@pytest.mark.usefixtures("attentive", "small")
+@pytest.mark.usefixtures("attentive", "small_batches")
 def test_a_fill_sees_who_waits_for_its_batch(
     app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -220,7 +212,7 @@ class Measured:
 
 
 @by_either
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_batches")
 def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """The fill takes as long as the limit asks; why it waits is told once; the ledger has it."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.02)
@@ -238,7 +230,7 @@ def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, meth
 
 
 @by_either
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_batches")
 def test_without_a_limit_nothing_waits(app: App, method: str) -> None:
     """And the same fill writes faster than the limit above."""
     measured = Measured(app, method)
@@ -250,7 +242,7 @@ def test_without_a_limit_nothing_waits(app: App, method: str) -> None:
 
 
 @by_either
-@pytest.mark.usefixtures("attentive", "small")
+@pytest.mark.usefixtures("attentive", "small_batches")
 def test_cancel_is_heard_while_the_fill_waits(app: App, method: str) -> None:
     """A limit that can never be kept does not make the run deaf."""
 
@@ -331,7 +323,7 @@ def standby(app: App, folder: Path, eventually: Eventually) -> Iterator[str]:
 
 @by_either
 @pytest.mark.slow
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_batches")
 def test_a_standby_that_lags_holds_the_fill(
     large_app: App,
     reachable_dir: Path,
