@@ -23,17 +23,20 @@ from memsync.errors import MemsyncError
 from memsync.migrate import RunOptions, backfill, pace, rollback, run, swap
 from memsync.model.phases import Phase
 from memsync.settings import Settings
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import OWN_STATEMENT, Postgres
 
 execute = psycopg.Cursor.execute
+
+READS = ("SELECT", "WITH", "SHOW")
+# What begins like a read acts by these. A setting is no act: it goes with its session.
+ACTS = ("INSERT INTO", "UPDATE ", "DELETE FROM", "FOR UPDATE", "FOR NO KEY", "ADVISORY_", "SETVAL",
+        "MEMSYNC.CREATE_")  # fmt: skip
 
 
 def acts(query: object) -> bool:
     """Whether the statement does more than read: most of a run's statements ask the catalog."""
-    text = str(query).upper()
-    return not text.lstrip().startswith(("SELECT", "SHOW")) or any(
-        word in text for word in ("MEMSYNC.CREATE_", "ADVISORY", "FOR UPDATE")
-    )
+    text = str(query).removeprefix(OWN_STATEMENT).lstrip().upper()
+    return not text.startswith(READS) or any(word in text for word in ACTS)
 
 
 class Fate:

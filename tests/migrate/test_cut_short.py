@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memsync.model.phases import Phase
+from memsync.stores.postgres import OWN_STATEMENT
+from migrate.doomed import acts
 from migrate.kills import (
     IN_PLACE,
     Way,
@@ -59,6 +61,30 @@ def test_enough_is_tried() -> None:
     assert sum(FEW.values()) >= 30
     assert sum(MANY.values()) >= 300
     assert FEW.keys() == MANY.keys()
+
+
+@pytest.mark.parametrize("own", ["", f"{OWN_STATEMENT} "], ids=["plain", "named"])
+@pytest.mark.parametrize(
+    ("statement", "does_more"),
+    [
+        ("SELECT 1", False),
+        ("SHOW server_version", False),
+        ("WITH a AS (SELECT 1) SELECT * FROM a", False),
+        ("SELECT set_config('enable_seqscan', 'off', true)", False),
+        ("SELECT FROM pg_locks WHERE locktype = 'advisory'", False),
+        ("SELECT setval('memsync.user_style_write_at', 1)", True),
+        ("SELECT memsync.create_default_persona(%(user_id)s)", True),
+        ("SELECT pg_try_advisory_lock(1)", True),
+        ("SELECT id FROM users ORDER BY id FOR NO KEY UPDATE", True),
+        ("WITH gone AS (DELETE FROM t RETURNING id) SELECT count(*) FROM gone", True),
+        ("UPDATE t SET a = 1", True),
+        ("VACUUM t", True),
+        ("CREATE SCHEMA memsync", True),
+    ],
+)
+def test_an_end_is_drawn_among_what_acts(statement: str, own: str, *, does_more: bool) -> None:
+    """What only reads is no end of its own, also where it begins with memsync's own mark."""
+    assert does_more == acts(own + statement)
 
 
 def test_work_done_twice_is_seen(app: App, way_for: NewWay) -> None:

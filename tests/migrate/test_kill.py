@@ -1,4 +1,4 @@
-"""Runs that are cut short at steps of their own; test_cut_short.py does it at every statement."""
+"""Runs that are cut short at steps of their own; test_cut_short.py draws statements to do it at."""
 
 from __future__ import annotations
 
