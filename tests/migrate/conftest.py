@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import threading
 import time
@@ -23,6 +25,7 @@ from memsync.migrate import backfill, swap
 from memsync.model.phases import Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
+from memsync.stores import dump
 from memsync.stores.postgres import Postgres
 from migrate.kills import DurableLab, Lab, Way
 
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
     from memsync.stores.protocols import VectorStore
 
 DEADLINE_S = 30.0
+
+PSQL = shutil.which("psql", path=os.pathsep.join([os.environ["PATH"], *map(str, dump._folders())]))
+"""psql of PATH, else of where pg_dump is looked for, of the embedded wheel at last."""
+
+needs_psql = pytest.mark.skipif(PSQL is None, reason="no psql, nor the embedded wheel")
 
 Rows = list[tuple[Any, ...]]
 Catalog = Mapping[str, set[tuple[Any, ...]]]

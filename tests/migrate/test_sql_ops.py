@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memsync.model.phases import Phase
+from migrate.conftest import PSQL, needs_psql
 
 if TYPE_CHECKING:
     from migrate.conftest import App
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[2] / "sql" / "ops"
 SCRIPTS = sorted(FOLDER.glob("*.sql"))
 
-needs_psql = pytest.mark.skipif(not shutil.which("psql"), reason="no psql on PATH")
-
 
 def psql(app: App, script: Path) -> str:
     """What the script prints; it must succeed, and say nothing on stderr."""
     # Read only, so that a script that writes fails.
     read_only = "SET default_transaction_read_only = on"
     done = subprocess.run(
-        ["psql", "-X", "-A", "-q", app.url, "-c", read_only, "-f", script],
+        [str(PSQL), "-X", "-A", "-q", app.url, "-c", read_only, "-f", script],
         capture_output=True,
         text=True,
         timeout=60,

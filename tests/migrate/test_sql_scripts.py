@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from memsync.errors import StoreBusy
 from memsync.model.phases import REACHED, Phase, Stage
 from memsync.stores.locks import LockKey
 from memsync.stores.postgres import Postgres
-from migrate.conftest import REDESIGN
+from migrate.conftest import PSQL, REDESIGN, needs_psql
 from migrate.test_live import Client, expected_of
 from migrate.test_starts import (
     ADD_COLUMN,
@@ -48,7 +46,7 @@ BACKUP = "the dump of last night"
 STOPPED = 3
 LOST = 2
 
-pytestmark = pytest.mark.skipif(not shutil.which("psql"), reason="there is no psql here")
+pytestmark = needs_psql
 
 # What the redesign must fork, derive and archive, besides what the world has.
 HARD = """
@@ -119,7 +117,7 @@ def started(
     with (
         path.open() as file,
         subprocess.Popen(
-            ["psql", "--no-psqlrc", *more, *given, *source, app.url],
+            [str(PSQL), "--no-psqlrc", *more, *given, *source, app.url],
             stdin=file if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -181,18 +179,6 @@ def by_engine(hard: NewApp) -> App:
     app = hard()
     assert Stage.CONTRACTED == app.run()
     return app
-
-
-def test_scripts_are_what_their_sources_make() -> None:
-    """After a change of the engine's statements or of tools/sql, `make sql` was run."""
-    done = subprocess.run(
-        [sys.executable, "tools/make_sql.py", "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (0, "") == (done.returncode, done.stdout + done.stderr)
 
 
 def test_same_result_as_the_engine_and_twice(hard: NewApp, by_engine: App) -> None:
@@ -666,7 +652,13 @@ def test_clients_meet_no_error(large_app: App, seed: int) -> None:
 def piped(app: App, text: str) -> tuple[int, str]:
     """Run a script that was printed."""
     done = subprocess.run(
-        ["psql", "--no-psqlrc", "--set=unresolved=create", "--set=backup_confirmed=yes", app.url],
+        [
+            str(PSQL),
+            "--no-psqlrc",
+            "--set=unresolved=create",
+            "--set=backup_confirmed=yes",
+            app.url,
+        ],
         input=text,
         capture_output=True,
         text=True,
