@@ -61,7 +61,7 @@ def test_every_phase_is_taken_back_to_what_it_was(app: App) -> None:
     for phase in Phase:
         app.run(phase)
         was[phase] = of_the_app(app.catalog())
-    for to in (Phase.BACKFILL, Phase.EXPAND, Phase.ISOLATE, None):
+    for to in (Phase.BACKFILL, Phase.EXPAND, Phase.REDESIGN, Phase.ISOLATE, None):
         stage = back(app, to)
         assert (REACHED[to] if to else Stage.LEGACY) == stage
         assert was[to] == of_the_app(app.catalog()), to
