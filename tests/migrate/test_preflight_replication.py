@@ -15,6 +15,8 @@ from psycopg import pq
 from memsync.errors import GateClosed
 from memsync.legacy import load_rows
 from memsync.migrate import Check, State, checks_server
+from memsync.migrate.method import choose_method
+from memsync.stores.catalog import Catalog
 from memsync.stores.embedded import start_embedded
 from memsync.stores.postgres import Postgres
 
@@ -128,6 +130,24 @@ def test_an_idle_slot_keeps_all_that_is_written(app: App) -> None:
         app.do("SELECT pg_drop_replication_slot('forgotten')")
 
 
+def refusal(app: App) -> GateClosed:
+    """How a copy that is asked for is refused."""
+    with Postgres.open(app.url) as postgres, postgres.session() as session:
+        with pytest.raises(GateClosed, match="cannot be replaced by a copy") as refused:
+            choose_method(session, Catalog.read(session), "copy")
+        return refused.value
+
+
+def test_a_copy_is_refused_where_a_slot_reads_the_database(app: App) -> None:
+    """Who decodes it learns of personas only from rows that are updated; the slot is named."""
+    app.do("SELECT pg_create_logical_replication_slot('feeds_search', 'pgoutput')")
+    try:
+        reason = "logical replication slot feeds_search reads this database"
+        assert [reason] == refusal(app).fields["obstacles"]
+    finally:
+        app.do("SELECT pg_drop_replication_slot('feeds_search')")
+
+
 def test_publications(app: App) -> None:
     """Subscribers need the column first; without a replica identity no row could be filled."""
     app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
@@ -163,6 +183,7 @@ def test_a_subscribed_history(app: App, server: str) -> None:
             found = check(app, "logical replication")
             assert State.BLOCKER is found.state
             assert "subscription follows" in found.found
+            assert ["a subscription writes it"] == refusal(app).fields["obstacles"]
         finally:
             client.execute("ALTER SUBSCRIPTION follows SET (slot_name = NONE)")
             client.execute("DROP SUBSCRIPTION follows")
