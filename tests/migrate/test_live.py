@@ -257,6 +257,41 @@ def test_an_open_transaction_is_waited_for_and_named(
     assert client.longest_s < LOCK_TIMEOUT_MS / 1000 + 0.4
 
 
+@pytest.mark.parametrize(("every_s", "often"), [(0.0, True), (60.0, False)])
+def test_a_long_wait_is_told_again_after_a_while(
+    app: App,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    every_s: float,
+    *,
+    often: bool,
+) -> None:
+    """While a client is in the way it is named again each time that so long has passed."""
+    monkeypatch.setattr(ddl, "_TELL_EVERY_S", every_s)
+    app.run(Phase.REDESIGN)
+    told: list[str] = []
+    tries: list[int] = []
+    wait_turn = ddl.OnlineDdl.wait_turn
+
+    def counted(of: ddl.OnlineDdl, table: str, *blockers: Any) -> None:
+        wait_turn(of, table, *blockers)
+        tries.append(of.waits)
+
+    monkeypatch.setattr(ddl.OnlineDdl, "wait_turn", counted)
+    with app.connected(autocommit=False) as hostile, ThreadPoolExecutor(1) as pool:
+        hostile.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
+        running = pool.submit(
+            app.run, Phase.EXPAND, tell=lambda step: told.append(step.what), lock_timeout_ms=10
+        )
+        try:
+            eventually(lambda: len(tries) >= 3 or running.done(), "it tried three times")
+        finally:
+            hostile.rollback()
+        running.result()
+    waits = sum(line.startswith("waiting for a lock") for line in told)
+    assert (len(tries) if often else 1) == waits
+
+
 def test_a_row_held_by_a_client_delays_the_fill_and_nobody_else(
     app: App, eventually: Eventually
 ) -> None:
