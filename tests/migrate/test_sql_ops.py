@@ -56,7 +56,7 @@ def test_scripts_say_what_they_are(script: Path) -> None:
 
 @needs_psql
 def test_every_script_at_every_stage(app: App) -> None:
-    """From a legacy app to after finalize, and on the way back: no error, no warning."""
+    """From a legacy app on, after the way back, and after finalize: no error, no warning."""
     for script in SCRIPTS:
         psql(app, script)
     for phase in Phase:
@@ -64,6 +64,10 @@ def test_every_script_at_every_stage(app: App) -> None:
         for script in SCRIPTS:
             psql(app, script)
     assert 0 == app.command("rollback", "--to", "start")
+    for script in SCRIPTS:
+        psql(app, script)
+    app.run()
+    assert 0 == app.command("finalize", "--yes")
     for script in SCRIPTS:
         psql(app, script)
 
@@ -97,6 +101,33 @@ def test_who_writes_user_id(app: App) -> None:
         assert f"{client.info.backend_pid}|" in out
     assert "view talk" in out
     assert "INSERT, UPDATE" in out
+
+
+@needs_psql
+def test_locks(app: App) -> None:
+    """Who holds a lock on the history and keeps it, and who does not."""
+    with app.connected(autocommit=False) as client, app.connected(autocommit=False) as other:
+        client.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
+        other.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        out = said(app, "locks")
+        assert f"\n{client.info.backend_pid}|RowExclusiveLock|t|idle in transaction|" in out
+        assert f"\n{other.info.backend_pid}|" not in out
+
+
+@needs_psql
+def test_long_transactions(app: App, tmp_path: Path) -> None:
+    """Who has a transaction open for longer than the script asks for, and what ends it."""
+    at_once = tmp_path / "at-once.sql"
+    text = (FOLDER / "long-transactions.sql").read_text()
+    assert "interval '1 minute'" in text
+    at_once.write_text(text.replace("interval '1 minute'", "interval '0'"))
+    with app.connected(autocommit=False) as client:
+        client.execute("SELECT FROM users LIMIT 1")
+        pid = client.info.backend_pid
+        assert f"\n{pid}|" not in said(app, "long-transactions")
+        out = psql(app, at_once)
+    assert f"\n{pid}|" in out
+    assert f"|SELECT pg_terminate_backend({pid});\n" in out
 
 
 @needs_psql
