@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pytest
 from psycopg import sql
 
-from memsync.errors import GateClosed, StoreBusy
+from memsync.errors import GateClosed, PartlyDone, StoreBusy
 from memsync.migrate import swap
 from memsync.model.phases import Phase, Stage
+from memsync.stores import copying
 from memsync.stores.queries import statement
 from migrate.kills import MOMENTS, migrator
 from migrate.test_kill import assert_as_if_undisturbed
@@ -318,6 +319,51 @@ def test_a_history_rewritten_meanwhile_is_copied_again(
     assert [line for line in told if line.startswith("starting the copy over")]
     assert filled.contents() == copied.contents()
     assert hanging(filled) == hanging(copied)
+
+
+def test_a_history_rewritten_again_and_again_ends_the_run(
+    app: App, settled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so with a status of its own instead of copying for ever; the next run finishes."""
+    monkeypatch.setattr(swap, "_STARTS_MAX", 1)
+    rewrite = at_step("copy: indexes", lambda: app.do("VACUUM FULL conversation_history"))
+    with pytest.raises(PartlyDone, match="was started 1 times") as ended:
+        app.run(tell=rewrite, options=COPY)
+
+    assert 3 == ended.value.exit_status
+    assert [] == app.query(LEFT)
+    assert Stage.EXPANDED == app.status().stage
+    assert Stage.CONTRACTED == app.run(options=COPY)
+    assert_as_if_undisturbed(app, settled)
+
+
+def test_rows_written_faster_than_they_are_copied_end_the_run(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the deadline it gives up catching up; nothing is lost, and the next run finishes."""
+
+    def write_all() -> None:
+        app.do("UPDATE conversation_history SET content = content || '!'")
+
+    replay = copying.Rows.replay
+
+    def outrun(rows: copying.Rows, limit: int) -> int:
+        write_all()
+        return replay(rows, limit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copying.Rows, "replay", outrun)
+        with pytest.raises(
+            PartlyDone, match=r"not copied within 0 s: .*--method in-place"
+        ) as ended:
+            app.run(tell=at_step("copy: indexes", write_all), options=COPY, lock_deadline_s=0.2)
+
+    assert 3 == ended.value.exit_status
+    written = set(app.query("SELECT id, content FROM conversation_history"))
+    assert Stage.CONTRACTED == app.run(options=COPY)
+    assert written == set(app.query("SELECT id, content FROM conversation_history"))
+    assert app.expected() == app.personas()
+    assert [] == app.query(LEFT)
 
 
 @pytest.mark.slow
