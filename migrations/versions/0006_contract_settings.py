@@ -17,6 +17,7 @@ from memsync.stores.redesign import (
     DEFAULTS,
     OLD_CHOICES,
     OLD_COLUMNS,
+    OLD_INDEXES,
     OWNER_CHECK,
     noted,
     unnoted,
@@ -46,10 +47,6 @@ _FILL = {
     " WHERE a.piece = 'personas.is_global' AND a.id = p.id",
     "llm_configs.is_default": "UPDATE llm_configs c SET is_default = true"
     " FROM memsync.column_archive a WHERE a.piece = 'llm_configs.is_default' AND a.id = c.id",
-}
-_INDEXES = {
-    "personas.is_global": ("idx_personas_global", "personas", "is_global"),
-    "llm_configs.is_default": ("idx_llm_configs_default", "llm_configs", "is_default"),
 }
 # Columns that go and come together, with the table whose lock is hardest to get.
 _GROUPS = (
@@ -112,8 +109,8 @@ def downgrade() -> None:
         ddl.run(*map(statement, copy), table="personalities")
         ddl.foreign_key("personalities", "llm_config_id", "llm_configs", sets_null=True)
         ddl.validate("personalities", "personalities_llm_config_id_fkey")
-    for piece, (name, table, column) in _INDEXES.items():
-        if piece in redesign.dropped:
+    for table, column, name in OLD_INDEXES:
+        if f"{table}.{column}" in redesign.dropped:
             ddl.index(name, f"CREATE INDEX CONCURRENTLY {name} ON {table} ({column})", table=table)
     if "personas.owner_id" in redesign.made:
         ddl.run(

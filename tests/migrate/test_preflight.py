@@ -160,6 +160,104 @@ def test_a_view_on_persona_id_stops_the_way_back(app: App) -> None:
     assert 0 == app.command("rollback", "--to", "start")
 
 
+HANGS_ON_OLD_SETTINGS: dict[str, LiteralString] = {
+    "view talk (users.global_persona_id)": (
+        "CREATE VIEW talk AS SELECT id, global_persona_id FROM users"
+    ),
+    "materialized view talk (personalities.llm_config_id)": (
+        "CREATE MATERIALIZED VIEW talk AS SELECT id, llm_config_id FROM personalities"
+    ),
+    "column twice of table personalities (personalities.context_window_size)": (
+        "ALTER TABLE personalities ADD COLUMN twice int"
+        " GENERATED ALWAYS AS (2 * context_window_size) STORED"
+    ),
+    "policy shared on table personas (personas.is_global)": (
+        "CREATE POLICY shared ON personas USING (is_global)"
+    ),
+    "trigger moved on table llm_configs (llm_configs.is_default)": (
+        "CREATE TRIGGER moved BEFORE UPDATE OF is_default ON llm_configs"
+        " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("named", "made"), HANGS_ON_OLD_SETTINGS.items(), ids=HANGS_ON_OLD_SETTINGS.keys()
+)
+def test_what_hangs_on_old_settings_blocks_contract(
+    app: App, named: str, made: LiteralString
+) -> None:
+    """It is named with the column that it uses; the server would refuse; the run stops before."""
+    app.do(made)
+    found = checks(app)["old settings"]
+
+    assert (State.BLOCKER, (Phase.CONTRACT,)) == (found.state, found.phases)
+    assert named in found.found
+    table, _, column = named.rpartition("(")[2].removesuffix(")").partition(".")
+    drop = sql.SQL("ALTER TABLE {} DROP COLUMN {}")
+    with app.connected() as connection, pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        connection.execute(drop.format(sql.Identifier(table), sql.Identifier(column)))
+    assert_refused(app, "old settings")
+
+
+def test_what_hangs_on_the_old_table_of_choices_follows_its_new_name(app: App) -> None:
+    """At legacy it is a table: a view on it is one on the renamed table, and stays."""
+    app.do("CREATE VIEW talk AS SELECT user_id, persona_id FROM user_personality_settings")
+    assert State.OK is checks(app)["old settings"].state
+    assert Stage.CONTRACTED == app.run()
+    assert app.query("SELECT * FROM talk")
+
+
+@pytest.mark.parametrize(
+    ("named", "made"),
+    [
+        ("view talk", "CREATE VIEW talk AS SELECT user_id FROM user_personality_settings"),
+        (
+            "function chosen()",
+            "CREATE FUNCTION chosen() RETURNS SETOF user_personality_settings LANGUAGE sql AS"
+            " 'SELECT * FROM user_personality_settings'",
+        ),
+    ],
+)
+def test_what_hangs_on_the_view_of_choices_blocks_contract(
+    app: App, named: str, made: LiteralString
+) -> None:
+    """From redesign on the old name is a view, which contract drops."""
+    app.run(Phase.BACKFILL)
+    assert State.OK is checks(app)["old settings"].state
+    app.do(made)
+    found = checks(app)["old settings"]
+
+    assert (State.BLOCKER, (Phase.CONTRACT,)) == (found.state, found.phases)
+    assert f"{named} (user_personality_settings)" in found.found
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        app.do("DROP VIEW user_personality_settings")
+    assert_refused(app, "old settings")
+
+
+@pytest.mark.parametrize(
+    ("named", "made"),
+    [
+        (
+            "index mine (users.global_persona_id)",
+            "CREATE INDEX mine ON users (global_persona_id, id)",
+        ),
+        (
+            "constraint small on table personalities (personalities.context_window_size)",
+            "ALTER TABLE personalities ADD CONSTRAINT small CHECK (context_window_size < 1000)",
+        ),
+    ],
+)
+def test_what_goes_with_old_settings_is_named(app: App, named: str, made: LiteralString) -> None:
+    """Postgres drops it with the column without a word; we say so before."""
+    app.do(made)
+    found = checks(app)["old settings"]
+
+    assert State.WARNING is found.state
+    assert named in found.found
+    assert Stage.CONTRACTED == app.run()
+
+
 @pytest.mark.parametrize(
     ("named", "made"),
     [
@@ -167,6 +265,10 @@ def test_a_view_on_persona_id_stops_the_way_back(app: App) -> None:
         (
             "constraint mine on table conversation_history",
             "ALTER TABLE conversation_history ADD CONSTRAINT mine UNIQUE (user_id, id)",
+        ),
+        (
+            "constraint mine on table conversation_history",
+            "ALTER TABLE conversation_history ADD CONSTRAINT mine CHECK (user_id IS NOT NULL)",
         ),
         (
             "statistics object mine",

@@ -5,6 +5,7 @@ catalog; a function's text is searched, because Postgres keeps no note of what P
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.phases import Phase
@@ -19,6 +20,7 @@ from memsync.stores.catalog import (
     Catalog,
 )
 from memsync.stores.postgres import Session
+from memsync.stores.redesign import OLD_CHOICES, OLD_INDEXES
 
 _OURS = (USER_ID_INDEX, USER_INDEX, USER_KEY, USER_CHECK, f"{TABLE}_user_id_not_null")
 _KINDS = {"p": "partitioned", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
@@ -89,7 +91,7 @@ def dependents(session: Session, catalog: Catalog) -> Check:
     if "user_id" not in catalog.columns:
         return fine("user_id", "is gone already")
     rows = session.rows("preflight_dependents", relation=TABLE, column="user_id")
-    strange = [row for row in rows if not (row.name or "").startswith("memsync_")]
+    strange = _not_ours(rows)
     if blocks := [row.what for row in strange if row.blocks]:
         return blocker(
             "user_id",
@@ -104,6 +106,48 @@ def dependents(session: Session, catalog: Catalog) -> Check:
             "build the same with persona_id after backfill, if it is needed",
         )
     return fine("user_id", "nothing of the app's own hangs on it")
+
+
+def settings(session: Session, catalog: Catalog) -> Check:
+    """What refuses to let the old places of the settings go at contract, or goes with them."""
+    blocks, goes = [], []
+    for table, column in catalog.redesign.old_columns:
+        rows = session.rows("preflight_dependents", relation=table, column=column)
+        standard = _standard_names(table, column)
+        strange = [row for row in _not_ours(rows) if row.blocks or row.name not in standard]
+        blocks += [f"{row.what} ({table}.{column})" for row in strange if row.blocks]
+        goes += [f"{row.what} ({table}.{column})" for row in strange if not row.blocks]
+    if catalog.redesign.has_view(OLD_CHOICES):
+        # Before the redesign it is a table, and what hangs on it follows when it is renamed.
+        rows = session.rows("preflight_dependents_of_view", relation=OLD_CHOICES)
+        blocks += [f"{row.what} ({OLD_CHOICES})" for row in rows if row.blocks]
+        goes += [f"{row.what} ({OLD_CHOICES})" for row in rows if not row.blocks]
+    if blocks:
+        return blocker(
+            "old settings",
+            f"contract cannot drop the old places of the settings while these use them: "
+            f"{listed(blocks)}",
+            "let them use the new tables of the settings, or drop them; `--to backfill` runs "
+            "without",
+            [Phase.CONTRACT],
+        )
+    if goes:
+        return warning(
+            "old settings",
+            f"these go with the old places of the settings at contract: {listed(goes)}",
+            "build the same on the new tables after redesign, if it is needed",
+        )
+    return fine("old settings", "nothing of the app's own hangs on them")
+
+
+def _not_ours(rows: Iterable[Any]) -> list[Any]:
+    return [row for row in rows if not (row.name or "").startswith("memsync_")]
+
+
+def _standard_names(table: str, column: str) -> set[str]:
+    """What the app's ORM, and the server, call what hangs on this one column."""
+    named = {f"{table}_{column}_{suffix}" for suffix in ("idx", "key", "fkey", "not_null")}
+    return named | {name for *place, name in OLD_INDEXES if place == [table, column]}
 
 
 def triggers(session: Session, catalog: Catalog) -> Check:

@@ -34,6 +34,7 @@ def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) ->
         history.shape(session, catalog),
         history.indexes(session, catalog, server.TABLES),
         history.dependents(session, catalog),
+        history.settings(session, catalog),
         history.triggers(session, catalog),
         history.rules(session),
         history.functions(session, catalog),

@@ -29,6 +29,12 @@ OLD_COLUMNS = (
 )
 """What the redesign drops. Contract does it: until then old versions of the app read them."""
 
+OLD_INDEXES = (
+    ("personas", "is_global", "idx_personas_global"),
+    ("llm_configs", "is_default", "idx_llm_configs_default"),
+)
+"""Table, column and name of the app's indexes that go with them, and come again with them."""
+
 NEW_COLUMNS = ("owner_id", "is_global", "context_window_size")
 """What `llm_configs` gains."""
 

@@ -110,8 +110,9 @@ SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence,
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history');
 
 -- name: preflight_dependents
--- What hangs on one column: what `blocks` refuses DROP COLUMN, the rest goes with the column.
-SELECT DISTINCT d.deptype = 'n' AS blocks,
+-- What hangs on one column, but for its own default: what `blocks` refuses DROP COLUMN, the rest
+-- goes with the column. A check hangs on it twice, and goes.
+SELECT bool_and(d.deptype = 'n') AS blocks,
        coalesce(i.relname, k.conname, t.tgname) AS name,
        CASE v.relkind WHEN 'v' THEN 'view ' || v.oid::regclass
                       WHEN 'm' THEN 'materialized view ' || v.oid::regclass
@@ -125,7 +126,23 @@ LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
 LEFT JOIN pg_class v ON v.oid = r.ev_class
 WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(relation)s)
   AND a.attname = %(column)s
-ORDER BY 3;
+  AND NOT (d.classid = 'pg_attrdef'::regclass AND d.deptype = 'a')
+GROUP BY 2, 3 ORDER BY 3;
+
+-- name: preflight_dependents_of_view
+-- What hangs on a view or on any of its columns: what `blocks` refuses DROP VIEW, the rest goes.
+SELECT DISTINCT d.deptype = 'n' AS blocks,
+       CASE v.relkind WHEN 'v' THEN 'view ' || v.oid::regclass
+                      WHEN 'm' THEN 'materialized view ' || v.oid::regclass
+                      ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS what
+FROM pg_class c
+JOIN pg_depend d ON (d.refclassid, d.refobjid) IN (('pg_class'::regclass, c.oid),
+                                                   ('pg_type'::regclass, c.reltype))
+LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+LEFT JOIN pg_class v ON v.oid = r.ev_class
+WHERE c.oid = to_regclass(%(relation)s) AND d.deptype IN ('n', 'a')
+  AND r.ev_class IS DISTINCT FROM c.oid
+ORDER BY 2;
 
 -- name: preflight_triggers
 -- Triggers of the history that are not ours, and whether their functions read user_id of the row.
