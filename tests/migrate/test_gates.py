@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from memsync import migrate
+from memsync import Memory, migrate
 from memsync.errors import GateClosed, InvalidInput, StoreBusy
 from memsync.model.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
@@ -183,6 +183,21 @@ def test_a_reader_by_user_id_closes_the_gate(ready: App) -> None:
     assert f"pid {pid} (old-app) at " in closed.message
     assert "SELECT content FROM conversation_history WHERE user_id" in closed.message
     assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)
+
+
+def test_a_reader_by_user_id_through_the_library_closes_the_gate(ready: App) -> None:
+    """It is a client like any other; once it reads by persona, the gate is open."""
+    user, personality, persona = anyone(ready)
+    with Memory.open(ready.settings()) as memory:
+        memory.get_recent_history("1", personality, user_id=user)
+        closed = refused(ready, HALF_AN_HOUR)
+        open_ones = ready.query(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND query ~ 'user_id = ' AND pid <> pg_backend_pid()"
+        )
+        assert [pid for (pid,) in open_ones] == closed.fields["pids"]
+        memory.get_recent_history("1", personality, persona_id=persona)
+        assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)
 
 
 def test_readers_by_persona_do_not_close_it(ready: App) -> None:

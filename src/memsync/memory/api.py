@@ -271,7 +271,8 @@ class Memory:
 
 def _rows_of_user(session: Session, **thread: object) -> list[Any]:
     try:
-        return session.rows("recent_history_of_user", **thread)
+        # The app's, so that contract sees who still reads by user.
+        return session.rows_for_app("recent_history_of_user", **thread)
     except SchemaMismatch as error:
         raise SchemaMismatch(
             f"{session.label}: the history has no user_id since contract; read by persona_id"

@@ -1,10 +1,11 @@
 """The gates of contract: what must hold before user_id goes. They change nothing but the ledger.
 
 Decides three things, in this order: the proof (every row's persona is right), quiet (nobody still
-works by user_id), and the backup (one is confirmed). Writes by user_id are noted by a trigger
-(stores/bridge.py), whoever writes them. Reads are seen only as the last statement of a session
-that is connected now. Index statistics are left out: cascades, and reads that need only the head
-of an index, count there too. So is pg_stat_statements: it says that, but not when.
+works by user_id), and the backup (one is confirmed). An INSERT that names user_id is noted by a
+trigger (stores/bridge.py), whoever it comes from. Reads, and an UPDATE or DELETE by user_id, are
+seen only as the last statement of a session that is connected now. Index statistics are left out:
+cascades, and reads that need only the head of an index, count there too. So is pg_stat_statements:
+it says that, but not when.
 """
 
 from datetime import timedelta

@@ -33,7 +33,7 @@ POOL_CONNECTIONS_MAX = 4
 _CANCEL_TIMEOUT_S = 5
 
 OWN_STATEMENT = "/* memsync */"
-"""Every named statement begins with it, so that memsync's sessions are told from the app's."""
+"""memsync's own work begins with it, so that its sessions are told from the app's."""
 
 Connection = psycopg.Connection[Any]
 
@@ -184,6 +184,11 @@ class Session:
         """Every row that the named statement returns; columns are attributes."""
         with translated(self.label):
             return self._execute(statement(name), params).fetchall()
+
+    def rows_for_app(self, name: str, /, **params: Any) -> list[Any]:
+        """The same for what the app asks through the library: no work of memsync's own."""
+        with translated(self.label):
+            return self.connection.execute(statement(name), params).fetchall()
 
     def rows_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> list[Any]:
         """The same for a statement whose holes the caller fills with named fragments."""
