@@ -504,6 +504,39 @@ def test_a_killed_copy_is_finished_or_cleared_away_many_times(
     killed(new_app, settled, eventually, seed + 1, kills=60)
 
 
+@pytest.mark.parametrize("step", ["copy: indexes and keys", "copy: exchange"])
+def test_rows_of_a_copy_that_was_cleared_away_are_not_counted(app: App, step: str) -> None:
+    """A copy cut short and then a fill in place: as many rows are done as there are, not twice."""
+    with pytest.raises(ZeroDivisionError):
+        app.run(Phase.BACKFILL, tell=at_step(step, lambda: 1 // 0), options=COPY)
+    assert app.status().rows_done
+    app.run(Phase.BACKFILL, options=IN_PLACE)
+    now = app.status()
+    assert now.rows_total == now.rows_done
+
+
+def test_rows_of_a_copy_that_took_the_place_stay_counted(app: App) -> None:
+    """Also when what it replaced is cleared away by the next run only."""
+    with app.connected(autocommit=False) as reader:
+
+        def hold() -> None:
+            reader.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+
+        with pytest.raises(StoreBusy):
+            app.run(
+                Phase.BACKFILL,
+                tell=at_step("copy: exchange", hold),
+                options=COPY,
+                lock_deadline_s=0.5,
+            )
+    assert [(True,)] == app.query(
+        "SELECT to_regclass('memsync_old.conversation_history') IS NOT NULL"
+    )
+    app.run(Phase.BACKFILL, options=IN_PLACE)
+    now = app.status()
+    assert now.rows_total == now.rows_done
+
+
 def test_what_others_put_beside_the_copy_is_not_dropped(app: App) -> None:
     """A stranger's table in our schema stops the clearing, and is named; then the run goes on."""
     with pytest.raises(GateClosed, match=r"function memsync_copy\.loud"):

@@ -295,12 +295,21 @@ def clear(ddl: OnlineDdl) -> None:
     for relation in (COPY, OLD):
         for key in session.rows("keys_of", relation=relation):
             ddl.run(sql.SQL(key.statement), table=key.refers_to)
-    ddl.run(
-        f"DROP TABLE IF EXISTS {COPY}, {OLD}, memsync_copy.touched, memsync_copy.progress",
-        "DROP FUNCTION IF EXISTS memsync_copy.note_touched()",
-        "DROP SCHEMA IF EXISTS memsync_copy, memsync_old",
-        table=OLD if session.row("copy_state").swapped else COPY,
-    )
+    state = session.row("copy_state")
+    counted = state.begun and session.rows("relations", names=["memsync.backfill"])
+
+    def drop() -> None:
+        if counted:
+            # Rows of a copy that nobody will use are not done.
+            session.run("rewind_fill", fill="personas")
+        _execute(
+            session,
+            f"DROP TABLE IF EXISTS {COPY}, {OLD}, memsync_copy.touched, memsync_copy.progress",
+            "DROP FUNCTION IF EXISTS memsync_copy.note_touched()",
+            "DROP SCHEMA IF EXISTS memsync_copy, memsync_old",
+        )
+
+    ddl.do(drop, table=OLD if state.swapped else COPY)
 
 
 def _carried(session: Session, name: str) -> list[sql.SQL]:
