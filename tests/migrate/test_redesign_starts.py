@@ -278,9 +278,24 @@ def test_plan_says_what_the_redesign_has_to_decide(
     text = capsys.readouterr().out
     assert f"{orphan}  extra  -> {user}" in text
     assert f"{alone}  extra  -> 0 users use it" in text
+    both = "--orphan-owners quarantine --unresolved create"
+    wanted = "give those personas an owner and those users a persona"
+    assert f"next: {wanted}, or memsync migrate run {both}" == text.splitlines()[-1]
     assert 0 == app.command("plan", "--json")
     assert 2 == len(json.loads(capsys.readouterr().out)["redesign"]["orphans"])
     assert [] == app.query("SELECT FROM pg_namespace WHERE nspname = 'memsync'")
+
+
+def test_what_plan_says_is_next_is_not_refused(app: App) -> None:
+    """A persona that nobody owns or uses stops a run, so plan says it, until it is decided."""
+    resolve_all(app)
+    alone = new_persona(app, None)
+    refused = "give those personas an owner, or memsync migrate run --orphan-owners quarantine"
+    assert refused == app.outlook().next
+    assert 14 == app.command("run", "--to", "backfill")
+    app.do("DELETE FROM personas WHERE id = %s", alone)
+    assert "memsync migrate run --to backfill" == app.outlook().next
+    assert 0 == app.command("run", "--to", "backfill")
 
 
 def test_a_way_back_cut_short_at_its_end_restores_the_quarantined(

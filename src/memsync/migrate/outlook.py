@@ -73,6 +73,14 @@ class Outlook:
         """What to do now; None when nothing is left to do."""
         if self.blockers:
             return f"mend what blocks: {', '.join(check.name for check in self.blockers)}"
+        ownerless = self.redesign and any(each.owner is None for each in self.redesign.orphans)
+        if ownerless and self.unresolved:
+            return (
+                "give those personas an owner and those users a persona, or "
+                "memsync migrate run --orphan-owners quarantine --unresolved create"
+            )
+        if ownerless:
+            return "give those personas an owner, or memsync migrate run --orphan-owners quarantine"
         if self.unresolved:
             return "give those users a persona, or memsync migrate run --unresolved create"
         return _next(self.steps)
