@@ -305,6 +305,35 @@ def test_second_migration_is_11(legacy_app: str) -> None:
     assert 1 == len(ran.failure()["pids"])
 
 
+def behind_a_lock(url: str, *options: str) -> Ran:
+    """A run that gives up on a lock, after it said that it waits."""
+    with psycopg.connect(url) as client:
+        client.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        client.execute("SELECT count(*), count(username), count(discord_id) FROM users")
+        return on(url, ":memory:", *THROUGH, *options)
+
+
+def test_a_failure_after_a_wait_is_one_object(
+    legacy_app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --json nothing else stands on stderr."""
+    monkeypatch.setenv("MEMSYNC_LOCK_DEADLINE_S", "0.5")
+    ran = behind_a_lock(legacy_app, "--json")
+
+    assert (11, "StoreBusy") == (ran.status, ran.failure()["error"])
+
+
+def test_a_wait_is_one_line_of_a_log(legacy_app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long: who it waits for stands in the line that says so."""
+    monkeypatch.setenv("MEMSYNC_LOCK_DEADLINE_S", "0.5")
+    ran = behind_a_lock(legacy_app)
+    waiting, failed = ran.err.splitlines()
+
+    assert waiting.startswith("waiting for a lock on ")
+    assert 80 < len(waiting)
+    assert failed.startswith("memsync: no lock on ")
+
+
 def test_held_data_directories_are_11(reachable_dir: Path, app: str, tmp_path: Path) -> None:
     """Both embedded stores are used by one process at a time."""
     with start_embedded(reachable_dir / "postgres", durable=False):

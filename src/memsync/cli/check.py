@@ -9,6 +9,6 @@ from memsync.cli.common import JsonOption, opened_stores, print_audit, progress
 def check(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Check schema, both stores and the outbox. Writes nothing; exit status 0 means all agree."""
     with opened_stores(ctx) as (settings, postgres, vectors):
-        with progress() as tell:
+        with progress(as_json=as_json) as tell:
             audit = reconcile.check(postgres, vectors, settings, tell)
         return print_audit(audit, as_json=as_json)

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from memsync.model.findings import Audit, Finding
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Progress, Tell, silent
 from memsync.projection import Projector, load_embedder
 from memsync.settings import Settings
 from memsync.stores.opening import open_postgres
@@ -80,8 +80,13 @@ def projector(settings: Settings, vectors: VectorStore) -> Projector:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Tell]:
-    """Bars on stderr for steps that have a total, lines for the rest; nothing into a pipe."""
+def progress(*, as_json: bool) -> Iterator[Tell]:
+    """Bars on stderr for steps that have a total, lines for the rest; into a log only what may ask
+    for an act. With --json nothing: what stands on stderr is one object, that of a failure.
+    """
+    if as_json:
+        yield silent
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _tell_waits(console)
@@ -109,7 +114,8 @@ def _tell_waits(console: Console) -> Tell:
 
     def tell(step: Progress) -> None:
         if step.what.startswith(_FOR_A_LOG):
-            console.print(step.what, markup=False, highlight=False)
+            # One line each, however long: whoever reads a log looks for lines.
+            console.print(step.what, markup=False, highlight=False, soft_wrap=True)
 
     return tell
 

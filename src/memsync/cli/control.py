@@ -31,7 +31,7 @@ def backup(
     as_json: JsonOption = False,
 ) -> int:
     """Dump the affected tables with pg_dump, read the dump back, and record it for contract."""
-    with opened_postgres(ctx) as (_, postgres), progress() as tell:
+    with opened_postgres(ctx) as (_, postgres), progress(as_json=as_json) as tell:
         made = migrate.backup(postgres, to, tell=tell)
     if as_json:
         print_json(**asdict(made))

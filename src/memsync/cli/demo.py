@@ -51,7 +51,7 @@ def demo(
     with (
         _stores_of_its_own(ctx),
         opened_stores(ctx) as (settings, postgres, vectors),
-        progress() as tell,
+        progress(as_json=as_json) as tell,
     ):
         stage = story.Stage(postgres, vectors, projector(settings, vectors), settings, tell)
         for scene in story.play(stage, recipe):

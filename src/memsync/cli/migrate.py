@@ -84,7 +84,7 @@ def plan(
     """Say where the database stands and what `run` would do. Writes nothing."""
     with contextlib.ExitStack() as opened:
         settings, postgres = opened.enter_context(opened_postgres(ctx))
-        tell = opened.enter_context(progress())
+        tell = opened.enter_context(progress(as_json=as_json))
         reads = evidence == "prefer" and not as_sql
         ahead = migrate.outlook(
             postgres, settings, (lambda: _opened(settings, opened)) if reads else None, tell=tell
@@ -178,7 +178,8 @@ def run(
         settings, postgres = opened.enter_context(opened_postgres(ctx))
         reads = evidence == "prefer"
         memories = migrate.memories_of(postgres, settings) if reads else contextlib.nullcontext()
-        vectors, tell = opened.enter_context(memories), opened.enter_context(progress())
+        vectors = opened.enter_context(memories)
+        tell = opened.enter_context(progress(as_json=as_json))
         stage = migrate.run(postgres, settings, options, vectors=vectors, tell=tell)
     return _print_stage(stage, as_json=as_json)
 
@@ -253,7 +254,7 @@ def rollback(
     message the persona that it has now.
     """
     phase = None if to == "start" else Phase(to)
-    with opened_postgres(ctx) as (settings, postgres), progress() as tell:
+    with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
         stage = migrate.rollback(postgres, settings, to=phase, tell=tell)
     return _print_stage(stage, as_json=as_json)
 
@@ -265,7 +266,7 @@ def finalize(
     as_json: JsonOption = False,
 ) -> int:
     """End the way back: remove the archive that rollback needs. This cannot be undone."""
-    with opened_postgres(ctx) as (settings, postgres), progress() as tell:
+    with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
         kept = migrate.archive(postgres)
         if yes:
             migrate.finalize(postgres, settings, tell)

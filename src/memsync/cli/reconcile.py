@@ -39,7 +39,7 @@ def default(ctx: typer.Context, as_json: JsonOption = False) -> int:
 def audit(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Compare both stores and print every difference. Writes nothing."""
     with opened_stores(ctx) as (settings, postgres, vectors):
-        with progress() as tell:
+        with progress(as_json=as_json) as tell:
             found = reconcile.audit(postgres, vectors, settings, tell)
         return print_audit(found, as_json=as_json)
 
@@ -55,7 +55,7 @@ def plan(
 ) -> int:
     """Audit, and save what would repair it. Changes neither store."""
     with opened_stores(ctx) as (settings, postgres, vectors):
-        with progress() as tell:
+        with progress(as_json=as_json) as tell:
             found = reconcile.audit(postgres, vectors, settings, tell)
         with postgres.session() as session:
             instance_id = session.row("instance_id").id
@@ -90,7 +90,7 @@ def apply(
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the plan {file}: {error}") from None
     saved = Plan.from_json(text, str(file))
-    with opened_stores(ctx) as (settings, postgres, vectors), progress() as tell:
+    with opened_stores(ctx) as (settings, postgres, vectors), progress(as_json=as_json) as tell:
         done = reconcile.apply(saved, postgres, projector(settings, vectors), tell)
     if as_json:
         print_json(done=done.done, done_before=done.done_before)

@@ -24,7 +24,7 @@ app = typer.Typer(
 @app.command(epilog=EXIT_STATUSES)
 def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Drain the outbox once. Safe to run again; entries that failed are retried later."""
-    with opened_stores(ctx) as (settings, postgres, vectors), progress() as tell:
+    with opened_stores(ctx) as (settings, postgres, vectors), progress(as_json=as_json) as tell:
         done = drain(postgres, projector(settings, vectors), tell)
     if as_json:
         print_json(entries=done.entries, memories=done.memories)
