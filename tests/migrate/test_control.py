@@ -320,10 +320,23 @@ def test_a_run_that_cannot_hear_yet(app: App) -> None:
     """Who holds the lock, but is not the session of the requests, is named; nothing is asked."""
     app.run()
     with Postgres.open(app.url) as postgres, exclusive(postgres, LockKey.MIGRATE, "x") as holder:
-        with pytest.raises(GateClosed, match=f"pid {holder.connection.info.backend_pid}"):
+        pid = holder.connection.info.backend_pid
+        with pytest.raises(GateClosed, match=f"pid {pid}") as refused:
             migrate.ask(postgres, "pause")
         assert "running" == migrate.status(postgres).run.state
     assert [("run",)] == app.query("SELECT wanted FROM memsync.control")
+    for what in ("reads evidence", "a backup or a psql script", f"pg_terminate_backend({pid})"):
+        assert what in refused.value.message
+
+
+def test_a_run_that_reads_evidence_first_cannot_hear_yet(app: App) -> None:
+    """From legacy there is no table yet in which it could be asked."""
+    with (
+        Postgres.open(app.url) as postgres,
+        exclusive(postgres, LockKey.MIGRATE, "x"),
+        pytest.raises(GateClosed, match="reads evidence before its first change"),
+    ):
+        migrate.ask(postgres, "cancel")
 
 
 def test_who_runs_is_said(

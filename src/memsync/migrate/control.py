@@ -42,8 +42,12 @@ def ask(postgres: Postgres, wanted: Wanted) -> Runner:
         pids = [holder.pid for holder in holders]
         if not _is_there(session) or not session.rows("ask_run", wanted=wanted, pids=pids):
             raise GateClosed(
-                f"what holds the migration's lock (pid {pids[0]}) cannot be asked: it has just "
-                "begun, or is a backup. Try again in a moment; nothing was asked",
+                f"what holds the migration's lock (pid {pids[0]}) cannot be asked; nothing was "
+                "asked. It is a run that has just begun, or still reads evidence before its first "
+                "change: try again in a moment, or end it with Ctrl-C. Or it is a backup or a psql "
+                "script, which hear nothing: end it with Ctrl-C or "
+                f"SELECT pg_terminate_backend({pids[0]}), and start it again later; what a script "
+                "has done is kept",
                 pid=pids[0],
             )
         return _runner(session, holders)
