@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
+from memsync.migrate import State
 from memsync.migrate.prisma import NAMES
 
 if TYPE_CHECKING:
@@ -115,27 +117,38 @@ def test_status_shows_both_histories(app: App, capsys: pytest.CaptureFixture[str
         (["CREATE SCHEMA _prisma", "CREATE TABLE _prisma.log (id int)"], "_prisma.log"),
     ],
 )
-def test_a_newer_prisma_is_named_and_refused(
+def test_a_newer_prisma_is_named_and_refused_by_resolve(
     app: App,
     prisma_dir: Path,
     capsys: pytest.CaptureFixture[str],
     made: list[LiteralString],
     named: str,
 ) -> None:
-    """No history of the known name, but another of the kind: plan, status and resolve stop."""
+    """No history of the known name, but another of the kind: plan and status say so and go on."""
     for each in made:
         app.do(each)
-    assert 0 == app.command("plan")
+    assert {"prisma": State.OK} == of_prisma(app)
     app.do("DROP TABLE _prisma_migrations")
+    assert {"prisma": State.WARNING} == of_prisma(app)
     capsys.readouterr()
-    for command in (
-        ["plan"],
-        ["status"],
-        ["resolve", "--applied", NAME, "--prisma-dir", str(prisma_dir)],
-        ["resolve", "--rolled-back", NAME],
+    for command in ("plan", "status"):
+        assert 0 == app.command(command)
+        said = [line for line in capsys.readouterr().out.splitlines() if named in line]
+        assert 1 == len(said)
+        assert "risma" in said[0]
+    assert 0 == app.command("status", "--json")
+    assert named in json.loads(capsys.readouterr().out)["prisma_unknown"]
+    for options in (
+        ["--applied", NAME, "--prisma-dir", str(prisma_dir)],
+        ["--rolled-back", NAME],
     ):
-        assert 12 == app.command(*command)
+        assert 12 == resolve(app, *options)
         assert named in capsys.readouterr().err
+
+
+def of_prisma(app: App) -> dict[str, State]:
+    """What plan checks of it."""
+    return {each.name: each.state for each in app.outlook().checks if each.name == "prisma"}
 
 
 def test_an_app_without_prisma(app: App, prisma_dir: Path) -> None:

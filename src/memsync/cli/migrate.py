@@ -189,11 +189,17 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Say how far the migration has come. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = migrate.status(postgres)
-        theirs = [each for each in prisma.history(postgres) if each.name in prisma.NAMES]
+        theirs, unknown = prisma.told(postgres)
     if as_json:
         fields = asdict(now)
         history = [asdict(each) | {"state": each.state} for each in theirs]
-        print_json(phase=fields.pop("stage"), **fields, prisma=history, next=now.next)
+        print_json(
+            phase=fields.pop("stage"),
+            **fields,
+            prisma=history,
+            prisma_unknown=unknown,
+            next=now.next,
+        )
         return 0
     typer.echo(f"stage: {now.stage}")
     _print_steps(now.steps)
@@ -206,6 +212,8 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
     if now.eta_s is not None:
         facts.append(("left", f"about {now.eta_s:.0f} s"))
     facts += [(f"Prisma: {each.name}", each.state) for each in theirs]
+    if unknown:
+        facts.append(("Prisma", unknown))
     print_facts(facts)
     if now.next:
         typer.echo(f"next: {now.next}")

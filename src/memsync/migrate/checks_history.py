@@ -7,6 +7,8 @@ catalog; a function's text is searched, because Postgres keeps no note of what P
 from collections.abc import Iterable
 from typing import Any
 
+from memsync.errors import SchemaMismatch
+from memsync.migrate import prisma
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.phases import Phase
 from memsync.model.wording import listed
@@ -261,6 +263,17 @@ def _slots(session: Session) -> Check:
         )
     named = f"slots {listed(row.name for row in slots)}, all read" if slots else "none"
     return fine("logical replication", named)
+
+
+def orm(session: Session) -> Check:
+    """Prisma's own history, which `resolve` writes where it is one that memsync knows."""
+    try:
+        known = prisma.require_known(session)
+    except SchemaMismatch as error:
+        return warning(
+            "prisma", error.message, "run goes on without; tell Prisma with its own command"
+        )
+    return fine("prisma", "its history is one that memsync knows" if known else "not used")
 
 
 def vacuum(session: Session) -> Check:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from memsync.errors import MemsyncError, MissingRight
-from memsync.migrate import prisma
 from memsync.migrate.checks import Check
 from memsync.migrate.control import Runner, runner
 from memsync.migrate.evidence import Evidence, EvidenceReport, awaited
@@ -122,15 +121,13 @@ def outlook(
     told of in the result: the rest is as true without it. It is not read while something blocks
     the way to the end of the backfill: that is mended first, and reading may take long.
 
-    Raises: SchemaMismatch when this is not the app's database, or its Prisma is not one of those
-    that memsync knows.
+    Raises: SchemaMismatch when this is not the app's database.
     """
     # Temporary tables must go, so the session is not the pool's.
     session = postgres.dedicated()
     with contextlib.closing(session.connection):
         session.run("no_timeouts")
         catalog = Catalog.read(session)
-        prisma.require_known(session)
         require_fit(session, catalog)
         checks = (*preflight(session, catalog), *data_checks(session, catalog))
         evidence = Evidence(session)

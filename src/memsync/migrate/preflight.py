@@ -41,6 +41,7 @@ def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) ->
         history.grants(session, catalog),
         history.referrers(session),
         server.event_triggers(session),
+        history.orm(session),
         history.vacuum(session),
         server.limits(session),
     )

@@ -52,17 +52,20 @@ class PrismaMigration:
         return "applied" if self.finished_at is not None else "failed"
 
 
-def history(postgres: Postgres) -> tuple[PrismaMigration, ...]:
+def told(postgres: Postgres) -> tuple[list[PrismaMigration], str | None]:
+    """What Prisma's history says of the app's own migrations; else why memsync cannot know."""
+    with postgres.session() as session:
+        try:
+            return [each for each in read(session) if each.name in NAMES], None
+        except SchemaMismatch as error:
+            return [], error.message
+
+
+def read(session: Session) -> tuple[PrismaMigration, ...]:
     """Prisma's history, oldest first; empty where the app does not use Prisma. Reads only.
 
     Raises: SchemaMismatch for a history that is not Prisma's up to 7.
     """
-    with postgres.session() as session:
-        return read(session)
-
-
-def read(session: Session) -> tuple[PrismaMigration, ...]:
-    """The same on a session that is there."""
     if not require_known(session):
         return ()
     return tuple(PrismaMigration(*row) for row in session.rows("prisma_history"))
