@@ -12,11 +12,13 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from memsync.errors import GateClosed
+from memsync.errors import GateClosed, StoreBusy
 from memsync.legacy import load_rows
 from memsync.migrate import Check, State, checks_server
 from memsync.migrate.method import choose_method
+from memsync.model.progress import silent
 from memsync.stores.catalog import Catalog
+from memsync.stores.ddl import OnlineDdl
 from memsync.stores.embedded import start_embedded
 from memsync.stores.postgres import Postgres
 
@@ -90,6 +92,40 @@ def test_prepared_transactions(app: App) -> None:
                 client.execute("ROLLBACK PREPARED 'holds'")
         finally:
             client.execute("ROLLBACK PREPARED 'idle'")
+
+
+@contextmanager
+def prepared(app: App, lock: LiteralString) -> Iterator[None]:
+    """A prepared transaction that holds a lock."""
+    with app.connected() as client:
+        client.execute("BEGIN")
+        client.execute(lock)
+        client.execute("PREPARE TRANSACTION 'it''s held'")
+        try:
+            yield
+        finally:
+            client.execute("ROLLBACK PREPARED 'it''s held'")
+
+
+@pytest.mark.parametrize("table", ["user_personality_settings", "llm_configs"])
+def test_prepared_transactions_on_the_settings(app: App, table: LiteralString) -> None:
+    """The redesign changes those tables too, so a lock there stops the run as well."""
+    with prepared(app, "LOCK TABLE " + table + " IN ROW EXCLUSIVE MODE"):
+        found = check(app, "prepared transactions")
+    assert (State.BLOCKER, True) == (found.state, f"holds locks on {table})" in found.found)
+
+
+def test_a_prepared_transaction_in_the_way_is_named(app: App) -> None:
+    """It has no session to end, so what is named is its own name, and how to end it."""
+    with Postgres.open(app.url) as postgres, prepared(app, "LOCK TABLE users IN SHARE MODE"):
+        session = postgres.dedicated()
+        ddl = OnlineDdl(session, lock_timeout_ms=10, deadline_s=-1.0, tell=silent)
+        with pytest.raises(StoreBusy) as busy:
+            ddl.run("LOCK TABLE users", table="users")
+        session.connection.close()
+    assert "In the way: prepared transaction (no session, 0 s): " in busy.value.message
+    assert "ROLLBACK PREPARED 'it''s held'" in busy.value.message
+    assert [] == busy.value.fields["pids"]
 
 
 @contextmanager

@@ -215,8 +215,9 @@ $fn$;
 -- ---- How work is done while clients go on.
 
 CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANGUAGE sql AS $fn$
-    SELECT coalesce(string_agg(format('pid %s (%s, %s s): %s', pid, state, round(open_s::numeric),
-                                      query), '; '), 'nobody now')
+    SELECT coalesce(string_agg(format('%s (%s, %s s): %s',
+                                      coalesce('pid ' || pid, 'prepared transaction'), state,
+                                      round(open_s::numeric), query), '; '), 'nobody now')
     FROM ({{query:blockers}}) b
 $fn$;
 

@@ -167,7 +167,7 @@ def transactions(session: Session, older_s: float) -> Check:
 
 def prepared(session: Session) -> Check:
     """Prepared transactions: no session to wait for, they hold their locks for ever."""
-    rows = session.rows("preflight_prepared", names=list(TABLES))
+    rows = session.rows("preflight_prepared", names=[*TABLES, *SETTINGS_TABLES])
     if not rows:
         return fine("prepared transactions", "none")
     named = [

@@ -116,7 +116,7 @@ class OnlineDdl:
                 f"no lock on {table} within {self.deadline_s:.0f} s. In the way: "
                 f"{who or 'nobody now'}. End that transaction and run again; nothing is lost",
                 table=table,
-                pids=[b.pid for b in blockers],
+                pids=[b.pid for b in blockers if b.pid],
             )
         if now == self._waiting_since or now - self._told_at >= _TELL_EVERY_S:
             self._told_at = now
@@ -252,4 +252,8 @@ class OnlineDdl:
 
 
 def _named(blockers: Sequence[Any]) -> str:
-    return "; ".join(f"pid {b.pid} ({b.state}, {b.open_s:.0f} s): {b.query}" for b in blockers)
+    return "; ".join(
+        f"{f'pid {b.pid}' if b.pid else 'prepared transaction'} ({b.state}, {b.open_s:.0f} s): "
+        f"{b.query}"
+        for b in blockers
+    )

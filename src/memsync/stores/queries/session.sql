@@ -52,15 +52,25 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 
 -- name: blockers
 -- Who holds a lock on the table, oldest transaction first, and what they are running. Who only
--- awaits one counts where nobody holds any.
+-- awaits one counts where nobody holds any. A prepared transaction has no pid: `query` ends it.
 WITH seen AS (
-    SELECT pid, bool_or(granted) AS holds FROM pg_locks
-    WHERE relation = to_regclass(%(relation)s) AND pid <> pg_backend_pid()
+    SELECT pid, virtualtransaction, bool_or(granted) AS holds FROM pg_locks
+    WHERE relation = to_regclass(%(relation)s) AND pid IS DISTINCT FROM pg_backend_pid()
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    GROUP BY pid)
-SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
-       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float AS open_s
-FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
-WHERE s.holds OR NOT EXISTS (SELECT FROM seen WHERE holds)
-ORDER BY a.xact_start
+    GROUP BY 1, 2),
+who AS (
+    SELECT s.holds, a.pid, coalesce(a.state, 'of another role') AS state,
+           left(a.query, 200) AS query, a.xact_start AS since
+    FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
+    UNION ALL
+    SELECT s.holds, NULL, 'no session',
+           format('COMMIT PREPARED or ROLLBACK PREPARED %%L', p.gid), p.prepared
+    FROM seen s
+    JOIN pg_locks own ON own.virtualtransaction = s.virtualtransaction AND own.pid IS NULL
+    JOIN pg_prepared_xacts p ON p.transaction = own.transactionid
+    WHERE s.pid IS NULL)
+SELECT pid, state, query,
+       coalesce(extract(epoch FROM clock_timestamp() - since), 0)::float AS open_s
+FROM who WHERE holds OR NOT EXISTS (SELECT FROM who WHERE holds)
+ORDER BY since
 LIMIT 5;
