@@ -11,7 +11,8 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import GateClosed
-from memsync.migrate import method
+from memsync.migrate import State, method
+from memsync.migrate.room import Room
 from memsync.model.phases import Phase, Stage
 from memsync.stores.catalog import Catalog
 from memsync.stores.postgres import Postgres
@@ -190,14 +191,35 @@ def test_small_tables_are_filled_in_place(app: App) -> None:
 
 
 def test_a_copy_needs_room(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half as much again as table and indexes, and max_wal_size, must be free on this disk."""
+    """1.4 times table and indexes, and WAL, must be free on this disk."""
     [(size,)] = large.query("SELECT pg_total_relation_size('conversation_history')")
-    [(wal,)] = large.query("SELECT pg_size_bytes(current_setting('max_wal_size'))")
-    needed = int(size * 1.5) + wal
+    needed = int(size * 1.4) + 2 * size
     for free, expected in ((needed, "copy"), (needed - 1, "in-place")):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(0, 0, free))
         assert expected == chosen(large).method
         assert "are free" in chosen(large).reason
+
+
+def test_of_wal_no_more_is_counted_than_the_server_keeps() -> None:
+    """A large history is filled through many checkpoints: max_wal_size is all that stands."""
+    gib = 2**30
+    found = Room(table_bytes=60 * gib, index_bytes=40 * gib, wal_bytes_max=gib, free_bytes=None)
+    assert (51 * gib, 141 * gib) == (found.in_place_bytes, found.copy_bytes)
+
+
+def test_plan_does_not_contradict_itself(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its check of the disk and the way that it names go by the same figures."""
+    [(size,)] = large.query("SELECT pg_total_relation_size('conversation_history')")
+    seen = set()
+    for share in (0, 1, 2.4, 2.6, 3.3, 3.5, 9):
+        free = int(share * size)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(0, 0, free))
+        plan = large.outlook()
+        (disk,) = (each for each in plan.checks if each.name == "disk")
+        assert plan.method
+        assert (disk.state is State.OK) == (plan.method.method == "copy"), share
+        seen.add(disk.state)
+    assert set(State) == seen
 
 
 def test_room_that_is_not_known_is_no_room(large: App, monkeypatch: pytest.MonkeyPatch) -> None:

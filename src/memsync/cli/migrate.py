@@ -39,7 +39,7 @@ MethodOption = Annotated[
     Literal["auto", "in-place", "copy"],
     typer.Option(
         help="The backfill: rows in place, or a copy that takes the table's place: quicker, "
-        "without bloat, for as much free disk again. auto: a copy where nothing forbids it."
+        "without bloat, for 1.4 times its size in free disk. auto: a copy where nothing forbids it."
     ),
 ]
 WorkersOption = Annotated[

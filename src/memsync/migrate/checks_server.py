@@ -1,15 +1,14 @@
 """Checks of the server and of this session: may we, is there room, and who is in the way.
 
-Decides from which age a transaction is long, and how much disk each way needs. Must not know how
-the history is built: that is `checks_history`.
+Decides which tables a run needs, and how far behind a standby may be. Must not know how the
+history is built: that is `checks_history`; how much disk each way needs: that is `room`.
 """
 
-import shutil
-from pathlib import Path
-
 from memsync.migrate.checks import Check, blocker, fine, warning
+from memsync.migrate.room import mib, room
 from memsync.model.phases import Phase
 from memsync.model.wording import listed
+from memsync.stores.pooler import processes
 from memsync.stores.postgres import Session
 
 HISTORY = "conversation_history"
@@ -30,8 +29,6 @@ _LIFTED = (
 )
 LAG_S = 10.0
 """Replicas that are further behind than this should catch up first."""
-_IN_PLACE = 0.5
-_COPY = 1.2
 
 
 def server(session: Session) -> Check:
@@ -57,15 +54,15 @@ def server(session: Session) -> Check:
 
 def pooler(session: Session) -> Check:
     """Whether a pooler is in between: session locks and SET do not hold there."""
-    told = session.connection.info.backend_pid
-    pid = session.row("preflight_backend").pid
-    if told != pid:
+    promised, serving = processes(session)
+    if promised != serving:
         return blocker(
             "pooler",
-            f"a pooler is in between: the session was told pid {told}, its server process is {pid}",
+            f"a pooler is in between: the session was told pid {promised}, its server process is "
+            f"{serving}",
             "give postgres_url the server's own address: the migration's lock lives in a session",
         )
-    return fine("pooler", f"none: the server process of this session is {pid}")
+    return fine("pooler", f"none: the server process of this session is {serving}")
 
 
 def privileges(session: Session) -> Check:
@@ -91,19 +88,13 @@ def privileges(session: Session) -> Check:
         return blocker("privileges", f"{rights.role} may not do all of it", "; ".join(missing))
     strange = [f"{row.name} is {row.owner}'s" for row in owners if not row.owned]
     if strange:
-        return _blocks_redesign(
+        return blocker(
             "privileges",
             f"{rights.role} does not own every table of the redesign: {listed(strange)}",
             f"run as their owner, or GRANT {strange[0].split()[-1][:-2]} TO {rights.role}",
+            [Phase.REDESIGN, Phase.CONTRACT],
         )
     return fine("privileges", f"{rights.role} owns every table, and may make the schema memsync")
-
-
-def _blocks_redesign(name: str, found: str, what_to_do: str) -> Check:
-    phases = [phase for phase in Phase if phase.value == "redesign"]
-    if phases:
-        return blocker(name, found, what_to_do, phases)
-    return warning(name, found, what_to_do)
 
 
 def visibility(session: Session) -> Check:
@@ -121,34 +112,22 @@ def visibility(session: Session) -> Check:
 
 def disk(session: Session) -> Check:
     """Whether there is room, where that can be known from here."""
-    size = session.row("preflight_disk")
-    total = size.table_bytes + size.index_bytes
-    in_place, copy = int(total * _IN_PLACE), int(total * _COPY)
+    has = room(session)
     found = (
-        f"table {_mib(size.table_bytes)}, indexes {_mib(size.index_bytes)}; in place needs "
-        f"{_mib(in_place)}, a copy {_mib(copy)}, each and WAL (max_wal_size "
-        f"{_mib(size.wal_bytes)})"
+        f"table {mib(has.table_bytes)}, indexes {mib(has.index_bytes)}; in place needs "
+        f"{mib(has.in_place_bytes)}, a copy {mib(has.copy_bytes)}, each with {mib(has.wal_bytes)} "
+        "of WAL"
     )
-    free = _free_bytes(size.folder) if size.here and size.folder else None
+    free = has.free_bytes
     if free is None:
         return fine("disk", f"{found}; what is free is not known from here")
-    found += f"; {_mib(free)} free"
-    if free < in_place:
-        return blocker("disk", found, f"make room for {_mib(in_place - free)} at least")
-    if free < copy:
-        return warning("disk", found, f"room for in place only; a copy lacks {_mib(copy - free)}")
+    found += f"; {mib(free)} free"
+    if free < has.in_place_bytes:
+        return blocker("disk", found, f"make room for {mib(has.in_place_bytes - free)} at least")
+    if free < has.copy_bytes:
+        lacks = mib(has.copy_bytes - free)
+        return warning("disk", found, f"room for in place only; a copy lacks {lacks}")
     return fine("disk", found)
-
-
-def _free_bytes(folder: str) -> int | None:
-    try:
-        return shutil.disk_usage(Path(folder)).free
-    except OSError:  # not on this machine after all, or not for our eyes
-        return None
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
 
 
 def transactions(session: Session, older_s: float) -> Check:

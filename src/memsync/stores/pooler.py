@@ -10,13 +10,17 @@ from memsync.errors import InvalidInput
 from memsync.stores.postgres import Session
 
 
+def processes(session: Session) -> tuple[int, int]:
+    """The process that the connection was promised, and the one that serves it now."""
+    return session.connection.info.backend_pid, session.row("serving_pid").pid
+
+
 def require_direct(session: Session) -> None:
     """Stop unless the session's process is the one that the connection was promised.
 
     Raises: InvalidInput. Nothing was changed.
     """
-    promised = session.connection.info.backend_pid
-    serving = session.row("serving_pid").pid
+    promised, serving = processes(session)
     if promised != serving:
         raise InvalidInput(
             f"{session.label} is reached through a connection pooler: the connection was made as "

@@ -17,15 +17,6 @@ WHERE n.nspname IN ('memsync_copy', 'memsync_old');
 SELECT coalesce((SELECT next_block > 0 AND next_block < end_block
                  FROM memsync.backfill WHERE fill = 'personas'), false) AS found;
 
--- name: room_on_disk
--- Where the server keeps its data, if this role may know and the server is reached on this machine;
--- and the most that its WAL takes by its settings.
-SELECT (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS directory,
-       inet_server_addr() IS NULL OR inet_server_addr() <<= '127.0.0.0/8'
-           OR inet_server_addr() = '::1' AS is_local,
-       pg_backend_pid() AS pid,
-       pg_size_bytes(current_setting('max_wal_size')) AS wal_bytes;
-
 -- name: note_method
 -- Keeps in the ledger how the backfill that has just begun goes about it, and why.
 UPDATE memsync.ledger SET note = %(note)s

@@ -7,10 +7,6 @@ SELECT current_setting('server_version') AS version,
        current_setting('default_transaction_read_only')::bool AS read_only,
        current_setting('autovacuum')::bool AND current_setting('track_counts')::bool AS autovacuum;
 
--- name: preflight_backend
--- The pid of the server process behind this session; a pooler tells its clients another.
-SELECT pg_backend_pid() AS pid;
-
 -- name: preflight_owners
 -- Whose the named tables are, and what this role may do with them and with their schema.
 SELECT name, pg_get_userbyid(c.relowner) AS owner,
@@ -32,12 +28,14 @@ SELECT current_user AS role, current_database() AS database,
                  AND has_schema_privilege('memsync', 'CREATE') END AS schema_ours,
        pg_has_role('pg_read_all_stats', 'USAGE') AS sees_others;
 
--- name: preflight_disk
--- What the history takes on disk, and where that is: `folder` is NULL for a role that may not know,
--- `here` is whether the server runs on the client's machine.
+-- name: room_on_disk
+-- What the history takes on disk, the most that WAL takes by its settings, and where that is:
+-- `folder` is NULL for a role that may not know, `here` is whether the server seems to run on the
+-- client's machine, with its process `pid`.
 SELECT pg_table_size(c.oid) AS table_bytes, pg_indexes_size(c.oid) AS index_bytes,
        pg_size_bytes(current_setting('max_wal_size')) AS wal_bytes,
        inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr() AS here,
+       pg_backend_pid() AS pid,
        coalesce(nullif(pg_tablespace_location(
                     coalesce(nullif(c.reltablespace, 0), d.dattablespace)), ''),
                 (SELECT setting FROM pg_settings WHERE name = 'data_directory')) AS folder
