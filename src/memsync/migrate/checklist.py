@@ -168,10 +168,15 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
         if by_persona
         else later("no user_id column", "contract drops it"),
         _not_null(catalog, by_persona=by_persona),
-        _key(session) if built else later("foreign key", "it comes after the fill"),
+        _key(session, catalog) if built else later("foreign key", "it comes after the fill"),
         _indexes(catalog) if built else later("indexes", "they come after the fill"),
         _trigger(session, by_persona=by_persona),
     )
+
+
+def _build(catalog: Catalog) -> str:
+    """What builds again what the backfill builds, and goes no further than the database is."""
+    return f"{_RUN} --to backfill" if "user_id" in catalog.columns else _RUN
 
 
 def _not_null(catalog: Catalog, *, by_persona: bool) -> Item:
@@ -181,12 +186,12 @@ def _not_null(catalog: Catalog, *, by_persona: bool) -> Item:
     return red(name, "it may be NULL", _RUN) if by_persona else later(name, "contract sets it")
 
 
-def _key(session: Session) -> Item:
+def _key(session: Session, catalog: Catalog) -> Item:
     keys = session.rows("verify_keys")
     if not keys:
-        return red("foreign key", "persona_id refers to nothing", _RUN)
+        return red("foreign key", "persona_id refers to nothing", _build(catalog))
     if not any(key.valid for key in keys):
-        return red("foreign key", f"{keys[0].name} is NOT VALID", _RUN)
+        return red("foreign key", f"{keys[0].name} is NOT VALID", _build(catalog))
     return green("foreign key", next(f"{key.name}: {key.says}" for key in keys if key.valid))
 
 
@@ -198,7 +203,7 @@ def _indexes(catalog: Catalog) -> Item:
         if not catalog.indexes.get(name)
     ]
     if broken:
-        return red("indexes", ", ".join(broken), _RUN)
+        return red("indexes", ", ".join(broken), _build(catalog))
     return green("indexes", ", ".join(wanted))
 
 
@@ -214,7 +219,11 @@ def _trigger(session: Session, *, by_persona: bool) -> Item:
             f"DROP TRIGGER {IDENTITY_TRIGGER} ON {TABLE}",
         )
     if trigger is None:
-        return red(name, "it is not there: messages are written without a persona", _RUN)
+        return red(
+            name,
+            "it is not there: messages are written without a persona",
+            f"{_RUN} --to backfill",
+        )
     if not trigger.fires:
         return red(
             name,

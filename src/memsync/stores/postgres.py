@@ -111,12 +111,6 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         "a row does not meet what this step asks for: {why}. Run again; `memsync migrate plan` "
         "lists users without a persona",
     ),
-    (
-        (errors.DependentObjectsStillExist,),
-        GateClosed,
-        "something of the app's own is in the way at {label}: {why}. Drop it, or let it use the "
-        "other column, and run again",
-    ),
     ((psycopg.DataError,), InvalidInput, "a value does not fit: {why}. Nothing was written"),
     (
         (
