@@ -238,8 +238,9 @@ class _Engine:
     def require_clear_way(self, catalog: Catalog, to: Phase) -> None:
         """Stop before anything is changed when the preflight finds a blocker of a phase up to `to`.
 
-        Raises: GateClosed.
+        Raises: GateClosed; SchemaMismatch when the app's own tables for the settings do not fit.
         """
+        redesign.require_fit(self.ddl.session, catalog)
         ahead = set(list(Phase)[: list(Phase).index(to) + 1]) - catalog.done
         if ahead:
             require_no_blockers(preflight(self.ddl.session, catalog), ahead)
@@ -249,7 +250,6 @@ class _Engine:
 
         Raises: GateClosed.
         """
-        redesign.require_fit(self.ddl.session, catalog)
         if not catalog.redesign.owners_required and not catalog.redesign.missing_tables:
             redesign.require_owners(self.ddl.session, catalog.settings, options)
         if options.unresolved == "create" or not evidence.awaited(catalog):
