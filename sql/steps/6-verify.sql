@@ -614,15 +614,17 @@ BEGIN
     END IF;
     EXECUTE pg_temp.filled($q$
         SELECT count(*), sum(u.rows_count), string_agg(u.user_id::text, ', ')
-        FROM (SELECT u.id AS user_id, u.username, sum(p.rows_count)::bigint AS rows_count
-        FROM (SELECT user_id, personality_id, count(*) AS rows_count
-        FROM ({open}) o
-        WHERE NOT EXISTS (SELECT FROM (SELECT NULL::uuid AS history_id WHERE false) t WHERE t.history_id = o.id)
-        GROUP BY user_id, personality_id) p
-        JOIN users u ON u.id = p.user_id
-        LEFT JOIN ({override}) o ON o.user_id = p.user_id AND o.personality_id = p.personality_id
-        LEFT JOIN ({default}) d ON d.user_id = p.user_id
-        WHERE o.persona_id IS NULL AND d.persona_id IS NULL
+        FROM (WITH lacking AS MATERIALIZED (
+            SELECT u.id, u.username FROM users u
+            WHERE NOT EXISTS (SELECT FROM ({default}) d
+                              WHERE d.user_id = u.id AND d.persona_id IS NOT NULL)
+        )
+        SELECT u.id AS user_id, u.username, count(*) AS rows_count
+        FROM lacking u
+        JOIN (SELECT o.user_id, o.personality_id FROM ({open}) o
+        WHERE NOT EXISTS (SELECT FROM (SELECT NULL::uuid AS history_id WHERE false) t WHERE t.history_id = o.id)) l ON l.user_id = u.id
+        LEFT JOIN ({override}) o ON o.user_id = l.user_id AND o.personality_id = l.personality_id
+        WHERE o.persona_id IS NULL
         GROUP BY u.id, u.username ORDER BY u.id) u$q$) INTO _total, _rows, _named;
     IF _total > 0 THEN
         RAISE EXCEPTION '% users (% messages) have no persona: neither a choice for the personality '

@@ -70,12 +70,10 @@ SELECT NULL::uuid AS history_id WHERE false;
 -- The same where it was: see memsync_evidence below.
 SELECT history_id FROM memsync_evidence;
 
--- fragment: open_pairs
--- The (user, personality) pairs that are left for the settings to decide, with row counts.
-SELECT user_id, personality_id, count(*) AS rows_count
-FROM ({open}) o
-WHERE NOT EXISTS (SELECT FROM ({told}) t WHERE t.history_id = o.id)
-GROUP BY user_id, personality_id;
+-- fragment: left_open
+-- The messages that are left for the settings to decide.
+SELECT o.user_id, o.personality_id FROM ({open}) o
+WHERE NOT EXISTS (SELECT FROM ({told}) t WHERE t.history_id = o.id);
 
 -- name: pairs_by_settings
 -- What the settings say today of the (user, personality) pairs that have messages, with row counts.
@@ -84,19 +82,24 @@ SELECT CASE WHEN o.persona_id IS NOT NULL THEN 'override'
             WHEN d.persona_id IS NOT NULL THEN 'default'
             ELSE 'unresolved' END AS reason,
        count(*) AS pairs, sum(p.rows_count)::bigint AS rows_count
-FROM ({open_pairs}) p
+FROM (SELECT user_id, personality_id, count(*) AS rows_count FROM ({left_open}) l GROUP BY 1, 2) p
 LEFT JOIN ({override}) o USING (user_id, personality_id)
 LEFT JOIN ({default}) d USING (user_id)
 GROUP BY 1 ORDER BY 1;
 
 -- name: unresolved_users
--- Users with messages for which neither an override nor a default names a persona.
-SELECT u.id AS user_id, u.username, sum(p.rows_count)::bigint AS rows_count
-FROM ({open_pairs}) p
-JOIN users u ON u.id = p.user_id
-LEFT JOIN ({override}) o ON o.user_id = p.user_id AND o.personality_id = p.personality_id
-LEFT JOIN ({default}) d ON d.user_id = p.user_id
-WHERE o.persona_id IS NULL AND d.persona_id IS NULL
+-- Users with messages for which neither an override nor a default names a persona. Of most users the
+-- messages need not be looked at: they have a default.
+WITH lacking AS MATERIALIZED (
+    SELECT u.id, u.username FROM users u
+    WHERE NOT EXISTS (SELECT FROM ({default}) d
+                      WHERE d.user_id = u.id AND d.persona_id IS NOT NULL)
+)
+SELECT u.id AS user_id, u.username, count(*) AS rows_count
+FROM lacking u
+JOIN ({left_open}) l ON l.user_id = u.id
+LEFT JOIN ({override}) o ON o.user_id = l.user_id AND o.personality_id = l.personality_id
+WHERE o.persona_id IS NULL
 GROUP BY u.id, u.username ORDER BY u.id;
 
 -- name: create_default_persona
