@@ -23,6 +23,7 @@ from memsync.migrate.pace import Pace, steered
 from memsync.model.progress import Progress, Tell
 from memsync.model.wording import listed
 from memsync.stores.catalog import TABLE, Catalog
+from memsync.stores.copying import range_of_blocks
 from memsync.stores.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres import Postgres, Session
 
@@ -147,7 +148,7 @@ def clear_vanished(ddl: OnlineDdl) -> None:
     if not session.row("rows_of_vanished_personas").total:
         return
     for start in range(0, _end_block(session), _BLOCKS_MAX):
-        blocks = {"start": f"({start},0)", "stop": f"({start + _BLOCKS_MAX},0)"}
+        blocks = range_of_blocks(start, start + _BLOCKS_MAX)
         ddl.do(partial(session.run, "clear_vanished_personas", **blocks), table=TABLE)
 
 
@@ -263,7 +264,7 @@ def _batch(
     started = time.monotonic()
     try:
         with ddl.brief_transaction(ends_wait=False):
-            blocks = {"start": f"({start},0)", "stop": f"({stop},0)"}
+            blocks = range_of_blocks(start, stop)
             fill_part, *fill_rest = _STATEMENTS[fill]
             session.run("fill_by_index")
             rows = session.run(fill_part, **blocks, part=part, parts=PARTS)

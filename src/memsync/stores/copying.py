@@ -90,6 +90,11 @@ class Moved(Exception):
     """The history is no longer what the copy was made from; it says in which way."""
 
 
+def range_of_blocks(start: int, stop: int) -> dict[str, str]:
+    """The first places of rows in these blocks of the history, as a statement takes them."""
+    return {"start": f"({start},0)", "stop": f"({stop},0)"}
+
+
 def obstacles(session: Session) -> list[str]:
     """Why the history cannot be replaced by a copy; empty when it can."""
     # Ours are built anew where they are INVALID.
@@ -164,7 +169,7 @@ class Rows:
 
         Raises: Moved.
         """
-        rows = self._run("untouched_slice", start=f"({start},0)", stop=f"({stop},0)")
+        rows = self._run("untouched_slice", **range_of_blocks(start, stop))
         # Asked after the rows were read, under the lock that reading them took.
         require_unmoved(self._session)
         self._session.run("save_copy", next_block=stop)
