@@ -31,7 +31,7 @@ test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backf
 bench: setup ## run the benchmarks, small; SCALE=1000000 for the figures in the docs
 	@$(BIN)/python bench/migrate.py --rows $(SCALE) $(ARGS)
 
-sql: setup ## write the scripts for psql in sql/ from tools/sql and the engine's statements
+sql: setup ## write the scripts for psql in sql/ from sql/parts and the engine's statements
 	@$(BIN)/python tools/make_sql.py
 
 lint: setup ## check style, types and the direction of imports

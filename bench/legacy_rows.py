@@ -15,8 +15,8 @@ from typing import Any
 
 import psycopg
 
-from memsync import legacy
-from memsync.stores.embedded import start_embedded
+from memsync.demo import world as legacy
+from memsync.stores.postgres.embedded.server import start_embedded
 
 NAME = "memsync_bench"
 

@@ -16,9 +16,9 @@ from clients import Hostile, Waits, clients
 from legacy_rows import one, sizes_bytes, wrong_rows
 
 from memsync import migrate
-from memsync.model.phases import Phase
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
+from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Postgres
 
 HELD_S = 10.0

@@ -14,7 +14,7 @@
 --     psql "$URL" -f sql/migrate-persona-all-in-one.sql \
 --         -v unresolved=create -v backup_confirmed='which one'
 --
--- Made by `make sql` from tools/sql; do not edit it here.
+-- Made by `make sql` from sql/parts; do not edit it here.
 
 -- What stops this script stops it for good: psql ends with status 3, also when it reads stdin.
 \set ON_ERROR_STOP on

@@ -27,7 +27,7 @@ import pytest
 from psycopg import sql
 
 from memsync.settings import redacted
-from memsync.stores.embedded import start_embedded
+from memsync.stores.postgres.embedded.server import start_embedded
 
 QDRANT_IMAGE = "qdrant/qdrant:v1.18.3"
 READY_TIMEOUT_S = 60.0

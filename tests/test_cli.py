@@ -22,13 +22,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memsync import Memory, NewExchange, Settings, demo, legacy, migrate
+from memsync import Memory, NewExchange, Settings, migrate
 from memsync.cli.app import main
+from memsync.demo import story as demo
+from memsync.demo import world as legacy
 from memsync.errors import MemsyncError
-from memsync.stores.edge import open_edge
-from memsync.stores.embedded import start_embedded
-from memsync.stores.locks import LockKey, exclusive
 from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.stores.postgres.locks import LockKey, exclusive
+from memsync.stores.vectors.edge import open_edge
 
 NewDatabase = Callable[..., str]
 NOWHERE = "postgresql://user@127.0.0.1:1/app"

@@ -12,9 +12,10 @@ from typing import Any, TypeGuard
 import psycopg
 import pytest
 
-from memsync import Settings, legacy, migrate
+from memsync import Settings, migrate
 from memsync.cli.app import main
 from memsync.cli.common import EXIT_STATUSES
+from memsync.demo import world as legacy
 from memsync.reconcile import RULES
 from memsync.stores.postgres import Postgres
 
@@ -106,7 +107,7 @@ def test_hints_are_found() -> None:
     assert {"check", "migrate", "reconcile", "rules", "sync"} <= found
     assert ("README.md", "reconcile apply plan.json") in HINTS
     assert ("reconcile.py", f"reconcile apply {_HOLE}") in HINTS
-    assert ("outlook.py", "migrate run --unresolved create") in HINTS
+    assert ("plan.py", "migrate run --unresolved create") in HINTS
     assert ("MSC001", "reconcile plan") in HINTS
 
 

@@ -75,7 +75,7 @@ def _found(chunk: Chunk, made: frozenset[str]) -> Iterator[Found]:
 
 def _head(file: Path, text: str) -> Iterator[Fault]:
     """A script for psql goes on after an error and exits with 0, unless it says otherwise first."""
-    if file.suffix != ".sql" or is_named(file):
+    if file.suffix != ".sql" or is_named(text):
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.startswith("--"):

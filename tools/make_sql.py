@@ -1,6 +1,6 @@
-"""Writes the scripts for psql in `sql/` from `tools/sql/`: `python tools/make_sql.py [--check]`.
+"""Writes the scripts for psql in `sql/` from `sql/parts/`: `python tools/make_sql.py [--check]`.
 
-The parts in `tools/sql` are the migration as psql runs it. Statements that memsync runs too are not
+The parts in `sql/parts` are the migration as psql runs it. Statements that memsync runs too are not
 written there twice: a hole such as `{{query:freeze_map}}` takes in the engine's own text, from
 queries/, mirror.sql, the revisions or a module of `stores`. What the engine builds by code is
 recorded. `--check` writes nothing and exits with 1 when a script is not what it would write.
@@ -12,24 +12,33 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from alembic.script import ScriptDirectory
-from psycopg import sql
 
-from memsync.migrate import backfill
+from memsync.migrate.backfill import fill as backfill
+from memsync.migrate.expand import sync_triggers as bridge
+from memsync.migrate.redesign import sync_triggers as mirror
 from memsync.migrate.revisions import folder
-from memsync.model.phases import Phase
-from memsync.stores import bridge, catalog, mirror, redesign
-from memsync.stores.queries import load, parse, statement
+from memsync.stores.history import catalog
+from memsync.stores.history import settings_tables as redesign
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres import sql
+from memsync.stores.postgres.statements import load, statement
 
 ROOT = Path(__file__).parents[1]
-PARTS = ROOT / "tools" / "sql"
+PARTS = ROOT / "sql" / "parts"
 ALL_IN_ONE = "migrate-persona-all-in-one.sql"
 BACK = "steps/back-before-contract.sql"
+
+_MODULES = {
+    "bridge": "memsync.migrate.expand.sync_triggers",
+    "catalog": "memsync.stores.history.catalog",
+    "locks": "memsync.stores.postgres.locks",
+    "redesign": "memsync.stores.history.settings_tables",
+}
 
 # Filled by the script itself, by what it finds in the database.
 _LEFT_OPEN = {"open", "override", "default", "set_default", "search_path"}
@@ -39,7 +48,7 @@ _ABOUT = """\
 {about}
     psql "$URL" -f sql/{name}{choices}
 
-Made by `make sql` from tools/sql; do not edit it here.
+Made by `make sql` from sql/parts; do not edit it here.
 """
 _ALL_ABOUT = """\
 The migration in one script: it moves conversation_history from user_id to persona_id with psql
@@ -221,8 +230,7 @@ def _queries() -> dict[str, str]:
 
 @cache
 def _mirror() -> dict[str, str]:
-    text = files("memsync.stores").joinpath("mirror.sql").read_text()
-    return {name: query.sql for name, query in parse(text).items()}
+    return _queries()
 
 
 def _query(name: str) -> str:
@@ -243,7 +251,7 @@ def _taken_in(path: str) -> str:
         return _query(names[0])
     if source == "mirror":
         return _mirror()[names[0]]
-    found: Any = _revisions().get(source) or import_module(f"memsync.stores.{source}")
+    found: Any = _revisions().get(source) or import_module(_MODULES[source])
     for name in names:
         found = found[name] if isinstance(found, dict) else getattr(found, name)
     if isinstance(found, tuple):

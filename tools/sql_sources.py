@@ -1,8 +1,8 @@
 """Where the SQL is, and how it is taken out: statements with the lines that they stand on.
 
-Three kinds of file: stores/queries/ (named statements with holes and parameters), scripts for psql
-(meta-commands and variables), Python (string literals that begin with an SQL keyword). What stands
-in for a hole or a variable keeps every line where it was. Knows no rule.
+Three kinds of file: named statements with holes and parameters, scripts for psql (meta-commands and
+variables), Python (string literals that begin with an SQL keyword). What stands in for a hole or a
+variable keeps every line where it was. Knows no rule.
 """
 
 import ast
@@ -21,8 +21,20 @@ _SQL = re.compile(
     r"\s*(ALTER|CLUSTER|COMMENT|COPY|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|REFRESH|REINDEX|REVOKE"
     r"|SELECT|SET|TRUNCATE|UPDATE|VACUUM|WITH)\s(?!.*\bfiles?\b)"
 )
-_QUERY = re.compile(r"^-- (?:name|fragment): ([a-z_]+)\n", re.MULTILINE)
+_QUERY = re.compile(r"^-- (name|fragment): ([a-z_]+)\n", re.MULTILINE)
 _HOLE = re.compile(r"\{([a-z_]*)\}")
+_SHIPPED = (
+    "sql/*.sql",
+    "sql/ops/*.sql",
+    "sql/steps/*.sql",
+    "migrations/versions/*.py",
+    "src/memsync/stores/**/*",
+    "src/memsync/migrate/**/*.sql",
+    "src/memsync/migrate/backfill/*.py",
+    "src/memsync/migrate/expand/*.py",
+    "src/memsync/migrate/redesign/*.py",
+    "src/memsync/reconcile/**/*",
+)
 _EXPRESSION, _ASSIGNMENTS = 2, {3, 4, 5}
 
 
@@ -59,15 +71,15 @@ class Unreadable:
         return self.line
 
 
-def is_named(file: Path) -> bool:
-    """Whether this is a file of statements by name."""
-    return file.suffix == ".sql" and (file.parent.name == "queries" or file.name == "mirror.sql")
+def is_named(text: str) -> bool:
+    """Whether this is the text of a file of statements by name."""
+    return _QUERY.search(text) is not None
 
 
 def shipped(root: Path) -> list[Path]:
     """Every file of ours that holds SQL."""
     found: list[Path] = []
-    for pattern in ("sql/**/*.sql", "migrations/versions/*.py", "src/memsync/stores/**/*"):
+    for pattern in _SHIPPED:
         found += sorted(root.glob(pattern))
     return [file for file in found if file.suffix in {".sql", ".py"}]
 
@@ -76,42 +88,51 @@ def chunks_of(file: Path, text: str) -> Iterator[Chunk | Unreadable]:
     """The SQL in a file of this kind; named fragments may stand in the files beside it."""
     if file.suffix == ".py":
         yield from _of_python(text)
-    elif is_named(file):
-        beside = [each.read_text() for each in sorted(file.parent.glob("*.sql")) if each != file]
+    elif is_named(text):
+        others = (each.read_text() for each in _sql_of_package() if each != file)
+        beside = [other for other in others if is_named(other)]
         yield from _of_queries(text, beside)
     else:
         yield Chunk(_without_meta(text), 1, 1)
 
 
+def _sql_of_package() -> list[Path]:
+    return sorted((Path(__file__).parents[1] / "src" / "memsync").glob("**/*.sql"))
+
+
 def _of_queries(text: str, beside: list[str]) -> Iterator[Chunk]:
-    bodies = {name: body for other in [*beside, text] for name, body in _bodies(other)}
+    fragments = {
+        name: body
+        for other in [*beside, text]
+        for kind, name, _, body in _bodies(other)
+        if kind == "fragment"
+    }
 
     def filled(body: str) -> str:
         def fragment(hole: re.Match[str]) -> str:
             # A hole that the caller fills takes any of the fragments made for it, else a name.
-            fits = [hole[1], *sorted(n for n in bodies if n.startswith(f"{hole[1]}_"))]
-            lines = bodies.get(
-                next((name for name in fits if name in bodies), ""), "x"
-            ).splitlines()
+            fits = [hole[1], *sorted(n for n in fragments if n.startswith(f"{hole[1]}_"))]
+            found = next((name for name in fits if name in fragments), "")
+            lines = fragments.get(found, "x").splitlines()
             text = " ".join(line for line in lines if not line.startswith("--"))
             return filled(text.strip().rstrip(";"))
 
         return _HOLE.sub(fragment, body)
 
-    for head in _QUERY.finditer(text):
+    for kind, _, start, body in _bodies(text):
         # A fragment may be half a statement; it is read where a statement takes it in.
-        if head[0].startswith("-- fragment"):
+        if kind == "fragment":
             continue
-        line = text.count("\n", 0, head.end()) + 1
-        body = re.sub(r"%\(\w+\)s", "NULL", filled(bodies[head[1]])).replace("%%", "%")
-        yield Chunk(body, line, line)
+        line = text.count("\n", 0, start) + 1
+        yield Chunk(re.sub(r"%\(\w+\)s", "NULL", filled(body)).replace("%%", "%"), line, line)
 
 
-def _bodies(text: str) -> Iterator[tuple[str, str]]:
+def _bodies(text: str) -> Iterator[tuple[str, str, int, str]]:
+    """Kind, name, where the body starts, and the body."""
     heads = list(_QUERY.finditer(text))
     ends = [head.start() for head in heads[1:]] + [len(text)]
     for head, end in zip(heads, ends, strict=True):
-        yield head[1], text[head.end() : end]
+        yield head[1], head[2], head.end(), text[head.end() : end]
 
 
 def _without_meta(text: str) -> str:

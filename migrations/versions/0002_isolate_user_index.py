@@ -6,7 +6,7 @@ SHARE UPDATE EXCLUSIVE; readers and writers pass.
 
 from alembic import context
 
-from memsync.stores.catalog import USER_INDEX, Catalog
+from memsync.stores.history.catalog import USER_INDEX, Catalog
 
 revision = "0002"
 down_revision = "0001"

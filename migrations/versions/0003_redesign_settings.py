@@ -7,14 +7,11 @@ indexes come last: that they stand says that the data is there.
 """
 
 from alembic import context
-from psycopg import sql
 
 from memsync.errors import SchemaMismatch
-from memsync.stores import mirror, rights
-from memsync.stores.catalog import Catalog
-from memsync.stores.postgres import translated
-from memsync.stores.queries import statement
-from memsync.stores.redesign import (
+from memsync.migrate.redesign import sync_triggers as mirror
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.settings_tables import (
     CHOICES,
     CONFIG_OWNER_KEY,
     CONFIGS,
@@ -27,6 +24,9 @@ from memsync.stores.redesign import (
     noted,
     unnoted,
 )
+from memsync.stores.postgres import grants as rights
+from memsync.stores.postgres import sql, translated
+from memsync.stores.postgres.statements import statement
 
 revision = "0003"
 down_revision = "0002"

@@ -6,9 +6,9 @@ and by lock_timeout.
 
 from alembic import context
 
-from memsync.stores import bridge
-from memsync.stores.catalog import TABLE, Catalog
-from memsync.stores.queries import statement
+from memsync.migrate.expand import sync_triggers as bridge
+from memsync.stores.history.catalog import TABLE, Catalog
+from memsync.stores.postgres.statements import statement
 
 revision = "0004"
 down_revision = "0003"

@@ -7,7 +7,7 @@ on its own (readers and writers pass).
 
 from alembic import context
 
-from memsync.stores.catalog import (
+from memsync.stores.history.catalog import (
     PERSONA_INDEX,
     PERSONA_INDEXES,
     PERSONA_KEY,

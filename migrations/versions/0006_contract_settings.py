@@ -6,12 +6,10 @@ each column comes again with its triggers, filled from the new tables and the ar
 """
 
 from alembic import context
-from psycopg import sql
 
-from memsync.stores import mirror, rights
-from memsync.stores.catalog import Catalog
-from memsync.stores.queries import statement
-from memsync.stores.redesign import (
+from memsync.migrate.redesign import sync_triggers as mirror
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.settings_tables import (
     CHOICES,
     CONFIGS,
     DEFAULTS,
@@ -22,6 +20,9 @@ from memsync.stores.redesign import (
     noted,
     unnoted,
 )
+from memsync.stores.postgres import grants as rights
+from memsync.stores.postgres import sql
+from memsync.stores.postgres.statements import statement
 
 revision = "0006"
 down_revision = "0005"

@@ -6,8 +6,8 @@ of any other row. That is the way back, for rows written since as well.
 
 from alembic import context
 
-from memsync.stores import bridge
-from memsync.stores.catalog import (
+from memsync.migrate.expand import sync_triggers as bridge
+from memsync.stores.history.catalog import (
     PERSONA_CHECK,
     TABLE,
     USER_CHECK,
@@ -15,7 +15,7 @@ from memsync.stores.catalog import (
     USER_KEY,
     Catalog,
 )
-from memsync.stores.queries import statement
+from memsync.stores.postgres.statements import statement
 
 revision = "0007"
 down_revision = "0006"

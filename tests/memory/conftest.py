@@ -1,6 +1,6 @@
 """The lab, for tests of the library."""
 
-from reconcile.lab import (
+from support.lab import (
     any_lab,
     lab,
     migrated,

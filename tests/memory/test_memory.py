@@ -18,7 +18,7 @@ from memsync.memory import Memory, NewExchange
 from memsync.model.records import Message
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import open_vectors
-from reconcile.lab import ADA, BASIL, CHANNEL, LONG_AGO, NOBODY, A, B, C, Lab
+from support.lab import ADA, BASIL, CHANNEL, LONG_AGO, NOBODY, A, B, C, Lab
 
 PERSONAS = (A, B, C)
 

@@ -10,11 +10,11 @@ import pytest
 from memsync.errors import DimensionMismatch, PartlyDone, StoreBusy, StoreUnreachable
 from memsync.memory import Drained, OutboxStatus, outbox_status, relay, revive
 from memsync.memory.relay import ATTEMPTS_MAX, BATCH_ENTRIES
-from memsync.projection import Projector
-from memsync.projection.embedders import Embedder
-from memsync.stores.locks import LockKey, exclusive
-from reconcile.failing import Crash, Failing
-from reconcile.lab import DIMS, Lab, drain, embed
+from memsync.stores.ltm import Projector
+from memsync.stores.ltm.embedders import Embedder
+from memsync.stores.postgres.locks import LockKey, exclusive
+from support.failing import Crash, Failing
+from support.lab import DIMS, Lab, drain, embed
 
 
 def attempts(lab: Lab) -> list[tuple[int, bool]]:
@@ -190,7 +190,7 @@ def test_a_text_longer_than_a_request(open_lab: "partial[Lab]") -> None:
 
 def _long(number: int) -> Any:
     from memsync.memory import NewExchange  # noqa: PLC0415
-    from reconcile.lab import ADA, CHANNEL, A  # noqa: PLC0415
+    from support.lab import ADA, CHANNEL, A  # noqa: PLC0415
 
     return NewExchange(CHANNEL, ADA, A, f"{number} " + "x" * 2**20, "y")
 

@@ -20,18 +20,19 @@ import pytest
 
 from memsync import migrate
 from memsync.cli.app import main
-from memsync.legacy import Recipe, World, load_rows, make_world
-from memsync.migrate import backfill, swap
-from memsync.model.phases import Phase, Stage
+from memsync.demo.world import Recipe, World, load_rows, make_world
+from memsync.migrate.backfill import cutover as swap
+from memsync.migrate.backfill import fill as backfill
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
-from memsync.stores import dump
+from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from migrate.kills import DurableLab, Lab, Way
+from memsync.stores.postgres import pg_dump as dump
+from support.kills import DurableLab, Lab, Way
 
 if TYPE_CHECKING:
     from conftest import NewDatabase, PostgresCluster
-    from memsync.stores.protocols import VectorStore
+    from memsync.stores.vectors.protocol import VectorStore
 
 DEADLINE_S = 30.0
 

@@ -14,11 +14,11 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import GateClosed, InvalidInput, StoreBusy
-from memsync.model.phases import Phase, Stage
-from memsync.stores import dump
-from memsync.stores.dump import Programs
-from memsync.stores.locks import LockKey, exclusive
+from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import pg_dump as dump
+from memsync.stores.postgres.locks import LockKey, exclusive
+from memsync.stores.postgres.pg_dump import Programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memsync.model.phases import Phase
+from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import OWN_STATEMENT
-from migrate.doomed import acts
-from migrate.kills import (
+from support.doomed import acts
+from support.kills import (
     IN_PLACE,
     Way,
     WayBack,

@@ -12,10 +12,10 @@ import pytest
 
 from memsync.errors import MemsyncError, StoreBusy
 from memsync.migrate import rollback
-from memsync.model.phases import Phase, Stage
-from memsync.stores.catalog import USER_INDEX
+from memsync.stores.history.catalog import USER_INDEX
+from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from migrate.kills import DOOMED
+from support.kills import DOOMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import pytest
 
 from memsync import Memory, NewExchange
 from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
-from memsync.model.phases import Phase
+from memsync.stores.history.phases import Phase
 from migrate.test_strangers import APP_GRANTS, LIBRARY_GRANTS, at_url, role
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from psycopg import sql
 
 from memsync.errors import StoreBusy
 from memsync.migrate import rollback
-from memsync.model.phases import Phase, Stage
-from memsync.stores import ddl
-from memsync.stores.postgres import Postgres
+from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres, ddl
 
 if TYPE_CHECKING:
     from memsync.model.progress import Progress

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from memsync.errors import InvalidInput
-from memsync.model.phases import Phase, Stage
+from memsync.stores.history.phases import Phase, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,8 @@ import pytest
 
 from memsync.errors import GateClosed
 from memsync.migrate import rollback
-from memsync.model.phases import REACHED, Phase, Stage
-from memsync.stores.catalog import USER_INDEX
+from memsync.stores.history.catalog import USER_INDEX
+from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from memsync import migrate
-from memsync.model.phases import Phase, Stage
+from memsync.stores.history.phases import Phase, Stage
 
 if TYPE_CHECKING:
     import pytest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memsync.model.phases import Phase
+from memsync.stores.history.phases import Phase
 from migrate.conftest import PSQL, needs_psql
 
 if TYPE_CHECKING:

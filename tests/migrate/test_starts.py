@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memsync.errors import GateClosed
-from memsync.model.phases import Phase, Stage
+from memsync.stores.history.phases import Phase, Stage
 
 if TYPE_CHECKING:
     from migrate.conftest import App

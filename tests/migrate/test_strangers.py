@@ -12,8 +12,8 @@ import pytest
 from psycopg import sql
 
 from memsync.errors import GateClosed, MemsyncError, SchemaMismatch, StoreBusy
-from memsync.model.phases import Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
+from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 
 if TYPE_CHECKING:

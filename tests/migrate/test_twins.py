@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from memsync.model.digests import memory_digest
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
-from memsync.model.phases import Phase
 from memsync.model.records import Exchange, Message, Role, exchanges
+from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Postgres, Session
 
 if TYPE_CHECKING:

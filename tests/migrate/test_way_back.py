@@ -12,10 +12,10 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import GateClosed, MemsyncError, StoreBusy
-from memsync.model.phases import REACHED, Phase, Stage
 from memsync.model.progress import Progress, Tell, silent
+from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres, Session
-from migrate.kills import migrator, of_the_app
+from support.kills import migrator, of_the_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable

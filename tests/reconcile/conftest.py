@@ -1,6 +1,6 @@
 """The lab, for tests of reconcile."""
 
-from reconcile.lab import (
+from support.lab import (
     any_lab,
     lab,
     migrated,

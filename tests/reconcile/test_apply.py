@@ -13,12 +13,12 @@ from uuid import uuid4
 import pytest
 
 from memsync.errors import IncompleteAudit, InvalidInput, StalePlan, StoreBusy, StoreUnreachable
-from memsync.model.plans import ActionKind, Plan
-from memsync.projection import Projector
-from memsync.projection.embedders import Embedder
-from memsync.stores.locks import LockKey, exclusive
-from reconcile.failing import Crash, Failing
-from reconcile.lab import ADA, DIMS, LONG_AGO, NOBODY, A, B, C, Lab, at_ms, embed
+from memsync.reconcile.plans import ActionKind, Plan
+from memsync.stores.ltm import Projector
+from memsync.stores.ltm.embedders import Embedder
+from memsync.stores.postgres.locks import LockKey, exclusive
+from support.failing import Crash, Failing
+from support.lab import ADA, DIMS, LONG_AGO, NOBODY, A, B, C, Lab, at_ms, embed
 
 OLD_MS = at_ms(LONG_AGO) - 86_400_000
 
@@ -327,7 +327,7 @@ def test_an_archived_memory_without_words_does_not_stop_the_rest(lab: Lab) -> No
 
 def test_planning_takes_time_in_proportion(lab: Lab) -> None:
     """Every finding is looked at a fixed number of times, however many there are."""
-    from memsync.model.findings import Finding  # noqa: PLC0415
+    from memsync.reconcile.findings import Finding  # noqa: PLC0415
 
     said = lab.settled()
     lab.vectors.delete(lab.home, [said[0].anchor_id])

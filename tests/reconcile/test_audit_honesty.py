@@ -10,8 +10,8 @@ from memsync import reconcile
 from memsync.errors import MemsyncError, StoreUnreachable
 from memsync.memory import NewExchange
 from memsync.model.records import Exchange
-from reconcile.failing import Failing
-from reconcile.lab import ADA, BASIL, CHANNEL, LONG_AGO, A, B, Lab, at_ms, drain
+from support.failing import Failing
+from support.lab import ADA, BASIL, CHANNEL, LONG_AGO, A, B, Lab, at_ms, drain
 
 
 def now_exchange(text: str, persona: object = A) -> NewExchange:

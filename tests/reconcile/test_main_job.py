@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from memsync import migrate
-from memsync.legacy import FAULTS, Dialogue, Recipe, load, make_world, read_dialogues
-from memsync.legacy.world import World
-from memsync.model.plans import ActionKind
-from reconcile.lab import STORES, UNHINDERED, Lab
+from memsync.demo.world import FAULTS, Dialogue, Recipe, load, make_world, read_dialogues
+from memsync.demo.world.world import World
+from memsync.reconcile.plans import ActionKind
+from support.lab import STORES, UNHINDERED, Lab
 
 REAL = Path(__file__).parents[3] / "shared/data/dialogs/dialogs.jsonl.gz"
 

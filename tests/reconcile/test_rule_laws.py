@@ -16,10 +16,10 @@ import pytest
 from memsync import migrate, reconcile
 from memsync.memory import revive
 from memsync.model.digests import exchange_digest
-from memsync.model.findings import Finding
 from memsync.model.records import Exchange
-from memsync.stores.catalog import RETRIEVAL_INDEX
-from reconcile.lab import ADA, BASIL, DIMS, LONG_AGO, NOBODY, UNHINDERED, A, B, C, Lab, at_ms, drain
+from memsync.reconcile.findings import Finding
+from memsync.stores.history.catalog import RETRIEVAL_INDEX
+from support.lab import ADA, BASIL, DIMS, LONG_AGO, NOBODY, UNHINDERED, A, B, C, Lab, at_ms, drain
 
 OLD_MS = at_ms(LONG_AGO) - 86_400_000
 

@@ -17,14 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from memsync.model.findings import Audit, Finding
 from memsync.model.progress import Progress, Tell, silent
-from memsync.projection import Projector, load_embedder
+from memsync.reconcile.findings import Audit, Finding
 from memsync.settings import Settings
-from memsync.stores.opening import open_postgres
+from memsync.stores.ltm import Projector, load_embedder
 from memsync.stores.postgres import Postgres
-from memsync.stores.protocols import VectorStore
+from memsync.stores.postgres.open import open_postgres
 from memsync.stores.vectors import open_vectors
+from memsync.stores.vectors.protocol import VectorStore
 
 SCHEMA_VERSION = 1
 FINDINGS = 1

@@ -13,8 +13,6 @@ from typing import Annotated
 
 import typer
 
-from memsync import demo as story
-from memsync import legacy
 from memsync.cli.common import (
     JsonOption,
     Options,
@@ -24,6 +22,8 @@ from memsync.cli.common import (
     progress,
     projector,
 )
+from memsync.demo import story
+from memsync.demo import world as legacy
 from memsync.settings import Settings
 
 _DIRECTORY_MODE = 0o755

@@ -23,11 +23,11 @@ from memsync.cli.common import (
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
 from memsync.migrate.options import WORKERS_MAX
-from memsync.migrate.redesign import Prospect
-from memsync.model.phases import Phase, Stage
+from memsync.migrate.redesign.settings import Prospect
 from memsync.settings import Settings
-from memsync.stores.protocols import VectorStore
+from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.vectors import open_standing
+from memsync.stores.vectors.protocol import VectorStore
 
 app = typer.Typer(
     help="Move the history from user_id to persona_id, on a live database.",

@@ -17,7 +17,7 @@ from memsync.cli.common import (
     projector,
 )
 from memsync.errors import InvalidInput
-from memsync.model.plans import Plan
+from memsync.reconcile.plans import Plan
 
 app = typer.Typer(
     help="Compare the memories in Qdrant with the history in Postgres, and repair. Without a "

@@ -18,11 +18,11 @@ from memsync.model import ids
 from memsync.model.ids import MessageId, PersonaId
 from memsync.model.records import Memory as Record
 from memsync.model.records import Message, UserMessage, storable_text
-from memsync.projection import Projector, load_embedder
 from memsync.settings import Settings
-from memsync.stores.catalog import Catalog
-from memsync.stores.opening import open_postgres
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.ltm import Projector, load_embedder
 from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.open import open_postgres
 from memsync.stores.vectors import open_vectors
 
 LIMIT_MAX = 1000

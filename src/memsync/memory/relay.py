@@ -10,9 +10,9 @@ from uuid import UUID
 
 from memsync.errors import InvalidInput, PartlyDone
 from memsync.model.progress import Progress, Tell, silent
-from memsync.projection import Projector
-from memsync.stores.locks import LockKey, exclusive
+from memsync.stores.ltm import Projector
 from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.locks import LockKey, exclusive
 
 BATCH_ENTRIES = 256
 ATTEMPTS_MAX = 10

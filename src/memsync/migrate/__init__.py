@@ -1,17 +1,17 @@
 """The migration of the history from user_id to persona_id, its proof, and the way back."""
 
+from memsync.migrate.attribution.evidence import Disagreement, EvidenceReport, memories_of
+from memsync.migrate.backfill.method import Choice, choose_method
 from memsync.migrate.backup import Backup, backup
-from memsync.migrate.checklist import verify
 from memsync.migrate.checks import Check, State
-from memsync.migrate.control import Runner, Wanted, ask
+from memsync.migrate.contract.proof import Verification
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
-from memsync.migrate.evidence import Disagreement, EvidenceReport, memories_of
 from memsync.migrate.items import Item, Mark
-from memsync.migrate.method import Choice, choose_method
 from memsync.migrate.options import RunOptions
-from memsync.migrate.outlook import Outlook, Status, Step, outlook, status
-from memsync.migrate.proof import Verification
-from memsync.migrate.scripts import psql_script
+from memsync.migrate.pacing.control import Runner, Wanted, ask
+from memsync.migrate.plan import Outlook, Status, Step, outlook, status
+from memsync.migrate.psql import psql_script
+from memsync.migrate.verify import verify
 
 __all__ = [
     "Archive",

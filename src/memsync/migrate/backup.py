@@ -17,10 +17,10 @@ from typing import Any
 
 from memsync.errors import GateClosed, InvalidInput
 from memsync.model.progress import Progress, Tell, silent
-from memsync.stores.catalog import TABLE, Catalog
-from memsync.stores.dump import Programs, find_programs
-from memsync.stores.locks import LockKey, exclusive
+from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.locks import LockKey, exclusive
+from memsync.stores.postgres.pg_dump import Programs, find_programs
 
 TABLES = (
     TABLE,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from memsync.model.phases import Phase
+from memsync.stores.history.phases import Phase
 
 
 class State(StrEnum):

@@ -12,20 +12,24 @@ from functools import partial
 from importlib.metadata import version
 
 from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
-from memsync.migrate import evidence, gates, redesign, revisions, swap
-from memsync.migrate.backfill import backfill, clear_vanished, refill_users, require_resolved
-from memsync.migrate.method import choose_method
+from memsync.migrate import revisions
+from memsync.migrate.attribution import evidence
+from memsync.migrate.backfill import cutover as swap
+from memsync.migrate.backfill.fill import backfill, clear_vanished, refill_users, require_resolved
+from memsync.migrate.backfill.method import choose_method
+from memsync.migrate.contract import gates
 from memsync.migrate.options import RunOptions
-from memsync.migrate.pace import Pace
-from memsync.migrate.preflight import preflight, require_no_blockers
-from memsync.model.phases import REACHED, Phase, Stage
+from memsync.migrate.pacing.pace import Pace
+from memsync.migrate.preflight.run_checks import preflight, require_no_blockers
+from memsync.migrate.redesign import settings as redesign
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
-from memsync.stores.catalog import BUILD_USER_INDEX, TABLE, USER_INDEX, Catalog
-from memsync.stores.ddl import OnlineDdl
-from memsync.stores.locks import LockKey, exclusive
+from memsync.stores.history.catalog import BUILD_USER_INDEX, TABLE, USER_INDEX, Catalog
+from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres
-from memsync.stores.protocols import VectorStore
+from memsync.stores.postgres.ddl import OnlineDdl
+from memsync.stores.postgres.locks import LockKey, exclusive
+from memsync.stores.vectors.protocol import VectorStore
 
 
 def run(

@@ -8,7 +8,7 @@ from typing import Literal
 from uuid import UUID
 
 from memsync.errors import InvalidInput
-from memsync.model.phases import Phase
+from memsync.stores.history.phases import Phase
 
 Unresolved = Literal["fail", "create"]
 EvidenceUse = Literal["prefer", "ignore"]

@@ -13,9 +13,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from memsync.model.phases import Phase
-from memsync.stores.alchemy import lent
-from memsync.stores.ddl import OnlineDdl
+from memsync.migrate.alchemy import lent
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres.ddl import OnlineDdl
 
 _PACKAGE = Path(__file__).parents[1]
 

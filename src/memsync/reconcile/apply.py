@@ -13,15 +13,15 @@ from uuid import UUID
 from memsync.errors import StalePlan
 from memsync.model.digests import buckets, exchange_digest, memory_digest, point_state
 from memsync.model.ids import PointId
-from memsync.model.plans import Action, ActionKind, Plan
 from memsync.model.progress import Progress, Tell, silent
 from memsync.model.records import Exchange, Memory, Point
 from memsync.model.sequences import batched
-from memsync.projection import Projector
-from memsync.stores.deployed import persona_of_collection
-from memsync.stores.history import exchanges_by_anchor
-from memsync.stores.locks import LockKey, exclusive
+from memsync.reconcile.plans import Action, ActionKind, Plan
+from memsync.stores.history.exchanges import exchanges_by_anchor
+from memsync.stores.ltm import Projector
+from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.postgres import Postgres, Session, json_value
+from memsync.stores.postgres.locks import LockKey, exclusive
 
 _BATCH = 128
 

@@ -9,21 +9,21 @@ from uuid import UUID
 
 from memsync.errors import SchemaMismatch, StoreUnreachable
 from memsync.model.digests import exchange_digest, point_state
-from memsync.model.findings import Audit, Finding, Witness
 from memsync.model.ids import PointId
-from memsync.model.phases import Stage
 from memsync.model.progress import Progress, Tell, silent
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case
+from memsync.reconcile.findings import Audit, Finding, Witness
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, coverage, isolation, schema
 from memsync.settings import Settings
-from memsync.stores.catalog import PERSONA_INDEX, RETRIEVAL_INDEX, Catalog
-from memsync.stores.deployed import is_deployed
-from memsync.stores.history import exchanges_by_anchor
-from memsync.stores.payload import PayloadCodec
+from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX, Catalog
+from memsync.stores.history.exchanges import exchanges_by_anchor
+from memsync.stores.history.phases import Stage
+from memsync.stores.ltm.layouts import is_deployed
+from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Postgres, Session
-from memsync.stores.protocols import VectorStore
+from memsync.stores.vectors.protocol import VectorStore
 
 _BATCH = 500
 _TELL_EVERY = 1000

@@ -10,11 +10,11 @@ from typing import Self
 from uuid import UUID
 
 from memsync.model.digests import exchange_digest, point_state
-from memsync.model.findings import Witness
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point
-from memsync.stores.deployed import persona_of_collection, says_as_deployed
-from memsync.stores.payload import PayloadCodec, Reading
+from memsync.reconcile.findings import Witness
+from memsync.stores.ltm.layouts import persona_of_collection, says_as_deployed
+from memsync.stores.ltm.payload import PayloadCodec, Reading
 
 
 @dataclass(frozen=True, slots=True)

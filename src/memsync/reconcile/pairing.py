@@ -19,15 +19,15 @@ from memsync.reconcile.cases import (
     Found,
     says,
 )
-from memsync.stores.deployed import (
+from memsync.stores.history.exchanges import exchange_of, exchanges_in_order
+from memsync.stores.ltm.layouts import (
     PERSONA_PREFIX,
     PERSONALITY_PREFIX,
     persona_of_collection,
 )
-from memsync.stores.history import exchange_of, exchanges_in_order
-from memsync.stores.payload import PayloadCodec
+from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
-from memsync.stores.protocols import VectorStore, scan
+from memsync.stores.vectors.protocol import VectorStore, scan
 
 _BATCH = 1000
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from uuid import UUID, uuid4
 
 from memsync.errors import IncompleteAudit
-from memsync.model.findings import Audit, Finding, Grade, Repair, counted
 from memsync.model.ids import point_order
-from memsync.model.plans import Action, ActionKind, Plan
+from memsync.reconcile.findings import Audit, Finding, Grade, Repair, counted
+from memsync.reconcile.plans import Action, ActionKind, Plan
 
 
 def make_plan(

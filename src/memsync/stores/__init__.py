@@ -1,1 +1,1 @@
-"""The only code that talks to a driver: what a store must promise, and the stores that keep it."""
+"""The stores: how to talk to each (postgres, vectors), and what memory is in it (history, ltm)."""

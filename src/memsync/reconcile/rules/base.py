@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from memsync.model.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.cases import Case
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 
 Evidence = Mapping[str, object]
 

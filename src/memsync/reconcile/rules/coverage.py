@@ -1,7 +1,7 @@
 """MSC: whether every exchange has its memory, and every memory its exchange, exactly once."""
 
-from memsync.model.findings import Grade, Repair, Severity
 from memsync.reconcile.cases import Case
+from memsync.reconcile.findings import Grade, Repair, Severity
 from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
 
 

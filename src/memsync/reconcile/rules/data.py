@@ -1,7 +1,7 @@
 """MSD: whether a memory says what its exchange says, in the form that was agreed."""
 
-from memsync.model.findings import Severity
 from memsync.reconcile.cases import Case
+from memsync.reconcile.findings import Severity
 from memsync.reconcile.rules.base import CaseRule, Evidence
 
 

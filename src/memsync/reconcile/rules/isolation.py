@@ -1,9 +1,9 @@
 """MSI: whether every memory and message is its own persona's, and nobody else's."""
 
-from memsync.model.findings import Grade, Repair
 from memsync.reconcile.cases import Case
+from memsync.reconcile.findings import Grade, Repair
 from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
-from memsync.stores.deployed import persona_of_collection
+from memsync.stores.ltm.layouts import persona_of_collection
 
 
 class PersonaMismatch(CaseRule):

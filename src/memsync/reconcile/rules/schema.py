@@ -1,6 +1,6 @@
 """MSS: whether schema, indexes and collections on both sides are what the code expects."""
 
-from memsync.model.findings import Grade, Repair, Severity
+from memsync.reconcile.findings import Grade, Repair, Severity
 from memsync.reconcile.rules.base import StateRule
 
 

@@ -1,0 +1,75 @@
+"""Writes a legacy world into an empty database and an empty vector store.
+
+Decides the order: tables, rows, then indexes and foreign keys, because users and personas refer
+to each other. Must not know a driver: both stores come as what they promise.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from importlib import resources
+from typing import Protocol
+
+from memsync.demo.world.memories import text_of
+from memsync.demo.world.world import World
+from memsync.model.records import Vector
+from memsync.stores.vectors.protocol import VectorStore
+
+Embed = Callable[[Sequence[str]], Sequence[Vector]]
+
+_BATCH_POINTS = 512
+_AFTER_TABLES = "-- CreateIndex"
+
+
+class RowWriter(Protocol):
+    """What loading needs of Postgres."""
+
+    def run_script(self, script: str, /) -> None:
+        """Run a text of several statements."""
+        ...
+
+    def copy_rows(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]], /
+    ) -> None:
+        """Write rows into a table."""
+        ...
+
+
+def legacy_schema() -> str:
+    """The SQL that makes the legacy tables in an empty database."""
+    return resources.files("memsync.demo.world").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def load(world: World, postgres: RowWriter, vectors: VectorStore, embed: Embed) -> None:
+    """Write the world: schema and rows to `postgres`, points to `vectors`.
+
+    Effects: nothing is cleared first; both stores must be empty.
+    """
+    load_rows(world, postgres)
+    load_points(world, vectors, embed)
+
+
+def load_rows(world: World, postgres: RowWriter) -> None:
+    """Write the schema and every row."""
+    tables, mark, constraints = legacy_schema().partition(_AFTER_TABLES)
+    postgres.run_script(tables)
+    for table, columns, rows in world.tables():
+        postgres.copy_rows(table, columns, rows)
+    postgres.run_script(mark + constraints)
+    # A live database has statistics; one just loaded would plan as if it were empty.
+    postgres.run_script("ANALYZE")
+
+
+def load_points(world: World, vectors: VectorStore, embed: Embed) -> None:
+    """Make every collection and write its points, embedding their text in batches."""
+    if not world.points:
+        return
+    dims = len(embed(["how long is a vector?"])[0])
+    for collection, points in world.points.items():
+        vectors.create(collection, dims, {})
+        for start in range(0, len(points), _BATCH_POINTS):
+            batch = points[start : start + _BATCH_POINTS]
+            embedded = embed([text_of(point) for point in batch])
+            vectors.upsert(
+                collection,
+                [replace(each, vector=v) for each, v in zip(batch, embedded, strict=True)],
+            )

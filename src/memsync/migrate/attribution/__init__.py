@@ -1,0 +1,1 @@
+"""Who the persona of an old message is: by evidence, by choice, by default."""

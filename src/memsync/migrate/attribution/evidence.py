@@ -1,0 +1,277 @@
+"""Evidence: which persona spoke then, as memories say that were made from the old exchanges.
+
+Decides which points may speak and for which messages; settings only say who would speak now. Never
+guesses: where points of several personas of one user agree with one exchange, none of them counts,
+and neither does one of another user's persona. Reads the vector store, writes nothing there. The
+points and what follows from them are kept in temporary tables of one session; only `keep` writes,
+into `memsync.row_archive`, which fill, bridge and proof let win over the map. What an earlier run
+decided stands, with evidence or without.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from memsync.errors import InvalidInput, MemsyncError
+from memsync.model.progress import Progress, Tell, silent
+from memsync.model.records import Point, from_ms, storable_text
+from memsync.model.sequences import batched
+from memsync.settings import Settings
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.phases import Phase
+from memsync.stores.ltm.layouts import (
+    is_deployed,
+    persona_of_collection,
+    personality_of_collection,
+)
+from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.ddl import OnlineDdl
+from memsync.stores.postgres.locks import LockKey, require_free
+from memsync.stores.vectors import open_standing
+from memsync.stores.vectors.protocol import VectorStore, scan
+
+SAMPLES_MAX = 10
+
+_COPIED_POINTS = 5_000
+_JOINED_POINTS = 500_000
+"""Every join reads the whole history once; its points wait in a temporary table."""
+_KEPT_ROWS = 2_000
+
+_TABLES = ("make_points", "make_matches", "make_verdicts", "make_evidence")
+_COLUMNS = ("said_from", "said_to", "personality_id", "persona_id", "content", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A message of which evidence and today's settings say different things."""
+
+    message_id: str
+    persona_by_evidence: str
+    persona_by_settings: str
+    collection: str
+    point_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceReport:
+    """What evidence decides. `not_read` says why nothing is known, else it is None.
+
+    Points: `points`, and of them `points_unusable`, which do not say who, to whom, when or what.
+    Exchanges: `ambiguous` (several personas of their user), `foreign` (only personas of others),
+    `vanished` (only personas that do not exist). Messages: `rows`, and of them `disagreeing`.
+    """
+
+    not_read: str | None = None
+    points: int = 0
+    points_unusable: int = 0
+    rows: int = 0
+    ambiguous: int = 0
+    foreign: int = 0
+    vanished: int = 0
+    disagreeing: int = 0
+    samples: tuple[Disagreement, ...] = ()
+
+
+@dataclass
+class Evidence:
+    """What the memories say of the messages that nothing has decided yet, on one session.
+
+    Its tables are that session's own and go with it, so it must be a dedicated one.
+    """
+
+    session: Session
+    points: int = 0
+    unusable: int = 0
+    _tables: bool = False
+    _waiting: int = 0
+
+    @property
+    def fragments(self) -> Mapping[str, str]:
+        """Which fragment of queries/ says what evidence decides."""
+        return {"told": "told_by_evidence"} if self._tables else {}
+
+    def read(self, vectors: VectorStore, settings: Settings, tell: Tell = silent) -> None:
+        """Read all points and find the exchanges that they were made from.
+
+        Raises: the vector store's error as `required` puts it, before anything is changed anywhere.
+        """
+        rows = self._rows(vectors, settings, tell)
+        for some in batched(rows, _COPIED_POINTS):
+            if not self._tables:
+                for table in _TABLES:
+                    self.session.run(table)
+                self._tables = True
+            self.session.copy_rows("memsync_points", _COLUMNS, some)
+            self._waiting += len(some)
+            if self._waiting >= _JOINED_POINTS:
+                self._match()
+        if self._waiting:
+            self._match()
+        self.judge()
+
+    def drop(self) -> None:
+        """Forget what was read: half of the points are no evidence."""
+        self._tables = False
+
+    def judge(self) -> None:
+        """Decide by what is in the database now: personas and their owners may have changed."""
+        if not self._tables:
+            return
+        self.session.run("forget_verdicts")
+        self.session.run("judge_matches")
+        self.session.run("analyze_verdicts")
+        self._run_on_open("list_evidence")
+        self.session.run("analyze_evidence")
+
+    def keep(self, ddl: OnlineDdl) -> None:
+        """Write the decisions, for messages that nothing else has decided by now. Safe to repeat.
+
+        Raises: StoreBusy.
+        """
+        if not self._tables:
+            return
+        self.judge()
+        total = self.session.row("evidence_rows").total
+        for start in range(1, total + 1, _KEPT_ROWS):
+            keep = partial(self.session.run, "keep_evidence", start=start, stop=start + _KEPT_ROWS)
+            ddl.do(keep, table="memsync.row_archive")
+
+    def report(self) -> EvidenceReport:
+        """What was found, and where today's settings say something else."""
+        if not self._tables:
+            return EvidenceReport(points=self.points, points_unusable=self.unusable)
+        settings = dict(Catalog.read(self.session).settings)
+        verdicts = {row.verdict: row.exchanges for row in self.session.rows("evidence_verdicts")}
+        against = self.session.rows_with(settings, "evidence_against_settings", limit=SAMPLES_MAX)
+        return EvidenceReport(
+            points=self.points,
+            points_unusable=self.unusable,
+            rows=self.session.row("evidence_rows").total,
+            ambiguous=verdicts.get("ambiguous", 0),
+            foreign=verdicts.get("foreign", 0),
+            vanished=verdicts.get("vanished", 0),
+            disagreeing=against[0].total if against else 0,
+            samples=tuple(map(_disagreement, against)),
+        )
+
+    def _rows(
+        self, vectors: VectorStore, settings: Settings, tell: Tell
+    ) -> Iterator[tuple[object, ...]]:
+        """Every point that says who, to whom, when and what, as a row of memsync_points."""
+        home = settings.collection
+        try:
+            names = [name for name in vectors.collections() if name == home or is_deployed(name)]
+            for number, name in enumerate(names, start=1):
+                reader = _Reader(
+                    name,
+                    PayloadCodec(settings.payload_style if name == home else "camel"),
+                    persona_of_collection(name),
+                    personality_of_collection(name),
+                )
+                for point in scan(vectors, name):
+                    self.points += 1
+                    row = reader.row(point)
+                    if row is None:
+                        self.unusable += 1
+                    else:
+                        yield row
+                tell(Progress("read evidence", number, len(names)))
+        except MemsyncError as error:
+            raise required(error) from error
+
+    def _match(self) -> None:
+        self.session.run("analyze_points")
+        self._run_on_open("match_points")
+        self.session.run("forget_points")
+        self._waiting = 0
+
+    def _run_on_open(self, name: str) -> None:
+        """Run a statement on the messages that nothing has decided yet."""
+        settings = Catalog.read(self.session).settings
+        with self.session.transaction():
+            self.session.run("join_in_one_pass")
+            self.session.run_with({"open": settings["open"]}, name)
+
+
+def awaited(catalog: Catalog) -> bool:
+    """Whether there may be messages left for evidence to decide."""
+    return Phase.BACKFILL not in catalog.done
+
+
+@contextlib.contextmanager
+def memories_of(postgres: Postgres, settings: Settings) -> Iterator[VectorStore | None]:
+    """The vector store, for a run that is going to read it; else, or where none is, None.
+
+    Raises: the store's error as `required` puts it.
+    """
+    with contextlib.ExitStack() as opened:
+        vectors = None
+        with postgres.session() as session:
+            due = awaited(Catalog.read(session))
+            # Another run has the memories open, if they are embedded: that is what to say then.
+            require_free(session, LockKey.MIGRATE, "migration")
+        if due:
+            try:
+                vectors = open_standing(settings)
+            except MemsyncError as error:
+                raise required(error) from error
+        if vectors is not None:
+            opened.callback(vectors.close)
+        yield vectors
+
+
+def required(error: MemsyncError) -> MemsyncError:
+    """The same error, for a run that cannot go on without the memories."""
+    return type(error)(
+        f"the memories cannot be read, and they are evidence of who spoke: {error.message}. "
+        "Nothing was changed. Mend it, or run with `--evidence ignore` to go by the settings alone",
+        **error.fields,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads the points of one collection, whose name may say whose they are."""
+
+    collection: str
+    codec: PayloadCodec
+    persona_id: UUID | None
+    personality_id: UUID | None
+
+    def row(self, point: Point) -> tuple[object, ...] | None:
+        """The point as a row of memsync_points; None when it does not say enough."""
+        reading = self.codec.decode(point.payload)
+        memory, window = reading.memory, reading.time_window_ms
+        persona = _agreed(self.persona_id, memory.persona_id)
+        personality = _agreed(self.personality_id, memory.personality_id)
+        if window is None or persona is None or personality is None:
+            return None
+        try:
+            # What Postgres cannot hold no message says.
+            content = storable_text(memory.content, "content")
+        except InvalidInput:
+            return None
+        first, last = (from_ms(ms).replace(tzinfo=None) for ms in window)
+        return first, last, personality, persona, content, f"{self.collection}/{point.id}"
+
+
+def _agreed(of_collection: UUID | None, of_payload: UUID | None) -> UUID | None:
+    """What both say, or the one that says anything; None where they contradict each other."""
+    if of_collection and of_payload and of_collection != of_payload:
+        return None
+    return of_collection or of_payload
+
+
+def _disagreement(row: Any) -> Disagreement:
+    collection, _, point_id = row.source.rpartition("/")
+    return Disagreement(
+        message_id=str(row.history_id),
+        persona_by_evidence=str(row.by_evidence),
+        persona_by_settings=str(row.by_settings),
+        collection=collection,
+        point_id=point_id,
+    )

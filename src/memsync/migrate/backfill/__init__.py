@@ -1,0 +1,1 @@
+"""Phase backfill: persona_id of every message, then its indexes and key."""

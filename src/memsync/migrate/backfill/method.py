@@ -1,0 +1,71 @@
+"""In place or by a copy: which way the backfill goes, and why.
+
+Decides by what hangs on the table, how large it is, and whether there is room for a copy on the
+server's disk (room.py), as far as that can be known from here. Reads only.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from memsync.migrate.backfill.disk import COPY_FACTOR, Room, mib, room
+from memsync.migrate.backfill.shadow_table import obstacles, require_no_obstacles
+from memsync.migrate.options import Method
+from memsync.model.wording import listed
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.postgres import Session
+
+SMALL_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The way that is taken, and the reason for it in words."""
+
+    method: Literal["in-place", "copy"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.method}: {self.reason}"
+
+
+def choose_method(session: Session, catalog: Catalog, asked: Method = "auto") -> Choice:
+    """Decide how the backfill goes.
+
+    Raises: GateClosed when a copy is asked for that would lose something, naming what.
+    """
+    if asked == "in-place":
+        return Choice("in-place", "asked for")
+    if "persona_id" in catalog.columns and not catalog.has_null_persona:
+        return Choice("in-place", "no message is without a persona")
+    if asked == "copy":
+        require_no_obstacles(session)
+        return Choice("copy", "asked for")
+    return _chosen(session, catalog, obstacles(session))
+
+
+def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice:
+    if in_the_way:
+        lost = listed(in_the_way, separator="; ")
+        return Choice("in-place", f"a copy would lose something: {lost}")
+    if session.row("copy_state").begun:
+        return Choice("copy", "a copy is half done")
+    if "memsync.backfill" in catalog.own_tables and session.row("fill_is_half_done").found:
+        return Choice("in-place", "a fill in place is half done")
+    return _by_room(room(session))
+
+
+def _by_room(found: Room) -> Choice:
+    if found.size_bytes < SMALL_BYTES:
+        return Choice("in-place", f"table and indexes are small, {mib(found.size_bytes)}")
+    needed, free = found.copy_bytes, found.free_bytes
+    if free is None:
+        return Choice(
+            "in-place",
+            "how much room the server's disk has cannot be known from here; where it has "
+            f"{mib(needed)}, --method copy is quicker",
+        )
+    said = (
+        f"of {mib(needed)} for a copy ({COPY_FACTOR} times table and indexes, and WAL) "
+        f"{mib(free)} are free"
+    )
+    return Choice("copy" if free >= needed else "in-place", said)

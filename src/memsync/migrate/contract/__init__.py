@@ -1,0 +1,1 @@
+"""Phase contract: the gates, then the old places and user_id go."""

@@ -1,0 +1,90 @@
+"""The proof: every message's persona recomputed from the settings, and the guide's counts.
+
+Decides what "right" means for a row. It does not use the fill's statement: it takes the settings
+as they are, and the frozen decision only where they were changed after the freeze. A row that has
+a decision of its own must have that one, and evidence must name a persona of the row's user.
+"""
+
+from dataclasses import dataclass
+
+from memsync.migrate.items import Item
+from memsync.stores.history.catalog import IDENTITY_TRIGGER, Catalog
+from memsync.stores.history.phases import Stage
+from memsync.stores.postgres import Session
+
+SAMPLES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The checklist after `migrate run`. `proven` says whether every row was recomputed.
+
+    After contract there is no user_id left to recompute from: then the counts and the foreign key
+    are what can be checked.
+    """
+
+    ok: bool
+    stage: Stage
+    proven: bool
+    rows_total: int
+    unique_personas: int
+    null_persona_ids: int
+    unknown_persona_ids: int
+    wrong_persona_ids: int
+    decisions_outdated: int
+    problems: tuple[str, ...]
+    items: tuple[Item, ...] = ()
+
+
+def verify_session(session: Session, catalog: Catalog) -> Verification:
+    """Prove the history as it is now. Reads only; the checklist around it is `checklist`'s."""
+    if "persona_id" not in catalog.columns:
+        return _not_started(catalog)
+    counts = session.row("verify_counts")
+    problems = []
+    if counts.null_persona_ids:
+        problems.append(
+            f"{counts.null_persona_ids} messages have no persona; next: memsync migrate run"
+        )
+    if counts.unknown_persona_ids:
+        problems.append(
+            f"{counts.unknown_persona_ids} messages have a persona that does not exist; "
+            "next: memsync migrate run --to backfill"
+        )
+    wrong, outdated = [], 0
+    recomputable = catalog.has_users and IDENTITY_TRIGGER in catalog.triggers
+    if recomputable:
+        wrong = session.rows("verify_rows", limit=SAMPLES_MAX)
+        outdated = session.row("verify_drift").pairs
+    problems += [
+        f"message {row.id} has persona {row.persona_id}, {row.by_whom} {row.expected}"
+        for row in wrong
+    ]
+    return Verification(
+        # A way back that is half done can prove nothing, and so is not right.
+        ok=not problems and (recomputable or "user_id" not in catalog.columns),
+        stage=catalog.stage,
+        proven=recomputable,
+        rows_total=counts.rows_total,
+        unique_personas=counts.unique_personas,
+        null_persona_ids=counts.null_persona_ids,
+        unknown_persona_ids=counts.unknown_persona_ids,
+        wrong_persona_ids=wrong[0].wrong_total if wrong else 0,
+        decisions_outdated=outdated,
+        problems=tuple(problems),
+    )
+
+
+def _not_started(catalog: Catalog) -> Verification:
+    return Verification(
+        ok=False,
+        stage=catalog.stage,
+        proven=False,
+        rows_total=0,
+        unique_personas=0,
+        null_persona_ids=0,
+        unknown_persona_ids=0,
+        wrong_persona_ids=0,
+        decisions_outdated=0,
+        problems=("conversation_history has no persona_id yet; next: memsync migrate run",),
+    )

@@ -1,0 +1,1 @@
+"""How a run behaves while clients work."""

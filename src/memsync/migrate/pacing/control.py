@@ -1,0 +1,110 @@
+"""Control of a run from another terminal: pause, resume, cancel, and what a status says of it.
+
+Decides who is asked: the session that holds the migration's lock, by its pid, so that a request
+never reaches a later run. Nothing is asked where nothing runs. A run hears requests between its
+batches and steps (migrate/pace.py), when it has no transaction open. Knows no phase.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from memsync.errors import Cancelled, GateClosed
+from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.locks import LockKey
+
+Wanted = Literal["run", "pause", "cancel"]
+State = Literal["idle", "running", "pausing", "paused", "cancelling"]
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Who migrates now. `asked_by` is who asked it to pause or cancel; None where nobody did."""
+
+    state: State
+    pid: int | None = None
+    since: str | None = None
+    asked_by: str | None = None
+
+
+def ask(postgres: Postgres, wanted: Wanted) -> Runner:
+    """Ask the run that holds the lock to pause, to go on or to end.
+
+    Returns at once; the run does it at its next safe moment. Raises: GateClosed when nothing runs,
+    or what runs has not come to where it hears.
+    """
+    with postgres.session() as session:
+        holders = session.rows("lock_holders", key=LockKey.MIGRATE.value)
+        if not holders:
+            raise GateClosed(
+                f"no migration is running, so there is none to {_VERBS[wanted]}; nothing was "
+                "asked. `memsync migrate status` says where it stands"
+            )
+        pids = [holder.pid for holder in holders]
+        if not _is_there(session) or not session.rows("ask_run", wanted=wanted, pids=pids):
+            raise GateClosed(
+                f"what holds the migration's lock (pid {pids[0]}) cannot be asked; nothing was "
+                "asked. It is a run that has just begun, or still reads evidence before its first "
+                "change: try again in a moment, or end it with Ctrl-C. Or it is a backup or a psql "
+                "script, which hear nothing: end it with Ctrl-C or "
+                f"SELECT pg_terminate_backend({pids[0]}), and start it again later; what a script "
+                "has done is kept",
+                pid=pids[0],
+            )
+        return _runner(session, holders)
+
+
+_VERBS = {"run": "resume", "pause": "pause", "cancel": "cancel"}
+
+
+def runner(session: Session) -> Runner:
+    """Who migrates now, and whether it was asked to pause or end. Reads only."""
+    return _runner(session, session.rows("lock_holders", key=LockKey.MIGRATE.value))
+
+
+def _runner(session: Session, holders: list[Any]) -> Runner:
+    if not holders:
+        return Runner("idle")
+    holder = holders[0]
+    asked = session.row("control", pids=[holder.pid]) if _is_there(session) else None
+    if asked is None or asked.wanted == "run":
+        return Runner("running", holder.pid, holder.since)
+    states: dict[str, State] = {
+        "pause": "paused" if asked.heard else "pausing",
+        "cancel": "cancelling",
+    }
+    return Runner(states[asked.wanted], holder.pid, holder.since, asked.who)
+
+
+def _is_there(session: Session) -> bool:
+    return bool(session.rows("relations", names=["memsync.control"]))
+
+
+class Control:
+    """The run's own side: hears what is asked of its session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._is_open = False
+
+    def open(self) -> None:
+        """Take the row of requests over, as soon as memsync's tables are there."""
+        if not self._is_open and _is_there(self._session):
+            self._session.run("open_control")
+            self._is_open = True
+
+    def must_pause(self) -> str | None:
+        """Who asked for a pause and when; None when the run is to go on.
+
+        Raises: Cancelled.
+        """
+        asked = self._session.row("wanted") if self._is_open else None
+        if asked is None or asked.wanted == "run":
+            return None
+        self._session.run("note_heard", wanted=asked.wanted)
+        if asked.wanted == "cancel":
+            raise Cancelled(
+                f"cancelled by {asked.who} at {asked.asked_at}; everything done so far is kept. "
+                "`memsync migrate run` goes on, `memsync migrate rollback` takes back",
+                who=asked.who,
+            )
+        return f"{asked.who} at {asked.asked_at}"

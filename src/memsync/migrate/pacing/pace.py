@@ -1,0 +1,111 @@
+"""The pace of a run: what happens between two batches or steps, when no transaction is open.
+
+Decides when to look (at most every 200 ms), how long to wait, and that it is told once. One object
+for a whole run, given to whatever loops: it hears pause and cancel, and gives way to others.
+
+A fill calls `before_commit(session)` when a batch's rows are written and still locked, and
+`between_batches()` after its transaction; what that returns is the share of its usual time that the
+next batch should take.
+"""
+
+import time
+
+from memsync.migrate.options import RunOptions
+from memsync.migrate.pacing.control import Control
+from memsync.migrate.pacing.throttle import Throttle
+from memsync.model.progress import Progress, Tell
+from memsync.stores.postgres import Session
+
+LOOK_EVERY_S = 0.2
+_PAUSE_POLL_S = 0.2
+_BACKOFF_START_S = 0.05
+_BACKOFF_MAX_S = 1.0
+_SHARE_MIN = 1 / 16
+
+
+class Pace:
+    """One run's. `waited_s` is how long it held back, pauses included."""
+
+    def __init__(self, session: Session, options: RunOptions, tell: Tell) -> None:
+        self._session = session
+        self._control = Control(session)
+        self._throttle = Throttle(session, options)
+        self._tell = tell
+        self._told: set[str] = set()
+        self._looked = 0.0
+        self._looked_inside: dict[int, float] = {}
+        self._waiting_for_us = False
+        self._share = 1.0
+        self.waited_s = 0.0
+
+    def begin(self) -> None:
+        """Refuse limits that cannot be kept, and start to hear requests.
+
+        Raises: GateClosed.
+        """
+        self._throttle.require_sight()
+        self._control.open()
+
+    def between_steps(self) -> None:
+        """Hear what is asked of the run; wait while it is to pause.
+
+        Raises: Cancelled.
+        """
+        self._control.open()
+        self._looked = time.monotonic()
+        if (by := self._control.must_pause()) is None:
+            return
+        self._tell(Progress(f"paused by {by}; `memsync migrate resume` goes on"))
+        while by is not None:
+            self._wait(_PAUSE_POLL_S)
+            by = self._control.must_pause()
+        self._tell(Progress("going on"))
+
+    def between_tries(self) -> None:
+        """The same, not more often than every 200 ms: while a lock is waited for."""
+        if time.monotonic() - self._looked >= LOOK_EVERY_S:
+            self.between_steps()
+
+    def before_commit(self, session: Session) -> None:
+        """Note whether clients wait for what this session's batch holds: afterwards nobody does."""
+        now, pid = time.monotonic(), session.connection.info.backend_pid
+        if now - self._looked_inside.get(pid, 0.0) >= LOOK_EVERY_S:
+            self._looked_inside[pid] = now
+            if session.rows("waiting_for_us"):
+                self._waiting_for_us = True
+
+    def between_batches(self) -> float:
+        """Hear, and wait until every limit is kept; the share of its time for the next batch.
+
+        Raises: Cancelled.
+        """
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
+            return self._share
+        self.between_steps()
+        made_wait, self._waiting_for_us = self._waiting_for_us, False
+        backoff_s = _BACKOFF_START_S
+        if made_wait:
+            self._say_once("clients", "clients wait for rows of a batch; batches get smaller")
+            self._wait(backoff_s / self._share)
+        while (reason := self._throttle.reason()) is not None:
+            self._say_once(*reason)
+            made_wait = made_wait or reason[0] == "clients"
+            self._wait(backoff_s)
+            backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+            self.between_tries()
+        self._share = max(self._share / 2, _SHARE_MIN) if made_wait else min(self._share * 2, 1.0)
+        return self._share
+
+    def _say_once(self, kind: str, why: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self._tell(Progress(f"waiting: {why}"))
+
+    def _wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self.waited_s += seconds
+
+
+def steered(size: int, took_s: float, target_s: float, most: int) -> int:
+    """The size of the next step, after one of `size` took so long: at most twice as large."""
+    return max(1, min(most, int(size * min(2.0, target_s / max(took_s, 1e-4)))))

@@ -1,0 +1,112 @@
+"""Sessions that share the work of one run: its own, and helpers beside it.
+
+Decides who takes which job, that nothing more is taken once one has failed, and that all have ended
+when it returns. Only the run's own session holds the migration's lock. So a helper's job must do no
+harm when that session is lost meanwhile and another run begins: a batch fills what is empty with
+what is decided, and who builds an index of a copy is waited for.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Generic, TypeVar
+
+from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.ddl import OnlineDdl
+
+Result = TypeVar("Result")
+
+
+class Crew:
+    """The run's `own` session and its helpers; `size` is how many they are together."""
+
+    def __init__(self, own: OnlineDdl, helpers: Sequence[OnlineDdl] = ()) -> None:
+        self.own = own
+        self._helpers = tuple(helpers)
+
+    @property
+    def size(self) -> int:
+        """How many jobs are done at a time."""
+        return 1 + len(self._helpers)
+
+    def together(
+        self,
+        jobs: Sequence[Callable[[OnlineDdl], Result]],
+        between: Callable[[], object] = lambda: None,
+    ) -> list[Result]:
+        """Do the jobs, each on one of the sessions; their results in the order of the jobs.
+
+        `between` is called each time before the run's own session would take one; while it waits,
+        nobody takes another.
+
+        Raises: what `between` or the first job raised that failed, when all that had begun have
+        ended; what the helpers are at then is cancelled.
+        """
+        shift = _Shift(jobs)
+        with ThreadPoolExecutor(max(1, len(self._helpers))) as pool:
+            helping = [pool.submit(shift.work, helper) for helper in self._helpers]
+            shift.work(self.own, between)
+            try:
+                if not shift.failed:
+                    wait(helping)
+            except BaseException as error:  # noqa: BLE001  Ctrl-C
+                shift.failed.append(error)
+            if shift.failed:
+                # An index may take long; what is not done is rolled back.
+                for helper in self._helpers:
+                    helper.session.cancel()
+                wait(helping)
+        if shift.failed:
+            raise shift.failed[0]
+        return [shift.results[number] for number in range(len(jobs))]
+
+
+class _Shift(Generic[Result]):
+    """The jobs of one call of `together`: who takes which, and what came of them."""
+
+    def __init__(self, jobs: Sequence[Callable[[OnlineDdl], Result]]) -> None:
+        self._jobs = jobs
+        self._numbers = iter(range(len(jobs)))
+        self._turn = threading.Lock()
+        self.results: dict[int, Result] = {}
+        self.failed: list[BaseException] = []
+
+    def work(self, ddl: OnlineDdl, between: Callable[[], object] = lambda: None) -> None:
+        """Do one job after another, until there is none or one has failed."""
+        while not self.failed:
+            try:
+                if (number := self._next(between)) is None:
+                    return
+                self.results[number] = self._jobs[number](ddl)
+            except BaseException as error:  # noqa: BLE001  a thread's own would be lost
+                self.failed.append(error)
+
+    def _next(self, between: Callable[[], object]) -> int | None:
+        with self._turn:
+            try:
+                between()
+            except BaseException as error:  # noqa: BLE001  known before another takes a job
+                self.failed.append(error)
+            return None if self.failed else next(self._numbers, None)
+
+
+OpensCrew = Callable[[], contextlib.AbstractContextManager[Crew]]
+"""Opens a crew when it is needed, and closes its helpers' sessions at the end."""
+
+
+@contextlib.contextmanager
+def crew_of(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Crew]:
+    """A crew of this size, its helpers' sessions opened here and closed at the end.
+
+    Raises: StoreUnreachable.
+    """
+    with contextlib.ExitStack() as opened:
+        helpers = []
+        for _ in range(size - 1):
+            session = postgres.dedicated()
+            opened.callback(session.connection.close)
+            session.run("no_timeouts")
+            session.run("heavy_work")
+            helpers.append(own.beside(session))
+        yield Crew(own, helpers)

@@ -1,0 +1,232 @@
+"""What lies ahead of a migration, and how far a running one has come. Reads only."""
+
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from memsync.errors import MemsyncError, MissingRight
+from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited
+from memsync.migrate.backfill.method import Choice, choose_method
+from memsync.migrate.checks import Check
+from memsync.migrate.pacing.control import Runner, runner
+from memsync.migrate.preflight.run_checks import blocking, data_checks, preflight
+from memsync.migrate.redesign.settings import Prospect, prospect, require_fit
+from memsync.migrate.revisions import revisions
+from memsync.model.progress import Tell, silent
+from memsync.settings import Settings
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres, Session
+from memsync.stores.vectors.protocol import VectorStore
+
+OpenMemories = Callable[[], VectorStore | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One revision or the fill: its phase and what it does."""
+
+    phase: Phase
+    what: str
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnresolvedUser:
+    """A user with messages, but without a persona."""
+
+    user_id: str
+    username: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where the database stands and what `migrate run` would do.
+
+    `rows_by_decision` counts messages by the rule that decides their persona (evidence, override,
+    default, unresolved); it is None once user_id is gone. `evidence` is None where none was asked
+    for or there is nothing left to decide. `method` is the way that the backfill would go by
+    itself, None where it is done. `bytes_total` is the table with its indexes.
+    """
+
+    stage: Stage
+    steps: tuple[Step, ...]
+    rows_estimated: int
+    bytes_total: int
+    rows_by_decision: Mapping[str, int] | None
+    unresolved: tuple[UnresolvedUser, ...]
+    evidence: EvidenceReport | None
+    server_version: int
+    redesign: Prospect | None
+    checks: tuple[Check, ...]
+    method: Choice | None
+
+    @property
+    def blockers(self) -> tuple[Check, ...]:
+        """The checks that make `migrate run` refuse one of its phases."""
+        return tuple(blocking(self.checks))
+
+    @property
+    def next(self) -> str | None:
+        """What to do now; None when nothing is left to do."""
+        if self.blockers:
+            return f"mend what blocks: {', '.join(check.name for check in self.blockers)}"
+        ownerless = self.redesign and any(each.owner is None for each in self.redesign.orphans)
+        if ownerless and self.unresolved:
+            return (
+                "give those personas an owner and those users a persona, or "
+                "memsync migrate run --orphan-owners quarantine --unresolved create"
+            )
+        if ownerless:
+            return "give those personas an owner, or memsync migrate run --orphan-owners quarantine"
+        if self.unresolved:
+            return "give those users a persona, or memsync migrate run --unresolved create"
+        return _next(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far the migration has come, and who runs it now.
+
+    `eta_s` is None unless the fill is running or was stopped.
+    """
+
+    stage: Stage
+    rows_total: int
+    rows_done: int
+    rows_per_s: float
+    eta_s: float | None
+    steps: tuple[Step, ...]
+    run: Runner
+
+    @property
+    def next(self) -> str | None:
+        """What to do now; None while a run is at it, or when nothing is left to do."""
+        if self.run.state in {"pausing", "paused"}:
+            return "memsync migrate resume"
+        return _next(self.steps) if self.run.state == "idle" else None
+
+
+def outlook(
+    postgres: Postgres,
+    settings: Settings | None = None,
+    memories: OpenMemories | None = None,
+    *,
+    tell: Tell = silent,
+) -> Outlook:
+    """Look at the database, change nothing.
+
+    `memories` opens the store whose points are evidence of who spoke. One that does not answer is
+    told of in the result: the rest is as true without it. It is not read while something blocks
+    the way to the end of the backfill: that is mended first, and reading may take long.
+
+    Raises: SchemaMismatch when this is not the app's database.
+    """
+    # Temporary tables must go, so the session is not the pool's.
+    session = postgres.dedicated()
+    with contextlib.closing(session.connection):
+        session.run("no_timeouts")
+        catalog = Catalog.read(session)
+        require_fit(session, catalog)
+        checks = (*preflight(session, catalog), *data_checks(session, catalog))
+        evidence = Evidence(session)
+        report = None
+        if memories is not None and awaited(catalog):
+            report = (
+                EvidenceReport(not_read="what blocks a run comes first")
+                if blocking(checks, set(Phase) - {Phase.CONTRACT})
+                else _read(evidence, settings or Settings(), memories, tell)
+            )
+        size = session.row("history_size")
+        by_decision: dict[str, int] | None = None
+        unresolved: tuple[UnresolvedUser, ...] = ()
+        if "user_id" in catalog.columns:
+            fragments = {**catalog.settings, **evidence.fragments}
+            rows = session.rows_with(fragments, "pairs_by_settings")
+            by_decision = {"evidence": report.rows} if report and report.rows else {}
+            by_decision |= {row.reason: row.rows_count for row in rows}
+            unresolved = tuple(
+                UnresolvedUser(str(row.user_id), row.username, row.rows_count)
+                for row in session.rows_with(fragments, "unresolved_users")
+            )
+        return Outlook(
+            stage=catalog.stage,
+            steps=_steps(catalog.done),
+            rows_estimated=sum(by_decision.values()) if by_decision else size.rows_estimated,
+            bytes_total=size.bytes_total,
+            rows_by_decision=by_decision,
+            unresolved=unresolved,
+            evidence=report,
+            server_version=session.row("server_version").number,
+            checks=checks,
+            redesign=_prospect(session, catalog),
+            method=None if Phase.BACKFILL in catalog.done else choose_method(session, catalog),
+        )
+
+
+def _prospect(session: Session, catalog: Catalog) -> Prospect | None:
+    try:
+        return prospect(session, catalog)
+    except MissingRight:
+        # The check of privileges names the tables.
+        return None
+
+
+def _read(
+    evidence: Evidence, settings: Settings, memories: OpenMemories, tell: Tell
+) -> EvidenceReport:
+    try:
+        vectors = memories()
+        if vectors is not None:
+            evidence.read(vectors, settings, tell)
+        return evidence.report()
+    except MemsyncError as error:
+        # The store's own words, without the advice to a run.
+        cause = error.__cause__
+        evidence.drop()
+        return EvidenceReport(not_read=str(cause if isinstance(cause, MemsyncError) else error))
+
+
+def status(postgres: Postgres) -> Status:
+    """Where the migration stands now, from the catalog and the fill's checkpoint."""
+    with postgres.session() as session:
+        catalog = Catalog.read(session)
+        now = runner(session)
+        fill = (
+            session.row("fill_state", fill="personas")
+            if "memsync.backfill" in catalog.own_tables
+            else None
+        )
+        if fill is None:
+            rows = session.row("history_size").rows_estimated
+            return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.done), now)
+        rate = fill.rows_done / fill.busy_s if fill.busy_s else 0.0
+        left = max(0, fill.rows_total - fill.rows_done)
+        running = Phase.BACKFILL not in catalog.done and rate > 0
+        return Status(
+            stage=catalog.stage,
+            rows_total=fill.rows_total,
+            rows_done=fill.rows_done,
+            rows_per_s=rate,
+            eta_s=left / rate if running else None,
+            steps=_steps(catalog.done),
+            run=now,
+        )
+
+
+def _next(steps: Collection[Step]) -> str | None:
+    if any(step.phase is not Phase.CONTRACT and not step.done for step in steps):
+        return "memsync migrate run --to backfill"
+    if any(not step.done for step in steps):
+        return "memsync migrate run"
+    return None
+
+
+def _steps(done: Collection[Phase]) -> tuple[Step, ...]:
+    steps = []
+    for phase in Phase:
+        if phase is Phase.BACKFILL:
+            steps.append(Step(phase, "Fill persona_id of every message.", phase in done))
+        steps += [Step(of, doc, of in done) for of, doc in revisions().values() if of is phase]
+    return tuple(steps)

@@ -1,0 +1,1 @@
+"""What would stop a run half way, looked for before anything is changed."""

@@ -1,0 +1,333 @@
+"""Checks of the history and of what hangs on it: what would break, be lost, or be in the way.
+
+Decides which of the app's own objects the migration cannot carry along. Everything is asked of the
+catalog; a function's text is searched, because Postgres keeps no note of what PL/pgSQL reads.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from memsync.errors import SchemaMismatch
+from memsync.migrate import prisma
+from memsync.migrate.checks import Check, blocker, fine, warning
+from memsync.model.wording import listed
+from memsync.stores.history.catalog import (
+    PERSONA_CHECK,
+    TABLE,
+    USER_CHECK,
+    USER_ID_INDEX,
+    USER_INDEX,
+    USER_KEY,
+    Catalog,
+)
+from memsync.stores.history.phases import Phase
+from memsync.stores.history.settings_tables import OLD_CHOICES, OLD_INDEXES
+from memsync.stores.postgres import Session
+
+_OURS = (USER_ID_INDEX, USER_INDEX, USER_KEY, USER_CHECK, f"{TABLE}_user_id_not_null")
+_KINDS = {"p": "partitioned", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
+_WRAPAROUND_NEAR = 0.9
+_SAMPLES = 5
+
+
+def shape(session: Session, catalog: Catalog) -> Check:
+    """One plain table is what the fill and every lock were made for."""
+    found = session.row("preflight_shape")
+    odd = None
+    if found.kind != "r":
+        odd = f"it is {_KINDS.get(found.kind, f'of kind {found.kind}')}"
+    elif found.child or found.parent:
+        odd = f"it {'inherits from another table' if found.child else 'has child tables'}"
+    if odd:
+        return blocker(
+            "table",
+            f"{TABLE}: {odd}; indexes cannot be built concurrently there, and a lock on one is "
+            "none on the others",
+            "make it one plain table first",
+        )
+    if found.hides_rows:
+        return blocker(
+            "table",
+            f"row security of {TABLE} holds for this role: rows that it hides would not be filled",
+            "connect as the owner (without FORCE ROW LEVEL SECURITY), or with BYPASSRLS",
+        )
+    if catalog.columns.get("user_id") is False and not catalog.users_return:
+        return blocker(
+            "table",
+            f"user_id of {TABLE} may be NULL: whose such a message is, and so as whom it was "
+            "written, nobody could say",
+            f"give every message its user, then ALTER TABLE {TABLE} ALTER user_id SET NOT NULL",
+        )
+    if found.persistence == "u":
+        return warning(
+            "table", f"{TABLE} is unlogged: a crash of the server empties it", "SET LOGGED first"
+        )
+    return fine("table", f"{TABLE} is one plain table, no row of it hidden from this role")
+
+
+def indexes(session: Session, catalog: Catalog, tables: Iterable[str]) -> Check:
+    """What a build or a validation that was cut short has left."""
+    left = []
+    for table in tables:
+        known = catalog.indexes if table == TABLE else None
+        rows = session.rows("indexes", relation=table) if known is None else ()
+        pairs = known.items() if known is not None else [(row.name, row.valid) for row in rows]
+        left += [f"index {name} is INVALID" for name, valid in pairs if not valid]
+        left += [
+            f"constraint {row.name} of {table} is NOT VALID"
+            for row in session.rows("constraints", relation=table)
+            if not row.valid and row.name not in {PERSONA_CHECK, USER_CHECK}
+        ]
+    if not left:
+        return fine("indexes", "all indexes and constraints are valid")
+    return warning(
+        "indexes",
+        listed(left),
+        "run rebuilds its own; others: DROP INDEX CONCURRENTLY and build again, or "
+        "ALTER TABLE … VALIDATE CONSTRAINT",
+    )
+
+
+def dependents(session: Session, catalog: Catalog) -> Check:
+    """What refuses DROP COLUMN user_id, or goes with it unasked."""
+    if "user_id" not in catalog.columns:
+        return fine("user_id", "is gone already")
+    rows = session.rows("preflight_dependents", relation=TABLE, column="user_id")
+    strange = _not_ours(rows)
+    if blocks := [row.what for row in strange if row.blocks]:
+        return blocker(
+            "user_id",
+            f"contract cannot drop it while these use it: {listed(blocks)}",
+            "let them use persona_id, or drop them; `--to backfill` runs without",
+            [Phase.CONTRACT],
+        )
+    if goes := [row.what for row in strange if row.name not in _OURS]:
+        return warning(
+            "user_id",
+            f"these go with it at contract: {listed(goes)}",
+            "build the same with persona_id after backfill, if it is needed",
+        )
+    return fine("user_id", "nothing of the app's own hangs on it")
+
+
+def settings(session: Session, catalog: Catalog) -> Check:
+    """What refuses to let the old places of the settings go at contract, or goes with them."""
+    blocks, goes = [], []
+    for table, column in catalog.redesign.old_columns:
+        rows = session.rows("preflight_dependents", relation=table, column=column)
+        standard = _standard_names(table, column)
+        strange = [row for row in _not_ours(rows) if row.blocks or row.name not in standard]
+        blocks += [f"{row.what} ({table}.{column})" for row in strange if row.blocks]
+        goes += [f"{row.what} ({table}.{column})" for row in strange if not row.blocks]
+    if catalog.redesign.has_view(OLD_CHOICES):
+        # Before the redesign it is a table, and what hangs on it follows when it is renamed.
+        rows = session.rows("preflight_dependents_of_view", relation=OLD_CHOICES)
+        blocks += [f"{row.what} ({OLD_CHOICES})" for row in rows if row.blocks]
+        goes += [f"{row.what} ({OLD_CHOICES})" for row in rows if not row.blocks]
+    if blocks:
+        return blocker(
+            "old settings",
+            f"contract cannot drop the old places of the settings while these use them: "
+            f"{listed(blocks)}",
+            "let them use the new tables of the settings, or drop them; `--to backfill` runs "
+            "without",
+            [Phase.CONTRACT],
+        )
+    if goes:
+        return warning(
+            "old settings",
+            f"these go with the old places of the settings at contract: {listed(goes)}",
+            "build the same on the new tables after redesign, if it is needed",
+        )
+    return fine("old settings", "nothing of the app's own hangs on them")
+
+
+def _not_ours(rows: Iterable[Any]) -> list[Any]:
+    return [row for row in rows if not (row.name or "").startswith("memsync_")]
+
+
+def _standard_names(table: str, column: str) -> set[str]:
+    """What the app's ORM, and the server, call what hangs on this one column."""
+    named = {f"{table}_{column}_{suffix}" for suffix in ("idx", "key", "fkey", "not_null")}
+    return named | {name for *place, name in OLD_INDEXES if place == [table, column]}
+
+
+def triggers(session: Session, catalog: Catalog) -> Check:
+    """Triggers of the app: they read user_id, or fire for every row that is filled."""
+    rows = session.rows("preflight_triggers")
+    readers = [f"{row.name} ({row.function})" for row in rows if row.reads_user]
+    if readers and "user_id" in catalog.columns:
+        return blocker(
+            "triggers",
+            f"their functions read user_id, and would fail each write without it: "
+            f"{listed(readers)}",
+            "rewrite them by persona_id, or drop them; `--to backfill` runs without",
+            [Phase.CONTRACT],
+        )
+    if busy := [f"{row.name} ({row.function})" for row in rows if row.on_update]:
+        return warning(
+            "triggers",
+            f"fire for every row that is filled: {listed(busy)}",
+            "see that they bear it, or disable them for the time of backfill",
+        )
+    named = listed(row.name for row in rows)
+    return fine("triggers", f"{named}: none reads user_id or fires on UPDATE" if rows else "none")
+
+
+def rules(session: Session) -> Check:
+    """Rewrite rules change our own statements."""
+    rows = session.rows("preflight_rules")
+    if not rows:
+        return fine("rules", "none")
+    if changed := [row.name for row in rows if row.on_update]:
+        return blocker("rules", f"they change what the fill does: {listed(changed)}", "drop them")
+    return warning(
+        "rules",
+        f"rewrite rules of the app: {listed(row.name for row in rows)}",
+        "make sure that they bear a new column, and user_id gone",
+    )
+
+
+def functions(session: Session, catalog: Catalog) -> Check:
+    """Functions that speak of the history's user_id; nothing but their text tells."""
+    names = [row.name for row in session.rows("preflight_functions")]
+    if not names or "user_id" not in catalog.columns:
+        return fine("functions", "none speaks of the history's user_id")
+    return warning(
+        "functions",
+        f"their text speaks of {TABLE} and user_id: {listed(names)}",
+        "look at each before contract: what reads user_id fails when it is called",
+    )
+
+
+def grants(session: Session, catalog: Catalog) -> Check:
+    """Rights on the column user_id alone: persona_id does not inherit them."""
+    rows = session.rows("preflight_column_grants")
+    if not rows or "user_id" not in catalog.columns:
+        return fine("column rights", "none on user_id that persona_id lacks")
+    wishes = "; ".join(f"GRANT {row.wanted} ON {TABLE} TO {row.role}" for row in rows)
+    return warning(
+        "column rights",
+        "on user_id alone: " + listed(f"{row.role} ({row.rights})" for row in rows),
+        f"after expand: {wishes}",
+    )
+
+
+def referrers(session: Session) -> Check:
+    """Foreign keys that point at the history: whoever replaces the table carries them over."""
+    rows = session.rows("preflight_referrers")
+    named = listed(f"{row.relation} ({row.name})" for row in rows)
+    return fine("references", f"from {named}" if rows else "none from other tables")
+
+
+def replication(session: Session) -> Check:
+    """Logical replication of the history: DDL is not carried, and triggers may not fire."""
+    if names := [row.name for row in session.rows("preflight_subscriptions")]:
+        return blocker(
+            "logical replication",
+            f"the history is written by the subscription {listed(names)}: its rows pass our "
+            "trigger by",
+            "migrate the publisher, or ALTER SUBSCRIPTION … DISABLE and drop it from there",
+        )
+    table = session.row("preflight_shape")
+    published = session.rows("preflight_publications")
+    if any(row.updates for row in published) and table.identity == "n":
+        return blocker(
+            "logical replication",
+            f"{TABLE} is published with REPLICA IDENTITY NOTHING: its rows cannot be updated",
+            f"ALTER TABLE {TABLE} REPLICA IDENTITY DEFAULT",
+        )
+    if table.identity == "i" and table.identity_by_user:
+        return blocker(
+            "logical replication",
+            "the replica identity is an index with user_id, which goes with the column",
+            f"ALTER TABLE {TABLE} REPLICA IDENTITY DEFAULT",
+            [Phase.CONTRACT],
+        )
+    if published:
+        return warning(
+            "logical replication",
+            f"published by {listed(row.name for row in published)}; DDL is not carried along",
+            "add persona_id at every subscriber before expand, drop user_id there after contract",
+        )
+    return _slots(session)
+
+
+def _slots(session: Session) -> Check:
+    slots = session.rows("preflight_slots")
+    if idle := [row.name for row in slots if not row.active]:
+        return warning(
+            "logical replication",
+            f"nobody reads from {listed(idle)}: all that the run writes is kept for it on disk",
+            f"start its reader, or SELECT pg_drop_replication_slot('{idle[0]}')",
+        )
+    named = f"slots {listed(row.name for row in slots)}, all read" if slots else "none"
+    return fine("logical replication", named)
+
+
+def orm(session: Session) -> Check:
+    """Prisma's own history, which `resolve` writes where it is one that memsync knows."""
+    try:
+        known = prisma.require_known(session)
+    except SchemaMismatch as error:
+        return warning(
+            "prisma", error.message, "run goes on without; tell Prisma with its own command"
+        )
+    return fine("prisma", "its history is one that memsync knows" if known else "not used")
+
+
+def vacuum(session: Session) -> Check:
+    """A vacuum that gives way to no lock holds up every ALTER TABLE until it ends."""
+    for row in session.rows("preflight_vacuum"):
+        if not row.gives_way:
+            return warning(
+                "vacuum",
+                f"pid {row.pid} vacuums {TABLE} and gives way to nobody",
+                "wait for it: see pg_stat_progress_vacuum",
+            )
+    found = session.row("preflight_shape")
+    if found.xid_age > _WRAPAROUND_NEAR * found.xid_age_max:
+        return warning(
+            "vacuum",
+            f"a vacuum against wraparound is near ({found.xid_age} of {found.xid_age_max} "
+            "transactions); it gives way to nobody",
+            f"VACUUM (FREEZE) {TABLE} before the run",
+        )
+    return fine("vacuum", "none that is in the way")
+
+
+def users(session: Session, catalog: Catalog) -> Check:
+    """Users who have messages but no persona."""
+    if "user_id" not in catalog.columns:
+        return fine("users", "every message has its persona; there is no user_id")
+    rows = session.rows_with(dict(catalog.settings), "unresolved_users")
+    if not rows:
+        return fine("users", "every user with messages has a persona")
+    messages = sum(row.rows_count for row in rows)
+    return warning(
+        "users",
+        f"{len(rows)} have messages ({messages}) but no persona: "
+        + listed(f"{row.user_id} {row.username}" for row in rows),
+        "give them one, or memsync migrate run --unresolved create",
+    )
+
+
+def personas(session: Session, catalog: Catalog) -> Check:
+    """Messages of personas that do not exist, and personas that nobody owns."""
+    if "persona_id" in catalog.columns and (
+        unknown := session.rows("preflight_unknown", limit=_SAMPLES)
+    ):
+        return warning(
+            "personas",
+            f"{unknown[0].total} messages have a persona that does not exist, such as "
+            + listed(f"message {row.id} ({row.persona_id})" for row in unknown),
+            "memsync migrate run --to backfill decides them anew",
+        )
+    if ownerless := session.rows("preflight_ownerless", limit=_SAMPLES):
+        return warning(
+            "personas",
+            f"{ownerless[0].total} have no owner: {listed(f'{p.id} {p.name}' for p in ownerless)}",
+            "run gives each to the only user who uses it; for the others set owner_id, or see "
+            "run --orphan-owners",
+        )
+    return fine("personas", "every persona has an owner")

@@ -1,0 +1,206 @@
+"""Checks of the server and of this session: may we, is there room, and who is in the way.
+
+Decides which tables a run needs, and how far behind a standby may be. Must not know how the
+history is built: that is `checks_history`; how much disk each way needs: that is `room`.
+"""
+
+from memsync.migrate.backfill.disk import mib, room
+from memsync.migrate.checks import Check, blocker, fine, warning
+from memsync.model.wording import listed
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres import Session
+from memsync.stores.postgres.pooler import processes
+
+HISTORY = "conversation_history"
+TABLES = (HISTORY, "users", "personas", "personalities")
+"""What every phase reads or changes."""
+SETTINGS_TABLES = (
+    "user_personality_settings",
+    "user_personality_configs",
+    "user_default_personas",
+    "llm_configs",
+)
+"""What may be there, and is read, or changed by the redesign."""
+_LIFTED = (
+    "statement_timeout",
+    "lock_timeout",
+    "transaction_timeout",
+    "idle_in_transaction_session_timeout",
+)
+LAG_S = 10.0
+"""Replicas that are further behind than this should catch up first."""
+
+
+def server(session: Session) -> Check:
+    """Its version, and whether it takes writes at all."""
+    found = session.row("preflight_server")
+    version = f"PostgreSQL {found.version}"
+    if found.standby:
+        return blocker("server", f"{version}, a standby: read only", "connect to the primary")
+    if found.read_only:
+        return blocker(
+            "server",
+            f"{version}; default_transaction_read_only is on for this role or database",
+            "connect as another role, or ALTER ROLE … RESET default_transaction_read_only",
+        )
+    if not found.autovacuum:
+        return warning(
+            "server",
+            f"{version}; autovacuum or track_counts is off",
+            "switch them on: the fill leaves dead rows, and clients' plans rest on statistics",
+        )
+    return fine("server", version)
+
+
+def pooler(session: Session) -> Check:
+    """Whether a pooler is in between: session locks and SET do not hold there."""
+    promised, serving = processes(session)
+    if promised != serving:
+        return blocker(
+            "pooler",
+            f"a pooler is in between: the session was told pid {promised}, its server process is "
+            f"{serving}",
+            "give postgres_url the server's own address: the migration's lock lives in a session",
+        )
+    return fine("pooler", f"none: the server process of this session is {serving}")
+
+
+def privileges(session: Session) -> Check:
+    """Whether this role may do all that the phases do."""
+    rights = session.row("preflight_rights")
+    owners = session.rows("preflight_owners", names=[*TABLES, *SETTINGS_TABLES])
+    by_name = {row.name: row for row in owners}
+    history = by_name[HISTORY]
+    missing = []
+    if not rights.schema_ours:
+        what = "SCHEMA memsync" if rights.there else f"DATABASE {rights.database}"
+        missing.append(f"GRANT {'ALL' if rights.there else 'CREATE'} ON {what} TO {rights.role}")
+    if not history.owned:
+        missing.append(f"GRANT {history.owner} TO {rights.role}")
+    if not history.may_create:
+        missing.append(f"GRANT CREATE ON SCHEMA {history.schema} TO {rights.role}")
+    missing += [
+        f"GRANT REFERENCES ON {name} TO {rights.role}"
+        for name in ("personas", "users")
+        if not by_name[name].may_refer
+    ]
+    if missing:
+        return blocker("privileges", f"{rights.role} may not do all of it", "; ".join(missing))
+    strange = [f"{row.name} is {row.owner}'s" for row in owners if not row.owned]
+    if strange:
+        return blocker(
+            "privileges",
+            f"{rights.role} does not own every table of the redesign: {listed(strange)}",
+            f"run as their owner, or GRANT {strange[0].split()[-1][:-2]} TO {rights.role}",
+            [Phase.REDESIGN, Phase.CONTRACT],
+        )
+    return fine("privileges", f"{rights.role} owns every table, and may make the schema memsync")
+
+
+def visibility(session: Session) -> Check:
+    """Whether we see who is in the way."""
+    rights = session.row("preflight_rights")
+    if rights.sees_others:
+        return fine("visibility", "the queries of other sessions can be seen")
+    return warning(
+        "visibility",
+        f"{rights.role} does not see what other sessions do: checks of transactions and replicas "
+        "may miss some",
+        f"GRANT pg_read_all_stats TO {rights.role}",
+    )
+
+
+def disk(session: Session) -> Check:
+    """Whether there is room, where that can be known from here."""
+    has = room(session)
+    found = (
+        f"table {mib(has.table_bytes)}, indexes {mib(has.index_bytes)}; in place needs "
+        f"{mib(has.in_place_bytes)}, a copy {mib(has.copy_bytes)}, each with {mib(has.wal_bytes)} "
+        "of WAL"
+    )
+    free = has.free_bytes
+    if free is None:
+        return fine("disk", f"{found}; what is free is not known from here")
+    found += f"; {mib(free)} free"
+    if free < has.in_place_bytes:
+        return blocker("disk", found, f"make room for {mib(has.in_place_bytes - free)} at least")
+    if free < has.copy_bytes:
+        lacks = mib(has.copy_bytes - free)
+        return warning("disk", found, f"room for in place only; a copy lacks {lacks}")
+    return fine("disk", found)
+
+
+def transactions(session: Session, older_s: float) -> Check:
+    """Transactions that are open for long: index builds wait for them, and locks may."""
+    rows = session.rows("preflight_transactions", older_s=older_s)
+    if not rows:
+        return fine("transactions", f"none is open for more than {older_s:.0f} s")
+    named = [f"pid {row.pid} ({row.state}, {row.open_s:.0f} s): {row.query}" for row in rows]
+    return warning(
+        "transactions",
+        f"{len(rows)} are open for more than {older_s:.0f} s: {listed(named)}",
+        "end them, or the run waits: "
+        + "; ".join(f"SELECT pg_terminate_backend({row.pid})" for row in rows[:3]),
+    )
+
+
+def prepared(session: Session) -> Check:
+    """Prepared transactions: no session to wait for, they hold their locks for ever."""
+    rows = session.rows("preflight_prepared", names=[*TABLES, *SETTINGS_TABLES])
+    if not rows:
+        return fine("prepared transactions", "none")
+    named = [
+        f"{row.gid} of {row.owner} ({row.open_s:.0f} s"
+        + (f", holds locks on {', '.join(row.locked)})" if row.locked else ")")
+        for row in rows
+    ]
+    say = blocker if any(row.locked for row in rows) else warning
+    return say(
+        "prepared transactions",
+        f"{len(rows)}: {listed(named)}",
+        f"COMMIT PREPARED or ROLLBACK PREPARED each, such as '{rows[0].gid}'",
+    )
+
+
+def replicas(session: Session) -> Check:
+    """Standbys, and how far behind they are: what the run writes comes to them too."""
+    found = session.row("preflight_replicas")
+    if not found.replicas:
+        return fine("replicas", "none")
+    said = f"{found.replicas}, the last of them {found.lag_s:.1f} s behind"
+    if found.lag_s > LAG_S:
+        return warning("replicas", said, "wait until they have caught up; the fill adds to it")
+    return fine("replicas", said)
+
+
+def limits(session: Session) -> Check:
+    """Timeouts set for our role are lifted by us; a replication role hides rows from our trigger.
+
+    A client under session_replication_role = replica fires no ordinary trigger.
+    """
+    names = [*_LIFTED, "session_replication_role"]
+    rows = session.rows("preflight_limits", names=names)
+    silent = [row.whose for row in rows if row.name not in _LIFTED and row.value == "replica"]
+    if silent:
+        return warning(
+            "settings",
+            f"session_replication_role is replica for {listed(silent)}: rows written so pass the "
+            "trigger by, and stay without a persona until the next run",
+            f"ALTER {silent[0]} RESET session_replication_role, or keep it from writing",
+        )
+    ours = [f"{row.name} = {row.value} (of {row.whose})" for row in rows if row.ours]
+    if ours:
+        return fine("settings", f"lifted for the run: {listed(ours)}")
+    return fine("settings", "no timeouts are set for this role or database")
+
+
+def event_triggers(session: Session) -> Check:
+    """Event triggers see our DDL."""
+    names = [row.name for row in session.rows("preflight_event_triggers")]
+    if not names:
+        return fine("event triggers", "none")
+    return warning(
+        "event triggers",
+        f"{listed(names)} may look at our DDL, and refuse it",
+        "make sure that they let CREATE SCHEMA, ALTER TABLE and CREATE INDEX pass",
+    )

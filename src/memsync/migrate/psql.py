@@ -1,0 +1,51 @@
+"""The migration as a script for psql, for those who may not or will not run memsync on a database.
+
+Decides which parts of the script in `sql/` are still to run, by the stage of the database. The
+script itself looks at the catalog too, so that a part too many does no harm. Runs nothing.
+"""
+
+import re
+from pathlib import Path
+
+from memsync.migrate.plan import Outlook
+from memsync.stores.history.phases import Phase
+
+ALL_IN_ONE = "migrate-persona-all-in-one.sql"
+
+_PACKAGE = Path(__file__).parents[1]
+_MARK = re.compile(r"^-- ==== (\w+) ====$", re.MULTILINE)
+_HEAD = """\
+-- What `memsync migrate run` would do to this database, for psql. It is {stage};
+-- ahead: {ahead}.
+--
+--     psql "$URL" -f THIS_FILE -v unresolved=create -v backup_confirmed='which one'
+--
+-- Nothing was run. memsync does the same, and asks and says more while it does.
+"""
+
+
+def folder() -> Path:
+    """Where the scripts are: the wheel's copy, or the checkout's folder.
+
+    Raises: FileNotFoundError when neither is there.
+    """
+    for candidate in (_PACKAGE / "_sql", _PACKAGE.parents[1] / "sql"):
+        if (candidate / ALL_IN_ONE).is_file():
+            return candidate
+    raise FileNotFoundError(f"memsync is installed without its SQL scripts ({_PACKAGE})")
+
+
+def psql_script(outlook: Outlook) -> str:
+    """The script that does what is ahead; only a comment when nothing is."""
+    ahead = [
+        phase
+        for phase in Phase
+        if any(not step.done for step in outlook.steps if step.phase is phase)
+    ]
+    head = _HEAD.format(stage=outlook.stage, ahead=", ".join(ahead) or "nothing")
+    if not ahead:
+        return head
+    start, *rest = _MARK.split((folder() / ALL_IN_ONE).read_text())
+    parts = dict(zip(rest[::2], rest[1::2], strict=True))
+    wanted = [*ahead, "summary"]
+    return head + "--\n" + start + "".join(f"-- ==== {each} ===={parts[each]}" for each in wanted)

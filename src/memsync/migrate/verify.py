@@ -1,0 +1,256 @@
+"""The guide's checklist as one report: every question, its answer in figures, and what mends it.
+
+Decides what is due at which stage, and what a difference means. The proof of every row is
+`proof`'s and is taken as it is; contract asks the proof alone, because all else here is either part
+of it or stands in the catalog, which the phases read themselves.
+"""
+
+from dataclasses import replace
+
+from memsync.errors import SchemaMismatch
+from memsync.migrate import prisma
+from memsync.migrate.contract.proof import Verification, verify_session
+from memsync.migrate.items import Item, Mark, green, later, red
+from memsync.stores.history.catalog import (
+    IDENTITY_TRIGGER,
+    PERSONA_INDEX,
+    RETRIEVAL_INDEX,
+    TABLE,
+    Catalog,
+)
+from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres, Session
+
+_SAMPLES = 5
+_RUN = "memsync migrate run"
+
+
+def verify(postgres: Postgres) -> Verification:
+    """Prove the history as it is now, and go through the checklist. Reads only.
+
+    Raises: SchemaMismatch when this is not the app's database.
+    """
+    with postgres.session() as session:
+        catalog = Catalog.read(session)
+        proof = verify_session(session, catalog)
+        if "persona_id" not in catalog.columns:
+            return replace(proof, items=_not_begun(session, catalog))
+        rows = _of_rows(session, catalog, proof)
+        rest = (*_of_users(session, catalog), *_of_schema(session, catalog, proof))
+        # What is red among the rows is in the proof's problems already, row by row.
+        more = [f"{item.name}: {item.found}" for item in rest if item.mark is Mark.RED]
+        ok = proof.ok and all(item.mark is not Mark.RED for item in (*rows, *rest))
+        items = (*rows, *rest, *_applied(session, catalog, ok=ok))
+        return replace(proof, ok=ok, problems=(*proof.problems, *more), items=items)
+
+
+def _not_begun(session: Session, catalog: Catalog) -> tuple[Item, ...]:
+    return (
+        red("no NULL persona_id", f"{TABLE} has no persona_id yet", _RUN),
+        _resolved(session, catalog),
+    )
+
+
+def _of_rows(session: Session, catalog: Catalog, proof: Verification) -> tuple[Item, ...]:
+    """What the proof says of the messages."""
+    nulls, unknown = proof.null_persona_ids, proof.unknown_persona_ids
+    return (
+        red("no NULL persona_id", f"{nulls} of {proof.rows_total} messages", _RUN)
+        if nulls
+        else green("no NULL persona_id", f"0 of {proof.rows_total} messages"),
+        _resolved(session, catalog),
+        red("every persona exists", f"{unknown} messages have one that does not", _unknown(catalog))
+        if unknown
+        else green("every persona exists", f"{proof.unique_personas} personas in use, all there"),
+        _recomputed(catalog, proof),
+        _owners(session, catalog),
+    )
+
+
+def _resolved(session: Session, catalog: Catalog) -> Item:
+    name = "every user has a persona"
+    if "user_id" not in catalog.columns:
+        return later(name, "there is no user_id any more")
+    rows = session.rows_with(dict(catalog.settings), "unresolved_users")
+    if not rows:
+        return green(name, "nobody with open messages is without one")
+    named = ", ".join(f"{row.user_id} ({row.rows_count} messages)" for row in rows[:_SAMPLES])
+    return red(
+        name,
+        f"{len(rows)} users have neither a choice nor a default: {named}",
+        f"give them one, or {_RUN} --unresolved create",
+    )
+
+
+def _unknown(catalog: Catalog) -> str:
+    if "user_id" in catalog.columns:
+        return f"{_RUN} --to backfill"
+    return f"restore those personas from a backup, or delete their messages; then {_RUN}"
+
+
+def _recomputed(catalog: Catalog, proof: Verification) -> Item:
+    name = "every row recomputed"
+    if not proof.proven:
+        why = "there is no user_id" if "user_id" not in catalog.columns else "there is no bridge"
+        return later(name, f"{why} to recompute from")
+    if proof.wrong_persona_ids:
+        return red(name, f"{proof.wrong_persona_ids} messages have another persona", _mend())
+    drift = f"; {proof.decisions_outdated} pairs keep the persona of before their settings changed"
+    return green(
+        name,
+        f"all {proof.rows_total} as the settings say" + (drift if proof.decisions_outdated else ""),
+    )
+
+
+def _mend(row: str = "…") -> str:
+    """Let the bridge decide the row anew, by the user that it has now."""
+    # Words for people, not for us to run; the id is the database's own.
+    return (
+        f"BEGIN; DELETE FROM memsync.row_archive WHERE history_id = '{row}'; "  # noqa: S608
+        f"UPDATE {TABLE} SET persona_id = NULL WHERE id = '{row}'; COMMIT"
+    )
+
+
+def _owners(session: Session, catalog: Catalog) -> Item:
+    name = "personas are their users' own"
+    if not catalog.has_users or "memsync.persona_map" not in catalog.own_tables:
+        return later(name, "there is no user_id and no decision to compare with")
+    rows = session.rows("verify_owners", limit=_SAMPLES)
+    if not rows:
+        return green(name, "or a setting says otherwise")
+    named = "; ".join(
+        f"message {row.id} of user {row.user_id} has persona {row.persona_id} of user "
+        f"{row.owner_id or 'nobody'}"
+        for row in rows
+    )
+    return red(
+        name,
+        f"{rows[0].total} are not, nor does a setting say so: user_id was changed after the "
+        f"fill, or the persona is wrong. {named}",
+        f"where user_id is right: {_mend(rows[0].id)}",
+    )
+
+
+def _of_users(session: Session, catalog: Catalog) -> tuple[Item, ...]:
+    """Counts per user, at the freeze and now."""
+    name, silent = "counts per user", "every decision is used"
+    if "memsync.persona_map" not in catalog.own_tables:
+        return (later(name, "nothing is decided yet"),)
+    if not catalog.has_users and "user_id" in catalog.columns:
+        return (later(name, "user_id is half filled: the way back was cut short"),)
+    speaker = "speaker_column" if catalog.has_users else "speaker_owner"
+    (counts,) = session.rows_with({"speaker": speaker}, "verify_user_counts")
+    if not counts.pairs:
+        return (later(name, "no decision is kept: none was taken, or the archive was removed"),)
+    said = (
+        f"{counts.users} users, {counts.rows_then} messages at the freeze; {counts.rows_now} of "
+        f"before it now ({counts.users_fewer} users have fewer: deleted since)"
+    )
+    used = f"{counts.pairs - counts.pairs_silent} of {counts.pairs} pairs have messages"
+    return (
+        red(
+            name,
+            f"messages of before the freeze came to users: {'; '.join(counts.more[:_SAMPLES])}",
+            "find out who changed user_id or a persona's owner; `memsync migrate status` and "
+            "sql/ops/who-writes-user-id.sql help",
+        )
+        if counts.more
+        else green(name, said),
+        green(silent, used + ("; the others' were deleted" if counts.pairs_silent else "")),
+    )
+
+
+def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple[Item, ...]:
+    """What stands in the catalog, where it is due."""
+    by_persona = "user_id" not in catalog.columns
+    # The stage cannot say it: without its key or an index, backfilled looks like expanded.
+    built = by_persona or (
+        not proof.null_persona_ids
+        and "memsync.ledger" in catalog.own_tables
+        and session.row("verify_wanted", phase=Phase.BACKFILL).wanted
+    )
+    return (
+        green("no user_id column", "it is gone")
+        if by_persona
+        else later("no user_id column", "contract drops it"),
+        _not_null(catalog, by_persona=by_persona),
+        _key(session, catalog) if built else later("foreign key", "it comes after the fill"),
+        _indexes(catalog) if built else later("indexes", "they come after the fill"),
+        _trigger(session, by_persona=by_persona),
+    )
+
+
+def _build(catalog: Catalog) -> str:
+    """What builds again what the backfill builds, and goes no further than the database is."""
+    return f"{_RUN} --to backfill" if "user_id" in catalog.columns else _RUN
+
+
+def _not_null(catalog: Catalog, *, by_persona: bool) -> Item:
+    name = "persona_id NOT NULL"
+    if catalog.columns["persona_id"]:
+        return green(name, "no message can be without")
+    return red(name, "it may be NULL", _RUN) if by_persona else later(name, "contract sets it")
+
+
+def _key(session: Session, catalog: Catalog) -> Item:
+    keys = session.rows("verify_keys")
+    if not keys:
+        return red("foreign key", "persona_id refers to nothing", _build(catalog))
+    if not any(key.valid for key in keys):
+        return red("foreign key", f"{keys[0].name} is NOT VALID", _build(catalog))
+    return green("foreign key", next(f"{key.name}: {key.says}" for key in keys if key.valid))
+
+
+def _indexes(catalog: Catalog) -> Item:
+    wanted = (PERSONA_INDEX, RETRIEVAL_INDEX)
+    broken = [
+        f"{name} is {'INVALID' if name in catalog.indexes else 'not there'}"
+        for name in wanted
+        if not catalog.indexes.get(name)
+    ]
+    if broken:
+        return red("indexes", ", ".join(broken), _build(catalog))
+    return green("indexes", ", ".join(wanted))
+
+
+def _trigger(session: Session, *, by_persona: bool) -> Item:
+    name = "identity trigger"
+    trigger = session.row("verify_trigger")
+    if by_persona:
+        if trigger is None:
+            return green(name, "it is gone, with user_id")
+        return red(
+            name,
+            "it still stands, though user_id is gone: every write fails",
+            f"DROP TRIGGER {IDENTITY_TRIGGER} ON {TABLE}",
+        )
+    if trigger is None:
+        return red(
+            name,
+            "it is not there: messages are written without a persona",
+            f"{_RUN} --to backfill",
+        )
+    if not trigger.fires:
+        return red(
+            name,
+            "it is disabled: messages are written without a persona",
+            f"ALTER TABLE {TABLE} ENABLE TRIGGER {IDENTITY_TRIGGER}",
+        )
+    return green(name, "it stands, and fires for every message that lacks an id")
+
+
+def _applied(session: Session, catalog: Catalog, *, ok: bool) -> tuple[Item, ...]:
+    """That everything is done, and what Prisma's history should be told."""
+    name = "already applied"
+    if catalog.stage is not Stage.CONTRACTED or not ok:
+        return (later(name, f"the database is {catalog.stage}"),)
+    done = "everything is done; running again changes nothing"
+    try:
+        known = {each.name: each.state for each in prisma.read(session)}
+    except SchemaMismatch as error:
+        return (green(name, done, error.message),)
+    if known and (open_ := [each for each in prisma.NAMES if known.get(each) != "applied"]):
+        commands = "; ".join(f"memsync migrate resolve --applied {each}" for each in open_)
+        said = ", ".join(f"{each} ({known.get(each, 'not there')})" for each in open_)
+        return (green(name, f"{done}. In Prisma's history not applied: {said}", commands),)
+    return (green(name, done),)

@@ -1,0 +1,155 @@
+"""The payload codec: a memory to a point's payload, and whatever payload is found to a memory.
+
+Decides the spelling of every payload key in both styles, and reads the deployed dirt (`text`,
+`timestamp`, seconds, floats) into a memory plus a list of what was wrong. Judges nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from memsync.errors import InvalidInput
+from memsync.model import ids
+from memsync.model.digests import buckets, exchange_digest
+from memsync.model.records import Exchange, Memory
+from memsync.stores.vectors.protocol import IndexKind
+
+Style = Literal["snake", "camel"]
+
+_CAMEL = {
+    "persona_id": "personaId",
+    "personality_id": "personalityId",
+    "channel_id": "channelId",
+    "created_at": "createdAt",
+    "content": "content",
+    "digest": "digest",
+    "fp1": "fp1",
+    "fp2": "fp2",
+    "embedder": "embedder",
+}
+_INDEXED = {
+    "persona_id": IndexKind.TENANT,
+    "personality_id": IndexKind.UUID,
+    "channel_id": IndexKind.KEYWORD,
+    "fp1": IndexKind.INTEGER,
+    "fp2": IndexKind.INTEGER,
+}
+# The years 1 to 9999: what a datetime holds, well within Postgres's timestamp.
+_MS_MIN, _MS_MAX = -62_135_596_800_000, 253_402_300_799_999
+# Before this many seconds (in 5138) a number is taken for seconds; it is 1973 in milliseconds.
+_SECONDS_BELOW = 100_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A payload as it was understood, and the dirt that had to be looked past.
+
+    `time_window_ms` are the first and last millisecond that the point's time may mean.
+    """
+
+    memory: Memory
+    wrong_keys: tuple[str, ...] = ()
+    wrong_unit: bool = False
+    time_window_ms: tuple[int, int] | None = None
+
+
+class PayloadCodec:
+    """Writes payloads in one style; reads both."""
+
+    def __init__(self, style: Style) -> None:
+        self._spell = {key: _CAMEL[key] if style == "camel" else key for key in _CAMEL}
+
+    def key(self, name: str) -> str:
+        """How this style spells the payload key `name`."""
+        return self._spell[name]
+
+    @property
+    def indexes(self) -> dict[str, IndexKind]:
+        """The payload keys that must be indexed, and how."""
+        return {self._spell[name]: kind for name, kind in _INDEXED.items()}
+
+    def encode(self, exchange: Exchange, embedder: str) -> dict[str, object]:
+        """The payload of the memory of `exchange`, whose vector `embedder` made."""
+        digest = exchange_digest(exchange)
+        fp1, fp2 = buckets(digest)
+        values = {
+            "persona_id": str(exchange.persona_id),
+            "personality_id": str(exchange.personality_id),
+            "channel_id": exchange.channel_id,
+            "created_at": exchange.created_at_ms,
+            "content": exchange.content,
+            "digest": digest,
+            "fp1": fp1,
+            "fp2": fp2,
+            "embedder": embedder,
+        }
+        return {self._spell[name]: value for name, value in values.items()}
+
+    def restyled(self, payload: Mapping[str, object], embedder: str) -> dict[str, object]:
+        """A deployed payload in this style: known keys respelled, dirt cleaned, the rest kept."""
+        reading = self.decode(payload)
+        memory = reading.memory
+        known = {"text", "timestamp", *_CAMEL, *_CAMEL.values()}
+        kept = {key: value for key, value in payload.items() if key not in known}
+        values = {
+            "persona_id": memory.persona_id and str(memory.persona_id),
+            "personality_id": memory.personality_id and str(memory.personality_id),
+            "channel_id": memory.channel_id,
+            "created_at": memory.created_at_ms,
+            "content": memory.content,
+            "embedder": embedder,
+        }
+        return kept | {self._spell[k]: v for k, v in values.items() if v is not None}
+
+    def decode(self, payload: Mapping[str, object]) -> Reading:
+        """Understand a payload of either style, dirt and all. Never raises for what it finds."""
+        wrong = [key for key in ("text", "timestamp") if key in payload]
+        wrong += [
+            spelled
+            for spelled in dict.fromkeys((*_CAMEL, *_CAMEL.values()))
+            if spelled in payload and spelled not in self._spell.values()
+        ]
+        # What filters of this style see comes first.
+        at = self._either(payload, "created_at")
+        at = payload.get("timestamp") if at is None else at
+        window, wrong_unit = _time_window(at)
+        memory = Memory(
+            persona_id=_uuid(self._either(payload, "persona_id")),
+            personality_id=_uuid(self._either(payload, "personality_id")),
+            channel_id=_text(self._either(payload, "channel_id")),
+            created_at_ms=None if window is None else window[0],
+            content=_text(_first(payload, "content", "text")),
+            digest=_text(payload.get("digest")),
+            user_id=_uuid(payload.get("userId")),
+        )
+        return Reading(memory, tuple(wrong), wrong_unit, window)
+
+    def _either(self, payload: Mapping[str, object], name: str) -> object:
+        return _first(payload, self._spell[name], name, _CAMEL[name])
+
+
+def _first(payload: Mapping[str, object], *keys: str) -> object:
+    return next((payload[key] for key in keys if key in payload), None)
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return ids.persona_id(value)
+    except InvalidInput:
+        return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _time_window(value: object) -> tuple[tuple[int, int] | None, bool]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None, value is not None
+    if not _MS_MIN <= value <= _MS_MAX:  # NaN too
+        return None, True
+    if abs(value) < _SECONDS_BELOW:
+        start = round(value * 1000)
+        return (start, start + (999 if value == int(value) else 0)), True
+    return (int(value), int(value)), isinstance(value, float)

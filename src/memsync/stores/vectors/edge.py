@@ -1,0 +1,339 @@
+"""Vector store over qdrant-edge: the Qdrant engine inside this process, one folder a collection.
+
+Decides how collections lie on disk, so that neither a crash nor a second process can spoil them:
+one lock for the whole directory, and folders that appear and vanish by renaming only. Must not
+know what a payload means.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from threading import RLock
+from typing import IO, cast
+from urllib.parse import quote, unquote
+
+import qdrant_edge as engine
+
+from memsync.errors import (
+    DimensionMismatch,
+    InvalidInput,
+    MemsyncError,
+    SchemaMismatch,
+    StoreBusy,
+    StoreUnreachable,
+)
+from memsync.model.ids import PointId, point_order
+from memsync.model.records import Hit, Point, Vector
+from memsync.stores.vectors.points import another_size, batches, checked_id, float32
+from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Where
+
+LOCK_FILE = ".lock"
+_PASSING = ".passing-"
+"""Starts the names of folders on their way in or out. No collection's folder starts with a dot."""
+_FOLDER_CHARS_MAX = 255
+
+_SCHEMAS: Mapping[IndexKind, engine.PayloadSchemaType | engine.UuidIndexParams] = {
+    IndexKind.TENANT: engine.UuidIndexParams(is_tenant=True),
+    IndexKind.UUID: engine.PayloadSchemaType.Uuid,
+    IndexKind.KEYWORD: engine.PayloadSchemaType.Keyword,
+    IndexKind.INTEGER: engine.PayloadSchemaType.Integer,
+}
+_KINDS = {
+    engine.PayloadSchemaType.Uuid: IndexKind.UUID,
+    engine.PayloadSchemaType.Keyword: IndexKind.KEYWORD,
+    engine.PayloadSchemaType.Integer: IndexKind.INTEGER,
+}
+
+
+def open_edge(directory: Path) -> "EdgeStore":
+    """The store in `directory`, which is made when it is not there.
+
+    Raises: StoreBusy when it is open elsewhere; StoreUnreachable when it cannot be used.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / LOCK_FILE).open("a")
+    except OSError as error:
+        raise StoreUnreachable(
+            f"cannot use {directory}: {error.strerror}; name another folder or mend this one"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise _busy(directory) from None
+    for left_over in directory.glob(f"{_PASSING}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    return EdgeStore(directory, lock)
+
+
+def _busy(directory: Path) -> StoreBusy:
+    return StoreBusy(
+        f"{directory} is open in another process; stop it, or run a Qdrant server",
+        directory=str(directory),
+    )
+
+
+class EdgeStore:
+    """A `VectorStore` on qdrant-edge. `lock` is the directory's, held until `close`.
+
+    A returned write is in the engine's log and outlives the process; `close` puts it in place.
+    """
+
+    def __init__(self, directory: Path, lock: IO[str]) -> None:
+        self._directory = directory
+        self._lock = lock
+        self._shards: dict[str, engine.EdgeShard] = {}
+        self._guard = RLock()
+
+    @property
+    def label(self) -> str:
+        """The store in a word or two for messages, without secrets."""
+        return f"the embedded Qdrant engine in {self._directory}"
+
+    def collections(self) -> list[str]:
+        """The names of all collections, sorted."""
+        with self._translated():
+            folders = (each for each in self._directory.iterdir() if each.is_dir())
+            return sorted(unquote(each.name) for each in folders if each.name[0] != ".")
+
+    def describe(self, collection: str) -> CollectionInfo | None:
+        """What the collection says of itself. Indexes of kinds memsync never makes are left out."""
+        with self._translated(collection):
+            folder = self._folder(collection)
+            if not folder.is_dir():
+                return None
+            schema = self._shard(collection).info().payload_schema
+            config = json.loads((folder / "edge_config.json").read_text())["vectors"].get("")
+            if config is None:
+                raise SchemaMismatch(
+                    f"{collection!r} keeps its vectors under names; memsync keeps one without a "
+                    "name. Check the collection's name"
+                )
+            kinds = {key: _kind(index) for key, index in schema.items()}
+            indexes = {key: kind for key, kind in kinds.items() if kind}
+            return CollectionInfo(config["size"], config["distance"], indexes)
+
+    def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
+        """Make the collection and its payload indexes where they are missing; else do nothing."""
+        with self._translated(collection):
+            if not self._folder(collection).is_dir():
+                self._make(collection, dims)
+            info = self.describe(collection)
+            if info is not None and info.dims != dims:
+                raise another_size(collection, info.dims, dims)
+            held = info.indexes if info else {}
+            for key, kind in indexes.items():
+                if held.get(key) != kind:
+                    self._shard(collection).update(
+                        engine.UpdateOperation.create_field_index(key, _SCHEMAS[kind])
+                    )
+
+    def _make(self, collection: str, dims: int) -> None:
+        config = engine.EdgeConfig(
+            vectors=engine.EdgeVectorParams(size=dims, distance=engine.Distance.Cosine)
+        )
+        # The engine takes a folder with some files missing for a collection with points missing:
+        # a collection must come whole or not at all.
+        passing = self._passing()
+        shard = engine.EdgeShard.create(str(passing), config)
+        shard.flush()
+        shard.close()
+        passing.rename(self._folder(collection))
+
+    def drop(self, collection: str) -> None:
+        """Remove the collection with all its points; nothing happens when there is none."""
+        with self._translated(collection):
+            folder = self._folder(collection)
+            if shard := self._shards.pop(collection, None):
+                shard.close()
+            if folder.is_dir():
+                passing = self._passing()
+                folder.rename(passing)
+                shutil.rmtree(passing)
+
+    def upsert(
+        self,
+        collection: str,
+        points: Sequence[Point],
+        *,
+        only_absent: bool = False,
+        only_where: Where | None = None,
+    ) -> None:
+        """Write points whole; see the protocol."""
+        if only_absent and only_where is not None:
+            raise InvalidInput("only_absent and only_where exclude each other")
+        mode = engine.UpdateMode.Upsert
+        if only_absent:
+            mode = engine.UpdateMode.InsertOnly
+        elif only_where is not None:
+            mode = engine.UpdateMode.UpdateOnly
+        with self._translated(collection):
+            shard = self._shard(collection)
+            for batch in batches(points):
+                edge_points = [
+                    engine.Point(point.id, list(point.vector or ()), dict(point.payload))
+                    for point in batch
+                ]
+                shard.update(
+                    engine.UpdateOperation.upsert_points(
+                        edge_points, condition=_filter(only_where), update_mode=mode
+                    )
+                )
+
+    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Remove the points; ids that are not there are no error."""
+        wired: list[engine.PointId] = [checked_id(each) for each in ids]
+        with self._translated(collection):
+            self._shard(collection).update(engine.UpdateOperation.delete_points(wired))
+
+    def retrieve(
+        self, collection: str, ids: Sequence[PointId], *, vectors: bool = False
+    ) -> list[Point]:
+        """The points that exist among `ids`, in id order."""
+        wired: list[engine.PointId] = [checked_id(each) for each in dict.fromkeys(ids)]
+        with self._translated(collection):
+            records = self._shard(collection).retrieve(wired, True, vectors)  # noqa: FBT003  positional in the engine
+            return sorted(map(_point, records), key=lambda point: point_order(point.id))
+
+    def scroll(
+        self, collection: str, *, start: PointId | None, limit: int, vectors: bool = False
+    ) -> Page:
+        """Up to `limit` points in id order, from the first whose id is `start` or after it."""
+        request = engine.ScrollRequest(
+            offset=None if start is None else checked_id(start),
+            limit=_checked_limit(limit),
+            with_payload=True,
+            with_vector=vectors,
+        )
+        with self._translated(collection):
+            records, following = self._shard(collection).scroll(request)
+            return Page([_point(each) for each in records], cast("PointId | None", following))
+
+    def query(
+        self,
+        collection: str,
+        vector: Vector,
+        *,
+        where: Where,
+        limit: int,
+        score_threshold: float | None = None,
+    ) -> list[Hit]:
+        """The `limit` points nearest to `vector` among those that match, best first."""
+        request = engine.QueryRequest(
+            limit=_checked_limit(limit),
+            query=engine.Query.Nearest(list(vector)),
+            filter=_filter(where),
+            score_threshold=score_threshold,
+            with_payload=True,
+            with_vector=False,
+        )
+        with self._translated(collection):
+            found = self._shard(collection).query(request)
+            return [Hit(_point(each), each.score) for each in found]
+
+    def count(self, collection: str, where: Where | None = None) -> int:
+        """How many points match, exactly."""
+        with self._translated(collection):
+            request = engine.CountRequest(exact=True, filter=_filter(where))
+            return self._shard(collection).count(request)
+
+    def close(self) -> None:
+        """Put everything on disk and let go of the store. Closing twice is no error."""
+        with self._guard:
+            if self._lock.closed:
+                return
+            try:
+                with self._translated():
+                    for shard in self._shards.values():
+                        shard.flush()
+                        shard.close()
+            finally:
+                self._shards.clear()
+                self._lock.close()
+
+    def _folder(self, collection: str) -> Path:
+        # quote() leaves dots alone, and "." and ".." are folders of another kind.
+        name = quote(collection, safe="").replace(".", "%2E")
+        if not 0 < len(name) <= _FOLDER_CHARS_MAX:
+            raise InvalidInput(f"collection {collection!r:.80} is too long to name a folder")
+        return self._directory / name
+
+    def _passing(self) -> Path:
+        return Path(mkdtemp(prefix=_PASSING, dir=self._directory))
+
+    def _shard(self, collection: str) -> engine.EdgeShard:
+        shard = self._shards.get(collection)
+        if shard is None:
+            folder = self._folder(collection)
+            if not folder.is_dir():
+                raise SchemaMismatch(
+                    f"{self.label} has no collection {collection!r}; check the directory and the "
+                    "name, or create it",
+                    collection=collection,
+                )
+            shard = self._shards[collection] = engine.EdgeShard.load(str(folder))
+        return shard
+
+    @contextmanager
+    def _translated(self, collection: str | None = None) -> Iterator[None]:
+        with self._guard:
+            if self._lock.closed:
+                raise StoreUnreachable(f"{self.label} is closed; open it again")
+            try:
+                yield
+            except MemsyncError:
+                raise
+            except Exception as error:  # noqa: BLE001  the engine raises nothing narrower
+                raise self._meaning(error, collection) from None
+
+    def _meaning(self, error: Exception, collection: str | None) -> MemsyncError:
+        text = str(error)
+        if "expected dim:" in text:
+            return DimensionMismatch(
+                f"vectors for {collection!r} differ in size from those it holds ({text}); use the "
+                "embedder that it was made with",
+                collection=collection,
+            )
+        if "WouldBlock" in text:
+            return _busy(self._directory)
+        if isinstance(error, TypeError | ValueError | OverflowError):
+            return InvalidInput(f"{self.label} cannot do that: {text:.300}")
+        where = f"at {collection!r}" if collection else "as a whole"
+        return StoreUnreachable(
+            f"{self.label} failed {where}: {text:.300}; check the disk, or drop the collection "
+            "and fill it again"
+        )
+
+
+def _checked_limit(limit: int) -> int:
+    if limit < 1:
+        raise InvalidInput(f"limit must be 1 or more, not {limit}")
+    return limit
+
+
+def _kind(index: "engine.PayloadIndexInfo") -> IndexKind | None:
+    if getattr(index.params, "is_tenant", None):
+        return IndexKind.TENANT
+    return _KINDS.get(index.data_type)
+
+
+def _filter(where: Where | None) -> engine.Filter | None:
+    if where is None:
+        return None
+    return engine.Filter(
+        must=[
+            engine.FieldCondition(key, match=engine.MatchValue(value))
+            for key, value in where.items()
+        ]
+    )
+
+
+def _point(record: "engine.Record | engine.ScoredPoint") -> Point:
+    # The declared types are wider than what a collection with one unnamed vector returns.
+    vector = None if record.vector is None else float32(cast("list[float]", record.vector))
+    return Point(cast("PointId", record.id), record.payload or {}, vector)

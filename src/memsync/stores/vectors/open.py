@@ -1,0 +1,52 @@
+"""Which driver serves the vector store: decided by the scheme of `qdrant_url`.
+
+Drivers are imported when one is opened: qdrant-client takes long to load, and qdrant-edge is
+optional.
+"""
+
+from pathlib import Path
+
+from memsync.errors import SettingsError
+from memsync.settings import Settings
+from memsync.stores.vectors.protocol import VectorStore
+
+
+def open_vectors(settings: Settings) -> VectorStore:
+    """The store that `settings.qdrant_url` names.
+
+    Raises: SettingsError when its driver is not installed; StoreBusy; StoreUnreachable.
+    """
+    scheme, _, rest = settings.qdrant_url.partition(":")
+    if scheme == "edge":
+        try:
+            from memsync.stores.vectors.edge import open_edge  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name != "qdrant_edge":
+                raise
+            raise SettingsError(
+                "qdrant_url: edge:DIR needs the embedded engine, which is not installed; run "
+                "pip install 'memsync[embedded]' or name a server",
+                field="qdrant_url",
+            ) from None
+        return open_edge(Path(rest).expanduser())
+    from memsync.stores.vectors.qdrant import open_qdrant  # noqa: PLC0415
+
+    key = settings.qdrant_api_key
+    return open_qdrant(
+        settings.qdrant_url,
+        api_key=key.get_secret_value() if key else None,
+        grpc=settings.qdrant_grpc,
+    )
+
+
+def open_standing(settings: Settings) -> VectorStore | None:
+    """The same, but never makes one: None where an embedded store's folder is not there.
+
+    Raises: SettingsError, StoreBusy, StoreUnreachable.
+    """
+    scheme, _, rest = settings.qdrant_url.partition(":")
+    if settings.qdrant_url == ":memory:":
+        return None
+    if scheme in {"edge", "local"} and not Path(rest).expanduser().is_dir():
+        return None
+    return open_vectors(settings)

@@ -1,0 +1,104 @@
+"""What all drivers do alike to points.
+
+Decides what a point must be to be stored the same by every driver: an unsigned id, a finite vector,
+a JSON payload. Must not know how any driver stores it.
+"""
+
+import json
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+
+from memsync.errors import DimensionMismatch, InvalidInput
+from memsync.model.ids import PointId
+from memsync.model.records import Point, Vector
+from memsync.stores.vectors.protocol import Where
+
+BATCH_POINTS_MAX = 256
+BATCH_BYTES_MAX = 8 * 2**20
+"""Far under the 32 MiB that a server takes in one request, whatever the encoding adds."""
+
+_FLOAT_BYTES = 24
+"""A float spelled out in JSON, with its comma."""
+_LONG_NUMBER = re.compile(r"\d{19}")
+_INT64 = range(-(2**63), 2**63)
+
+
+def checked_id(point_id: PointId) -> PointId:
+    """Return `point_id` when Qdrant can hold it.
+
+    Raises: InvalidInput for integers that do not fit 64 bits without a sign.
+    """
+    if isinstance(point_id, int) and not 0 <= point_id < 2**64:
+        raise InvalidInput(f"a point's id must be a uuid or 0 to 2**64 - 1, not {point_id}")
+    return point_id
+
+
+def float32(values: Sequence[float]) -> Vector:
+    """`values` as the store keeps them: REST spells them shorter than gRPC, both mean these."""
+    return tuple(array("f", values))
+
+
+def another_size(collection: str, held: int, given: int) -> DimensionMismatch:
+    """The error for vectors of `given` dimensions where the collection holds `held`."""
+    return DimensionMismatch(
+        f"{collection!r} holds vectors of {held} dimensions, not {given}; use the embedder that "
+        "it was made with, or another collection",
+        expected=held,
+        actual=given,
+    )
+
+
+def matches(payload: object, where: Where) -> bool:
+    """Whether a payload matches, as Qdrant sees it: a list matches by any of its members."""
+    if not isinstance(payload, dict):
+        return False
+    for key, wanted in where.items():
+        value = payload.get(key)
+        members = value if isinstance(value, list) else [value]
+        if not any(type(each) is type(wanted) and each == wanted for each in members):
+            return False
+    return True
+
+
+def batches(points: Iterable[Point]) -> Iterator[list[Point]]:
+    """`points` cut into requests of bounded size. Of several with one id the last is taken.
+
+    Raises: InvalidInput for a point that some driver could not store as it is.
+    """
+    # All are checked before the first is sent: a bad point at the end must not leave half a batch.
+    sized = [(point, _bytes(point)) for point in {point.id: point for point in points}.values()]
+    batch: list[Point] = []
+    size_bytes = 0
+    for point, point_bytes in sized:
+        full = len(batch) == BATCH_POINTS_MAX or size_bytes + point_bytes > BATCH_BYTES_MAX
+        if batch and full:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(point)
+        size_bytes += point_bytes
+    if batch:
+        yield batch
+
+
+def _bytes(point: Point) -> int:
+    checked_id(point.id)
+    if point.vector is None or not all(map(isfinite, point.vector)):
+        raise InvalidInput(f"point {point.id} needs a vector of finite numbers", point=point.id)
+    try:
+        text = json.dumps(point.payload, ensure_ascii=False, allow_nan=False)
+        size_bytes = len(text.encode())
+        if _LONG_NUMBER.search(text):
+            json.loads(text, parse_int=_int64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the payload of point {point.id} cannot be kept as it is: {error}", point=point.id
+        ) from None
+    return size_bytes + _FLOAT_BYTES * len(point.vector)
+
+
+def _int64(digits: str) -> int:
+    if int(digits) not in _INT64:
+        raise ValueError(f"integer {digits} does not fit 64 bits")
+    return int(digits)

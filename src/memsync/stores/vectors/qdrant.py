@@ -1,0 +1,398 @@
+"""Vector store over qdrant-client: a server by REST or gRPC, or the client's own local mode.
+
+Decides how the promises of `stores.protocols` are spelled for that client, and what each failure
+of it means. Must not know what a payload means.
+
+The local mode has no payload indexes: every filter reads every point. It therefore keeps the
+indexes that it was asked to create in the collection's metadata, and `describe` reports those, so
+that an audit finds the same index missing here and on a server.
+"""
+
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+from qdrant_client import QdrantClient, models
+
+from memsync.errors import (
+    InvalidInput,
+    MemsyncError,
+    SchemaMismatch,
+    SettingsError,
+    StoreBusy,
+    StoreUnreachable,
+)
+from memsync.model.ids import PointId, point_order
+from memsync.model.records import Hit, Point, Vector
+from memsync.settings import redacted
+from memsync.stores.vectors.points import another_size, batches, checked_id, float32, matches
+from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Where
+from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, meaning
+
+CONNECT_S = 5
+REQUEST_S = 60
+REST_PORT = 6333
+LOCAL_INDEXES = "memsync_indexes"
+CONDITIONAL_SINCE = (1, 17)
+"""The first server that takes update_mode; older ones ignore what they do not know."""
+
+_SCHEMAS: Mapping[IndexKind, models.PayloadSchemaType | models.UuidIndexParams] = {
+    IndexKind.TENANT: models.UuidIndexParams(type=models.UuidIndexType.UUID, is_tenant=True),
+    IndexKind.UUID: models.PayloadSchemaType.UUID,
+    IndexKind.KEYWORD: models.PayloadSchemaType.KEYWORD,
+    IndexKind.INTEGER: models.PayloadSchemaType.INTEGER,
+}
+_KINDS = {
+    models.PayloadSchemaType.UUID: IndexKind.UUID,
+    models.PayloadSchemaType.KEYWORD: IndexKind.KEYWORD,
+    models.PayloadSchemaType.INTEGER: IndexKind.INTEGER,
+}
+
+
+def open_qdrant(url: str, *, api_key: str | None, grpc: bool) -> "QdrantStore":
+    """The store at `url`: http(s)://host:port, local:DIR or :memory:. Calls no server yet.
+
+    gRPC is expected one port above REST, as Qdrant's defaults have it (6333 and 6334).
+
+    Raises: StoreBusy when another process holds DIR; StoreUnreachable when DIR cannot be used;
+    SettingsError for a key that no header can carry.
+    """
+    if url == ":memory:":
+        return QdrantStore(QdrantClient(location=":memory:"), "Qdrant in memory")
+    if url.startswith("local:"):
+        return _open_local(Path(url.removeprefix("local:")).expanduser())
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise SettingsError(
+            "qdrant_api_key: holds characters that no header can carry, maybe a line break",
+            field="qdrant_api_key",
+        )
+    parts = urlsplit(url)
+    with warnings.catch_warnings():
+        if parts.hostname in {"localhost", "127.0.0.1", "::1"}:
+            # On the machine itself a key without TLS is no risk worth a warning at every start.
+            warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+        client = QdrantClient(
+            url=url,
+            port=REST_PORT,
+            grpc_port=(parts.port or REST_PORT) + 1,
+            prefer_grpc=grpc,
+            api_key=api_key,
+            timeout=REQUEST_S,
+            check_compatibility=False,
+            grpc_options={"grpc.min_reconnect_backoff_ms": CONNECT_S * 1000},
+            event_hooks={"request": [_connect_quickly]},
+        )
+    return QdrantStore(client, f"Qdrant at {redacted(url)}")
+
+
+def _connect_quickly(request: httpx.Request) -> None:
+    # A long answer may be worth waiting for, a server that does not pick up is not; the client
+    # has one timeout for both.
+    request.extensions["timeout"]["connect"] = CONNECT_S
+
+
+def _open_local(directory: Path) -> "QdrantStore":
+    label = f"Qdrant's local mode in {directory}"
+    try:
+        return QdrantStore(QdrantClient(path=str(directory)), label)
+    except RuntimeError:
+        raise StoreBusy(
+            f"{directory} is in use by another process; stop it, or run a Qdrant server",
+            directory=str(directory),
+        ) from None
+    except (OSError, sqlite3.Error, ValueError) as error:
+        raise StoreUnreachable(
+            f"{label} cannot be opened: {error}; check the folder and its permissions"
+        ) from None
+
+
+class QdrantStore:
+    """A `VectorStore` on qdrant-client.
+
+    Conditional writes are the server's own from 1.17 on, and in the local mode; before, the
+    points are read and compared first, which another writer can slip between.
+    """
+
+    def __init__(self, client: QdrantClient, label: str) -> None:
+        self._client = client
+        self._label = label
+        self._local = client.init_options["path"] or client.init_options["location"] == ":memory:"
+        self._secret = client.init_options["api_key"]
+        self._closed = False
+        self._conditional: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """The store in a word or two for messages, without secrets."""
+        return self._label
+
+    def collections(self) -> list[str]:
+        """The names of all collections, sorted."""
+        with self._translated():
+            return sorted(each.name for each in self._client.get_collections().collections)
+
+    def describe(self, collection: str) -> CollectionInfo | None:
+        """What the collection says of itself. Indexes of kinds memsync never makes are left out.
+
+        Raises: SchemaMismatch when it keeps its vectors under names.
+        """
+        with self._translated(collection):
+            if not self._client.collection_exists(collection):
+                return None
+            config = (info := self._client.get_collection(collection)).config
+            params = config.params.vectors
+            if not isinstance(params, models.VectorParams):
+                raise SchemaMismatch(
+                    f"{collection!r} keeps its vectors under names ({', '.join(params or ())}); "
+                    "memsync keeps one without a name. Check the collection's name"
+                )
+            if self._local:
+                asked = (config.metadata or {}).get(LOCAL_INDEXES, {})
+                indexes = {key: IndexKind(kind) for key, kind in asked.items()}
+            else:
+                kinds = {key: _kind(index) for key, index in info.payload_schema.items()}
+                indexes = {key: kind for key, kind in kinds.items() if kind}
+            return CollectionInfo(params.size, params.distance.value, indexes)
+
+    def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
+        """Make the collection and its payload indexes where they are missing; else do nothing."""
+        info = self.describe(collection)
+        if info is None:
+            info = self._create(collection, dims)
+        if info.dims != dims:
+            raise another_size(collection, info.dims, dims)
+        missing = {key: kind for key, kind in indexes.items() if info.indexes.get(key) != kind}
+        if not missing:
+            return
+        with self._translated(collection):
+            if self._local:
+                kept = {key: str(kind) for key, kind in {**info.indexes, **missing}.items()}
+                self._client.update_collection(collection, metadata={LOCAL_INDEXES: kept})
+                return
+            for key, kind in missing.items():
+                self._completed(
+                    self._client.create_payload_index(
+                        collection, key, field_schema=_SCHEMAS[kind], wait=True
+                    )
+                )
+
+    def _create(self, collection: str, dims: int) -> CollectionInfo:
+        vectors = models.VectorParams(size=dims, distance=models.Distance.COSINE)
+        try:
+            with self._translated(collection):
+                self._client.create_collection(collection, vectors_config=vectors)
+        except MemsyncError:
+            # Another process may have made it between our look and our try.
+            made = self.describe(collection)
+            if made is None:
+                raise
+            return made
+        return CollectionInfo(dims, models.Distance.COSINE.value, {})
+
+    def drop(self, collection: str) -> None:
+        """Remove the collection with all its points; nothing happens when there is none."""
+        with self._translated(collection):
+            self._client.delete_collection(collection)
+
+    def upsert(
+        self,
+        collection: str,
+        points: Sequence[Point],
+        *,
+        only_absent: bool = False,
+        only_where: Where | None = None,
+    ) -> None:
+        """Write points whole; see the protocol. A filter's keys must be indexed (strict mode)."""
+        if only_absent and only_where is not None:
+            raise InvalidInput("only_absent and only_where exclude each other")
+        conditional = only_absent or only_where is not None
+        for batch in batches(points):
+            if conditional and not self._is_conditional():
+                standing = {
+                    each.id: each for each in self.retrieve(collection, [p.id for p in batch])
+                }
+                batch = [p for p in batch if _allowed(standing.get(p.id), only_where)]  # noqa: PLW2901
+            if batch:
+                self._upsert(collection, batch, only_absent=only_absent, only_where=only_where)
+
+    def _upsert(
+        self, collection: str, batch: list[Point], *, only_absent: bool, only_where: Where | None
+    ) -> None:
+        mode = None
+        if self._conditional and only_absent:
+            mode = models.UpdateMode.INSERT_ONLY
+        elif self._conditional and only_where is not None:
+            # Without the mode the filter guards standing points only, and absent ones go in.
+            mode = models.UpdateMode.UPDATE_ONLY
+        with self._translated(collection):
+            structs = [
+                models.PointStruct(
+                    id=_wire(point.id), vector=list(point.vector or ()), payload=dict(point.payload)
+                )
+                for point in batch
+            ]
+            result = self._client.upsert(
+                collection,
+                structs,
+                wait=True,
+                update_mode=mode,
+                update_filter=_filter(only_where) if mode else None,
+            )
+            self._completed(result)
+
+    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Remove the points; ids that are not there are no error."""
+        if not ids:
+            return
+        selector = models.PointIdsList(points=[_wire(each) for each in ids])
+        with self._translated(collection):
+            self._completed(self._client.delete(collection, selector, wait=True))
+
+    def retrieve(
+        self, collection: str, ids: Sequence[PointId], *, vectors: bool = False
+    ) -> list[Point]:
+        """The points that exist among `ids`, in id order."""
+        if not ids:
+            return []
+        wired = list(dict.fromkeys(_wire(each) for each in ids))
+        with self._translated(collection):
+            records = self._client.retrieve(
+                collection, wired, with_payload=True, with_vectors=vectors
+            )
+            return sorted(map(_point, records), key=lambda point: point_order(point.id))
+
+    def scroll(
+        self, collection: str, *, start: PointId | None, limit: int, vectors: bool = False
+    ) -> Page:
+        """Up to `limit` points in id order, from the first whose id is `start` or after it."""
+        with self._translated(collection):
+            records, following = self._client.scroll(
+                collection,
+                limit=limit,
+                offset=None if start is None else _wire(start),
+                with_payload=True,
+                with_vectors=vectors,
+            )
+            next_start = None if following is None else _point_id(following)
+            return Page([_point(each) for each in records], next_start)
+
+    def query(
+        self,
+        collection: str,
+        vector: Vector,
+        *,
+        where: Where,
+        limit: int,
+        score_threshold: float | None = None,
+    ) -> list[Hit]:
+        """The `limit` points nearest to `vector` among those that match, best first."""
+        if self._local:
+            self._fits(collection, vector)
+        with self._translated(collection):
+            found = self._client.query_points(
+                collection,
+                query=list(vector),
+                query_filter=_filter(where),
+                limit=limit,
+                score_threshold=score_threshold,
+                with_payload=True,
+            )
+            return [Hit(_point(each), each.score) for each in found.points]
+
+    def _fits(self, collection: str, vector: Vector) -> None:
+        # The local mode reports a query of another size in numpy's words only.
+        info = self.describe(collection)
+        if info and info.dims != len(vector):
+            raise another_size(collection, info.dims, len(vector))
+
+    def count(self, collection: str, where: Where | None = None) -> int:
+        """How many points match, exactly."""
+        with self._translated(collection):
+            return self._client.count(collection, count_filter=_filter(where), exact=True).count
+
+    def close(self) -> None:
+        """Put everything on disk and let go of the store. Closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            self._client.close()
+
+    def _is_conditional(self) -> bool:
+        if self._conditional is None:
+            with self._translated():
+                version = self._client.info().version
+            numbers = version.split(".")[:2]
+            known = len(numbers) == len(CONDITIONAL_SINCE) and all(map(str.isdecimal, numbers))
+            self._conditional = known and tuple(map(int, numbers)) >= CONDITIONAL_SINCE
+        return self._conditional
+
+    def _completed(self, result: models.UpdateResult) -> None:
+        if result.status is not models.UpdateStatus.COMPLETED:
+            raise StoreUnreachable(
+                f"{self._label} took a write but did not finish it in time; repeat it when the "
+                "server is less busy"
+            )
+
+    @contextmanager
+    def _translated(self, collection: str | None = None) -> Iterator[None]:
+        if self._closed:
+            raise StoreUnreachable(f"{self._label} is closed; open it again")
+        try:
+            yield
+        except MemsyncError:
+            raise
+        except DRIVER_ERRORS as error:
+            # Without the chain: the driver's own text may quote the headers it sent.
+            raise meaning(
+                error, label=self._label, collection=collection, secret=self._secret
+            ) from None
+
+
+def _kind(index: models.PayloadIndexInfo) -> IndexKind | None:
+    if getattr(index.params, "is_tenant", None):
+        return IndexKind.TENANT
+    return _KINDS.get(index.data_type)
+
+
+def _filter(where: Where | None) -> models.Filter | None:
+    if where is None:
+        return None
+    return models.Filter(
+        must=[
+            models.FieldCondition(key=key, match=models.MatchValue(value=value))
+            for key, value in where.items()
+        ]
+    )
+
+
+def _allowed(standing: Point | None, only_where: Where | None) -> bool:
+    if only_where is None:
+        return standing is None
+    return standing is not None and matches(standing.payload, only_where)
+
+
+def _wire(point_id: PointId) -> str | int:
+    checked = checked_id(point_id)
+    return str(checked) if isinstance(checked, UUID) else checked
+
+
+def _point_id(wired: object) -> PointId:
+    return wired if isinstance(wired, int) else UUID(str(wired))
+
+
+def _point(record: models.Record | models.ScoredPoint) -> Point:
+    vector = record.vector
+    if isinstance(vector, dict):
+        raise SchemaMismatch(
+            f"point {record.id} has vectors under names ({', '.join(vector)}); memsync keeps one "
+            "without a name. Check the collection's name"
+        )
+    # The declared type also allows vectors of vectors, which a collection with one unnamed
+    # vector never returns.
+    values = None if vector is None else float32(cast("list[float]", vector))
+    return Point(_point_id(record.id), record.payload or {}, values)

@@ -1,0 +1,266 @@
+"""The backfill by copy and swap: where it ends, and what it carries over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from memsync import migrate
+from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres
+from migrate.test_strangers import OWNER_GRANTS, at_url, role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import PostgresCluster
+    from migrate.conftest import App, NewApp
+
+COPY = {"method": "copy"}
+IN_PLACE = {"method": "in-place"}
+
+# Everything that may hang on a table.
+HUNG: LiteralString = """
+    ALTER TABLE conversation_history SET (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05,
+        autovacuum_enabled = true, toast.autovacuum_vacuum_threshold = 70);
+    ALTER TABLE conversation_history ALTER content SET STORAGE EXTERNAL,
+        ALTER content SET COMPRESSION pglz, ALTER channel_id SET STATISTICS 300,
+        ALTER user_id SET (n_distinct = -0.5);
+    ALTER TABLE conversation_history DROP COLUMN role;
+    ALTER TABLE conversation_history ADD COLUMN "the Role" varchar(20) DEFAULT 'user',
+        ADD COLUMN answers uuid;
+    ALTER TABLE conversation_history
+        ADD CONSTRAINT "said something" CHECK (content <> '') NO INHERIT,
+        ADD CONSTRAINT answers_fkey FOREIGN KEY (answers) REFERENCES conversation_history (id)
+            ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED;
+    CREATE INDEX "Odd index" ON conversation_history USING hash (lower(content))
+        WITH (fillfactor = 60) WHERE content <> 'x''y';
+    CREATE INDEX later_idx ON conversation_history (channel_id varchar_pattern_ops,
+        (length(content)) DESC NULLS LAST) INCLUDE (created_at);
+    ALTER INDEX later_idx ALTER 2 SET STATISTICS 250;
+    ALTER TABLE conversation_history CLUSTER ON later_idx;
+    ALTER TABLE conversation_history REPLICA IDENTITY USING INDEX conversation_history_pkey;
+    COMMENT ON TABLE conversation_history IS 'what was said: ''all'' of it %%s {{x}}';
+    COMMENT ON COLUMN conversation_history.content IS 'the words';
+    COMMENT ON INDEX "Odd index" IS 'odd';
+    COMMENT ON INDEX conversation_history_pkey IS 'index of the key';
+    COMMENT ON CONSTRAINT conversation_history_pkey ON conversation_history IS 'the key';
+    COMMENT ON CONSTRAINT "said something" ON conversation_history IS 'no silence';
+    COMMENT ON CONSTRAINT answers_fkey ON conversation_history IS 'to itself';
+    COMMENT ON CONSTRAINT conversation_history_user_id_fkey ON conversation_history IS 'who';
+    COMMENT ON CONSTRAINT pending_memories_conversation_history_id_fkey ON pending_memories
+        IS 'from elsewhere';
+    CREATE STATISTICS "both" (ndistinct, mcv) ON channel_id, personality_id
+        FROM conversation_history;
+    ALTER STATISTICS "both" SET STATISTICS 77;
+    ALTER STATISTICS "both" OWNER TO {keeper};
+    COMMENT ON STATISTICS "both" IS 'together';
+    CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER "a" BEFORE UPDATE OF content ON conversation_history FOR EACH ROW
+        WHEN (OLD.content IS DISTINCT FROM NEW.content) EXECUTE FUNCTION nothing('it''s');
+    CREATE TRIGGER "off" AFTER INSERT ON conversation_history
+        FOR EACH STATEMENT EXECUTE FUNCTION nothing();
+    CREATE TRIGGER "always" AFTER TRUNCATE ON conversation_history EXECUTE FUNCTION nothing();
+    CREATE CONSTRAINT TRIGGER "checked" AFTER INSERT ON conversation_history
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION nothing();
+    ALTER TABLE conversation_history DISABLE TRIGGER "off";
+    ALTER TABLE conversation_history ENABLE ALWAYS TRIGGER "always";
+    COMMENT ON TRIGGER "a" ON conversation_history IS 'does nothing';
+    CREATE POLICY "own" ON conversation_history AS RESTRICTIVE FOR SELECT TO {reader}
+        USING (channel_id <> 'secret');
+    CREATE POLICY "all" ON conversation_history TO PUBLIC
+        USING (EXISTS (SELECT FROM personalities p WHERE p.id = personality_id))
+        WITH CHECK (content <> '');
+    COMMENT ON POLICY "own" ON conversation_history IS 'no secrets';
+    ALTER TABLE conversation_history ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE conversation_history FORCE ROW LEVEL SECURITY;
+    CREATE PUBLICATION told FOR TABLE conversation_history (id, content) WHERE (id IS NOT NULL);
+    CREATE PUBLICATION others FOR TABLE users, conversation_history;
+    CREATE TABLE likes (message uuid CONSTRAINT "liked message" REFERENCES conversation_history
+        ON DELETE CASCADE, "who" text);
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {reader};
+    GRANT SELECT, TRIGGER ON conversation_history TO {reader};
+    GRANT INSERT ON conversation_history TO {reader} WITH GRANT OPTION;
+    GRANT SELECT ON conversation_history TO PUBLIC;
+    GRANT UPDATE (content), REFERENCES (id) ON conversation_history TO {reader};
+    REVOKE TRUNCATE ON conversation_history FROM CURRENT_USER;
+    ALTER TABLE conversation_history OWNER TO {keeper};
+"""
+
+# ruff: noqa: S608  the queries are made of constants
+H: LiteralString = "to_regclass('conversation_history')"
+HANGING: dict[str, LiteralString] = {
+    "table": f"""
+        SELECT c.relkind, c.relpersistence, c.relowner::regrole::text, c.relreplident,
+               c.relrowsecurity, c.relforcerowsecurity, c.relnamespace::regnamespace::text,
+               (SELECT array_agg(o ORDER BY o) FROM unnest(c.reloptions) o), t.reloptions
+        FROM pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = {H}""",
+    "columns": f"""
+        SELECT rank() OVER (ORDER BY attnum), attname, format_type(atttypid, atttypmod),
+               attnotnull, pg_get_expr(adbin, adrelid), attstorage, attcompression, attoptions,
+               attstattarget, attcollation, col_description(attrelid, attnum)
+        FROM pg_attribute LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+        WHERE attrelid = {H} AND attnum > 0 AND NOT attisdropped""",
+    "grants": f"""
+        SELECT '', grantee::regrole::text, grantor::regrole::text, privilege_type, is_grantable
+        FROM pg_class, aclexplode(relacl) WHERE oid = {H}
+        UNION ALL
+        SELECT attname, grantee::regrole::text, grantor::regrole::text, privilege_type,
+               is_grantable
+        FROM pg_attribute, aclexplode(attacl) WHERE attrelid = {H}""",
+    "indexes": f"""
+        SELECT i.relname, pg_get_indexdef(i.oid), indisvalid, indisready, indisprimary,
+               indisclustered, indisreplident, i.relowner::regrole::text,
+               obj_description(i.oid, 'pg_class'),
+               (SELECT array_agg(attstattarget ORDER BY attnum) FROM pg_attribute
+                WHERE attrelid = i.oid)
+        FROM pg_index JOIN pg_class i ON i.oid = indexrelid WHERE indrelid = {H}""",
+    "constraints": f"""
+        SELECT conrelid::regclass::text, conname, contype, pg_get_constraintdef(oid),
+               convalidated, connoinherit, obj_description(oid, 'pg_constraint')
+        FROM pg_constraint WHERE {H} IN (conrelid, confrelid)""",
+    "key triggers": f"""
+        SELECT tgrelid::regclass::text, tgenabled, conname, tgfoid::regproc::text
+        FROM pg_trigger JOIN pg_constraint k ON k.oid = tgconstraint
+        WHERE {H} IN (conrelid, confrelid)""",
+    "triggers": f"""
+        SELECT tgname, pg_get_triggerdef(oid), tgenabled, obj_description(oid, 'pg_trigger')
+        FROM pg_trigger WHERE tgrelid = {H} AND NOT tgisinternal""",
+    "policies": f"""
+        SELECT polname, polcmd, polpermissive, polroles::regrole[]::text,
+               pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid),
+               obj_description(oid, 'pg_policy')
+        FROM pg_policy WHERE polrelid = {H}""",
+    "statistics": f"""
+        SELECT pg_get_statisticsobjdef(oid), stxowner::regrole::text, stxstattarget,
+               obj_description(oid, 'pg_statistic_ext'),
+               EXISTS (SELECT FROM pg_statistic_ext_data WHERE stxoid = oid)
+        FROM pg_statistic_ext WHERE stxrelid = {H}""",
+    "publications": """
+        SELECT pubname, tablename, attnames::text, rowfilter FROM pg_publication_tables""",
+    "comment": f"SELECT obj_description({H}, 'pg_class')",
+    "schemas": r"""
+        SELECT nspname, nspacl::text FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%'""",
+}
+
+
+@pytest.fixture
+def roles(postgres_cluster: PostgresCluster) -> Iterator[dict[str, sql.Identifier]]:
+    """Two roles of the server. Ask for it before the apps: it must outlive their databases."""
+    names = {each: f"memsync_{each}_{uuid4().hex[:12]}" for each in ("reader", "keeper")}
+    with psycopg.connect(postgres_cluster.url, autocommit=True) as connection:
+        for name in names.values():
+            connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+        yield {each: sql.Identifier(name) for each, name in names.items()}
+        for name in names.values():
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def hanging(app: App) -> dict[str, set[tuple[Any, ...]]]:
+    """Everything that hangs on the history, by kind."""
+    found = {kind: app.query(text) for kind, text in HANGING.items()}
+    return {
+        kind: {tuple(str(value) for value in row) for row in rows} for kind, rows in found.items()
+    }
+
+
+def rollback(app: App, to: Phase | None = None) -> Stage:
+    """`memsync migrate rollback`."""
+    with Postgres.open(app.url) as postgres:
+        return migrate.rollback(postgres, app.settings(), to=to)
+
+
+def rows_of(app: App) -> set[tuple[Any, ...]]:
+    """Every message, whole."""
+    return set(app.query("SELECT h::text FROM conversation_history h"))
+
+
+def test_a_copy_ends_as_a_fill_in_place(app: App, settled: App) -> None:
+    """Same catalog, same contents; the ledger says how and why."""
+    assert Stage.CONTRACTED == app.run(options=COPY)
+
+    assert app.expected() == app.personas()
+    assert settled.contents() == app.contents()
+    assert settled.catalog() == app.catalog()
+    assert [("copy: asked for",)] == app.query(
+        "SELECT note FROM memsync.ledger WHERE phase = 'backfill'"
+    )
+
+
+def test_after_the_backfill_nobody_can_tell(new_app: NewApp) -> None:
+    """At the end of the backfill too, catalog and rows are those of a fill in place."""
+    copied, filled = new_app(), new_app()
+    for app, options in ((copied, COPY), (filled, IN_PLACE)):
+        assert Stage.BACKFILLED == app.run(Phase.BACKFILL, options=options)
+
+    assert hanging(filled) == hanging(copied)
+    assert filled.catalog() == copied.catalog()
+    assert copied.expected() == copied.personas()
+    assert copied.verify().ok
+
+
+def test_everything_that_hangs_on_the_table_comes_along(
+    roles: dict[str, sql.Identifier], new_app: NewApp
+) -> None:
+    """Whatever may hang on a table is on the copy, down to comments and disabled triggers."""
+    copied, filled = new_app(), new_app()
+    for app, options in ((copied, COPY), (filled, IN_PLACE)):
+        with app.connected() as connection:
+            connection.execute(sql.SQL(HUNG).format(**roles).as_string().replace("%%", "%"))
+            connection.execute("ANALYZE")
+        bare = hanging(app)
+        assert Stage.BACKFILLED == app.run(Phase.BACKFILL, options=options)
+        assert all(bare.values())
+
+    assert hanging(filled) == hanging(copied)
+    assert filled.catalog() == copied.catalog()
+    assert Stage.CONTRACTED == copied.run() == filled.run()
+    assert hanging(filled) == hanging(copied)
+
+
+def test_back_and_forward_again_by_either_way(new_app: NewApp, settled: App) -> None:
+    """By copy, all the way back, in place, back, and by copy: the ends are the same."""
+    app = new_app()
+    before = app.catalog()
+    for options in (COPY, IN_PLACE, COPY):
+        assert Stage.CONTRACTED == app.run(options=options)
+        assert settled.catalog() == app.catalog()
+        assert settled.contents() == app.contents()
+        assert Stage.LEGACY == rollback(app)
+        assert before["indexes"] == app.catalog()["indexes"]
+        assert before["constraints"] == app.catalog()["constraints"]
+
+
+def test_an_owner_who_is_no_superuser_copies(app: App) -> None:
+    """Owning the tables and CREATE on the database are enough, for a copy too."""
+    name = app.query("SELECT current_database()")[0][0]
+    with role(app, *OWNER_GRANTS) as url:
+        owner = url.partition("//")[2].partition(":")[0]
+        with app.connected() as connection:
+            connection.execute(
+                sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+                    sql.Identifier(name), sql.Identifier(owner)
+                )
+            )
+        assert Stage.CONTRACTED == at_url(app, url).run(options=COPY)
+        assert app.expected() == app.personas()
+
+
+def test_an_app_in_a_schema_of_its_own_is_copied_there(app: App) -> None:
+    """The copy takes the history's place in the history's schema."""
+    app.do("ALTER SCHEMA public RENAME TO chat")
+    name = app.query("SELECT current_database()")[0][0]
+    with app.connected() as connection:
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET search_path = chat").format(sql.Identifier(name))
+        )
+    assert Stage.CONTRACTED == app.run(options=COPY)
+    assert app.expected() == app.personas()
+    assert [("chat",)] == app.query(
+        "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = %s",
+        "conversation_history",
+    )

@@ -1,0 +1,384 @@
+"""Pause, resume and cancel from another terminal; also of runs that die while they wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memsync import migrate
+from memsync.errors import Cancelled, GateClosed
+from memsync.migrate.backfill import cutover as swap
+from memsync.migrate.backfill import fill as backfill
+from memsync.migrate.backfill import shadow_table as copying
+from memsync.migrate.pacing import pace
+from memsync.model.progress import silent
+from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.locks import LockKey, exclusive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from memsync.model.progress import Progress, Tell
+    from migrate.conftest import App
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+
+SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
+FILLS = {"in-place": "fill personas", "copy": "copy"}
+"""What each method tells of a batch."""
+
+by_either = pytest.mark.parametrize("method", FILLS)
+
+
+@pytest.fixture
+def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in small batches that look after each of them."""
+    monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
+    monkeypatch.setattr(swap, "_BLOCKS_START", 1)
+
+
+def ask(app: App, wanted: migrate.Wanted) -> migrate.Runner:
+    with Postgres.open(app.url) as postgres:
+        return migrate.ask(postgres, wanted)
+
+
+def in_the_fill(act: Callable[[], object], fill: str = "fill personas") -> Tell:
+    """A `tell` that acts once, after the first batch of the fill."""
+    left = [act]
+
+    def tell(step: Progress) -> None:
+        if step.what == fill and left:
+            left.pop()()
+
+    return tell
+
+
+def state(app: App) -> str:
+    return app.status().run.state
+
+
+def back(app: App, tell: Tell = silent) -> Stage:
+    with Postgres.open(app.url) as postgres:
+        return migrate.rollback(postgres, app.settings(**SLOWLY), to=None, tell=tell)
+
+
+@contextmanager
+def paused(
+    app: App, eventually: Eventually, tell: Tell = silent, *, method: str = "in-place"
+) -> Iterator[Future[Stage]]:
+    """A run that paused in the middle of its fill; it goes on when the test is through."""
+    pause = in_the_fill(lambda: ask(app, "pause"), FILLS[method])
+
+    def both(step: Progress) -> None:
+        tell(step)
+        pause(step)
+
+    with ThreadPoolExecutor() as threads:
+        run = threads.submit(app.run, tell=both, options={"method": method}, **SLOWLY)
+        try:
+            eventually(lambda: state(app) == "paused" or run.done(), "the run is paused")
+            yield run
+        finally:
+            if not run.done():
+                asked(app, "run")
+
+
+def outcomes(app: App) -> list[tuple[Any, ...]]:
+    return app.query("SELECT verb, phase, outcome FROM memsync.ledger ORDER BY id")
+
+
+def assert_as_if_undisturbed(app: App, settled: App) -> None:
+    assert settled.catalog() == app.catalog()
+    assert app.expected() == app.personas()
+    assert settled.contents() == app.contents()
+
+
+@by_either
+@pytest.mark.usefixtures("attentive")
+def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, method: str) -> None:
+    """In the middle of the fill it waits: lock kept, no transaction, nothing of the app's held."""
+    told: list[str] = []
+
+    with paused(app, eventually, lambda step: told.append(step.what), method=method) as run:
+        now = app.status()
+        pid = now.run.pid
+        assert 0 < now.rows_done < now.rows_total
+        eventually(
+            lambda: bool(
+                app.query("SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'idle'", pid)
+            ),
+            "no transaction is open",
+        )
+        assert [] == app.query(
+            "SELECT relation::regclass FROM pg_locks JOIN pg_class c ON c.oid = relation"
+            " WHERE pid = %s AND relnamespace = 'public'::regnamespace",
+            pid,
+        )
+        with app.connected(autocommit=False) as client:
+            client.execute("LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE NOWAIT")
+            client.rollback()
+        assert 11 == app.command("run")
+        assert "postgres" == now.run.asked_by
+        assert "running" == ask(app, "run").state
+        assert Stage.CONTRACTED == run.result(timeout=60)
+    assert "idle" == state(app)
+    assert 1 == sum(each.startswith("paused by postgres at ") for each in told)
+    assert 1 == told.count("going on")
+    assert app.query("SELECT waited_s > 0 FROM memsync.ledger WHERE phase = 'backfill'") == [
+        (True,)
+    ]
+    assert_as_if_undisturbed(app, settled)
+
+
+@by_either
+@pytest.mark.usefixtures("attentive")
+def test_cancelled_in_the_fill_and_run_again(app: App, settled: App, method: str) -> None:
+    """It ends with a part of the rows filled; the request is used up; the next run finishes."""
+    cancel = in_the_fill(lambda: ask(app, "cancel"), FILLS[method])
+    with pytest.raises(Cancelled) as cancelled:
+        app.run(tell=cancel, options={"method": method}, **SLOWLY)
+    left = app.status()
+
+    assert 3 == cancelled.value.exit_status
+    assert "`memsync migrate run` goes on" in cancelled.value.message
+    assert (Stage.EXPANDED, "idle") == (left.stage, left.run.state)
+    assert 0 < left.rows_done < left.rows_total
+    assert ("run", "backfill", "cancelled") == outcomes(app)[-1]
+    assert Stage.CONTRACTED == app.run(options={"method": method})
+    assert_as_if_undisturbed(app, settled)
+
+
+class Replayed:
+    """A `tell` that makes the log of a copy long at a step, and acts at its next replay."""
+
+    def __init__(
+        self, app: App, step: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._app = app
+        self._step = step
+        self._act = act
+        self._is_due = False
+        replay = copying.Rows.replay
+
+        def acting(rows: copying.Rows, limit: int) -> int:
+            if self._is_due:
+                self._is_due = False
+                self._act()
+            return replay(rows, limit)
+
+        monkeypatch.setattr(copying.Rows, "replay", acting)
+
+    def __call__(self, step: Progress) -> None:
+        if step.what == self._step:
+            self._app.do("UPDATE conversation_history SET content = content || '!'")
+            self._is_due = True
+
+
+every_catch_up = pytest.mark.parametrize("step", ["copy: indexes and keys", "copy: exchange"])
+STILL_LOGGED = "SELECT FROM memsync_copy.touched"
+
+
+@every_catch_up
+@pytest.mark.usefixtures("attentive")
+def test_cancelled_while_a_copy_catches_up(
+    app: App, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A long log of what was written meanwhile is not replayed to its end first."""
+    cancelling = Replayed(app, step, lambda: ask(app, "cancel"), monkeypatch)
+    with pytest.raises(Cancelled):
+        app.run(tell=cancelling, options={"method": "copy"})
+
+    assert app.query(STILL_LOGGED)
+    assert Stage.EXPANDED == app.status().stage
+    written = set(app.query("SELECT id, content FROM conversation_history"))
+    assert Stage.CONTRACTED == app.run(options={"method": "copy"})
+    assert written == set(app.query("SELECT id, content FROM conversation_history"))
+    assert app.expected() == app.personas()
+
+
+@every_catch_up
+@pytest.mark.usefixtures("attentive")
+def test_paused_while_a_copy_catches_up(
+    app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """It waits with no transaction open, for longer than the catching up itself may take."""
+    pausing = Replayed(app, step, lambda: ask(app, "pause"), monkeypatch)
+    may_take_s = 1.0
+    with ThreadPoolExecutor() as threads:
+        run = threads.submit(
+            app.run, tell=pausing, options={"method": "copy"}, lock_deadline_s=may_take_s
+        )
+        try:
+            eventually(lambda: state(app) == "paused" or run.done(), "the run is paused")
+            since = time.monotonic()
+            assert app.query(STILL_LOGGED)
+            with app.connected(autocommit=False) as client:
+                client.execute("SET lock_timeout = '1s'")
+                client.execute("LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE")
+                client.rollback()
+            eventually(lambda: time.monotonic() - since > may_take_s, "it is paused for long")
+        finally:
+            asked(app, "run")
+        assert Stage.CONTRACTED == run.result(timeout=60)
+    assert app.expected() == app.personas()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("attentive")
+def test_cancelled_on_the_way_back_and_taken_back_again(app: App) -> None:
+    """The refill of users hears as well."""
+    before = app.catalog()
+    users = app.query("SELECT id, user_id FROM conversation_history ORDER BY id")
+    app.run()
+    with pytest.raises(Cancelled):
+        back(app, in_the_fill(lambda: ask(app, "cancel"), "fill users"))
+    assert ("rollback", "contract", "cancelled") == outcomes(app)[-1]
+
+    assert Stage.LEGACY == back(app)
+    assert users == app.query("SELECT id, user_id FROM conversation_history ORDER BY id")
+    assert before["columns"] == app.catalog()["columns"]
+
+
+@by_either
+@pytest.mark.usefixtures("attentive")
+def test_cancelled_while_paused(app: App, eventually: Eventually, method: str) -> None:
+    """Nobody has to resume first."""
+    with paused(app, eventually, method=method) as run:
+        assert "cancelling" == ask(app, "cancel").state
+        with pytest.raises(Cancelled):
+            run.result(timeout=60)
+    assert "idle" == state(app)
+
+
+@pytest.mark.slow
+def test_cancelled_while_it_waits_for_a_lock(app: App) -> None:
+    """A client in the way for hours does not keep the operator from ending the run."""
+    app.run(Phase.BACKFILL)
+
+    def tell(step: Progress) -> None:
+        if step.what.startswith("waiting for a lock"):
+            ask(app, "cancel")
+
+    with app.connected(autocommit=False) as hostile:
+        hostile.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
+        with pytest.raises(Cancelled):
+            app.run(tell=tell)
+        hostile.rollback()
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_killed_while_paused(app: App, settled: App, eventually: Eventually) -> None:
+    """The pause dies with its run: the next one does not wait for a resume."""
+    command = [sys.executable, "-m", "memsync", "--postgres-url", app.url, "migrate", "run"]
+    command += ["--unresolved", "create", "--quiet-minutes", "0", "--backup-confirmed", "test"]
+    environ = os.environ | {"MEMSYNC_BATCH_TARGET_MS": "1"}
+    with app.connected(autocommit=False) as hostile:
+        app.run(Phase.ISOLATE)
+        # The run cannot pass expand, whatever the machine's speed, before it is asked.
+        hostile.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
+        with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
+            eventually(lambda: asked(app, "pause"), "the run can be asked")
+            eventually(lambda: state(app) == "paused", "the run is paused")
+            hostile.rollback()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    eventually(lambda: state(app) == "idle", "the killed run's session goes")
+
+    assert [("pause",)] == app.query("SELECT wanted FROM memsync.control")
+    assert Stage.CONTRACTED == app.run()
+    assert_as_if_undisturbed(app, settled)
+
+
+def asked(app: App, wanted: migrate.Wanted) -> bool:
+    try:
+        ask(app, wanted)
+    except GateClosed:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("wanted", ["pause", "resume", "cancel"])
+def test_nothing_runs(app: App, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no run there is nobody to ask: neither before the first nor after the last."""
+    assert 14 == app.command(wanted)
+    app.run()
+    assert 14 == app.command(wanted, "--json")
+    assert "no migration is running" in capsys.readouterr().err
+    assert [("run",)] == app.query("SELECT wanted FROM memsync.control")
+
+
+def test_a_run_that_cannot_hear_yet(app: App) -> None:
+    """Who holds the lock, but is not the session of the requests, is named; nothing is asked."""
+    app.run()
+    with Postgres.open(app.url) as postgres, exclusive(postgres, LockKey.MIGRATE, "x") as holder:
+        pid = holder.connection.info.backend_pid
+        with pytest.raises(GateClosed, match=f"pid {pid}") as refused:
+            migrate.ask(postgres, "pause")
+        assert "running" == migrate.status(postgres).run.state
+    assert [("run",)] == app.query("SELECT wanted FROM memsync.control")
+    for what in ("reads evidence", "a backup or a psql script", f"pg_terminate_backend({pid})"):
+        assert what in refused.value.message
+
+
+def test_a_run_that_reads_evidence_first_cannot_hear_yet(app: App) -> None:
+    """From legacy there is no table yet in which it could be asked."""
+    with (
+        Postgres.open(app.url) as postgres,
+        exclusive(postgres, LockKey.MIGRATE, "x"),
+        pytest.raises(GateClosed, match="reads evidence before its first change"),
+    ):
+        migrate.ask(postgres, "cancel")
+
+
+def test_who_runs_is_said(
+    app: App, when: Callable[..., Tell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words and as JSON: state, pid, since when, who asked."""
+    said: list[Any] = []
+
+    def look() -> None:
+        app.command("cancel")
+        app.command("status")
+        said.append(capsys.readouterr().out)
+        app.command("status", "--json")
+        said.append(json.loads(capsys.readouterr().out)["run"])
+        app.command("resume")
+
+    assert Stage.CONTRACTED == app.run(tell=when("verify", look))
+    text, run = said
+    assert ("cancelling", "postgres") == (run["state"], run["asked_by"])
+    assert f"cancelling (pid {run['pid']} since {run['since']}, asked by postgres)" in text
+    assert 0 == app.command("status")
+    out = capsys.readouterr().out
+    assert "run     idle\n" in out
+    assert "next: " not in out
+
+
+def test_status_says_what_comes_next(
+    app: App, when: Callable[..., Tell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next phases, or to go on where a run is paused; nothing where it is at work or done."""
+    said: list[str | None] = []
+
+    def look(wanted: migrate.Wanted) -> None:
+        ask(app, wanted)
+        said.append(app.status().next)
+        ask(app, "run")
+
+    assert "memsync migrate run --to backfill" == app.status().next
+    app.run(Phase.EXPAND, tell=when("redesign", lambda: look("pause")))
+    app.run(Phase.BACKFILL, tell=when("backfill", lambda: look("run")))
+    assert ["memsync migrate resume", None] == said
+    assert 0 == app.command("status")
+    assert capsys.readouterr().out.endswith("next: memsync migrate run\n")

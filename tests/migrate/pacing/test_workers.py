@@ -1,0 +1,356 @@
+"""Several sessions that fill at the same time: the same result, whoever of them is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memsync.errors import Cancelled, InvalidInput, StoreBusy, StoreUnreachable
+from memsync.migrate import RunOptions, ask
+from memsync.migrate.backfill import cutover as swap
+from memsync.migrate.backfill import fill as backfill
+from memsync.migrate.pacing import pace
+from memsync.migrate.pacing.workers import Crew, crew_of
+from memsync.model.progress import Progress, silent
+from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.ddl import OnlineDdl
+from support.kills import BY_THREE, Way, all_cut_short, drawn, nobody_works_on, offered_methods
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from migrate.conftest import App, NewApp
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+    NewWay = Callable[[type[Way], str, str], Way]
+
+THREE = {"method": "in-place", "workers": 3}
+COPY_BY_THREE = {"method": "copy", "workers": 3}
+# So that there are many batches.
+SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
+
+
+@pytest.fixture
+def crew(app: App) -> Iterator[Crew]:
+    """Three sessions."""
+    with Postgres.open(app.url) as postgres:
+        own = OnlineDdl(postgres.dedicated(), lock_timeout_ms=50, deadline_s=1, tell=silent)
+        with crew_of(postgres, own, 3) as made:
+            yield made
+        own.session.connection.close()
+
+
+def pid_of(ddl: OnlineDdl) -> int:
+    return ddl.session.connection.info.backend_pid
+
+
+def progress_of(app: App) -> tuple[Any, ...]:
+    return app.query("SELECT rows_done, rows_total, next_block >= end_block FROM memsync.backfill")[
+        0
+    ]
+
+
+def end_a_session(app: App, *, of_the_helpers: bool) -> None:
+    """Only the run's own holds an advisory lock."""
+    app.query(
+        "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a"
+        " WHERE datname = current_database() AND application_name = 'memsync'"
+        " AND %s <> EXISTS (SELECT FROM pg_locks l"
+        "                   WHERE l.pid = a.pid AND l.locktype = 'advisory') LIMIT 1",
+        of_the_helpers,
+    )
+
+
+# ------------------------------------------------------------------ the crew
+
+
+def test_jobs_are_done_at_the_same_time_each_on_a_session_of_its_own(crew: Crew) -> None:
+    """Their results come in the order of the jobs."""
+    all_there = threading.Barrier(3, timeout=10)
+
+    def job(number: int, ddl: OnlineDdl) -> tuple[int, int]:
+        if number < 3:
+            all_there.wait()
+        return number, pid_of(ddl)
+
+    done = crew.together([partial(job, number) for number in range(5)])
+
+    assert list(range(5)) == [number for number, _ in done]
+    assert 3 == len({pid for _, pid in done[:3]})
+
+
+@pytest.mark.parametrize("error", [IndexError("gone"), KeyboardInterrupt()], ids=repr)
+def test_what_a_job_raises_is_raised_when_all_have_ended(crew: Crew, error: BaseException) -> None:
+    """And no more jobs are begun."""
+    ended: list[int] = []
+    failed = threading.Event()
+
+    def job(number: int, _: OnlineDdl) -> None:
+        if number == 1:
+            failed.set()
+            raise error
+        assert failed.wait(10)
+        ended.append(number)
+
+    with pytest.raises(type(error)):
+        crew.together([partial(job, number) for number in range(50)])
+    assert len(ended) < 10
+
+
+def test_while_the_run_is_held_up_nobody_begins_another_job(crew: Crew) -> None:
+    """A pause is heard between two jobs of the run's own session, and stops the others too."""
+    begun: list[int] = []
+    held_up: list[int] = []
+    pauses = iter([False, True])
+
+    def between() -> None:
+        if next(pauses, False):
+            time.sleep(0.2)
+            before = len(begun)
+            time.sleep(0.2)
+            held_up.append(len(begun) - before)
+
+    def job(number: int, _: OnlineDdl) -> None:
+        begun.append(number)
+        time.sleep(0.01)
+
+    crew.together([partial(job, number) for number in range(60)], between)
+    assert [0] == held_up
+    assert list(range(60)) == sorted(begun)
+
+
+def test_what_the_run_hears_between_two_jobs_ends_them_all(crew: Crew) -> None:
+    """Whoever waits for a next job meanwhile gets none."""
+    begun: list[int] = []
+    until_then: list[int] = []
+
+    def between() -> None:
+        if begun:
+            time.sleep(0.1)
+            until_then.extend(begun)
+            raise Cancelled("enough")
+
+    def job(number: int, _: OnlineDdl) -> None:
+        begun.append(number)
+        time.sleep(0.01)
+
+    with pytest.raises(Cancelled):
+        crew.together([partial(job, number) for number in range(60)], between)
+    assert until_then == begun
+
+
+def test_every_session_is_prepared_for_much_work(crew: Crew) -> None:
+    """What it writes goes to the disk at once; nothing that was set is made less."""
+    for ddl in [crew.own, *crew._helpers]:
+        if ddl is crew.own:
+            ddl.session.run_script("SET maintenance_work_mem = '1GB'; SET backend_flush_after = 8")
+            ddl.session.run("heavy_work")
+        shown = [
+            ddl.session.connection.execute(f"SHOW {name}").fetchall()[0][0]
+            for name in ("maintenance_work_mem", "backend_flush_after")
+        ]
+        assert shown == (["1GB", "64kB"] if ddl is crew.own else ["256MB", "256kB"])
+
+
+# ------------------------------------------------------------------ the fill
+
+
+def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its share, every row has its persona, the checkpoint tells of each row once."""
+    rows_by: Counter[int] = Counter()
+    fill = backfill._batch
+
+    def seen(*given: Any) -> Any:
+        batch = fill(*given)
+        rows_by[pid_of(given[-1])] += batch.rows if batch else 0
+        return batch
+
+    monkeypatch.setattr(backfill, "_batch", seen)
+    monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
+    told: list[str] = []
+
+    def tell(step: Progress) -> None:
+        told.append(step.what)
+
+    assert Stage.BACKFILLED == large_app.run(Phase.BACKFILL, options=THREE, tell=tell, **SLOWLY)
+    assert large_app.expected() == large_app.personas()
+    total = large_app.world.manifest.messages
+    assert (3, total) == (len(rows_by), rows_by.total())
+    assert min(rows_by.values()) > total / 10
+    assert (total, total, True) == progress_of(large_app)
+    assert large_app.verify().ok
+    assert large_app.query("SELECT FROM memsync.ledger WHERE rows_filled = %s", total)
+    # Who waits for the checkpoint is one of the crew, and no client.
+    assert [] == [line for line in told if "clients wait" in line]
+
+
+@pytest.mark.parametrize("of_the_helpers", [True, False], ids=["a helper", "the run's own"])
+def test_a_session_that_is_ended_costs_its_batch(large_app: App, *, of_the_helpers: bool) -> None:
+    """The run ends with it; the next one does the rest, and nothing twice."""
+
+    def tell(step: Progress) -> None:
+        if step.total is not None and step.done > step.total // 3:
+            end_a_session(large_app, of_the_helpers=of_the_helpers)
+
+    with pytest.raises(StoreUnreachable):
+        large_app.run(Phase.BACKFILL, options=THREE, tell=tell, **SLOWLY)
+    done, total, over = progress_of(large_app)
+    filled = large_app.query(
+        "SELECT count(*) FROM conversation_history WHERE persona_id IS NOT NULL"
+    )[0][0]
+    assert (filled, False) == (done, over)
+    assert 0 < done < total
+
+    large_app.run(Phase.BACKFILL, options=THREE)
+    assert large_app.expected() == large_app.personas()
+    assert (total, total, True) == progress_of(large_app)
+
+
+def test_a_row_that_is_held_is_waited_for_up_to_the_deadline(app: App) -> None:
+    """Though the others of the crew come through with what they fill beside it."""
+    app.run(Phase.EXPAND)
+    with app.connected(autocommit=False) as hostile:
+        hostile.execute("SELECT FROM conversation_history ORDER BY ctid LIMIT 1 FOR UPDATE")
+        with pytest.raises(StoreBusy) as busy:
+            app.run(
+                Phase.BACKFILL, options=THREE, lock_timeout_ms=10, lock_deadline_s=0.5, **SLOWLY
+            )
+        assert [hostile.info.backend_pid] == busy.value.fields["pids"]
+        done, total, over = progress_of(app)
+        assert 0 < done < total
+        assert not over
+        hostile.rollback()
+    assert Stage.BACKFILLED == app.run(Phase.BACKFILL, options=THREE)
+    assert app.expected() == app.personas()
+
+
+def test_a_crew_hears_that_it_is_to_end(large_app: App) -> None:
+    """As one does, between its batches."""
+
+    def tell(step: Progress) -> None:
+        if step.total is not None:
+            with Postgres.open(large_app.url) as postgres:
+                ask(postgres, "cancel")
+
+    with pytest.raises(Cancelled):
+        large_app.run(Phase.BACKFILL, options=THREE, tell=tell, **SLOWLY)
+    assert Stage.BACKFILLED == large_app.run(Phase.BACKFILL, options=THREE)
+    assert large_app.expected() == large_app.personas()
+
+
+def test_several_runs_with_crews_at_once(new_app: NewApp) -> None:
+    """One of them migrates."""
+    app = new_app()
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(app.run, options=THREE) for _ in range(3)]
+    outcomes = [run.exception() for run in runs]
+    assert None in outcomes
+    assert all(error is None or isinstance(error, StoreBusy) for error in outcomes)
+    assert app.expected() == app.personas()
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fate", ["client", "terminate"])
+@pytest.mark.parametrize("method", offered_methods())
+def test_a_crew_cut_short(
+    way_for: NewWay, eventually: Eventually, seed: int, method: str, fate: str, kills: int
+) -> None:
+    """The next run ends the same, and what was committed is not done again."""
+    way = way_for(Way, fate, method + BY_THREE)
+    ends = drawn(f"{seed}/crew/{method}/{kills}/{fate}", fate, way.acting, kills)
+    all_cut_short(way, ends, eventually, seed)
+
+
+# ------------------------------------------------------------------ the indexes of a copy
+
+
+def test_several_build_the_indexes_of_a_copy(
+    app: App, settled: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its share of them, at the same time; the end is that of one."""
+    all_there = threading.Barrier(3, timeout=10)
+    built_by: list[int] = []
+    build = swap._build
+
+    def seen(*given: Any) -> None:
+        built_by.append(pid_of(given[-1]))
+        if len(built_by) <= 3:
+            all_there.wait()
+        build(*given)
+
+    monkeypatch.setattr(swap, "_build", seen)
+    assert Stage.CONTRACTED == app.run(options=COPY_BY_THREE)
+    assert (3, 5) == (len(set(built_by)), len(built_by))
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+def test_who_still_builds_for_a_run_that_was_lost_is_waited_for(
+    app: App, settled: App, eventually: Eventually
+) -> None:
+    """The next run names it, and builds what is missing when it has ended."""
+
+    def fail(step: Progress) -> None:
+        if step.what.startswith("copy: index "):
+            raise StoreUnreachable("lost")
+
+    with pytest.raises(StoreUnreachable):
+        app.run(Phase.BACKFILL, options=COPY_BY_THREE, tell=fail)
+    told: list[str] = []
+    with ThreadPoolExecutor(1) as pool, app.connected(autocommit=False) as left:
+        left.execute(
+            "CREATE INDEX conversation_history_persona_id_idx"
+            " ON memsync_copy.conversation_history (persona_id)"
+        )
+        running = pool.submit(
+            app.run, options=COPY_BY_THREE, tell=lambda step: told.append(step.what)
+        )
+        in_the_way = f"memsync_copy.conversation_history; in the way: pid {left.info.backend_pid}"
+        eventually(lambda: any(in_the_way in line for line in told), "it is waited for")
+        assert not running.done()
+        left.commit()
+        assert Stage.CONTRACTED == running.result()
+    assert "copy: index conversation_history_persona_id_idx" not in told
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+@pytest.mark.parametrize("of_the_helpers", [True, False], ids=["a helper", "the run's own"])
+def test_a_session_that_is_ended_while_it_builds_costs_its_index(
+    app: App, settled: App, eventually: Eventually, *, of_the_helpers: bool
+) -> None:
+    """The run ends with it; the next one builds what is missing."""
+    ended = threading.Event()
+
+    def tell(step: Progress) -> None:
+        if step.what.startswith("copy: index "):
+            # So that each has a share of the indexes.
+            time.sleep(0.1)
+            if not ended.is_set():
+                ended.set()
+                end_a_session(app, of_the_helpers=of_the_helpers)
+
+    with pytest.raises(StoreUnreachable):
+        app.run(Phase.BACKFILL, options=COPY_BY_THREE, tell=tell)
+    eventually(lambda: nobody_works_on(app), "the sessions go")
+    assert Stage.CONTRACTED == app.run(options=COPY_BY_THREE)
+    assert settled.catalog() == app.catalog()
+    assert settled.contents() == app.contents()
+
+
+@pytest.mark.parametrize("workers", [0, -1, 17])
+def test_a_size_that_cannot_be_meant(
+    app: App, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused, by the library and by the command line."""
+    with pytest.raises(InvalidInput, match=f"workers is {workers}"):
+        RunOptions(workers=workers)
+    assert 2 == app.command("run", "--workers", str(workers))
+    assert "--workers" in capsys.readouterr().err

@@ -1,0 +1,648 @@
+"""The preflight: each check sees what is planted, is quiet otherwise, and a blocker stops a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from memsync.errors import GateClosed, InvalidInput
+from memsync.migrate import Check, State, rollback
+from memsync.migrate.preflight.run_checks import preflight
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres
+from migrate.test_strangers import APP_GRANTS, OWNER_GRANTS, at_url, role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from migrate.conftest import App
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+
+HISTORY: LiteralString = "conversation_history"
+
+
+def checks(app: App, older_s: float = 60.0) -> dict[str, Check]:
+    """What `migrate plan` checks, by name."""
+    with Postgres.open(app.url) as postgres, postgres.session() as session:
+        quick = preflight(session, Catalog.read(session), older_s=older_s)
+    named = {check.name: check for check in app.outlook().checks}
+    return named | {check.name: check for check in quick}
+
+
+def alter_database(app: App, change: LiteralString) -> None:
+    """ALTER DATABASE … `change`, for sessions to come."""
+    name = app.query("SELECT current_database()")[0][0]
+    with app.connected() as connection:
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} {}").format(sql.Identifier(name), sql.SQL(change))
+        )
+
+
+def assert_refused(app: App, name: str) -> None:
+    """A run is refused by this check, with status 14, and leaves the database as it was."""
+    before = app.catalog()
+    with pytest.raises(GateClosed) as refused:
+        app.run()
+    assert [name] == refused.value.fields["blockers"]
+    assert "Nothing was changed" in refused.value.message
+    assert 14 == app.command("run", "--unresolved", "create")
+    assert before == app.catalog()
+
+
+def test_nothing_in_the_way(app: App) -> None:
+    """An app as it was deployed has no blocker; its users without a persona are all there is."""
+    found = checks(app)
+
+    assert {"users"} == {name for name, check in found.items() if check.state is State.WARNING}
+    assert set() == {name for name, check in found.items() if check.state is State.BLOCKER}
+    assert "3 have messages" in found["users"].found
+    assert found["users"].next == "give them one, or memsync migrate run --unresolved create"
+
+
+def test_a_finished_migration_has_nothing_in_the_way(settled: App) -> None:
+    """After contract every check is fine, and nothing is next."""
+    assert {State.OK} == {check.state for check in checks(settled).values()}
+    assert None is settled.outlook().next
+
+
+def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blockers, then warnings, then what is fine; `next` names the blocker; the status is 0."""
+    app.do("CREATE VIEW talk AS SELECT user_id FROM conversation_history")
+    assert 0 == app.command("plan")
+    lines = capsys.readouterr().out.splitlines()
+    at = {
+        state: [n for n, line in enumerate(lines) if line.startswith(f"  {state} ")]
+        for state in State
+    }
+    assert at[State.BLOCKER][-1] < at[State.WARNING][0]
+    assert at[State.WARNING][-1] < at[State.OK][0]
+    assert any("view talk  [stops contract]" in line for line in lines)
+    assert "next: mend what blocks: user_id" == lines[-1]
+    assert 0 == app.command("plan", "--json")
+    plan = json.loads(capsys.readouterr().out)
+    assert ("legacy", "legacy") == (plan["phase"], plan["stage"])
+    assert [("blocker", ["contract"])] == [
+        (each["state"], each["phases"]) for each in plan["checks"] if each["name"] == "user_id"
+    ]
+    assert plan["next"] == "mend what blocks: user_id"
+
+
+HANGS_ON_USER_ID: dict[str, LiteralString] = {
+    "view talk": "CREATE VIEW talk AS SELECT user_id FROM conversation_history",
+    "materialized view talk": (
+        "CREATE MATERIALIZED VIEW talk AS SELECT user_id FROM conversation_history"
+    ),
+    "policy own on table conversation_history": (
+        "CREATE POLICY own ON conversation_history USING (user_id IS NOT NULL)"
+    ),
+    "trigger moved on table conversation_history": (
+        "CREATE TRIGGER moved BEFORE UPDATE OF user_id ON conversation_history"
+        " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    ),
+    "function speakers()": (
+        "CREATE FUNCTION speakers() RETURNS bigint LANGUAGE sql"
+        " BEGIN ATOMIC SELECT count(user_id) FROM conversation_history; END"
+    ),
+    "constraint note_fkey on table note": (
+        "ALTER TABLE conversation_history ADD UNIQUE (id, user_id);"
+        " CREATE TABLE note (id uuid, user_id uuid, CONSTRAINT note_fkey"
+        " FOREIGN KEY (id, user_id) REFERENCES conversation_history (id, user_id))"
+    ),
+    "publication of table conversation_history in publication feed": (
+        "CREATE PUBLICATION feed FOR TABLE conversation_history (id, user_id)"
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("named", "made"), HANGS_ON_USER_ID.items(), ids=HANGS_ON_USER_ID.keys())
+def test_what_hangs_on_user_id_blocks_contract(app: App, named: str, made: LiteralString) -> None:
+    """It is named; the server itself would refuse to drop the column; the run stops before."""
+    with app.connected() as connection:
+        connection.execute(made.encode())
+    found = checks(app)["user_id"]
+
+    assert (State.BLOCKER, (Phase.CONTRACT,)) == (found.state, found.phases)
+    assert named in found.found
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        app.do("ALTER TABLE conversation_history DROP COLUMN user_id")
+    assert_refused(app, "user_id")
+
+
+def test_a_blocker_of_contract_lets_the_phases_before_it_run(app: App) -> None:
+    """`--to backfill` runs; contract is refused until the view is gone."""
+    app.do("CREATE VIEW talk AS SELECT user_id FROM conversation_history")
+    assert Stage.BACKFILLED == app.run(Phase.BACKFILL)
+    assert_refused(app, "user_id")
+    app.do("DROP VIEW talk")
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_a_view_on_persona_id_stops_the_way_back(app: App) -> None:
+    """It is named, with status 14; with it gone the way back goes on."""
+    app.run(Phase.BACKFILL)
+    app.do("CREATE VIEW talk AS SELECT persona_id FROM conversation_history")
+    with Postgres.open(app.url) as postgres, pytest.raises(GateClosed, match="view talk depends"):
+        rollback(postgres, app.settings(), to=None)
+    assert 14 == app.command("rollback", "--to", "start")
+    app.do("DROP VIEW talk")
+    assert 0 == app.command("rollback", "--to", "start")
+
+
+HANGS_ON_OLD_SETTINGS: dict[str, LiteralString] = {
+    "view talk (users.global_persona_id)": (
+        "CREATE VIEW talk AS SELECT id, global_persona_id FROM users"
+    ),
+    "materialized view talk (personalities.llm_config_id)": (
+        "CREATE MATERIALIZED VIEW talk AS SELECT id, llm_config_id FROM personalities"
+    ),
+    "column twice of table personalities (personalities.context_window_size)": (
+        "ALTER TABLE personalities ADD COLUMN twice int"
+        " GENERATED ALWAYS AS (2 * context_window_size) STORED"
+    ),
+    "policy shared on table personas (personas.is_global)": (
+        "CREATE POLICY shared ON personas USING (is_global)"
+    ),
+    "trigger moved on table llm_configs (llm_configs.is_default)": (
+        "CREATE TRIGGER moved BEFORE UPDATE OF is_default ON llm_configs"
+        " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("named", "made"), HANGS_ON_OLD_SETTINGS.items(), ids=HANGS_ON_OLD_SETTINGS.keys()
+)
+def test_what_hangs_on_old_settings_blocks_contract(
+    app: App, named: str, made: LiteralString
+) -> None:
+    """It is named with the column that it uses; the server would refuse; the run stops before."""
+    app.do(made)
+    found = checks(app)["old settings"]
+
+    assert (State.BLOCKER, (Phase.CONTRACT,)) == (found.state, found.phases)
+    assert named in found.found
+    table, _, column = named.rpartition("(")[2].removesuffix(")").partition(".")
+    drop = sql.SQL("ALTER TABLE {} DROP COLUMN {}")
+    with app.connected() as connection, pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        connection.execute(drop.format(sql.Identifier(table), sql.Identifier(column)))
+    assert_refused(app, "old settings")
+
+
+def test_what_hangs_on_the_old_table_of_choices_follows_its_new_name(app: App) -> None:
+    """At legacy it is a table: a view on it is one on the renamed table, and stays."""
+    app.do("CREATE VIEW talk AS SELECT user_id, persona_id FROM user_personality_settings")
+    assert State.OK is checks(app)["old settings"].state
+    assert Stage.CONTRACTED == app.run()
+    assert app.query("SELECT * FROM talk")
+
+
+@pytest.mark.parametrize(
+    ("named", "made"),
+    [
+        ("view talk", "CREATE VIEW talk AS SELECT user_id FROM user_personality_settings"),
+        (
+            "function chosen()",
+            "CREATE FUNCTION chosen() RETURNS SETOF user_personality_settings LANGUAGE sql AS"
+            " 'SELECT * FROM user_personality_settings'",
+        ),
+    ],
+)
+def test_what_hangs_on_the_view_of_choices_blocks_contract(
+    app: App, named: str, made: LiteralString
+) -> None:
+    """From redesign on the old name is a view, which contract drops."""
+    app.run(Phase.BACKFILL)
+    assert State.OK is checks(app)["old settings"].state
+    app.do(made)
+    found = checks(app)["old settings"]
+
+    assert (State.BLOCKER, (Phase.CONTRACT,)) == (found.state, found.phases)
+    assert f"{named} (user_personality_settings)" in found.found
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        app.do("DROP VIEW user_personality_settings")
+    assert_refused(app, "old settings")
+
+
+@pytest.mark.parametrize(
+    ("named", "made"),
+    [
+        (
+            "index mine (users.global_persona_id)",
+            "CREATE INDEX mine ON users (global_persona_id, id)",
+        ),
+        (
+            "constraint small on table personalities (personalities.context_window_size)",
+            "ALTER TABLE personalities ADD CONSTRAINT small CHECK (context_window_size < 1000)",
+        ),
+    ],
+)
+def test_what_goes_with_old_settings_is_named(app: App, named: str, made: LiteralString) -> None:
+    """Postgres drops it with the column without a word; we say so before."""
+    app.do(made)
+    found = checks(app)["old settings"]
+
+    assert State.WARNING is found.state
+    assert named in found.found
+    assert Stage.CONTRACTED == app.run()
+
+
+@pytest.mark.parametrize(
+    ("named", "made"),
+    [
+        ("index mine", "CREATE INDEX mine ON conversation_history (user_id, role)"),
+        (
+            "constraint mine on table conversation_history",
+            "ALTER TABLE conversation_history ADD CONSTRAINT mine UNIQUE (user_id, id)",
+        ),
+        (
+            "constraint mine on table conversation_history",
+            "ALTER TABLE conversation_history ADD CONSTRAINT mine CHECK (user_id IS NOT NULL)",
+        ),
+        (
+            "statistics object mine",
+            "CREATE STATISTICS mine ON user_id, channel_id FROM conversation_history",
+        ),
+    ],
+)
+def test_what_goes_with_user_id_is_named(app: App, named: str, made: LiteralString) -> None:
+    """Postgres drops it with the column without a word; we say so before."""
+    app.do(made)
+    found = checks(app)["user_id"]
+
+    assert State.WARNING is found.state
+    assert named in found.found
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_triggers_that_read_user_id_block_contract(app: App) -> None:
+    """Their functions would fail every write of the app after it."""
+    app.do(
+        "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM NEW.user_id; RETURN NEW; END $$"
+    )
+    app.do(
+        "CREATE TRIGGER stamp BEFORE INSERT ON conversation_history"
+        " FOR EACH ROW EXECUTE FUNCTION stamp()"
+    )
+    assert (State.BLOCKER, (Phase.CONTRACT,)) == (
+        checks(app)["triggers"].state,
+        checks(app)["triggers"].phases,
+    )
+    assert_refused(app, "triggers")
+
+
+def test_a_trigger_that_only_speaks_of_user_id_blocks_nothing(app: App) -> None:
+    """Of another table's, in a comment, or out of the row as json: nothing fails without it."""
+    app.do(
+        "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN -- not the user_id\n"
+        " PERFORM to_jsonb(NEW) ->> 'user_id', (SELECT max(s.user_id::text)"
+        " FROM user_personality_settings s); RETURN NEW; END $$"
+    )
+    app.do(
+        "CREATE TRIGGER audit BEFORE INSERT ON conversation_history"
+        " FOR EACH ROW EXECUTE FUNCTION audit()"
+    )
+    assert State.OK is checks(app)["triggers"].state
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_triggers_that_fire_for_every_filled_row_are_named(app: App) -> None:
+    """They do not stop the run, but somebody should know."""
+    app.do(
+        "CREATE TRIGGER calm BEFORE UPDATE ON conversation_history"
+        " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    )
+    found = checks(app)["triggers"]
+    assert State.WARNING is found.state
+    assert "calm (suppress_redundant_updates_trigger)" in found.found
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_functions_that_speak_of_user_id_are_named(app: App) -> None:
+    """Only their text tells; so it is a warning."""
+    app.do(
+        "CREATE FUNCTION last_words(who uuid) RETURNS text LANGUAGE sql AS"
+        " 'SELECT content FROM conversation_history WHERE user_id = who LIMIT 1'"
+    )
+    found = checks(app)["functions"]
+    assert (State.WARNING, True) == (found.state, "last_words(uuid)" in found.found)
+
+
+def test_rewrite_rules_block_every_phase(app: App) -> None:
+    """A rule would turn the fill into something else."""
+    app.do("CREATE RULE quiet AS ON UPDATE TO conversation_history DO INSTEAD NOTHING")
+    assert tuple(Phase) == checks(app)["rules"].phases
+    assert_refused(app, "rules")
+
+
+def test_rewrite_rules_on_other_commands_are_named(app: App) -> None:
+    """They do not touch the fill."""
+    app.do("CREATE RULE also AS ON DELETE TO conversation_history DO ALSO NOTHING")
+    assert State.WARNING is checks(app)["rules"].state
+    assert Stage.CONTRACTED == app.run()
+
+
+@pytest.mark.parametrize(
+    ("says", "made"),
+    [
+        ("has child tables", ["CREATE TABLE old () INHERITS (conversation_history)"]),
+        (
+            "partitioned",
+            [
+                "ALTER TABLE conversation_history RENAME TO whole",
+                "CREATE TABLE conversation_history (LIKE whole) PARTITION BY HASH (id)",
+            ],
+        ),
+    ],
+)
+def test_a_table_in_parts_is_refused(app: App, says: str, made: list[LiteralString]) -> None:
+    """Neither partitions nor inheritance: indexes cannot be built concurrently there."""
+    for each in made:
+        app.do(each)
+    found = checks(app)["table"]
+    assert (State.BLOCKER, True) == (found.state, says in found.found)
+    assert_refused(app, "table")
+
+
+def test_a_history_that_allows_no_user_is_refused(app: App) -> None:
+    """Nobody could say as whom a message without a user was written."""
+    app.do("ALTER TABLE conversation_history ALTER user_id DROP NOT NULL")
+    found = checks(app)["table"]
+    assert (State.BLOCKER, True) == (found.state, "user_id" in found.found)
+    assert_refused(app, "table")
+    app.do("ALTER TABLE conversation_history ALTER user_id SET NOT NULL")
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_a_user_id_that_came_to_be_optional_hides_nothing(app: App) -> None:
+    """It is no way back: contract is refused, and the proof is asked as ever."""
+    app.run(Phase.BACKFILL)
+    app.do("ALTER TABLE conversation_history ALTER user_id DROP NOT NULL")
+    app.do(
+        "UPDATE conversation_history h SET persona_id ="
+        " (SELECT id FROM personas p WHERE p.owner_id <> h.user_id LIMIT 1)"
+    )
+    assert_refused(app, "table")
+    proof = app.verify()
+    assert (False, True) == (proof.ok, proof.proven)
+    assert proof.wrong_persona_ids
+    assert Stage.BACKFILLED == app.outlook().stage
+
+
+def test_an_unlogged_history_is_named(app: App) -> None:
+    """It goes with the next crash of the server."""
+    app.do("DROP TABLE pending_memories")
+    app.do("ALTER TABLE conversation_history SET UNLOGGED")
+    found = checks(app)["table"]
+    assert (State.WARNING, True) == (found.state, "unlogged" in found.found)
+
+
+def test_rows_that_are_hidden_from_us_are_refused(app: App) -> None:
+    """Under forced row security an owner sees, and would fill, a part of the rows only."""
+    with owner(app) as theirs:
+        assert State.OK is checks(theirs)["table"].state
+        app.do("ALTER TABLE conversation_history ENABLE ROW LEVEL SECURITY")
+        app.do("ALTER TABLE conversation_history FORCE ROW LEVEL SECURITY")
+        found = checks(theirs)["table"]
+        assert (State.BLOCKER, True) == (found.state, "row security" in found.found)
+        assert_refused(theirs, "table")
+
+
+@contextmanager
+def owner(app: App) -> Iterator[App]:
+    """The app, seen by a role that owns its tables and may create our schema."""
+    with role(app, *OWNER_GRANTS) as url:
+        name = url.partition("//")[2].partition(":")[0]
+        alter = sql.SQL("GRANT CREATE ON DATABASE {} TO {}")
+        with app.connected() as connection:
+            database = connection.info.dbname
+            connection.execute(alter.format(sql.Identifier(database), sql.Identifier(name)))
+        yield at_url(app, url)
+
+
+def test_an_owner_may_do_all_but_not_see_all(app: App) -> None:
+    """Privileges are fine; that other sessions cannot be seen is said."""
+    with owner(app) as theirs:
+        found = checks(theirs)
+        name = theirs.query("SELECT current_user")[0][0]
+        assert State.OK is found["privileges"].state
+        assert State.WARNING is found["visibility"].state
+        assert f"GRANT pg_read_all_stats TO {name}" == found["visibility"].next
+        assert State.OK is checks(app)["visibility"].state
+
+
+def test_a_role_without_rights_is_told_which(app: App) -> None:
+    """Every missing right stands there as the GRANT that gives it."""
+    with role(app, *APP_GRANTS) as url:
+        theirs = at_url(app, url)
+        name, database = theirs.query("SELECT current_user, current_database()")[0]
+        found = checks(theirs)["privileges"]
+        assert State.BLOCKER is found.state
+        owner_of = app.query("SELECT current_user")[0][0]
+        assert (found.next or "").split("; ") == [
+            f"GRANT CREATE ON DATABASE {database} TO {name}",
+            f"GRANT {owner_of} TO {name}",
+            f"GRANT CREATE ON SCHEMA public TO {name}",
+            f"GRANT REFERENCES ON personas TO {name}",
+            f"GRANT REFERENCES ON users TO {name}",
+        ]
+        assert_refused(theirs, "privileges")
+
+
+def test_a_stranger_s_llm_configs_are_named(app: App) -> None:
+    """A table of the redesign that is somebody else's."""
+    with owner(app) as theirs:
+        app.do("ALTER TABLE llm_configs OWNER TO CURRENT_USER")
+        found = checks(theirs)["privileges"]
+        assert (State.BLOCKER, (Phase.REDESIGN, Phase.CONTRACT)) == (found.state, found.phases)
+        assert "llm_configs is " in found.found
+
+
+def test_long_transactions_are_named(app: App, eventually: Eventually) -> None:
+    """By pid, state, age and query; a younger one is no matter."""
+    with app.connected(autocommit=False) as open_one:
+        pid = open_one.info.backend_pid
+        open_one.execute("SELECT 'thinking'")
+        eventually(lambda: str(pid) in checks(app, older_s=0.01)["transactions"].found, "its age")
+        found = checks(app, older_s=0.01)["transactions"]
+        assert State.WARNING is found.state
+        assert f"pid {pid} (idle in transaction, " in found.found
+        assert " s): SELECT 'thinking'" in found.found
+        assert f"pg_terminate_backend({pid})" in (found.next or "")
+        assert State.OK is checks(app)["transactions"].state
+
+
+@pytest.mark.parametrize(
+    ("free", "state"), [(0, State.BLOCKER), (3.0, State.WARNING), (3.5, State.OK)]
+)
+def test_disk(app: App, monkeypatch: pytest.MonkeyPatch, free: float, state: State) -> None:
+    """In place needs half of table and indexes, a copy all and a little more, and both WAL."""
+    total = app.query("SELECT pg_total_relation_size('conversation_history')")[0][0]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(free * total)))
+    assert state is checks(app)["disk"].state
+
+
+def test_disk_of_another_machine_is_not_known(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder cannot be read nothing is claimed."""
+
+    def not_there(_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(shutil, "disk_usage", not_there)
+    found = checks(app)["disk"]
+    assert (State.OK, True) == (found.state, "not known from here" in found.found)
+
+
+def test_disk_behind_a_tunnel_is_not_known(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server's process is not on this machine, its disk is another one."""
+
+    def no_process(*_: object) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", no_process)
+    found = checks(app)["disk"]
+    assert (State.OK, True) == (found.state, "not known from here" in found.found)
+
+
+def test_pooler(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session whose server process is not the one it was told of goes through a pooler."""
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 1))
+    assert State.BLOCKER is checks(app)["pooler"].state
+    with pytest.raises(InvalidInput, match="pooler"):
+        app.run()
+
+
+def test_broken_leftovers_are_named(app: App) -> None:
+    """INVALID indexes and NOT VALID constraints of the tables concerned."""
+    app.do(
+        "UPDATE pg_index SET indisvalid = false"
+        " WHERE indexrelid = 'personas_owner_id_idx'::regclass"
+    )
+    app.do("ALTER TABLE users ADD CONSTRAINT named CHECK (username <> '') NOT VALID")
+    found = checks(app)["indexes"]
+    assert State.WARNING is found.state
+    assert "index personas_owner_id_idx is INVALID" in found.found
+    assert "constraint named of users is NOT VALID" in found.found
+
+
+def test_rights_on_the_column_are_wanted_for_persona_id(app: App) -> None:
+    """The GRANT is given in words, works as it stands, and then nothing is wanted any more."""
+    with role(app, "GRANT SELECT (user_id), UPDATE (user_id) ON conversation_history TO {}"):
+        found = checks(app)["column rights"]
+        assert State.WARNING is found.state
+        app.run(Phase.EXPAND)
+        grant = (found.next or "").removeprefix("after expand: ")
+        with app.connected() as connection:
+            connection.execute(grant.encode())
+        assert State.OK is checks(app)["column rights"].state
+
+
+def test_references_are_listed(app: App) -> None:
+    """Foreign keys that point at the history; no harm, but good to know."""
+    key = "pending_memories (pending_memories_conversation_history_id_fkey)"
+    assert f"from {key}" == checks(app)["references"].found
+    app.do("DROP TABLE pending_memories")
+    assert "none from other tables" == checks(app)["references"].found
+
+
+def test_event_triggers_are_named(app: App) -> None:
+    """Each may refuse our DDL."""
+    app.do("CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
+    app.do("CREATE EVENT TRIGGER watcher ON ddl_command_end EXECUTE FUNCTION watch()")
+    found = checks(app)["event triggers"]
+    assert (State.WARNING, True) == (found.state, found.found.startswith("watcher "))
+    app.do("ALTER EVENT TRIGGER watcher DISABLE")
+    assert State.OK is checks(app)["event triggers"].state
+
+
+def test_a_vacuum_at_work_is_named(app: App, eventually: Eventually) -> None:
+    """One that a person started gives way to nobody."""
+    with app.connected(options="-c vacuum_cost_delay=100 -c vacuum_cost_limit=1") as vacuuming:
+        pid = vacuuming.info.backend_pid
+
+        def vacuum() -> None:
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                vacuuming.execute("VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) conversation_history")
+
+        worker = threading.Thread(target=vacuum)
+        worker.start()
+        try:
+            eventually(lambda: State.WARNING is checks(app)["vacuum"].state, "the vacuum")
+            assert f"pid {pid} vacuums" in checks(app)["vacuum"].found
+        finally:
+            app.do("SELECT pg_cancel_backend(%s)", pid)
+            worker.join()
+    assert State.OK is checks(app)["vacuum"].state
+
+
+def test_a_vacuum_against_wraparound_that_is_near_is_named(app: App) -> None:
+    """By the table's own setting, which is stricter than the server's."""
+    app.do("ALTER TABLE conversation_history SET (autovacuum_freeze_max_age = 100000)")
+    assert State.OK is checks(app)["vacuum"].state
+    app.do(
+        "DO $$ BEGIN CREATE TEMP TABLE burnt (n int); FOR i IN 1..91000 LOOP"
+        " BEGIN INSERT INTO burnt VALUES (i); EXCEPTION WHEN division_by_zero THEN NULL; END;"
+        " END LOOP; END $$"
+    )
+    found = checks(app)["vacuum"]
+    assert (State.WARNING, True) == (found.state, "against wraparound is near" in found.found)
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "state"),
+    [
+        ("SET statement_timeout = '9min'", "settings", State.OK),
+        ("SET session_replication_role = replica", "settings", State.WARNING),
+        ("SET track_counts = off", "server", State.WARNING),
+        ("SET default_transaction_read_only = on", "server", State.BLOCKER),
+    ],
+)
+def test_settings_of_the_database(
+    app: App, setting: LiteralString, name: str, state: State
+) -> None:
+    """What is set for role or database is seen, and said."""
+    assert State.OK is checks(app)[name].state
+    alter_database(app, setting)
+    found = checks(app)[name]
+    assert state is found.state
+    assert setting.split()[1] in found.found or state is State.WARNING
+
+
+def test_a_lifted_timeout_is_said(app: App) -> None:
+    """Which, how long, and whose it is."""
+    alter_database(app, "SET statement_timeout = '9min'")
+    name = app.query("SELECT current_database()")[0][0]
+    said = f"lifted for the run: statement_timeout = 9min (of DATABASE {name})"
+    assert said == checks(app)["settings"].found
+
+
+def test_personas_that_nobody_owns_or_that_are_not_there(app: App) -> None:
+    """Both are counted and named."""
+    assert State.OK is checks(app)["personas"].state
+    persona = app.query(
+        "UPDATE personas SET owner_id = NULL"
+        " WHERE id = (SELECT min(id::text)::uuid FROM personas) RETURNING id"
+    )[0][0]
+    found = checks(app)["personas"]
+    assert (State.WARNING, True) == (found.state, f"1 have no owner: {persona}" in found.found)
+    app.do("ALTER TABLE conversation_history ADD COLUMN persona_id uuid")
+    app.do(
+        "UPDATE conversation_history SET persona_id = gen_random_uuid()"
+        " WHERE id = (SELECT min(id::text)::uuid FROM conversation_history)"
+    )
+    found = checks(app)["personas"]
+    assert found.found.startswith("1 messages have a persona that does not exist")
+    assert "memsync migrate run --to backfill decides them anew" == found.next

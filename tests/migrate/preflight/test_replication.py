@@ -1,0 +1,226 @@
+"""Checks that need a server with other settings: prepared transactions and replication."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, LiteralString
+
+import psycopg
+import pytest
+from psycopg import pq
+
+from memsync.demo.world import load_rows
+from memsync.errors import GateClosed, StoreBusy
+from memsync.migrate import Check, State
+from memsync.migrate.backfill.method import choose_method
+from memsync.migrate.preflight import server as checks_server
+from memsync.model.progress import silent
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.ddl import OnlineDdl
+from memsync.stores.postgres.embedded.server import start_embedded
+
+if TYPE_CHECKING:
+    from memsync.demo.world import World
+    from migrate.conftest import App
+
+
+SETTINGS: tuple[LiteralString, ...] = (
+    "ALTER SYSTEM SET max_prepared_transactions = 4",
+    "ALTER SYSTEM SET wal_level = logical",
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a server on which transactions can be prepared and rows replicated."""
+    with tempfile.TemporaryDirectory(prefix="memsync-test-") as folder:
+        Path(folder).chmod(0o755)
+        directory = Path(folder) / "data"
+        with (
+            start_embedded(directory, durable=False) as first,
+            psycopg.connect(first.conninfo, autocommit=True) as admin,
+        ):
+            for setting in SETTINGS:
+                admin.execute(setting)
+        with start_embedded(directory, durable=False) as second:
+            yield second.conninfo
+
+
+@pytest.fixture
+def app(server: str, world: World) -> Iterator[App]:
+    """The app as it was deployed, on that server."""
+    # Imported here: pytest loads conftest by path, and this is the same module by name.
+    from migrate.conftest import App  # noqa: PLC0415
+
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE app")
+        url = server.replace("/postgres?", "/app?")
+        with Postgres.open(url) as postgres, postgres.session() as session:
+            load_rows(world, session)
+        yield App(url, world)
+        admin.execute("DROP DATABASE app WITH (FORCE)")
+
+
+def check(app: App, name: str) -> Check:
+    """One check of `migrate plan`."""
+    return next(check for check in app.outlook().checks if check.name == name)
+
+
+def test_prepared_transactions(app: App) -> None:
+    """One that holds a lock on the history stops the run; another is a warning; both are named."""
+    assert State.OK is check(app, "prepared transactions").state
+    with app.connected() as client:
+        client.execute("BEGIN")
+        client.execute("SELECT pg_current_xact_id()")
+        client.execute("PREPARE TRANSACTION 'idle'")
+        try:
+            found = check(app, "prepared transactions")
+            assert (State.WARNING, True) == (found.state, "idle of postgres" in found.found)
+            client.execute("BEGIN")
+            client.execute("UPDATE conversation_history SET content = content")
+            client.execute("PREPARE TRANSACTION 'holds'")
+            try:
+                found = check(app, "prepared transactions")
+                assert State.BLOCKER is found.state
+                assert "holds locks on conversation_history)" in found.found
+                with pytest.raises(GateClosed, match="prepared transactions"):
+                    app.run()
+            finally:
+                client.execute("ROLLBACK PREPARED 'holds'")
+        finally:
+            client.execute("ROLLBACK PREPARED 'idle'")
+
+
+@contextmanager
+def prepared(app: App, lock: LiteralString) -> Iterator[None]:
+    """A prepared transaction that holds a lock."""
+    with app.connected() as client:
+        client.execute("BEGIN")
+        client.execute(lock)
+        client.execute("PREPARE TRANSACTION 'it''s held'")
+        try:
+            yield
+        finally:
+            client.execute("ROLLBACK PREPARED 'it''s held'")
+
+
+@pytest.mark.parametrize("table", ["user_personality_settings", "llm_configs"])
+def test_prepared_transactions_on_the_settings(app: App, table: LiteralString) -> None:
+    """The redesign changes those tables too, so a lock there stops the run as well."""
+    with prepared(app, "LOCK TABLE " + table + " IN ROW EXCLUSIVE MODE"):
+        found = check(app, "prepared transactions")
+    assert (State.BLOCKER, True) == (found.state, f"holds locks on {table})" in found.found)
+
+
+def test_a_prepared_transaction_in_the_way_is_named(app: App) -> None:
+    """It has no session to end, so what is named is its own name, and how to end it."""
+    with Postgres.open(app.url) as postgres, prepared(app, "LOCK TABLE users IN SHARE MODE"):
+        session = postgres.dedicated()
+        ddl = OnlineDdl(session, lock_timeout_ms=10, deadline_s=-1.0, tell=silent)
+        with pytest.raises(StoreBusy) as busy:
+            ddl.run("LOCK TABLE users", table="users")
+        session.connection.close()
+    assert "In the way: prepared transaction (no session, 0 s): " in busy.value.message
+    assert "ROLLBACK PREPARED 'it''s held'" in busy.value.message
+    assert [] == busy.value.fields["pids"]
+
+
+@contextmanager
+def standby(url: str) -> Iterator[None]:
+    """A connection that receives the server's log, as a standby does."""
+    facts = psycopg.conninfo.make_conninfo(url, replication="true", dbname="")
+    connection = pq.PGconn.connect(facts.encode())
+    try:
+        assert pq.ConnStatus.OK == connection.status, connection.error_message
+        position = connection.exec_(b"IDENTIFY_SYSTEM").get_value(0, 2)
+        assert position is not None
+        begun = connection.exec_(b"START_REPLICATION PHYSICAL " + position)
+        assert pq.ExecStatus.COPY_BOTH == begun.status
+        yield
+    finally:
+        connection.finish()
+
+
+def test_replicas(app: App, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted, and those far behind should catch up first."""
+    assert "none" == check(app, "replicas").found
+    with standby(server):
+        found = check(app, "replicas")
+        assert (State.OK, "1, the last of them 0.0 s behind") == (found.state, found.found)
+        monkeypatch.setattr(checks_server, "LAG_S", -1.0)
+        assert State.WARNING is check(app, "replicas").state
+
+
+def test_an_idle_slot_keeps_all_that_is_written(app: App) -> None:
+    """It is named, with the way to drop it."""
+    assert "none" == check(app, "logical replication").found
+    app.do("SELECT pg_create_logical_replication_slot('forgotten', 'pgoutput')")
+    try:
+        found = check(app, "logical replication")
+        assert State.WARNING is found.state
+        assert "pg_drop_replication_slot('forgotten')" in (found.next or "")
+    finally:
+        app.do("SELECT pg_drop_replication_slot('forgotten')")
+
+
+def refusal(app: App) -> GateClosed:
+    """How a copy that is asked for is refused."""
+    with Postgres.open(app.url) as postgres, postgres.session() as session:
+        with pytest.raises(GateClosed, match="cannot be replaced by a copy") as refused:
+            choose_method(session, Catalog.read(session), "copy")
+        return refused.value
+
+
+def test_a_copy_is_refused_where_a_slot_reads_the_database(app: App) -> None:
+    """Who decodes it learns of personas only from rows that are updated; the slot is named."""
+    app.do("SELECT pg_create_logical_replication_slot('feeds_search', 'pgoutput')")
+    try:
+        reason = "logical replication slot feeds_search reads this database"
+        assert [reason] == refusal(app).fields["obstacles"]
+    finally:
+        app.do("SELECT pg_drop_replication_slot('feeds_search')")
+
+
+def test_publications(app: App) -> None:
+    """Subscribers need the column first; without a replica identity no row could be filled."""
+    app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
+    found = check(app, "logical replication")
+    assert (State.WARNING, True) == (found.state, "published by feed" in found.found)
+    app.do("ALTER TABLE conversation_history REPLICA IDENTITY NOTHING")
+    assert State.BLOCKER is check(app, "logical replication").state
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        app.do("UPDATE conversation_history SET content = content")
+
+
+def test_a_replica_identity_by_user_id(app: App) -> None:
+    """It would go with the column, and the table's updates with it."""
+    app.do("CREATE UNIQUE INDEX mine ON conversation_history (id, user_id)")
+    app.do("ALTER TABLE conversation_history REPLICA IDENTITY USING INDEX mine")
+    found = check(app, "logical replication")
+    assert (State.BLOCKER, ("contract",)) == (found.state, found.phases)
+
+
+def test_a_subscribed_history(app: App, server: str) -> None:
+    """Its rows are written by the subscription, and pass the trigger by."""
+    app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
+    conninfo = psycopg.conninfo.make_conninfo(server, dbname="app")
+    with app.connected() as client:
+        client.execute(
+            psycopg.sql.SQL(
+                "CREATE SUBSCRIPTION follows CONNECTION {} PUBLICATION feed"
+                " WITH (create_slot = false, slot_name = 'follows', enabled = false,"
+                " copy_data = false)"
+            ).format(psycopg.sql.Literal(conninfo))
+        )
+        try:
+            found = check(app, "logical replication")
+            assert State.BLOCKER is found.state
+            assert "subscription follows" in found.found
+            assert ["a subscription writes it"] == refusal(app).fields["obstacles"]
+        finally:
+            client.execute("ALTER SUBSCRIPTION follows SET (slot_name = NONE)")
+            client.execute("DROP SUBSCRIPTION follows")

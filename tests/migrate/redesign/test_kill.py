@@ -1,0 +1,187 @@
+"""The redesign cut short anywhere, forward or back: the next run, or rollback, ends the same."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+import pytest
+
+from memsync import migrate
+from memsync.errors import StoreUnreachable
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres import Postgres
+from migrate.conftest import App, until
+from migrate.redesign.test_redesign import conflicting, new_persona, resolve_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import NewDatabase
+    from migrate.conftest import NewApp
+
+TABLES: LiteralString = """
+    SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"""
+
+
+LOCKED: LiteralString = """
+    SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND d.datname = current_database()"""
+
+
+class Cut(BaseException):
+    """The run ends here, as by a kill: its connection is gone, and nobody catches this."""
+
+
+def cut_at(patched: pytest.MonkeyPatch, point: int | None, moment: str) -> Callable[[], int]:
+    """Cut the connection before or after the statement of this number; how many were sent."""
+    execute, count = psycopg.Cursor.execute, 0
+
+    def counted(cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
+        nonlocal count
+        if "lock_timeout" in str(args[0]):
+            # Set anew as time passes: not every run has the same number of these.
+            return execute(cursor, *args, **kwargs)
+        count += 1
+        if count == point and moment == "after":
+            execute(cursor, *args, **kwargs)
+        if point is not None and count >= point:
+            cursor.connection.close()
+            raise Cut
+        return execute(cursor, *args, **kwargs)
+
+    patched.setattr(psycopg.Cursor, "execute", counted)
+    return lambda: count
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stretch of the way: from where it starts, and what is asked for."""
+
+    start: Phase | None
+    to: Phase | None
+    forward: bool
+
+    def go(self, app: App) -> None:
+        with Postgres.open(app.url) as postgres:
+            if self.forward:
+                assert self.to
+                options = migrate.RunOptions(
+                    to=self.to,
+                    orphan_owners="quarantine",
+                    quiet_minutes=0,
+                    backup_confirmed="tests",
+                )
+                migrate.run(postgres, app.settings(), options)
+            else:
+                migrate.rollback(postgres, app.settings(), to=self.to)
+
+
+LEGS = {
+    "redesign": Leg(Phase.ISOLATE, Phase.REDESIGN, forward=True),
+    "redesign back": Leg(Phase.REDESIGN, Phase.ISOLATE, forward=False),
+    "contract": Leg(Phase.BACKFILL, Phase.CONTRACT, forward=True),
+    "contract back": Leg(Phase.CONTRACT, Phase.BACKFILL, forward=False),
+}
+
+
+def state(app: App) -> tuple[object, ...]:
+    """The catalog and every row of the app's."""
+    rows = {
+        name: app.query("SELECT to_jsonb(t)::text FROM " + name + " t ORDER BY 1")  # noqa: S608
+        for (name,) in app.query(TABLES)
+    }
+    return app.catalog(), rows
+
+
+def is_free(app: App) -> bool:
+    """Whether no run holds the lock."""
+    return not app.query(LOCKED)
+
+
+@pytest.fixture
+def prepared(new_app: NewApp) -> App:
+    """An app with forks to make, and orphans to give an owner and to quarantine."""
+    app = new_app()
+    resolve_all(app)
+    conflicting(app)
+    user = app.world.cast.users[1].id
+    derived, _ = new_persona(app, None), new_persona(app, None)
+    app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", derived, user)
+    return app
+
+
+def cut_through(
+    prepared: App,
+    new_database: NewDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    points: Callable[[int], list[tuple[int, str]]],
+) -> None:
+    """Cut the leg at each point; finish it, or turn round, and compare with nobody's disturbing."""
+    leg = LEGS[name]
+    turn = next(each for each in LEGS.values() if each.start is leg.to and each.to is leg.start)
+
+    def copy(of: App) -> App:
+        return App(new_database(template=psycopg.conninfo.conninfo_to_dict(of.url)["dbname"]),
+                   of.world)  # fmt: skip
+
+    at_start = copy(prepared)
+    if leg.start:
+        Leg(None, leg.start, forward=True).go(at_start)
+    if not leg.forward:
+        # What the way back makes anew, it makes at the ends of the tables.
+        leg.go(at_start)
+        turn.go(at_start)
+    before = copy(at_start)
+    done = copy(at_start)
+    with monkeypatch.context() as patched:
+        sent = cut_at(patched, None, "")
+        leg.go(done)
+        total = sent()
+    turned = copy(done)
+    turn.go(turned)
+    ends = {True: state(done), False: state(turned)}
+    for point, moment in points(total):
+        for onward in (True, False):
+            app = copy(before)
+            with monkeypatch.context() as patched:
+                cut_at(patched, point, moment)
+                with pytest.raises((Cut, StoreUnreachable)):
+                    leg.go(app)
+            until(partial(is_free, app), "the session that was cut goes")
+            (leg if onward else turn).go(app)
+            if state(app) != ends[onward]:
+                for mine, theirs in zip(state(app), ends[onward], strict=True):
+                    assert theirs == mine, (name, point, moment, onward)
+
+
+@pytest.mark.parametrize("name", LEGS)
+def test_cut_short_it_ends_the_same(
+    prepared: App,
+    new_database: NewDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    name: str,
+) -> None:
+    """At seeded statements of each leg, finished or turned round: same catalog, same rows."""
+    chance = random.Random(f"{seed}/{name}")
+    cut_through(
+        prepared, new_database, monkeypatch, name,
+        lambda total: [(chance.randint(2, total), chance.choice(("before", "after")))],
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEGS)
+def test_cut_short_at_every_statement_it_ends_the_same(
+    prepared: App, new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The same at every statement."""
+    cut_through(
+        prepared, new_database, monkeypatch, name,
+        lambda total: [(point, "after") for point in range(2, total + 1)],
+    )  # fmt: skip

@@ -1,0 +1,687 @@
+"""The scripts for psql: the engine's result, from every start, and honest exit statuses."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import pytest
+
+from memsync import migrate
+from memsync.errors import StoreBusy
+from memsync.stores.history.phases import REACHED, Phase, Stage
+from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.locks import LockKey
+from migrate.conftest import PSQL, REDESIGN, needs_psql
+from migrate.test_live import Client, expected_of
+from migrate.test_starts import (
+    ADD_COLUMN,
+    CREATE_MISSING,
+    DROP_USER,
+    FILL_BY_DEFAULT_ONLY,
+    FILL_RIGHTLY,
+    HALF,
+    script,
+)
+from migrate.test_strangers import OWNER_GRANTS, at_url, role
+from migrate.test_way_back import changed_since
+
+if TYPE_CHECKING:
+    from migrate.conftest import App, NewApp
+
+    Eventually = Callable[[Callable[[], bool], str], None]
+
+ROOT = Path(__file__).parents[2]
+ALL_IN_ONE = "migrate-persona-all-in-one.sql"
+STEPS = {phase: f"steps/{number}-{phase}.sql" for number, phase in enumerate(Phase, start=1)}
+BACK = "steps/back-before-contract.sql"
+VERIFY = f"steps/{len(Phase) + 1}-verify.sql"
+BACKUP = "the dump of last night"
+STOPPED = 3
+LOST = 2
+
+pytestmark = needs_psql
+
+# What the redesign must fork, derive and archive, besides what the world has.
+HARD = """
+    UPDATE personalities SET llm_config_id = (SELECT id FROM llm_configs ORDER BY id LIMIT 1);
+    UPDATE personalities SET context_window_size = 50
+    WHERE id = (SELECT id FROM personalities ORDER BY id LIMIT 1);
+    UPDATE personalities SET llm_config_id = NULL, context_window_size = 33
+    WHERE id = (SELECT id FROM personalities ORDER BY id DESC LIMIT 1);
+    UPDATE personas SET is_global = true WHERE id = (SELECT id FROM personas ORDER BY id LIMIT 1);
+    UPDATE personas SET owner_id = NULL
+    WHERE id = (SELECT global_persona_id FROM users WHERE global_persona_id IS NOT NULL
+                ORDER BY id LIMIT 1);
+    UPDATE users u SET global_persona_id = (SELECT p.id FROM personas p WHERE p.owner_id <> u.id
+                                            ORDER BY p.id LIMIT 1)
+    WHERE u.id = (SELECT h.user_id FROM conversation_history h JOIN users u ON u.id = h.user_id
+                  WHERE u.global_persona_id IS NOT NULL ORDER BY h.user_id DESC LIMIT 1);
+    GRANT SELECT, INSERT ON users, user_personality_settings TO pg_monitor;
+    GRANT SELECT ON personalities TO PUBLIC;
+    GRANT UPDATE ON personalities TO pg_monitor WITH GRANT OPTION;
+    GRANT UPDATE (global_persona_id) ON users TO pg_read_all_stats;
+    GRANT SELECT (persona_id), UPDATE (persona_id, llm_config_id) ON user_personality_settings
+    TO pg_read_all_stats;
+"""
+
+WHO: LiteralString = "(SELECT (p.owner_id, p.name)::text FROM personas p WHERE p.id = persona_id)"
+
+# Everything but ids of chance, of moments and of the migration's own clock.
+STATE: tuple[LiteralString, ...] = (
+    "SELECT to_jsonb(c) FROM llm_configs c",
+    "SELECT id, to_jsonb(p) - 'updated_at' FROM personalities p",
+    "SELECT owner_id, name, description, content FROM personas",
+    "SELECT id, to_jsonb(u) - 'updated_at' - 'global_persona_id' FROM users u",
+    "SELECT user_id, WHO FROM user_default_personas",
+    "SELECT to_jsonb(c) FROM personality_default_configs c",
+    "SELECT to_jsonb(c) FROM user_personality_configs c",
+    "SELECT user_id, personality_id, reason, rows_count, WHO FROM memsync.persona_map",
+    "SELECT history_id, user_id, reason, source, WHO FROM memsync.row_archive",
+    "SELECT piece, did FROM memsync.redesign",
+    "SELECT piece, id, said FROM memsync.column_archive",
+    "SELECT fork_id, config_id, window_size, said FROM memsync.config_fork",
+    "SELECT persona_id, decision, owner_id, said, uses FROM memsync.orphan_persona",
+    "SELECT user_id, WHO FROM memsync.created_persona",
+)
+
+
+# How the objects of the catalog are made, and who may use them.
+MADE: tuple[LiteralString, ...] = (
+    "SELECT pg_get_functiondef(p.oid), p.proacl::text FROM pg_proc p"
+    " WHERE p.pronamespace = 'memsync'::regnamespace",
+    "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+    "SELECT attrelid::regclass, attname, attacl::text FROM pg_attribute WHERE attacl IS NOT NULL"
+    " AND attrelid >= 16384",
+    "SELECT c.relname, c.relacl::text, c.reloptions, pg_get_userbyid(c.relowner),"
+    " CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END FROM pg_class c"
+    " WHERE c.relnamespace IN ('public'::regnamespace, 'memsync'::regnamespace)"
+    " AND c.relkind IN ('r', 'v') AND c.relname <> 'alembic_version'",
+)
+
+
+@contextmanager
+def started(
+    app: App, name: str = ALL_IN_ONE, *more: str, stdin: bool = False, **choices: object
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a script of `sql/` as an operator does, from a file or through stdin."""
+    path = ROOT / "sql" / name
+    given = [f"--set={key}={value}" for key, value in choices.items()]
+    source = [] if stdin else ["--file", str(path)]
+    with (
+        path.open() as file,
+        subprocess.Popen(
+            [str(PSQL), "--no-psqlrc", *more, *given, *source, app.url],
+            stdin=file if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def psql(
+    app: App, name: str = ALL_IN_ONE, *more: str, stdin: bool = False, **choices: object
+) -> tuple[int, str]:
+    """Run one; its exit status, and all that it said."""
+    with started(app, name, *more, stdin=stdin, **choices) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out + err
+
+
+def migrated(app: App, name: str = ALL_IN_ONE) -> str:
+    """Run it with all that it asks for; it must succeed."""
+    status, said = psql(app, name, unresolved="create", backup_confirmed=BACKUP)
+    assert 0 == status, said
+    return said
+
+
+def state(app: App) -> list[list[str]]:
+    """What the app's and memsync's tables say."""
+    return [sorted(map(str, app.query(text.replace("WHO", WHO)))) for text in STATE]
+
+
+def made(app: App) -> list[list[str]]:
+    """How what stands was made."""
+    return [sorted(map(str, app.query(text))) for text in MADE]
+
+
+def back(app: App, to: Phase | None = None) -> Stage:
+    with Postgres.open(app.url) as postgres:
+        return migrate.rollback(postgres, app.settings(), to=to)
+
+
+@pytest.fixture
+def hard(new_app: NewApp) -> NewApp:
+    """Call it for an app in which there is more to do than to fill."""
+
+    def make() -> App:
+        app = new_app()
+        script(app, HARD)
+        return app
+
+    return make
+
+
+@pytest.fixture
+def by_engine(hard: NewApp) -> App:
+    """Such an app, migrated by the engine."""
+    app = hard()
+    assert Stage.CONTRACTED == app.run()
+    return app
+
+
+def test_same_result_as_the_engine_and_twice(hard: NewApp, by_engine: App) -> None:
+    """The script leaves what `memsync migrate run` leaves, to the last object; again, the same."""
+    app = hard()
+    said = migrated(app)
+    assert by_engine.catalog() == app.catalog()
+    assert by_engine.contents() == app.contents()
+    assert state(by_engine) == state(app)
+    assert app.query("SELECT FROM memsync.config_fork")
+    assert app.query("SELECT FROM memsync.orphan_persona")
+    assert app.query("SELECT FROM memsync.row_archive")
+    ledger: LiteralString = (
+        "SELECT verb, phase, outcome, user_id_dropped, rows_filled FROM memsync.ledger ORDER BY id"
+    )
+    assert by_engine.query(ledger) == app.query(ledger)
+    assert f"messages                     | {len(app.personas())}" in said
+    before = app.query(ledger), state(app)
+
+    migrated(app)
+    assert before == (app.query(ledger), state(app))
+    assert by_engine.catalog() == app.catalog()
+
+
+def test_each_step_ends_where_the_engines_phase_ends(hard: NewApp) -> None:
+    """Step by step the catalog is the engine's, and memsync sees the stage."""
+    app, other = hard(), hard()
+    for phase in Phase:
+        migrated(app, STEPS[phase])
+        other.run(phase)
+        assert REACHED[phase] == app.outlook().stage
+        assert other.catalog() == app.catalog()
+        assert made(other) == made(app)
+    assert state(other) == state(app)
+
+
+@pytest.mark.slow
+def test_a_step_that_comes_too_early_changes_nothing(app: App) -> None:
+    """Each says so, also when all but the step before it was done."""
+    for done, early in (
+        (None, list(Phase)[1:]),
+        (Phase.ISOLATE, list(Phase)[2:]),
+        (Phase.REDESIGN, list(Phase)[3:]),
+        (Phase.EXPAND, list(Phase)[4:]),
+    ):
+        if done:
+            app.run(done)
+        before = untouched(app)
+        for phase in early:
+            status, said = psql(app, STEPS[phase], unresolved="create", backup_confirmed=BACKUP)
+            unchanged(app, status, said, before, f"too early for {phase}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", list(Phase)[:-1])
+def test_script_and_engine_go_on_from_each_other(
+    hard: NewApp, by_engine: App, phase: Phase
+) -> None:
+    """From each phase that one did, the other goes on to the same end."""
+    by_script, by_both = hard(), hard()
+    for each in list(Phase)[: list(Phase).index(phase) + 1]:
+        migrated(by_script, STEPS[each])
+    by_both.run(phase)
+    assert Stage.CONTRACTED == by_script.run()
+    migrated(by_both)
+    for app in (by_script, by_both):
+        assert by_engine.catalog() == app.catalog()
+        assert by_engine.contents() == app.contents()
+        assert state(by_engine) == state(app)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param((ADD_COLUMN,), id="column by hand", marks=pytest.mark.slow),
+        pytest.param((ADD_COLUMN, FILL_RIGHTLY, HALF), id="half filled"),
+        pytest.param(
+            (CREATE_MISSING, ADD_COLUMN, FILL_RIGHTLY, ";", DROP_USER),
+            id="all by hand",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param((REDESIGN,), id="redesigned by the app"),
+    ],
+)
+def test_from_where_a_deployment_stands(new_app: NewApp, parts: tuple[str, ...]) -> None:
+    """What the app or a hand did already is taken as it is, as by the engine."""
+    app, other = new_app(), new_app()
+    for each in (app, other):
+        script(each, *parts)
+    migrated(app)
+    other.run()
+    assert other.catalog() == app.catalog()
+    assert other.contents() == app.contents()
+    assert state(other) == state(app)
+
+
+def test_messages_of_a_persona_that_was_deleted_meanwhile(app: App) -> None:
+    """Before the key stands they fall to the user's next persona."""
+    app.run(Phase.EXPAND)
+    _, _, before, now = changed_since(app)
+    app.do("UPDATE conversation_history SET persona_id = %s WHERE channel_id = 'since'", before)
+    app.do("DELETE FROM personas WHERE id = %s", before)
+    migrated(app)
+    assert before not in app.personas().values()
+    assert [(now,)] == app.query(
+        "SELECT persona_id FROM conversation_history WHERE channel_id = 'since'"
+    )
+
+
+@pytest.mark.slow
+def test_from_half_way_back(hard: NewApp, by_engine: App) -> None:
+    """What the way back left is gone forward from."""
+    app = hard()
+    app.run()
+    back(app, Phase.EXPAND)
+    migrated(app)
+    assert by_engine.catalog() == app.catalog()
+    assert by_engine.contents() == app.contents()
+
+
+@pytest.mark.slow
+def test_forward_again_after_all_was_taken_back(hard: NewApp) -> None:
+    """Forks, windows and owners come again as by the engine; rows since go by today's settings."""
+    app, other = hard(), hard()
+    for each in (app, other):
+        each.run()
+        assert Stage.LEGACY == back(each)
+        changed_since(each)
+    migrated(app)
+    other.run()
+    assert other.catalog() == app.catalog()
+    assert other.contents() == app.contents()
+    assert state(other) == state(app)
+
+
+HALF_REDESIGNS = {
+    "users' defaults": "CREATE TABLE user_default_personas (user_id uuid PRIMARY KEY,"
+    " persona_id uuid NOT NULL, updated_at timestamp(3) NOT NULL)",
+    "users' choices": "CREATE TABLE user_personality_configs"
+    " (LIKE user_personality_settings INCLUDING ALL)",
+    "configs and windows": "ALTER TABLE llm_configs"
+    " ADD COLUMN context_window_size integer NOT NULL DEFAULT 20",
+    "no ordinary table": "CREATE TABLE heir () INHERITS (conversation_history)",
+    "a copy of the history": "CREATE SCHEMA memsync_copy;"
+    " CREATE TABLE memsync_copy.conversation_history (LIKE conversation_history)",
+}
+
+
+@pytest.mark.parametrize("why", HALF_REDESIGNS)
+def test_what_only_memsync_can_go_on_from_is_refused(app: App, why: str) -> None:
+    """A redesign half done by the app, or a history that the script does not fit, is left alone."""
+    script(app, HALF_REDESIGNS[why])
+    before = untouched(app)
+    status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)
+    unchanged(app, status, said, before, why, "memsync migrate")
+
+
+def test_memsync_takes_it_back(hard: NewApp) -> None:
+    """After the script, `verify` is content and `rollback` brings everything back."""
+    app = hard()
+    catalog, users = app.catalog(), app.query("SELECT id, user_id FROM conversation_history")
+    configs = app.query("SELECT id, llm_config_id, context_window_size FROM personalities")
+    migrated(app)
+    assert app.verify().ok
+    assert Stage.CONTRACTED == app.status().stage
+
+    assert Stage.LEGACY == back(app)
+    kinds = ("columns", "indexes", "constraints", "triggers")
+    after = app.catalog()
+    assert [catalog[kind] for kind in kinds] == [after[kind] for kind in kinds]
+    assert sorted(users) == sorted(app.query("SELECT id, user_id FROM conversation_history"))
+    again = app.query("SELECT id, llm_config_id, context_window_size FROM personalities")
+    assert sorted(configs) == sorted(again)
+
+
+@pytest.mark.slow
+def test_back_before_contract_and_forward_again(hard: NewApp) -> None:
+    """persona_id goes as by memsync, from anywhere; going forward, each row is as it was."""
+    app, other = hard(), hard()
+    for each in (app, other):
+        each.run(Phase.BACKFILL)
+        each.do(
+            "UPDATE conversation_history"
+            " SET persona_id = (SELECT max(id::text)::uuid FROM personas)"
+            " WHERE id = (SELECT min(id::text)::uuid FROM conversation_history)"
+        )
+    personas = app.personas()
+    app.do("DROP INDEX conversation_history_persona_id_idx")
+    status, said = psql(app, BACK)
+    assert 0 == status, said
+    back(other, Phase.REDESIGN)
+    assert other.catalog() == app.catalog()
+    assert state(other) == state(app)
+    ledger: LiteralString = "SELECT verb, phase, outcome FROM memsync.ledger ORDER BY id"
+    assert other.query(ledger) == app.query(ledger)
+    assert 0 == psql(app, BACK)[0]
+
+    migrated(app, STEPS[Phase.EXPAND])
+    migrated(app, STEPS[Phase.BACKFILL])
+    assert personas == app.personas()
+
+
+def test_back_refuses_what_is_not_its_own(app: App) -> None:
+    """Where nothing was begun, or contract was, it changes nothing."""
+    before = untouched(app)
+    status, said = psql(app, BACK)
+    unchanged(app, status, said, before, "nothing to take back")
+    app.run()
+    before = untouched(app)
+    status, said = psql(app, BACK)
+    unchanged(app, status, said, before, "contract was begun")
+
+
+DOOM = """
+    CREATE SCHEMA doom;
+    CREATE SEQUENCE doom.deaths;
+    CREATE FUNCTION doom.step() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_query() NOT LIKE 'CREATE OR REPLACE%%'
+           AND nextval('doom.deaths') = %(victim)s THEN
+            PERFORM pg_terminate_backend(pg_backend_pid());
+            PERFORM pg_sleep(10);
+        END IF;
+    END $$;
+    CREATE FUNCTION doom.of_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM doom.step(); END $$;
+    CREATE FUNCTION doom.of_fill() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM doom.step(); RETURN NULL; END $$;
+    CREATE TRIGGER doom AFTER UPDATE ON conversation_history
+        FOR EACH STATEMENT EXECUTE FUNCTION doom.of_fill();
+    CREATE EVENT TRIGGER doom ON ddl_command_end EXECUTE FUNCTION doom.of_ddl();
+"""
+
+
+def doom(app: App, victim: int) -> None:
+    """Makes the session die in its `victim`-th change of the schema or batch of the fill."""
+    script(app, DOOM % {"victim": victim})
+
+
+def spare(app: App) -> int:
+    """Ends that; how many there were."""
+    ((steps,),) = app.query("SELECT last_value FROM doom.deaths")
+    script(
+        app,
+        "DROP EVENT TRIGGER doom; DROP TRIGGER doom ON conversation_history;"
+        " DROP SCHEMA doom CASCADE",
+    )
+    return int(steps)
+
+
+def die_and_go_on(app: App, reference: App, victim: int) -> None:
+    doom(app, victim)
+    status, said = psql(app, unresolved="create", backup_confirmed=BACKUP, batch_target_ms=1)
+    assert LOST == status, said
+    spare(app)
+    migrated(app)
+    assert reference.catalog() == app.catalog(), victim
+    assert reference.contents() == app.contents(), victim
+    assert state(reference) == state(app), victim
+
+
+def steps_of(app: App) -> int:
+    doom(app, -1)
+    migrated(app)
+    return spare(app)
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_goes_on(hard: NewApp, by_engine: App, seed: int) -> None:
+    """A session that dies in the middle of anything is gone on from by the next."""
+    total = steps_of(hard())
+    assert 60 < total
+    for victim in random.Random(seed).sample(range(1, total + 1), 2):
+        die_and_go_on(hard(), by_engine, victim)
+
+
+@pytest.mark.slow
+def test_killed_everywhere_it_goes_on(hard: NewApp, by_engine: App) -> None:
+    """The same, at every step there is."""
+    for victim in range(1, steps_of(hard()) + 1):
+        die_and_go_on(hard(), by_engine, victim)
+
+
+def untouched(app: App) -> object:
+    """All that a script which may not begin must leave as it is."""
+    tables: tuple[LiteralString, ...] = (
+        "SELECT to_jsonb(h) FROM conversation_history h",
+        "SELECT to_jsonb(u) FROM users u",
+        "SELECT to_jsonb(p) FROM personas p",
+    )
+    return app.catalog(), [sorted(map(str, app.query(text))) for text in tables]
+
+
+def unchanged(app: App, status: int, said: str, before: object, *naming: str) -> None:
+    assert STOPPED == status, said
+    for each in naming:
+        assert each in said
+    assert before == untouched(app)
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_users_without_a_persona_stop_it_before_it_begins(app: App, stdin: bool) -> None:
+    """Without a choice it fails with a status, also through stdin, names them, changes nothing."""
+    before = untouched(app)
+    users = [str(user.id) for user in app.world.cast.users if not user.global_persona_id]
+    status, said = psql(app, stdin=stdin, backup_confirmed=BACKUP)
+    unchanged(app, status, said, before, *users, "unresolved=create")
+
+
+@pytest.mark.parametrize("users", [0, 2])
+def test_personas_that_nobody_can_be_given_stop_it(app: App, users: int) -> None:
+    """A persona without an owner that nobody or several use is named; nothing is changed."""
+    app.do(
+        "UPDATE personas SET owner_id = NULL WHERE id = (SELECT max(id::text)::uuid FROM personas)"
+    )
+    ((orphan,),) = app.query("SELECT id FROM personas WHERE owner_id IS NULL")
+    app.do("UPDATE users SET global_persona_id = NULL WHERE global_persona_id = %s", orphan)
+    app.do("UPDATE user_personality_settings SET persona_id = NULL WHERE persona_id = %s", orphan)
+    app.do(
+        "UPDATE users SET global_persona_id = %s"
+        " WHERE id IN (SELECT id FROM users ORDER BY id LIMIT %s)",
+        orphan,
+        users,
+    )
+    before = untouched(app)
+    status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)
+    unchanged(app, status, said, before, str(orphan))
+
+
+@pytest.mark.parametrize(
+    ("choices", "more", "why"),
+    [
+        ({"unresolved": "guess"}, (), "it must be fail or create"),
+        ({"lock_timeout_ms": "soon"}, (), "invalid input syntax"),
+        ({"unresolved": "create"}, ("--single-transaction",), "transaction"),
+    ],
+)
+def test_what_it_cannot_do_it_says_first(
+    app: App, choices: dict[str, Any], more: tuple[str, ...], why: str
+) -> None:
+    """A wrong choice, or a run as one transaction, changes nothing."""
+    before = untouched(app)
+    status, said = psql(app, ALL_IN_ONE, *more, **choices)
+    unchanged(app, status, said, before, why)
+
+
+def test_another_database_is_refused(new_database: Callable[[], str], app: App) -> None:
+    """Where the app's tables are not, nothing is made."""
+    other = type(app)(new_database(), app.world)
+    before = other.catalog()
+    status, said = psql(other, unresolved="create")
+    assert (STOPPED, before) == (status, other.catalog())
+    assert "conversation_history" in said
+
+
+def test_contract_waits_for_a_backup(app: App) -> None:
+    """Without a confirmed backup all is done but contract, and the status says so."""
+    status, said = psql(app, stdin=True, unresolved="create", backup_confirmed=" ")
+    assert STOPPED == status
+    assert "backup" in said
+    assert Stage.BACKFILLED == app.outlook().stage
+    assert app.verify().ok
+    assert 0 == psql(app, backup_confirmed=BACKUP)[0]
+    assert Stage.CONTRACTED == app.outlook().stage
+
+
+def test_rows_filled_by_another_rule_stop_contract(app: App) -> None:
+    """The proof names them; user_id is still there."""
+    script(app, CREATE_MISSING, ADD_COLUMN, FILL_BY_DEFAULT_ONLY)
+    status, said = psql(app, backup_confirmed=BACKUP)
+    wrong = app.verify().wrong_persona_ids
+    assert STOPPED == status
+    assert f"{wrong} messages have a wrong persona" in said
+    assert app.query("SELECT user_id FROM conversation_history LIMIT 1")
+    status, said = psql(app, VERIFY)
+    assert (STOPPED, True) == (status, f"{wrong} messages have a wrong persona" in said)
+
+
+def test_verify_says_what_stands(app: App) -> None:
+    """It fails before there is a persona_id, and is content before and after contract."""
+    assert STOPPED == psql(app, VERIFY)[0]
+    app.run(Phase.BACKFILL)
+    status, said = psql(app, VERIFY)
+    assert (0, True) == (status, "user_id is still there" in said)
+    app.run()
+    catalog = app.catalog()
+    status, said = psql(app, VERIFY)
+    assert (0, True) == (status, "| finished" in said)
+    assert catalog == app.catalog()
+
+
+def test_one_migration_at_a_time(app: App, eventually: Eventually) -> None:
+    """While a script waits for a lock, memsync and another script stop; it gives up, or goes on."""
+    app.run(Phase.REDESIGN)
+    with app.connected(autocommit=False) as client:
+        client.execute("SELECT FROM conversation_history LIMIT 1")
+        pid = client.info.backend_pid
+        status, said = psql(app, unresolved="create", lock_deadline_s=0.2)
+        assert STOPPED == status
+        assert f"pid {pid} (idle in transaction" in said
+
+        with started(app, unresolved="create", backup_confirmed=BACKUP) as process:
+            begun: LiteralString = "SELECT FROM memsync.ledger WHERE phase = 'expand'"
+            eventually(lambda: len(app.query(begun)) == 2, "the script has tried for the lock")
+            with pytest.raises(StoreBusy, match="another migration"):
+                app.run(lock_deadline_s=1)
+            status, said = psql(app, unresolved="create", lock_deadline_s=1)
+            assert (STOPPED, True) == (status, "another migration is running" in said)
+            client.rollback()
+            _, said = process.communicate(timeout=60)
+        assert 0 == process.returncode, said
+        assert f"pid {pid}" in said
+    assert Stage.CONTRACTED == app.outlook().stage
+
+
+def test_a_script_does_not_start_beside_memsync(app: App) -> None:
+    """While memsync holds the lock, the script does nothing."""
+    before = untouched(app)
+    with app.connected() as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (LockKey.MIGRATE.value,))
+        status, said = psql(app, unresolved="create")
+        unchanged(app, status, said, before, f"pid {other.info.backend_pid}")
+
+
+def test_an_owner_in_a_schema_of_its_own(app: App) -> None:
+    """Owning the tables and CREATE on the database are enough, whatever the schema is called."""
+    name = app.query("SELECT current_database()")[0][0]
+    with role(app, *OWNER_GRANTS) as url:
+        owner = url.partition("//")[2].partition(":")[0]
+        for statement in (
+            'ALTER SCHEMA public RENAME TO "the app"',
+            f'ALTER DATABASE "{name}" SET search_path = "the app"',
+            f'GRANT CREATE ON DATABASE "{name}" TO "{owner}"',
+        ):
+            script(app, statement)
+        migrated(at_url(app, url))
+        assert app.expected() == app.personas()
+        assert Stage.CONTRACTED == app.outlook().stage
+
+
+@pytest.mark.slow
+def test_clients_meet_no_error(large_app: App, seed: int) -> None:
+    """Both versions of the app write before, during and after; each row ends with its persona."""
+    app = large_app
+    old = [Client(app, f"{seed}/old/{n}", by_persona=False) for n in range(2)]
+    new = Client(app, f"{seed}/new", by_persona=True)
+    try:
+        for client in old:
+            client.start()
+        for phase in (Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND):
+            migrated(app, STEPS[phase])
+        new.start()
+        status, said = psql(app, unresolved="create", batch_target_ms=5)
+        assert (STOPPED, True) == (status, "backup" in said)
+        for client in old:
+            client.stop()
+        migrated(app)
+    finally:
+        for client in (*old, new):
+            client.stop()
+
+    assert [] == [error for client in (*old, new) for error in client.errors]
+    after, expected = app.personas(), app.expected()
+    for client in (*old, new):
+        assert client.written
+        expected |= expected_of(app, client)
+    assert expected == after
+    assert max(client.longest_s for client in (*old, new)) < 1.0
+
+
+def piped(app: App, text: str) -> tuple[int, str]:
+    """Run a script that was printed."""
+    done = subprocess.run(
+        [
+            str(PSQL),
+            "--no-psqlrc",
+            "--set=unresolved=create",
+            "--set=backup_confirmed=yes",
+            app.url,
+        ],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_plan_prints_what_is_ahead(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    """`memsync migrate plan --sql` prints the phases that are not done yet; psql does them."""
+    app.run(Phase.EXPAND)
+    before = untouched(app)
+    assert 0 == app.command("plan", "--sql")
+    text = capsys.readouterr().out
+    assert before == untouched(app)
+    parts = re.findall(r"^-- ==== (\w+) ====$", text, re.MULTILINE)
+    assert ["backfill", "contract", "summary"] == parts
+    assert 0 == app.command("plan", "--sql", "--json")
+    assert text == json.loads(capsys.readouterr().out)["sql"]
+
+    status, said = piped(app, text)
+    assert 0 == status, said
+    assert Stage.CONTRACTED == app.outlook().stage
+    assert 0 == app.command("plan", "--sql")
+    assert "ahead: nothing" in (nothing := capsys.readouterr().out)
+    assert all(line.startswith("--") for line in nothing.splitlines())

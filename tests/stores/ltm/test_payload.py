@@ -1,0 +1,156 @@
+"""The payload codec: what it writes it reads, and nothing that it finds makes it raise."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memsync.model.digests import exchange_digest
+from memsync.model.ids import MessageId, PersonaId, PersonalityId
+from memsync.model.records import Exchange, Memory
+from memsync.stores.ltm.payload import PayloadCodec, Reading, Style
+
+STYLES: tuple[Style, ...] = ("snake", "camel")
+PERSONA, PERSONALITY = (
+    "7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a90",
+    "7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a91",
+)
+AT = 1_750_000_000_123
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+exchanges = st.builds(
+    Exchange,
+    anchor_id=st.uuids().map(MessageId),
+    persona_id=st.uuids().map(PersonaId),
+    personality_id=st.uuids().map(PersonalityId),
+    channel_id=texts,
+    created_at_ms=st.integers(100_000_000_000, 253_402_300_799_999),
+    user_text=texts,
+    assistant_text=texts,
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(
+    ["persona_id", "personaId", "personality_id", "personalityId", "channel_id", "channelId",
+     "created_at", "createdAt", "timestamp", "content", "text", "digest", "userId", "fp1", "x"]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(exchange=exchanges)
+def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
+    """Encoded and decoded in one style, a memory is the exchange's, without any dirt."""
+    codec = PayloadCodec(style)
+    payload = codec.encode(exchange, "test/8")
+    at = exchange.created_at_ms
+    memory = Memory(
+        persona_id=exchange.persona_id,
+        personality_id=exchange.personality_id,
+        channel_id=exchange.channel_id,
+        created_at_ms=at,
+        content=exchange.content,
+        digest=exchange_digest(exchange),
+    )
+    assert Reading(memory, (), wrong_unit=False, time_window_ms=(at, at)) == codec.decode(payload)
+    assert payload == json.loads(json.dumps(payload))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(payload=st.dictionaries(keys | st.text(), json_values, max_size=8))
+def test_nothing_makes_it_raise(style: Style, payload: dict[str, Any]) -> None:
+    """Any JSON object is read; what is understood is of the right kind."""
+    codec = PayloadCodec(style)
+    reading = codec.decode(payload)
+    assert isinstance(reading.memory.persona_id, UUID | None)
+    assert isinstance(reading.memory.content, str | None)
+    assert isinstance(reading.memory.created_at_ms, int | None)
+    codec.restyled(payload, "test/8")
+
+
+@pytest.mark.parametrize("at", [10**400, -(10**400)])
+def test_an_integer_larger_than_any_float(at: int) -> None:
+    """JSON knows no limit for integers; neither may the codec fail at one."""
+    try:
+        reading = PayloadCodec("snake").decode({"created_at": at})
+    except OverflowError as error:
+        pytest.fail(str(error))
+    assert reading.wrong_unit
+
+
+TIMES: list[tuple[Any, tuple[int, int] | None, bool]] = [
+    (AT, (AT, AT), False),
+    (AT + 0.75, (AT, AT), True),
+    (float(AT), (AT, AT), True),
+    (AT // 1000, (AT // 1000 * 1000, AT // 1000 * 1000 + 999), True),
+    (AT / 1000, (AT, AT), True),
+    (float(AT // 1000), (AT // 1000 * 1000, AT // 1000 * 1000 + 999), True),
+    (0, (0, 999), True),
+    (-1, (-1000, -1), True),
+    (-AT, (-AT, -AT), False),
+    (str(AT), None, True),
+    ("2025-05-01", None, True),
+    (True, None, True),
+    ([AT], None, True),
+    (float("nan"), None, True),
+    (float("inf"), None, True),
+    (None, None, False),
+]
+
+
+@pytest.mark.parametrize(("value", "window", "wrong"), TIMES)
+@pytest.mark.parametrize("key", ["created_at", "createdAt", "timestamp"])
+def test_times(key: str, value: Any, window: tuple[int, int] | None, *, wrong: bool) -> None:
+    """Seconds, fractions, text and nonsense are told from whole milliseconds."""
+    reading = PayloadCodec("snake").decode({key: value})
+    assert (window, wrong) == (reading.time_window_ms, reading.wrong_unit)
+    assert (window and window[0]) == reading.memory.created_at_ms
+
+
+def test_no_time_at_all() -> None:
+    """A missing time is no wrong unit."""
+    assert Reading(Memory(None, None, None, None, None)) == PayloadCodec("snake").decode({})
+
+
+@pytest.mark.parametrize(
+    ("style", "key"),
+    [
+        ("camel", "persona_id"),
+        ("camel", "created_at"),
+        *(
+            pytest.param("snake", key)
+            for key in ("personaId", "personalityId", "channelId", "createdAt")
+        ),
+        ("snake", "text"),
+        ("camel", "timestamp"),
+    ],
+)
+def test_keys_of_the_other_style_are_wrong(style: Style, key: str) -> None:
+    """A key that this style spells in another way is reported."""
+    assert (key,) == PayloadCodec(style).decode({key: PERSONA}).wrong_keys
+
+
+@pytest.mark.parametrize("persona", [PERSONA.replace("-", ""), f"{{{PERSONA}}}", 7, [PERSONA], ""])
+def test_what_is_no_persona(persona: object) -> None:
+    """Another spelling or kind names no persona."""
+    assert PayloadCodec("snake").decode({"persona_id": persona}).memory.persona_id is None
+
+
+def test_respelled_dirt_is_clean() -> None:
+    """A deployed payload in the other style keeps what is unknown, and no dirt."""
+    deployed = {
+        "personaId": PERSONA, "personalityId": PERSONALITY, "text": "x", "timestamp": AT / 1000,
+        "senders": ["1"], "digest": "old", "embedder": "old",
+    }  # fmt: skip
+    codec = PayloadCodec("snake")
+    expected = {
+        "senders": ["1"], "persona_id": PERSONA, "personality_id": PERSONALITY, "created_at": AT,
+        "content": "x", "embedder": "new/8",
+    }  # fmt: skip
+    assert expected == codec.restyled(deployed, "new/8")
+    assert ((), False) == (codec.decode(expected).wrong_keys, codec.decode(expected).wrong_unit)

@@ -1,0 +1,44 @@
+"""How a statement that needs a lock gets it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from memsync.errors import StoreBusy
+from memsync.model.progress import silent
+from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.ddl import OnlineDdl
+
+if TYPE_CHECKING:
+    from conftest import NewDatabase
+
+LOCK_TIMEOUT_S = 1.0
+USED_S = 0.8
+GIVES_UP_AT_ONCE = -1.0
+
+
+def test_locks_of_one_transaction_are_queued_for_together(new_database: NewDatabase) -> None:
+    """Clients behind the first lock wait for the second one too: what is used up is used up."""
+    url = new_database()
+    with psycopg.connect(url) as holder, Postgres.open(url) as postgres:
+        holder.execute("CREATE TABLE held ()")
+        holder.commit()
+        holder.execute("LOCK TABLE held")
+        session = postgres.dedicated()
+        ddl = OnlineDdl(
+            session,
+            lock_timeout_ms=int(LOCK_TIMEOUT_S * 1000),
+            deadline_s=GIVES_UP_AT_ONCE,
+            tell=silent,
+        )
+        began = time.monotonic()
+        with pytest.raises(StoreBusy, match="no lock on held"):
+            ddl.run("SELECT pg_sleep(0.8)", "LOCK TABLE held", table="held")
+        took_s = time.monotonic() - began
+        session.connection.close()
+
+    assert USED_S < took_s < USED_S + LOCK_TIMEOUT_S

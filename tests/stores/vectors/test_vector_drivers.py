@@ -1,0 +1,284 @@
+"""How the drivers of the vector store open, close and fail."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from qdrant_client import QdrantClient
+
+from memsync.errors import (
+    DimensionMismatch,
+    InvalidInput,
+    MemsyncError,
+    SchemaMismatch,
+    SettingsError,
+    StoreBusy,
+    StoreUnreachable,
+)
+from memsync.model.records import Point
+from memsync.settings import Settings
+from memsync.stores.vectors import open_vectors
+from memsync.stores.vectors.points import batches
+from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, scan
+from memsync.stores.vectors.qdrant import QdrantStore
+
+INDEXES = {"persona_id": IndexKind.TENANT, "fp1": IndexKind.INTEGER}
+TEXT = "Grüße, 世界 🌍 'single' \"double\" \\back"
+
+
+def point(number: int, **payload: object) -> Point:
+    """A point to write."""
+    return Point(number, payload, (1.0, 0.0, 0.0))
+
+
+def in_another_process(settings: Settings, code: str) -> str:
+    """What `code` prints when another process runs it on `settings`."""
+    imports = "from memsync.settings import Settings\nfrom memsync.stores.vectors import *\n"
+    opened = f"settings = Settings(qdrant_url={settings.qdrant_url!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", imports + opened + code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr
+
+
+class TestLifetime:
+    def test_close_twice(self, vector_settings: Settings) -> None:
+        """Closing twice is no error; a closed store says that it is closed."""
+        store = open_vectors(vector_settings)
+        store.close()
+        store.close()
+        with pytest.raises(StoreUnreachable, match="closed"):
+            store.collections()
+
+    def test_kept(self, directory_settings: Settings) -> None:
+        """What was written is there after close and reopen, indexes and vectors too."""
+        name = "some name.with dots, é"
+        with_vector = Point(uuid4(), {"text": TEXT}, (0.6, 0.8, 0.0))
+        store = open_vectors(directory_settings)
+        store.create(name, 3, INDEXES)
+        store.upsert(name, [with_vector, point(1), point(2)])
+        store.delete(name, [1])
+        store.close()
+        store = open_vectors(directory_settings)
+        assert [name] == store.collections()
+        assert CollectionInfo(3, "Cosine", INDEXES) == store.describe(name)
+        two, kept = scan(store, name, vectors=True)
+        assert (2, with_vector.id, {"text": TEXT}) == (two.id, kept.id, kept.payload)
+        assert pytest.approx(with_vector.vector) == kept.vector
+        store.drop(name)
+        store.close()
+        store = open_vectors(directory_settings)
+        assert store.collections() == []
+        store.close()
+
+    @pytest.mark.parametrize("name", ["..", "../outside", ".hidden", "a/b", "%2E", "C:\\x*"])
+    def test_names_stay_inside(self, tmp_path: Path, name: str) -> None:
+        """The embedded engine keeps a collection of any name inside its own directory."""
+        settings = Settings(qdrant_url=f"edge:{tmp_path / 'store'}")
+        store = open_vectors(settings)
+        store.create(name, 3, {})
+        store.upsert(name, [point(1)])
+        store.close()
+        assert ["store"] == [each.name for each in tmp_path.iterdir()]
+        store = open_vectors(settings)
+        assert ([name], 1) == (store.collections(), store.count(name))
+        store.drop(name)
+        assert store.collections() == []
+        store.close()
+
+    def test_outlives_its_process(self, directory_settings: Settings) -> None:
+        """What a returned write wrote is there after the process died without closing."""
+        died = in_another_process(
+            directory_settings,
+            "import os; from memsync.model.records import Point\n"
+            "store = open_vectors(settings); store.create('some', 3, {})\n"
+            "store.upsert('some', [Point(n, {}, (1.0, 0.0, 0.0)) for n in range(300)])\n"
+            "print('written', flush=True); os._exit(9)",
+        )
+        assert died == "written"
+        store = open_vectors(directory_settings)
+        assert store.count("some") == 300
+        store.close()
+
+    def test_one_process_at_a_time(self, directory_settings: Settings) -> None:
+        """A directory that is open is refused to another process in one line that names it."""
+        code = (
+            "try: open_vectors(settings)\n"
+            "except Exception as error: print(type(error).__name__, error)\n"
+            "else: print('opened')"
+        )
+        store = open_vectors(directory_settings)
+        refused = in_another_process(directory_settings, code)
+        store.close()
+        assert refused.startswith(StoreBusy.__name__)
+        assert directory_settings.qdrant_url.partition(":")[2] in refused
+        assert refused.count("\n") == 0
+        assert in_another_process(directory_settings, code) == "opened"
+
+    def test_no_half_collection(self, tmp_path: Path) -> None:
+        """What a crash left of a collection on its way in or out is not taken for one."""
+        left_over = tmp_path / ".passing-crashed" / "segments"
+        left_over.mkdir(parents=True)
+        store = open_vectors(Settings(qdrant_url=f"edge:{tmp_path}"))
+        assert store.collections() == []
+        store.create("some", 3, {})
+        assert ["some"] == store.collections()
+        assert not left_over.exists()
+        store.close()
+
+    @pytest.mark.parametrize("driver", ["local", "edge"])
+    def test_unusable_directory(self, tmp_path: Path, driver: str) -> None:
+        """A directory that cannot be made is StoreUnreachable, and named."""
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreUnreachable, match="file"):
+            open_vectors(Settings(qdrant_url=f"{driver}:{tmp_path}/file/store"))
+
+    def test_engine_not_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Without the embedded engine the error says how to install it."""
+        monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+        monkeypatch.delitem(sys.modules, "memsync.stores.vectors.edge", raising=False)
+        with pytest.raises(SettingsError, match=r"pip install 'memsync\[embedded\]'"):
+            open_vectors(Settings(qdrant_url=f"edge:{tmp_path}"))
+
+
+class TestUnreachable:
+    @pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
+    def test_nothing_listens(self, grpc: bool) -> None:
+        """A server that is not there is StoreUnreachable on every call; the key stays secret."""
+        # Port 1 is privileged and belongs to no service in use; connecting to it is refused.
+        settings = Settings.model_validate(
+            {
+                "qdrant_url": "http://user:hunter2@127.0.0.1:1",
+                "qdrant_api_key": "sesame-opens",
+                "qdrant_grpc": grpc,
+            }
+        )
+        store = open_vectors(settings)
+        for call in (
+            store.collections,
+            lambda: store.create("some", 3, {}),
+            lambda: store.upsert("some", [point(1)]),
+            lambda: store.upsert("some", [point(1)], only_absent=True),
+            lambda: store.count("some"),
+        ):
+            with pytest.raises(StoreUnreachable, match="127") as caught:
+                call()
+            assert "sesame" not in str(caught.value)
+            assert "hunter2" not in str(caught.value)
+        store.close()
+
+    def test_key_that_no_header_carries(self) -> None:
+        """A key with a line break is refused by its setting's name, unquoted."""
+        settings = Settings.model_validate(
+            {"qdrant_url": "http://127.0.0.1:1", "qdrant_api_key": "sesame\nopens"}
+        )
+        with pytest.raises(MemsyncError, match="qdrant_api_key") as caught:
+            open_vectors(settings)
+        assert "sesame" not in str(caught.value)
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> QdrantStore:
+    """A store whose server answers as told."""
+    transport = httpx.MockTransport(answer)
+    client = QdrantClient(
+        url="http://127.0.0.1:1",
+        transport=transport,
+        check_compatibility=False,
+        headers={"api-key": "sesame-opens"},
+    )
+    return QdrantStore(client, "Qdrant at a test")
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        ("response", "expected"),
+        [
+            (httpx.Response(401, text="Must provide an API key"), SettingsError),
+            (httpx.Response(403, json={"status": {"error": "read only"}}), SettingsError),
+            (httpx.Response(404, json={"status": {"error": "gone"}}), SchemaMismatch),
+            (httpx.Response(400, json={"status": {"error": "bad"}}), InvalidInput),
+            (
+                httpx.Response(400, json={"status": {"error": "Index required but not found"}}),
+                SchemaMismatch,
+            ),
+            (
+                httpx.Response(
+                    400, json={"status": {"error": "Wrong input: expected dim: 3, got 2"}}
+                ),
+                DimensionMismatch,
+            ),
+            (httpx.Response(429, headers={"Retry-After": "3"}), StoreUnreachable),
+            (httpx.Response(429), StoreUnreachable),
+            (httpx.Response(503, text="<html>"), StoreUnreachable),
+            (httpx.Response(200, text="<html>"), StoreUnreachable),
+        ],
+    )
+    def test_meaning(self, response: httpx.Response, expected: type[MemsyncError]) -> None:
+        """Each answer of a server, or of what is no Qdrant, means one of memsync's errors."""
+        store = answering(lambda _: response)
+        with pytest.raises(expected) as caught:
+            store.count("some")
+        assert expected is type(caught.value)
+        store.close()
+
+    @pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.ConnectTimeout, httpx.ReadError])
+    def test_no_answer(self, error: type[httpx.TransportError]) -> None:
+        """A server that falls silent is StoreUnreachable, and the message says how."""
+
+        def fail(_: httpx.Request) -> httpx.Response:
+            raise error("")
+
+        store = answering(fail)
+        with pytest.raises(StoreUnreachable, match=error.__name__):
+            store.count("some")
+        store.close()
+
+    def test_write_not_finished(self) -> None:
+        """A write that the server put off is not reported as done."""
+        answer = {"result": {"operation_id": 1, "status": "acknowledged"}}
+        store = answering(lambda _: httpx.Response(200, json=answer))
+        with pytest.raises(StoreUnreachable, match="did not finish"):
+            store.upsert("some", [point(1)])
+        store.close()
+
+    @pytest.mark.parametrize(
+        ("version", "sent"),
+        [("1.18.3", ["upsert"]), ("1.17.0-dev", ["upsert"]), ("1.16.9", ["read"]), ("?", ["read"])],
+    )
+    def test_conditions_by_version(self, version: str, sent: list[str]) -> None:
+        """Conditions go to servers that know them; others are read first, as they ignore them."""
+        seen = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/":
+                return httpx.Response(200, json={"title": "qdrant", "version": version})
+            if request.method == "POST":
+                seen.append("read")
+                return httpx.Response(200, json={"result": [{"id": 1, "payload": {}}]})
+            seen.append("upsert")
+            return httpx.Response(200, json={"result": {"status": "completed"}})
+
+        store = answering(answer)
+        store.upsert("some", [point(1)], only_absent=True)
+        store.close()
+        assert sent == seen
+
+
+def test_requests_are_bounded() -> None:
+    """A batch holds at most 256 points and 8 MiB, unless one point alone is larger."""
+    many = batches([point(each) for each in range(600)])
+    assert [256, 256, 88] == [len(batch) for batch in many]
+    heavy = batches([point(each, text="x" * 3 * 2**20) for each in range(5)])
+    assert [2, 2, 1] == [len(batch) for batch in heavy]
+    lone = batches([point(1), point(2, text="x" * 9 * 2**20), point(3)])
+    assert [1, 1, 1] == [len(batch) for batch in lone]

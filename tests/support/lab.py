@@ -1,0 +1,379 @@
+"""A small migrated app on both stores, for tests to spoil, audit and repair.
+
+The database is migrated once for the whole run; a test that alters its schema asks for a copy.
+Two users: one with the personas A and B, one with C; two personalities. Says nothing of what must
+come out.
+"""
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from memsync import migrate, reconcile
+from memsync.demo.world import legacy_schema
+from memsync.errors import StoreBusy
+from memsync.memory import Drained, Memory, NewExchange, relay
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Point, Vector, to_ms
+from memsync.reconcile.findings import Audit, Finding
+from memsync.reconcile.plans import Plan
+from memsync.settings import Settings
+from memsync.stores.history.exchanges import exchanges_in_order
+from memsync.stores.ltm import Projector
+from memsync.stores.ltm.embedders import Embedder
+from memsync.stores.postgres import Postgres
+from memsync.stores.vectors import open_vectors
+from memsync.stores.vectors.protocol import VectorStore, scan
+
+if TYPE_CHECKING:
+    from conftest import NewDatabase, PostgresCluster
+
+STORES = ("memory", "edge", "server")
+DIMS = 8
+CHANNEL = "1234567890"
+UNHINDERED = migrate.RunOptions(quiet_minutes=0, backup_confirmed="test")
+LONG_AGO = datetime(2025, 5, 1, 12, tzinfo=UTC)
+
+A, B, C = (UUID(f"aaaaaaaa-0000-4000-8000-00000000000{n}") for n in "abc")
+ADA, BASIL = (UUID(f"bbbbbbbb-0000-4000-8000-00000000000{n}") for n in "ab")
+NOBODY = UUID("aaaaaaaa-0000-4000-8000-0000000000ff")
+
+CAST = """
+INSERT INTO users (id, discord_id, username, updated_at)
+SELECT ('cccccccc-0000-4000-8000-00000000000' || n)::uuid, n, 'user ' || n, now()
+FROM generate_series(1, 2) n;
+INSERT INTO personas (id, name, content, owner_id, updated_at)
+SELECT ('aaaaaaaa-0000-4000-8000-00000000000' || n)::uuid, 'persona ' || n, 'I am.',
+       ('cccccccc-0000-4000-8000-00000000000' || CASE n WHEN 'c' THEN 2 ELSE 1 END)::uuid, now()
+FROM unnest(ARRAY['a', 'b', 'c']) n;
+INSERT INTO personalities (id, name, slug, character_info, personality_traits, updated_at)
+SELECT ('bbbbbbbb-0000-4000-8000-00000000000' || n)::uuid, 'Ada', n, '', '', now()
+FROM unnest(ARRAY['a', 'b']) n;
+"""
+
+
+EMPTY = "TRUNCATE conversation_history, memsync.outbox, memsync.quarantine CASCADE"
+
+
+def embed(texts: Sequence[str]) -> list[list[float]]:
+    """Unit vectors that depend on the text alone."""
+    return [_unit(text) for text in texts]
+
+
+def _unit(text: str) -> list[float]:
+    values = [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:DIMS]]
+    length = math.hypot(*values)
+    return [value / length for value in values]
+
+
+LOCKS = """SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE d.datname = current_database() AND locktype = 'advisory' AND classid = x'6d656d73'::int"""
+
+
+@contextmanager
+def released(url: str) -> Iterator[None]:
+    """Afterwards no run holds its lock any more: a server lets go of it a moment later."""
+    try:
+        yield
+    except StoreBusy:
+        raise
+    except BaseException:
+        _await_release(url)
+        raise
+    _await_release(url)
+
+
+def _await_release(url: str) -> None:
+    deadline = time.monotonic() + 20
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(LOCKS).fetchone() != (0,):
+            assert time.monotonic() < deadline, "a lock is still held"
+            time.sleep(0.005)
+
+
+def drain(postgres: Postgres, projector: Projector) -> Drained:
+    """Drain the outbox, and be done with it."""
+    with released(postgres.conninfo):
+        return relay.drain(postgres, projector)
+
+
+@dataclass
+class Lab:
+    """Both stores of the app. `said` are the exchanges that `say` wrote, in order."""
+
+    url: str
+    postgres: Postgres
+    vectors: VectorStore
+    settings: Settings
+    projector: Projector
+    rng: random.Random
+    said: list[Exchange] = field(default_factory=list)
+
+    @property
+    def home(self) -> str:
+        """The collection where memories belong."""
+        return self.settings.collection
+
+    @property
+    def memory(self) -> Memory:
+        """The library on these stores."""
+        return Memory(self.postgres, self.settings, self.projector)
+
+    def with_store(self, vectors: VectorStore) -> Projector:
+        """A projector like this lab's on another store."""
+        return Projector(vectors, self.settings, self.projector.embedder)
+
+    # ------------------------------------------------------------------ writing
+
+    def say(self, count: int = 1, *, persona: UUID = A, personality: UUID = ADA) -> list[Exchange]:
+        """Exchanges a minute apart, long ago, in Postgres and the outbox."""
+        made: list[Exchange] = []
+        for _ in range(count):
+            number = len(self.said) + len(made)
+            at = LONG_AGO + timedelta(minutes=number)
+            exchange = NewExchange(
+                channel_id=CHANNEL,
+                personality_id=personality,
+                persona_id=persona,
+                user_text=f"question {number}",
+                assistant_text=f"answer {number}",
+                said_at=at,
+                answered_at=at + timedelta(seconds=3),
+            )
+            written = self.memory.remember(exchange)
+            made.append(self.exchange(written.assistant_message_id))
+        self.said += made
+        return made
+
+    def exchange(self, anchor: UUID) -> Exchange:
+        """The exchange of an anchor."""
+        return next(each for each in self.exchanges() if each.anchor_id == anchor)
+
+    def exchanges(self) -> list[Exchange]:
+        """All exchanges."""
+        with self.postgres.session() as session:
+            return list(exchanges_in_order(session))
+
+    def sync(self) -> None:
+        """Drain the outbox."""
+        drain(self.postgres, self.projector)
+
+    def settled(self, count: int = 4) -> list[Exchange]:
+        """Exchanges of personas A and C whose memories stand."""
+        made = [*self.say(count), *self.say(count, persona=C)]
+        self.sync()
+        return made
+
+    def sql(self, statement: str, **params: object) -> list[Any]:
+        """Run a statement past the library."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), params)
+            return cursor.fetchall() if cursor.description else []
+
+    def point(self, point_id: PointId, collection: str | None = None) -> Point:
+        """A point with its vector."""
+        return self.vectors.retrieve(collection or self.home, [point_id], vectors=True)[0]
+
+    def put(
+        self, point_id: PointId, payload: Mapping[str, object], collection: str | None = None
+    ) -> Point:
+        """Write a point past the library; a collection of the deployed layout is made."""
+        name = collection or self.home
+        if self.vectors.describe(name) is None:
+            self.vectors.create(name, DIMS, {})
+        vector: Vector = tuple(_unit(str(payload.get("content", point_id))))
+        self.vectors.upsert(name, [Point(point_id, payload, vector)])
+        return self.point(point_id, name)
+
+    def respell(self, anchor: UUID, **changes: object) -> Point:
+        """Write the standing memory again with other values; None leaves a key out."""
+        payload = {**self.point(anchor).payload, **changes}
+        return self.put(anchor, {key: v for key, v in payload.items() if v is not None})
+
+    def deploy(
+        self,
+        exchange: Exchange,
+        *,
+        collection: str | None = None,
+        point_id: PointId | None = None,
+        **changes: object,
+    ) -> Point:
+        """Write the memory of an exchange as the app used to; None leaves a key out."""
+        payload: dict[str, object] = {
+            "personalityId": str(exchange.personality_id),
+            "personalityName": "Ada",
+            "personaId": str(exchange.persona_id),
+            "content": f"User (Al): {exchange.user_text}\nAda: {exchange.assistant_text}",
+            "createdAt": exchange.created_at_ms,
+            "channelId": exchange.channel_id,
+            "senders": ["1"],
+        } | changes
+        return self.put(
+            point_id if point_id is not None else self.new_id(),
+            {key: value for key, value in payload.items() if value is not None},
+            collection or f"persona-{exchange.persona_id}",
+        )
+
+    def new_id(self) -> UUID:
+        """A random uuid."""
+        return UUID(int=self.rng.getrandbits(128), version=4)
+
+    # ------------------------------------------------------------------ reading
+
+    def audit(self, vectors: VectorStore | None = None) -> Audit:
+        """The audit."""
+        return reconcile.audit(self.postgres, vectors or self.vectors, self.settings)
+
+    def check(self) -> Audit:
+        """The gate."""
+        return reconcile.check(self.postgres, self.vectors, self.settings)
+
+    def findings(self) -> list[Finding]:
+        """The gate's findings."""
+        return list(self.check().findings)
+
+    def plan(self, audit: Audit | None = None, *, unsafe: bool = True) -> Plan:
+        """A plan, read back from its file."""
+        with self.postgres.session() as session:
+            instance_id = session.row("instance_id").id
+        made = reconcile.make_plan(
+            audit or self.audit(),
+            instance_id=instance_id,
+            home=self.home,
+            embedder=self.projector.embedder.name,
+            unsafe=unsafe,
+        )
+        return Plan.from_json(made.to_json(), "plan.json")
+
+    def apply(self, plan: Plan, vectors: VectorStore | None = None) -> reconcile.Applied:
+        """Carry out a plan."""
+        projector = self.with_store(vectors) if vectors else self.projector
+        with released(self.url):
+            return reconcile.apply(plan, self.postgres, projector)
+
+    def points(self) -> dict[str, list[tuple[PointId, object, Vector | None]]]:
+        """Every point of every collection, whole."""
+        return {
+            name: [
+                (p.id, dict(p.payload), p.vector) for p in scan(self.vectors, name, vectors=True)
+            ]
+            for name in self.vectors.collections()
+        }
+
+    def memories(self) -> dict[str, list[object]]:
+        """Every point, vectors to five digits: a store may normalise what is written again."""
+        return {
+            name: [(i, p, v and tuple(round(x, 5) for x in v)) for i, p, v in points]
+            for name, points in self.points().items()
+        }
+
+    def tables(self) -> dict[str, list[Any]]:
+        """Every row of the tables that memsync writes."""
+        names = ("conversation_history", "memsync.outbox", "memsync.quarantine")
+        return {name: sorted(self.sql(f"SELECT t::text FROM {name} t")) for name in names}  # noqa: S608  names of ours
+
+    def quarantined(self) -> list[tuple[str, str]]:
+        """Collection and id of all that is in quarantine, each with its vector."""
+        rows = self.sql("SELECT collection, point_id, cardinality(vector) FROM memsync.quarantine")
+        assert {DIMS} >= {dims for *_, dims in rows}
+        return sorted((collection, point_id) for collection, point_id, _ in rows)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_cluster: "PostgresCluster") -> Iterator[str]:
+    """The name of a database with the cast and no talk, fully migrated; a template."""
+    name = postgres_cluster.create()
+    url = postgres_cluster.url_of(name)
+    with Postgres.open(url) as postgres:
+        with postgres.session() as session:
+            session.run_script(legacy_schema())
+            session.run_script(CAST)
+        migrate.run(postgres, Settings(), UNHINDERED)
+    yield name
+    postgres_cluster.drop(name)
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres_cluster: "PostgresCluster", migrated: str) -> Iterator[str]:
+    """The URL of a copy that tests share, one after another."""
+    name = postgres_cluster.create(template=migrated)
+    yield postgres_cluster.url_of(name)
+    postgres_cluster.drop(name)
+
+
+@pytest.fixture
+def open_lab(
+    request: pytest.FixtureRequest, shared_database: str, tmp_path: Path
+) -> "Iterator[partial[Lab]]":
+    """Call it with the name of a vector store for a lab on it; `url` is another database's."""
+    with ExitStack() as after:
+        yield partial(_open, request, shared_database, tmp_path, after)
+
+
+@pytest.fixture
+def own_database(new_database: "NewDatabase", migrated: str) -> str:
+    """The URL of a migrated database that the test may alter."""
+    return new_database(template=migrated)
+
+
+def _open(
+    request: pytest.FixtureRequest,
+    shared: str,
+    tmp_path: Path,
+    after: ExitStack,
+    store: str = "memory",
+    url: str | None = None,
+    **settings: Any,
+) -> Lab:
+    where = {"memory": ":memory:", "edge": f"edge:{tmp_path / uuid4().hex}"}.get(store)
+    if where is None:
+        where = request.getfixturevalue("qdrant_server_url")
+        if where is None:
+            pytest.skip("no Qdrant server")
+        settings.setdefault("collection", f"memories-{uuid4().hex}")
+    if url is None:
+        url = shared
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(EMPTY)
+    chosen = Settings(postgres_url=url, qdrant_url=where, **settings)
+    vectors = after.enter_context(closing(open_vectors(chosen)))
+    before = set(vectors.collections())
+    after.callback(_clean, vectors, before)
+    postgres = after.enter_context(Postgres.open(url))
+    seed: int = request.getfixturevalue("seed")
+    projector = Projector(vectors, chosen, Embedder("test", embed))
+    return Lab(url, postgres, vectors, chosen, projector, random.Random(seed))
+
+
+def _clean(vectors: VectorStore, before: set[str]) -> None:
+    for name in set(vectors.collections()) - before:
+        vectors.drop(name)
+
+
+@pytest.fixture
+def lab(open_lab: "partial[Lab]") -> Lab:
+    """A lab on the store in memory."""
+    return open_lab()
+
+
+@pytest.fixture(params=STORES)
+def any_lab(request: pytest.FixtureRequest, open_lab: "partial[Lab]") -> Lab:
+    """A lab on each kind of store."""
+    return open_lab(request.param)
+
+
+def at_ms(moment: datetime) -> int:
+    """Milliseconds since the epoch."""
+    return to_ms(moment)
