@@ -133,12 +133,12 @@ def measured(
 
 
 def phases_s(url: str) -> dict[str, float]:
-    """How long each phase took, as the ledger has it."""
+    """How long each phase took, as the record of runs has it."""
     (found,) = one(
         url,
         "SELECT json_object_agg(phase, took_s) FROM (SELECT phase,"
         " round(sum(extract(epoch FROM ended_at - started_at)), 2) AS took_s"
-        " FROM memsync.ledger GROUP BY phase ORDER BY min(id)) phases",
+        " FROM memsync.runs GROUP BY phase ORDER BY min(id)) phases",
     )
     return {str(phase): float(took_s) for phase, took_s in found.items()}
 

@@ -173,10 +173,10 @@ BEGIN
         RETURN false;
     END IF;
     IF pg_temp.is_not_null('conversation_history', 'user_id')
-       OR to_regclass('memsync.ledger') IS NULL THEN
+       OR to_regclass('memsync.runs') IS NULL THEN
         RETURN true;
     END IF;
-    RETURN NOT (SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
+    RETURN NOT (SELECT coalesce((SELECT user_id_dropped FROM memsync.runs
                      WHERE user_id_dropped
                         OR outcome = 'done' AND (verb = 'finalize'
                                                  OR verb = 'rollback' AND phase = 'contract')
@@ -187,14 +187,14 @@ END $fn$;
 CREATE OR REPLACE FUNCTION pg_temp.mirrors()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
-    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
-           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
-           ('users', 'global_persona_id', 'personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
-           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
-           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
-           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
-           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_window_of_config()$q$),
-           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_default_is_global()$q$)
+    VALUES ('users', 'global_persona_id', 'users', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('users', 'global_persona_id', 'user_default_personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('users', 'global_persona_id', 'personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'llm_config_id', 'personalities', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'context_window_size', 'llm_configs', 'memsync_sync_window', $q$CREATE TRIGGER "memsync_sync_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_window_of_config()$q$),
+           ('llm_configs', 'is_default', 'llm_configs', 'memsync_sync_is_default', $q$CREATE TRIGGER "memsync_sync_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_default_is_global()$q$)
 $fn$;
 
 -- Those of them that are wanted, because the old column still stands.
@@ -246,7 +246,7 @@ BEGIN
     IF NOT pg_temp.has_users() THEN
         RETURN true;
     END IF;
-    IF NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity')
+    IF NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity')
        OR NOT pg_temp.has_column('conversation_history', 'persona_id')
        OR NOT pg_temp.reads_by_persona() THEN
         RETURN false;
@@ -285,7 +285,7 @@ FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
                   WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
-                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC') IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id)$q$
@@ -377,18 +377,18 @@ RETURNS text[] LANGUAGE sql AS $fn$
         FROM rights WHERE owner <> current_user) g
 $fn$;
 
-CREATE OR REPLACE FUNCTION pg_temp.noted(_piece text, _did text) RETURNS text LANGUAGE sql AS
-$fn$ SELECT format('INSERT INTO memsync.redesign (piece, did) VALUES (%L, %L)'
-                   ' ON CONFLICT DO NOTHING', _piece, _did) $fn$;
+CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT format('INSERT INTO memsync.redesign_change (object, change) VALUES (%L, %L)'
+                   ' ON CONFLICT DO NOTHING', _object, _change) $fn$;
 
 -- Whether memsync noted that it made or dropped this piece of the redesign.
-CREATE OR REPLACE FUNCTION pg_temp.has_note(_piece text, _did text)
+CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
 RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
-    IF to_regclass('memsync.redesign') IS NULL THEN
+    IF to_regclass('memsync.redesign_change') IS NULL THEN
         RETURN false;
     END IF;
-    RETURN EXISTS (SELECT FROM memsync.redesign r WHERE r.piece = _piece AND r.did = _did);
+    RETURN EXISTS (SELECT FROM memsync.redesign_change r WHERE r.object = _object AND r.change = _change);
 END $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.schema_of(_relation text) RETURNS text LANGUAGE sql AS
@@ -577,15 +577,15 @@ BEGIN
     END IF;
 END $fn$;
 
--- Keeps in the ledger that a phase began, and that it came to its end.
+-- Keeps in the record of runs that a phase began, and that it came to its end.
 CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT 'run')
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _version CONSTANT text := '0.1.0 (psql)';
     _entry bigint;
 BEGIN
-    PERFORM pg_temp.require(to_regclass('memsync.ledger') IS NOT NULL, _phase);
-    INSERT INTO memsync.ledger (verb, phase, memsync_version)
+    PERFORM pg_temp.require(to_regclass('memsync.runs') IS NOT NULL, _phase);
+    INSERT INTO memsync.runs (verb, phase, memsync_version)
     VALUES (_verb, _phase, _version) RETURNING id INTO _entry;
     PERFORM set_config('memsync.entry', _entry::text, false);
 END $fn$;
@@ -598,7 +598,7 @@ DECLARE
     _lock_waits CONSTANT int := current_setting('memsync.lock_waits');
     _rows_filled CONSTANT bigint := current_setting('memsync.rows_filled');
 BEGIN
-    UPDATE memsync.ledger
+    UPDATE memsync.runs
     SET ended_at = clock_timestamp(), outcome = _outcome, lock_waits = _lock_waits,
         rows_filled = _rows_filled, waited_s = _waited_s
     WHERE id = _id AND outcome IS DISTINCT FROM 'done';
@@ -669,7 +669,7 @@ BEGIN
     WITH given AS (
         UPDATE personas SET owner_id = _owner_id WHERE id = _persona_id AND owner_id IS NULL
         RETURNING id)
-    INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, said, uses)
+    INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, persona_row, used_by)
     SELECT p.id, _decision, _owner_id, to_jsonb(p), '[]' FROM personas p JOIN given USING (id)
     ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
 END $fn$;
@@ -697,7 +697,7 @@ DECLARE
     _limit CONSTANT int := 5;
 BEGIN
     IF NOT pg_temp.has_users()
-       OR NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity') THEN
+       OR NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity') THEN
         RETURN;
     END IF;
     SELECT coalesce(max(w.wrong_total), 0),
@@ -784,12 +784,12 @@ BEGIN
         RAISE EXCEPTION 'conversation_history is no ordinary table of its own: this script does not '
             'fit it' USING HINT = 'memsync migrate plan says more.';
     END IF;
-    IF (SELECT c.found FROM (SELECT coalesce(bool_or(n.nspname = 'memsync_copy' AND c.oid IS NOT NULL), false) AS begun,
-           coalesce(bool_or(n.nspname = 'memsync_old' AND c.oid IS NOT NULL), false) AS swapped,
+    IF (SELECT c.found FROM (SELECT coalesce(bool_or(n.nspname = 'memsync_shadow' AND c.oid IS NOT NULL), false) AS begun,
+           coalesce(bool_or(n.nspname = 'memsync_retired' AND c.oid IS NOT NULL), false) AS cut_over,
            count(n.oid) > 0 AS found
     FROM pg_namespace n
     LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'conversation_history'
-    WHERE n.nspname IN ('memsync_copy', 'memsync_old')) c) THEN
+    WHERE n.nspname IN ('memsync_shadow', 'memsync_retired')) c) THEN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
@@ -845,7 +845,7 @@ BEGIN
     CALL pg_temp.run('users', ARRAY['CREATE SCHEMA IF NOT EXISTS memsync']);
     CALL pg_temp.run('memsync.instance', ARRAY[
         $q$CREATE TABLE IF NOT EXISTS memsync.instance (
-        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
         id uuid NOT NULL DEFAULT gen_random_uuid())$q$,
         'INSERT INTO memsync.instance DEFAULT VALUES ON CONFLICT DO NOTHING',
         $q$CREATE TABLE IF NOT EXISTS memsync.persona_map (
@@ -879,27 +879,27 @@ BEGIN
         busy interval NOT NULL,
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         updated_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
-        $q$CREATE TABLE IF NOT EXISTS memsync.redesign (
-        piece text PRIMARY KEY,
-        did text NOT NULL CHECK (did IN ('made', 'dropped')))$q$,
+        $q$CREATE TABLE IF NOT EXISTS memsync.redesign_change (
+        object text PRIMARY KEY,
+        change text NOT NULL CHECK (change IN ('made', 'dropped')))$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.column_archive (
-        piece text NOT NULL,
-        id uuid NOT NULL,
-        said jsonb NOT NULL,
-        PRIMARY KEY (piece, id))$q$,
+        column_name text NOT NULL,
+        row_id uuid NOT NULL,
+        value jsonb NOT NULL,
+        PRIMARY KEY (column_name, row_id))$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.config_fork (
         fork_id uuid PRIMARY KEY,
         config_id uuid NOT NULL,
         window_size int NOT NULL,
-        said jsonb)$q$,
+        config_row jsonb)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.orphan_persona (
         persona_id uuid PRIMARY KEY,
         decision text NOT NULL CHECK (decision IN ('derived', 'assigned', 'quarantined')),
         owner_id uuid,
-        said jsonb NOT NULL,
-        uses jsonb NOT NULL,
+        persona_row jsonb NOT NULL,
+        used_by jsonb NOT NULL,
         decided_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
-        $q$CREATE TABLE IF NOT EXISTS memsync.ledger (
+        $q$CREATE TABLE IF NOT EXISTS memsync.runs (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         verb text NOT NULL CHECK (verb IN ('run', 'rollback', 'finalize')),
         phase text NOT NULL,
@@ -915,7 +915,7 @@ BEGIN
         gates_passed boolean NOT NULL DEFAULT false,
         note text)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.control (
-        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
         pid int NOT NULL,
         wanted text NOT NULL CHECK (wanted IN ('run', 'pause', 'cancel')),
         who text NOT NULL DEFAULT session_user,
@@ -931,7 +931,7 @@ BEGIN
         snapshot text NOT NULL,
         taken_at timestamptz NOT NULL,
         who text NOT NULL DEFAULT session_user)$q$,
-        'CREATE SEQUENCE IF NOT EXISTS memsync.user_style_write_at',
+        'CREATE SEQUENCE IF NOT EXISTS memsync.user_id_written_at',
         $q$CREATE TABLE IF NOT EXISTS memsync.outbox (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         point_id uuid NOT NULL,
@@ -1040,11 +1040,11 @@ BEGIN
     IF NOT pg_temp.has_column('llm_configs', 'owner_id') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q$ALTER TABLE llm_configs ADD COLUMN owner_id uuid$q$,
-            $q$UPDATE llm_configs c SET owner_id = u.id FROM memsync.column_archive a JOIN users u ON u.id = (a.said #>> '{}')::uuid WHERE a.piece = 'llm_configs.owner_id' AND a.id = c.id$q$,
+            $q$UPDATE llm_configs c SET owner_id = u.id FROM memsync.column_archive a JOIN users u ON u.id = (a.value #>> '{}')::uuid WHERE a.column_name = 'llm_configs.owner_id' AND a.row_id = c.id$q$,
             pg_temp.noted('llm_configs.owner_id', 'made')]);
     END IF;
     IF NOT pg_temp.has_column('llm_configs', 'is_global') THEN
-        _said := ARRAY[$q$UPDATE llm_configs c SET is_global = a.said::boolean FROM memsync.column_archive a WHERE a.piece = 'llm_configs.is_global' AND a.id = c.id$q$];
+        _said := ARRAY[$q$UPDATE llm_configs c SET is_global = a.value::boolean FROM memsync.column_archive a WHERE a.column_name = 'llm_configs.is_global' AND a.row_id = c.id$q$];
         IF pg_temp.has_column('llm_configs', 'is_default') THEN
             _said := 'UPDATE llm_configs SET is_global = true WHERE is_default'::text || _said;
         END IF;
@@ -1055,7 +1055,7 @@ BEGIN
     IF NOT pg_temp.has_column('llm_configs', 'context_window_size') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q$ALTER TABLE llm_configs ADD COLUMN context_window_size integer NOT NULL DEFAULT 20$q$,
-            $q$UPDATE llm_configs c SET context_window_size = a.said::int FROM memsync.column_archive a WHERE a.piece = 'llm_configs.context_window_size' AND a.id = c.id$q$,
+            $q$UPDATE llm_configs c SET context_window_size = a.value::int FROM memsync.column_archive a WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id$q$,
             pg_temp.noted('llm_configs.context_window_size', 'made')]);
     END IF;
     IF pg_temp.is_valid('llm_configs', 'llm_configs_owner_id_fkey') IS NULL THEN
@@ -1192,10 +1192,10 @@ BEGIN
             'context_window_size', wanted_size, 'is_default', false))).*
         FROM llm_configs c WHERE c.id = original) AS fork;
     INSERT INTO memsync.config_fork (fork_id, config_id, window_size)
-    VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET said = NULL;
+    VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET config_row = NULL;
     RETURN forked;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default(of_user uuid, persona uuid, at timestamp)
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default(of_user uuid, persona uuid, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF persona IS NULL THEN
@@ -1208,7 +1208,7 @@ BEGIN
         WHERE user_default_personas.persona_id <> excluded.persona_id;
     END IF;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_config(
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config(
     of_personality uuid, config uuid, size int, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
@@ -1229,20 +1229,20 @@ BEGIN
     UPDATE personalities SET llm_config_id = chosen
     WHERE id = of_personality AND llm_config_id = config AND llm_config_id <> chosen;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen(
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_chosen(
     was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
-    said uuid;
+    standing uuid;
 BEGIN
     IF was_of <> of_user OR of_user IS NULL THEN
-        SELECT global_persona_id INTO said FROM users WHERE id = was_of FOR NO KEY UPDATE;
-        IF said = was THEN
+        SELECT global_persona_id INTO standing FROM users WHERE id = was_of FOR NO KEY UPDATE;
+        IF standing = was THEN
             UPDATE users SET global_persona_id = NULL WHERE id = was_of;
-        ELSIF said IS NOT NULL THEN
+        ELSIF standing IS NOT NULL THEN
             /* Another default was said there while this one went. */
             INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-            VALUES (was_of, said, at) ON CONFLICT (user_id) DO NOTHING;
+            VALUES (was_of, standing, at) ON CONFLICT (user_id) DO NOTHING;
         END IF;
     END IF;
     IF of_user IS NOT NULL THEN
@@ -1251,21 +1251,21 @@ BEGIN
         WHERE id = of_user AND global_persona_id IS DISTINCT FROM persona;
     END IF;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen(
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config_chosen(
     was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
-    said uuid;
+    standing uuid;
     size int;
 BEGIN
     IF was_of <> of_personality OR of_personality IS NULL THEN
-        SELECT llm_config_id INTO said FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
-        IF said = was THEN
+        SELECT llm_config_id INTO standing FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
+        IF standing = was THEN
             UPDATE personalities SET llm_config_id = NULL WHERE id = was_of;
-        ELSIF said IS NOT NULL THEN
+        ELSIF standing IS NOT NULL THEN
             /* Another config was said there while this one went. */
             INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
-            VALUES (was_of, said, at) ON CONFLICT (personality_id) DO NOTHING;
+            VALUES (was_of, standing, at) ON CONFLICT (personality_id) DO NOTHING;
         END IF;
     END IF;
     IF of_personality IS NOT NULL THEN
@@ -1275,7 +1275,7 @@ BEGIN
         WHERE id = of_personality AND (llm_config_id IS DISTINCT FROM config{other_window});
     END IF;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_place() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
     allowed text := current_setting('lock_timeout');
@@ -1286,15 +1286,15 @@ BEGIN
             PERFORM set_config('lock_timeout', TG_ARGV[0], true);
             CASE TG_TABLE_NAME
             WHEN 'users' THEN
-                PERFORM memsync.mirror_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
+                PERFORM memsync.sync_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
             WHEN 'personalities' THEN
-                PERFORM memsync.mirror_config(
+                PERFORM memsync.sync_config(
                     NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
             WHEN 'user_default_personas' THEN
-                PERFORM memsync.mirror_default_chosen(
+                PERFORM memsync.sync_default_chosen(
                     OLD.user_id, OLD.persona_id, OLD.updated_at, NEW.user_id, NEW.persona_id);
             WHEN 'personality_default_configs' THEN
-                PERFORM memsync.mirror_config_chosen(
+                PERFORM memsync.sync_config_chosen(
                     OLD.personality_id, OLD.llm_config_id, OLD.updated_at,
                     NEW.personality_id, NEW.llm_config_id);
             END CASE;
@@ -1310,7 +1310,7 @@ BEGIN
         END;
     END LOOP;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_lock_new_place() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_lock_new_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF TG_TABLE_NAME = 'personas' THEN
@@ -1321,14 +1321,14 @@ BEGIN
     END IF;
     RETURN OLD;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_window_of_config() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_window_of_config() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     UPDATE personalities SET context_window_size = NEW.context_window_size
     WHERE llm_config_id = NEW.id AND context_window_size <> NEW.context_window_size;
     RETURN NULL;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default_is_global() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_is_global() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -1340,14 +1340,14 @@ BEGIN
 END $$$q$),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."is_waited_for"() FROM PUBLIC'),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."config_with_window"(uuid, int, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default"(uuid, uuid, timestamp) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_config"(uuid, uuid, int, timestamp) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_config_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_place"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_lock_new_place"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_window_of_config"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default_is_global"() FROM PUBLIC')]);
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default"(uuid, uuid, timestamp) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_config"(uuid, uuid, int, timestamp) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_config_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_place"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_lock_new_place"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_window_of_config"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default_is_global"() FROM PUBLIC')]);
 END $do$;
 
 CREATE OR REPLACE PROCEDURE pg_temp.hang_mirrors(_tables text[]) LANGUAGE plpgsql AS $fn$
@@ -1374,39 +1374,39 @@ DECLARE
 BEGIN
     SELECT string_agg(quote_ident(i.name), ', ' ORDER BY i.n) INTO _columns
     FROM pg_temp.insertable('llm_configs') i
-    WHERE NOT EXISTS (SELECT FROM (SELECT f.said || jsonb_build_object('owner_id', (
-               SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+    WHERE NOT EXISTS (SELECT FROM (SELECT f.config_row || jsonb_build_object('owner_id', (
+               SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
     FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-    WHERE f.said IS NOT NULL) k WHERE NOT k.said ? i.name);
-    IF EXISTS (SELECT f.said || jsonb_build_object('owner_id', (
-               SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+    WHERE f.config_row IS NOT NULL) k WHERE NOT k.kept ? i.name);
+    IF EXISTS (SELECT f.config_row || jsonb_build_object('owner_id', (
+               SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
     FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-    WHERE f.said IS NOT NULL) THEN
+    WHERE f.config_row IS NOT NULL) THEN
         EXECUTE format($q$
             INSERT INTO llm_configs (%1$s) SELECT %1$s FROM
-            (SELECT (jsonb_populate_record(NULL::llm_configs, k.said)).*
-             FROM (SELECT f.said || jsonb_build_object('owner_id', (
-                        SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+            (SELECT (jsonb_populate_record(NULL::llm_configs, k.kept)).*
+             FROM (SELECT f.config_row || jsonb_build_object('owner_id', (
+                        SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
              FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-             WHERE f.said IS NOT NULL) k) AS again
+             WHERE f.config_row IS NOT NULL) k) AS again
             ON CONFLICT (id) DO NOTHING$q$, _columns);
     END IF;
     UPDATE personalities p SET llm_config_id = f.fork_id
     FROM memsync.column_archive a
-    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.value
     JOIN llm_configs c ON c.id = f.fork_id
-    WHERE a.piece = 'personalities.llm_config_id' AND a.id = p.id AND p.llm_config_id = f.config_id
+    WHERE a.column_name = 'personalities.llm_config_id' AND a.row_id = p.id AND p.llm_config_id = f.config_id
       AND p.context_window_size = c.context_window_size;
     UPDATE user_personality_configs u SET llm_config_id = f.fork_id
     FROM memsync.column_archive a
-    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.value
     JOIN llm_configs c ON c.id = f.fork_id
-    WHERE a.piece = 'user_personality_configs.llm_config_id' AND a.id = u.id
+    WHERE a.column_name = 'user_personality_configs.llm_config_id' AND a.row_id = u.id
       AND u.llm_config_id = f.config_id;
     WITH gone AS (DELETE FROM memsync.column_archive
-                  WHERE piece IN ('personalities.llm_config_id',
+                  WHERE column_name IN ('personalities.llm_config_id',
                                   'user_personality_configs.llm_config_id'))
-    UPDATE memsync.config_fork SET said = NULL WHERE said IS NOT NULL;
+    UPDATE memsync.config_fork SET config_row = NULL WHERE config_row IS NOT NULL;
 END $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.copy_defaults(_after uuid, _limit int)
@@ -1475,13 +1475,13 @@ FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
             FROM personalities p
             LEFT JOIN personality_default_configs d ON d.personality_id = p.id) p
       LEFT JOIN memsync.column_archive a
-             ON a.piece = 'llm_configs.context_window_size' AND a.id = p.config_id
+             ON a.column_name = 'llm_configs.context_window_size' AND a.row_id = p.config_id
       WHERE p.config_id IS NOT NULL
-      GROUP BY p.config_id, p.window_size, a.said
-      ORDER BY p.config_id, a.said = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
+      GROUP BY p.config_id, p.window_size, a.value
+      ORDER BY p.config_id, a.value = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
                p.window_size) m
 WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
-                                                  $q$INSERT INTO memsync.redesign (piece, did) VALUES ('sized', 'made') ON CONFLICT DO NOTHING$q$]);
+                                                  $q$INSERT INTO memsync.redesign_change (object, change) VALUES ('sized', 'made') ON CONFLICT DO NOTHING$q$]);
         END IF;
     END IF;
     CALL pg_temp.hang_mirrors(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
@@ -1492,7 +1492,7 @@ WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
             _last := NULL;
             LOOP
                 CALL pg_temp.ask('users', ARRAY[
-                    $q$SELECT set_config('memsync.copying', 'on', true) AS copying,
+                    $q$SELECT set_config('memsync.copying_settings', 'on', true) AS copying,
        set_config('plan_cache_mode', 'force_custom_plan', true) AS planned$q$,
                     format('SELECT pg_temp.%I(%L, %s)', _step, _last, _batch)], _last);
                 EXIT WHEN _last IS NULL;
@@ -1582,7 +1582,7 @@ BEGIN
     ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id;
     RETURN created;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.keep_identity()
+            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.sync_identity()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
 DECLARE
@@ -1647,28 +1647,28 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.hear_users()
+            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.record_user_write()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     this_second CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()));
 BEGIN
-    PERFORM FROM memsync.user_style_write_at WHERE is_called AND last_value >= this_second;
+    PERFORM FROM memsync.user_id_written_at WHERE is_called AND last_value >= this_second;
     IF NOT FOUND THEN
-        PERFORM setval('memsync.user_style_write_at', this_second);
+        PERFORM setval('memsync.user_id_written_at', this_second);
     END IF;
     RETURN NEW;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled('REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.keep_identity(), memsync.hear_users() FROM PUBLIC'))]);
-        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_hear_users') THEN
+            pg_temp.pinned(pg_temp.filled('REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(), memsync.record_user_write() FROM PUBLIC'))]);
+        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_record_user_write') THEN
         CALL pg_temp.run('conversation_history', ARRAY[
-            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_hear_users BEFORE INSERT ON conversation_history FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.hear_users()')),
-            pg_temp.pinned(pg_temp.filled($q$SELECT setval('memsync.user_style_write_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
+            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_record_user_write BEFORE INSERT ON conversation_history FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.record_user_write()')),
+            pg_temp.pinned(pg_temp.filled($q$SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
               false)$q$))]);
         END IF;
-        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity') THEN
+        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity') THEN
         CALL pg_temp.run('conversation_history', ARRAY[
-            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_keep_identity BEFORE INSERT OR UPDATE ON conversation_history FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL) EXECUTE FUNCTION memsync.keep_identity()'))]);
+            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_sync_identity BEFORE INSERT OR UPDATE ON conversation_history FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL) EXECUTE FUNCTION memsync.sync_identity()'))]);
         END IF;
     END IF;
     PERFORM pg_temp.end_phase();
@@ -1700,7 +1700,7 @@ BEGIN
                    o.persona_id AS override, d.persona_id AS fallback
             FROM (SELECT h.user_id, h.personality_id, count(*) AS rows_count,
                          bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open,
-                         bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                         bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                          WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC')
                              AS has_since
                   FROM conversation_history h
@@ -1749,7 +1749,7 @@ BEGIN
                        o.persona_id AS override, d.persona_id AS fallback
                 FROM (SELECT h.user_id, h.personality_id, count(*) AS rows_count,
                              bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open,
-                             bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                             bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                              WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC')
                                  AS has_since
                       FROM conversation_history h
@@ -1788,7 +1788,7 @@ BEGIN
     JOIN memsync.persona_map m USING (user_id, personality_id)
     LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
     LEFT JOIN memsync.persona_default d USING (user_id)
-    WHERE h.persona_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+    WHERE h.persona_id IS NULL AND h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                      WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC'
       AND coalesce(o.persona_id, d.persona_id) <> m.persona_id
     ON CONFLICT (history_id) DO NOTHING;
@@ -1917,7 +1917,7 @@ DECLARE
 BEGIN
     PERFORM pg_temp.require(
         pg_temp.has_column('conversation_history', 'persona_id')
-        AND (pg_temp.has_trigger('conversation_history', 'memsync_keep_identity')
+        AND (pg_temp.has_trigger('conversation_history', 'memsync_sync_identity')
              OR NOT pg_temp.has_users()), 'backfill');
     PERFORM pg_temp.begin_phase('backfill');
     COMMIT;
@@ -2036,8 +2036,8 @@ BEGIN
                          '-v backup_confirmed=''which one''.';
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
-        UPDATE memsync.ledger SET gates_passed = true, note = _note
-        WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'run' AND phase = 'contract');
+        UPDATE memsync.runs SET gates_passed = true, note = _note
+        WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'contract');
     END IF;
 END $do$;
 
@@ -2054,9 +2054,9 @@ BEGIN
         RETURN;
     END IF;
     _work := _work || ARRAY(
-        SELECT format('INSERT INTO memsync.column_archive (piece, id, said)'
+        SELECT format('INSERT INTO memsync.column_archive (column_name, row_id, value)'
                       ' SELECT %L, id, to_jsonb(%I) FROM %I WHERE %s'
-                      ' ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said',
+                      ' ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value',
                       _table || '.' || c, c, _table, k)
         FROM unnest(_columns, _kept) AS v(c, k) WHERE c = ANY(_standing) AND k IS NOT NULL);
     _work := _work || ARRAY(
@@ -2108,24 +2108,24 @@ WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size$
             pg_temp.noted('user_personality_settings', 'dropped')]);
     END IF;
     CALL pg_temp.run('users', ARRAY[
-        'DROP TRIGGER IF EXISTS "memsync_mirror_default" ON "users"',
-        'DROP TRIGGER IF EXISTS "memsync_mirror_default" ON "user_default_personas"',
-        'DROP TRIGGER IF EXISTS "memsync_mirror_config" ON "personalities"',
-        'DROP TRIGGER IF EXISTS "memsync_mirror_config" ON "personality_default_configs"',
-        'DROP TRIGGER IF EXISTS "memsync_mirror_default" ON "personas"',
-        'DROP TRIGGER IF EXISTS "memsync_mirror_config" ON "llm_configs"',
-        'DROP TRIGGER IF EXISTS "memsync_mirror_window" ON "llm_configs"',
-        'DROP TRIGGER IF EXISTS "memsync_mirror_is_default" ON "llm_configs"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_default" ON "users"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_default" ON "user_default_personas"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_config" ON "personalities"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_config" ON "personality_default_configs"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_default" ON "personas"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_config" ON "llm_configs"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_window" ON "llm_configs"',
+        'DROP TRIGGER IF EXISTS "memsync_sync_is_default" ON "llm_configs"',
         'DROP FUNCTION IF EXISTS memsync."is_waited_for"()',
         'DROP FUNCTION IF EXISTS memsync."config_with_window"(uuid, int, uuid)',
-        'DROP FUNCTION IF EXISTS memsync."mirror_default"(uuid, uuid, timestamp)',
-        'DROP FUNCTION IF EXISTS memsync."mirror_config"(uuid, uuid, int, timestamp)',
-        'DROP FUNCTION IF EXISTS memsync."mirror_default_chosen"(uuid, uuid, timestamp, uuid, uuid)',
-        'DROP FUNCTION IF EXISTS memsync."mirror_config_chosen"(uuid, uuid, timestamp, uuid, uuid)',
-        'DROP FUNCTION IF EXISTS memsync."mirror_place"()',
-        'DROP FUNCTION IF EXISTS memsync."mirror_lock_new_place"()',
-        'DROP FUNCTION IF EXISTS memsync."mirror_window_of_config"()',
-        'DROP FUNCTION IF EXISTS memsync."mirror_default_is_global"()']);
+        'DROP FUNCTION IF EXISTS memsync."sync_default"(uuid, uuid, timestamp)',
+        'DROP FUNCTION IF EXISTS memsync."sync_config"(uuid, uuid, int, timestamp)',
+        'DROP FUNCTION IF EXISTS memsync."sync_default_chosen"(uuid, uuid, timestamp, uuid, uuid)',
+        'DROP FUNCTION IF EXISTS memsync."sync_config_chosen"(uuid, uuid, timestamp, uuid, uuid)',
+        'DROP FUNCTION IF EXISTS memsync."sync_place"()',
+        'DROP FUNCTION IF EXISTS memsync."sync_lock_new_place"()',
+        'DROP FUNCTION IF EXISTS memsync."sync_window_of_config"()',
+        'DROP FUNCTION IF EXISTS memsync."sync_default_is_global"()']);
 END $do$;
 
 -- What user_id alone says is archived; the owner of its persona says the user of any other row.
@@ -2145,13 +2145,13 @@ ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id$q$;
                 'ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_user_id_fkey']);
         END IF;
         CALL pg_temp.run('conversation_history', ARRAY[
-            'DROP TRIGGER IF EXISTS memsync_keep_identity ON conversation_history',
-        'DROP TRIGGER IF EXISTS memsync_hear_users ON conversation_history',
+            'DROP TRIGGER IF EXISTS memsync_sync_identity ON conversation_history',
+        'DROP TRIGGER IF EXISTS memsync_record_user_write ON conversation_history',
         'ALTER TABLE conversation_history DROP COLUMN user_id',
-        $q$UPDATE memsync.ledger SET user_id_dropped = true
-WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'run' AND phase = 'contract')$q$,
-        'DROP FUNCTION IF EXISTS memsync.hear_users()',
-        'DROP FUNCTION IF EXISTS memsync.keep_identity()',
+        $q$UPDATE memsync.runs SET user_id_dropped = true
+WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'contract')$q$,
+        'DROP FUNCTION IF EXISTS memsync.record_user_write()',
+        'DROP FUNCTION IF EXISTS memsync.sync_identity()',
         'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
         'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
     END IF;

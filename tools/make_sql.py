@@ -238,7 +238,7 @@ def _query(name: str) -> str:
 
     def fragment(hole: re.Match[str]) -> str:
         # There is no evidence from long-term memory in SQL.
-        name = "told_by_nobody" if hole[1] == "told" else hole[1]
+        name = "by_evidence_unread" if hole[1] == "by_evidence" else hole[1]
         return hole[0] if name in _LEFT_OPEN else _query(name)
 
     text = re.sub(r"\{([a-z_]+)\}", fragment, _queries()[name])

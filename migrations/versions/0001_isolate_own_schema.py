@@ -13,7 +13,7 @@ down_revision = None
 
 STATEMENTS = (
     """CREATE TABLE IF NOT EXISTS memsync.instance (
-        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
         id uuid NOT NULL DEFAULT gen_random_uuid())""",
     "INSERT INTO memsync.instance DEFAULT VALUES ON CONFLICT DO NOTHING",
     """CREATE TABLE IF NOT EXISTS memsync.persona_map (
@@ -48,27 +48,27 @@ STATEMENTS = (
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         updated_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
     # What memsync made and dropped of the redesign, and what must not be lost with it.
-    """CREATE TABLE IF NOT EXISTS memsync.redesign (
-        piece text PRIMARY KEY,
-        did text NOT NULL CHECK (did IN ('made', 'dropped')))""",
+    """CREATE TABLE IF NOT EXISTS memsync.redesign_change (
+        object text PRIMARY KEY,
+        change text NOT NULL CHECK (change IN ('made', 'dropped')))""",
     """CREATE TABLE IF NOT EXISTS memsync.column_archive (
-        piece text NOT NULL,
-        id uuid NOT NULL,
-        said jsonb NOT NULL,
-        PRIMARY KEY (piece, id))""",
+        column_name text NOT NULL,
+        row_id uuid NOT NULL,
+        value jsonb NOT NULL,
+        PRIMARY KEY (column_name, row_id))""",
     """CREATE TABLE IF NOT EXISTS memsync.config_fork (
         fork_id uuid PRIMARY KEY,
         config_id uuid NOT NULL,
         window_size int NOT NULL,
-        said jsonb)""",
+        config_row jsonb)""",
     """CREATE TABLE IF NOT EXISTS memsync.orphan_persona (
         persona_id uuid PRIMARY KEY,
         decision text NOT NULL CHECK (decision IN ('derived', 'assigned', 'quarantined')),
         owner_id uuid,
-        said jsonb NOT NULL,
-        uses jsonb NOT NULL,
+        persona_row jsonb NOT NULL,
+        used_by jsonb NOT NULL,
         decided_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
-    """CREATE TABLE IF NOT EXISTS memsync.ledger (
+    """CREATE TABLE IF NOT EXISTS memsync.runs (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         verb text NOT NULL CHECK (verb IN ('run', 'rollback', 'finalize')),
         phase text NOT NULL,
@@ -85,7 +85,7 @@ STATEMENTS = (
         note text)""",
     # What is asked of the run whose session is `pid`; each run makes the row its own.
     """CREATE TABLE IF NOT EXISTS memsync.control (
-        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
         pid int NOT NULL,
         wanted text NOT NULL CHECK (wanted IN ('run', 'pause', 'cancel')),
         who text NOT NULL DEFAULT session_user,
@@ -103,7 +103,7 @@ STATEMENTS = (
         who text NOT NULL DEFAULT session_user)""",
     # When a client last named user_id in an INSERT, in epoch seconds. A row of a table would be
     # held by each writer until it commits; a sequence is not. Not called: watched since then.
-    "CREATE SEQUENCE IF NOT EXISTS memsync.user_style_write_at",
+    "CREATE SEQUENCE IF NOT EXISTS memsync.user_id_written_at",
     """CREATE TABLE IF NOT EXISTS memsync.outbox (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         point_id uuid NOT NULL,

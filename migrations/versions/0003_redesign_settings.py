@@ -69,14 +69,14 @@ _COLUMNS = {
 # What a new column says at first: what the way back kept of it, else what the old ones say.
 _SAID = {
     "owner_id": "UPDATE llm_configs c SET owner_id = u.id FROM memsync.column_archive a"
-    " JOIN users u ON u.id = (a.said #>> '{}')::uuid"
-    " WHERE a.piece = 'llm_configs.owner_id' AND a.id = c.id",
-    "is_global": "UPDATE llm_configs c SET is_global = a.said::boolean"
+    " JOIN users u ON u.id = (a.value #>> '{}')::uuid"
+    " WHERE a.column_name = 'llm_configs.owner_id' AND a.row_id = c.id",
+    "is_global": "UPDATE llm_configs c SET is_global = a.value::boolean"
     " FROM memsync.column_archive a"
-    " WHERE a.piece = 'llm_configs.is_global' AND a.id = c.id",
-    "context_window_size": "UPDATE llm_configs c SET context_window_size = a.said::int"
+    " WHERE a.column_name = 'llm_configs.is_global' AND a.row_id = c.id",
+    "context_window_size": "UPDATE llm_configs c SET context_window_size = a.value::int"
     " FROM memsync.column_archive a"
-    " WHERE a.piece = 'llm_configs.context_window_size' AND a.id = c.id",
+    " WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id",
 }
 
 
@@ -127,8 +127,8 @@ def downgrade() -> None:
     redesign = Catalog.read(ddl.session).redesign
     if DEFAULTS in redesign.made:
         ddl.run(
-            mirror.drop_trigger("users", "memsync_mirror_default"),
-            mirror.drop_trigger("personas", "memsync_mirror_default"),
+            mirror.drop_trigger("users", "memsync_sync_default"),
+            mirror.drop_trigger("personas", "memsync_sync_default"),
             "DROP TABLE IF EXISTS user_default_personas",
             unnoted(DEFAULTS),
             table="users",
@@ -200,9 +200,9 @@ def _column_away(name: str) -> list[sql.Composed]:
     """The statements that keep what a new column says, and drop it."""
     piece, column = sql.Literal(f"llm_configs.{name}"), sql.Identifier(name)
     return [
-        sql.SQL("DELETE FROM memsync.column_archive WHERE piece = {}").format(piece),
+        sql.SQL("DELETE FROM memsync.column_archive WHERE column_name = {}").format(piece),
         sql.SQL(
-            "INSERT INTO memsync.column_archive (piece, id, said)"
+            "INSERT INTO memsync.column_archive (column_name, row_id, value)"
             " SELECT {}, id, to_jsonb({}) FROM llm_configs WHERE {} IS NOT NULL"
         ).format(piece, column, column),
         sql.SQL("ALTER TABLE llm_configs DROP COLUMN IF EXISTS {}").format(column),

@@ -45,9 +45,10 @@ _AGAIN = {
 }
 _FILL = {
     "personas.is_global": "UPDATE personas p SET is_global = true FROM memsync.column_archive a"
-    " WHERE a.piece = 'personas.is_global' AND a.id = p.id",
+    " WHERE a.column_name = 'personas.is_global' AND a.row_id = p.id",
     "llm_configs.is_default": "UPDATE llm_configs c SET is_default = true"
-    " FROM memsync.column_archive a WHERE a.piece = 'llm_configs.is_default' AND a.id = c.id",
+    " FROM memsync.column_archive a"
+    " WHERE a.column_name = 'llm_configs.is_default' AND a.row_id = c.id",
 }
 # Columns that go and come together, with the table whose lock is hardest to get.
 _GROUPS = (
@@ -66,7 +67,7 @@ def upgrade() -> None:
         context.config.attributes["steps"]["settle_owners"](ddl)
         ddl.session.connection.execute(noted("personas.owner_id", "made"))
     ddl.require_not_null("personas", "owner_id", OWNER_CHECK)
-    context.config.attributes["steps"]["settle_mirror"](ddl)
+    context.config.attributes["steps"]["settle_sync"](ddl)
     standing = {".".join(each) for each in redesign.old_columns}
     for table, pieces in _GROUPS:
         if going := [piece for piece in pieces if piece in standing]:
@@ -152,15 +153,18 @@ def _add(ddl, table: str, pieces: list[str]) -> None:
 def _keep(piece: str) -> sql.Composed:
     table, column = piece.split(".")
     return sql.SQL(
-        "INSERT INTO memsync.column_archive (piece, id, said) SELECT {}, id, to_jsonb({}) FROM {}"
-        " WHERE {} ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said"
+        "INSERT INTO memsync.column_archive (column_name, row_id, value)"
+        " SELECT {}, id, to_jsonb({}) FROM {} WHERE {}"
+        " ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value"
     ).format(
         sql.Literal(piece), sql.Identifier(column), sql.Identifier(table), sql.SQL(_KEPT[piece])
     )
 
 
 def _forget(piece: str) -> sql.Composed:
-    return sql.SQL("DELETE FROM memsync.column_archive WHERE piece = {}").format(sql.Literal(piece))
+    return sql.SQL("DELETE FROM memsync.column_archive WHERE column_name = {}").format(
+        sql.Literal(piece)
+    )
 
 
 def _view_again(ddl, redesign) -> None:

@@ -1,14 +1,14 @@
 \echo 'back: persona_id, its indexes, key and trigger go; the tables of the redesign stay, in step'
 DO $do$
 BEGIN
-    IF to_regclass('memsync.ledger') IS NULL THEN
+    IF to_regclass('memsync.runs') IS NULL THEN
         RAISE EXCEPTION 'there is nothing to take back: no migration was begun here';
     END IF;
     IF NOT pg_temp.has_users() OR pg_temp.is_not_null('conversation_history', 'persona_id')
        OR pg_temp.is_valid('conversation_history', '{{catalog:PERSONA_CHECK}}') IS NOT NULL
        OR pg_temp.is_valid('conversation_history', '{{catalog:USER_KEY}}') IS NULL
-       OR EXISTS (SELECT FROM memsync.redesign
-                  WHERE did = 'dropped' OR piece = 'personas.owner_id') THEN
+       OR EXISTS (SELECT FROM memsync.redesign_change
+                  WHERE change = 'dropped' OR object = 'personas.owner_id') THEN
         RAISE EXCEPTION 'contract was begun: this script takes back what comes before it'
             USING HINT = 'memsync migrate rollback takes contract back, also in part.';
     END IF;

@@ -35,9 +35,9 @@ BEGIN
         RETURN;
     END IF;
     _work := _work || ARRAY(
-        SELECT format('INSERT INTO memsync.column_archive (piece, id, said)'
+        SELECT format('INSERT INTO memsync.column_archive (column_name, row_id, value)'
                       ' SELECT %L, id, to_jsonb(%I) FROM %I WHERE %s'
-                      ' ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said',
+                      ' ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value',
                       _table || '.' || c, c, _table, k)
         FROM unnest(_columns, _kept) AS v(c, k) WHERE c = ANY(_standing) AND k IS NOT NULL);
     _work := _work || ARRAY(

@@ -11,7 +11,7 @@ BEGIN
         RAISE EXCEPTION 'conversation_history is no ordinary table of its own: this script does not '
             'fit it' USING HINT = 'memsync migrate plan says more.';
     END IF;
-    IF (SELECT c.found FROM ({{query:copy_state}}) c) THEN
+    IF (SELECT c.found FROM ({{query:shadow_state}}) c) THEN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;

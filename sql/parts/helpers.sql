@@ -42,7 +42,7 @@ BEGIN
         RETURN false;
     END IF;
     IF pg_temp.is_not_null('conversation_history', 'user_id')
-       OR to_regclass('memsync.ledger') IS NULL THEN
+       OR to_regclass('memsync.runs') IS NULL THEN
         RETURN true;
     END IF;
     RETURN NOT ({{query:way_back_is_open}});
@@ -172,8 +172,8 @@ $fn$ SELECT format('GRANT %s ON %I TO %s', _may, _of, coalesce(quote_ident(_to),
 -- `_replaced` is the column whose place it takes; without one it has the other's columns.
 CREATE OR REPLACE FUNCTION pg_temp.rights_like(_of text, _relation text, _replaced text)
 RETURNS text[] LANGUAGE sql AS $fn$
-    WITH rights AS ({{query:table_rights}}),
-    single AS ({{query:column_rights}})
+    WITH rights AS ({{query:table_grants}}),
+    single AS ({{query:column_grants}})
     SELECT coalesce(array_agg(stated ORDER BY n, attnum, grantee, privilege), '{}') FROM (
         SELECT 1 AS n, 0 AS attnum, grantee, privilege,
                pg_temp.granted(privilege, _of, grantee, is_grantable) AS stated
@@ -188,18 +188,18 @@ RETURNS text[] LANGUAGE sql AS $fn$
         FROM rights WHERE owner <> current_user) g
 $fn$;
 
-CREATE OR REPLACE FUNCTION pg_temp.noted(_piece text, _did text) RETURNS text LANGUAGE sql AS
-$fn$ SELECT format('INSERT INTO memsync.redesign (piece, did) VALUES (%L, %L)'
-                   ' ON CONFLICT DO NOTHING', _piece, _did) $fn$;
+CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT format('INSERT INTO memsync.redesign_change (object, change) VALUES (%L, %L)'
+                   ' ON CONFLICT DO NOTHING', _object, _change) $fn$;
 
 -- Whether memsync noted that it made or dropped this piece of the redesign.
-CREATE OR REPLACE FUNCTION pg_temp.has_note(_piece text, _did text)
+CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
 RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
-    IF to_regclass('memsync.redesign') IS NULL THEN
+    IF to_regclass('memsync.redesign_change') IS NULL THEN
         RETURN false;
     END IF;
-    RETURN EXISTS (SELECT FROM memsync.redesign r WHERE r.piece = _piece AND r.did = _did);
+    RETURN EXISTS (SELECT FROM memsync.redesign_change r WHERE r.object = _object AND r.change = _change);
 END $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.schema_of(_relation text) RETURNS text LANGUAGE sql AS
@@ -364,15 +364,15 @@ BEGIN
     END IF;
 END $fn$;
 
--- Keeps in the ledger that a phase began, and that it came to its end.
+-- Keeps in the record of runs that a phase began, and that it came to its end.
 CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT 'run')
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _version CONSTANT text := '{{version}} (psql)';
     _entry bigint;
 BEGIN
-    PERFORM pg_temp.require(to_regclass('memsync.ledger') IS NOT NULL, _phase);
-    {{query:open_ledger}} INTO _entry;
+    PERFORM pg_temp.require(to_regclass('memsync.runs') IS NOT NULL, _phase);
+    {{query:begin_record}} INTO _entry;
     PERFORM set_config('memsync.entry', _entry::text, false);
 END $fn$;
 
@@ -384,7 +384,7 @@ DECLARE
     _lock_waits CONSTANT int := current_setting('memsync.lock_waits');
     _rows_filled CONSTANT bigint := current_setting('memsync.rows_filled');
 BEGIN
-    {{query:close_ledger}};
+    {{query:end_record}};
     PERFORM set_config('memsync.lock_waits', '0', false),
             set_config('memsync.rows_filled', '0', false);
 END $fn$;

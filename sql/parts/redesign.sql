@@ -152,11 +152,11 @@ DECLARE
 BEGIN
     SELECT string_agg(quote_ident(i.name), ', ' ORDER BY i.n) INTO _columns
     FROM pg_temp.insertable('llm_configs') i
-    WHERE NOT EXISTS (SELECT FROM ({{query:kept_forks}}) k WHERE NOT k.said ? i.name);
+    WHERE NOT EXISTS (SELECT FROM ({{query:kept_forks}}) k WHERE NOT k.kept ? i.name);
     IF EXISTS ({{query:kept_forks}}) THEN
         EXECUTE format($q$
             INSERT INTO llm_configs (%1$s) SELECT %1$s FROM
-            (SELECT (jsonb_populate_record(NULL::llm_configs, k.said)).*
+            (SELECT (jsonb_populate_record(NULL::llm_configs, k.kept)).*
              FROM ({{query:kept_forks}}) k) AS again
             ON CONFLICT (id) DO NOTHING$q$, _columns);
     END IF;

@@ -163,10 +163,10 @@ BEGIN
         RETURN false;
     END IF;
     IF pg_temp.is_not_null('conversation_history', 'user_id')
-       OR to_regclass('memsync.ledger') IS NULL THEN
+       OR to_regclass('memsync.runs') IS NULL THEN
         RETURN true;
     END IF;
-    RETURN NOT (SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
+    RETURN NOT (SELECT coalesce((SELECT user_id_dropped FROM memsync.runs
                      WHERE user_id_dropped
                         OR outcome = 'done' AND (verb = 'finalize'
                                                  OR verb = 'rollback' AND phase = 'contract')
@@ -177,14 +177,14 @@ END $fn$;
 CREATE OR REPLACE FUNCTION pg_temp.mirrors()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
-    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
-           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
-           ('users', 'global_persona_id', 'personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
-           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
-           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
-           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
-           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_window_of_config()$q$),
-           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_default_is_global()$q$)
+    VALUES ('users', 'global_persona_id', 'users', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('users', 'global_persona_id', 'user_default_personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('users', 'global_persona_id', 'personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'llm_config_id', 'personalities', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'context_window_size', 'llm_configs', 'memsync_sync_window', $q$CREATE TRIGGER "memsync_sync_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_window_of_config()$q$),
+           ('llm_configs', 'is_default', 'llm_configs', 'memsync_sync_is_default', $q$CREATE TRIGGER "memsync_sync_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_default_is_global()$q$)
 $fn$;
 
 -- Those of them that are wanted, because the old column still stands.
@@ -236,7 +236,7 @@ BEGIN
     IF NOT pg_temp.has_users() THEN
         RETURN true;
     END IF;
-    IF NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity')
+    IF NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity')
        OR NOT pg_temp.has_column('conversation_history', 'persona_id')
        OR NOT pg_temp.reads_by_persona() THEN
         RETURN false;
@@ -275,7 +275,7 @@ FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
                   WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
-                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC') IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id)$q$
@@ -367,18 +367,18 @@ RETURNS text[] LANGUAGE sql AS $fn$
         FROM rights WHERE owner <> current_user) g
 $fn$;
 
-CREATE OR REPLACE FUNCTION pg_temp.noted(_piece text, _did text) RETURNS text LANGUAGE sql AS
-$fn$ SELECT format('INSERT INTO memsync.redesign (piece, did) VALUES (%L, %L)'
-                   ' ON CONFLICT DO NOTHING', _piece, _did) $fn$;
+CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT format('INSERT INTO memsync.redesign_change (object, change) VALUES (%L, %L)'
+                   ' ON CONFLICT DO NOTHING', _object, _change) $fn$;
 
 -- Whether memsync noted that it made or dropped this piece of the redesign.
-CREATE OR REPLACE FUNCTION pg_temp.has_note(_piece text, _did text)
+CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
 RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
-    IF to_regclass('memsync.redesign') IS NULL THEN
+    IF to_regclass('memsync.redesign_change') IS NULL THEN
         RETURN false;
     END IF;
-    RETURN EXISTS (SELECT FROM memsync.redesign r WHERE r.piece = _piece AND r.did = _did);
+    RETURN EXISTS (SELECT FROM memsync.redesign_change r WHERE r.object = _object AND r.change = _change);
 END $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.schema_of(_relation text) RETURNS text LANGUAGE sql AS
@@ -567,15 +567,15 @@ BEGIN
     END IF;
 END $fn$;
 
--- Keeps in the ledger that a phase began, and that it came to its end.
+-- Keeps in the record of runs that a phase began, and that it came to its end.
 CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT 'run')
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _version CONSTANT text := '0.1.0 (psql)';
     _entry bigint;
 BEGIN
-    PERFORM pg_temp.require(to_regclass('memsync.ledger') IS NOT NULL, _phase);
-    INSERT INTO memsync.ledger (verb, phase, memsync_version)
+    PERFORM pg_temp.require(to_regclass('memsync.runs') IS NOT NULL, _phase);
+    INSERT INTO memsync.runs (verb, phase, memsync_version)
     VALUES (_verb, _phase, _version) RETURNING id INTO _entry;
     PERFORM set_config('memsync.entry', _entry::text, false);
 END $fn$;
@@ -588,7 +588,7 @@ DECLARE
     _lock_waits CONSTANT int := current_setting('memsync.lock_waits');
     _rows_filled CONSTANT bigint := current_setting('memsync.rows_filled');
 BEGIN
-    UPDATE memsync.ledger
+    UPDATE memsync.runs
     SET ended_at = clock_timestamp(), outcome = _outcome, lock_waits = _lock_waits,
         rows_filled = _rows_filled, waited_s = _waited_s
     WHERE id = _id AND outcome IS DISTINCT FROM 'done';
@@ -659,7 +659,7 @@ BEGIN
     WITH given AS (
         UPDATE personas SET owner_id = _owner_id WHERE id = _persona_id AND owner_id IS NULL
         RETURNING id)
-    INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, said, uses)
+    INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, persona_row, used_by)
     SELECT p.id, _decision, _owner_id, to_jsonb(p), '[]' FROM personas p JOIN given USING (id)
     ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
 END $fn$;
@@ -687,7 +687,7 @@ DECLARE
     _limit CONSTANT int := 5;
 BEGIN
     IF NOT pg_temp.has_users()
-       OR NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity') THEN
+       OR NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity') THEN
         RETURN;
     END IF;
     SELECT coalesce(max(w.wrong_total), 0),
@@ -774,12 +774,12 @@ BEGIN
         RAISE EXCEPTION 'conversation_history is no ordinary table of its own: this script does not '
             'fit it' USING HINT = 'memsync migrate plan says more.';
     END IF;
-    IF (SELECT c.found FROM (SELECT coalesce(bool_or(n.nspname = 'memsync_copy' AND c.oid IS NOT NULL), false) AS begun,
-           coalesce(bool_or(n.nspname = 'memsync_old' AND c.oid IS NOT NULL), false) AS swapped,
+    IF (SELECT c.found FROM (SELECT coalesce(bool_or(n.nspname = 'memsync_shadow' AND c.oid IS NOT NULL), false) AS begun,
+           coalesce(bool_or(n.nspname = 'memsync_retired' AND c.oid IS NOT NULL), false) AS cut_over,
            count(n.oid) > 0 AS found
     FROM pg_namespace n
     LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'conversation_history'
-    WHERE n.nspname IN ('memsync_copy', 'memsync_old')) c) THEN
+    WHERE n.nspname IN ('memsync_shadow', 'memsync_retired')) c) THEN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
@@ -886,11 +886,11 @@ BEGIN
     IF NOT pg_temp.has_column('llm_configs', 'owner_id') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q$ALTER TABLE llm_configs ADD COLUMN owner_id uuid$q$,
-            $q$UPDATE llm_configs c SET owner_id = u.id FROM memsync.column_archive a JOIN users u ON u.id = (a.said #>> '{}')::uuid WHERE a.piece = 'llm_configs.owner_id' AND a.id = c.id$q$,
+            $q$UPDATE llm_configs c SET owner_id = u.id FROM memsync.column_archive a JOIN users u ON u.id = (a.value #>> '{}')::uuid WHERE a.column_name = 'llm_configs.owner_id' AND a.row_id = c.id$q$,
             pg_temp.noted('llm_configs.owner_id', 'made')]);
     END IF;
     IF NOT pg_temp.has_column('llm_configs', 'is_global') THEN
-        _said := ARRAY[$q$UPDATE llm_configs c SET is_global = a.said::boolean FROM memsync.column_archive a WHERE a.piece = 'llm_configs.is_global' AND a.id = c.id$q$];
+        _said := ARRAY[$q$UPDATE llm_configs c SET is_global = a.value::boolean FROM memsync.column_archive a WHERE a.column_name = 'llm_configs.is_global' AND a.row_id = c.id$q$];
         IF pg_temp.has_column('llm_configs', 'is_default') THEN
             _said := 'UPDATE llm_configs SET is_global = true WHERE is_default'::text || _said;
         END IF;
@@ -901,7 +901,7 @@ BEGIN
     IF NOT pg_temp.has_column('llm_configs', 'context_window_size') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q$ALTER TABLE llm_configs ADD COLUMN context_window_size integer NOT NULL DEFAULT 20$q$,
-            $q$UPDATE llm_configs c SET context_window_size = a.said::int FROM memsync.column_archive a WHERE a.piece = 'llm_configs.context_window_size' AND a.id = c.id$q$,
+            $q$UPDATE llm_configs c SET context_window_size = a.value::int FROM memsync.column_archive a WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id$q$,
             pg_temp.noted('llm_configs.context_window_size', 'made')]);
     END IF;
     IF pg_temp.is_valid('llm_configs', 'llm_configs_owner_id_fkey') IS NULL THEN
@@ -1038,10 +1038,10 @@ BEGIN
             'context_window_size', wanted_size, 'is_default', false))).*
         FROM llm_configs c WHERE c.id = original) AS fork;
     INSERT INTO memsync.config_fork (fork_id, config_id, window_size)
-    VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET said = NULL;
+    VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET config_row = NULL;
     RETURN forked;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default(of_user uuid, persona uuid, at timestamp)
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default(of_user uuid, persona uuid, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF persona IS NULL THEN
@@ -1054,7 +1054,7 @@ BEGIN
         WHERE user_default_personas.persona_id <> excluded.persona_id;
     END IF;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_config(
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config(
     of_personality uuid, config uuid, size int, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
@@ -1075,20 +1075,20 @@ BEGIN
     UPDATE personalities SET llm_config_id = chosen
     WHERE id = of_personality AND llm_config_id = config AND llm_config_id <> chosen;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen(
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_chosen(
     was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
-    said uuid;
+    standing uuid;
 BEGIN
     IF was_of <> of_user OR of_user IS NULL THEN
-        SELECT global_persona_id INTO said FROM users WHERE id = was_of FOR NO KEY UPDATE;
-        IF said = was THEN
+        SELECT global_persona_id INTO standing FROM users WHERE id = was_of FOR NO KEY UPDATE;
+        IF standing = was THEN
             UPDATE users SET global_persona_id = NULL WHERE id = was_of;
-        ELSIF said IS NOT NULL THEN
+        ELSIF standing IS NOT NULL THEN
             /* Another default was said there while this one went. */
             INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-            VALUES (was_of, said, at) ON CONFLICT (user_id) DO NOTHING;
+            VALUES (was_of, standing, at) ON CONFLICT (user_id) DO NOTHING;
         END IF;
     END IF;
     IF of_user IS NOT NULL THEN
@@ -1097,21 +1097,21 @@ BEGIN
         WHERE id = of_user AND global_persona_id IS DISTINCT FROM persona;
     END IF;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen(
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config_chosen(
     was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
-    said uuid;
+    standing uuid;
     size int;
 BEGIN
     IF was_of <> of_personality OR of_personality IS NULL THEN
-        SELECT llm_config_id INTO said FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
-        IF said = was THEN
+        SELECT llm_config_id INTO standing FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
+        IF standing = was THEN
             UPDATE personalities SET llm_config_id = NULL WHERE id = was_of;
-        ELSIF said IS NOT NULL THEN
+        ELSIF standing IS NOT NULL THEN
             /* Another config was said there while this one went. */
             INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
-            VALUES (was_of, said, at) ON CONFLICT (personality_id) DO NOTHING;
+            VALUES (was_of, standing, at) ON CONFLICT (personality_id) DO NOTHING;
         END IF;
     END IF;
     IF of_personality IS NOT NULL THEN
@@ -1121,7 +1121,7 @@ BEGIN
         WHERE id = of_personality AND (llm_config_id IS DISTINCT FROM config{other_window});
     END IF;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_place() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
     allowed text := current_setting('lock_timeout');
@@ -1132,15 +1132,15 @@ BEGIN
             PERFORM set_config('lock_timeout', TG_ARGV[0], true);
             CASE TG_TABLE_NAME
             WHEN 'users' THEN
-                PERFORM memsync.mirror_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
+                PERFORM memsync.sync_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
             WHEN 'personalities' THEN
-                PERFORM memsync.mirror_config(
+                PERFORM memsync.sync_config(
                     NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
             WHEN 'user_default_personas' THEN
-                PERFORM memsync.mirror_default_chosen(
+                PERFORM memsync.sync_default_chosen(
                     OLD.user_id, OLD.persona_id, OLD.updated_at, NEW.user_id, NEW.persona_id);
             WHEN 'personality_default_configs' THEN
-                PERFORM memsync.mirror_config_chosen(
+                PERFORM memsync.sync_config_chosen(
                     OLD.personality_id, OLD.llm_config_id, OLD.updated_at,
                     NEW.personality_id, NEW.llm_config_id);
             END CASE;
@@ -1156,7 +1156,7 @@ BEGIN
         END;
     END LOOP;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_lock_new_place() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_lock_new_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF TG_TABLE_NAME = 'personas' THEN
@@ -1167,14 +1167,14 @@ BEGIN
     END IF;
     RETURN OLD;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_window_of_config() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_window_of_config() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     UPDATE personalities SET context_window_size = NEW.context_window_size
     WHERE llm_config_id = NEW.id AND context_window_size <> NEW.context_window_size;
     RETURN NULL;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.mirror_default_is_global() RETURNS trigger
+        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_is_global() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -1186,14 +1186,14 @@ BEGIN
 END $$$q$),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."is_waited_for"() FROM PUBLIC'),
         pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."config_with_window"(uuid, int, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default"(uuid, uuid, timestamp) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_config"(uuid, uuid, int, timestamp) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_config_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_place"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_lock_new_place"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_window_of_config"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."mirror_default_is_global"() FROM PUBLIC')]);
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default"(uuid, uuid, timestamp) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_config"(uuid, uuid, int, timestamp) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_config_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_place"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_lock_new_place"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_window_of_config"() FROM PUBLIC'),
+        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default_is_global"() FROM PUBLIC')]);
 END $do$;
 
 CREATE OR REPLACE PROCEDURE pg_temp.hang_mirrors(_tables text[]) LANGUAGE plpgsql AS $fn$
@@ -1220,39 +1220,39 @@ DECLARE
 BEGIN
     SELECT string_agg(quote_ident(i.name), ', ' ORDER BY i.n) INTO _columns
     FROM pg_temp.insertable('llm_configs') i
-    WHERE NOT EXISTS (SELECT FROM (SELECT f.said || jsonb_build_object('owner_id', (
-               SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+    WHERE NOT EXISTS (SELECT FROM (SELECT f.config_row || jsonb_build_object('owner_id', (
+               SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
     FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-    WHERE f.said IS NOT NULL) k WHERE NOT k.said ? i.name);
-    IF EXISTS (SELECT f.said || jsonb_build_object('owner_id', (
-               SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+    WHERE f.config_row IS NOT NULL) k WHERE NOT k.kept ? i.name);
+    IF EXISTS (SELECT f.config_row || jsonb_build_object('owner_id', (
+               SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
     FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-    WHERE f.said IS NOT NULL) THEN
+    WHERE f.config_row IS NOT NULL) THEN
         EXECUTE format($q$
             INSERT INTO llm_configs (%1$s) SELECT %1$s FROM
-            (SELECT (jsonb_populate_record(NULL::llm_configs, k.said)).*
-             FROM (SELECT f.said || jsonb_build_object('owner_id', (
-                        SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+            (SELECT (jsonb_populate_record(NULL::llm_configs, k.kept)).*
+             FROM (SELECT f.config_row || jsonb_build_object('owner_id', (
+                        SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
              FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-             WHERE f.said IS NOT NULL) k) AS again
+             WHERE f.config_row IS NOT NULL) k) AS again
             ON CONFLICT (id) DO NOTHING$q$, _columns);
     END IF;
     UPDATE personalities p SET llm_config_id = f.fork_id
     FROM memsync.column_archive a
-    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.value
     JOIN llm_configs c ON c.id = f.fork_id
-    WHERE a.piece = 'personalities.llm_config_id' AND a.id = p.id AND p.llm_config_id = f.config_id
+    WHERE a.column_name = 'personalities.llm_config_id' AND a.row_id = p.id AND p.llm_config_id = f.config_id
       AND p.context_window_size = c.context_window_size;
     UPDATE user_personality_configs u SET llm_config_id = f.fork_id
     FROM memsync.column_archive a
-    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+    JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.value
     JOIN llm_configs c ON c.id = f.fork_id
-    WHERE a.piece = 'user_personality_configs.llm_config_id' AND a.id = u.id
+    WHERE a.column_name = 'user_personality_configs.llm_config_id' AND a.row_id = u.id
       AND u.llm_config_id = f.config_id;
     WITH gone AS (DELETE FROM memsync.column_archive
-                  WHERE piece IN ('personalities.llm_config_id',
+                  WHERE column_name IN ('personalities.llm_config_id',
                                   'user_personality_configs.llm_config_id'))
-    UPDATE memsync.config_fork SET said = NULL WHERE said IS NOT NULL;
+    UPDATE memsync.config_fork SET config_row = NULL WHERE config_row IS NOT NULL;
 END $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.copy_defaults(_after uuid, _limit int)
@@ -1321,13 +1321,13 @@ FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
             FROM personalities p
             LEFT JOIN personality_default_configs d ON d.personality_id = p.id) p
       LEFT JOIN memsync.column_archive a
-             ON a.piece = 'llm_configs.context_window_size' AND a.id = p.config_id
+             ON a.column_name = 'llm_configs.context_window_size' AND a.row_id = p.config_id
       WHERE p.config_id IS NOT NULL
-      GROUP BY p.config_id, p.window_size, a.said
-      ORDER BY p.config_id, a.said = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
+      GROUP BY p.config_id, p.window_size, a.value
+      ORDER BY p.config_id, a.value = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
                p.window_size) m
 WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
-                                                  $q$INSERT INTO memsync.redesign (piece, did) VALUES ('sized', 'made') ON CONFLICT DO NOTHING$q$]);
+                                                  $q$INSERT INTO memsync.redesign_change (object, change) VALUES ('sized', 'made') ON CONFLICT DO NOTHING$q$]);
         END IF;
     END IF;
     CALL pg_temp.hang_mirrors(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
@@ -1338,7 +1338,7 @@ WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
             _last := NULL;
             LOOP
                 CALL pg_temp.ask('users', ARRAY[
-                    $q$SELECT set_config('memsync.copying', 'on', true) AS copying,
+                    $q$SELECT set_config('memsync.copying_settings', 'on', true) AS copying,
        set_config('plan_cache_mode', 'force_custom_plan', true) AS planned$q$,
                     format('SELECT pg_temp.%I(%L, %s)', _step, _last, _batch)], _last);
                 EXIT WHEN _last IS NULL;

@@ -163,10 +163,10 @@ BEGIN
         RETURN false;
     END IF;
     IF pg_temp.is_not_null('conversation_history', 'user_id')
-       OR to_regclass('memsync.ledger') IS NULL THEN
+       OR to_regclass('memsync.runs') IS NULL THEN
         RETURN true;
     END IF;
-    RETURN NOT (SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
+    RETURN NOT (SELECT coalesce((SELECT user_id_dropped FROM memsync.runs
                      WHERE user_id_dropped
                         OR outcome = 'done' AND (verb = 'finalize'
                                                  OR verb = 'rollback' AND phase = 'contract')
@@ -177,14 +177,14 @@ END $fn$;
 CREATE OR REPLACE FUNCTION pg_temp.mirrors()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
-    VALUES ('users', 'global_persona_id', 'users', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
-           ('users', 'global_persona_id', 'user_default_personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
-           ('users', 'global_persona_id', 'personas', 'memsync_mirror_default', $q$CREATE TRIGGER "memsync_mirror_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
-           ('personalities', 'llm_config_id', 'personalities', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('50ms')$q$),
-           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_place('300ms')$q$),
-           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_mirror_config', $q$CREATE TRIGGER "memsync_mirror_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_lock_new_place()$q$),
-           ('personalities', 'context_window_size', 'llm_configs', 'memsync_mirror_window', $q$CREATE TRIGGER "memsync_mirror_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_window_of_config()$q$),
-           ('llm_configs', 'is_default', 'llm_configs', 'memsync_mirror_is_default', $q$CREATE TRIGGER "memsync_mirror_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.mirror_default_is_global()$q$)
+    VALUES ('users', 'global_persona_id', 'users', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('users', 'global_persona_id', 'user_default_personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('users', 'global_persona_id', 'personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'llm_config_id', 'personalities', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'context_window_size', 'llm_configs', 'memsync_sync_window', $q$CREATE TRIGGER "memsync_sync_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_window_of_config()$q$),
+           ('llm_configs', 'is_default', 'llm_configs', 'memsync_sync_is_default', $q$CREATE TRIGGER "memsync_sync_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_default_is_global()$q$)
 $fn$;
 
 -- Those of them that are wanted, because the old column still stands.
@@ -236,7 +236,7 @@ BEGIN
     IF NOT pg_temp.has_users() THEN
         RETURN true;
     END IF;
-    IF NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity')
+    IF NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity')
        OR NOT pg_temp.has_column('conversation_history', 'persona_id')
        OR NOT pg_temp.reads_by_persona() THEN
         RETURN false;
@@ -275,7 +275,7 @@ FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
                   WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
-                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+                    AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC') IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id)$q$
@@ -367,18 +367,18 @@ RETURNS text[] LANGUAGE sql AS $fn$
         FROM rights WHERE owner <> current_user) g
 $fn$;
 
-CREATE OR REPLACE FUNCTION pg_temp.noted(_piece text, _did text) RETURNS text LANGUAGE sql AS
-$fn$ SELECT format('INSERT INTO memsync.redesign (piece, did) VALUES (%L, %L)'
-                   ' ON CONFLICT DO NOTHING', _piece, _did) $fn$;
+CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT format('INSERT INTO memsync.redesign_change (object, change) VALUES (%L, %L)'
+                   ' ON CONFLICT DO NOTHING', _object, _change) $fn$;
 
 -- Whether memsync noted that it made or dropped this piece of the redesign.
-CREATE OR REPLACE FUNCTION pg_temp.has_note(_piece text, _did text)
+CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
 RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
-    IF to_regclass('memsync.redesign') IS NULL THEN
+    IF to_regclass('memsync.redesign_change') IS NULL THEN
         RETURN false;
     END IF;
-    RETURN EXISTS (SELECT FROM memsync.redesign r WHERE r.piece = _piece AND r.did = _did);
+    RETURN EXISTS (SELECT FROM memsync.redesign_change r WHERE r.object = _object AND r.change = _change);
 END $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.schema_of(_relation text) RETURNS text LANGUAGE sql AS
@@ -567,15 +567,15 @@ BEGIN
     END IF;
 END $fn$;
 
--- Keeps in the ledger that a phase began, and that it came to its end.
+-- Keeps in the record of runs that a phase began, and that it came to its end.
 CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT 'run')
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _version CONSTANT text := '0.1.0 (psql)';
     _entry bigint;
 BEGIN
-    PERFORM pg_temp.require(to_regclass('memsync.ledger') IS NOT NULL, _phase);
-    INSERT INTO memsync.ledger (verb, phase, memsync_version)
+    PERFORM pg_temp.require(to_regclass('memsync.runs') IS NOT NULL, _phase);
+    INSERT INTO memsync.runs (verb, phase, memsync_version)
     VALUES (_verb, _phase, _version) RETURNING id INTO _entry;
     PERFORM set_config('memsync.entry', _entry::text, false);
 END $fn$;
@@ -588,7 +588,7 @@ DECLARE
     _lock_waits CONSTANT int := current_setting('memsync.lock_waits');
     _rows_filled CONSTANT bigint := current_setting('memsync.rows_filled');
 BEGIN
-    UPDATE memsync.ledger
+    UPDATE memsync.runs
     SET ended_at = clock_timestamp(), outcome = _outcome, lock_waits = _lock_waits,
         rows_filled = _rows_filled, waited_s = _waited_s
     WHERE id = _id AND outcome IS DISTINCT FROM 'done';
@@ -659,7 +659,7 @@ BEGIN
     WITH given AS (
         UPDATE personas SET owner_id = _owner_id WHERE id = _persona_id AND owner_id IS NULL
         RETURNING id)
-    INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, said, uses)
+    INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, persona_row, used_by)
     SELECT p.id, _decision, _owner_id, to_jsonb(p), '[]' FROM personas p JOIN given USING (id)
     ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
 END $fn$;
@@ -687,7 +687,7 @@ DECLARE
     _limit CONSTANT int := 5;
 BEGIN
     IF NOT pg_temp.has_users()
-       OR NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity') THEN
+       OR NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity') THEN
         RETURN;
     END IF;
     SELECT coalesce(max(w.wrong_total), 0),
@@ -774,12 +774,12 @@ BEGIN
         RAISE EXCEPTION 'conversation_history is no ordinary table of its own: this script does not '
             'fit it' USING HINT = 'memsync migrate plan says more.';
     END IF;
-    IF (SELECT c.found FROM (SELECT coalesce(bool_or(n.nspname = 'memsync_copy' AND c.oid IS NOT NULL), false) AS begun,
-           coalesce(bool_or(n.nspname = 'memsync_old' AND c.oid IS NOT NULL), false) AS swapped,
+    IF (SELECT c.found FROM (SELECT coalesce(bool_or(n.nspname = 'memsync_shadow' AND c.oid IS NOT NULL), false) AS begun,
+           coalesce(bool_or(n.nspname = 'memsync_retired' AND c.oid IS NOT NULL), false) AS cut_over,
            count(n.oid) > 0 AS found
     FROM pg_namespace n
     LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'conversation_history'
-    WHERE n.nspname IN ('memsync_copy', 'memsync_old')) c) THEN
+    WHERE n.nspname IN ('memsync_shadow', 'memsync_retired')) c) THEN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
@@ -866,7 +866,7 @@ BEGIN
     ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id;
     RETURN created;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.keep_identity()
+            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.sync_identity()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
 DECLARE
@@ -931,28 +931,28 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.hear_users()
+            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.record_user_write()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     this_second CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()));
 BEGIN
-    PERFORM FROM memsync.user_style_write_at WHERE is_called AND last_value >= this_second;
+    PERFORM FROM memsync.user_id_written_at WHERE is_called AND last_value >= this_second;
     IF NOT FOUND THEN
-        PERFORM setval('memsync.user_style_write_at', this_second);
+        PERFORM setval('memsync.user_id_written_at', this_second);
     END IF;
     RETURN NEW;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled('REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.keep_identity(), memsync.hear_users() FROM PUBLIC'))]);
-        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_hear_users') THEN
+            pg_temp.pinned(pg_temp.filled('REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(), memsync.record_user_write() FROM PUBLIC'))]);
+        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_record_user_write') THEN
         CALL pg_temp.run('conversation_history', ARRAY[
-            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_hear_users BEFORE INSERT ON conversation_history FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.hear_users()')),
-            pg_temp.pinned(pg_temp.filled($q$SELECT setval('memsync.user_style_write_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
+            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_record_user_write BEFORE INSERT ON conversation_history FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.record_user_write()')),
+            pg_temp.pinned(pg_temp.filled($q$SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
               false)$q$))]);
         END IF;
-        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_keep_identity') THEN
+        IF NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity') THEN
         CALL pg_temp.run('conversation_history', ARRAY[
-            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_keep_identity BEFORE INSERT OR UPDATE ON conversation_history FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL) EXECUTE FUNCTION memsync.keep_identity()'))]);
+            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_sync_identity BEFORE INSERT OR UPDATE ON conversation_history FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL) EXECUTE FUNCTION memsync.sync_identity()'))]);
         END IF;
     END IF;
     PERFORM pg_temp.end_phase();

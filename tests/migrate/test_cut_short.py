@@ -72,7 +72,7 @@ def test_enough_is_tried() -> None:
         ("WITH a AS (SELECT 1) SELECT * FROM a", False),
         ("SELECT set_config('enable_seqscan', 'off', true)", False),
         ("SELECT FROM pg_locks WHERE locktype = 'advisory'", False),
-        ("SELECT setval('memsync.user_style_write_at', 1)", True),
+        ("SELECT setval('memsync.user_id_written_at', 1)", True),
         ("SELECT memsync.create_default_persona(%(user_id)s)", True),
         ("SELECT pg_try_advisory_lock(1)", True),
         ("SELECT id FROM users ORDER BY id FOR NO KEY UPDATE", True),

@@ -251,7 +251,7 @@ def test_an_open_transaction_is_waited_for_and_named(
                 hostile.rollback()
             running.result()
     assert 1 == sum(pid in line for line in told)
-    assert app.query("SELECT FROM memsync.ledger WHERE phase = %s AND lock_waits > 1", phase)
+    assert app.query("SELECT FROM memsync.runs WHERE phase = %s AND lock_waits > 1", phase)
     assert [] == client.errors
     assert client.longest_s < LOCK_TIMEOUT_MS / 1000 + 0.4
 
@@ -429,7 +429,7 @@ def test_of_four_runs_at_once_one_migrates(
         assert [0, 11, 11, 11] == statuses
     assert statuses[0] == 0
     assert {0, 11} >= set(statuses)
-    entries = app.query("SELECT phase, outcome FROM memsync.ledger ORDER BY id")
+    entries = app.query("SELECT phase, outcome FROM memsync.runs ORDER BY id")
     assert {"done"} == {outcome for _, outcome in entries}
     assert sorted(set(entries)) == sorted(entries)
     assert [(0,)] == app.query(

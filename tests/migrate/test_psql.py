@@ -84,10 +84,10 @@ STATE: tuple[LiteralString, ...] = (
     "SELECT to_jsonb(c) FROM user_personality_configs c",
     "SELECT user_id, personality_id, reason, rows_count, WHO FROM memsync.persona_map",
     "SELECT history_id, user_id, reason, source, WHO FROM memsync.row_archive",
-    "SELECT piece, did FROM memsync.redesign",
-    "SELECT piece, id, said FROM memsync.column_archive",
-    "SELECT fork_id, config_id, window_size, said FROM memsync.config_fork",
-    "SELECT persona_id, decision, owner_id, said, uses FROM memsync.orphan_persona",
+    "SELECT object, change FROM memsync.redesign_change",
+    "SELECT column_name, row_id, value FROM memsync.column_archive",
+    "SELECT fork_id, config_id, window_size, config_row FROM memsync.config_fork",
+    "SELECT persona_id, decision, owner_id, persona_row, used_by FROM memsync.orphan_persona",
     "SELECT user_id, WHO FROM memsync.created_persona",
 )
 
@@ -191,15 +191,15 @@ def test_same_result_as_the_engine_and_twice(hard: NewApp, by_engine: App) -> No
     assert app.query("SELECT FROM memsync.config_fork")
     assert app.query("SELECT FROM memsync.orphan_persona")
     assert app.query("SELECT FROM memsync.row_archive")
-    ledger: LiteralString = (
-        "SELECT verb, phase, outcome, user_id_dropped, rows_filled FROM memsync.ledger ORDER BY id"
+    runs: LiteralString = (
+        "SELECT verb, phase, outcome, user_id_dropped, rows_filled FROM memsync.runs ORDER BY id"
     )
-    assert by_engine.query(ledger) == app.query(ledger)
+    assert by_engine.query(runs) == app.query(runs)
     assert f"messages                     | {len(app.personas())}" in said
-    before = app.query(ledger), state(app)
+    before = app.query(runs), state(app)
 
     migrated(app)
-    assert before == (app.query(ledger), state(app))
+    assert before == (app.query(runs), state(app))
     assert by_engine.catalog() == app.catalog()
 
 
@@ -322,8 +322,8 @@ HALF_REDESIGNS = {
     "configs and windows": "ALTER TABLE llm_configs"
     " ADD COLUMN context_window_size integer NOT NULL DEFAULT 20",
     "no ordinary table": "CREATE TABLE heir () INHERITS (conversation_history)",
-    "a copy of the history": "CREATE SCHEMA memsync_copy;"
-    " CREATE TABLE memsync_copy.conversation_history (LIKE conversation_history)",
+    "a copy of the history": "CREATE SCHEMA memsync_shadow;"
+    " CREATE TABLE memsync_shadow.conversation_history (LIKE conversation_history)",
 }
 
 
@@ -372,8 +372,8 @@ def test_back_before_contract_and_forward_again(hard: NewApp) -> None:
     back(other, Phase.REDESIGN)
     assert other.catalog() == app.catalog()
     assert state(other) == state(app)
-    ledger: LiteralString = "SELECT verb, phase, outcome FROM memsync.ledger ORDER BY id"
-    assert other.query(ledger) == app.query(ledger)
+    runs: LiteralString = "SELECT verb, phase, outcome FROM memsync.runs ORDER BY id"
+    assert other.query(runs) == app.query(runs)
     assert 0 == psql(app, BACK)[0]
 
     migrated(app, STEPS[Phase.EXPAND])
@@ -581,7 +581,7 @@ def test_one_migration_at_a_time(app: App, eventually: Eventually) -> None:
         assert f"pid {pid} (idle in transaction" in said
 
         with started(app, unresolved="create", backup_confirmed=BACKUP) as process:
-            begun: LiteralString = "SELECT FROM memsync.ledger WHERE phase = 'expand'"
+            begun: LiteralString = "SELECT FROM memsync.runs WHERE phase = 'expand'"
             eventually(lambda: len(app.query(begun)) == 2, "the script has tried for the lock")
             with pytest.raises(StoreBusy, match="another migration"):
                 app.run(lock_deadline_s=1)

@@ -91,7 +91,7 @@ def test_nobody_else_may_use_what_runs_with_our_rights(app: App) -> None:
 
     app.run(Phase.BACKFILL, tell=look, options={"method": "copy"})
     names = {name for (each, _) in found for (name,) in each}
-    assert {"memsync.keep_identity()", "memsync_copy.note_touched()"} <= names
+    assert {"memsync.sync_identity()", "memsync_shadow.log_change()"} <= names
     assert all(not each for (_, each) in found)
 
 

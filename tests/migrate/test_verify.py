@@ -267,8 +267,8 @@ def test_key_and_indexes(app: App, phase: Phase, name: str, fault: LiteralString
 @pytest.mark.parametrize(
     "fault",
     [
-        "ALTER TABLE conversation_history DISABLE TRIGGER memsync_keep_identity",
-        "DROP TRIGGER memsync_keep_identity ON conversation_history",
+        "ALTER TABLE conversation_history DISABLE TRIGGER memsync_sync_identity",
+        "DROP TRIGGER memsync_sync_identity ON conversation_history",
     ],
 )
 def test_the_trigger_before_contract(app: App, fault: LiteralString) -> None:
@@ -288,7 +288,7 @@ def test_the_trigger_before_contract(app: App, fault: LiteralString) -> None:
 def test_the_trigger_after_contract(settled: App) -> None:
     """One that still stands fails every write."""
     settled.do(
-        "CREATE TRIGGER memsync_keep_identity BEFORE INSERT ON conversation_history"
+        "CREATE TRIGGER memsync_sync_identity BEFORE INSERT ON conversation_history"
         " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
     )
     assert {"identity trigger"} == reds(settled)

@@ -280,7 +280,7 @@ def test_finalize_killed_after_its_work_has_ended_the_way_back(
             Session,
             "run",
             lambda self, name, /, **params: (
-                killed() if name == "close_ledger" else run(self, name, **params)
+                killed() if name == "end_record" else run(self, name, **params)
             ),
         )
         with pytest.raises(KeyboardInterrupt):
@@ -349,7 +349,7 @@ def free_again(eventually: Eventually, work: Callable[[], Stage], to: Stage) -> 
 def test_a_run_killed_at_its_very_end_has_a_way_back(
     new_app: NewApp, eventually: Eventually
 ) -> None:
-    """Whether or not the ledger heard of the end: who archived and dropped user_id is known."""
+    """Whether or not the end was recorded: who archived and dropped user_id is known."""
     status, out = doomed(new_app())
     assert 0 == status, out
     for point in range(int(out) - 7, int(out) + 1):
@@ -381,8 +381,8 @@ def test_finalize_says_what_goes_and_ends_the_way_back(
 def test_contract_by_other_hands_has_no_way_back(app: App) -> None:
     """Where memsync archived nothing it promises nothing."""
     app.run(Phase.BACKFILL)
-    app.do("DROP TRIGGER memsync_keep_identity ON conversation_history")
-    app.do("DROP TRIGGER memsync_hear_users ON conversation_history")
+    app.do("DROP TRIGGER memsync_sync_identity ON conversation_history")
+    app.do("DROP TRIGGER memsync_record_user_write ON conversation_history")
     app.do("ALTER TABLE conversation_history DROP COLUMN user_id")
     app.do("ALTER TABLE conversation_history ALTER persona_id SET NOT NULL")
     app.run()
@@ -401,7 +401,7 @@ def test_the_ledger_tells_who_did_what(app: App) -> None:
     back(app)
     rows = len(users(app))
     told = app.query(
-        "SELECT verb, phase, outcome, rows_filled FROM memsync.ledger"
+        "SELECT verb, phase, outcome, rows_filled FROM memsync.runs"
         " WHERE who = session_user AND ended_at >= started_at ORDER BY id"
     )
     assert [

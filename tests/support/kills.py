@@ -304,8 +304,8 @@ def done_so_far(app: App, way: Way) -> Done:
     if "backfill" in own:
         checkpoint = app.query("SELECT rows_done FROM memsync.backfill WHERE fill = %s", way.fill)
     last: Rows = [(0,)]
-    if "ledger" in own:
-        last = app.query("SELECT coalesce(max(id), 0) FROM memsync.ledger")
+    if "runs" in own:
+        last = app.query("SELECT coalesce(max(id), 0) FROM memsync.runs")
     return Done(
         dict(versions),
         app.query("SELECT count(*) FROM conversation_history")[0][0],
@@ -323,7 +323,7 @@ def assert_no_batch_twice(app: App, way: Way, before: Done) -> None:
     if before.rows_done is not None:
         assert before.rows_done == len(before.row_versions)
     filled = app.query(
-        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.ledger WHERE id > %s", before.ledger_id
+        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.runs WHERE id > %s", before.ledger_id
     )[0][0]
     assert before.rows_total == len(before.row_versions) + filled
     now = done_so_far(app, way).row_versions

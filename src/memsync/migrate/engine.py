@@ -2,7 +2,7 @@
 
 Decides the order, the gates between phases, and that one run at a time holds the lock. Every
 phase is safe to run again, whatever a crash left: DDL reads the catalog first, a fill has its
-checkpoint. Who did what, when and with what result is kept in `memsync.ledger`.
+checkpoint. Who did what, when and with what result is kept in `memsync.runs`.
 """
 
 import contextlib
@@ -174,8 +174,8 @@ class _Engine:
         if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
             return
         self._tell(Progress(phase.value))
-        if "memsync.ledger" not in catalog.own_tables:
-            # The ledger is made here.
+        if "memsync.runs" not in catalog.own_tables:
+            # The record of runs is made here.
             revisions.upgrade(self.ddl, Phase.ISOLATE, self._steps(options))
         with self.recorded("run", phase):
             if phase is Phase.BACKFILL and self._fill_is_open(options):
@@ -265,9 +265,9 @@ class _Engine:
 
     @contextlib.contextmanager
     def recorded(self, verb: str, phase: Phase) -> Iterator[None]:
-        """Keep in the ledger that this was begun, and how it ended."""
+        """Keep in the record of runs that this was begun, and how it ended."""
         session = self.ddl.session
-        entry = session.row("open_ledger", verb=verb, phase=phase, version=version("memsync")).id
+        entry = session.row("begin_record", verb=verb, phase=phase, version=version("memsync")).id
         outcome = "interrupted"
         try:
             self._pace.between_steps()
@@ -283,7 +283,7 @@ class _Engine:
             # A session that died cannot write; the entry without an end says so.
             if not session.connection.closed:
                 session.run(
-                    "close_ledger",
+                    "end_record",
                     id=entry,
                     outcome=outcome,
                     rows_filled=self._filled,
@@ -299,7 +299,7 @@ class _Engine:
             "clear_vanished": clear_vanished,
             "restore_forks": redesign.restore_forks,
             "size_configs": redesign.size_configs,
-            "settle_mirror": redesign.settle_mirror,
+            "settle_sync": redesign.settle_sync,
             "copy_settings": partial(redesign.copy_settings, tell=self._tell),
             "copy_settings_back": partial(redesign.copy_settings_back, tell=self._tell),
             "settle_owners": partial(redesign.settle_owners, options=options),

@@ -60,7 +60,7 @@ class RunOptions:
             )
         if self.backup_confirmed is not None and not self.backup_confirmed.strip():
             raise InvalidInput(
-                "backup_confirmed is empty: say which backup it is, it goes into the ledger",
+                "backup_confirmed is empty: say which backup it is, the record of runs keeps it",
                 field="backup_confirmed",
             )
         for name in ("backup_max_age_hours", "max_lag_ms", "max_rate_mb_s"):

@@ -166,7 +166,7 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
     # The stage cannot say it: without its key or an index, backfilled looks like expanded.
     built = by_persona or (
         not proof.null_persona_ids
-        and "memsync.ledger" in catalog.own_tables
+        and "memsync.runs" in catalog.own_tables
         and session.row("verify_wanted", phase=Phase.BACKFILL).wanted
     )
     return (

@@ -180,14 +180,14 @@ def rows_of(app: App) -> set[tuple[Any, ...]]:
 
 
 def test_a_copy_ends_as_a_fill_in_place(app: App, settled: App) -> None:
-    """Same catalog, same contents; the ledger says how and why."""
+    """Same catalog, same contents; the record of runs says how and why."""
     assert Stage.CONTRACTED == app.run(options=COPY)
 
     assert app.expected() == app.personas()
     assert settled.contents() == app.contents()
     assert settled.catalog() == app.catalog()
     assert [("copy: asked for",)] == app.query(
-        "SELECT note FROM memsync.ledger WHERE phase = 'backfill'"
+        "SELECT note FROM memsync.runs WHERE phase = 'backfill'"
     )
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT_MS = 100
 LEFT: LiteralString = """
-    SELECT nspname FROM pg_namespace WHERE nspname IN ('memsync_copy', 'memsync_old')
-    UNION ALL SELECT tgname FROM pg_trigger WHERE tgname = 'memsync_note_touched'"""
+    SELECT nspname FROM pg_namespace WHERE nspname IN ('memsync_shadow', 'memsync_retired')
+    UNION ALL SELECT tgname FROM pg_trigger WHERE tgname = 'memsync_log_change'"""
 
 
 def at_step(step: str, action: Callable[[], object], *, nth: int = 1) -> Callable[[Progress], None]:
@@ -233,7 +233,7 @@ def test_the_copy_is_vacuumed_as_it_grows(
     assert large_app.expected() == large_app.personas()
 
 
-COPY_TABLE = "memsync_copy.conversation_history"
+COPY_TABLE = "memsync_shadow.conversation_history"
 
 
 # ------------------------------------------------------------------ transactions in the way
@@ -375,7 +375,7 @@ def test_rows_written_faster_than_they_are_copied_end_the_run(
         "ALTER TABLE conversation_history ADD CHECK (role <> 'nobody')",
         "GRANT SELECT ON conversation_history TO PUBLIC",
         "COMMENT ON TABLE conversation_history IS 'changed'",
-        "ALTER TABLE conversation_history DISABLE TRIGGER memsync_note_touched",
+        "ALTER TABLE conversation_history DISABLE TRIGGER memsync_log_change",
     ],
 )
 def test_a_history_altered_meanwhile_is_copied_again(
@@ -412,19 +412,19 @@ def test_a_long_log_is_not_read_as_a_whole(app: App) -> None:
     """What is taken from it, and whether a row of a slice is in it, is asked of its indexes."""
     params = {"limit": 256, "ids": [], "start": "(0,0)", "stop": "(1,0)"}
     asked = [
-        statement("take_touched"),
-        statement("touched_left"),
-        f"SELECT h.id {statement('copied_rows')} {statement('untouched_slice')}",
+        statement("take_changes"),
+        statement("changes_left"),
+        f"SELECT h.id {statement('shadow_rows')} {statement('unchanged_slice')}",
     ]
     plans: list[str] = []
 
     def look() -> None:
         with app.connected() as client:
             client.execute(
-                "INSERT INTO memsync_copy.touched (id)"
+                "INSERT INTO memsync_shadow.change_log (id)"
                 " SELECT gen_random_uuid() FROM generate_series(1, 100000)"
             )
-            client.execute("ANALYZE memsync_copy.touched")
+            client.execute("ANALYZE memsync_shadow.change_log")
             for text in asked:
                 rows = client.execute(f"EXPLAIN {text}".encode(), params).fetchall()
                 plans.append("\n".join(line for (line,) in rows))
@@ -530,7 +530,7 @@ def test_rows_of_a_copy_that_took_the_place_stay_counted(app: App) -> None:
                 lock_deadline_s=0.5,
             )
     assert [(True,)] == app.query(
-        "SELECT to_regclass('memsync_old.conversation_history') IS NOT NULL"
+        "SELECT to_regclass('memsync_retired.conversation_history') IS NOT NULL"
     )
     app.run(Phase.BACKFILL, options=IN_PLACE)
     now = app.status()
@@ -539,17 +539,17 @@ def test_rows_of_a_copy_that_took_the_place_stay_counted(app: App) -> None:
 
 def test_what_others_put_beside_the_copy_is_not_dropped(app: App) -> None:
     """A stranger's table in our schema stops the clearing, and is named; then the run goes on."""
-    with pytest.raises(GateClosed, match=r"function memsync_copy\.loud"):
+    with pytest.raises(GateClosed, match=r"function memsync_shadow\.loud"):
         app.run(
             tell=at_step(
                 "copy: exchange",
                 lambda: app.do(
-                    "CREATE FUNCTION memsync_copy.loud() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+                    "CREATE FUNCTION memsync_shadow.loud() RETURNS int LANGUAGE sql AS 'SELECT 1'"
                 ),
             ),
             options=COPY,
         )
-    app.do("DROP FUNCTION memsync_copy.loud()")
+    app.do("DROP FUNCTION memsync_shadow.loud()")
     assert Stage.CONTRACTED == app.run(options=COPY)
     assert [] == app.query(LEFT)
     assert app.expected() == app.personas()

@@ -238,7 +238,7 @@ def test_room_that_is_not_known_is_no_room(large: App, monkeypatch: pytest.Monke
 def test_auto_copies_where_there_is_room(
     large: App, settled: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The plan says so and why, the ledger too; and what was begun is gone on with."""
+    """The plan says so and why, the record of runs too; and what was begun is gone on with."""
     assert 0 == large.command("plan", "--json")
     plan: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert "copy" == plan["method"]["method"]
@@ -247,7 +247,7 @@ def test_auto_copies_where_there_is_room(
     assert Stage.CONTRACTED == large.run()
     assert [True] == [
         note.startswith("copy: of ")
-        for (note,) in large.query("SELECT note FROM memsync.ledger WHERE phase = 'backfill'")
+        for (note,) in large.query("SELECT note FROM memsync.runs WHERE phase = 'backfill'")
     ]
     assert settled.catalog() == large.catalog()
     assert 0 == large.command("plan", "--json")

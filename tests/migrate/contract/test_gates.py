@@ -39,8 +39,8 @@ def ready(app: App) -> App:
 def long_ago(app: App, seconds: int) -> None:
     """Let what was heard of user_id be older."""
     app.query(
-        "SELECT setval('memsync.user_style_write_at', last_value - %s, is_called)"
-        " FROM memsync.user_style_write_at",
+        "SELECT setval('memsync.user_id_written_at', last_value - %s, is_called)"
+        " FROM memsync.user_id_written_at",
         seconds,
     )
 
@@ -111,8 +111,8 @@ def owner(app: App) -> Iterator[App]:
 
 
 def grounds(app: App) -> str:
-    """Why the gates were open, as the ledger has it."""
-    rows = app.query("SELECT note FROM memsync.ledger WHERE gates_passed ORDER BY id")
+    """Why the gates were open, as the record of runs has it."""
+    rows = app.query("SELECT note FROM memsync.runs WHERE gates_passed ORDER BY id")
     return str(rows[-1][0])
 
 
@@ -120,7 +120,7 @@ def grounds(app: App) -> str:
 
 
 def test_quiet_app_is_contracted(ready: App) -> None:
-    """Nobody used user_id for an hour: the gate is open, and the ledger says so."""
+    """Nobody used user_id for an hour: the gate is open, and the record of runs says so."""
     assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)
     assert "nobody used user_id for 30 min; backup confirmed: test" == grounds(ready)
 
@@ -263,7 +263,7 @@ def test_a_confirmed_backup_is_in_the_ledger(ready: App) -> None:
     assert 0 == ready.command(
         *("run", "--quiet-minutes", "0", "--backup-confirmed", "pgBackRest 20261122-F")
     )
-    who, note = ready.query("SELECT who, note FROM memsync.ledger WHERE gates_passed")[0]
+    who, note = ready.query("SELECT who, note FROM memsync.runs WHERE gates_passed")[0]
     assert ready.query("SELECT session_user") == [(who,)]
     assert note.endswith("; backup confirmed: pgBackRest 20261122-F")
 

@@ -95,7 +95,7 @@ def paused(
 
 
 def outcomes(app: App) -> list[tuple[Any, ...]]:
-    return app.query("SELECT verb, phase, outcome FROM memsync.ledger ORDER BY id")
+    return app.query("SELECT verb, phase, outcome FROM memsync.runs ORDER BY id")
 
 
 def assert_as_if_undisturbed(app: App, settled: App) -> None:
@@ -135,9 +135,7 @@ def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, meth
     assert "idle" == state(app)
     assert 1 == sum(each.startswith("paused by postgres at ") for each in told)
     assert 1 == told.count("going on")
-    assert app.query("SELECT waited_s > 0 FROM memsync.ledger WHERE phase = 'backfill'") == [
-        (True,)
-    ]
+    assert app.query("SELECT waited_s > 0 FROM memsync.runs WHERE phase = 'backfill'") == [(True,)]
     assert_as_if_undisturbed(app, settled)
 
 
@@ -186,7 +184,7 @@ class Replayed:
 
 
 every_catch_up = pytest.mark.parametrize("step", ["copy: indexes and keys", "copy: exchange"])
-STILL_LOGGED = "SELECT FROM memsync_copy.touched"
+STILL_LOGGED = "SELECT FROM memsync_shadow.change_log"
 
 
 @every_catch_up

@@ -129,9 +129,7 @@ def test_a_fill_sees_who_waits_for_its_batch(
             batch_target_ms=1,
         )
     assert "waiting: clients wait for rows of a batch; batches get smaller" in told
-    assert [(True,)] == app.query(
-        "SELECT waited_s > 0 FROM memsync.ledger WHERE phase = 'backfill'"
-    )
+    assert [(True,)] == app.query("SELECT waited_s > 0 FROM memsync.runs WHERE phase = 'backfill'")
 
 
 @pytest.mark.usefixtures("attentive")
@@ -215,7 +213,7 @@ class Measured:
 @by_either
 @pytest.mark.usefixtures("small_batches")
 def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """The fill takes as long as the limit asks; why it waits is told once; the ledger has it."""
+    """The fill takes as long as the limit asks; why it waits is told once and recorded."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.02)
     measured = Measured(app, method)
     options = {"max_rate_mb_s": LIMIT, "method": method}
@@ -226,7 +224,7 @@ def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, meth
     assert 1 == len(waits)
     assert waits[0].endswith(" MB/s, the limit is 0.25 MB/s")
     assert [(True,)] == app.query(
-        "SELECT waited_s > 0.3 FROM memsync.ledger WHERE phase = 'backfill'"
+        "SELECT waited_s > 0.3 FROM memsync.runs WHERE phase = 'backfill'"
     )
 
 
@@ -239,7 +237,7 @@ def test_without_a_limit_nothing_waits(app: App, method: str) -> None:
 
     assert measured.mb_per_s > LIMIT * 1.5
     assert [] == [each for each in measured.told if each.startswith("waiting")]
-    assert [(0.0,)] == app.query("SELECT waited_s FROM memsync.ledger WHERE phase = 'backfill'")
+    assert [(0.0,)] == app.query("SELECT waited_s FROM memsync.runs WHERE phase = 'backfill'")
 
 
 @by_either

@@ -186,7 +186,7 @@ def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatc
     assert min(rows_by.values()) > total / 10
     assert (total, total, True) == progress_of(large_app)
     assert large_app.verify().ok
-    assert large_app.query("SELECT FROM memsync.ledger WHERE rows_filled = %s", total)
+    assert large_app.query("SELECT FROM memsync.runs WHERE rows_filled = %s", total)
     # Who waits for the checkpoint is one of the crew, and no client.
     assert [] == [line for line in told if "clients wait" in line]
 
@@ -307,12 +307,12 @@ def test_who_still_builds_for_a_run_that_was_lost_is_waited_for(
     with ThreadPoolExecutor(1) as pool, app.connected(autocommit=False) as left:
         left.execute(
             "CREATE INDEX conversation_history_persona_id_idx"
-            " ON memsync_copy.conversation_history (persona_id)"
+            " ON memsync_shadow.conversation_history (persona_id)"
         )
         running = pool.submit(
             app.run, options=COPY_BY_THREE, tell=lambda step: told.append(step.what)
         )
-        in_the_way = f"memsync_copy.conversation_history; in the way: pid {left.info.backend_pid}"
+        in_the_way = f"memsync_shadow.conversation_history; in the way: pid {left.info.backend_pid}"
         eventually(lambda: any(in_the_way in line for line in told), "it is waited for")
         assert not running.done()
         left.commit()

@@ -176,7 +176,7 @@ def test_a_role_of_few_rights_keeps_them_in_the_new_places(app: App, limited: st
             assert client.execute(statement, params).rowcount > 0, statement
         for statement in (
             "UPDATE user_personality_settings SET llm_config_id = NULL",
-            "SELECT memsync.mirror_default(NULL, NULL, NULL)",
+            "SELECT memsync.sync_default(NULL, NULL, NULL)",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 client.execute(statement)

@@ -48,7 +48,7 @@ FROM conversation_history WHERE persona_id IS NULL;
 -- fragment: written_since
 -- Whether the row h was written after persona_id was last taken back: the decisions of before say
 -- nothing of it. NULL where persona_id never was.
-h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC';
 
 -- fragment: open_undecided
@@ -62,22 +62,22 @@ WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id);
 
--- fragment: told_by_nobody
+-- fragment: by_evidence_unread
 -- The messages that evidence decides, where none was read.
 SELECT NULL::uuid AS history_id WHERE false;
 
--- fragment: told_by_evidence
+-- fragment: by_evidence_read
 -- The same where it was: see memsync_evidence below.
 SELECT history_id FROM memsync_evidence;
 
 -- fragment: left_open
 -- The messages that are left for the settings to decide.
 SELECT o.user_id, o.personality_id FROM ({open}) o
-WHERE NOT EXISTS (SELECT FROM ({told}) t WHERE t.history_id = o.id);
+WHERE NOT EXISTS (SELECT FROM ({by_evidence}) t WHERE t.history_id = o.id);
 
 -- name: pairs_by_settings
 -- What the settings say today of the (user, personality) pairs that have messages, with row counts.
--- The caller names the fragments for {open}, {told}, {override} and {default} that fit this schema.
+-- The caller names the fragments for {open}, {by_evidence}, {override} and {default} that fit this schema.
 SELECT CASE WHEN o.persona_id IS NOT NULL THEN 'override'
             WHEN d.persona_id IS NOT NULL THEN 'default'
             ELSE 'unresolved' END AS reason,

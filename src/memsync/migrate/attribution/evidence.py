@@ -42,7 +42,7 @@ _JOINED_POINTS = 500_000
 _KEPT_ROWS = 2_000
 
 _TABLES = ("make_points", "make_matches", "make_verdicts", "make_evidence")
-_COLUMNS = ("said_from", "said_to", "personality_id", "persona_id", "content", "source")
+_COLUMNS = ("earliest", "latest", "personality_id", "persona_id", "content", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Evidence:
     @property
     def fragments(self) -> Mapping[str, str]:
         """Which fragment of queries/ says what evidence decides."""
-        return {"told": "told_by_evidence"} if self._tables else {}
+        return {"by_evidence": "by_evidence_read"} if self._tables else {}
 
     def read(self, vectors: VectorStore, settings: Settings, tell: Tell = silent) -> None:
         """Read all points and find the exchanges that they were made from.

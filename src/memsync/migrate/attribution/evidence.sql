@@ -5,7 +5,7 @@
 -- its time may mean.
 -- lint: allow TEMP what was read of the memories is the run's own
 CREATE TEMP TABLE memsync_points (
-    said_from timestamp NOT NULL, said_to timestamp NOT NULL, personality_id uuid NOT NULL,
+    earliest timestamp NOT NULL, latest timestamp NOT NULL, personality_id uuid NOT NULL,
     persona_id uuid NOT NULL, content text NOT NULL, source text NOT NULL);
 
 -- name: make_matches
@@ -66,8 +66,8 @@ SELECT a.id, u.id, a.user_id, p.persona_id, p.source
 FROM memsync_points p
 JOIN ({open}) a
   ON a.personality_id = p.personality_id
- AND date_trunc('second', a.created_at) = date_trunc('second', p.said_from)
- AND a.created_at >= p.said_from AND a.created_at < p.said_to + interval '1 millisecond'
+ AND date_trunc('second', a.created_at) = date_trunc('second', p.earliest)
+ AND a.created_at >= p.earliest AND a.created_at < p.latest + interval '1 millisecond'
  AND a.role = 'assistant'
 CROSS JOIN LATERAL (
     SELECT b.id, b.role, b.content FROM conversation_history b

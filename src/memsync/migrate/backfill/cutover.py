@@ -32,8 +32,8 @@ _STARTS_MAX = 5
 
 def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
     """Finish an exchange that was cut short; clear away a copy that was, unless it is kept."""
-    state = ddl.session.row("copy_state")
-    if state.swapped:
+    state = ddl.session.row("shadow_state")
+    if state.cut_over:
         copying.finish(ddl)
     elif state.found and not (keep_copy and state.begun):
         copying.clear(ddl)
@@ -72,19 +72,19 @@ def _copy_and_swap(
     tell: Tell,
 ) -> int:
     session = ddl.session
-    if not session.row("copy_state").begun:
+    if not session.row("shadow_state").begun:
         copying.begin(ddl)
     rows = copying.Rows(session)
     copied = _slices(ddl, pace, rows, target_s * _SLOWER, tell)
     tell(Progress("copy: indexes and keys"))
     copying.require_alone(ddl)
     # Before the indexes, which it would have to look at.
-    session.run("vacuum_copy")
+    session.run("vacuum_shadow")
     builds = [partial(_build, *each, tell) for each in copying.indexes_to_build(session)]
     with crew() as building:
         building.together(builds, between=pace.between_steps)
     copying.add_keys(ddl)
-    session.run("analyze_copy")
+    session.run("analyze_shadow")
     # Rows whose user went before the key stood would make its validation fail.
     _catch_up(ddl, pace, rows, target_s)
     copying.validate_keys(ddl)
@@ -116,9 +116,9 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
         block, copied = stop, copied + found
         tell(Progress("copy", state.rows_done + copied, state.rows_total))
         if block >= vacuum_at:
-            session.run("vacuum_copy")
+            session.run("vacuum_shadow")
             # In vain while somebody may not see the rows yet: then less and less often.
-            vacuum_at = block + session.row("copy_hidden").blocks
+            vacuum_at = block + session.row("shadow_hidden").blocks
         share = pace.between_batches()
         size = steered(size, took_s, target_s * share, _BLOCKS_MAX)
     return copied
@@ -159,7 +159,7 @@ def _catch_up(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float) -
 def _exchange(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tell: Tell) -> None:
     """Try to put the copy in place until nobody is in the way."""
     _catch_up(ddl, pace, rows, target_s)
-    ddl.session.run("vacuum_touched")
+    ddl.session.run("vacuum_change_log")
     complete_since: Any = ddl.session.row("moment")
     tell(Progress("copy: exchange"))
     while True:

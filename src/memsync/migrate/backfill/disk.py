@@ -49,7 +49,7 @@ class Room:
 
 def room(session: Session) -> Room:
     """Ask the server what the history takes, and its disk what is free."""
-    found = session.row("room_on_disk")
+    found = session.row("disk_space")
     free = _free_bytes(found.folder, found.pid) if found.here and found.folder else None
     return Room(found.table_bytes, found.index_bytes, found.wal_bytes, free)
 

@@ -143,39 +143,39 @@ WHERE h.persona_id IS NOT NULL
 ON CONFLICT (history_id) DO UPDATE
 SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL;
 
--- name: open_ledger
+-- name: begin_record
 -- Notes that a phase begins, or is taken back.
-INSERT INTO memsync.ledger (verb, phase, memsync_version)
+INSERT INTO memsync.runs (verb, phase, memsync_version)
 VALUES (%(verb)s, %(phase)s, %(version)s) RETURNING id;
 
 -- name: backfill_stands
 -- Whether a backfill came to its end and was not taken back since.
-SELECT coalesce((SELECT verb = 'run' FROM memsync.ledger
+SELECT coalesce((SELECT verb = 'run' FROM memsync.runs
                  WHERE outcome = 'done' AND phase IN ('backfill', 'expand')
                    AND (verb = 'rollback' OR phase = 'backfill')
                  ORDER BY id DESC LIMIT 1), false) AS found;
 
--- name: close_ledger
+-- name: end_record
 -- Notes how it ended.
-UPDATE memsync.ledger
+UPDATE memsync.runs
 SET ended_at = clock_timestamp(), outcome = %(outcome)s, lock_waits = %(lock_waits)s,
     rows_filled = %(rows_filled)s, waited_s = %(waited_s)s
 WHERE id = %(id)s AND outcome IS DISTINCT FROM 'done';
 
 -- name: note_archive_removed
 -- Ends the way back, in the transaction that removes the archive.
-UPDATE memsync.ledger SET ended_at = clock_timestamp(), outcome = 'done'
-WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'finalize');
+UPDATE memsync.runs SET ended_at = clock_timestamp(), outcome = 'done'
+WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'finalize');
 
 -- name: note_user_id_dropped
 -- Notes, in the transaction that drops user_id, that it was memsync, which archived it before.
-UPDATE memsync.ledger SET user_id_dropped = true
-WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'run' AND phase = 'contract');
+UPDATE memsync.runs SET user_id_dropped = true
+WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'contract');
 
 -- name: way_back_is_open
 -- Whether the last that happened to user_id is that memsync archived and dropped it, not that it
 -- came back or that the archive was removed.
-SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
+SELECT coalesce((SELECT user_id_dropped FROM memsync.runs
                  WHERE user_id_dropped
                     OR outcome = 'done' AND (verb = 'finalize'
                                              OR verb = 'rollback' AND phase = 'contract')
@@ -184,7 +184,7 @@ SELECT coalesce((SELECT user_id_dropped FROM memsync.ledger
 -- name: remove_archive
 -- Ends the way back.
 TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, memsync.backfill,
-         memsync.redesign, memsync.column_archive, memsync.config_fork, memsync.orphan_persona;
+         memsync.redesign_change, memsync.column_archive, memsync.config_fork, memsync.orphan_persona;
 
 -- name: remove_merged
 -- And the old table of choices, where it was merged into the app's new one.

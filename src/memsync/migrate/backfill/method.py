@@ -47,7 +47,7 @@ def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice
     if in_the_way:
         lost = listed(in_the_way, separator="; ")
         return Choice("in-place", f"a copy would lose something: {lost}")
-    if session.row("copy_state").begun:
+    if session.row("shadow_state").begun:
         return Choice("copy", "a copy is half done")
     if "memsync.backfill" in catalog.own_tables and session.row("fill_is_half_done").found:
         return Choice("in-place", "a fill in place is half done")

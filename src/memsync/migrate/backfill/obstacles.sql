@@ -122,7 +122,7 @@ WHERE EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass('conve
 SELECT format('event trigger %%I', evtname) AS reason FROM pg_event_trigger
 WHERE evtenabled <> 'D' AND evtevent <> 'login';
 
--- name: obstacle_rights
+-- name: obstacle_privileges
 -- What this role may not do.
 SELECT reason FROM pg_class c, LATERAL (VALUES
     (NOT pg_has_role(c.relowner, 'USAGE'), format('this role is not its owner, %%I',

@@ -1,9 +1,9 @@
 """The copy of the history: made aside, corrected by a log of touched rows, put in its place.
 
-Decides what the copy is made of and how each step is done in one transaction, so that a crash
-leaves what the catalog tells. The copy stands in the schema `memsync_copy` under the history's own
-names, the history retires to `memsync_old`: the exchange is a change of schemas, and both go when
-it is done. Must not know when a step is due (migrate/swap.py).
+Decides what the shadow table is made of and how each step is done in one transaction, so that a
+crash leaves what the catalog tells. The shadow table stands in the schema `memsync_shadow` under
+the names of the history's own objects; the history retires to `memsync_retired`. The cut-over is a
+change of schemas, and both schemas go when it is done. Must not know when a step is due.
 """
 
 from typing import Any
@@ -15,9 +15,9 @@ from memsync.stores.postgres import ForeignKeyViolation, Session, sql
 from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
 from memsync.stores.postgres.statements import statement
 
-COPY = "memsync_copy.conversation_history"
-OLD = "memsync_old.conversation_history"
-TRIGGER = "memsync_note_touched"
+COPY = "memsync_shadow.conversation_history"
+OLD = "memsync_retired.conversation_history"
+TRIGGER = "memsync_log_change"
 
 _OBSTACLES = (
     "obstacle_kind",
@@ -27,11 +27,11 @@ _OBSTACLES = (
     "obstacle_extensions",
     "obstacle_replication",
     "obstacle_event_triggers",
-    "obstacle_rights",
+    "obstacle_privileges",
 )
 # Before the first row, on an empty table.
 _WITH_THE_TABLE = (
-    "grant_copy_schemas",
+    "grant_shadow_schemas",
     "carry_table",
     "carry_owner",
     "carry_columns",
@@ -50,35 +50,38 @@ _WITH_THE_EXCHANGE = (
 )
 _REST_MAX = 256
 
-_SCHEMAS = ("CREATE SCHEMA IF NOT EXISTS memsync_copy", "CREATE SCHEMA IF NOT EXISTS memsync_old")
+_SCHEMAS = (
+    "CREATE SCHEMA IF NOT EXISTS memsync_shadow",
+    "CREATE SCHEMA IF NOT EXISTS memsync_retired",
+)
 _LOG = (
-    """CREATE TABLE memsync_copy.progress (
+    """CREATE TABLE memsync_shadow.checkpoint (
         source oid NOT NULL,
         filenode oid NOT NULL,
         definition text NOT NULL,
         next_block bigint NOT NULL,
         end_block bigint NOT NULL)""",
-    """CREATE TABLE memsync_copy.touched (
+    """CREATE TABLE memsync_shadow.change_log (
         n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         id uuid NOT NULL)""",
     # A copy that was paused for a night meets a long log with every slice.
-    "CREATE INDEX touched_id_idx ON memsync_copy.touched (id)",
+    "CREATE INDEX change_log_id_idx ON memsync_shadow.change_log (id)",
     # With its owner's rights: clients have none in our schemas.
-    """CREATE FUNCTION memsync_copy.note_touched()
+    """CREATE FUNCTION memsync_shadow.log_change()
     RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         IF TG_OP <> 'INSERT' THEN
-            INSERT INTO memsync_copy.touched (id) VALUES (OLD.id);
+            INSERT INTO memsync_shadow.change_log (id) VALUES (OLD.id);
         END IF;
         IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND NEW.id <> OLD.id THEN
-            INSERT INTO memsync_copy.touched (id) VALUES (NEW.id);
+            INSERT INTO memsync_shadow.change_log (id) VALUES (NEW.id);
         END IF;
         RETURN NULL;
     END $$""",
-    "REVOKE ALL ON FUNCTION memsync_copy.note_touched() FROM PUBLIC",
+    "REVOKE ALL ON FUNCTION memsync_shadow.log_change() FROM PUBLIC",
     f"""CREATE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE ON conversation_history
-    FOR EACH ROW EXECUTE FUNCTION memsync_copy.note_touched()""",
+    FOR EACH ROW EXECUTE FUNCTION memsync_shadow.log_change()""",
     # Always: a session that replays changes of elsewhere fires no other triggers.
     f"ALTER TABLE conversation_history ENABLE ALWAYS TRIGGER {TRIGGER}",
 )
@@ -122,13 +125,13 @@ def begin(ddl: OnlineDdl) -> None:
     session = ddl.session
 
     def make() -> None:
-        definition = session.row("copy_definition").digest
+        definition = session.row("history_definition").digest
         _execute(session, *_SCHEMAS)
         for name in _WITH_THE_TABLE:
             _execute(session, *_carried(session, name))
         session.run("rewind_fill", fill="personas")
         _execute(session, *_LOG)
-        session.run("start_copy", definition=definition)
+        session.run("start_shadow", definition=definition)
 
     ddl.do(make, table=TABLE)
 
@@ -138,7 +141,7 @@ def require_unmoved(session: Session) -> Any:
 
     Raises: Moved.
     """
-    progress = session.row("copy_progress")
+    progress = session.row("shadow_checkpoint")
     if progress is None or not progress.stands:
         raise Moved("the history was truncated or rewritten, or its trigger was removed")
     return progress
@@ -149,7 +152,7 @@ class Rows:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        names = [row.name for row in session.rows("copy_columns")]
+        names = [row.name for row in session.rows("shadow_columns")]
         persona = sql.SQL("coalesce(h.persona_id, k.persona_id, m.persona_id)")
         given = [
             persona if name == "persona_id" else sql.SQL("h.{}").format(sql.Identifier(name))
@@ -159,7 +162,7 @@ class Rows:
             sql.SQL(COPY),
             sql.SQL(", ").join(map(sql.Identifier, names)),
             sql.SQL(", ").join(given),
-            sql.SQL(statement("copied_rows")),
+            sql.SQL(statement("shadow_rows")),
         )
 
     def copy(self, start: int, stop: int) -> int:
@@ -167,10 +170,10 @@ class Rows:
 
         Raises: Moved.
         """
-        rows = self._run("untouched_slice", **range_of_blocks(start, stop))
+        rows = self._run("unchanged_slice", **range_of_blocks(start, stop))
         # Asked after the rows were read, under the lock that reading them took.
         require_unmoved(self._session)
-        self._session.run("save_copy", next_block=stop)
+        self._session.run("save_shadow", next_block=stop)
         return rows
 
     def replay(self, limit: int) -> int:
@@ -178,11 +181,11 @@ class Rows:
 
         Runs in the caller's transaction. Raises: LockNotHad when a user was deleted just then.
         """
-        taken = self._session.rows("take_touched", limit=limit)
+        taken = self._session.rows("take_changes", limit=limit)
         if ids := list({row.id for row in taken}):
-            self._session.run("remove_copied", ids=ids)
+            self._session.run("remove_from_shadow", ids=ids)
             try:
-                self._run("touched_rows", ids=ids)
+                self._run("changed_rows", ids=ids)
             except ForeignKeyViolation as error:
                 raise LockNotHad from error
         return len(taken)
@@ -235,7 +238,7 @@ def add_keys(ddl: OnlineDdl) -> None:
 
 def validate_keys(ddl: OnlineDdl) -> None:
     """Validate the copy's foreign keys; readers and writers pass."""
-    for each in _carried(ddl.session, "copy_unvalidated_keys"):
+    for each in _carried(ddl.session, "shadow_unvalidated_keys"):
         ddl.run_long(each)
 
 
@@ -255,9 +258,9 @@ def exchange(session: Session, rows: Rows, since: Any) -> None:
     session.run("halve_lock_timeout")
     _execute(session, *_carried(session, "referring_tables"))
     rows.replay(_REST_MAX)
-    if session.row("touched_left").found or older_snapshots(session, since):
+    if session.row("changes_left").found or older_snapshots(session, since):
         raise LockNotHad
-    if require_unmoved(session).definition != session.row("copy_definition").digest:
+    if require_unmoved(session).definition != session.row("history_definition").digest:
         raise Moved("columns, indexes, constraints, rights or comments were changed")
     require_no_obstacles(session)
     late = [each for name in _WITH_THE_EXCHANGE for each in _carried(session, name)]
@@ -267,7 +270,7 @@ def exchange(session: Session, rows: Rows, since: Any) -> None:
         f"DROP TRIGGER {TRIGGER} ON {TABLE}",
         # A user who is deleted before it is dropped is still deleted there as well.
         f"ALTER TABLE {TABLE} DISABLE TRIGGER USER",
-        f"ALTER TABLE {TABLE} SET SCHEMA memsync_old",
+        f"ALTER TABLE {TABLE} SET SCHEMA memsync_retired",
         sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(sql.SQL(COPY), schema),
         *late,
     )
@@ -283,7 +286,7 @@ def finish(ddl: OnlineDdl) -> None:
     for each in _carried(ddl.session, "references_to_validate"):
         ddl.run_long(each)
     if ddl.session.row("has_extended_statistics").found:
-        ddl.session.run("analyze_swapped")
+        ddl.session.run("analyze_after_cutover")
     clear(ddl)
 
 
@@ -298,7 +301,7 @@ def clear(ddl: OnlineDdl) -> None:
     for relation in (COPY, OLD):
         for key in session.rows("keys_of", relation=relation):
             ddl.run(sql.SQL(key.statement), table=key.refers_to)
-    state = session.row("copy_state")
+    state = session.row("shadow_state")
     counted = state.begun and session.rows("relations", names=["memsync.backfill"])
 
     def drop() -> None:
@@ -307,12 +310,13 @@ def clear(ddl: OnlineDdl) -> None:
             session.run("rewind_fill", fill="personas")
         _execute(
             session,
-            f"DROP TABLE IF EXISTS {COPY}, {OLD}, memsync_copy.touched, memsync_copy.progress",
-            "DROP FUNCTION IF EXISTS memsync_copy.note_touched()",
-            "DROP SCHEMA IF EXISTS memsync_copy, memsync_old",
+            f"DROP TABLE IF EXISTS {COPY}, {OLD}",
+            "DROP TABLE IF EXISTS memsync_shadow.change_log, memsync_shadow.checkpoint",
+            "DROP FUNCTION IF EXISTS memsync_shadow.log_change()",
+            "DROP SCHEMA IF EXISTS memsync_shadow, memsync_retired",
         )
 
-    ddl.do(drop, table=OLD if state.swapped else COPY)
+    ddl.do(drop, table=OLD if state.cut_over else COPY)
 
 
 def _carried(session: Session, name: str) -> list[sql.SQL]:

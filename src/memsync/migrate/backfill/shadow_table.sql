@@ -1,16 +1,16 @@
--- The copy is memsync_copy.conversation_history; its indexes and constraints bear the history's own
--- names, so that the exchange is a change of schemas. The history retires to memsync_old. What a
+-- The copy is memsync_shadow.conversation_history; its indexes and constraints bear the history's own
+-- names, so that the exchange is a change of schemas. The history retires to memsync_retired. What a
 -- query named carry_... returns are statements that put onto the copy what hangs on the history:
 -- written for the copy, or for the history's name where they run after the exchange.
 
--- name: copy_state
+-- name: shadow_state
 -- Whether a copy is half done, whether one took the history's place, and whether anything is left.
-SELECT coalesce(bool_or(n.nspname = 'memsync_copy' AND c.oid IS NOT NULL), false) AS begun,
-       coalesce(bool_or(n.nspname = 'memsync_old' AND c.oid IS NOT NULL), false) AS swapped,
+SELECT coalesce(bool_or(n.nspname = 'memsync_shadow' AND c.oid IS NOT NULL), false) AS begun,
+       coalesce(bool_or(n.nspname = 'memsync_retired' AND c.oid IS NOT NULL), false) AS cut_over,
        count(n.oid) > 0 AS found
 FROM pg_namespace n
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'conversation_history'
-WHERE n.nspname IN ('memsync_copy', 'memsync_old');
+WHERE n.nspname IN ('memsync_shadow', 'memsync_retired');
 
 -- name: fill_is_half_done
 -- Whether an in-place fill was cut short.
@@ -18,11 +18,11 @@ SELECT coalesce((SELECT next_block > 0 AND next_block < end_block
                  FROM memsync.backfill WHERE fill = 'personas'), false) AS found;
 
 -- name: note_method
--- Keeps in the ledger how the backfill that has just begun goes about it, and why.
-UPDATE memsync.ledger SET note = %(note)s
-WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'run' AND phase = 'backfill');
+-- Keeps in the record of runs how the backfill that has just begun goes about it, and why.
+UPDATE memsync.runs SET note = %(note)s
+WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'backfill');
 
--- name: copy_definition
+-- name: history_definition
 -- A digest of what the copy was made from: columns, indexes, constraints, rights, comments.
 SELECT md5(concat_ws(E'\n',
     (SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod),
@@ -48,22 +48,22 @@ SELECT md5(concat_ws(E'\n',
     c.relowner, c.relacl, c.reloptions, c.relreplident)) AS digest
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history');
 
--- name: copy_columns
+-- name: shadow_columns
 -- The columns, in their order.
 SELECT attname AS name FROM pg_attribute
 WHERE attrelid = to_regclass('conversation_history') AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum;
 
--- name: grant_copy_schemas
+-- name: grant_shadow_schemas
 -- Lets the history's owner into the schemas of the copy: keys are looked after as the owner.
-SELECT format('GRANT USAGE, CREATE ON SCHEMA memsync_copy, memsync_old TO %%I',
+SELECT format('GRANT USAGE, CREATE ON SCHEMA memsync_shadow, memsync_retired TO %%I',
               pg_get_userbyid(relowner)) AS statement
 FROM pg_class WHERE oid = to_regclass('conversation_history');
 
 -- name: carry_table
 -- The copy itself: columns, defaults, checks, storage, options. Autovacuum would hold up the
 -- building of indexes.
-SELECT format('CREATE TABLE memsync_copy.conversation_history (LIKE %%s INCLUDING DEFAULTS'
+SELECT format('CREATE TABLE memsync_shadow.conversation_history (LIKE %%s INCLUDING DEFAULTS'
               ' INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING COMMENTS)'
               ' WITH (autovacuum_enabled = false%%s)', c.oid::regclass,
               (SELECT string_agg(format(', %%s%%I = %%L', o.prefix, split_part(o.option, '=', 1),
@@ -76,13 +76,13 @@ WHERE c.oid = to_regclass('conversation_history');
 
 -- name: carry_columns
 -- Statistics targets and options of columns.
-SELECT format('ALTER TABLE memsync_copy.conversation_history ALTER %%I SET STATISTICS %%s',
+SELECT format('ALTER TABLE memsync_shadow.conversation_history ALTER %%I SET STATISTICS %%s',
               attname, attstattarget) AS statement
 FROM pg_attribute
 WHERE attrelid = to_regclass('conversation_history') AND attnum > 0 AND NOT attisdropped
   AND attstattarget >= 0
 UNION ALL
-SELECT format('ALTER TABLE memsync_copy.conversation_history ALTER %%I SET (%%s)', attname,
+SELECT format('ALTER TABLE memsync_shadow.conversation_history ALTER %%I SET (%%s)', attname,
               array_to_string(attoptions, ', '))
 FROM pg_attribute
 WHERE attrelid = to_regclass('conversation_history') AND attnum > 0 AND NOT attisdropped
@@ -90,34 +90,34 @@ WHERE attrelid = to_regclass('conversation_history') AND attnum > 0 AND NOT atti
 
 -- name: carry_owner
 -- The owner.
-SELECT format('ALTER TABLE memsync_copy.conversation_history OWNER TO %%I',
+SELECT format('ALTER TABLE memsync_shadow.conversation_history OWNER TO %%I',
               pg_get_userbyid(relowner)) AS statement
 FROM pg_class WHERE oid = to_regclass('conversation_history');
 
 -- name: clear_default_grants
 -- Takes from the copy what ALTER DEFAULT PRIVILEGES gave it.
 SELECT statement FROM (
-    SELECT 1 AS step, format('REVOKE ALL ON memsync_copy.conversation_history FROM %%s',
+    SELECT 1 AS step, format('REVOKE ALL ON memsync_shadow.conversation_history FROM %%s',
                      CASE a.grantee WHEN 0 THEN 'PUBLIC'
                      ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS statement
     FROM pg_class c, aclexplode(c.relacl) a
-    WHERE c.oid = to_regclass('memsync_copy.conversation_history')
+    WHERE c.oid = to_regclass('memsync_shadow.conversation_history')
     UNION
-    SELECT 2, format('GRANT ALL ON memsync_copy.conversation_history TO %%I',
+    SELECT 2, format('GRANT ALL ON memsync_shadow.conversation_history TO %%I',
                      pg_get_userbyid(c.relowner))
     FROM pg_class c
-    WHERE c.oid = to_regclass('memsync_copy.conversation_history') AND c.relacl IS NOT NULL) found
+    WHERE c.oid = to_regclass('memsync_shadow.conversation_history') AND c.relacl IS NOT NULL) found
 ORDER BY step;
 
 -- name: carry_grants
 -- Grants on the table and on its columns.
 SELECT statement FROM (
-    SELECT 1 AS step, format('REVOKE ALL ON memsync_copy.conversation_history FROM %%I',
+    SELECT 1 AS step, format('REVOKE ALL ON memsync_shadow.conversation_history FROM %%I',
                              pg_get_userbyid(c.relowner)) AS statement
     FROM pg_class c
     WHERE c.oid = to_regclass('conversation_history') AND c.relacl IS NOT NULL
     UNION ALL
-    SELECT 2, format('GRANT %%s%%s ON memsync_copy.conversation_history TO %%s%%s',
+    SELECT 2, format('GRANT %%s%%s ON memsync_shadow.conversation_history TO %%s%%s',
                      g.privilege_type, ' (' || quote_ident(g.attname) || ')',
                      CASE g.grantee WHEN 0 THEN 'PUBLIC'
                      ELSE quote_ident(pg_get_userbyid(g.grantee)) END,
@@ -132,7 +132,7 @@ ORDER BY step;
 -- name: carry_indexes
 -- The indexes that the copy does not have yet, but those that are memsync's to define.
 SELECT i.relname AS name, x.indnatts::int AS columns,
-       head || ' ON memsync_copy.conversation_history '
+       head || ' ON memsync_shadow.conversation_history '
        || substr(pg_get_indexdef(i.oid),
                  length(head || format(' ON %%I.%%I ', n.nspname, c.relname)) + 1) AS statement
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid
@@ -141,31 +141,31 @@ LATERAL (SELECT format(CASE WHEN x.indisunique THEN 'CREATE UNIQUE INDEX %%I'
                        ELSE 'CREATE INDEX %%I' END, i.relname) AS head) h
 WHERE c.oid = to_regclass('conversation_history') AND i.relname <> ALL(%(but)s)
   AND NOT EXISTS (SELECT FROM pg_class o JOIN pg_namespace s ON s.oid = o.relnamespace
-                  WHERE s.nspname = 'memsync_copy' AND o.relname = i.relname)
+                  WHERE s.nspname = 'memsync_shadow' AND o.relname = i.relname)
 ORDER BY x.indisunique DESC, i.relname;
 
 -- name: carry_primary_key
 -- The primary key, on its index.
-SELECT format('ALTER TABLE memsync_copy.conversation_history'
+SELECT format('ALTER TABLE memsync_shadow.conversation_history'
               ' ADD CONSTRAINT %%I PRIMARY KEY USING INDEX %%I', k.conname, i.relname) AS statement
 FROM pg_constraint k JOIN pg_class i ON i.oid = k.conindid
 WHERE k.conrelid = to_regclass('conversation_history') AND k.contype = 'p'
   AND NOT EXISTS (SELECT FROM pg_constraint o
-                  WHERE o.conrelid = to_regclass('memsync_copy.conversation_history')
+                  WHERE o.conrelid = to_regclass('memsync_shadow.conversation_history')
                     AND o.contype = 'p');
 
 -- name: carry_index_settings
 -- Statistics targets of indexed expressions, the index to cluster on, the replica identity.
-SELECT format('ALTER INDEX memsync_copy.%%I ALTER %%s SET STATISTICS %%s', i.relname, a.attnum,
+SELECT format('ALTER INDEX memsync_shadow.%%I ALTER %%s SET STATISTICS %%s', i.relname, a.attnum,
               a.attstattarget) AS statement
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_attribute a ON a.attrelid = i.oid
 WHERE x.indrelid = to_regclass('conversation_history') AND a.attstattarget >= 0
 UNION ALL
-SELECT format('ALTER TABLE memsync_copy.conversation_history CLUSTER ON %%I', i.relname)
+SELECT format('ALTER TABLE memsync_shadow.conversation_history CLUSTER ON %%I', i.relname)
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
 WHERE x.indrelid = to_regclass('conversation_history') AND x.indisclustered
 UNION ALL
-SELECT 'ALTER TABLE memsync_copy.conversation_history REPLICA IDENTITY '
+SELECT 'ALTER TABLE memsync_shadow.conversation_history REPLICA IDENTITY '
        || CASE c.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING'
           ELSE format('USING INDEX %%I', (SELECT i.relname FROM pg_index x
                       JOIN pg_class i ON i.oid = x.indexrelid
@@ -176,44 +176,44 @@ FROM pg_class c WHERE c.oid = to_regclass('conversation_history') AND c.relrepli
 -- Foreign keys of the history that the copy does not have yet; one that refers to itself comes
 -- with the exchange.
 SELECT k.confrelid::regclass::text AS refers_to,
-       format('ALTER TABLE memsync_copy.conversation_history ADD CONSTRAINT %%I %%s NOT VALID',
+       format('ALTER TABLE memsync_shadow.conversation_history ADD CONSTRAINT %%I %%s NOT VALID',
               k.conname, pg_get_constraintdef(k.oid)) AS statement
 FROM pg_constraint k
 WHERE k.conrelid = to_regclass('conversation_history') AND k.contype = 'f'
   AND k.confrelid <> k.conrelid
   AND NOT EXISTS (SELECT FROM pg_constraint o
-                  WHERE o.conrelid = to_regclass('memsync_copy.conversation_history')
+                  WHERE o.conrelid = to_regclass('memsync_shadow.conversation_history')
                     AND o.conname = k.conname)
 ORDER BY k.conname;
 
 -- name: carry_comments
 -- Comments on the table, its indexes and its constraints; those on columns come with the table.
-SELECT format('COMMENT ON TABLE memsync_copy.conversation_history IS %%L', e.description)
+SELECT format('COMMENT ON TABLE memsync_shadow.conversation_history IS %%L', e.description)
        AS statement
 FROM pg_description e
 WHERE e.classoid = 'pg_class'::regclass AND e.objoid = to_regclass('conversation_history')
   AND e.objsubid = 0
 UNION ALL
-SELECT format('COMMENT ON INDEX memsync_copy.%%I IS %%L', i.relname, e.description)
+SELECT format('COMMENT ON INDEX memsync_shadow.%%I IS %%L', i.relname, e.description)
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
 JOIN pg_description e ON e.classoid = 'pg_class'::regclass AND e.objoid = i.oid
 WHERE x.indrelid = to_regclass('conversation_history')
   AND EXISTS (SELECT FROM pg_class o JOIN pg_namespace s ON s.oid = o.relnamespace
-              WHERE s.nspname = 'memsync_copy' AND o.relname = i.relname)
+              WHERE s.nspname = 'memsync_shadow' AND o.relname = i.relname)
 UNION ALL
-SELECT format('COMMENT ON CONSTRAINT %%I ON memsync_copy.conversation_history IS %%L', k.conname,
+SELECT format('COMMENT ON CONSTRAINT %%I ON memsync_shadow.conversation_history IS %%L', k.conname,
               e.description)
 FROM pg_constraint k
 JOIN pg_description e ON e.classoid = 'pg_constraint'::regclass AND e.objoid = k.oid
 WHERE k.conrelid = to_regclass('conversation_history') AND k.contype IN ('p', 'f')
   AND k.confrelid <> k.conrelid;
 
--- name: copy_unvalidated_keys
+-- name: shadow_unvalidated_keys
 -- Foreign keys of the copy that are still to be validated.
-SELECT format('ALTER TABLE memsync_copy.conversation_history VALIDATE CONSTRAINT %%I', conname)
+SELECT format('ALTER TABLE memsync_shadow.conversation_history VALIDATE CONSTRAINT %%I', conname)
        AS statement
 FROM pg_constraint
-WHERE conrelid = to_regclass('memsync_copy.conversation_history') AND NOT convalidated;
+WHERE conrelid = to_regclass('memsync_shadow.conversation_history') AND NOT convalidated;
 
 -- name: carry_options
 -- Whether autovacuum looks after the table.
@@ -249,14 +249,14 @@ SELECT statement FROM (
     SELECT tgname, 1 AS step, pg_get_triggerdef(oid) AS statement
     FROM pg_trigger
     WHERE tgrelid = to_regclass('conversation_history') AND NOT tgisinternal
-      AND tgname <> 'memsync_note_touched'
+      AND tgname <> 'memsync_log_change'
     UNION ALL
     SELECT tgname, 2, format('ALTER TABLE conversation_history %%s TRIGGER %%I',
                              CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
                              ELSE 'ENABLE ALWAYS' END, tgname)
     FROM pg_trigger
     WHERE tgrelid = to_regclass('conversation_history') AND NOT tgisinternal
-      AND tgname <> 'memsync_note_touched' AND tgenabled <> 'O') found
+      AND tgname <> 'memsync_log_change' AND tgenabled <> 'O') found
 ORDER BY tgname, step;
 
 -- name: carry_policies
@@ -342,7 +342,7 @@ FROM pg_settings WHERE name = 'lock_timeout';
 SELECT EXISTS (SELECT FROM pg_statistic_ext
                WHERE stxrelid = to_regclass('conversation_history')) AS found;
 
--- name: analyze_swapped
+-- name: analyze_after_cutover
 -- Collects them.
 ANALYZE conversation_history;
 
@@ -370,78 +370,78 @@ SELECT confrelid::regclass::text AS refers_to,
 FROM pg_constraint
 WHERE conrelid = to_regclass(%(relation)s) AND contype = 'f' AND conrelid <> confrelid;
 
--- name: start_copy
+-- name: start_shadow
 -- Opens the checkpoint of a copy, in the transaction that made the trigger: what is written from
 -- here on is in the log of touched rows.
-INSERT INTO memsync_copy.progress (source, filenode, definition, next_block, end_block)
+INSERT INTO memsync_shadow.checkpoint (source, filenode, definition, next_block, end_block)
 SELECT c.oid, pg_relation_filenode(c.oid), %(definition)s, 0,
        pg_relation_size(c.oid) / current_setting('block_size')::int + 1
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history');
 
--- name: copy_progress
+-- name: shadow_checkpoint
 -- The checkpoint, and whether the history is still the one that the copy began with: not truncated,
 -- not rewritten, its trigger in place.
 SELECT p.next_block, p.end_block, p.definition,
        p.source = to_regclass('conversation_history')
        AND p.filenode IS NOT DISTINCT FROM pg_relation_filenode(p.source)
        AND EXISTS (SELECT FROM pg_trigger t
-                   WHERE t.tgrelid = p.source AND t.tgname = 'memsync_note_touched'
+                   WHERE t.tgrelid = p.source AND t.tgname = 'memsync_log_change'
                      AND t.tgenabled = 'A') AS stands
-FROM memsync_copy.progress p;
+FROM memsync_shadow.checkpoint p;
 
--- name: save_copy
+-- name: save_shadow
 -- Moves the checkpoint; runs in the slice's own transaction.
 -- lint: allow NO-WHERE the table has one row
-UPDATE memsync_copy.progress SET next_block = %(next_block)s;
+UPDATE memsync_shadow.checkpoint SET next_block = %(next_block)s;
 
--- fragment: copied_rows
+-- fragment: shadow_rows
 -- Where a copied row's persona is decided. Joined, not asked row by row: a third of the time.
 FROM conversation_history h
 LEFT JOIN memsync.persona_map m ON m.user_id = h.user_id AND m.personality_id = h.personality_id
 LEFT JOIN ({archived_personas}) k ON k.history_id = h.id
 
--- fragment: untouched_slice
+-- fragment: unchanged_slice
 -- One range of blocks, without rows that were touched since the copy began: those come by the log,
 -- and so no row comes twice.
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
-  AND NOT EXISTS (SELECT FROM memsync_copy.touched t WHERE t.id = h.id)
+  AND NOT EXISTS (SELECT FROM memsync_shadow.change_log t WHERE t.id = h.id)
 
--- fragment: touched_rows
+-- fragment: changed_rows
 -- Rows by their ids.
 WHERE h.id = ANY(%(ids)s)
 
--- name: take_touched
+-- name: take_changes
 -- Takes the oldest entries from the log of touched rows. One that comes later for the same row
 -- copies it once more: no harm.
-DELETE FROM memsync_copy.touched
-WHERE n = ANY(ARRAY(SELECT n FROM memsync_copy.touched ORDER BY n LIMIT %(limit)s))
+DELETE FROM memsync_shadow.change_log
+WHERE n = ANY(ARRAY(SELECT n FROM memsync_shadow.change_log ORDER BY n LIMIT %(limit)s))
 RETURNING id;
 
--- name: touched_left
+-- name: changes_left
 -- Whether the log of touched rows has entries; by its key, for it may be long and empty.
-SELECT min(n) IS NOT NULL AS found FROM memsync_copy.touched;
+SELECT min(n) IS NOT NULL AS found FROM memsync_shadow.change_log;
 
--- name: vacuum_touched
+-- name: vacuum_change_log
 -- Clears what was taken from the log out of its key, before the exchange looks there.
-VACUUM (TRUNCATE false) memsync_copy.touched;
+VACUUM (TRUNCATE false) memsync_shadow.change_log;
 
--- name: remove_copied
+-- name: remove_from_shadow
 -- Removes rows from the copy.
-DELETE FROM memsync_copy.conversation_history WHERE id = ANY(%(ids)s);
+DELETE FROM memsync_shadow.conversation_history WHERE id = ANY(%(ids)s);
 
--- name: vacuum_copy
+-- name: vacuum_shadow
 -- Marks the copy's pages as visible to all, so that scans of an index alone are possible. The sooner
 -- the cheaper: later it would have to read each page again, and log it whole.
-VACUUM (TRUNCATE false) memsync_copy.conversation_history;
+VACUUM (TRUNCATE false) memsync_shadow.conversation_history;
 
--- name: copy_hidden
+-- name: shadow_hidden
 -- How many pages of the copy VACUUM could not mark.
 SELECT (relpages - relallvisible)::bigint AS blocks FROM pg_class
-WHERE oid = to_regclass('memsync_copy.conversation_history');
+WHERE oid = to_regclass('memsync_shadow.conversation_history');
 
--- name: analyze_copy
+-- name: analyze_shadow
 -- A table without statistics is planned badly.
-ANALYZE memsync_copy.conversation_history;
+ANALYZE memsync_shadow.conversation_history;
 
 -- name: moment
 -- Now, and the number of this transaction: what is committed by then, later snapshots see.

@@ -1,4 +1,4 @@
-"""The gates of contract: what must hold before user_id goes. They change nothing but the ledger.
+"""The gates of contract: what must hold before user_id goes. Only the record of runs is written.
 
 Decides three things, in this order: the proof (every row's persona is right), quiet (nobody still
 works by user_id), and the backup (one is confirmed). An INSERT that names user_id is noted by a
@@ -21,7 +21,7 @@ from memsync.stores.postgres import OWN_STATEMENT, Session
 
 
 def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
-    """Ask every gate; note in the ledger that they are open, and on what grounds.
+    """Ask every gate; note in the record of runs that they are open, and on what grounds.
 
     A contract that passed them and was cut short half way is only proven again.
     Raises: GateClosed, of the first that is not.
@@ -54,8 +54,8 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
     if not minutes:
         return "not asked whether clients still use user_id"
     within_s = minutes * 60
-    write = session.row("user_style_write")
-    sessions = session.rows("user_style_sessions", within_s=within_s, own=OWN_STATEMENT)
+    write = session.row("last_user_write")
+    sessions = session.rows("user_id_sessions", within_s=within_s, own=OWN_STATEMENT)
     hidden = session.row("hidden_sessions").total
     unseen = (
         f"{hidden} sessions of other roles could not be looked at (GRANT pg_read_all_stats to see)"

@@ -1,18 +1,18 @@
 -- What contract asks before it drops user_id.
 
--- name: watch_user_style
+-- name: watch_user_writes
 -- Starts the watch for clients that still write a user_id: nothing is known of the time before.
-SELECT setval('memsync.user_style_write_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
+SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
               false);
 
--- name: user_style_write
+-- name: last_user_write
 -- When a client last named user_id in an INSERT (`seen`), else since when this is watched.
 SELECT to_char(to_timestamp(last_value), 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
        is_called AS seen,
        extract(epoch FROM clock_timestamp())::float - last_value AS ago_s
-FROM memsync.user_style_write_at;
+FROM memsync.user_id_written_at;
 
--- name: user_style_sessions
+-- name: user_id_sessions
 -- Clients whose last statement, within the given time, names conversation_history and user_id.
 SELECT pid, application_name, to_char(query_start, 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
        left(regexp_replace(query, '\s+', ' ', 'g'), 120)
@@ -40,7 +40,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 -- The newest backup that counts: young enough, and not from before contract was last taken back.
 SELECT file, taken_at FROM memsync.backup
 WHERE taken_at >= clock_timestamp() - make_interval(secs => %(within_s)s)
-  AND taken_at > coalesce((SELECT max(coalesce(ended_at, started_at)) FROM memsync.ledger
+  AND taken_at > coalesce((SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                            WHERE verb = 'rollback' AND phase = 'contract'), '-infinity')
 ORDER BY id DESC LIMIT 1;
 
@@ -52,11 +52,11 @@ FROM memsync.backup ORDER BY id DESC LIMIT 1;
 
 -- name: contract_was_begun
 -- Whether the last that happened to contract is that it passed its gates and began.
-SELECT coalesce((SELECT verb = 'run' AND NOT user_id_dropped FROM memsync.ledger
+SELECT coalesce((SELECT verb = 'run' AND NOT user_id_dropped FROM memsync.runs
                  WHERE phase = 'contract' AND (gates_passed OR verb = 'rollback')
                  ORDER BY id DESC LIMIT 1), false) AS begun;
 
 -- name: note_gates_passed
--- Notes in the ledger that the gates of this contract are open, and on what grounds.
-UPDATE memsync.ledger SET gates_passed = true, note = %(note)s
-WHERE id = (SELECT max(id) FROM memsync.ledger WHERE verb = 'run' AND phase = 'contract');
+-- Notes in the record of runs that the gates of this contract are open, and on what grounds.
+UPDATE memsync.runs SET gates_passed = true, note = %(note)s
+WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'contract');

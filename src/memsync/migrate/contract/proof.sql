@@ -111,7 +111,7 @@ FROM memsync.persona_map LEFT JOIN now USING (user_id, personality_id);
 
 -- name: verify_wanted
 -- Whether the last that was done about a phase is that it was run, not that it was taken back.
-SELECT coalesce((SELECT verb = 'run' FROM memsync.ledger WHERE phase = %(phase)s
+SELECT coalesce((SELECT verb = 'run' FROM memsync.runs WHERE phase = %(phase)s
                  AND outcome = 'done' ORDER BY id DESC LIMIT 1), false) AS wanted;
 
 -- name: verify_keys
@@ -124,4 +124,4 @@ WHERE k.contype = 'f' AND k.conrelid = to_regclass('conversation_history')
 -- name: verify_trigger
 -- Whether our trigger stands on the history, and fires for clients.
 SELECT tgenabled IN ('O', 'A') AS fires FROM pg_trigger
-WHERE tgrelid = to_regclass('conversation_history') AND tgname = 'memsync_keep_identity';
+WHERE tgrelid = to_regclass('conversation_history') AND tgname = 'memsync_sync_identity';

@@ -57,7 +57,7 @@ END $$"""
 
 # An UPDATE of a row from before the freeze takes the map's decision; a new row is of today.
 _KEEP_IDENTITY = """
-CREATE OR REPLACE FUNCTION memsync.keep_identity()
+CREATE OR REPLACE FUNCTION memsync.sync_identity()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
 DECLARE
@@ -126,15 +126,15 @@ END $$"""
 
 # At most once a second: writers read the sequence's one page, and hardly ever write it.
 _HEAR_USERS = """
-CREATE OR REPLACE FUNCTION memsync.hear_users()
+CREATE OR REPLACE FUNCTION memsync.record_user_write()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     this_second CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()));
 BEGIN
-    PERFORM FROM memsync.user_style_write_at WHERE is_called AND last_value >= this_second;
+    PERFORM FROM memsync.user_id_written_at WHERE is_called AND last_value >= this_second;
     IF NOT FOUND THEN
-        PERFORM setval('memsync.user_style_write_at', this_second);
+        PERFORM setval('memsync.user_id_written_at', this_second);
     END IF;
     RETURN NEW;
 END $$"""
@@ -160,23 +160,24 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
         sql.SQL(_KEEP_IDENTITY).format(search_path=path),
         _HEAR_USERS,
         # Firing a trigger asks for no right; hanging the function on a table of one's own does.
-        "REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.keep_identity(),"
-        " memsync.hear_users() FROM PUBLIC",
+        "REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(),"
+        " memsync.record_user_write() FROM PUBLIC",
         table="users",
     )
     if WATCH_TRIGGER not in catalog.triggers:
         ddl.run(
             f"CREATE TRIGGER {WATCH_TRIGGER} BEFORE INSERT ON conversation_history"
-            " FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.hear_users()",
+            " FOR EACH ROW WHEN (NEW.user_id IS NOT NULL)"
+            " EXECUTE FUNCTION memsync.record_user_write()",
             # Under the lock of the statement above: no writer slips in between.
-            statement("watch_user_style"),
+            statement("watch_user_writes"),
             table=TABLE,
         )
     if IDENTITY_TRIGGER not in catalog.triggers:
         ddl.run(
             f"CREATE TRIGGER {IDENTITY_TRIGGER} BEFORE INSERT OR UPDATE ON conversation_history"
             " FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL)"
-            " EXECUTE FUNCTION memsync.keep_identity()",
+            " EXECUTE FUNCTION memsync.sync_identity()",
             table=TABLE,
         )
 
@@ -201,8 +202,8 @@ def remove(ddl: OnlineDdl, *with_it: str) -> None:
         f"DROP TRIGGER IF EXISTS {IDENTITY_TRIGGER} ON conversation_history",
         f"DROP TRIGGER IF EXISTS {WATCH_TRIGGER} ON conversation_history",
         *with_it,
-        "DROP FUNCTION IF EXISTS memsync.hear_users()",
-        "DROP FUNCTION IF EXISTS memsync.keep_identity()",
+        "DROP FUNCTION IF EXISTS memsync.record_user_write()",
+        "DROP FUNCTION IF EXISTS memsync.sync_identity()",
         "DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)",
         "DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default",
         table=TABLE,

@@ -3,7 +3,7 @@
 -- name: open_control
 -- Makes the one row of requests this session's own: what an earlier run was asked for is over.
 INSERT INTO memsync.control (pid, wanted) VALUES (pg_backend_pid(), 'run')
-ON CONFLICT (one) DO UPDATE
+ON CONFLICT (singleton) DO UPDATE
 SET pid = excluded.pid, wanted = 'run', who = session_user, asked_at = clock_timestamp(),
     heard_at = NULL;
 

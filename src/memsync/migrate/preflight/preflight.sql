@@ -28,7 +28,7 @@ SELECT current_user AS role, current_database() AS database,
                  AND has_schema_privilege('memsync', 'CREATE') END AS schema_ours,
        pg_has_role('pg_read_all_stats', 'USAGE') AS sees_others;
 
--- name: room_on_disk
+-- name: disk_space
 -- What the history takes on disk, the most that WAL takes by its settings, and where that is:
 -- `folder` is NULL for a role that may not know, `here` is whether the server seems to run on the
 -- client's machine, with its process `pid`.

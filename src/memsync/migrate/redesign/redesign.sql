@@ -10,16 +10,16 @@ FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
             FROM personalities p
             LEFT JOIN personality_default_configs d ON d.personality_id = p.id) p
       LEFT JOIN memsync.column_archive a
-             ON a.piece = 'llm_configs.context_window_size' AND a.id = p.config_id
+             ON a.column_name = 'llm_configs.context_window_size' AND a.row_id = p.config_id
       WHERE p.config_id IS NOT NULL
-      GROUP BY p.config_id, p.window_size, a.said
-      ORDER BY p.config_id, a.said = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
+      GROUP BY p.config_id, p.window_size, a.value
+      ORDER BY p.config_id, a.value = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
                p.window_size) m
 WHERE c.id = m.config_id AND c.context_window_size <> m.window_size;
 
 -- name: note_sized
 -- Notes that it was done: what was placed since must keep its window.
-INSERT INTO memsync.redesign (piece, did) VALUES ('sized', 'made') ON CONFLICT DO NOTHING;
+INSERT INTO memsync.redesign_change (object, change) VALUES ('sized', 'made') ON CONFLICT DO NOTHING;
 
 -- name: take_placed
 -- Gives the personalities the configs that the app itself placed.
@@ -39,7 +39,7 @@ UPDATE personalities SET llm_config_id = llm_config_id WHERE id IN (SELECT id FR
 -- name: copying
 -- Lets this transaction's writes pass the mirror by. Each batch is planned for where it begins: a
 -- plan for any would walk the index from its start, since "the first batch" is one of its cases.
-SELECT set_config('memsync.copying', 'on', true) AS copying,
+SELECT set_config('memsync.copying_settings', 'on', true) AS copying,
        set_config('plan_cache_mode', 'force_custom_plan', true) AS planned;
 
 -- name: copy_defaults
@@ -97,9 +97,9 @@ WHERE d.personality_id = p.id
 
 -- name: restore_windows
 -- Gives personalities without a config the window that they had.
-UPDATE personalities p SET context_window_size = a.said::int FROM memsync.column_archive a
-WHERE a.piece = 'personalities.context_window_size' AND a.id = p.id
-  AND p.llm_config_id IS NULL AND p.context_window_size <> a.said::int;
+UPDATE personalities p SET context_window_size = a.value::int FROM memsync.column_archive a
+WHERE a.column_name = 'personalities.context_window_size' AND a.row_id = p.id
+  AND p.llm_config_id IS NULL AND p.context_window_size <> a.value::int;
 
 -- name: forget_removed_choices
 -- Removes from the old table of choices, before it comes back, what is no longer chosen.
@@ -126,21 +126,21 @@ GROUP BY p.id, p.name ORDER BY p.id;
 WITH given AS (
     UPDATE personas SET owner_id = %(owner_id)s WHERE id = %(persona_id)s AND owner_id IS NULL
     RETURNING id)
-INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, said, uses)
+INSERT INTO memsync.orphan_persona (persona_id, decision, owner_id, persona_row, used_by)
 SELECT p.id, %(decision)s, %(owner_id)s, to_jsonb(p), '[]' FROM personas p JOIN given USING (id)
 ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
 
 -- name: quarantine_persona
 -- Keeps a persona that nobody or several people own, with who used it.
-INSERT INTO memsync.orphan_persona (persona_id, decision, said, uses)
+INSERT INTO memsync.orphan_persona (persona_id, decision, persona_row, used_by)
 SELECT p.id, 'quarantined', to_jsonb(p), coalesce((
     SELECT jsonb_agg(jsonb_build_object('user_id', s.user_id, 'personality_id', s.personality_id))
     FROM (SELECT user_id, personality_id, persona_id FROM ({override}) o
           UNION ALL SELECT user_id, NULL, persona_id FROM ({default}) d) s
     WHERE s.persona_id = p.id), '[]')
 FROM personas p WHERE p.id = %(persona_id)s
-ON CONFLICT (persona_id) DO UPDATE SET decision = 'quarantined', said = excluded.said,
-                                       uses = excluded.uses;
+ON CONFLICT (persona_id) DO UPDATE SET decision = 'quarantined', persona_row = excluded.persona_row,
+                                       used_by = excluded.used_by;
 
 -- name: lock_persona
 -- Keeps others from referring to a persona, or owning it, until this transaction ends.
@@ -172,19 +172,19 @@ WHERE o.persona_id = p.id AND o.decision IN ('derived', 'assigned') AND p.owner_
 
 -- name: kept_personas
 -- What the quarantined personas say.
-SELECT said FROM memsync.orphan_persona WHERE decision = 'quarantined';
+SELECT persona_row AS kept FROM memsync.orphan_persona WHERE decision = 'quarantined';
 
 -- name: kept_forks
 -- What the forks said that the way back removed; an owner who is gone is none.
-SELECT f.said || jsonb_build_object('owner_id', (
-           SELECT u.id FROM users u WHERE u.id::text = f.said ->> 'owner_id')) AS said
+SELECT f.config_row || jsonb_build_object('owner_id', (
+           SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
 FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-WHERE f.said IS NOT NULL;
+WHERE f.config_row IS NOT NULL;
 
 -- name: restore_defaults
 -- Gives them back to the users whose default they were and who have none now.
 UPDATE users u SET global_persona_id = o.persona_id
-FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.used_by)
      AS s(user_id uuid, personality_id uuid)
 WHERE o.decision = 'quarantined' AND s.personality_id IS NULL AND u.id = s.user_id
   AND u.global_persona_id IS NULL;
@@ -193,7 +193,7 @@ WHERE o.decision = 'quarantined' AND s.personality_id IS NULL AND u.id = s.user_
 -- The same where the app itself made user_default_personas, which stays.
 INSERT INTO user_default_personas (user_id, persona_id, updated_at)
 SELECT u.id, o.persona_id, timezone('UTC', clock_timestamp())
-FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.used_by)
      AS s(user_id uuid, personality_id uuid) JOIN users u ON u.id = s.user_id
 WHERE o.decision = 'quarantined' AND s.personality_id IS NULL
 ON CONFLICT (user_id) DO NOTHING;
@@ -201,7 +201,7 @@ ON CONFLICT (user_id) DO NOTHING;
 -- name: restore_new_choices
 -- The same for what users chose for one personality, where the app itself renamed that table.
 UPDATE user_personality_configs c SET persona_id = o.persona_id
-FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.used_by)
      AS s(user_id uuid, personality_id uuid)
 WHERE o.decision = 'quarantined' AND c.user_id = s.user_id
   AND c.personality_id = s.personality_id AND c.persona_id IS NULL;
@@ -209,7 +209,7 @@ WHERE o.decision = 'quarantined' AND c.user_id = s.user_id
 -- name: restore_choices
 -- The same for what users chose for one personality.
 UPDATE user_personality_settings c SET persona_id = o.persona_id
-FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.uses)
+FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.used_by)
      AS s(user_id uuid, personality_id uuid)
 WHERE o.decision = 'quarantined' AND c.user_id = s.user_id
   AND c.personality_id = s.personality_id AND c.persona_id IS NULL;
@@ -243,17 +243,17 @@ SELECT personality_id, llm_config_id FROM user_personality_configs;
 
 -- name: remember_forked
 -- Keeps which personalities have a fork.
-INSERT INTO memsync.column_archive (piece, id, said)
+INSERT INTO memsync.column_archive (column_name, row_id, value)
 SELECT 'personalities.llm_config_id', p.id, to_jsonb(f.fork_id)
 FROM personalities p JOIN memsync.config_fork f ON f.fork_id = p.llm_config_id
-ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said;
+ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value;
 
 -- name: remember_chosen_forks
 -- The same of what users chose.
-INSERT INTO memsync.column_archive (piece, id, said)
+INSERT INTO memsync.column_archive (column_name, row_id, value)
 SELECT 'user_personality_configs.llm_config_id', c.id, to_jsonb(f.fork_id)
 FROM user_personality_configs c JOIN memsync.config_fork f ON f.fork_id = c.llm_config_id
-ON CONFLICT (piece, id) DO UPDATE SET said = excluded.said;
+ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value;
 
 -- name: leave_forks
 -- Points personalities at the config that their fork was made from.
@@ -275,7 +275,7 @@ WHERE f.fork_id = c.llm_config_id;
 
 -- name: keep_forks
 -- Keeps what the forks say now, so that going forward again makes them as they were.
-UPDATE memsync.config_fork f SET said = to_jsonb(c) FROM llm_configs c WHERE c.id = f.fork_id;
+UPDATE memsync.config_fork f SET config_row = to_jsonb(c) FROM llm_configs c WHERE c.id = f.fork_id;
 
 -- name: remove_forks
 -- Removes the forks; nothing points at them any more.
@@ -285,26 +285,26 @@ DELETE FROM llm_configs c USING memsync.config_fork f WHERE f.fork_id = c.id;
 -- Gives personalities the forks again that they had, if nothing else was said meanwhile.
 UPDATE personalities p SET llm_config_id = f.fork_id
 FROM memsync.column_archive a
-JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.value
 JOIN llm_configs c ON c.id = f.fork_id
-WHERE a.piece = 'personalities.llm_config_id' AND a.id = p.id AND p.llm_config_id = f.config_id
+WHERE a.column_name = 'personalities.llm_config_id' AND a.row_id = p.id AND p.llm_config_id = f.config_id
   AND p.context_window_size = c.context_window_size;
 
 -- name: take_chosen_forks
 -- The same for what users chose.
 UPDATE user_personality_configs u SET llm_config_id = f.fork_id
 FROM memsync.column_archive a
-JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.said
+JOIN memsync.config_fork f ON to_jsonb(f.fork_id) = a.value
 JOIN llm_configs c ON c.id = f.fork_id
-WHERE a.piece = 'user_personality_configs.llm_config_id' AND a.id = u.id
+WHERE a.column_name = 'user_personality_configs.llm_config_id' AND a.row_id = u.id
   AND u.llm_config_id = f.config_id;
 
 -- name: forget_forks
 -- Ends these notes, now that the forks are there again.
 WITH gone AS (DELETE FROM memsync.column_archive
-              WHERE piece IN ('personalities.llm_config_id',
+              WHERE column_name IN ('personalities.llm_config_id',
                               'user_personality_configs.llm_config_id'))
-UPDATE memsync.config_fork SET said = NULL WHERE said IS NOT NULL;
+UPDATE memsync.config_fork SET config_row = NULL WHERE config_row IS NOT NULL;
 
 -- name: clear_config_owners
 -- Lets go of owners who were deleted before the key stood.
@@ -324,7 +324,7 @@ WHERE i.indrelid = to_regclass(%(relation)s) AND starts_with(c.relname, %(prefix
 -- The role that memsync acts as.
 SELECT current_user::text AS name;
 
--- name: table_rights
+-- name: table_grants
 -- The owner of a table and who else may do what with it; a grant to everybody has no role. Who may
 -- write the one column that a table of its own replaces may do there all that this took.
 SELECT pg_get_userbyid(c.relowner) AS owner,
@@ -341,7 +341,7 @@ WHERE c.oid = to_regclass(%(relation)s)
 GROUP BY c.relowner, a.grantee, m.privilege
 ORDER BY grantee, privilege;
 
--- name: column_rights
+-- name: column_grants
 -- Who may do what with single columns of a table.
 SELECT k.attname AS column, pg_get_userbyid(nullif(a.grantee, 0)) AS grantee,
        a.privilege_type AS privilege, a.is_grantable

@@ -262,7 +262,7 @@ def copy_settings_back(ddl: OnlineDdl, tell: Tell) -> None:
     _in_batches(ddl, "users", partial(_copy_defaults_back, ddl.session))
 
 
-def settle_mirror(ddl: OnlineDdl) -> None:
+def settle_sync(ddl: OnlineDdl) -> None:
     """Say again what the mirror let go where two clients crossed and the later one failed."""
     columns = set(Catalog.read(ddl.session).redesign.old_columns)
     if ("users", "global_persona_id") in columns:

@@ -27,51 +27,51 @@ _TEXTS = load()
 _FUNCTIONS = {
     "is_waited_for": "",
     "config_with_window": "uuid, int, uuid",
-    "mirror_default": "uuid, uuid, timestamp",
-    "mirror_config": "uuid, uuid, int, timestamp",
-    "mirror_default_chosen": "uuid, uuid, timestamp, uuid, uuid",
-    "mirror_config_chosen": "uuid, uuid, timestamp, uuid, uuid",
-    "mirror_place": "",
-    "mirror_lock_new_place": "",
-    "mirror_window_of_config": "",
-    "mirror_default_is_global": "",
+    "sync_default": "uuid, uuid, timestamp",
+    "sync_config": "uuid, uuid, int, timestamp",
+    "sync_default_chosen": "uuid, uuid, timestamp, uuid, uuid",
+    "sync_config_chosen": "uuid, uuid, timestamp, uuid, uuid",
+    "sync_place": "",
+    "sync_lock_new_place": "",
+    "sync_window_of_config": "",
+    "sync_default_is_global": "",
 }
 """Their parameters' types, by name, in an order in which they can be made."""
 
-_NOT_COPYING = "current_setting('memsync.copying', true) IS DISTINCT FROM 'on'"
+_NOT_COPYING = "current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on'"
 
 _TRIGGERS = {
-    ("users", "memsync_mirror_default"): (
+    ("users", "memsync_sync_default"): (
         "AFTER INSERT OR UPDATE OF global_persona_id ON users",
-        "mirror_place('50ms')",
+        "sync_place('50ms')",
     ),
-    (DEFAULTS, "memsync_mirror_default"): (
+    (DEFAULTS, "memsync_sync_default"): (
         "AFTER INSERT OR UPDATE OR DELETE ON user_default_personas",
-        "mirror_place('300ms')",
+        "sync_place('300ms')",
     ),
-    ("personalities", "memsync_mirror_config"): (
+    ("personalities", "memsync_sync_config"): (
         "AFTER INSERT OR UPDATE OF llm_config_id ON personalities",
-        "mirror_place('50ms')",
+        "sync_place('50ms')",
     ),
-    (CONFIGS, "memsync_mirror_config"): (
+    (CONFIGS, "memsync_sync_config"): (
         "AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs",
-        "mirror_place('300ms')",
+        "sync_place('300ms')",
     ),
-    ("personas", "memsync_mirror_default"): (
+    ("personas", "memsync_sync_default"): (
         "BEFORE DELETE ON personas",
-        "mirror_lock_new_place()",
+        "sync_lock_new_place()",
     ),
-    ("llm_configs", "memsync_mirror_config"): (
+    ("llm_configs", "memsync_sync_config"): (
         "BEFORE DELETE ON llm_configs",
-        "mirror_lock_new_place()",
+        "sync_lock_new_place()",
     ),
-    ("llm_configs", "memsync_mirror_window"): (
+    ("llm_configs", "memsync_sync_window"): (
         "AFTER UPDATE OF context_window_size ON llm_configs",
-        "mirror_window_of_config()",
+        "sync_window_of_config()",
     ),
-    ("llm_configs", "memsync_mirror_is_default"): (
+    ("llm_configs", "memsync_sync_is_default"): (
         "BEFORE INSERT OR UPDATE OF is_default ON llm_configs",
-        "mirror_default_is_global()",
+        "sync_default_is_global()",
     ),
 }
 
@@ -107,7 +107,7 @@ def build_triggers(ddl: OnlineDdl, redesign: Redesign, *tables: str) -> None:
         if table not in tables or redesign.has_trigger(table, name):
             continue
         moment, function = _TRIGGERS[table, name]
-        if name == "memsync_mirror_config" and table == "personalities":
+        if name == "memsync_sync_config" and table == "personalities":
             moment = _with_window(moment, redesign)
         # lint: allow UNREADABLE when it fires is filled in from the table above
         text = "CREATE TRIGGER {} {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION memsync.{}"

@@ -15,11 +15,11 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
                    WHERE NOT w.granted AND pg_backend_pid() = ANY (pg_blocking_pids(w.pid)))
 $$;
 
--- name: mirror_place
+-- name: sync_place
 -- From one place to the other. It waits in turns of the trigger's argument, below the server's
 -- deadlock_timeout, and no longer in all than the client's own lock_timeout. {window} is NULL where
 -- personalities have none (any more).
-CREATE OR REPLACE FUNCTION memsync.mirror_place() RETURNS trigger
+CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
     allowed text := current_setting('lock_timeout');
@@ -30,15 +30,15 @@ BEGIN
             PERFORM set_config('lock_timeout', TG_ARGV[0], true);
             CASE TG_TABLE_NAME
             WHEN 'users' THEN
-                PERFORM memsync.mirror_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
+                PERFORM memsync.sync_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
             WHEN 'personalities' THEN
-                PERFORM memsync.mirror_config(
+                PERFORM memsync.sync_config(
                     NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
             WHEN 'user_default_personas' THEN
-                PERFORM memsync.mirror_default_chosen(
+                PERFORM memsync.sync_default_chosen(
                     OLD.user_id, OLD.persona_id, OLD.updated_at, NEW.user_id, NEW.persona_id);
             WHEN 'personality_default_configs' THEN
-                PERFORM memsync.mirror_config_chosen(
+                PERFORM memsync.sync_config_chosen(
                     OLD.personality_id, OLD.llm_config_id, OLD.updated_at,
                     NEW.personality_id, NEW.llm_config_id);
             END CASE;
@@ -55,10 +55,10 @@ BEGIN
     END LOOP;
 END $$;
 
--- name: mirror_lock_new_place
+-- name: sync_lock_new_place
 -- Who deletes a persona or config locks the new place's rows first, as who writes there does: the
 -- foreign keys' own order could be the other one.
-CREATE OR REPLACE FUNCTION memsync.mirror_lock_new_place() RETURNS trigger
+CREATE OR REPLACE FUNCTION memsync.sync_lock_new_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF TG_TABLE_NAME = 'personas' THEN
@@ -70,9 +70,9 @@ BEGIN
     RETURN OLD;
 END $$;
 
--- name: mirror_default
+-- name: sync_default
 -- From users.global_persona_id to user_default_personas.
-CREATE OR REPLACE FUNCTION memsync.mirror_default(of_user uuid, persona uuid, at timestamp)
+CREATE OR REPLACE FUNCTION memsync.sync_default(of_user uuid, persona uuid, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF persona IS NULL THEN
@@ -86,22 +86,22 @@ BEGIN
     END IF;
 END $$;
 
--- name: mirror_default_chosen
+-- name: sync_default_chosen
 -- And back. The user is locked before anything is compared: what another writes there is seen.
-CREATE OR REPLACE FUNCTION memsync.mirror_default_chosen(
+CREATE OR REPLACE FUNCTION memsync.sync_default_chosen(
     was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
-    said uuid;
+    standing uuid;
 BEGIN
     IF was_of <> of_user OR of_user IS NULL THEN
-        SELECT global_persona_id INTO said FROM users WHERE id = was_of FOR NO KEY UPDATE;
-        IF said = was THEN
+        SELECT global_persona_id INTO standing FROM users WHERE id = was_of FOR NO KEY UPDATE;
+        IF standing = was THEN
             UPDATE users SET global_persona_id = NULL WHERE id = was_of;
-        ELSIF said IS NOT NULL THEN
+        ELSIF standing IS NOT NULL THEN
             /* Another default was said there while this one went. */
             INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-            VALUES (was_of, said, at) ON CONFLICT (user_id) DO NOTHING;
+            VALUES (was_of, standing, at) ON CONFLICT (user_id) DO NOTHING;
         END IF;
     END IF;
     IF of_user IS NOT NULL THEN
@@ -166,13 +166,13 @@ BEGIN
             'context_window_size', wanted_size, 'is_default', false))).*
         FROM llm_configs c WHERE c.id = original) AS fork;
     INSERT INTO memsync.config_fork (fork_id, config_id, window_size)
-    VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET said = NULL;
+    VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET config_row = NULL;
     RETURN forked;
 END $$;
 
--- name: mirror_config
+-- name: sync_config
 -- From the personality's config and window to personality_default_configs.
-CREATE OR REPLACE FUNCTION memsync.mirror_config(
+CREATE OR REPLACE FUNCTION memsync.sync_config(
     of_personality uuid, config uuid, size int, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
@@ -194,23 +194,23 @@ BEGIN
     WHERE id = of_personality AND llm_config_id = config AND llm_config_id <> chosen;
 END $$;
 
--- name: mirror_config_chosen
+-- name: sync_config_chosen
 -- And back: the personality's config, and the window that comes with it ({take_window}).
-CREATE OR REPLACE FUNCTION memsync.mirror_config_chosen(
+CREATE OR REPLACE FUNCTION memsync.sync_config_chosen(
     was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
-    said uuid;
+    standing uuid;
     size int;
 BEGIN
     IF was_of <> of_personality OR of_personality IS NULL THEN
-        SELECT llm_config_id INTO said FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
-        IF said = was THEN
+        SELECT llm_config_id INTO standing FROM personalities WHERE id = was_of FOR NO KEY UPDATE;
+        IF standing = was THEN
             UPDATE personalities SET llm_config_id = NULL WHERE id = was_of;
-        ELSIF said IS NOT NULL THEN
+        ELSIF standing IS NOT NULL THEN
             /* Another config was said there while this one went. */
             INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
-            VALUES (was_of, said, at) ON CONFLICT (personality_id) DO NOTHING;
+            VALUES (was_of, standing, at) ON CONFLICT (personality_id) DO NOTHING;
         END IF;
     END IF;
     IF of_personality IS NOT NULL THEN
@@ -221,9 +221,9 @@ BEGIN
     END IF;
 END $$;
 
--- name: mirror_window_of_config
+-- name: sync_window_of_config
 -- From a config's window to its personalities.
-CREATE OR REPLACE FUNCTION memsync.mirror_window_of_config() RETURNS trigger
+CREATE OR REPLACE FUNCTION memsync.sync_window_of_config() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     UPDATE personalities SET context_window_size = NEW.context_window_size
@@ -231,9 +231,9 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- name: mirror_default_is_global
+-- name: sync_default_is_global
 -- What is the default for all is open to all; a new version of the app may say so of others too.
-CREATE OR REPLACE FUNCTION memsync.mirror_default_is_global() RETURNS trigger
+CREATE OR REPLACE FUNCTION memsync.sync_default_is_global() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN

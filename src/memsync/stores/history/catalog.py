@@ -32,8 +32,8 @@ by the way back."""
 USER_ID_INDEX = "conversation_history_user_id_idx"
 USER_KEY = "conversation_history_user_id_fkey"
 PERSONA_KEY = "conversation_history_persona_id_fkey"
-IDENTITY_TRIGGER = "memsync_keep_identity"
-WATCH_TRIGGER = "memsync_hear_users"
+IDENTITY_TRIGGER = "memsync_sync_identity"
+WATCH_TRIGGER = "memsync_record_user_write"
 """Fires before the other, which fills in what the client left out: triggers go by their names."""
 PERSONA_CHECK = "memsync_persona_id_present"
 USER_CHECK = "memsync_user_id_present"
@@ -81,10 +81,12 @@ class Catalog:
         columns = {c.name: c.not_null for c in session.rows("columns", relation=TABLE)}
         own = [
             f"memsync.{name}"
-            for name in ("ledger", "outbox", "persona_map", "backfill", "redesign")
+            for name in ("runs", "outbox", "persona_map", "backfill", "redesign_change")
         ]
         own_tables = frozenset(row.name for row in session.rows("relations", names=own))
-        redesign = Redesign.read(session, has_notes=notes and "memsync.redesign" in own_tables)
+        redesign = Redesign.read(
+            session, has_notes=notes and "memsync.redesign_change" in own_tables
+        )
         return cls(
             columns=columns,
             indexes={i.name: i.valid for i in session.rows("indexes", relation=TABLE)},
@@ -102,7 +104,7 @@ class Catalog:
             users_return=(
                 notes
                 and columns.get("user_id") is False
-                and "memsync.ledger" in own_tables
+                and "memsync.runs" in own_tables
                 and session.row("way_back_is_open").open
             ),
         )
@@ -203,7 +205,7 @@ def _settings(
     undecided = "undecided" if "memsync.persona_map" in own_tables else "unfilled"
     return {
         "open": f"open_{undecided}" if "persona_id" in columns else "open_all",
-        "told": "told_by_nobody",
+        "by_evidence": "by_evidence_unread",
         "override": f"override_{override}",
         "default": f"default_{default}",
     }

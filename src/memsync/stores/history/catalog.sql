@@ -83,7 +83,7 @@ WHERE i.indisunique AND i.indisvalid;
 
 -- name: redesign_notes
 -- What memsync made and dropped of the redesign.
-SELECT piece, did FROM memsync.redesign;
+SELECT object, change FROM memsync.redesign_change;
 
 -- name: history_size
 -- Rows (the planner's estimate) and bytes of the history with its indexes.

@@ -53,17 +53,17 @@ CONFIG_OWNER_KEY = "llm_configs_owner_id_fkey"
 # Which trigger keeps which old column in step with the new table, by the table it hangs on.
 MIRRORS = {
     ("users", "global_persona_id"): (
-        ("users", "memsync_mirror_default"),
-        (DEFAULTS, "memsync_mirror_default"),
-        ("personas", "memsync_mirror_default"),
+        ("users", "memsync_sync_default"),
+        (DEFAULTS, "memsync_sync_default"),
+        ("personas", "memsync_sync_default"),
     ),
     ("personalities", "llm_config_id"): (
-        ("personalities", "memsync_mirror_config"),
-        (CONFIGS, "memsync_mirror_config"),
-        ("llm_configs", "memsync_mirror_config"),
+        ("personalities", "memsync_sync_config"),
+        (CONFIGS, "memsync_sync_config"),
+        ("llm_configs", "memsync_sync_config"),
     ),
-    ("personalities", "context_window_size"): (("llm_configs", "memsync_mirror_window"),),
-    ("llm_configs", "is_default"): (("llm_configs", "memsync_mirror_is_default"),),
+    ("personalities", "context_window_size"): (("llm_configs", "memsync_sync_window"),),
+    ("llm_configs", "is_default"): (("llm_configs", "memsync_sync_is_default"),),
 }
 
 _TABLES = ("users", "personas", "personalities", "llm_configs")
@@ -88,8 +88,8 @@ class Redesign:
         notes = session.rows("redesign_notes") if has_notes else []
         return cls(
             objects=frozenset((each.relation, each.kind, each.name) for each in found),
-            made=frozenset(each.piece for each in notes if each.did == "made"),
-            dropped=frozenset(each.piece for each in notes if each.did == "dropped"),
+            made=frozenset(each.object for each in notes if each.change == "made"),
+            dropped=frozenset(each.object for each in notes if each.change == "dropped"),
         )
 
     def has_table(self, name: str) -> bool:
@@ -172,13 +172,16 @@ class Redesign:
 def noted(piece: str, did: Did) -> sql.Composed:
     """The statement that notes what is done to a piece, for the transaction that does it."""
     return sql.SQL(
-        "INSERT INTO memsync.redesign (piece, did) VALUES ({}, {}) ON CONFLICT DO NOTHING"
+        "INSERT INTO memsync.redesign_change (object, change) VALUES ({}, {})"
+        " ON CONFLICT DO NOTHING"
     ).format(sql.Literal(piece), sql.Literal(did))
 
 
 def unnoted(piece: str) -> sql.Composed:
     """The statement that forgets it again, once it is undone."""
-    return sql.SQL("DELETE FROM memsync.redesign WHERE piece = {}").format(sql.Literal(piece))
+    return sql.SQL("DELETE FROM memsync.redesign_change WHERE object = {}").format(
+        sql.Literal(piece)
+    )
 
 
 def bring_back(session: Session, table: str, kept: str) -> None:
@@ -189,13 +192,13 @@ def bring_back(session: Session, table: str, kept: str) -> None:
     rows = session.rows(kept)
     if not rows:
         return
-    said = set.intersection(*(set(row.said) for row in rows))
-    names = [c.name for c in session.rows("insertable", relation=table) if c.name in said]
+    kept_columns = set.intersection(*(set(row.kept) for row in rows))
+    names = [c.name for c in session.rows("insertable", relation=table) if c.name in kept_columns]
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     insert = sql.SQL(
         # lint: allow UNREADABLE the rows come from a statement of queries/
         "INSERT INTO {target} ({columns}) SELECT {columns} FROM"
-        " (SELECT (jsonb_populate_record(NULL::{target}, k.said)).* FROM ({kept}) k) AS again"
+        " (SELECT (jsonb_populate_record(NULL::{target}, k.kept)).* FROM ({kept}) k) AS again"
         " ON CONFLICT (id) DO NOTHING"
     ).format(target=sql.Identifier(table), columns=columns, kept=sql.SQL(statement(kept)))
     with translated(session.label):

@@ -19,8 +19,8 @@ def like(
     `replaced` is the model's column whose place it takes: who may set that may write here. Without
     one it has the model's columns, and their own grants too.
     """
-    rows = ddl.session.rows("table_rights", relation=model, replaced=replaced)
-    single = [] if replaced else ddl.session.rows("column_rights", relation=model)
+    rows = ddl.session.rows("table_grants", relation=model, replaced=replaced)
+    single = [] if replaced else ddl.session.rows("column_grants", relation=model)
     name = sql.Identifier(relation)
     given = [_grant(each, name, None) for each in rows if each.privilege]
     given += [_grant(each, name, each.column) for each in single]
