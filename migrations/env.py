@@ -1,18 +1,15 @@
-"""Alembic's entry: runs the revisions on the connection that the migration engine hands over.
+"""Alembic's entry: runs a revision on the session that holds the migration's lock.
 
-The engine holds its lock on that very connection, which is in autocommit: every statement of a
-revision is its own transaction or opens one, and every revision reads the catalog first, so that
-running it again after a crash is harmless.
+That session is in autocommit. Every statement of a phase is its own transaction or opens one, and
+every phase reads the catalog first, so running it again after a crash is harmless.
 """
 
 from alembic import context
 
-connection = context.config.attributes.get("connection")
-if connection is None:
-    raise SystemExit("these revisions are run by `memsync migrate run`, not by alembic itself")
+from memsync.migrate.revisions import lent_connection
 
 context.configure(
-    connection=connection,
+    connection=lent_connection(),
     version_table="alembic_version",
     version_table_schema="memsync",
     transactional_ddl=False,

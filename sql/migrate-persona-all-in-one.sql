@@ -5,14 +5,19 @@
 -- Where the app redesigned its settings by half, or a copy of the history is half filled, it stops
 -- before it changes anything: use `memsync migrate run` there.
 --
+--     psql "$URL" -f sql/migrate-persona-all-in-one.sql \
+--         -v unresolved=create -v backup_confirmed='which one'
+--
 -- Choices: -v unresolved=create makes a default persona for each user who has none (without: stop);
 -- -v backup_confirmed='which one' lets it drop user_id (without: stop before that).
 -- Also lock_timeout_ms (50), lock_deadline_s (300), batch_target_ms (50).
+-- -v only=PHASE runs one phase: isolate, redesign, expand, backfill or contract, in this order.
+-- -v only=verify fails unless every message has the right persona; it changes nothing.
+-- -v only=back takes expand and backfill back, before contract. Messages keep their users; going
+-- forward again gives each the persona that it had. What the redesign of the settings made stays, in
+-- step with the old places. From contract on, and for the redesign: `memsync migrate rollback`.
 -- It needs a session of its own: no pooler in transaction mode, no psql -1 or -c.
 -- Exit status 0: all is done. 3: it stopped, and the last message says why.
---
---     psql "$URL" -f sql/migrate-persona-all-in-one.sql \
---         -v unresolved=create -v backup_confirmed='which one'
 --
 -- Made by `make sql` from sql/parts; do not edit it here.
 
@@ -34,6 +39,10 @@
 \if :{?backup_confirmed}
 \else
 \set backup_confirmed ''
+\endif
+\if :{?only}
+\else
+\set only ''
 \endif
 \if :{?lock_timeout_ms}
 \else
@@ -64,7 +73,7 @@ SELECT set_config(name, setting, false) FROM (VALUES
     ('default_transaction_isolation', 'read committed'),
     ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
     ('plan_cache_mode', 'force_custom_plan'),  -- a batch's range of blocks is never the last one's
-    ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
+    ('memsync.only', :'only'), ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
     ('memsync.lock_timeout_ms', :'lock_timeout_ms'),
     ('memsync.lock_deadline_s', :'lock_deadline_s'),
     ('memsync.batch_target_ms', :'batch_target_ms'),
@@ -74,6 +83,11 @@ SELECT set_config(name, setting, false) FROM (VALUES
 
 DO $do$
 BEGIN
+    IF current_setting('memsync.only') NOT IN ('', 'isolate', 'redesign', 'expand', 'backfill',
+                                               'contract', 'verify', 'back') THEN
+        RAISE EXCEPTION 'only is %, it must be a phase (isolate, redesign, expand, backfill, '
+            'contract), verify or back', quote_literal(current_setting('memsync.only'));
+    END IF;
     IF current_setting('memsync.unresolved') NOT IN ('fail', 'create') THEN
         RAISE EXCEPTION 'unresolved is %, it must be fail or create',
             quote_literal(current_setting('memsync.unresolved'));
@@ -92,6 +106,17 @@ BEGIN
     COMMIT;
 END $do$;
 
+-- The parts that this run is asked for.
+SELECT asked = 'verify' AS only_verify, asked = 'back' AS only_back,
+       asked NOT IN ('verify', 'back') AS forward,
+       asked IN ('', 'isolate') AS run_isolate, asked IN ('', 'redesign') AS run_redesign,
+       asked IN ('', 'expand') AS run_expand, asked IN ('', 'backfill') AS run_backfill,
+       asked IN ('', 'contract') AS run_contract
+FROM (SELECT :'only' AS asked) AS given
+\gset
+
+\if :only_verify
+\else
 -- One migration at a time, whether by script or by memsync. The lock ends with this session.
 DO $do$
 DECLARE
@@ -108,7 +133,7 @@ BEGIN
             _holder.pid, _holder.since;
     END IF;
 END $do$;
-
+\endif
 
 -- ---- What stands. All of these helpers are temporary and go with this session.
 
@@ -184,23 +209,32 @@ BEGIN
 END $fn$;
 
 -- The triggers that keep the old places of the settings and the new ones in step.
-CREATE OR REPLACE FUNCTION pg_temp.mirrors()
+CREATE OR REPLACE FUNCTION pg_temp.sync_triggers()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
-    VALUES ('users', 'global_persona_id', 'users', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OF global_persona_id ON users FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
-           ('users', 'global_persona_id', 'user_default_personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" AFTER INSERT OR UPDATE OR DELETE ON user_default_personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
-           ('users', 'global_persona_id', 'personas', 'memsync_sync_default', $q$CREATE TRIGGER "memsync_sync_default" BEFORE DELETE ON personas FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
-           ('personalities', 'llm_config_id', 'personalities', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OF llm_config_id ON personalities FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
-           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
-           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_sync_config', $q$CREATE TRIGGER "memsync_sync_config" BEFORE DELETE ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
-           ('personalities', 'context_window_size', 'llm_configs', 'memsync_sync_window', $q$CREATE TRIGGER "memsync_sync_window" AFTER UPDATE OF context_window_size ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_window_of_config()$q$),
-           ('llm_configs', 'is_default', 'llm_configs', 'memsync_sync_is_default', $q$CREATE TRIGGER "memsync_sync_is_default" BEFORE INSERT OR UPDATE OF is_default ON llm_configs FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_default_is_global()$q$)
+    VALUES ('users', 'global_persona_id', 'users', 'memsync_sync_default', $q$CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OF global_persona_id ON users
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('users', 'global_persona_id', 'user_default_personas', 'memsync_sync_default', $q$CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OR DELETE ON user_default_personas
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('users', 'global_persona_id', 'personas', 'memsync_sync_default', $q$CREATE TRIGGER memsync_sync_default BEFORE DELETE ON personas
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'llm_config_id', 'personalities', 'memsync_sync_config', $q$CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OF llm_config_id{window_column}
+    ON personalities
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('50ms')$q$),
+           ('personalities', 'llm_config_id', 'personality_default_configs', 'memsync_sync_config', $q$CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_place('300ms')$q$),
+           ('personalities', 'llm_config_id', 'llm_configs', 'memsync_sync_config', $q$CREATE TRIGGER memsync_sync_config BEFORE DELETE ON llm_configs
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_lock_new_place()$q$),
+           ('personalities', 'context_window_size', 'llm_configs', 'memsync_sync_window', $q$CREATE TRIGGER memsync_sync_window AFTER UPDATE OF context_window_size ON llm_configs
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_window_of_config()$q$),
+           ('llm_configs', 'is_default', 'llm_configs', 'memsync_sync_is_default', $q$CREATE TRIGGER memsync_sync_is_default BEFORE INSERT OR UPDATE OF is_default ON llm_configs
+    FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_default_is_global()$q$)
 $fn$;
 
 -- Those of them that are wanted, because the old column still stands.
-CREATE OR REPLACE FUNCTION pg_temp.wanted_mirrors()
+CREATE OR REPLACE FUNCTION pg_temp.wanted_sync_triggers()
 RETURNS TABLE (on_table text, name text, stated text) LANGUAGE sql AS $fn$
-    SELECT on_table, name, min(stated) FROM pg_temp.mirrors()
+    SELECT on_table, name, min(stated) FROM pg_temp.sync_triggers()
     WHERE pg_temp.has_column(old_table, old_column)
     GROUP BY on_table, name ORDER BY on_table, name
 $fn$;
@@ -211,14 +245,16 @@ CREATE OR REPLACE FUNCTION pg_temp.redesign_stands() RETURNS boolean LANGUAGE sq
        AND pg_temp.is_table('user_personality_configs')
        AND NOT pg_temp.is_table('user_personality_settings')
        AND (SELECT bool_and(pg_temp.has_column('llm_configs', c))
-            FROM unnest(ARRAY['owner_id', 'is_global', 'context_window_size']) AS c)
+            FROM unnest(ARRAY['owner_id',
+        'is_global',
+        'context_window_size']) AS c)
        AND (SELECT bool_and(pg_temp.has_index(t, i))
             FROM (VALUES ('user_default_personas', 'user_default_personas_persona_id_idx'),
            ('personality_default_configs', 'personality_default_configs_llm_config_id_idx'),
            ('llm_configs', 'llm_configs_owner_id_idx'),
            ('llm_configs', 'llm_configs_is_global_idx')) AS v(t, i))
        AND pg_temp.is_valid('llm_configs', 'llm_configs_owner_id_fkey') IS NOT NULL
-       AND NOT EXISTS (SELECT FROM pg_temp.wanted_mirrors() w
+       AND NOT EXISTS (SELECT FROM pg_temp.wanted_sync_triggers() w
                        WHERE NOT pg_temp.has_trigger(w.on_table, w.name))
 $fn$;
 
@@ -326,8 +362,13 @@ CREATE OR REPLACE FUNCTION pg_temp.filled(_statement text) RETURNS text LANGUAGE
 WHERE global_persona_id IS NOT NULL$q$ THEN $q$UPDATE users SET global_persona_id = created WHERE id = for_user$q$
             WHEN $q$SELECT u.id AS user_id, coalesce(d.persona_id, u.global_persona_id) AS persona_id
 FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
-WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL$q$ THEN $q$UPDATE users SET global_persona_id = created WHERE id = for_user; INSERT INTO user_default_personas (user_id, persona_id, updated_at) VALUES (for_user, created, timezone('UTC', clock_timestamp())) ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id$q$
-            ELSE $q$INSERT INTO user_default_personas (user_id, persona_id, updated_at) VALUES (for_user, created, timezone('UTC', clock_timestamp())) ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id$q$ END)
+WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL$q$ THEN $q$UPDATE users SET global_persona_id = created WHERE id = for_user;
+    INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+    VALUES (for_user, created, timezone('UTC', clock_timestamp()))
+    ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id$q$
+            ELSE $q$INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+    VALUES (for_user, created, timezone('UTC', clock_timestamp()))
+    ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id$q$ END)
 $fn$;
 
 -- Where the functions that stay for a while find the app's tables, whoever calls them.
@@ -378,8 +419,9 @@ RETURNS text[] LANGUAGE sql AS $fn$
 $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS text LANGUAGE sql AS
-$fn$ SELECT format('INSERT INTO memsync.redesign_change (object, change) VALUES (%L, %L)'
-                   ' ON CONFLICT DO NOTHING', _object, _change) $fn$;
+$fn$ SELECT replace(replace($q$INSERT INTO memsync.redesign_change (object, change) VALUES ({object}, {change})
+ON CONFLICT DO NOTHING$q$, '{object}', quote_literal(_object)),
+                    '{change}', quote_literal(_change)) $fn$;
 
 -- Whether memsync noted that it made or dropped this piece of the redesign.
 CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
@@ -689,7 +731,7 @@ END $fn$;
 
 -- ---- The proof.
 
--- Rows whose persona is not what the settings say; NULL where user_id or the bridge is not there to
+-- Rows whose persona is not what the settings say; NULL where user_id or the sync trigger is not there to
 -- recompute it from. `_named` are the first of them.
 CREATE OR REPLACE FUNCTION pg_temp.wrong_rows(OUT _total bigint, OUT _named text)
 LANGUAGE plpgsql AS $fn$
@@ -771,6 +813,7 @@ BEGIN
 END $fn$;
 
 
+\if :forward
 CREATE OR REPLACE FUNCTION pg_temp.require_fit() RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _old boolean := pg_temp.has_column('personalities', 'llm_config_id');
@@ -794,7 +837,7 @@ BEGIN
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
     -- Where memsync or a script of its own noted that it began, it goes on.
-    IF pg_temp.has_note('mirror', 'made') OR EXISTS (
+    IF pg_temp.has_note('begun', 'created') OR EXISTS (
         SELECT FROM unnest(ARRAY['users', 'personas', 'personalities', 'llm_configs']) AS t
         WHERE NOT pg_temp.is_table(t)) THEN
         RETURN;
@@ -823,7 +866,10 @@ DO $do$
 DECLARE
     _missing text;
 BEGIN
-    SELECT string_agg(t, ', ') INTO _missing FROM unnest(ARRAY['conversation_history', 'personalities', 'personas', 'users']) AS t
+    SELECT string_agg(t, ', ') INTO _missing FROM unnest(ARRAY['conversation_history',
+        'personalities',
+        'personas',
+        'users']) AS t
     WHERE to_regclass(t) IS NULL;
     IF _missing IS NOT NULL THEN
         RAISE EXCEPTION 'this is not the app''s database: it has no table %', _missing
@@ -834,145 +880,144 @@ BEGIN
         PERFORM pg_temp.require_decisions();
     END IF;
 END $do$;
+\endif
 
 
 -- ==== isolate ====
-SELECT NOT pg_temp.finished() AS ahead \gset
+SELECT :'run_isolate'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
 \echo 'isolate: memsync''s own tables, and the index that serves reading by user'
 DO $do$
 BEGIN
     CALL pg_temp.run('users', ARRAY['CREATE SCHEMA IF NOT EXISTS memsync']);
-    CALL pg_temp.run('memsync.instance', ARRAY[
-        $q$CREATE TABLE IF NOT EXISTS memsync.instance (
-        singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-        id uuid NOT NULL DEFAULT gen_random_uuid())$q$,
+    CALL pg_temp.run('memsync.instance', ARRAY[$q$CREATE TABLE IF NOT EXISTS memsync.instance (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    id uuid NOT NULL DEFAULT gen_random_uuid())$q$,
         'INSERT INTO memsync.instance DEFAULT VALUES ON CONFLICT DO NOTHING',
         $q$CREATE TABLE IF NOT EXISTS memsync.persona_map (
-        user_id uuid NOT NULL,
-        personality_id uuid NOT NULL,
-        persona_id uuid NOT NULL,
-        reason text NOT NULL CHECK (reason IN ('override', 'default', 'created')),
-        override_persona_id uuid,
-        default_persona_id uuid,
-        rows_count bigint NOT NULL,
-        decided_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        PRIMARY KEY (user_id, personality_id))$q$,
+    user_id uuid NOT NULL,
+    personality_id uuid NOT NULL,
+    persona_id uuid NOT NULL,
+    reason text NOT NULL CHECK (reason IN ('override', 'default', 'created')),
+    override_persona_id uuid,
+    default_persona_id uuid,
+    rows_count bigint NOT NULL,
+    decided_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (user_id, personality_id))$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.created_persona (
-        user_id uuid PRIMARY KEY,
-        persona_id uuid NOT NULL,
-        created_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
+    user_id uuid PRIMARY KEY,
+    persona_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.row_archive (
-        history_id uuid PRIMARY KEY,
-        user_id uuid,
-        persona_id uuid NOT NULL,
-        reason text NOT NULL,
-        -- Which point is the evidence, as collection/id.
-        source text)$q$,
+    history_id uuid PRIMARY KEY,
+    user_id uuid,
+    persona_id uuid NOT NULL,
+    reason text NOT NULL,
+    source text)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.backfill (
-        fill text PRIMARY KEY CHECK (fill IN ('personas', 'users')),
-        next_block bigint NOT NULL,
-        end_block bigint NOT NULL,
-        rows_total bigint NOT NULL,
-        rows_done bigint NOT NULL,
-        unresolved text NOT NULL CHECK (unresolved IN ('fail', 'create')),
-        busy interval NOT NULL,
-        started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        updated_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
+    fill text PRIMARY KEY CHECK (fill IN ('personas', 'users')),
+    next_block bigint NOT NULL,
+    end_block bigint NOT NULL,
+    rows_total bigint NOT NULL,
+    rows_done bigint NOT NULL,
+    unresolved text NOT NULL CHECK (unresolved IN ('fail', 'create')),
+    busy interval NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.redesign_change (
-        object text PRIMARY KEY,
-        change text NOT NULL CHECK (change IN ('made', 'dropped')))$q$,
+    object text PRIMARY KEY,
+    change text NOT NULL CHECK (change IN ('created', 'dropped')))$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.column_archive (
-        column_name text NOT NULL,
-        row_id uuid NOT NULL,
-        value jsonb NOT NULL,
-        PRIMARY KEY (column_name, row_id))$q$,
+    column_name text NOT NULL,
+    row_id uuid NOT NULL,
+    value jsonb NOT NULL,
+    PRIMARY KEY (column_name, row_id))$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.config_fork (
-        fork_id uuid PRIMARY KEY,
-        config_id uuid NOT NULL,
-        window_size int NOT NULL,
-        config_row jsonb)$q$,
+    fork_id uuid PRIMARY KEY,
+    config_id uuid NOT NULL,
+    window_size int NOT NULL,
+    config_row jsonb)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.orphan_persona (
-        persona_id uuid PRIMARY KEY,
-        decision text NOT NULL CHECK (decision IN ('derived', 'assigned', 'quarantined')),
-        owner_id uuid,
-        persona_row jsonb NOT NULL,
-        used_by jsonb NOT NULL,
-        decided_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
+    persona_id uuid PRIMARY KEY,
+    decision text NOT NULL CHECK (decision IN ('derived', 'assigned', 'quarantined')),
+    owner_id uuid,
+    persona_row jsonb NOT NULL,
+    used_by jsonb NOT NULL,
+    decided_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.runs (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        verb text NOT NULL CHECK (verb IN ('run', 'rollback', 'finalize')),
-        phase text NOT NULL,
-        who text NOT NULL DEFAULT session_user,
-        memsync_version text NOT NULL,
-        started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        ended_at timestamptz,
-        outcome text,
-        user_id_dropped boolean NOT NULL DEFAULT false,
-        rows_filled bigint NOT NULL DEFAULT 0,
-        lock_waits int NOT NULL DEFAULT 0,
-        waited_s float NOT NULL DEFAULT 0,
-        gates_passed boolean NOT NULL DEFAULT false,
-        note text)$q$,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    verb text NOT NULL CHECK (verb IN ('run', 'rollback', 'finalize')),
+    phase text NOT NULL,
+    who text NOT NULL DEFAULT session_user,
+    memsync_version text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz,
+    outcome text,
+    user_id_dropped boolean NOT NULL DEFAULT false,
+    rows_filled bigint NOT NULL DEFAULT 0,
+    lock_waits int NOT NULL DEFAULT 0,
+    waited_s float NOT NULL DEFAULT 0,
+    gates_passed boolean NOT NULL DEFAULT false,
+    note text)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.control (
-        singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-        pid int NOT NULL,
-        wanted text NOT NULL CHECK (wanted IN ('run', 'pause', 'cancel')),
-        who text NOT NULL DEFAULT session_user,
-        asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        heard_at timestamptz)$q$,
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    pid int NOT NULL,
+    wanted text NOT NULL CHECK (wanted IN ('run', 'pause', 'cancel')),
+    who text NOT NULL DEFAULT session_user,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heard_at timestamptz)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.backup (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        file text NOT NULL,
-        bytes bigint NOT NULL,
-        sha256 text NOT NULL,
-        tables text[] NOT NULL,
-        history_rows bigint NOT NULL,
-        snapshot text NOT NULL,
-        taken_at timestamptz NOT NULL,
-        who text NOT NULL DEFAULT session_user)$q$,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    file text NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 text NOT NULL,
+    tables text[] NOT NULL,
+    history_rows bigint NOT NULL,
+    snapshot text NOT NULL,
+    taken_at timestamptz NOT NULL,
+    who text NOT NULL DEFAULT session_user)$q$,
         'CREATE SEQUENCE IF NOT EXISTS memsync.user_id_written_at',
         $q$CREATE TABLE IF NOT EXISTS memsync.outbox (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        point_id uuid NOT NULL,
-        enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        attempts int NOT NULL DEFAULT 0,
-        dead boolean NOT NULL DEFAULT false,
-        last_error text)$q$,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    point_id uuid NOT NULL,
+    enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts int NOT NULL DEFAULT 0,
+    dead boolean NOT NULL DEFAULT false,
+    last_error text)$q$,
         'CREATE INDEX IF NOT EXISTS outbox_point_id_idx ON memsync.outbox (point_id)',
         $q$CREATE TABLE IF NOT EXISTS memsync.quarantine (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        plan_id uuid NOT NULL,
-        collection text NOT NULL,
-        point_id text NOT NULL,
-        state text NOT NULL,
-        -- json, not jsonb: it keeps the text as it is, \u0000 too.
-        payload json NOT NULL,
-        vector real[],
-        reason text NOT NULL,
-        quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        UNIQUE (plan_id, collection, point_id, state))$q$,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan_id uuid NOT NULL,
+    collection text NOT NULL,
+    point_id text NOT NULL,
+    state text NOT NULL,
+    payload json NOT NULL,
+    vector real[],
+    reason text NOT NULL,
+    quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (plan_id, collection, point_id, state))$q$,
         $q$CREATE OR REPLACE FUNCTION memsync.memory_digest(
-        point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
-        created_at_ms bigint, content text)
-    RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-        SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
-                      'hex')
-        FROM unnest(ARRAY[
-            'memsync-1'::bytea,
-            convert_to(point_id::text, 'UTF8'),
-            convert_to(persona_id::text, 'UTF8'),
-            convert_to(personality_id::text, 'UTF8'),
-            convert_to(channel_id, 'UTF8'),
-            convert_to(created_at_ms::text, 'UTF8'),
-            convert_to(content, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
-    $$$q$]);
+    point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
+    created_at_ms bigint, content text)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
+                  'hex')
+    FROM unnest(ARRAY[
+        'memsync-1'::bytea,
+        convert_to(point_id::text, 'UTF8'),
+        convert_to(persona_id::text, 'UTF8'),
+        convert_to(personality_id::text, 'UTF8'),
+        convert_to(channel_id, 'UTF8'),
+        convert_to(created_at_ms::text, 'UTF8'),
+        convert_to(content, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
+$$$q$]);
     PERFORM pg_temp.begin_phase('isolate');
 END $do$;
 
 SELECT pg_temp.index_work('conversation_history', 'conversation_history_channel_id_personality_id_user_id_crea_idx',
-    $q$CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_user_id_crea_idx ON conversation_history (channel_id, personality_id, user_id, created_at DESC, id DESC)$q$)
+    $q$CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_user_id_crea_idx
+    ON conversation_history (channel_id, personality_id, user_id, created_at DESC, id DESC)$q$)
 WHERE pg_temp.has_users()
 \gexec
 
@@ -981,7 +1026,7 @@ DO $do$ BEGIN PERFORM pg_temp.end_phase(); END $do$;
 
 
 -- ==== redesign ====
-SELECT NOT pg_temp.finished() AS ahead \gset
+SELECT :'run_redesign'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
 \echo 'redesign: the new tables of the settings, beside the old places and in step with them'
 DO $do$
@@ -996,71 +1041,78 @@ BEGIN
     END IF;
     PERFORM pg_temp.begin_phase('redesign');
     -- Stands until the way back has ended: nothing of it is forgotten when that is cut short.
-    CALL pg_temp.run('users', ARRAY[pg_temp.noted('mirror', 'made')]);
+    CALL pg_temp.run('users', ARRAY[pg_temp.noted('begun', 'created')]);
 END $do$;
 
 -- Tables and columns.
 DO $do$
 DECLARE
-    _said text[];
+    _fills text[];
 BEGIN
     IF NOT pg_temp.is_table('user_default_personas') THEN
         CALL pg_temp.run('users', ARRAY[
             replace($q$CREATE TABLE {schema}.user_default_personas (
-            user_id uuid NOT NULL,
-            persona_id uuid NOT NULL,
-            updated_at timestamp(3) NOT NULL,
-            CONSTRAINT user_default_personas_pkey PRIMARY KEY (user_id),
-            CONSTRAINT user_default_personas_user_id_fkey FOREIGN KEY (user_id)
-                REFERENCES users (id) ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT user_default_personas_persona_id_fkey FOREIGN KEY (persona_id)
-                REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE)$q$,
+    user_id uuid NOT NULL,
+    persona_id uuid NOT NULL,
+    updated_at timestamp(3) NOT NULL,
+    CONSTRAINT user_default_personas_pkey PRIMARY KEY (user_id),
+    CONSTRAINT user_default_personas_user_id_fkey FOREIGN KEY (user_id)
+        REFERENCES users (id) ON DELETE CASCADE ON UPDATE CASCADE,
+    CONSTRAINT user_default_personas_persona_id_fkey FOREIGN KEY (persona_id)
+        REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE)$q$,
                     '{schema}', quote_ident(pg_temp.schema_of('users'))),
             $q$CREATE UNIQUE INDEX user_default_personas_user_id_key ON user_default_personas (user_id)$q$]
             || pg_temp.rights_like('user_default_personas', 'users', 'global_persona_id')
-            || pg_temp.noted('user_default_personas', 'made'));
+            || pg_temp.noted('user_default_personas', 'created'));
     END IF;
     IF NOT pg_temp.is_table('personality_default_configs') THEN
         CALL pg_temp.run('personalities', ARRAY[
             replace($q$CREATE TABLE {schema}.personality_default_configs (
-            personality_id uuid NOT NULL,
-            llm_config_id uuid NOT NULL,
-            updated_at timestamp(3) NOT NULL,
-            CONSTRAINT personality_default_configs_pkey PRIMARY KEY (personality_id),
-            CONSTRAINT personality_default_configs_personality_id_fkey FOREIGN KEY (personality_id)
-                REFERENCES personalities (id) ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT personality_default_configs_llm_config_id_fkey FOREIGN KEY (llm_config_id)
-                REFERENCES llm_configs (id) ON DELETE CASCADE ON UPDATE CASCADE)$q$,
+    personality_id uuid NOT NULL,
+    llm_config_id uuid NOT NULL,
+    updated_at timestamp(3) NOT NULL,
+    CONSTRAINT personality_default_configs_pkey PRIMARY KEY (personality_id),
+    CONSTRAINT personality_default_configs_personality_id_fkey FOREIGN KEY (personality_id)
+        REFERENCES personalities (id) ON DELETE CASCADE ON UPDATE CASCADE,
+    CONSTRAINT personality_default_configs_llm_config_id_fkey FOREIGN KEY (llm_config_id)
+        REFERENCES llm_configs (id) ON DELETE CASCADE ON UPDATE CASCADE)$q$,
                     '{schema}', quote_ident(pg_temp.schema_of('personalities'))),
-            $q$CREATE UNIQUE INDEX personality_default_configs_personality_id_key ON personality_default_configs (personality_id)$q$]
+            $q$CREATE UNIQUE INDEX personality_default_configs_personality_id_key
+    ON personality_default_configs (personality_id)$q$]
             || pg_temp.rights_like('personality_default_configs', 'personalities', 'llm_config_id')
-            || pg_temp.noted('personality_default_configs', 'made'));
+            || pg_temp.noted('personality_default_configs', 'created'));
     END IF;
     -- What a new column says at first: what the way back kept of it, else what the old ones say.
     IF NOT pg_temp.has_column('llm_configs', 'owner_id') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q$ALTER TABLE llm_configs ADD COLUMN owner_id uuid$q$,
-            $q$UPDATE llm_configs c SET owner_id = u.id FROM memsync.column_archive a JOIN users u ON u.id = (a.value #>> '{}')::uuid WHERE a.column_name = 'llm_configs.owner_id' AND a.row_id = c.id$q$,
-            pg_temp.noted('llm_configs.owner_id', 'made')]);
+            $q$UPDATE llm_configs c SET owner_id = u.id
+FROM memsync.column_archive a JOIN users u ON u.id = (a.value #>> '{}')::uuid
+WHERE a.column_name = 'llm_configs.owner_id' AND a.row_id = c.id$q$,
+            pg_temp.noted('llm_configs.owner_id', 'created')]);
     END IF;
     IF NOT pg_temp.has_column('llm_configs', 'is_global') THEN
-        _said := ARRAY[$q$UPDATE llm_configs c SET is_global = a.value::boolean FROM memsync.column_archive a WHERE a.column_name = 'llm_configs.is_global' AND a.row_id = c.id$q$];
+        _fills := ARRAY[$q$UPDATE llm_configs c SET is_global = a.value::boolean
+FROM memsync.column_archive a
+WHERE a.column_name = 'llm_configs.is_global' AND a.row_id = c.id$q$];
         IF pg_temp.has_column('llm_configs', 'is_default') THEN
-            _said := 'UPDATE llm_configs SET is_global = true WHERE is_default'::text || _said;
+            _fills := $q$UPDATE llm_configs SET is_global = true WHERE is_default$q$::text || _fills;
         END IF;
         CALL pg_temp.run('llm_configs',
-            $q$ALTER TABLE llm_configs ADD COLUMN is_global boolean NOT NULL DEFAULT false$q$::text || _said
-            || pg_temp.noted('llm_configs.is_global', 'made'));
+            $q$ALTER TABLE llm_configs ADD COLUMN is_global boolean NOT NULL DEFAULT false$q$::text || _fills
+            || pg_temp.noted('llm_configs.is_global', 'created'));
     END IF;
     IF NOT pg_temp.has_column('llm_configs', 'context_window_size') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q$ALTER TABLE llm_configs ADD COLUMN context_window_size integer NOT NULL DEFAULT 20$q$,
-            $q$UPDATE llm_configs c SET context_window_size = a.value::int FROM memsync.column_archive a WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id$q$,
-            pg_temp.noted('llm_configs.context_window_size', 'made')]);
+            $q$UPDATE llm_configs c SET context_window_size = a.value::int
+FROM memsync.column_archive a
+WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id$q$,
+            pg_temp.noted('llm_configs.context_window_size', 'created')]);
     END IF;
     IF pg_temp.is_valid('llm_configs', 'llm_configs_owner_id_fkey') IS NULL THEN
         CALL pg_temp.run('llm_configs', ARRAY[
-            pg_temp.noted('llm_configs_owner_id_fkey', 'made')]);
+            pg_temp.noted('llm_configs_owner_id_fkey', 'created')]);
     END IF;
     CALL pg_temp.foreign_key('llm_configs', 'owner_id', 'users');
     CALL pg_temp.run('llm_configs', ARRAY[$q$UPDATE llm_configs c SET owner_id = NULL
@@ -1083,18 +1135,19 @@ BEGIN
         RETURN;
     END IF;
     -- As the caller: the table's own grants and row policies hold by either name.
-    SELECT format('CREATE VIEW %I.user_personality_settings WITH (security_invoker) AS SELECT %s'
-                  ' FROM user_personality_configs',
-                  pg_temp.schema_of(_relation), string_agg(quote_ident(c.name), ', '))
+    SELECT replace(replace($q$CREATE VIEW {schema}.user_personality_settings WITH (security_invoker) AS
+SELECT {columns} FROM user_personality_configs$q$,
+                           '{schema}', quote_ident(pg_temp.schema_of(_relation))),
+                   '{columns}', string_agg(quote_ident(c.name), ', '))
     INTO _view FROM (SELECT attname AS name, attnotnull AS not_null
     FROM pg_attribute
     WHERE attrelid = to_regclass(_relation) AND attnum > 0 AND NOT attisdropped
     ORDER BY attnum) c;
     IF pg_temp.is_table('user_personality_configs') THEN
         _how := 'merged';
-        SELECT format('INSERT INTO user_personality_configs (%1$s)'
-                      ' SELECT %1$s FROM user_personality_settings ON CONFLICT DO NOTHING',
-                      string_agg(quote_ident(i.name), ', ' ORDER BY i.n))
+        SELECT replace($q$INSERT INTO user_personality_configs ({columns}) SELECT {columns} FROM user_personality_settings
+ON CONFLICT DO NOTHING$q$, '{columns}',
+                       string_agg(quote_ident(i.name), ', ' ORDER BY i.n))
         INTO _merge FROM pg_temp.insertable('user_personality_configs') i
         WHERE pg_temp.has_column(_relation, i.name);
         EXECUTE _merge;
@@ -1104,10 +1157,12 @@ BEGIN
             'ALTER TABLE user_personality_settings SET SCHEMA memsync'];
     ELSE
         SELECT 'ALTER TABLE user_personality_settings RENAME TO user_personality_configs'::text
-            || coalesce(array_agg(format(
-                CASE kind WHEN 'index' THEN 'ALTER INDEX %I RENAME TO %I'
-                ELSE 'ALTER TABLE user_personality_configs RENAME CONSTRAINT %I TO %I' END,
-                name, 'user_personality_configs_' || substr(name, length(_prefix) + 1))), '{}')
+            || coalesce(array_agg(replace(replace(
+                CASE kind WHEN 'index' THEN 'ALTER INDEX {old} RENAME TO {new}'
+                ELSE 'ALTER TABLE user_personality_configs RENAME CONSTRAINT {old} TO {new}' END,
+                '{old}', quote_ident(name)), '{new}',
+                quote_ident('user_personality_configs_' || substr(name, length(_prefix) + 1)))),
+                '{}')
         INTO _move FROM (SELECT 'constraint' AS kind, conname::text AS name FROM pg_constraint
         WHERE conrelid = to_regclass(_relation) AND starts_with(conname, _prefix)
         UNION ALL
@@ -1116,18 +1171,20 @@ BEGIN
           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)) n;
     END IF;
     CALL pg_temp.run(_relation, _move || _view || pg_temp.rights_like(_relation, _relation, NULL)
-                                || pg_temp.noted(_how, 'made'));
+                                || pg_temp.noted(_how, 'created'));
 END $do$;
 
--- A function of the mirror, its holes filled; without windows of personalities it knows none.
-CREATE OR REPLACE FUNCTION pg_temp.mirror_filled(_function text) RETURNS text LANGUAGE sql AS $fn$
-    SELECT pg_temp.pinned(replace(replace(replace(replace(_function,
+-- A function or trigger that keeps both sides in step, its holes filled; without windows of
+-- personalities it knows none.
+CREATE OR REPLACE FUNCTION pg_temp.settings_filled(_function text) RETURNS text LANGUAGE sql AS $fn$
+    SELECT pg_temp.pinned(replace(replace(replace(replace(replace(_function,
         '{config_columns}', (SELECT string_agg('"' || replace(name, '"', '""') || '"', ', '
                                                ORDER BY n)
                              FROM pg_temp.insertable('llm_configs'))),
         '{window}', CASE WHEN has THEN 'NEW.context_window_size' ELSE 'NULL' END),
         '{take_window}', CASE WHEN has THEN ', context_window_size = size' ELSE '' END),
-        '{other_window}', CASE WHEN has THEN ' OR context_window_size <> size' ELSE '' END))
+        '{other_window}', CASE WHEN has THEN ' OR context_window_size <> size' ELSE '' END),
+        '{window_column}', CASE WHEN has THEN ', context_window_size' ELSE '' END))
     FROM pg_temp.has_column('personalities', 'context_window_size') AS h(has)
 $fn$;
 
@@ -1135,12 +1192,93 @@ $fn$;
 DO $do$
 BEGIN
     CALL pg_temp.run('users', ARRAY[
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.is_waited_for() RETURNS boolean
+        $q$CREATE OR REPLACE FUNCTION memsync.is_waited_for() RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
     SELECT EXISTS (SELECT FROM pg_locks w
                    WHERE NOT w.granted AND pg_backend_pid() = ANY (pg_blocking_pids(w.pid)))
-$$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.config_with_window(
+$$$q$,
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+DECLARE
+    allowed text := current_setting('lock_timeout');
+    since timestamptz := clock_timestamp();
+BEGIN
+    LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', TG_ARGV[0], true);
+            CASE TG_TABLE_NAME
+            WHEN 'users' THEN
+                PERFORM memsync.sync_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
+            WHEN 'personalities' THEN
+                PERFORM memsync.sync_config(
+                    NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
+            WHEN 'user_default_personas' THEN
+                PERFORM memsync.sync_default_chosen(
+                    OLD.user_id, OLD.persona_id, OLD.updated_at, NEW.user_id, NEW.persona_id);
+            WHEN 'personality_default_configs' THEN
+                PERFORM memsync.sync_config_chosen(
+                    OLD.personality_id, OLD.llm_config_id, OLD.updated_at,
+                    NEW.personality_id, NEW.llm_config_id);
+            END CASE;
+            PERFORM set_config('lock_timeout', allowed, true);
+            RETURN NULL;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            IF memsync.is_waited_for() THEN
+                RETURN NULL;
+            END IF;
+            IF allowed <> '0' AND clock_timestamp() > since + allowed::interval THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
+END $$$q$),
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_lock_new_place() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'personas' THEN
+        PERFORM FROM user_default_personas WHERE persona_id = OLD.id ORDER BY user_id FOR UPDATE;
+    ELSE
+        PERFORM FROM personality_default_configs WHERE llm_config_id = OLD.id
+        ORDER BY personality_id FOR UPDATE;
+    END IF;
+    RETURN OLD;
+END $$$q$),
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default(of_user uuid, persona uuid, at timestamp)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+BEGIN
+    IF persona IS NULL THEN
+        DELETE FROM user_default_personas WHERE user_id = of_user;
+    ELSE
+        INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+        VALUES (of_user, persona, at)
+        ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id,
+                                          updated_at = excluded.updated_at
+        WHERE user_default_personas.persona_id <> excluded.persona_id;
+    END IF;
+END $$$q$),
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_chosen(
+    was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
+DECLARE
+    standing uuid;
+BEGIN
+    IF was_of <> of_user OR of_user IS NULL THEN
+        SELECT global_persona_id INTO standing FROM users WHERE id = was_of FOR NO KEY UPDATE;
+        IF standing = was THEN
+            UPDATE users SET global_persona_id = NULL WHERE id = was_of;
+        ELSIF standing IS NOT NULL THEN
+            /* Another default was said there while this one went. */
+            INSERT INTO user_default_personas (user_id, persona_id, updated_at)
+            VALUES (was_of, standing, at) ON CONFLICT (user_id) DO NOTHING;
+        END IF;
+    END IF;
+    IF of_user IS NOT NULL THEN
+        PERFORM FROM users WHERE id = of_user FOR NO KEY UPDATE;
+        UPDATE users SET global_persona_id = persona
+        WHERE id = of_user AND global_persona_id IS DISTINCT FROM persona;
+    END IF;
+END $$$q$),
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.config_with_window(
     of_config uuid, wanted_size int, for_personality uuid)
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
@@ -1195,20 +1333,7 @@ BEGIN
     VALUES (forked, original, wanted_size) ON CONFLICT (fork_id) DO UPDATE SET config_row = NULL;
     RETURN forked;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default(of_user uuid, persona uuid, at timestamp)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-BEGIN
-    IF persona IS NULL THEN
-        DELETE FROM user_default_personas WHERE user_id = of_user;
-    ELSE
-        INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-        VALUES (of_user, persona, at)
-        ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id,
-                                          updated_at = excluded.updated_at
-        WHERE user_default_personas.persona_id <> excluded.persona_id;
-    END IF;
-END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config(
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config(
     of_personality uuid, config uuid, size int, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
@@ -1229,29 +1354,7 @@ BEGIN
     UPDATE personalities SET llm_config_id = chosen
     WHERE id = of_personality AND llm_config_id = config AND llm_config_id <> chosen;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_chosen(
-    was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-DECLARE
-    standing uuid;
-BEGIN
-    IF was_of <> of_user OR of_user IS NULL THEN
-        SELECT global_persona_id INTO standing FROM users WHERE id = was_of FOR NO KEY UPDATE;
-        IF standing = was THEN
-            UPDATE users SET global_persona_id = NULL WHERE id = was_of;
-        ELSIF standing IS NOT NULL THEN
-            /* Another default was said there while this one went. */
-            INSERT INTO user_default_personas (user_id, persona_id, updated_at)
-            VALUES (was_of, standing, at) ON CONFLICT (user_id) DO NOTHING;
-        END IF;
-    END IF;
-    IF of_user IS NOT NULL THEN
-        PERFORM FROM users WHERE id = of_user FOR NO KEY UPDATE;
-        UPDATE users SET global_persona_id = persona
-        WHERE id = of_user AND global_persona_id IS DISTINCT FROM persona;
-    END IF;
-END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config_chosen(
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_config_chosen(
     was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
@@ -1275,60 +1378,14 @@ BEGIN
         WHERE id = of_personality AND (llm_config_id IS DISTINCT FROM config{other_window});
     END IF;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-DECLARE
-    allowed text := current_setting('lock_timeout');
-    since timestamptz := clock_timestamp();
-BEGIN
-    LOOP
-        BEGIN
-            PERFORM set_config('lock_timeout', TG_ARGV[0], true);
-            CASE TG_TABLE_NAME
-            WHEN 'users' THEN
-                PERFORM memsync.sync_default(NEW.id, NEW.global_persona_id, NEW.updated_at);
-            WHEN 'personalities' THEN
-                PERFORM memsync.sync_config(
-                    NEW.id, NEW.llm_config_id, {window}, NEW.updated_at);
-            WHEN 'user_default_personas' THEN
-                PERFORM memsync.sync_default_chosen(
-                    OLD.user_id, OLD.persona_id, OLD.updated_at, NEW.user_id, NEW.persona_id);
-            WHEN 'personality_default_configs' THEN
-                PERFORM memsync.sync_config_chosen(
-                    OLD.personality_id, OLD.llm_config_id, OLD.updated_at,
-                    NEW.personality_id, NEW.llm_config_id);
-            END CASE;
-            PERFORM set_config('lock_timeout', allowed, true);
-            RETURN NULL;
-        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-            IF memsync.is_waited_for() THEN
-                RETURN NULL;
-            END IF;
-            IF allowed <> '0' AND clock_timestamp() > since + allowed::interval THEN
-                RAISE;
-            END IF;
-        END;
-    END LOOP;
-END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_lock_new_place() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
-BEGIN
-    IF TG_TABLE_NAME = 'personas' THEN
-        PERFORM FROM user_default_personas WHERE persona_id = OLD.id ORDER BY user_id FOR UPDATE;
-    ELSE
-        PERFORM FROM personality_default_configs WHERE llm_config_id = OLD.id
-        ORDER BY personality_id FOR UPDATE;
-    END IF;
-    RETURN OLD;
-END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_window_of_config() RETURNS trigger
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_window_of_config() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     UPDATE personalities SET context_window_size = NEW.context_window_size
     WHERE llm_config_id = NEW.id AND context_window_size <> NEW.context_window_size;
     RETURN NULL;
 END $$$q$),
-        pg_temp.mirror_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_is_global() RETURNS trigger
+        pg_temp.settings_filled($q$CREATE OR REPLACE FUNCTION memsync.sync_default_is_global() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -1338,30 +1395,23 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$$q$),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."is_waited_for"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."config_with_window"(uuid, int, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default"(uuid, uuid, timestamp) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_config"(uuid, uuid, int, timestamp) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_config_chosen"(uuid, uuid, timestamp, uuid, uuid) FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_place"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_lock_new_place"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_window_of_config"() FROM PUBLIC'),
-        pg_temp.mirror_filled('REVOKE ALL ON FUNCTION memsync."sync_default_is_global"() FROM PUBLIC')]);
+        $q$REVOKE ALL ON FUNCTION memsync.is_waited_for(), memsync.config_with_window(uuid, int, uuid),
+    memsync.sync_default(uuid, uuid, timestamp), memsync.sync_config(uuid, uuid, int, timestamp),
+    memsync.sync_default_chosen(uuid, uuid, timestamp, uuid, uuid),
+    memsync.sync_config_chosen(uuid, uuid, timestamp, uuid, uuid), memsync.sync_place(),
+    memsync.sync_lock_new_place(), memsync.sync_window_of_config(),
+    memsync.sync_default_is_global() FROM PUBLIC$q$]);
 END $do$;
 
-CREATE OR REPLACE PROCEDURE pg_temp.hang_mirrors(_tables text[]) LANGUAGE plpgsql AS $fn$
+CREATE OR REPLACE PROCEDURE pg_temp.hang_sync_triggers(_tables text[]) LANGUAGE plpgsql AS $fn$
 DECLARE
-    _mirror record;
+    _trigger record;
 BEGIN
-    FOR _mirror IN SELECT on_table, name, stated FROM pg_temp.wanted_mirrors()
+    FOR _trigger IN SELECT on_table, name, stated FROM pg_temp.wanted_sync_triggers()
                    WHERE on_table = ANY(_tables) LOOP
-        IF NOT pg_temp.has_trigger(_mirror.on_table, _mirror.name) THEN
-            IF pg_temp.has_column('personalities', 'context_window_size') THEN
-                _mirror.stated := replace(_mirror.stated, 'llm_config_id ON personalities',
-                                          'llm_config_id, context_window_size ON personalities');
-            END IF;
-            CALL pg_temp.run(_mirror.on_table, ARRAY[_mirror.stated]);
+        IF NOT pg_temp.has_trigger(_trigger.on_table, _trigger.name) THEN
+            CALL pg_temp.run(_trigger.on_table,
+                             ARRAY[pg_temp.settings_filled(_trigger.stated)]);
         END IF;
     END LOOP;
 END $fn$;
@@ -1382,14 +1432,14 @@ BEGIN
                SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
     FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
     WHERE f.config_row IS NOT NULL) THEN
-        EXECUTE format($q$
-            INSERT INTO llm_configs (%1$s) SELECT %1$s FROM
-            (SELECT (jsonb_populate_record(NULL::llm_configs, k.kept)).*
-             FROM (SELECT f.config_row || jsonb_build_object('owner_id', (
-                        SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
-             FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-             WHERE f.config_row IS NOT NULL) k) AS again
-            ON CONFLICT (id) DO NOTHING$q$, _columns);
+        EXECUTE replace(replace(replace($q$INSERT INTO {target} ({columns}) SELECT {columns} FROM
+(SELECT (jsonb_populate_record(NULL::{target}, k.kept)).* FROM ({rows_kept}) k) AS again
+ON CONFLICT (id) DO NOTHING$q$,
+            '{target}', 'llm_configs'), '{columns}', _columns),
+            '{rows_kept}', $q$SELECT f.config_row || jsonb_build_object('owner_id', (
+           SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
+FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
+WHERE f.config_row IS NOT NULL$q$);
     END IF;
     UPDATE personalities p SET llm_config_id = f.fork_id
     FROM memsync.column_archive a
@@ -1460,14 +1510,14 @@ DO $do$
 DECLARE
     _batch CONSTANT int := 2000;
     _windows CONSTANT boolean := pg_temp.has_column('personalities', 'context_window_size');
-    _sized CONSTANT boolean := pg_temp.has_note('llm_configs.context_window_size', 'made');
+    _sized CONSTANT boolean := pg_temp.has_note('llm_configs.context_window_size', 'created');
     _step text;
     _last text;
 BEGIN
     IF _windows THEN
         CALL pg_temp.run('llm_configs', ARRAY['SELECT pg_temp.restore_forks()']);
         -- Once, where memsync made the column.
-        IF _sized AND NOT pg_temp.has_note('sized', 'made') THEN
+        IF _sized AND NOT pg_temp.has_note('sized', 'created') THEN
             CALL pg_temp.run('llm_configs', ARRAY[$q$UPDATE llm_configs c SET context_window_size = m.window_size
 FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
       FROM (SELECT coalesce(d.llm_config_id, p.llm_config_id) AS config_id,
@@ -1481,10 +1531,10 @@ FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
       ORDER BY p.config_id, a.value = to_jsonb(p.window_size) DESC NULLS LAST, count(*) DESC,
                p.window_size) m
 WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
-                                                  $q$INSERT INTO memsync.redesign_change (object, change) VALUES ('sized', 'made') ON CONFLICT DO NOTHING$q$]);
+                                                  $q$INSERT INTO memsync.redesign_change (object, change) VALUES ('sized', 'created') ON CONFLICT DO NOTHING$q$]);
         END IF;
     END IF;
-    CALL pg_temp.hang_mirrors(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
+    CALL pg_temp.hang_sync_triggers(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
                                     'personality_default_configs']);
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         -- Where the app filled the new table itself, what that says counts: so back as well.
@@ -1492,7 +1542,7 @@ WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
             _last := NULL;
             LOOP
                 CALL pg_temp.ask('users', ARRAY[
-                    $q$SELECT set_config('memsync.copying_settings', 'on', true) AS copying,
+                    $q$SELECT set_config('memsync.copying_settings', 'on', true) AS passed,
        set_config('plan_cache_mode', 'force_custom_plan', true) AS planned$q$,
                     format('SELECT pg_temp.%I(%L, %s)', _step, _last, _batch)], _last);
                 EXIT WHEN _last IS NULL;
@@ -1519,23 +1569,24 @@ WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size$
         END LOOP;
     END IF;
     -- Not before: giving a config its size would have changed personalities not placed yet.
-    CALL pg_temp.hang_mirrors(ARRAY['llm_configs']);
+    CALL pg_temp.hang_sync_triggers(ARRAY['llm_configs']);
     CALL pg_temp.settle_owners();
     FOR _step, _last IN SELECT t, i FROM (VALUES ('user_default_personas', 'user_default_personas_persona_id_idx'),
            ('personality_default_configs', 'personality_default_configs_llm_config_id_idx'),
            ('llm_configs', 'llm_configs_owner_id_idx'),
            ('llm_configs', 'llm_configs_is_global_idx')) AS v(t, i) LOOP
         IF NOT pg_temp.has_index(_step, _last) THEN
-            CALL pg_temp.run(_step, ARRAY[pg_temp.noted(_last, 'made')]);
+            CALL pg_temp.run(_step, ARRAY[pg_temp.noted(_last, 'created')]);
         END IF;
     END LOOP;
 END $do$;
 
-SELECT pg_temp.index_work(t, i, s) FROM (VALUES
-    ('user_default_personas', 'user_default_personas_persona_id_idx', 'CREATE INDEX CONCURRENTLY user_default_personas_persona_id_idx ON user_default_personas (persona_id)'),
-           ('personality_default_configs', 'personality_default_configs_llm_config_id_idx', 'CREATE INDEX CONCURRENTLY personality_default_configs_llm_config_id_idx ON personality_default_configs (llm_config_id)'),
-           ('llm_configs', 'llm_configs_owner_id_idx', 'CREATE INDEX CONCURRENTLY llm_configs_owner_id_idx ON llm_configs (owner_id)'),
-           ('llm_configs', 'llm_configs_is_global_idx', 'CREATE INDEX CONCURRENTLY llm_configs_is_global_idx ON llm_configs (is_global)')) AS v(t, i, s)
+SELECT pg_temp.index_work(t, i, replace(replace(replace($q$CREATE INDEX CONCURRENTLY {index} ON {table} ({column})$q$,
+    '{index}', quote_ident(i)), '{table}', quote_ident(t)), '{column}', quote_ident(c)))
+FROM (VALUES ('user_default_personas', 'user_default_personas_persona_id_idx', 'persona_id'),
+           ('personality_default_configs', 'personality_default_configs_llm_config_id_idx', 'llm_config_id'),
+           ('llm_configs', 'llm_configs_owner_id_idx', 'owner_id'),
+           ('llm_configs', 'llm_configs_is_global_idx', 'is_global')) AS v(t, i, c)
 \gexec
 
 DO $do$ BEGIN PERFORM pg_temp.end_phase(); END $do$;
@@ -1543,9 +1594,9 @@ DO $do$ BEGIN PERFORM pg_temp.end_phase(); END $do$;
 
 
 -- ==== expand ====
-SELECT NOT pg_temp.finished() AS ahead \gset
+SELECT :'run_expand'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
-\echo 'expand: persona_id, and the trigger that gives each row the id that it lacks'
+\echo 'expand: persona_id, and the triggers that give each row the id that it lacks'
 DO $do$
 BEGIN
     PERFORM pg_temp.require(pg_temp.redesign_stands(), 'expand');
@@ -1556,8 +1607,8 @@ BEGIN
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
         CALL pg_temp.run('users', ARRAY[
-            pg_temp.pinned(pg_temp.filled('CREATE OR REPLACE VIEW memsync.persona_override AS {override}')),
-            pg_temp.pinned(pg_temp.filled('CREATE OR REPLACE VIEW memsync.persona_default AS {default}')),
+            pg_temp.filled($q$CREATE OR REPLACE VIEW memsync.persona_override AS {override}$q$),
+            pg_temp.filled($q$CREATE OR REPLACE VIEW memsync.persona_default AS {default}$q$),
             pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.create_default_persona(for_user uuid)
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
@@ -1582,7 +1633,7 @@ BEGIN
     ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id;
     RETURN created;
 END $$$q$)),
-            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.sync_identity()
+            pg_temp.pinned($q$CREATE OR REPLACE FUNCTION memsync.sync_identity()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
 DECLARE
@@ -1646,8 +1697,8 @@ BEGIN
             source = CASE WHEN a.persona_id = excluded.persona_id THEN a.source END;
     END IF;
     RETURN NEW;
-END $$$q$)),
-            pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.record_user_write()
+END $$$q$),
+            $q$CREATE OR REPLACE FUNCTION memsync.record_user_write()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1658,17 +1709,21 @@ BEGIN
         PERFORM setval('memsync.user_id_written_at', this_second);
     END IF;
     RETURN NEW;
-END $$$q$)),
-            pg_temp.pinned(pg_temp.filled('REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(), memsync.record_user_write() FROM PUBLIC'))]);
+END $$$q$,
+            $q$REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(),
+    memsync.record_user_write() FROM PUBLIC$q$]);
         IF NOT pg_temp.has_trigger('conversation_history', 'memsync_record_user_write') THEN
-        CALL pg_temp.run('conversation_history', ARRAY[
-            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_record_user_write BEFORE INSERT ON conversation_history FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.record_user_write()')),
-            pg_temp.pinned(pg_temp.filled($q$SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
-              false)$q$))]);
+            CALL pg_temp.run('conversation_history', ARRAY[
+                $q$CREATE TRIGGER memsync_record_user_write BEFORE INSERT ON conversation_history
+    FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.record_user_write()$q$,
+                $q$SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
+              false)$q$]);
         END IF;
         IF NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity') THEN
-        CALL pg_temp.run('conversation_history', ARRAY[
-            pg_temp.pinned(pg_temp.filled('CREATE TRIGGER memsync_sync_identity BEFORE INSERT OR UPDATE ON conversation_history FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL) EXECUTE FUNCTION memsync.sync_identity()'))]);
+            CALL pg_temp.run('conversation_history', ARRAY[
+                $q$CREATE TRIGGER memsync_sync_identity BEFORE INSERT OR UPDATE ON conversation_history
+    FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL)
+    EXECUTE FUNCTION memsync.sync_identity()$q$]);
         END IF;
     END IF;
     PERFORM pg_temp.end_phase();
@@ -1677,7 +1732,7 @@ END $do$;
 
 
 -- ==== backfill ====
-SELECT NOT pg_temp.finished() AS ahead \gset
+SELECT :'run_backfill'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
 \echo 'backfill: who every (user, personality) was, persona_id of every message, indexes and key'
 CREATE OR REPLACE FUNCTION pg_temp.history_blocks() RETURNS bigint LANGUAGE sql AS $fn$
@@ -1989,11 +2044,10 @@ END $do$;
 
 -- After the fill: built before it, every filled row would pay for them.
 SELECT pg_temp.index_work('conversation_history', i, s) FROM (VALUES
-    ('conversation_history_persona_id_idx', 'CREATE INDEX CONCURRENTLY conversation_history_persona_id_idx'
-     ' ON conversation_history (persona_id)'),
-    ('conversation_history_channel_id_personality_id_persona_id_c_idx', 'CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_persona_id_c_idx'
-     ' ON conversation_history'
-     ' (channel_id, personality_id, persona_id, created_at DESC, id DESC)')) AS v(i, s)
+    ('conversation_history_persona_id_idx', $q$CREATE INDEX CONCURRENTLY conversation_history_persona_id_idx
+    ON conversation_history (persona_id)$q$),
+    ('conversation_history_channel_id_personality_id_persona_id_c_idx', $q$CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_persona_id_c_idx
+    ON conversation_history (channel_id, personality_id, persona_id, created_at DESC, id DESC)$q$)) AS v(i, s)
 \gexec
 
 DO $do$
@@ -2014,7 +2068,7 @@ END $do$;
 
 
 -- ==== contract ====
-SELECT NOT pg_temp.finished() AS ahead \gset
+SELECT :'run_contract'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
 \echo 'contract: the proof, then the old places of the settings and user_id go'
 DO $do$
@@ -2041,12 +2095,17 @@ BEGIN
     END IF;
 END $do$;
 
+CREATE OR REPLACE FUNCTION pg_temp.sync_trigger_dropped(_name text, _table text)
+RETURNS text LANGUAGE sql AS
+$fn$ SELECT replace(replace($q$DROP TRIGGER IF EXISTS {trigger} ON {table}$q$, '{trigger}', quote_ident(_name)),
+                    '{table}', quote_ident(_table)) $fn$;
+
 -- Every persona has an owner; the old columns go, each with the triggers that kept it in step, and
 -- what it alone said is kept, in one transaction.
-CREATE OR REPLACE PROCEDURE pg_temp.drop_old(_table text, _columns text[], _kept text[])
+CREATE OR REPLACE PROCEDURE pg_temp.drop_old(_table text, _columns text[], _keep text[])
 LANGUAGE plpgsql AS $fn$
 DECLARE
-    _work text[] := ARRAY[format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', _table)];
+    _work text[] := ARRAY[replace($q$LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE$q$, '{table}', quote_ident(_table))];
     _standing text[];
 BEGIN
     _standing := ARRAY(SELECT c FROM unnest(_columns) AS c WHERE pg_temp.has_column(_table, c));
@@ -2054,16 +2113,14 @@ BEGIN
         RETURN;
     END IF;
     _work := _work || ARRAY(
-        SELECT format('INSERT INTO memsync.column_archive (column_name, row_id, value)'
-                      ' SELECT %L, id, to_jsonb(%I) FROM %I WHERE %s'
-                      ' ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value',
-                      _table || '.' || c, c, _table, k)
-        FROM unnest(_columns, _kept) AS v(c, k) WHERE c = ANY(_standing) AND k IS NOT NULL);
+        SELECT k FROM unnest(_columns, _keep) AS v(c, k)
+        WHERE c = ANY(_standing) AND k IS NOT NULL);
     _work := _work || ARRAY(
-        SELECT DISTINCT format('DROP TRIGGER IF EXISTS %I ON %I', name, on_table)
-        FROM pg_temp.mirrors() WHERE old_table = _table AND old_column = ANY(_standing));
+        SELECT DISTINCT pg_temp.sync_trigger_dropped(name, on_table)
+        FROM pg_temp.sync_triggers() WHERE old_table = _table AND old_column = ANY(_standing));
     _work := _work || ARRAY(
-        SELECT format('ALTER TABLE %I DROP COLUMN %I', _table, c) FROM unnest(_standing) AS c);
+        SELECT replace(replace($q$ALTER TABLE {table} DROP COLUMN {column}$q$, '{table}', quote_ident(_table)),
+                       '{column}', quote_ident(c)) FROM unnest(_standing) AS c);
     _work := _work || ARRAY(
         SELECT pg_temp.noted(_table || '.' || c, 'dropped') FROM unnest(_standing) AS c);
     CALL pg_temp.run(_table, _work);
@@ -2073,11 +2130,11 @@ DO $do$
 BEGIN
     IF NOT pg_temp.is_not_null('personas', 'owner_id') THEN
         CALL pg_temp.settle_owners();
-        EXECUTE pg_temp.noted('personas.owner_id', 'made');
+        EXECUTE pg_temp.noted('personas.owner_id', 'created');
         COMMIT;
     END IF;
     CALL pg_temp.require_not_null('personas', 'owner_id', 'memsync_owner_id_present');
-    -- What the mirror let go where two clients crossed and the later one failed is said again.
+    -- What a sync trigger let go where two clients crossed and the later one failed is copied again.
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         CALL pg_temp.run('users', ARRAY[$q$UPDATE users SET global_persona_id = global_persona_id
 WHERE id IN (SELECT u.id
@@ -2097,35 +2154,39 @@ WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size$
     END IF;
     CALL pg_temp.drop_old('users', ARRAY['global_persona_id'], ARRAY[NULL]);
     CALL pg_temp.drop_old('personalities', ARRAY['llm_config_id', 'context_window_size'],
-        ARRAY[NULL, 'llm_config_id IS NULL']);
+        ARRAY[NULL, $q$INSERT INTO memsync.column_archive (column_name, row_id, value)
+SELECT 'personalities.context_window_size', id, to_jsonb(context_window_size) FROM personalities
+WHERE llm_config_id IS NULL
+ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value$q$]);
     CALL pg_temp.drop_old('personas', ARRAY['is_global'],
-        ARRAY['is_global']);
+        ARRAY[$q$INSERT INTO memsync.column_archive (column_name, row_id, value)
+SELECT 'personas.is_global', id, to_jsonb(is_global) FROM personas WHERE is_global
+ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value$q$]);
     CALL pg_temp.drop_old('llm_configs', ARRAY['is_default'],
-        ARRAY['is_default']);
+        ARRAY[$q$INSERT INTO memsync.column_archive (column_name, row_id, value)
+SELECT 'llm_configs.is_default', id, to_jsonb(is_default) FROM llm_configs WHERE is_default
+ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value$q$]);
     IF pg_temp.is_view('user_personality_settings') THEN
         CALL pg_temp.run('user_personality_configs', ARRAY[
             'DROP VIEW user_personality_settings',
             pg_temp.noted('user_personality_settings', 'dropped')]);
     END IF;
-    CALL pg_temp.run('users', ARRAY[
-        'DROP TRIGGER IF EXISTS "memsync_sync_default" ON "users"',
-        'DROP TRIGGER IF EXISTS "memsync_sync_default" ON "user_default_personas"',
-        'DROP TRIGGER IF EXISTS "memsync_sync_config" ON "personalities"',
-        'DROP TRIGGER IF EXISTS "memsync_sync_config" ON "personality_default_configs"',
-        'DROP TRIGGER IF EXISTS "memsync_sync_default" ON "personas"',
-        'DROP TRIGGER IF EXISTS "memsync_sync_config" ON "llm_configs"',
-        'DROP TRIGGER IF EXISTS "memsync_sync_window" ON "llm_configs"',
-        'DROP TRIGGER IF EXISTS "memsync_sync_is_default" ON "llm_configs"',
-        'DROP FUNCTION IF EXISTS memsync."is_waited_for"()',
-        'DROP FUNCTION IF EXISTS memsync."config_with_window"(uuid, int, uuid)',
-        'DROP FUNCTION IF EXISTS memsync."sync_default"(uuid, uuid, timestamp)',
-        'DROP FUNCTION IF EXISTS memsync."sync_config"(uuid, uuid, int, timestamp)',
-        'DROP FUNCTION IF EXISTS memsync."sync_default_chosen"(uuid, uuid, timestamp, uuid, uuid)',
-        'DROP FUNCTION IF EXISTS memsync."sync_config_chosen"(uuid, uuid, timestamp, uuid, uuid)',
-        'DROP FUNCTION IF EXISTS memsync."sync_place"()',
-        'DROP FUNCTION IF EXISTS memsync."sync_lock_new_place"()',
-        'DROP FUNCTION IF EXISTS memsync."sync_window_of_config"()',
-        'DROP FUNCTION IF EXISTS memsync."sync_default_is_global"()']);
+    CALL pg_temp.run('users', ARRAY(
+        SELECT pg_temp.sync_trigger_dropped(name, on_table)
+        FROM (VALUES ('users', 'memsync_sync_default'),
+           ('user_default_personas', 'memsync_sync_default'),
+           ('personas', 'memsync_sync_default'),
+           ('personality_default_configs', 'memsync_sync_config'),
+           ('llm_configs', 'memsync_sync_config'),
+           ('llm_configs', 'memsync_sync_window'),
+           ('llm_configs', 'memsync_sync_is_default'),
+           ('personalities', 'memsync_sync_config')) AS v(on_table, name))
+        || $q$DROP FUNCTION IF EXISTS memsync.is_waited_for(), memsync.config_with_window(uuid, int, uuid),
+    memsync.sync_default(uuid, uuid, timestamp), memsync.sync_config(uuid, uuid, int, timestamp),
+    memsync.sync_default_chosen(uuid, uuid, timestamp, uuid, uuid),
+    memsync.sync_config_chosen(uuid, uuid, timestamp, uuid, uuid), memsync.sync_place(),
+    memsync.sync_lock_new_place(), memsync.sync_window_of_config(),
+    memsync.sync_default_is_global()$q$::text);
 END $do$;
 
 -- What user_id alone says is archived; the owner of its persona says the user of any other row.
@@ -2146,18 +2207,106 @@ ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id$q$;
         END IF;
         CALL pg_temp.run('conversation_history', ARRAY[
             'DROP TRIGGER IF EXISTS memsync_sync_identity ON conversation_history',
-        'DROP TRIGGER IF EXISTS memsync_record_user_write ON conversation_history',
-        'ALTER TABLE conversation_history DROP COLUMN user_id',
-        $q$UPDATE memsync.runs SET user_id_dropped = true
+            'DROP TRIGGER IF EXISTS memsync_record_user_write ON conversation_history',
+            'ALTER TABLE conversation_history DROP COLUMN user_id',
+            $q$UPDATE memsync.runs SET user_id_dropped = true
 WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'contract')$q$,
-        'DROP FUNCTION IF EXISTS memsync.record_user_write()',
-        'DROP FUNCTION IF EXISTS memsync.sync_identity()',
-        'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
-        'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
+            'DROP FUNCTION IF EXISTS memsync.record_user_write()',
+            'DROP FUNCTION IF EXISTS memsync.sync_identity()',
+            'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
+            'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
     END IF;
     IF NOT pg_temp.finished() THEN
         RAISE EXCEPTION 'contract ended, but a piece is missing' USING HINT = 'Run this again.';
     END IF;
+    PERFORM pg_temp.end_phase();
+END $do$;
+\endif
+
+
+-- ==== verify ====
+\if :only_verify
+\echo 'verify: every message has a persona, the right one as far as that can be recomputed'
+DO $do$
+BEGIN
+    IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
+        RAISE EXCEPTION 'conversation_history has no persona_id yet'
+            USING HINT = 'Run the steps before this one.';
+    END IF;
+    PERFORM pg_temp.prove();
+    IF pg_temp.is_valid('conversation_history', 'conversation_history_persona_id_fkey') IS NOT TRUE THEN
+        RAISE EXCEPTION 'the foreign key conversation_history_persona_id_fkey is missing or not validated'
+            USING HINT = 'Run the backfill again.';
+    END IF;
+    IF pg_temp.has_column('conversation_history', 'user_id') AND NOT pg_temp.has_users() THEN
+        RAISE EXCEPTION 'user_id is there but not in every message: a way back was cut short'
+            USING HINT = 'Finish it with memsync migrate rollback, or go forward again.';
+    END IF;
+END $do$;
+\endif
+
+
+-- ==== back ====
+\if :only_back
+\echo 'back: persona_id, its indexes, key and trigger go; the tables of the redesign stay, in step'
+DO $do$
+BEGIN
+    IF to_regclass('memsync.runs') IS NULL THEN
+        RAISE EXCEPTION 'there is nothing to take back: no migration was begun here';
+    END IF;
+    IF NOT pg_temp.has_users() OR pg_temp.is_not_null('conversation_history', 'persona_id')
+       OR pg_temp.is_valid('conversation_history', 'memsync_persona_id_present') IS NOT NULL
+       OR pg_temp.is_valid('conversation_history', 'conversation_history_user_id_fkey') IS NULL
+       OR EXISTS (SELECT FROM memsync.redesign_change
+                  WHERE change = 'dropped' OR object = 'personas.owner_id') THEN
+        RAISE EXCEPTION 'contract was begun: this script takes back what comes before it'
+            USING HINT = 'memsync migrate rollback takes contract back, also in part.';
+    END IF;
+    PERFORM pg_temp.begin_phase('backfill', 'rollback');
+    CALL pg_temp.run('conversation_history', ARRAY[
+        'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS conversation_history_persona_id_fkey']);
+END $do$;
+
+-- Threads are read by user again.
+SELECT pg_temp.index_work('conversation_history', 'conversation_history_channel_id_personality_id_user_id_crea_idx',
+    $q$CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_user_id_crea_idx
+    ON conversation_history (channel_id, personality_id, user_id, created_at DESC, id DESC)$q$)
+\gexec
+
+SELECT 'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_channel_id_personality_id_persona_id_c_idx',
+       'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_persona_id_idx'
+\gexec
+
+DO $do$
+DECLARE
+    _fill CONSTANT text := 'personas';
+BEGIN
+    PERFORM pg_temp.end_phase(), pg_temp.begin_phase('expand', 'rollback');
+    COMMIT;
+    IF pg_temp.has_column('conversation_history', 'persona_id') THEN
+        -- What the map does not tell is kept, so that going forward again gives each row the
+        -- persona that it has now.
+        EXECUTE $q$INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
+SELECT h.id, h.user_id, h.persona_id, 'kept'
+FROM conversation_history h
+LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
+LEFT JOIN memsync.row_archive a ON a.history_id = h.id
+WHERE h.persona_id IS NOT NULL
+  AND h.persona_id IS DISTINCT FROM coalesce(a.persona_id, m.persona_id)
+ON CONFLICT (history_id) DO UPDATE
+SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL$q$;
+        COMMIT;
+        DELETE FROM memsync.backfill WHERE fill = _fill;
+        COMMIT;
+    END IF;
+    CALL pg_temp.run('conversation_history', ARRAY[
+        'DROP TRIGGER IF EXISTS memsync_sync_identity ON conversation_history',
+        'DROP TRIGGER IF EXISTS memsync_record_user_write ON conversation_history',
+        'ALTER TABLE conversation_history DROP COLUMN IF EXISTS persona_id',
+        'DROP FUNCTION IF EXISTS memsync.record_user_write()',
+        'DROP FUNCTION IF EXISTS memsync.sync_identity()',
+        'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
+        'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
     PERFORM pg_temp.end_phase();
 END $do$;
 \endif

@@ -14,16 +14,16 @@ BEGIN
     END IF;
     PERFORM pg_temp.begin_phase('backfill', 'rollback');
     CALL pg_temp.run('conversation_history', ARRAY[
-        'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS {{catalog:PERSONA_KEY}}']);
+        '{{query:drop_persona_key}}']);
 END $do$;
 
 -- Threads are read by user again.
 SELECT pg_temp.index_work('conversation_history', '{{catalog:USER_INDEX}}',
-    $q${{catalog:BUILD_USER_INDEX}}$q$)
+    $q${{query:create_user_index}}$q$)
 \gexec
 
-SELECT 'DROP INDEX CONCURRENTLY IF EXISTS {{catalog:RETRIEVAL_INDEX}}',
-       'DROP INDEX CONCURRENTLY IF EXISTS {{catalog:PERSONA_INDEX}}'
+SELECT '{{query:drop_retrieval_index}}',
+       '{{query:drop_persona_index}}'
 \gexec
 
 DO $do$
@@ -41,6 +41,12 @@ BEGIN
         COMMIT;
     END IF;
     CALL pg_temp.run('conversation_history', ARRAY[
-        {{bridge_remove_persona}}]);
+        '{{query:drop_identity_trigger}}',
+        '{{query:drop_user_write_trigger}}',
+        '{{query:drop_persona_id}}',
+        '{{query:drop_record_user_write}}',
+        '{{query:drop_sync_identity}}',
+        '{{query:drop_create_default_persona}}',
+        '{{query:drop_persona_views}}']);
     PERFORM pg_temp.end_phase();
 END $do$;

@@ -192,11 +192,8 @@ END $do$;
 
 -- After the fill: built before it, every filled row would pay for them.
 SELECT pg_temp.index_work('conversation_history', i, s) FROM (VALUES
-    ('{{catalog:PERSONA_INDEX}}', 'CREATE INDEX CONCURRENTLY {{catalog:PERSONA_INDEX}}'
-     ' ON conversation_history (persona_id)'),
-    ('{{catalog:RETRIEVAL_INDEX}}', 'CREATE INDEX CONCURRENTLY {{catalog:RETRIEVAL_INDEX}}'
-     ' ON conversation_history'
-     ' (channel_id, personality_id, persona_id, created_at DESC, id DESC)')) AS v(i, s)
+    ('{{catalog:PERSONA_INDEX}}', $q${{query:create_persona_index}}$q$),
+    ('{{catalog:RETRIEVAL_INDEX}}', $q${{query:create_retrieval_index}}$q$)) AS v(i, s)
 \gexec
 
 DO $do$

@@ -22,12 +22,17 @@ BEGIN
     END IF;
 END $do$;
 
+CREATE OR REPLACE FUNCTION pg_temp.sync_trigger_dropped(_name text, _table text)
+RETURNS text LANGUAGE sql AS
+$fn$ SELECT replace(replace($q${{query:drop_sync_trigger}}$q$, '{trigger}', quote_ident(_name)),
+                    '{table}', quote_ident(_table)) $fn$;
+
 -- Every persona has an owner; the old columns go, each with the triggers that kept it in step, and
 -- what it alone said is kept, in one transaction.
-CREATE OR REPLACE PROCEDURE pg_temp.drop_old(_table text, _columns text[], _kept text[])
+CREATE OR REPLACE PROCEDURE pg_temp.drop_old(_table text, _columns text[], _keep text[])
 LANGUAGE plpgsql AS $fn$
 DECLARE
-    _work text[] := ARRAY[format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', _table)];
+    _work text[] := ARRAY[replace($q${{query:lock_table}}$q$, '{table}', quote_ident(_table))];
     _standing text[];
 BEGIN
     _standing := ARRAY(SELECT c FROM unnest(_columns) AS c WHERE pg_temp.has_column(_table, c));
@@ -35,16 +40,14 @@ BEGIN
         RETURN;
     END IF;
     _work := _work || ARRAY(
-        SELECT format('INSERT INTO memsync.column_archive (column_name, row_id, value)'
-                      ' SELECT %L, id, to_jsonb(%I) FROM %I WHERE %s'
-                      ' ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value',
-                      _table || '.' || c, c, _table, k)
-        FROM unnest(_columns, _kept) AS v(c, k) WHERE c = ANY(_standing) AND k IS NOT NULL);
+        SELECT k FROM unnest(_columns, _keep) AS v(c, k)
+        WHERE c = ANY(_standing) AND k IS NOT NULL);
     _work := _work || ARRAY(
-        SELECT DISTINCT format('DROP TRIGGER IF EXISTS %I ON %I', name, on_table)
-        FROM pg_temp.mirrors() WHERE old_table = _table AND old_column = ANY(_standing));
+        SELECT DISTINCT pg_temp.sync_trigger_dropped(name, on_table)
+        FROM pg_temp.sync_triggers() WHERE old_table = _table AND old_column = ANY(_standing));
     _work := _work || ARRAY(
-        SELECT format('ALTER TABLE %I DROP COLUMN %I', _table, c) FROM unnest(_standing) AS c);
+        SELECT replace(replace($q${{query:drop_column}}$q$, '{table}', quote_ident(_table)),
+                       '{column}', quote_ident(c)) FROM unnest(_standing) AS c);
     _work := _work || ARRAY(
         SELECT pg_temp.noted(_table || '.' || c, 'dropped') FROM unnest(_standing) AS c);
     CALL pg_temp.run(_table, _work);
@@ -54,11 +57,11 @@ DO $do$
 BEGIN
     IF NOT pg_temp.is_not_null('personas', 'owner_id') THEN
         CALL pg_temp.settle_owners();
-        EXECUTE pg_temp.noted('personas.owner_id', 'made');
+        EXECUTE pg_temp.noted('personas.owner_id', 'created');
         COMMIT;
     END IF;
-    CALL pg_temp.require_not_null('personas', 'owner_id', '{{redesign:OWNER_CHECK}}');
-    -- What the mirror let go where two clients crossed and the later one failed is said again.
+    CALL pg_temp.require_not_null('personas', 'owner_id', '{{settings:OWNER_CHECK}}');
+    -- What a sync trigger let go where two clients crossed and the later one failed is copied again.
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         CALL pg_temp.run('users', ARRAY[$q${{query:settle_defaults}}$q$]);
     END IF;
@@ -70,18 +73,20 @@ BEGIN
     END IF;
     CALL pg_temp.drop_old('users', ARRAY['global_persona_id'], ARRAY[NULL]);
     CALL pg_temp.drop_old('personalities', ARRAY['llm_config_id', 'context_window_size'],
-        ARRAY[NULL, '{{contract_settings:_KEPT:personalities.context_window_size}}']);
+        ARRAY[NULL, $q${{query:keep_personality_windows}}$q$]);
     CALL pg_temp.drop_old('personas', ARRAY['is_global'],
-        ARRAY['{{contract_settings:_KEPT:personas.is_global}}']);
+        ARRAY[$q${{query:keep_global_personas}}$q$]);
     CALL pg_temp.drop_old('llm_configs', ARRAY['is_default'],
-        ARRAY['{{contract_settings:_KEPT:llm_configs.is_default}}']);
+        ARRAY[$q${{query:keep_default_configs}}$q$]);
     IF pg_temp.is_view('user_personality_settings') THEN
         CALL pg_temp.run('user_personality_configs', ARRAY[
-            'DROP VIEW user_personality_settings',
+            '{{query:drop_old_choices}}',
             pg_temp.noted('user_personality_settings', 'dropped')]);
     END IF;
-    CALL pg_temp.run('users', ARRAY[
-        {{mirror_drop_functions}}]);
+    CALL pg_temp.run('users', ARRAY(
+        SELECT pg_temp.sync_trigger_dropped(name, on_table)
+        FROM (VALUES {{sync_trigger_tables}}) AS v(on_table, name))
+        || $q${{query:drop_settings_functions}}$q$::text);
 END $do$;
 
 -- What user_id alone says is archived; the owner of its persona says the user of any other row.
@@ -94,10 +99,17 @@ BEGIN
         IF pg_temp.is_valid('conversation_history', '{{catalog:USER_KEY}}') IS NOT NULL THEN
             -- On its own: this one also locks users.
             CALL pg_temp.run('users', ARRAY[
-                'ALTER TABLE conversation_history DROP CONSTRAINT {{catalog:USER_KEY}}']);
+                '{{query:drop_user_key}}']);
         END IF;
         CALL pg_temp.run('conversation_history', ARRAY[
-            {{bridge_remove}}]);
+            '{{query:drop_identity_trigger}}',
+            '{{query:drop_user_write_trigger}}',
+            '{{query:drop_user_id}}',
+            $q${{query:note_user_id_dropped}}$q$,
+            '{{query:drop_record_user_write}}',
+            '{{query:drop_sync_identity}}',
+            '{{query:drop_create_default_persona}}',
+            '{{query:drop_persona_views}}']);
     END IF;
     IF NOT pg_temp.finished() THEN
         RAISE EXCEPTION 'contract ended, but a piece is missing' USING HINT = 'Run this again.';

@@ -16,7 +16,7 @@ BEGIN
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
     -- Where memsync or a script of its own noted that it began, it goes on.
-    IF pg_temp.has_note('mirror', 'made') OR EXISTS (
+    IF pg_temp.has_note('begun', 'created') OR EXISTS (
         SELECT FROM unnest(ARRAY['users', 'personas', 'personalities', 'llm_configs']) AS t
         WHERE NOT pg_temp.is_table(t)) THEN
         RETURN;

@@ -1,14 +1,29 @@
-\echo 'expand: persona_id, and the trigger that gives each row the id that it lacks'
+\echo 'expand: persona_id, and the triggers that give each row the id that it lacks'
 DO $do$
 BEGIN
     PERFORM pg_temp.require(pg_temp.redesign_stands(), 'expand');
     PERFORM pg_temp.begin_phase('expand');
     IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
         CALL pg_temp.run('conversation_history',
-            ARRAY['ALTER TABLE conversation_history ADD COLUMN persona_id uuid']);
+            ARRAY['{{query:add_persona_id}}']);
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
-        {{bridge_build}}
+        CALL pg_temp.run('users', ARRAY[
+            pg_temp.filled($q${{query:define_persona_override}}$q$),
+            pg_temp.filled($q${{query:define_persona_default}}$q$),
+            pg_temp.pinned(pg_temp.filled($q${{query:define_create_default_persona}}$q$)),
+            pg_temp.pinned($q${{query:define_sync_identity}}$q$),
+            $q${{query:define_record_user_write}}$q$,
+            $q${{query:revoke_sync_functions}}$q$]);
+        IF NOT pg_temp.has_trigger('conversation_history', '{{catalog:USER_WRITE_TRIGGER}}') THEN
+            CALL pg_temp.run('conversation_history', ARRAY[
+                $q${{query:create_user_write_trigger}}$q$,
+                $q${{query:watch_user_writes}}$q$]);
+        END IF;
+        IF NOT pg_temp.has_trigger('conversation_history', '{{catalog:IDENTITY_TRIGGER}}') THEN
+            CALL pg_temp.run('conversation_history', ARRAY[
+                $q${{query:create_identity_trigger}}$q$]);
+        END IF;
     END IF;
     PERFORM pg_temp.end_phase();
 END $do$;

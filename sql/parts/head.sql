@@ -17,6 +17,10 @@
 \else
 \set backup_confirmed ''
 \endif
+\if :{?only}
+\else
+\set only ''
+\endif
 \if :{?lock_timeout_ms}
 \else
 \set lock_timeout_ms 50
@@ -40,7 +44,7 @@ SELECT set_config(name, setting, false) FROM (VALUES
     ('default_transaction_isolation', 'read committed'),
     ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
     ('plan_cache_mode', 'force_custom_plan'),  -- a batch's range of blocks is never the last one's
-    ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
+    ('memsync.only', :'only'), ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
     ('memsync.lock_timeout_ms', :'lock_timeout_ms'),
     ('memsync.lock_deadline_s', :'lock_deadline_s'),
     ('memsync.batch_target_ms', :'batch_target_ms'),
@@ -50,6 +54,11 @@ SELECT set_config(name, setting, false) FROM (VALUES
 
 DO $do$
 BEGIN
+    IF current_setting('memsync.only') NOT IN ('', 'isolate', 'redesign', 'expand', 'backfill',
+                                               'contract', 'verify', 'back') THEN
+        RAISE EXCEPTION 'only is %, it must be a phase (isolate, redesign, expand, backfill, '
+            'contract), verify or back', quote_literal(current_setting('memsync.only'));
+    END IF;
     IF current_setting('memsync.unresolved') NOT IN ('fail', 'create') THEN
         RAISE EXCEPTION 'unresolved is %, it must be fail or create',
             quote_literal(current_setting('memsync.unresolved'));
@@ -67,3 +76,12 @@ BEGIN
     -- Fails where the whole script was put into one transaction: it must commit step by step.
     COMMIT;
 END $do$;
+
+-- The parts that this run is asked for.
+SELECT asked = 'verify' AS only_verify, asked = 'back' AS only_back,
+       asked NOT IN ('verify', 'back') AS forward,
+       asked IN ('', 'isolate') AS run_isolate, asked IN ('', 'redesign') AS run_redesign,
+       asked IN ('', 'expand') AS run_expand, asked IN ('', 'backfill') AS run_backfill,
+       asked IN ('', 'contract') AS run_contract
+FROM (SELECT :'only' AS asked) AS given
+\gset

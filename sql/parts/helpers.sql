@@ -49,16 +49,16 @@ BEGIN
 END $fn$;
 
 -- The triggers that keep the old places of the settings and the new ones in step.
-CREATE OR REPLACE FUNCTION pg_temp.mirrors()
+CREATE OR REPLACE FUNCTION pg_temp.sync_triggers()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
-    VALUES {{mirror_triggers}}
+    VALUES {{sync_triggers}}
 $fn$;
 
 -- Those of them that are wanted, because the old column still stands.
-CREATE OR REPLACE FUNCTION pg_temp.wanted_mirrors()
+CREATE OR REPLACE FUNCTION pg_temp.wanted_sync_triggers()
 RETURNS TABLE (on_table text, name text, stated text) LANGUAGE sql AS $fn$
-    SELECT on_table, name, min(stated) FROM pg_temp.mirrors()
+    SELECT on_table, name, min(stated) FROM pg_temp.sync_triggers()
     WHERE pg_temp.has_column(old_table, old_column)
     GROUP BY on_table, name ORDER BY on_table, name
 $fn$;
@@ -71,9 +71,9 @@ CREATE OR REPLACE FUNCTION pg_temp.redesign_stands() RETURNS boolean LANGUAGE sq
        AND (SELECT bool_and(pg_temp.has_column('llm_configs', c))
             FROM unnest({{new_columns}}) AS c)
        AND (SELECT bool_and(pg_temp.has_index(t, i))
-            FROM (VALUES {{redesign_indexes}}) AS v(t, i))
-       AND pg_temp.is_valid('llm_configs', '{{redesign:CONFIG_OWNER_KEY}}') IS NOT NULL
-       AND NOT EXISTS (SELECT FROM pg_temp.wanted_mirrors() w
+            FROM (VALUES {{settings_indexes}}) AS v(t, i))
+       AND pg_temp.is_valid('llm_configs', '{{settings:CONFIG_OWNER_KEY}}') IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_temp.wanted_sync_triggers() w
                        WHERE NOT pg_temp.has_trigger(w.on_table, w.name))
 $fn$;
 
@@ -133,11 +133,11 @@ BEGIN
             THEN $q${{query:open_undecided}}$q$
         WHEN _hole = 'open' THEN $q${{query:open_unfilled}}$q$
         WHEN _hole = 'override' AND _old AND _new THEN $q${{query:override_both}}$q$
-        WHEN _hole = 'override' AND _old THEN $q${{query:override_legacy}}$q$
-        WHEN _hole = 'override' AND _new THEN $q${{query:override_redesigned}}$q$
+        WHEN _hole = 'override' AND _old THEN $q${{query:override_old}}$q$
+        WHEN _hole = 'override' AND _new THEN $q${{query:override_new}}$q$
         WHEN _hole = 'default' AND _old AND _new THEN $q${{query:default_both}}$q$
-        WHEN _hole = 'default' AND _old THEN $q${{query:default_legacy}}$q$
-        WHEN _hole = 'default' AND _new THEN $q${{query:default_redesigned}}$q$ END;
+        WHEN _hole = 'default' AND _old THEN $q${{query:default_old}}$q$
+        WHEN _hole = 'default' AND _new THEN $q${{query:default_new}}$q$ END;
     IF _said IS NULL THEN
         RAISE EXCEPTION 'the database says nowhere which persona a user chose or has by default'
             USING HINT = 'Is this the app''s database, and its schema on the search_path?';
@@ -152,9 +152,9 @@ CREATE OR REPLACE FUNCTION pg_temp.filled(_statement text) RETURNS text LANGUAGE
         '{default}', pg_temp.fragment('default')),
         '{open}', pg_temp.fragment('open')),
         '{set_default}', CASE pg_temp.fragment('default')
-            WHEN $q${{query:default_legacy}}$q$ THEN $q${{bridge:_SET_DEFAULT:default_legacy}}$q$
-            WHEN $q${{query:default_both}}$q$ THEN $q${{bridge:_SET_DEFAULT:default_both}}$q$
-            ELSE $q${{bridge:_SET_DEFAULT:default_redesigned}}$q$ END)
+            WHEN $q${{query:default_old}}$q$ THEN $q${{query:set_default_old}}$q$
+            WHEN $q${{query:default_both}}$q$ THEN $q${{query:set_default_both}}$q$
+            ELSE $q${{query:set_default_new}}$q$ END)
 $fn$;
 
 -- Where the functions that stay for a while find the app's tables, whoever calls them.
@@ -189,8 +189,8 @@ RETURNS text[] LANGUAGE sql AS $fn$
 $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS text LANGUAGE sql AS
-$fn$ SELECT format('INSERT INTO memsync.redesign_change (object, change) VALUES (%L, %L)'
-                   ' ON CONFLICT DO NOTHING', _object, _change) $fn$;
+$fn$ SELECT replace(replace($q${{query:note_change}}$q$, '{object}', quote_literal(_object)),
+                    '{change}', quote_literal(_change)) $fn$;
 
 -- Whether memsync noted that it made or dropped this piece of the redesign.
 CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
@@ -450,7 +450,7 @@ END $fn$;
 
 -- ---- The proof.
 
--- Rows whose persona is not what the settings say; NULL where user_id or the bridge is not there to
+-- Rows whose persona is not what the settings say; NULL where user_id or the sync trigger is not there to
 -- recompute it from. `_named` are the first of them.
 CREATE OR REPLACE FUNCTION pg_temp.wrong_rows(OUT _total bigint, OUT _named text)
 LANGUAGE plpgsql AS $fn$

@@ -1,14 +1,13 @@
 \echo 'isolate: memsync''s own tables, and the index that serves reading by user'
 DO $do$
 BEGIN
-    CALL pg_temp.run('users', ARRAY['CREATE SCHEMA IF NOT EXISTS memsync']);
-    CALL pg_temp.run('memsync.instance', ARRAY[
-        {{isolate_own_schema:STATEMENTS}}]);
+    CALL pg_temp.run('users', ARRAY['{{query:create_own_schema}}']);
+    CALL pg_temp.run('memsync.instance', {{own_schema}});
     PERFORM pg_temp.begin_phase('isolate');
 END $do$;
 
 SELECT pg_temp.index_work('conversation_history', '{{catalog:USER_INDEX}}',
-    $q${{catalog:BUILD_USER_INDEX}}$q$)
+    $q${{query:create_user_index}}$q$)
 WHERE pg_temp.has_users()
 \gexec
 

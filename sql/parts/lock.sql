@@ -1,7 +1,7 @@
 -- One migration at a time, whether by script or by memsync. The lock ends with this session.
 DO $do$
 DECLARE
-    _key CONSTANT bigint := {{locks:LockKey:MIGRATE}};
+    _key CONSTANT bigint := {{lock_key}};
     _holder record;
 BEGIN
     IF NOT pg_try_advisory_lock(_key) THEN

@@ -11,59 +11,59 @@ BEGIN
     END IF;
     PERFORM pg_temp.begin_phase('redesign');
     -- Stands until the way back has ended: nothing of it is forgotten when that is cut short.
-    CALL pg_temp.run('users', ARRAY[pg_temp.noted('{{redesign:MIRROR}}', 'made')]);
+    CALL pg_temp.run('users', ARRAY[pg_temp.noted('begun', 'created')]);
 END $do$;
 
 -- Tables and columns.
 DO $do$
 DECLARE
-    _said text[];
+    _fills text[];
 BEGIN
     IF NOT pg_temp.is_table('user_default_personas') THEN
         CALL pg_temp.run('users', ARRAY[
-            replace($q${{redesign_settings:_TABLES:user_default_personas}}$q$,
+            replace($q${{query:create_user_default_personas}}$q$,
                     '{schema}', quote_ident(pg_temp.schema_of('users'))),
-            $q${{redesign_settings:_UNIQUE:user_default_personas}}$q$]
+            $q${{query:create_user_default_personas_key}}$q$]
             || pg_temp.rights_like('user_default_personas', 'users', 'global_persona_id')
-            || pg_temp.noted('user_default_personas', 'made'));
+            || pg_temp.noted('user_default_personas', 'created'));
     END IF;
     IF NOT pg_temp.is_table('personality_default_configs') THEN
         CALL pg_temp.run('personalities', ARRAY[
-            replace($q${{redesign_settings:_TABLES:personality_default_configs}}$q$,
+            replace($q${{query:create_personality_default_configs}}$q$,
                     '{schema}', quote_ident(pg_temp.schema_of('personalities'))),
-            $q${{redesign_settings:_UNIQUE:personality_default_configs}}$q$]
+            $q${{query:create_personality_default_configs_key}}$q$]
             || pg_temp.rights_like('personality_default_configs', 'personalities', 'llm_config_id')
-            || pg_temp.noted('personality_default_configs', 'made'));
+            || pg_temp.noted('personality_default_configs', 'created'));
     END IF;
     -- What a new column says at first: what the way back kept of it, else what the old ones say.
     IF NOT pg_temp.has_column('llm_configs', 'owner_id') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
-            $q${{redesign_settings:_COLUMNS:owner_id}}$q$,
-            $q${{redesign_settings:_SAID:owner_id}}$q$,
-            pg_temp.noted('llm_configs.owner_id', 'made')]);
+            $q${{query:add_config_owner}}$q$,
+            $q${{query:refill_config_owner}}$q$,
+            pg_temp.noted('llm_configs.owner_id', 'created')]);
     END IF;
     IF NOT pg_temp.has_column('llm_configs', 'is_global') THEN
-        _said := ARRAY[$q${{redesign_settings:_SAID:is_global}}$q$];
+        _fills := ARRAY[$q${{query:refill_config_is_global}}$q$];
         IF pg_temp.has_column('llm_configs', 'is_default') THEN
-            _said := 'UPDATE llm_configs SET is_global = true WHERE is_default'::text || _said;
+            _fills := $q${{query:open_default_configs}}$q$::text || _fills;
         END IF;
         CALL pg_temp.run('llm_configs',
-            $q${{redesign_settings:_COLUMNS:is_global}}$q$::text || _said
-            || pg_temp.noted('llm_configs.is_global', 'made'));
+            $q${{query:add_config_is_global}}$q$::text || _fills
+            || pg_temp.noted('llm_configs.is_global', 'created'));
     END IF;
     IF NOT pg_temp.has_column('llm_configs', 'context_window_size') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
-            $q${{redesign_settings:_COLUMNS:context_window_size}}$q$,
-            $q${{redesign_settings:_SAID:context_window_size}}$q$,
-            pg_temp.noted('llm_configs.context_window_size', 'made')]);
+            $q${{query:add_config_window}}$q$,
+            $q${{query:refill_config_window}}$q$,
+            pg_temp.noted('llm_configs.context_window_size', 'created')]);
     END IF;
-    IF pg_temp.is_valid('llm_configs', '{{redesign:CONFIG_OWNER_KEY}}') IS NULL THEN
+    IF pg_temp.is_valid('llm_configs', '{{settings:CONFIG_OWNER_KEY}}') IS NULL THEN
         CALL pg_temp.run('llm_configs', ARRAY[
-            pg_temp.noted('{{redesign:CONFIG_OWNER_KEY}}', 'made')]);
+            pg_temp.noted('{{settings:CONFIG_OWNER_KEY}}', 'created')]);
     END IF;
     CALL pg_temp.foreign_key('llm_configs', 'owner_id', 'users');
     CALL pg_temp.run('llm_configs', ARRAY[$q${{query:clear_config_owners}}$q$]);
-    CALL pg_temp.validate('llm_configs', '{{redesign:CONFIG_OWNER_KEY}}');
+    CALL pg_temp.validate('llm_configs', '{{settings:CONFIG_OWNER_KEY}}');
 END $do$;
 
 -- user_personality_settings becomes user_personality_configs; a view bears the old name. Where the
@@ -81,43 +81,46 @@ BEGIN
         RETURN;
     END IF;
     -- As the caller: the table's own grants and row policies hold by either name.
-    SELECT format('CREATE VIEW %I.user_personality_settings WITH (security_invoker) AS SELECT %s'
-                  ' FROM user_personality_configs',
-                  pg_temp.schema_of(_relation), string_agg(quote_ident(c.name), ', '))
+    SELECT replace(replace($q${{query:create_choices_view}}$q$,
+                           '{schema}', quote_ident(pg_temp.schema_of(_relation))),
+                   '{columns}', string_agg(quote_ident(c.name), ', '))
     INTO _view FROM ({{query:columns}}) c;
     IF pg_temp.is_table('user_personality_configs') THEN
         _how := 'merged';
-        SELECT format('INSERT INTO user_personality_configs (%1$s)'
-                      ' SELECT %1$s FROM user_personality_settings ON CONFLICT DO NOTHING',
-                      string_agg(quote_ident(i.name), ', ' ORDER BY i.n))
+        SELECT replace($q${{query:merge_choices}}$q$, '{columns}',
+                       string_agg(quote_ident(i.name), ', ' ORDER BY i.n))
         INTO _merge FROM pg_temp.insertable('user_personality_configs') i
         WHERE pg_temp.has_column(_relation, i.name);
         EXECUTE _merge;
         COMMIT;
-        _move := ARRAY['LOCK TABLE user_personality_settings IN ACCESS EXCLUSIVE MODE',
+        _move := ARRAY['{{query:lock_choices}}',
             _merge,
-            'ALTER TABLE user_personality_settings SET SCHEMA memsync'];
+            '{{query:put_choices_aside}}'];
     ELSE
-        SELECT 'ALTER TABLE user_personality_settings RENAME TO user_personality_configs'::text
-            || coalesce(array_agg(format(
-                CASE kind WHEN 'index' THEN 'ALTER INDEX %I RENAME TO %I'
-                ELSE 'ALTER TABLE user_personality_configs RENAME CONSTRAINT %I TO %I' END,
-                name, 'user_personality_configs_' || substr(name, length(_prefix) + 1))), '{}')
+        SELECT '{{query:rename_choices}}'::text
+            || coalesce(array_agg(replace(replace(
+                CASE kind WHEN 'index' THEN '{{query:rename_choices_index}}'
+                ELSE '{{query:rename_choices_constraint}}' END,
+                '{old}', quote_ident(name)), '{new}',
+                quote_ident('user_personality_configs_' || substr(name, length(_prefix) + 1)))),
+                '{}')
         INTO _move FROM ({{query:named_after}}) n;
     END IF;
     CALL pg_temp.run(_relation, _move || _view || pg_temp.rights_like(_relation, _relation, NULL)
-                                || pg_temp.noted(_how, 'made'));
+                                || pg_temp.noted(_how, 'created'));
 END $do$;
 
--- A function of the mirror, its holes filled; without windows of personalities it knows none.
-CREATE OR REPLACE FUNCTION pg_temp.mirror_filled(_function text) RETURNS text LANGUAGE sql AS $fn$
-    SELECT pg_temp.pinned(replace(replace(replace(replace(_function,
+-- A function or trigger that keeps both sides in step, its holes filled; without windows of
+-- personalities it knows none.
+CREATE OR REPLACE FUNCTION pg_temp.settings_filled(_function text) RETURNS text LANGUAGE sql AS $fn$
+    SELECT pg_temp.pinned(replace(replace(replace(replace(replace(_function,
         '{config_columns}', (SELECT string_agg('"' || replace(name, '"', '""') || '"', ', '
                                                ORDER BY n)
                              FROM pg_temp.insertable('llm_configs'))),
         '{window}', CASE WHEN has THEN 'NEW.context_window_size' ELSE 'NULL' END),
         '{take_window}', CASE WHEN has THEN ', context_window_size = size' ELSE '' END),
-        '{other_window}', CASE WHEN has THEN ' OR context_window_size <> size' ELSE '' END))
+        '{other_window}', CASE WHEN has THEN ' OR context_window_size <> size' ELSE '' END),
+        '{window_column}', CASE WHEN has THEN ', context_window_size' ELSE '' END))
     FROM pg_temp.has_column('personalities', 'context_window_size') AS h(has)
 $fn$;
 
@@ -125,21 +128,28 @@ $fn$;
 DO $do$
 BEGIN
     CALL pg_temp.run('users', ARRAY[
-        {{mirror_functions}}]);
+        $q${{query:is_waited_for}}$q$,
+        pg_temp.settings_filled($q${{query:sync_place}}$q$),
+        pg_temp.settings_filled($q${{query:sync_lock_new_place}}$q$),
+        pg_temp.settings_filled($q${{query:sync_default}}$q$),
+        pg_temp.settings_filled($q${{query:sync_default_chosen}}$q$),
+        pg_temp.settings_filled($q${{query:config_with_window}}$q$),
+        pg_temp.settings_filled($q${{query:sync_config}}$q$),
+        pg_temp.settings_filled($q${{query:sync_config_chosen}}$q$),
+        pg_temp.settings_filled($q${{query:sync_window_of_config}}$q$),
+        pg_temp.settings_filled($q${{query:sync_default_is_global}}$q$),
+        $q${{query:revoke_settings_functions}}$q$]);
 END $do$;
 
-CREATE OR REPLACE PROCEDURE pg_temp.hang_mirrors(_tables text[]) LANGUAGE plpgsql AS $fn$
+CREATE OR REPLACE PROCEDURE pg_temp.hang_sync_triggers(_tables text[]) LANGUAGE plpgsql AS $fn$
 DECLARE
-    _mirror record;
+    _trigger record;
 BEGIN
-    FOR _mirror IN SELECT on_table, name, stated FROM pg_temp.wanted_mirrors()
+    FOR _trigger IN SELECT on_table, name, stated FROM pg_temp.wanted_sync_triggers()
                    WHERE on_table = ANY(_tables) LOOP
-        IF NOT pg_temp.has_trigger(_mirror.on_table, _mirror.name) THEN
-            IF pg_temp.has_column('personalities', 'context_window_size') THEN
-                _mirror.stated := replace(_mirror.stated, 'llm_config_id ON personalities',
-                                          'llm_config_id, context_window_size ON personalities');
-            END IF;
-            CALL pg_temp.run(_mirror.on_table, ARRAY[_mirror.stated]);
+        IF NOT pg_temp.has_trigger(_trigger.on_table, _trigger.name) THEN
+            CALL pg_temp.run(_trigger.on_table,
+                             ARRAY[pg_temp.settings_filled(_trigger.stated)]);
         END IF;
     END LOOP;
 END $fn$;
@@ -154,11 +164,9 @@ BEGIN
     FROM pg_temp.insertable('llm_configs') i
     WHERE NOT EXISTS (SELECT FROM ({{query:kept_forks}}) k WHERE NOT k.kept ? i.name);
     IF EXISTS ({{query:kept_forks}}) THEN
-        EXECUTE format($q$
-            INSERT INTO llm_configs (%1$s) SELECT %1$s FROM
-            (SELECT (jsonb_populate_record(NULL::llm_configs, k.kept)).*
-             FROM ({{query:kept_forks}}) k) AS again
-            ON CONFLICT (id) DO NOTHING$q$, _columns);
+        EXECUTE replace(replace(replace($q${{query:bring_back_rows}}$q$,
+            '{target}', 'llm_configs'), '{columns}', _columns),
+            '{rows_kept}', $q${{query:kept_forks}}$q$);
     END IF;
     {{query:take_forks}};
     {{query:take_chosen_forks}};
@@ -198,19 +206,19 @@ DO $do$
 DECLARE
     _batch CONSTANT int := 2000;
     _windows CONSTANT boolean := pg_temp.has_column('personalities', 'context_window_size');
-    _sized CONSTANT boolean := pg_temp.has_note('llm_configs.context_window_size', 'made');
+    _sized CONSTANT boolean := pg_temp.has_note('llm_configs.context_window_size', 'created');
     _step text;
     _last text;
 BEGIN
     IF _windows THEN
         CALL pg_temp.run('llm_configs', ARRAY['SELECT pg_temp.restore_forks()']);
         -- Once, where memsync made the column.
-        IF _sized AND NOT pg_temp.has_note('{{redesign:SIZED}}', 'made') THEN
+        IF _sized AND NOT pg_temp.has_note('sized', 'created') THEN
             CALL pg_temp.run('llm_configs', ARRAY[$q${{query:size_configs}}$q$,
                                                   $q${{query:note_sized}}$q$]);
         END IF;
     END IF;
-    CALL pg_temp.hang_mirrors(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
+    CALL pg_temp.hang_sync_triggers(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
                                     'personality_default_configs']);
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         -- Where the app filled the new table itself, what that says counts: so back as well.
@@ -218,7 +226,7 @@ BEGIN
             _last := NULL;
             LOOP
                 CALL pg_temp.ask('users', ARRAY[
-                    $q${{query:copying}}$q$,
+                    $q${{query:pass_sync_triggers}}$q$,
                     format('SELECT pg_temp.%I(%L, %s)', _step, _last, _batch)], _last);
                 EXIT WHEN _last IS NULL;
             END LOOP;
@@ -238,17 +246,18 @@ BEGIN
         END LOOP;
     END IF;
     -- Not before: giving a config its size would have changed personalities not placed yet.
-    CALL pg_temp.hang_mirrors(ARRAY['llm_configs']);
+    CALL pg_temp.hang_sync_triggers(ARRAY['llm_configs']);
     CALL pg_temp.settle_owners();
-    FOR _step, _last IN SELECT t, i FROM (VALUES {{redesign_indexes}}) AS v(t, i) LOOP
+    FOR _step, _last IN SELECT t, i FROM (VALUES {{settings_indexes}}) AS v(t, i) LOOP
         IF NOT pg_temp.has_index(_step, _last) THEN
-            CALL pg_temp.run(_step, ARRAY[pg_temp.noted(_last, 'made')]);
+            CALL pg_temp.run(_step, ARRAY[pg_temp.noted(_last, 'created')]);
         END IF;
     END LOOP;
 END $do$;
 
-SELECT pg_temp.index_work(t, i, s) FROM (VALUES
-    {{redesign_index_builds}}) AS v(t, i, s)
+SELECT pg_temp.index_work(t, i, replace(replace(replace($q${{query:create_settings_index}}$q$,
+    '{index}', quote_ident(i)), '{table}', quote_ident(t)), '{column}', quote_ident(c)))
+FROM (VALUES {{settings_index_columns}}) AS v(t, i, c)
 \gexec
 
 DO $do$ BEGIN PERFORM pg_temp.end_phase(); END $do$;

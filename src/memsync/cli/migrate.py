@@ -23,7 +23,7 @@ from memsync.cli.common import (
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
 from memsync.migrate.options import WORKERS_MAX
-from memsync.migrate.redesign.settings import Prospect
+from memsync.migrate.redesign import Prospect
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.vectors import open_standing
@@ -86,7 +86,7 @@ def plan(
         settings, postgres = opened.enter_context(opened_postgres(ctx))
         tell = opened.enter_context(progress(as_json=as_json))
         reads = evidence == "prefer" and not as_sql
-        ahead = migrate.outlook(
+        ahead = migrate.plan(
             postgres, settings, (lambda: _opened(settings, opened)) if reads else None, tell=tell
         )
     if as_sql:

@@ -102,7 +102,7 @@ def _build(stage: Stage, world: legacy.World) -> Iterator[Scene]:
 
 
 def _migrate(stage: Stage, world: legacy.World) -> Iterator[Scene]:
-    ahead = migrate.outlook(stage.postgres, stage.settings, lambda: stage.vectors)
+    ahead = migrate.plan(stage.postgres, stage.settings, lambda: stage.vectors)
     evidence = ahead.evidence or migrate.EvidenceReport(not_read="nothing was asked")
     yield Scene(
         "What the migration will do",
@@ -246,7 +246,7 @@ def _two_personas_of_one_user(world: legacy.World) -> _Speakers:
     return _Speakers("demo", world.cast.personalities[0].id, several[:2])
 
 
-def _decisions(ahead: migrate.Outlook) -> list[tuple[str, object]]:
+def _decisions(ahead: migrate.Plan) -> list[tuple[str, object]]:
     by_rule = ahead.rows_by_decision or {}
     return [(f"messages decided by {rule}", rows) for rule, rows in by_rule.items()]
 

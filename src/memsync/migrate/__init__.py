@@ -1,15 +1,16 @@
 """The migration of the history from user_id to persona_id, its proof, and the way back."""
 
+from memsync.migrate.archive import Archive
 from memsync.migrate.attribution.evidence import Disagreement, EvidenceReport, memories_of
 from memsync.migrate.backfill.method import Choice, choose_method
 from memsync.migrate.backup import Backup, backup
 from memsync.migrate.checks import Check, State
 from memsync.migrate.contract.proof import Verification
-from memsync.migrate.engine import Archive, archive, finalize, rollback, run
+from memsync.migrate.engine import archive, finalize, rollback, run
 from memsync.migrate.items import Item, Mark
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner, Wanted, ask
-from memsync.migrate.plan import Outlook, Status, Step, outlook, status
+from memsync.migrate.plan import Plan, Status, Step, plan, status
 from memsync.migrate.psql import psql_script
 from memsync.migrate.verify import verify
 
@@ -22,7 +23,7 @@ __all__ = [
     "EvidenceReport",
     "Item",
     "Mark",
-    "Outlook",
+    "Plan",
     "RunOptions",
     "Runner",
     "State",
@@ -36,7 +37,7 @@ __all__ = [
     "choose_method",
     "finalize",
     "memories_of",
-    "outlook",
+    "plan",
     "psql_script",
     "rollback",
     "run",

@@ -18,7 +18,7 @@ from typing import Any
 from memsync.errors import GateClosed, InvalidInput
 from memsync.model.progress import Progress, Tell, silent
 from memsync.stores.history.catalog import TABLE, Catalog
-from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres import Postgres, Session, relations
 from memsync.stores.postgres.locks import LockKey, exclusive
 from memsync.stores.postgres.pg_dump import Programs, find_programs
 
@@ -64,24 +64,24 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
     _require_new(file)
     with exclusive(postgres, LockKey.MIGRATE, "migration or backup") as session:
         Catalog.read(session)
-        if not session.rows("relations", names=["memsync.backup"]):
+        if not relations.existing(session, ["memsync.backup"]):
             raise GateClosed(
                 "no backup was made: memsync has no tables here yet in which to record it. "
                 "Next: memsync migrate run --to isolate"
             )
-        programs = find_programs(session.row("server_version").number // 10000)
+        programs = find_programs(relations.server_version(session) // 10000)
         with _partial(file) as partial:
             with session.snapshot():
                 seen = session.row("export_snapshot")
-                relations = session.rows("backup_tables", names=list(TABLES))
+                tables = session.rows("backup_tables", names=list(TABLES))
                 tell(
                     Progress(
                         f"dumping {seen.history_rows} messages and what belongs to them into {file}"
                     )
                 )
-                _dump(programs, postgres.conninfo, partial, seen.id, relations)
+                _dump(programs, postgres.conninfo, partial, seen.id, tables)
             tell(Progress("reading the dump back"))
-            kept = [each for each in relations if each.kept and each.kind == "r"]
+            kept = [each for each in tables if each.kept and each.kind == "r"]
             _require_whole(programs, partial, kept, seen.history_rows)
             made = Backup(
                 file=file,
@@ -118,15 +118,15 @@ def _partial(file: Path) -> Iterator[Path]:
 
 
 def _dump(
-    programs: Programs, conninfo: str, partial: Path, snapshot: str, relations: list[Any]
+    programs: Programs, conninfo: str, partial: Path, snapshot: str, tables: list[Any]
 ) -> None:
     """Whole schemas but for what does not belong: so the functions that triggers need are in it."""
     programs.dump(
         conninfo,
         partial,
         snapshot=snapshot,
-        schemas=sorted({each.schema for each in relations}),
-        without=[(each.schema, each.name) for each in relations if not each.kept],
+        schemas=sorted({each.schema for each in tables}),
+        without=[(each.schema, each.name) for each in tables if not each.kept],
     )
 
 

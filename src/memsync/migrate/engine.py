@@ -1,35 +1,32 @@
 """Runs the phases forward and takes them back, each from what the catalog says.
 
-Decides the order, the gates between phases, and that one run at a time holds the lock. Every
-phase is safe to run again, whatever a crash left: DDL reads the catalog first, a fill has its
-checkpoint. Who did what, when and with what result is kept in `memsync.runs`.
+Decides the order, the questions that come before the first change, and that one run at a time holds
+the lock. Every phase may be run again, whatever a crash left: DDL reads the catalog first, a fill
+has its checkpoint. The record of runs keeps who did what, when and with what result.
 """
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
 
-from memsync.errors import Cancelled, GateClosed, MemsyncError, PartlyDone
-from memsync.migrate import revisions
-from memsync.migrate.attribution import evidence
-from memsync.migrate.backfill import cutover as swap
-from memsync.migrate.backfill.fill import backfill, clear_vanished, refill_users, require_resolved
-from memsync.migrate.backfill.method import choose_method
-from memsync.migrate.contract import gates
+from memsync.errors import GateClosed, PartlyDone
+from memsync.migrate import attribution, order, redesign, revisions, runs
+from memsync.migrate.archive import Archive, archive_of, remove_archive
+from memsync.migrate.attribution import Evidence
+from memsync.migrate.backfill import choose_method, cutover, require_resolved
+from memsync.migrate.isolate import index_users, reads_by_user
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.pace import Pace
 from memsync.migrate.preflight.run_checks import preflight, require_no_blockers
-from memsync.migrate.redesign import settings as redesign
+from memsync.migrate.run import PhaseWork, Run
 from memsync.model.progress import Progress, Tell, silent
 from memsync.settings import Settings
-from memsync.stores.history.catalog import BUILD_USER_INDEX, TABLE, USER_INDEX, Catalog
+from memsync.stores.history.catalog import Catalog, way_back_is_open
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.postgres.locks import LockKey, exclusive
-from memsync.stores.vectors.protocol import VectorStore
+from memsync.stores.postgres.session_settings import deadlock_patience_ms, prepare_heavy_work
+from memsync.stores.vectors import VectorStore
 
 
 def run(
@@ -50,18 +47,18 @@ def run(
     changed), PartlyDone, Cancelled. Effects: Postgres only.
     """
     options = options or RunOptions()
-    with _engine(postgres, settings, tell, options) as engine:
-        catalog = engine.catalog()
-        engine.require_clear_way(catalog, options.to)
-        if evidence.awaited(catalog):
+    with _opened(postgres, settings, tell, options) as opened:
+        catalog = opened.catalog()
+        _require_clear_way(opened, catalog)
+        if attribution.awaited(catalog):
             if vectors and options.evidence == "prefer":
-                engine.evidence.read(vectors, settings, tell)
+                opened.evidence.read(vectors, settings, tell)
             if options.method == "copy":
-                choose_method(engine.ddl.session, catalog, options.method)
-        engine.require_decisions(catalog, options)
-        for phase in list(Phase)[: list(Phase).index(options.to) + 1]:
-            engine.forward(phase, options)
-        return engine.catalog().stage
+                choose_method(opened.session, catalog, options.method)
+        _require_decisions(opened, catalog)
+        for work in order.PHASES[: list(Phase).index(options.to) + 1]:
+            _forward(opened, work)
+        return opened.catalog().stage
 
 
 def rollback(
@@ -76,29 +73,15 @@ def rollback(
     Raises: StoreBusy; GateClosed when the way back was ended by `finalize`, or contract was not
     done by memsync; PartlyDone, Cancelled. Effects: Postgres only.
     """
-    with _engine(postgres, settings, tell) as engine:
-        swap.settle(engine.ddl)
+    with _opened(postgres, settings, tell) as opened:
+        cutover.settle(opened.ddl)
         kept = 0 if to is None else list(Phase).index(to) + 1
-        for phase in reversed(list(Phase)[kept:]):
-            engine.back(phase)
-            if phase is Phase.CONTRACT and to:
+        for work in reversed(order.PHASES[kept:]):
+            _back(opened, work)
+            if work.phase is Phase.CONTRACT and to:
                 # Threads may be read by user again; those that serve by persona go after this.
-                engine.index_users()
-        return engine.catalog().stage
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """What the archive of the way back holds.
-
-    `pairs` are decisions, `rows` messages that differ from them; `settings` are values of dropped
-    columns, `personas` those that were quarantined for want of an owner.
-    """
-
-    pairs: int
-    rows: int
-    settings: int
-    personas: int
+                index_users(opened)
+        return opened.catalog().stage
 
 
 def archive(postgres: Postgres) -> Archive:
@@ -108,8 +91,7 @@ def archive(postgres: Postgres) -> Archive:
     """
     with postgres.session() as session:
         _require_contracted(Catalog.read(session))
-        size = session.row("archive_size")
-        return Archive(size.pairs, size.rows, size.settings, size.personas)
+        return archive_of(session)
 
 
 def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> None:
@@ -117,12 +99,14 @@ def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> Non
 
     Raises: GateClosed when the migration is not finished; StoreBusy.
     """
-    with _engine(postgres, settings, tell) as engine:
-        _require_contracted(engine.catalog())
-        with engine.recorded("finalize", Phase.CONTRACT), engine.ddl.session.transaction():
-            engine.ddl.session.run("remove_archive")
-            engine.ddl.session.run("remove_merged")
-            engine.ddl.session.run("note_archive_removed")
+    with _opened(postgres, settings, tell) as opened:
+        _require_contracted(opened.catalog())
+        with (
+            runs.recorded(opened, "finalize", Phase.CONTRACT),
+            opened.session.transaction() as session,
+        ):
+            remove_archive(session)
+            runs.note_archive_removed(session)
 
 
 def _require_contracted(catalog: Catalog) -> None:
@@ -134,195 +118,100 @@ def _require_contracted(catalog: Catalog) -> None:
 
 
 @contextlib.contextmanager
-def _engine(
+def _opened(
     postgres: Postgres, settings: Settings, tell: Tell, options: RunOptions | None = None
-) -> Iterator["_Engine"]:
+) -> Iterator[Run]:
+    """A run, on a session of its own that holds the migration's lock."""
+    options = options or RunOptions()
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session:
-        pace = Pace(session, options or RunOptions(), tell)
+        pace = Pace(session, options, tell)
         pace.begin()
-        session.run("heavy_work")
+        prepare_heavy_work(session)
         ddl = OnlineDdl(
             session,
-            lock_timeout_ms=min(settings.lock_timeout_ms, session.row("deadlock_patience").half_ms),
+            lock_timeout_ms=min(settings.lock_timeout_ms, deadlock_patience_ms(session)),
             deadline_s=settings.lock_deadline_s,
             tell=tell,
             between=pace.between_tries,
         )
-        yield _Engine(postgres, ddl, pace, settings.batch_target_ms, tell)
+        yield Run(
+            postgres=postgres,
+            ddl=ddl,
+            pace=pace,
+            options=options,
+            evidence=Evidence(session),
+            batch_target_ms=settings.batch_target_ms,
+            tell=tell,
+        )
 
 
-class _Engine:
-    """One run: the session that holds the lock, and everything that is done on it or beside it."""
+def _require_clear_way(run: Run, catalog: Catalog) -> None:
+    """Stop before anything is changed when the preflight finds a blocker of a phase ahead.
 
-    def __init__(
-        self, postgres: Postgres, ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell
-    ) -> None:
-        self.ddl = ddl
-        self._postgres = postgres
-        self._pace = pace
-        self.evidence = evidence.Evidence(ddl.session)
-        self._batch_target_ms = batch_target_ms
-        self._tell = tell
-        self._filled = 0
+    Raises: GateClosed; SchemaMismatch when the app's own tables for the settings do not fit.
+    """
+    redesign.require_met(run.session, catalog)
+    ahead = set(list(Phase)[: list(Phase).index(run.options.to) + 1]) - catalog.done
+    if ahead:
+        require_no_blockers(preflight(run.session, catalog), ahead)
 
-    def catalog(self) -> Catalog:
-        return Catalog.read(self.ddl.session)
 
-    def forward(self, phase: Phase, options: RunOptions) -> None:
-        """Run one phase; what is done already is looked at and left."""
-        catalog = self.catalog()
-        if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
-            return
-        self._tell(Progress(phase.value))
-        if "memsync.runs" not in catalog.own_tables:
-            # The record of runs is made here.
-            revisions.upgrade(self.ddl, Phase.ISOLATE, self._steps(options))
-        with self.recorded("run", phase):
-            if phase is Phase.BACKFILL and self._fill_is_open(options):
-                # Before anything else is decided: an edit of an old row waits for the fill.
-                self.evidence.keep(self.ddl)
-                self._filled += backfill(
-                    self._postgres,
-                    self.ddl,
-                    options,
-                    self._pace,
-                    self._batch_target_ms,
-                    self._tell,
-                )
-            if phase is Phase.CONTRACT and "user_id" in self.catalog().columns:
-                gates.require_open(self.ddl.session, options, self._tell)
-            revisions.upgrade(self.ddl, phase, self._steps(options))
-            after = self.catalog()
-            passed = phase is Phase.ISOLATE and not _read_by_user(after, options.to)
-            if phase not in after.done and not passed:
-                raise PartlyDone(
-                    f"phase {phase} ended, but the database is {after.stage}, not "
-                    f"{REACHED[phase]}. Run again; `memsync migrate status` names the steps",
-                    phase=phase.value,
-                    stage=after.stage.value,
-                )
+def _require_decisions(run: Run, catalog: Catalog) -> None:
+    """Stop before anything is changed when something is the operator's to decide.
 
-    def _fill_is_open(self, options: RunOptions) -> bool:
-        """Whether there is anything to fill, as far as an earlier run does not answer for it.
+    Raises: GateClosed.
+    """
+    settings = catalog.settings
+    if not settings.owners_required and not settings.missing:
+        redesign.require_owners(run.session, settings, run.options)
+    if run.options.unresolved == "create" or not attribution.awaited(catalog):
+        return
+    fragments = attribution.fragments(catalog, run.evidence.as_fragment)
+    without = attribution.unresolved_users(run.session, fragments)
+    require_resolved([user.user_id for user in without], sum(user.rows for user in without))
 
-        The catalog alone would not do: what other hands filled must be decided and proven too.
-        """
-        catalog = self.catalog()
-        if not catalog.has_users:
-            return False
-        if Phase.BACKFILL in catalog.done and self.ddl.session.row("backfill_stands").found:
-            # New users without a persona may come until contract: the bridge goes by this.
-            self.ddl.session.run("note_unresolved", unresolved=options.unresolved)
-            return False
-        return True
 
-    def back(self, phase: Phase) -> None:
-        """Take one phase back; what is not there is looked at and left."""
-        catalog = self.catalog()
-        if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
-            return
-        gone = phase is Phase.CONTRACT and not catalog.has_users
-        if gone and not self.ddl.session.row("way_back_is_open").open:
-            raise GateClosed(
-                "there is no way back from contract: its archive was removed by "
-                "`memsync migrate finalize`, or contract was not done by memsync. Restore the "
-                "backup instead; nothing was changed"
-            )
-        self._tell(Progress(f"taking back {phase}"))
-        with self.recorded("rollback", phase):
-            revisions.downgrade(self.ddl, phase, self._steps(RunOptions()))
-        after = self.catalog()
-        if phase in after.done and after.is_ours(phase):
+def _forward(run: Run, work: PhaseWork) -> None:
+    """Run one phase; what is done already is looked at and left."""
+    phase, catalog = work.phase, run.catalog()
+    if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
+        return
+    run.tell(Progress(phase.value))
+    if "memsync.runs" not in catalog.own_tables:
+        # The record of runs is made here.
+        revisions.upgrade(run, Phase.ISOLATE)
+    with runs.recorded(run, "run", phase):
+        revisions.upgrade(run, phase)
+        after = run.catalog()
+        passed = phase is Phase.ISOLATE and not reads_by_user(after, run.options.to)
+        if phase not in after.done and not passed:
             raise PartlyDone(
-                f"phase {phase} was taken back, but the database is still {after.stage}. Run again",
+                f"phase {phase} ended, but the database is {after.stage}, not "
+                f"{REACHED[phase]}. Run again; `memsync migrate status` names the steps",
                 phase=phase.value,
                 stage=after.stage.value,
             )
 
-    def require_clear_way(self, catalog: Catalog, to: Phase) -> None:
-        """Stop before anything is changed when the preflight finds a blocker of a phase up to `to`.
 
-        Raises: GateClosed; SchemaMismatch when the app's own tables for the settings do not fit.
-        """
-        redesign.require_fit(self.ddl.session, catalog)
-        ahead = set(list(Phase)[: list(Phase).index(to) + 1]) - catalog.done
-        if ahead:
-            require_no_blockers(preflight(self.ddl.session, catalog), ahead)
-
-    def require_decisions(self, catalog: Catalog, options: RunOptions) -> None:
-        """Stop before anything is changed when something is the operator's to decide.
-
-        Raises: GateClosed.
-        """
-        if not catalog.redesign.owners_required and not catalog.redesign.missing_tables:
-            redesign.require_owners(self.ddl.session, catalog.settings, options)
-        if options.unresolved == "create" or not evidence.awaited(catalog):
-            return
-        fragments = {**catalog.settings, **self.evidence.fragments}
-        without = self.ddl.session.rows_with(fragments, "unresolved_users")
-        rows = sum(row.rows_count for row in without)
-        require_resolved([str(row.user_id) for row in without], rows)
-
-    @contextlib.contextmanager
-    def recorded(self, verb: str, phase: Phase) -> Iterator[None]:
-        """Keep in the record of runs that this was begun, and how it ended."""
-        session = self.ddl.session
-        entry = session.row("begin_record", verb=verb, phase=phase, version=version("memsync")).id
-        outcome = "interrupted"
-        try:
-            self._pace.between_steps()
-            yield
-            outcome = "done"
-        except Cancelled:
-            outcome = "cancelled"
-            raise
-        except MemsyncError as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            # A session that died cannot write; the entry without an end says so.
-            if not session.connection.closed:
-                session.run(
-                    "end_record",
-                    id=entry,
-                    outcome=outcome,
-                    rows_filled=self._filled,
-                    lock_waits=self.ddl.waits,
-                    waited_s=self._pace.waited_s,
-                )
-            self._filled = self.ddl.waits = 0
-            self._pace.waited_s = 0.0
-
-    def _steps(self, options: RunOptions) -> revisions.Steps:
-        return {
-            "index_users": lambda _: self._isolate(options),
-            "clear_vanished": clear_vanished,
-            "restore_forks": redesign.restore_forks,
-            "size_configs": redesign.size_configs,
-            "settle_sync": redesign.settle_sync,
-            "copy_settings": partial(redesign.copy_settings, tell=self._tell),
-            "copy_settings_back": partial(redesign.copy_settings_back, tell=self._tell),
-            "settle_owners": partial(redesign.settle_owners, options=options),
-            "restore_orphans": redesign.restore_orphans,
-            "refill_users": self._refill,
-        }
-
-    def index_users(self) -> None:
-        """Build the index that serves reading by user, if there is a user_id."""
-        if self.catalog().has_users:
-            self.ddl.index(USER_INDEX, BUILD_USER_INDEX, table=TABLE)
-
-    def _isolate(self, options: RunOptions) -> None:
-        if _read_by_user(self.catalog(), options.to):
-            self.index_users()
-
-    def _refill(self, ddl: OnlineDdl) -> None:
-        self._filled += refill_users(ddl, self._pace, self._batch_target_ms, self._tell)
-
-
-def _read_by_user(catalog: Catalog, to: Phase) -> bool:
-    """Whether a run wants the user index: somebody built it, or the run ends at `to`, before there
-    are personas to read by. One that goes on would pay for it with every row.
-    """
-    before_personas = to in {Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND}
-    return catalog.has_users and (before_personas or USER_INDEX in catalog.indexes)
+def _back(run: Run, work: PhaseWork) -> None:
+    """Take one phase back; what is not there is looked at and left."""
+    phase, catalog = work.phase, run.catalog()
+    if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
+        return
+    gone = phase is Phase.CONTRACT and not catalog.has_users
+    if gone and not way_back_is_open(run.session):
+        raise GateClosed(
+            "there is no way back from contract: its archive was removed by "
+            "`memsync migrate finalize`, or contract was not done by memsync. Restore the "
+            "backup instead; nothing was changed"
+        )
+    run.tell(Progress(f"taking back {phase}"))
+    with runs.recorded(run, "rollback", phase):
+        revisions.downgrade(run, phase)
+    after = run.catalog()
+    if phase in after.done and after.is_ours(phase):
+        raise PartlyDone(
+            f"phase {phase} was taken back, but the database is still {after.stage}. Run again",
+            phase=phase.value,
+            stage=after.stage.value,
+        )

@@ -1,30 +1,41 @@
-"""What lies ahead of a migration, and how far a running one has come. Reads only."""
+"""What `migrate run` would do, and how far a running migration has come. Reads only."""
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from memsync.errors import MemsyncError, MissingRight
-from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited
-from memsync.migrate.backfill.method import Choice, choose_method
+from memsync.migrate.attribution import (
+    Evidence,
+    EvidenceReport,
+    UnresolvedUser,
+    awaited,
+    fragments,
+    messages_by_rule,
+    unresolved_users,
+)
+from memsync.migrate.backfill import Choice, choose_method
+from memsync.migrate.backfill.checkpoint import fill_state
 from memsync.migrate.checks import Check
+from memsync.migrate.order import PHASES
 from memsync.migrate.pacing.control import Runner, runner
 from memsync.migrate.preflight.run_checks import blocking, data_checks, preflight
-from memsync.migrate.redesign.settings import Prospect, prospect, require_fit
-from memsync.migrate.revisions import revisions
+from memsync.migrate.redesign import Prospect, prospect, require_met
 from memsync.model.progress import Tell, silent
 from memsync.settings import Settings
-from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.catalog import Catalog, history_size
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres, Session
-from memsync.stores.vectors.protocol import VectorStore
+from memsync.stores.postgres.relations import server_version
+from memsync.stores.postgres.session_settings import lift_timeouts
+from memsync.stores.vectors import VectorStore
 
 OpenMemories = Callable[[], VectorStore | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One revision or the fill: its phase and what it does."""
+    """One step of a phase, and what it does."""
 
     phase: Phase
     what: str
@@ -32,16 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class UnresolvedUser:
-    """A user with messages, but without a persona."""
-
-    user_id: str
-    username: str
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Plan:
     """Where the database stands and what `migrate run` would do.
 
     `rows_by_decision` counts messages by the rule that decides their persona (evidence, override,
@@ -108,13 +110,13 @@ class Status:
         return _next(self.steps) if self.run.state == "idle" else None
 
 
-def outlook(
+def plan(
     postgres: Postgres,
     settings: Settings | None = None,
     memories: OpenMemories | None = None,
     *,
     tell: Tell = silent,
-) -> Outlook:
+) -> Plan:
     """Look at the database, change nothing.
 
     `memories` opens the store whose points are evidence of who spoke. One that does not answer is
@@ -126,9 +128,9 @@ def outlook(
     # Temporary tables must go, so the session is not the pool's.
     session = postgres.dedicated()
     with contextlib.closing(session.connection):
-        session.run("no_timeouts")
+        lift_timeouts(session)
         catalog = Catalog.read(session)
-        require_fit(session, catalog)
+        require_met(session, catalog)
         checks = (*preflight(session, catalog), *data_checks(session, catalog))
         evidence = Evidence(session)
         report = None
@@ -138,27 +140,23 @@ def outlook(
                 if blocking(checks, set(Phase) - {Phase.CONTRACT})
                 else _read(evidence, settings or Settings(), memories, tell)
             )
-        size = session.row("history_size")
+        size = history_size(session)
         by_decision: dict[str, int] | None = None
         unresolved: tuple[UnresolvedUser, ...] = ()
         if "user_id" in catalog.columns:
-            fragments = {**catalog.settings, **evidence.fragments}
-            rows = session.rows_with(fragments, "pairs_by_settings")
+            fitting = fragments(catalog, evidence.as_fragment)
             by_decision = {"evidence": report.rows} if report and report.rows else {}
-            by_decision |= {row.reason: row.rows_count for row in rows}
-            unresolved = tuple(
-                UnresolvedUser(str(row.user_id), row.username, row.rows_count)
-                for row in session.rows_with(fragments, "unresolved_users")
-            )
-        return Outlook(
+            by_decision |= messages_by_rule(session, fitting)
+            unresolved = unresolved_users(session, fitting)
+        return Plan(
             stage=catalog.stage,
             steps=_steps(catalog.done),
-            rows_estimated=sum(by_decision.values()) if by_decision else size.rows_estimated,
-            bytes_total=size.bytes_total,
+            rows_estimated=sum(by_decision.values()) if by_decision else size.rows,
+            bytes_total=size.size_bytes,
             rows_by_decision=by_decision,
             unresolved=unresolved,
             evidence=report,
-            server_version=session.row("server_version").number,
+            server_version=server_version(session),
             checks=checks,
             redesign=_prospect(session, catalog),
             method=None if Phase.BACKFILL in catalog.done else choose_method(session, catalog),
@@ -193,13 +191,9 @@ def status(postgres: Postgres) -> Status:
     with postgres.session() as session:
         catalog = Catalog.read(session)
         now = runner(session)
-        fill = (
-            session.row("fill_state", fill="personas")
-            if "memsync.backfill" in catalog.own_tables
-            else None
-        )
+        fill = fill_state(session, "personas") if "memsync.backfill" in catalog.own_tables else None
         if fill is None:
-            rows = session.row("history_size").rows_estimated
+            rows = history_size(session).rows
             return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.done), now)
         rate = fill.rows_done / fill.busy_s if fill.busy_s else 0.0
         left = max(0, fill.rows_total - fill.rows_done)
@@ -224,9 +218,6 @@ def _next(steps: Collection[Step]) -> str | None:
 
 
 def _steps(done: Collection[Phase]) -> tuple[Step, ...]:
-    steps = []
-    for phase in Phase:
-        if phase is Phase.BACKFILL:
-            steps.append(Step(phase, "Fill persona_id of every message.", phase in done))
-        steps += [Step(of, doc, of in done) for of, doc in revisions().values() if of is phase]
-    return tuple(steps)
+    return tuple(
+        Step(work.phase, what, work.phase in done) for work in PHASES for what in work.steps
+    )

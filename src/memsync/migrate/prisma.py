@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from memsync.errors import GateClosed, InvalidInput, SchemaMismatch, StoreBusy
-from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres import Postgres, Session, relations
 
 NAMES = (
     "20251026163739_add_persona_id_to_conversation_history",
@@ -121,7 +121,7 @@ def require_known(session: Session) -> bool:
     Raises: SchemaMismatch for a history that is not Prisma's up to 7: a table of that name with
     other columns, or none of that name beside others of the kind. From 8 on it is another one.
     """
-    found = {column.name for column in session.rows("columns", relation=_TABLE)}
+    found = set(relations.columns(session, _TABLE))
     if not found:
         if relatives := [row.name for row in session.rows("prisma_relatives")]:
             raise SchemaMismatch(

@@ -7,7 +7,7 @@ script itself looks at the catalog too, so that a part too many does no harm. Ru
 import re
 from pathlib import Path
 
-from memsync.migrate.plan import Outlook
+from memsync.migrate.plan import Plan
 from memsync.stores.history.phases import Phase
 
 ALL_IN_ONE = "migrate-persona-all-in-one.sql"
@@ -35,14 +35,12 @@ def folder() -> Path:
     raise FileNotFoundError(f"memsync is installed without its SQL scripts ({_PACKAGE})")
 
 
-def psql_script(outlook: Outlook) -> str:
+def psql_script(plan: Plan) -> str:
     """The script that does what is ahead; only a comment when nothing is."""
     ahead = [
-        phase
-        for phase in Phase
-        if any(not step.done for step in outlook.steps if step.phase is phase)
+        phase for phase in Phase if any(not step.done for step in plan.steps if step.phase is phase)
     ]
-    head = _HEAD.format(stage=outlook.stage, ahead=", ".join(ahead) or "nothing")
+    head = _HEAD.format(stage=plan.stage, ahead=", ".join(ahead) or "nothing")
     if not ahead:
         return head
     start, *rest = _MARK.split((folder() / ALL_IN_ONE).read_text())

@@ -1,23 +1,29 @@
-"""Alembic's side of the migration: finds the revisions, runs them up to the end of a phase.
+"""Alembic's side of the migration: finds the revisions and runs the one of a phase.
 
-Decides where the revisions are (inside the installed package, else in the checkout) and which
-phase a revision belongs to (its file name says). Knows nothing of what they change.
+Decides where the revisions are (inside the installed package, else in the checkout), and lends
+alembic the session that holds the lock. Knows nothing of what a phase changes: a revision calls its
+phase, and alembic keeps its version table.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from alembic import command
+import sqlalchemy
+from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.pool import StaticPool
 
-from memsync.migrate.alchemy import lent
+from memsync.migrate.run import Run
+from memsync.stores.history.catalog import own_schema_stands
 from memsync.stores.history.phases import Phase
-from memsync.stores.postgres.ddl import OnlineDdl
+from memsync.stores.postgres import Session, statement, translated
 
 _PACKAGE = Path(__file__).parents[1]
+_BASE = "base"
+"""Alembic's word for the state before the first revision."""
 
 
 def folder() -> Path:
@@ -31,54 +37,84 @@ def folder() -> Path:
     raise FileNotFoundError(f"memsync is installed without its migrations ({_PACKAGE})")
 
 
-@cache
-def revisions() -> dict[str, tuple[Phase, str]]:
-    """Every revision in order: its id, its phase, and what it does in a line."""
-    script = ScriptDirectory(str(folder()))
-    found = {}
-    for revision in reversed(list(script.walk_revisions())):
-        phase = Path(revision.path).stem.split("_")[1]
-        found[revision.revision] = (Phase(phase), revision.doc)
-    return found
-
-
-Steps = Mapping[str, Callable[[OnlineDdl], None]]
-"""Work on rows that a revision calls by name, in its place between two changes of the schema."""
-
-
-def upgrade(ddl: OnlineDdl, phase: Phase, steps: Steps) -> None:
-    """Run the revisions of `phase`. Each looks at the catalog and does what is missing."""
-    with _configured(ddl, steps) as config:
-        # The version table follows the catalog, which a crash half way back, or a hand, may have
-        # left anywhere: so a phase's revisions always run.
+def upgrade(run: Run, phase: Phase) -> None:
+    """Run the revision of `phase`. The phase looks at the catalog and does what is missing."""
+    with _configured(run) as config:
+        # A crash half way back, or a hand, may have left the version table anywhere. It follows the
+        # catalog, so the revision of a phase always runs.
         command.stamp(config, _before(phase))
-        command.upgrade(config, _last(phase))
+        command.upgrade(config, _revisions()[phase])
 
 
-def downgrade(ddl: OnlineDdl, phase: Phase, steps: Steps) -> None:
-    """Take back the revisions of `phase`. Each looks at the catalog and undoes what is there."""
-    with _configured(ddl, steps) as config:
-        command.stamp(config, _last(phase))
+def downgrade(run: Run, phase: Phase) -> None:
+    """Take back the revision of `phase`. The phase undoes what the catalog says is there."""
+    with _configured(run) as config:
+        command.stamp(config, _revisions()[phase])
         command.downgrade(config, _before(phase))
 
 
-def _last(phase: Phase) -> str:
-    return [name for name, (of, _) in revisions().items() if of is phase][-1]
+def current_run() -> Run:
+    """The run in which alembic calls a revision.
+
+    Raises: SystemExit when alembic was not called by a run.
+    """
+    run = context.config.attributes.get("run")
+    if not isinstance(run, Run):
+        raise SystemExit("these revisions are run by `memsync migrate run`, not by alembic itself")
+    return run
+
+
+def lent_connection() -> sqlalchemy.Connection:
+    """The connection over the run's session, for alembic's environment.
+
+    Raises: SystemExit when alembic was not called by a run.
+    """
+    current_run()
+    connection: sqlalchemy.Connection = context.config.attributes["connection"]
+    return connection
+
+
+@cache
+def _revisions() -> dict[Phase, str]:
+    """The revision of each phase, oldest first: a file's name ends in its phase."""
+    script = ScriptDirectory(str(folder()))
+    found = reversed(list(script.walk_revisions()))
+    return {Phase(Path(each.path).stem.rpartition("_")[2]): each.revision for each in found}
 
 
 def _before(phase: Phase) -> str:
-    """The revision on which those of `phase` build; alembic calls the start of all `base`."""
-    earlier = list(Phase)[: list(Phase).index(phase)]
-    return _last(earlier[-1]) if earlier else "base"
+    """The revision on which that of `phase` builds."""
+    earlier = [each for each in Phase if list(Phase).index(each) < list(Phase).index(phase)]
+    return _revisions()[earlier[-1]] if earlier else _BASE
 
 
 @contextlib.contextmanager
-def _configured(ddl: OnlineDdl, steps: Steps) -> Iterator[Config]:
+def _configured(run: Run) -> Iterator[Config]:
     # IF NOT EXISTS would ask for CREATE on the database even where the schema stands.
-    if not ddl.session.row("own_schema").there:
-        ddl.run("CREATE SCHEMA IF NOT EXISTS memsync", table="users")
+    if not own_schema_stands(run.session):
+        run.ddl.run(statement("create_own_schema"), table="users")
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
-    with lent(ddl.session) as connection:
-        config.attributes.update(connection=connection, ddl=ddl, steps=steps)
+    with _lent(run.session) as connection:
+        config.attributes.update(connection=connection, run=run)
         yield config
+
+
+@contextlib.contextmanager
+def _lent(session: Session) -> Iterator[sqlalchemy.Connection]:
+    """A SQLAlchemy connection over the session's own: in autocommit, never closed by alembic."""
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: session.connection,
+        poolclass=StaticPool,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+    )
+    # The engine is not disposed of: that would close the session, which holds the lock.
+    with translated(session.label):
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except sqlalchemy.exc.DBAPIError as error:
+            # What the driver said; SQLAlchemy only wraps it.
+            raise error.orig or error from None

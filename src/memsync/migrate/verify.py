@@ -8,8 +8,9 @@ of it or stands in the catalog, which the phases read themselves.
 from dataclasses import replace
 
 from memsync.errors import SchemaMismatch
-from memsync.migrate import prisma
-from memsync.migrate.contract.proof import Verification, verify_session
+from memsync.migrate import prisma, runs
+from memsync.migrate.attribution import fragments, unresolved_users
+from memsync.migrate.contract.proof import Verification, prove
 from memsync.migrate.items import Item, Mark, green, later, red
 from memsync.stores.history.catalog import (
     IDENTITY_TRIGGER,
@@ -32,7 +33,7 @@ def verify(postgres: Postgres) -> Verification:
     """
     with postgres.session() as session:
         catalog = Catalog.read(session)
-        proof = verify_session(session, catalog)
+        proof = prove(session, catalog)
         if "persona_id" not in catalog.columns:
             return replace(proof, items=_not_begun(session, catalog))
         rows = _of_rows(session, catalog, proof)
@@ -71,13 +72,13 @@ def _resolved(session: Session, catalog: Catalog) -> Item:
     name = "every user has a persona"
     if "user_id" not in catalog.columns:
         return later(name, "there is no user_id any more")
-    rows = session.rows_with(dict(catalog.settings), "unresolved_users")
-    if not rows:
+    without = unresolved_users(session, fragments(catalog))
+    if not without:
         return green(name, "nobody with open messages is without one")
-    named = ", ".join(f"{row.user_id} ({row.rows_count} messages)" for row in rows[:_SAMPLES])
+    named = ", ".join(f"{user.user_id} ({user.rows} messages)" for user in without[:_SAMPLES])
     return red(
         name,
-        f"{len(rows)} users have neither a choice nor a default: {named}",
+        f"{len(without)} users have neither a choice nor a default: {named}",
         f"give them one, or {_RUN} --unresolved create",
     )
 
@@ -167,7 +168,7 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
     built = by_persona or (
         not proof.null_persona_ids
         and "memsync.runs" in catalog.own_tables
-        and session.row("verify_wanted", phase=Phase.BACKFILL).wanted
+        and runs.was_run_last(session, Phase.BACKFILL)
     )
     return (
         green("no user_id column", "it is gone")

@@ -1,1 +1,22 @@
 """Who the persona of an old message is: by evidence, by choice, by default."""
+
+from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited, memories_of
+from memsync.migrate.attribution.settings import (
+    UnresolvedUser,
+    fragments,
+    messages_by_rule,
+    places,
+    unresolved_users,
+)
+
+__all__ = [
+    "Evidence",
+    "EvidenceReport",
+    "UnresolvedUser",
+    "awaited",
+    "fragments",
+    "memories_of",
+    "messages_by_rule",
+    "places",
+    "unresolved_users",
+]

@@ -1,21 +1,21 @@
 -- Who spoke, by the settings: the persona that each (user, personality) was, and freezing it.
 
--- fragment: override_legacy
+-- fragment: override_old
 -- The persona that a user chose for one personality, before the redesign.
 SELECT user_id, personality_id, persona_id FROM user_personality_settings
 WHERE persona_id IS NOT NULL;
 
--- fragment: override_redesigned
+-- fragment: override_new
 -- The same after the redesign.
 SELECT user_id, personality_id, persona_id FROM user_personality_configs
 WHERE persona_id IS NOT NULL;
 
--- fragment: default_legacy
+-- fragment: default_old
 -- A user's default persona, before the redesign.
 SELECT id AS user_id, global_persona_id AS persona_id FROM users
 WHERE global_persona_id IS NOT NULL;
 
--- fragment: default_redesigned
+-- fragment: default_new
 -- The same after the redesign.
 SELECT user_id, persona_id FROM user_default_personas;
 
@@ -101,71 +101,3 @@ JOIN ({left_open}) l ON l.user_id = u.id
 LEFT JOIN ({override}) o ON o.user_id = l.user_id AND o.personality_id = l.personality_id
 WHERE o.persona_id IS NULL
 GROUP BY u.id, u.username ORDER BY u.id;
-
--- name: create_default_persona
--- Gives one user a default persona unless there is one by now; see memsync.create_default_persona.
-SELECT memsync.create_default_persona(%(user_id)s) AS persona_id;
-
--- name: freeze_map
--- Decides, once, who the persona of each (user, personality) was, and keeps what the settings said.
--- Pairs whose messages have personas already are decided too: the proof compares. Returns the users
--- of messages that have neither a persona nor a decision: one scan answers both.
-WITH pairs AS MATERIALIZED (
-    SELECT p.user_id, p.personality_id, p.rows_count, p.has_open, p.has_since,
-           o.persona_id AS override, d.persona_id AS fallback
-    FROM (SELECT h.user_id, h.personality_id, count(*) AS rows_count,
-                 bool_or(h.persona_id IS NULL AND k.history_id IS NULL) AS has_open,
-                 bool_or(h.persona_id IS NULL AND k.history_id IS NULL AND {written_since})
-                     AS has_since
-          FROM conversation_history h
-          LEFT JOIN ({archived_personas}) k ON k.history_id = h.id
-          GROUP BY h.user_id, h.personality_id) p
-    LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
-    LEFT JOIN memsync.persona_default d USING (user_id)
-), decided AS (
-    INSERT INTO memsync.persona_map
-           (user_id, personality_id, persona_id, reason, override_persona_id, default_persona_id,
-            rows_count)
-    SELECT p.user_id, p.personality_id, coalesce(p.override, p.fallback),
-           CASE WHEN p.override IS NOT NULL THEN 'override'
-                WHEN c.user_id IS NOT NULL THEN 'created'
-                ELSE 'default' END,
-           p.override, p.fallback, p.rows_count
-    FROM pairs p
-    LEFT JOIN memsync.created_persona c
-           ON c.user_id = p.user_id AND c.persona_id = p.fallback
-    WHERE coalesce(p.override, p.fallback) IS NOT NULL
-    ON CONFLICT (user_id, personality_id) DO NOTHING
-)
-SELECT DISTINCT p.user_id
-FROM pairs p LEFT JOIN memsync.persona_map m USING (user_id, personality_id)
-WHERE coalesce(p.override, p.fallback) IS NULL AND (p.has_since OR p.has_open AND m.user_id IS NULL)
-ORDER BY p.user_id;
-
--- name: decide_since
--- Decides the messages that were written after persona_id was last taken back, as far as the
--- settings say another persona today than the map, which is of before.
-INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
-SELECT h.id, h.user_id, coalesce(o.persona_id, d.persona_id), 'written-since'
-FROM conversation_history h
-JOIN memsync.persona_map m USING (user_id, personality_id)
-LEFT JOIN memsync.persona_override o USING (user_id, personality_id)
-LEFT JOIN memsync.persona_default d USING (user_id)
-WHERE h.persona_id IS NULL AND {written_since}
-  AND coalesce(o.persona_id, d.persona_id) <> m.persona_id
-ON CONFLICT (history_id) DO NOTHING;
-
--- name: thaw_vanished
--- Forgets decisions whose persona was deleted since, so that they are taken anew.
-WITH gone AS (DELETE FROM memsync.row_archive a
-              WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = a.persona_id))
-DELETE FROM memsync.persona_map m
-WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id);
-
--- name: analyze_history
--- Lets the planner know that no message is without a persona, so that it looks in the index.
-ANALYZE conversation_history (persona_id);
-
--- name: analyze_decisions
--- Lets the planner know how many there are, so that a batch looks them up instead of hashing them.
-ANALYZE memsync.persona_map, memsync.row_archive;

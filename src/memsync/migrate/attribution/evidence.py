@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from memsync.errors import InvalidInput, MemsyncError
+from memsync.migrate.attribution.settings import fragments, places
 from memsync.model.progress import Progress, Tell, silent
 from memsync.model.records import Point, from_ms, storable_text
 from memsync.model.sequences import batched
@@ -90,8 +91,8 @@ class Evidence:
     _waiting: int = 0
 
     @property
-    def fragments(self) -> Mapping[str, str]:
-        """Which fragment of queries/ says what evidence decides."""
+    def as_fragment(self) -> Mapping[str, str]:
+        """Which fragment of evidence.sql says what evidence decides."""
         return {"by_evidence": "by_evidence_read"} if self._tables else {}
 
     def read(self, vectors: VectorStore, settings: Settings, tell: Tell = silent) -> None:
@@ -144,7 +145,7 @@ class Evidence:
         """What was found, and where today's settings say something else."""
         if not self._tables:
             return EvidenceReport(points=self.points, points_unusable=self.unusable)
-        settings = dict(Catalog.read(self.session).settings)
+        settings = places(Catalog.read(self.session).settings)
         verdicts = {row.verdict: row.exchanges for row in self.session.rows("evidence_verdicts")}
         against = self.session.rows_with(settings, "evidence_against_settings", limit=SAMPLES_MAX)
         return EvidenceReport(
@@ -191,10 +192,10 @@ class Evidence:
 
     def _run_on_open(self, name: str) -> None:
         """Run a statement on the messages that nothing has decided yet."""
-        settings = Catalog.read(self.session).settings
+        still_open = {"open": fragments(Catalog.read(self.session))["open"]}
         with self.session.transaction():
             self.session.run("join_in_one_pass")
-            self.session.run_with({"open": settings["open"]}, name)
+            self.session.run_with(still_open, name)
 
 
 def awaited(catalog: Catalog) -> bool:

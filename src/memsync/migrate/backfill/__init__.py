@@ -1,1 +1,8 @@
-"""Phase backfill: persona_id of every message, then its indexes and key."""
+"""Phase backfill: persona_id of every message, then its indexes and its foreign key."""
+
+from memsync.migrate.backfill.decide import require_resolved
+from memsync.migrate.backfill.fill import refill_users
+from memsync.migrate.backfill.method import Choice, choose_method
+from memsync.migrate.backfill.phase import BACKFILL
+
+__all__ = ["BACKFILL", "Choice", "choose_method", "refill_users", "require_resolved"]

@@ -18,7 +18,7 @@ _WAL_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DiskSpace:
     """What the history takes, what its WAL may, and what is free: None where that is not known."""
 
     table_bytes: int
@@ -47,11 +47,11 @@ class Room:
         return int(COPY_FACTOR * self.size_bytes) + self.wal_bytes
 
 
-def room(session: Session) -> Room:
+def disk_space(session: Session) -> DiskSpace:
     """Ask the server what the history takes, and its disk what is free."""
     found = session.row("disk_space")
     free = _free_bytes(found.folder, found.pid) if found.here and found.folder else None
-    return Room(found.table_bytes, found.index_bytes, found.wal_bytes, free)
+    return DiskSpace(found.table_bytes, found.index_bytes, found.wal_bytes, free)
 
 
 def mib(size: int) -> str:

@@ -1,43 +1,31 @@
-"""The backfill: decide once who every (user, personality) was, then fill row after row.
+"""Filling in place, forward and back, range of blocks after range of blocks.
 
-Decides the order of work and the size of a batch, steered by time. A batch and what it counts are
-one transaction, so a kill costs one batch of each session that fills. The checkpoint moves when a
-range of blocks is filled; what a killed run filled behind it is passed over. Rows written meanwhile
-are the trigger's (stores/bridge.py), which was there before this starts.
+Decides the size of a batch, steered by time. A batch and what it counts are one transaction, so a
+kill costs one batch of each session that fills. The checkpoint moves when a range of blocks is
+filled; what a killed run filled behind it is passed over. Rows that are written meanwhile are the
+sync triggers' (expand/sync_triggers.sql), which were there before this starts.
 """
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
-from uuid import UUID
 
-from memsync.errors import GateClosed, PartlyDone
-from memsync.migrate.backfill import cutover as swap
-from memsync.migrate.backfill.method import choose_method
-from memsync.migrate.backfill.shadow_table import range_of_blocks
-from memsync.migrate.options import RunOptions, Unresolved
-from memsync.migrate.pacing.pace import Pace, steered
-from memsync.migrate.pacing.workers import Crew, crew_of
-from memsync.model.progress import Progress, Tell
-from memsync.model.wording import listed
-from memsync.stores.history.catalog import TABLE, Catalog
-from memsync.stores.postgres import Postgres, Session
+from memsync.errors import GateClosed
+from memsync.migrate.backfill.checkpoint import Fill, opened_fill, save_fill, start_fill
+from memsync.migrate.backfill.decide import end_block, range_of_blocks
+from memsync.migrate.expand import archive_personas
+from memsync.migrate.pacing.pace import steered
+from memsync.migrate.pacing.workers import Workers
+from memsync.migrate.run import Run
+from memsync.model.progress import Progress
+from memsync.stores.history.catalog import TABLE, history_size
+from memsync.stores.postgres import Session
 from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
 
-Fill = Literal["personas", "users"]
-
-# What fills a part of a range; what fills the rest of it, with the last part.
-_STATEMENTS: Mapping[Fill, tuple[str, ...]] = {
-    "personas": ("fill_personas", "fill_archived"),
-    "users": ("fill_users",),
-}
 _BLOCKS_START = 128
 _BLOCKS_MAX = 8192
-_PASSES_MAX = 5
-_NAMED_MAX = 10
 _VACUUM_SHARE = 0.05
 PARTS = 8
 """A range is filled in so many transactions, each of them a part of the rows of every page. The new
@@ -68,104 +56,54 @@ class Round:
     whole: bool
 
 
-def require_resolved(users: list[str], rows: int) -> None:
-    """Stop when users have no persona and the operator did not say what to do with them.
+def fill_in_place(run: Run, workers: Workers, fill: Fill) -> int:
+    """One pass over the blocks from the checkpoint on; how many rows it filled.
 
-    Raises: GateClosed naming the first of them.
+    Raises: StoreBusy, Cancelled.
     """
-    if not users:
-        return
-    raise GateClosed(
-        f"{len(users)} users ({rows} messages) have no persona: neither a choice for the "
-        f"personality nor a default. They are: {listed(users, _NAMED_MAX)}. Give them one, or run "
-        "again with `--unresolved create` to make a default persona for each; no message was "
-        "changed",
-        users=users,
-        rows=rows,
-    )
+    session = run.session
+    state = opened_fill(session, fill)
+    block, filled, size = state.next_block, 0, _BLOCKS_START
+    vacuum_every = max(1, int(state.end_block * _VACUUM_SHARE))
+    vacuumed, dead = block, 0
+    while block < state.end_block:
+        starts = range(block, state.end_block, size)[: workers.size]
+        ranges = [(start, min(start + size, state.end_block)) for start in starts]
+        done = _fill_ranges(run, workers, fill, ranges)
+        filled, dead = filled + done.rows, dead + done.rows
+        run.tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
+        if not done.whole:
+            # Smaller steps leave more of the others alone.
+            size = max(1, size // 2)
+            run.ddl.wait_turn(TABLE)
+            continue
+        run.ddl.had_turn()
+        block = ranges[-1][1]
+        # The space of what went to other pages: without it table and indexes would grow by that.
+        if dead and vacuumed // vacuum_every < block // vacuum_every:
+            session.run("vacuum_history")
+            vacuumed, dead = block, 0
+        size = steered(size, done.took_s, run.batch_target_ms / 1000 * done.share, _BLOCKS_MAX)
+    if workers.size > 1:
+        # The last of the helpers' ranges are behind the checkpoint still.
+        save_fill(session, fill, next_block=block)
+    return filled
 
 
-def backfill(
-    postgres: Postgres,
-    ddl: OnlineDdl,
-    options: RunOptions,
-    pace: Pace,
-    batch_target_ms: int,
-    tell: Tell,
-) -> int:
-    """Fill persona_id of every message that has none; how many were filled.
-
-    Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
-    after several passes.
-    """
-    session = ddl.session
-    swap.settle(ddl, keep_copy=True)
-    choice = choose_method(session, Catalog.read(session), options.method)
-    session.run("note_method", note=str(choice))
-    tell(Progress(f"filling {choice}"))
-    if choice.method == "in-place":
-        swap.settle(ddl)
-    _freeze(ddl, options.unresolved)
-    session.run(
-        "start_fill",
-        fill="personas",
-        end_block=_end_block(session),
-        rows_total=session.row("decided_rows").total,
-        unresolved=options.unresolved,
-    )
-    # Opened when it is needed: a connection that rests for hours may be cut on its way.
-    crew = partial(crew_of, postgres, ddl, options.workers)
-    if choice.method == "copy":
-        filled = swap.fill_by_copy(ddl, crew, pace, batch_target_ms, tell)
-    else:
-        with crew() as filling:
-            filled = _fill(filling, "personas", pace, batch_target_ms, tell)
-    for _ in range(_PASSES_MAX):
-        clear_vanished(ddl)
-        if not session.row("history_has_null_persona").found:
-            if choice.method == "in-place":
-                session.run("analyze_history")
-            return filled
-        # What is left lost its persona to a deletion, or appeared before the freeze saw it.
-        _freeze(ddl, options.unresolved)
-        session.run("restart_fill", fill="personas", end_block=_end_block(session))
-        filled += _fill(Crew(ddl), "personas", pace, batch_target_ms, tell)
-    left = session.row("messages_without_persona", limit=1)
-    raise PartlyDone(
-        f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
-        f"{left.id}. Run again; if it stays, `memsync migrate plan` lists users without a persona",
-        rows=left.total,
-    )
-
-
-def clear_vanished(ddl: OnlineDdl) -> None:
-    """Forget the decisions for personas that were deleted, and take them from their messages.
-
-    What a client moves meanwhile is left to the next pass, or refused by the key's validation.
-    """
-    session = ddl.session
-    session.run("thaw_vanished")
-    if not session.row("rows_of_vanished_personas").total:
-        return
-    for start in range(0, _end_block(session), _BLOCKS_MAX):
-        blocks = range_of_blocks(start, start + _BLOCKS_MAX)
-        ddl.do(partial(session.run, "clear_vanished_personas", **blocks), table=TABLE)
-
-
-def refill_users(ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
+def refill_users(run: Run) -> int:
     """Give every message its user again, on the way back; how many were filled.
 
     Raises: GateClosed when a message's persona has no owner and the archive does not know its user.
     """
-    session = ddl.session
-    session.run(
-        "start_fill",
-        fill="users",
-        end_block=_end_block(session),
-        rows_total=session.row("history_size").rows_estimated,
+    session = run.session
+    start_fill(
+        session,
+        "users",
+        end_block=end_block(session),
+        rows_total=history_size(session).rows,
         unresolved="fail",
     )
-    filled = _fill(Crew(ddl), "users", pace, batch_target_ms, tell)
+    filled = fill_in_place(run, Workers(run.ddl), "users")
     left = session.row("messages_without_user")
     if left.total:
         raise GateClosed(
@@ -175,111 +113,100 @@ def refill_users(ddl: OnlineDdl, pace: Pace, batch_target_ms: int, tell: Tell) -
             rows=left.total,
         )
     # What was written since contract is not the map's decision, but its own.
-    session.run("archive_personas")
+    archive_personas(run.ddl)
     return filled
 
 
-def _end_block(session: Session) -> int:
-    return int(session.row("history_size").blocks) + 1
+def analyze_history(session: Session) -> None:
+    """Let the planner know that no message is without a persona, so that it looks in the index."""
+    session.run("analyze_history")
 
 
-def _freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
-    """Decide every pair that is not decided yet."""
-    session = ddl.session
-    without = [row.user_id for row in session.rows("freeze_map")]
-    if without and unresolved == "fail":
-        rows = session.row("messages_without_persona", limit=1).total
-        require_resolved([str(each) for each in without], rows)
-    for user_id in without:
-        _create_default_persona(ddl, user_id)
-    if without:
-        session.run("freeze_map")
-    session.run("decide_since")
-    session.run("analyze_decisions")
-
-
-def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
-    """One user, one transaction: a client that holds one user's row holds up nobody else's."""
-    ddl.do(lambda: ddl.session.run("create_default_persona", user_id=user_id), table="users")
-
-
-def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) -> int:
-    """One pass over the blocks from the checkpoint on; how many rows it filled."""
-    session = crew.own.session
-    state = session.row("fill_state", fill=fill)
-    block, filled, size = state.next_block, 0, _BLOCKS_START
-    vacuum_every = max(1, int(state.end_block * _VACUUM_SHARE))
-    vacuumed, dead = block, 0
-    while block < state.end_block:
-        starts = range(block, state.end_block, size)[: crew.size]
-        ranges = [(start, min(start + size, state.end_block)) for start in starts]
-        done = _fill_ranges(crew, fill, ranges, pace)
-        filled, dead = filled + done.rows, dead + done.rows
-        tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
-        if not done.whole:
-            # Smaller steps leave more of the others alone.
-            size = max(1, size // 2)
-            crew.own.wait_turn(TABLE)
-            continue
-        crew.own.had_turn()
-        block = ranges[-1][1]
-        # The space of what went to other pages: without it table and indexes would grow by that.
-        if dead and vacuumed // vacuum_every < block // vacuum_every:
-            session.run("vacuum_history")
-            vacuumed, dead = block, 0
-        size = steered(size, done.took_s, batch_target_ms / 1000 * done.share, _BLOCKS_MAX)
-    if crew.size > 1:
-        # The last of the helpers' ranges are behind the checkpoint still.
-        session.run("save_fill", fill=fill, next_block=block, rows=0, busy_s=0)
-    return filled
-
-
-def _fill_ranges(crew: Crew, fill: Fill, ranges: list[tuple[int, int]], pace: Pace) -> Round:
-    """Fill ranges of blocks, part by part, one range by each of the crew at the same time."""
+def _fill_ranges(run: Run, workers: Workers, fill: Fill, ranges: list[tuple[int, int]]) -> Round:
+    """Fill ranges of blocks, part by part, one range by each worker at the same time."""
     rows, took_s, share = 0, 0.0, 1.0
     for part in range(PARTS):
-        batches = crew.together(
-            [partial(_batch, fill, *each, part, ranges[0][0], crew, pace) for each in ranges]
+        batches = workers.together(
+            [
+                partial(_batch, run, workers.size, _Part(fill, *each, part, begun=ranges[0][0]))
+                for each in ranges
+            ]
         )
         done = [batch for batch in batches if batch]
         rows += sum(batch.rows for batch in done)
         took_s = max([took_s, *(batch.took_s for batch in done)])
         if len(done) < len(ranges):
             return Round(rows, took_s, share, whole=False)
-        share = pace.between_batches()
+        share = run.pace.between_batches()
     return Round(rows, took_s, share, whole=True)
 
 
-def _batch(
-    fill: Fill, start: int, stop: int, part: int, begun: int, crew: Crew, pace: Pace, ddl: OnlineDdl
-) -> Batch | None:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the rows of a range of blocks. `begun` is the first block of the first range of
+    those that are filled at the same time.
+    """
+
+    fill: Fill
+    start: int
+    stop: int
+    number: int
+    begun: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.number == PARTS - 1
+
+    @property
+    def next_block(self) -> int:
+        """Where the checkpoint goes. It moves with the last part, and over the first of the ranges:
+        what is before it is done, whichever of the others was cut short.
+        """
+        return self.stop if self.is_last and self.start == self.begun else self.begun
+
+
+def _batch(run: Run, workers: int, part: _Part, ddl: OnlineDdl) -> Batch | None:
     """Fill a part of a range of blocks and note it, in one transaction; None where a client holds a
     row.
-
-    The checkpoint moves with the last part, and over the first of the ranges that are filled at the
-    same time: what is before it is done, whoever of the others was cut short.
     """
     session = ddl.session
-    is_last = part == PARTS - 1
     started = time.monotonic()
     try:
         with ddl.brief_transaction(ends_wait=False):
-            blocks = range_of_blocks(start, stop)
-            fill_part, *fill_rest = _STATEMENTS[fill]
-            session.run("fill_by_index")
-            rows = session.run(fill_part, **blocks, part=part, parts=PARTS)
-            rows += sum(session.run(each, **blocks) for each in fill_rest if is_last)
+            rows = _FILL[part.fill](session, part)
             took_s = time.monotonic() - started
-            # Before the checkpoint, for which the others of the crew may wait.
-            pace.before_commit(session)
-            with ddl.unhurried() if crew.size > 1 else contextlib.nullcontext():
-                session.run(
-                    "save_fill",
-                    fill=fill,
-                    next_block=stop if is_last and start == begun else begun,
+            # Before the checkpoint, for which the other workers may wait.
+            run.pace.before_commit(session)
+            with ddl.unhurried() if workers > 1 else contextlib.nullcontext():
+                save_fill(
+                    session,
+                    part.fill,
+                    next_block=part.next_block,
                     rows=rows,
-                    busy_s=took_s / crew.size,
+                    busy_s=took_s / workers,
                 )
     except LockNotHad:
         return None
     return Batch(rows, took_s)
+
+
+def _fill_personas(session: Session, part: _Part) -> int:
+    """Rows that the map or the archive decides; with the last part, those of the archive alone."""
+    start, stop = range_of_blocks(part.start, part.stop)
+    session.run("fill_by_index")
+    rows = session.run("fill_personas", start=start, stop=stop, part=part.number, parts=PARTS)
+    if part.is_last:
+        rows += session.run("fill_archived", start=start, stop=stop)
+    return rows
+
+
+def _fill_users(session: Session, part: _Part) -> int:
+    start, stop = range_of_blocks(part.start, part.stop)
+    session.run("fill_by_index")
+    return session.run("fill_users", start=start, stop=stop, part=part.number, parts=PARTS)
+
+
+_FILL: Mapping[Fill, Callable[[Session, _Part], int]] = {
+    "personas": _fill_personas,
+    "users": _fill_users,
+}

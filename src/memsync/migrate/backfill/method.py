@@ -1,14 +1,15 @@
 """In place or by a copy: which way the backfill goes, and why.
 
 Decides by what hangs on the table, how large it is, and whether there is room for a copy on the
-server's disk (room.py), as far as that can be known from here. Reads only.
+server's disk (disk.py), as far as that can be known from here. Reads only.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from memsync.migrate.backfill.disk import COPY_FACTOR, Room, mib, room
-from memsync.migrate.backfill.shadow_table import obstacles, require_no_obstacles
+from memsync.migrate.backfill.checkpoint import fill_is_half_done
+from memsync.migrate.backfill.disk import COPY_FACTOR, DiskSpace, disk_space, mib
+from memsync.migrate.backfill.shadow_table import obstacles, require_no_obstacles, shadow_state
 from memsync.migrate.options import Method
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import Catalog
@@ -47,14 +48,14 @@ def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice
     if in_the_way:
         lost = listed(in_the_way, separator="; ")
         return Choice("in-place", f"a copy would lose something: {lost}")
-    if session.row("shadow_state").begun:
+    if shadow_state(session).begun:
         return Choice("copy", "a copy is half done")
-    if "memsync.backfill" in catalog.own_tables and session.row("fill_is_half_done").found:
+    if "memsync.backfill" in catalog.own_tables and fill_is_half_done(session):
         return Choice("in-place", "a fill in place is half done")
-    return _by_room(room(session))
+    return _by_disk(disk_space(session))
 
 
-def _by_room(found: Room) -> Choice:
+def _by_disk(found: DiskSpace) -> Choice:
     if found.size_bytes < SMALL_BYTES:
         return Choice("in-place", f"table and indexes are small, {mib(found.size_bytes)}")
     needed, free = found.copy_bytes, found.free_bytes

@@ -1,7 +1,8 @@
--- The copy is memsync_shadow.conversation_history; its indexes and constraints bear the history's own
--- names, so that the exchange is a change of schemas. The history retires to memsync_retired. What a
--- query named carry_... returns are statements that put onto the copy what hangs on the history:
--- written for the copy, or for the history's name where they run after the exchange.
+-- The shadow table is memsync_shadow.conversation_history. Its indexes and constraints bear the names
+-- of the history's own, so that the cut-over is a change of schemas. The history retires to
+-- memsync_retired. A query named carry_... returns statements that put onto the shadow table what
+-- hangs on the history: they are written for the shadow table, or for the history's name where they
+-- run after the cut-over.
 
 -- name: shadow_state
 -- Whether a copy is half done, whether one took the history's place, and whether anything is left.
@@ -11,16 +12,6 @@ SELECT coalesce(bool_or(n.nspname = 'memsync_shadow' AND c.oid IS NOT NULL), fal
 FROM pg_namespace n
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'conversation_history'
 WHERE n.nspname IN ('memsync_shadow', 'memsync_retired');
-
--- name: fill_is_half_done
--- Whether an in-place fill was cut short.
-SELECT coalesce((SELECT next_block > 0 AND next_block < end_block
-                 FROM memsync.backfill WHERE fill = 'personas'), false) AS found;
-
--- name: note_method
--- Keeps in the record of runs how the backfill that has just begun goes about it, and why.
-UPDATE memsync.runs SET note = %(note)s
-WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'backfill');
 
 -- name: history_definition
 -- A digest of what the copy was made from: columns, indexes, constraints, rights, comments.
@@ -327,11 +318,6 @@ FROM pg_constraint k
 JOIN pg_description e ON e.classoid = 'pg_constraint'::regclass AND e.objoid = k.oid
 WHERE k.confrelid = to_regclass('conversation_history') AND k.contype = 'f';
 
--- name: history_schema
--- Where the history is.
-SELECT nspname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass('conversation_history');
-
 -- name: halve_lock_timeout
 -- Queues for the next lock half as long, in this transaction: waits for several add up.
 SELECT set_config('lock_timeout', greatest(setting::int / 2, 1)::text, true)
@@ -345,11 +331,6 @@ SELECT EXISTS (SELECT FROM pg_statistic_ext
 -- name: analyze_after_cutover
 -- Collects them.
 ANALYZE conversation_history;
-
--- name: rewind_fill
--- Sends a fill back to its start: a copy begins, or what it did is cleared away.
-UPDATE memsync.backfill SET next_block = 0, rows_done = 0, busy = interval '0'
-WHERE fill = %(fill)s;
 
 -- name: referring_tables
 -- Other tables whose foreign keys refer to the history, as statements that lock them.
@@ -400,13 +381,13 @@ FROM conversation_history h
 LEFT JOIN memsync.persona_map m ON m.user_id = h.user_id AND m.personality_id = h.personality_id
 LEFT JOIN ({archived_personas}) k ON k.history_id = h.id
 
--- fragment: unchanged_slice
+-- fragment: of_rows_unchanged
 -- One range of blocks, without rows that were touched since the copy began: those come by the log,
 -- and so no row comes twice.
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND NOT EXISTS (SELECT FROM memsync_shadow.change_log t WHERE t.id = h.id)
 
--- fragment: changed_rows
+-- fragment: of_rows_changed
 -- Rows by their ids.
 WHERE h.id = ANY(%(ids)s)
 
@@ -458,3 +439,108 @@ WHERE a.pid <> pg_backend_pid() AND a.datname = current_database() AND a.usesysi
   AND (coalesce(a.xact_start < %(at)s, age(a.backend_xmin) >= age(%(xact)s::xid))
        OR a.state LIKE 'idle in transaction%%')
 ORDER BY a.xact_start LIMIT 5;
+
+-- name: create_shadow_schema
+-- The schema of the shadow table.
+CREATE SCHEMA IF NOT EXISTS memsync_shadow;
+
+-- name: create_retired_schema
+-- The schema to which the history retires.
+CREATE SCHEMA IF NOT EXISTS memsync_retired;
+
+-- name: create_shadow_checkpoint
+-- How far the copying came, and which table it was made from.
+CREATE TABLE memsync_shadow.checkpoint (
+    source oid NOT NULL,
+    filenode oid NOT NULL,
+    definition text NOT NULL,
+    next_block bigint NOT NULL,
+    end_block bigint NOT NULL);
+
+-- name: create_change_log
+-- The ids of rows that were written since the shadow table was begun.
+CREATE TABLE memsync_shadow.change_log (
+    n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id uuid NOT NULL);
+
+-- name: create_change_log_index
+-- Serves the question whether a row was written: after a pause of a night each slice meets a long
+-- log.
+CREATE INDEX change_log_id_idx ON memsync_shadow.change_log (id);
+
+-- name: define_log_change
+-- Logs the id of a row that is written, and the old one too where it changes. With its owner's
+-- rights, because clients have none in memsync's schemas.
+CREATE FUNCTION memsync_shadow.log_change()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO memsync_shadow.change_log (id) VALUES (OLD.id);
+    END IF;
+    IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND NEW.id <> OLD.id THEN
+        INSERT INTO memsync_shadow.change_log (id) VALUES (NEW.id);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- name: revoke_log_change
+-- Firing a trigger asks for no right; hanging the function on a table of one's own does.
+REVOKE ALL ON FUNCTION memsync_shadow.log_change() FROM PUBLIC;
+
+-- name: create_log_change_trigger
+-- Logs every write of the history.
+CREATE TRIGGER memsync_log_change AFTER INSERT OR UPDATE OR DELETE ON conversation_history
+    FOR EACH ROW EXECUTE FUNCTION memsync_shadow.log_change();
+
+-- name: always_log_changes
+-- A session that replays changes of elsewhere fires no other triggers.
+ALTER TABLE conversation_history ENABLE ALWAYS TRIGGER memsync_log_change;
+
+-- name: lock_shadow
+-- Waits for whoever still works on the shadow table. Nobody but memsync writes it, but for deletions
+-- by its keys.
+LOCK TABLE memsync_shadow.conversation_history IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: lock_history
+-- Keeps everybody out for the cut-over.
+-- lint: allow STRONG-LOCK half of lock_timeout at most: the cut-over needs it
+LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE;
+
+-- name: drop_log_change_trigger
+-- Ends the logging.
+DROP TRIGGER IF EXISTS memsync_log_change ON conversation_history;
+
+-- name: disable_user_triggers
+-- A user who is deleted before the retired history is dropped is still deleted there as well.
+ALTER TABLE conversation_history DISABLE TRIGGER USER;
+
+-- name: retire_history
+-- The history leaves its place.
+ALTER TABLE conversation_history SET SCHEMA memsync_retired;
+
+-- name: place_shadow
+-- The shadow table takes the place of the history.
+ALTER TABLE memsync_shadow.conversation_history SET SCHEMA {schema};
+
+-- name: drop_shadow_tables
+-- Drops the shadow table and the retired history, whichever is there.
+DROP TABLE IF EXISTS memsync_shadow.conversation_history, memsync_retired.conversation_history;
+
+-- name: drop_shadow_logs
+-- Drops the change log and the checkpoint.
+DROP TABLE IF EXISTS memsync_shadow.change_log, memsync_shadow.checkpoint;
+
+-- name: drop_log_change
+-- Drops the trigger's function.
+DROP FUNCTION IF EXISTS memsync_shadow.log_change();
+
+-- name: drop_shadow_schemas
+-- Drops both schemas.
+DROP SCHEMA IF EXISTS memsync_shadow, memsync_retired;
+
+-- name: insert_into_shadow
+-- Writes rows of the history into the shadow table: {values} for {columns}, of the rows that {of_rows}
+-- names.
+INSERT INTO memsync_shadow.conversation_history ({columns})
+SELECT {values} {shadow_rows} {of_rows};

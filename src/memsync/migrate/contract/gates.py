@@ -11,7 +11,8 @@ it says that, but not when.
 from datetime import timedelta
 
 from memsync.errors import GateClosed
-from memsync.migrate.contract.proof import verify_session
+from memsync.migrate import runs
+from memsync.migrate.contract.proof import prove
 from memsync.migrate.options import RunOptions
 from memsync.model.progress import Progress, Tell
 from memsync.model.wording import listed
@@ -30,16 +31,16 @@ def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
     if catalog.has_users:
         tell(Progress("verify"))
         _require_proof(session, catalog)
-    if Phase.CONTRACT in catalog.halfway and session.row("contract_was_begun").begun:
+    if Phase.CONTRACT in catalog.halfway and runs.contract_was_begun(session):
         note = "finishes a contract that was cut short"
     else:
         quiet = _require_quiet(session, options.quiet_minutes, tell)
         note = f"{quiet}; {_require_backup(session, options)}"
-    session.run("note_gates_passed", note=note)
+    runs.note_gates_passed(session, note)
 
 
 def _require_proof(session: Session, catalog: Catalog) -> None:
-    proof = verify_session(session, catalog)
+    proof = prove(session, catalog)
     if not proof.ok:
         raise GateClosed(
             "contract may not start, the proof failed: "

@@ -1,10 +1,5 @@
 -- What contract asks before it drops user_id.
 
--- name: watch_user_writes
--- Starts the watch for clients that still write a user_id: nothing is known of the time before.
-SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
-              false);
-
 -- name: last_user_write
 -- When a client last named user_id in an INSERT (`seen`), else since when this is watched.
 SELECT to_char(to_timestamp(last_value), 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
@@ -49,14 +44,3 @@ ORDER BY id DESC LIMIT 1;
 SELECT file, to_char(taken_at, 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
        taken_at < clock_timestamp() - make_interval(secs => %(within_s)s) AS old
 FROM memsync.backup ORDER BY id DESC LIMIT 1;
-
--- name: contract_was_begun
--- Whether the last that happened to contract is that it passed its gates and began.
-SELECT coalesce((SELECT verb = 'run' AND NOT user_id_dropped FROM memsync.runs
-                 WHERE phase = 'contract' AND (gates_passed OR verb = 'rollback')
-                 ORDER BY id DESC LIMIT 1), false) AS begun;
-
--- name: note_gates_passed
--- Notes in the record of runs that the gates of this contract are open, and on what grounds.
-UPDATE memsync.runs SET gates_passed = true, note = %(note)s
-WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'contract');

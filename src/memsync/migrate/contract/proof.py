@@ -36,7 +36,7 @@ class Verification:
     items: tuple[Item, ...] = ()
 
 
-def verify_session(session: Session, catalog: Catalog) -> Verification:
+def prove(session: Session, catalog: Catalog) -> Verification:
     """Prove the history as it is now. Reads only; the checklist around it is `checklist`'s."""
     if "persona_id" not in catalog.columns:
         return _not_started(catalog)

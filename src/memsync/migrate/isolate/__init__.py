@@ -1,1 +1,5 @@
 """Phase isolate: memsync's own tables, and the index that serves reading by user."""
+
+from memsync.migrate.isolate.phase import ISOLATE, index_users, reads_by_user
+
+__all__ = ["ISOLATE", "index_users", "reads_by_user"]

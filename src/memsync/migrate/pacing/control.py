@@ -6,11 +6,11 @@ batches and steps (migrate/pace.py), when it has no transaction open. Knows no p
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from memsync.errors import Cancelled, GateClosed
-from memsync.stores.postgres import Postgres, Session
-from memsync.stores.postgres.locks import LockKey
+from memsync.stores.postgres import Postgres, Session, relations
+from memsync.stores.postgres.locks import LockHolder, LockKey, holders
 
 Wanted = Literal["run", "pause", "cancel"]
 State = Literal["idle", "running", "pausing", "paused", "cancelling"]
@@ -33,13 +33,13 @@ def ask(postgres: Postgres, wanted: Wanted) -> Runner:
     or what runs has not come to where it hears.
     """
     with postgres.session() as session:
-        holders = session.rows("lock_holders", key=LockKey.MIGRATE.value)
-        if not holders:
+        held_by = holders(session, LockKey.MIGRATE)
+        if not held_by:
             raise GateClosed(
                 f"no migration is running, so there is none to {_VERBS[wanted]}; nothing was "
                 "asked. `memsync migrate status` says where it stands"
             )
-        pids = [holder.pid for holder in holders]
+        pids = [holder.pid for holder in held_by]
         if not _is_there(session) or not session.rows("ask_run", wanted=wanted, pids=pids):
             raise GateClosed(
                 f"what holds the migration's lock (pid {pids[0]}) cannot be asked; nothing was "
@@ -50,7 +50,7 @@ def ask(postgres: Postgres, wanted: Wanted) -> Runner:
                 "has done is kept",
                 pid=pids[0],
             )
-        return _runner(session, holders)
+        return _runner(session, held_by)
 
 
 _VERBS = {"run": "resume", "pause": "pause", "cancel": "cancel"}
@@ -58,13 +58,13 @@ _VERBS = {"run": "resume", "pause": "pause", "cancel": "cancel"}
 
 def runner(session: Session) -> Runner:
     """Who migrates now, and whether it was asked to pause or end. Reads only."""
-    return _runner(session, session.rows("lock_holders", key=LockKey.MIGRATE.value))
+    return _runner(session, holders(session, LockKey.MIGRATE))
 
 
-def _runner(session: Session, holders: list[Any]) -> Runner:
-    if not holders:
+def _runner(session: Session, held_by: list[LockHolder]) -> Runner:
+    if not held_by:
         return Runner("idle")
-    holder = holders[0]
+    holder = held_by[0]
     asked = session.row("control", pids=[holder.pid]) if _is_there(session) else None
     if asked is None or asked.wanted == "run":
         return Runner("running", holder.pid, holder.since)
@@ -76,7 +76,7 @@ def _runner(session: Session, holders: list[Any]) -> Runner:
 
 
 def _is_there(session: Session) -> bool:
-    return bool(session.rows("relations", names=["memsync.control"]))
+    return bool(relations.existing(session, ["memsync.control"]))
 
 
 class Control:

@@ -14,11 +14,12 @@ from typing import Generic, TypeVar
 
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
+from memsync.stores.postgres.session_settings import lift_timeouts, prepare_heavy_work
 
 Result = TypeVar("Result")
 
 
-class Crew:
+class Workers:
     """The run's `own` session and its helpers; `size` is how many they are together."""
 
     def __init__(self, own: OnlineDdl, helpers: Sequence[OnlineDdl] = ()) -> None:
@@ -91,12 +92,8 @@ class _Shift(Generic[Result]):
             return None if self.failed else next(self._numbers, None)
 
 
-OpensCrew = Callable[[], contextlib.AbstractContextManager[Crew]]
-"""Opens a crew when it is needed, and closes its helpers' sessions at the end."""
-
-
 @contextlib.contextmanager
-def crew_of(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Crew]:
+def open_workers(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Workers]:
     """A crew of this size, its helpers' sessions opened here and closed at the end.
 
     Raises: StoreUnreachable.
@@ -106,7 +103,7 @@ def crew_of(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Crew]:
         for _ in range(size - 1):
             session = postgres.dedicated()
             opened.callback(session.connection.close)
-            session.run("no_timeouts")
-            session.run("heavy_work")
+            lift_timeouts(session)
+            prepare_heavy_work(session)
             helpers.append(own.beside(session))
-        yield Crew(own, helpers)
+        yield Workers(own, helpers)

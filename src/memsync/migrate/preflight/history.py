@@ -9,6 +9,7 @@ from typing import Any
 
 from memsync.errors import SchemaMismatch
 from memsync.migrate import prisma
+from memsync.migrate.attribution import fragments, unresolved_users
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import (
@@ -22,7 +23,7 @@ from memsync.stores.history.catalog import (
 )
 from memsync.stores.history.phases import Phase
 from memsync.stores.history.settings_tables import OLD_CHOICES, OLD_INDEXES
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Session, relations
 
 _OURS = (USER_ID_INDEX, USER_INDEX, USER_KEY, USER_CHECK, f"{TABLE}_user_id_not_null")
 _KINDS = {"p": "partitioned", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
@@ -70,13 +71,12 @@ def indexes(session: Session, catalog: Catalog, tables: Iterable[str]) -> Check:
     left = []
     for table in tables:
         known = catalog.indexes if table == TABLE else None
-        rows = session.rows("indexes", relation=table) if known is None else ()
-        pairs = known.items() if known is not None else [(row.name, row.valid) for row in rows]
-        left += [f"index {name} is INVALID" for name, valid in pairs if not valid]
+        standing = relations.indexes(session, table) if known is None else known
+        left += [f"index {name} is INVALID" for name, valid in standing.items() if not valid]
         left += [
-            f"constraint {row.name} of {table} is NOT VALID"
-            for row in session.rows("constraints", relation=table)
-            if not row.valid and row.name not in {PERSONA_CHECK, USER_CHECK}
+            f"constraint {name} of {table} is NOT VALID"
+            for name, valid in relations.constraints(session, table).items()
+            if not valid and name not in {PERSONA_CHECK, USER_CHECK}
         ]
     if not left:
         return fine("indexes", "all indexes and constraints are valid")
@@ -113,13 +113,13 @@ def dependents(session: Session, catalog: Catalog) -> Check:
 def settings(session: Session, catalog: Catalog) -> Check:
     """What refuses to let the old places of the settings go at contract, or goes with them."""
     blocks, goes = [], []
-    for table, column in catalog.redesign.old_columns:
+    for table, column in catalog.settings.old_columns:
         rows = session.rows("preflight_dependents", relation=table, column=column)
         standard = _standard_names(table, column)
         strange = [row for row in _not_ours(rows) if row.blocks or row.name not in standard]
         blocks += [f"{row.what} ({table}.{column})" for row in strange if row.blocks]
         goes += [f"{row.what} ({table}.{column})" for row in strange if not row.blocks]
-    if catalog.redesign.has_view(OLD_CHOICES):
+    if catalog.settings.has_view(OLD_CHOICES):
         # Before the redesign it is a table, and what hangs on it follows when it is renamed.
         rows = session.rows("preflight_dependents_of_view", relation=OLD_CHOICES)
         blocks += [f"{row.what} ({OLD_CHOICES})" for row in rows if row.blocks]
@@ -300,14 +300,14 @@ def users(session: Session, catalog: Catalog) -> Check:
     """Users who have messages but no persona."""
     if "user_id" not in catalog.columns:
         return fine("users", "every message has its persona; there is no user_id")
-    rows = session.rows_with(dict(catalog.settings), "unresolved_users")
-    if not rows:
+    without = unresolved_users(session, fragments(catalog))
+    if not without:
         return fine("users", "every user with messages has a persona")
-    messages = sum(row.rows_count for row in rows)
+    messages = sum(user.rows for user in without)
     return warning(
         "users",
-        f"{len(rows)} have messages ({messages}) but no persona: "
-        + listed(f"{row.user_id} {row.username}" for row in rows),
+        f"{len(without)} have messages ({messages}) but no persona: "
+        + listed(f"{user.user_id} {user.username}" for user in without),
         "give them one, or memsync migrate run --unresolved create",
     )
 

@@ -1,10 +1,10 @@
 """Checks of the server and of this session: may we, is there room, and who is in the way.
 
 Decides which tables a run needs, and how far behind a standby may be. Must not know how the
-history is built: that is `checks_history`; how much disk each way needs: that is `room`.
+history is built: that is history.py; how much disk each way needs: that is backfill/disk.py.
 """
 
-from memsync.migrate.backfill.disk import mib, room
+from memsync.migrate.backfill.disk import disk_space, mib
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
 from memsync.stores.history.phases import Phase
@@ -112,7 +112,7 @@ def visibility(session: Session) -> Check:
 
 def disk(session: Session) -> Check:
     """Whether there is room, where that can be known from here."""
-    has = room(session)
+    has = disk_space(session)
     found = (
         f"table {mib(has.table_bytes)}, indexes {mib(has.index_bytes)}; in place needs "
         f"{mib(has.in_place_bytes)}, a copy {mib(has.copy_bytes)}, each with {mib(has.wal_bytes)} "

@@ -1,12 +1,18 @@
-"""Whether the redesign can go on from what the app made of it: what does not fit, in words.
+"""The requirements of the redesign: types, keys and columns that triggers and copies rely on.
 
-Decides which types, keys and columns the mirror and the copies rely on. A half-done redesign of
-the app's own is completed; where that cannot be, it is said before anything is changed.
+A half-done redesign of the app's own is completed. Where that cannot be, the unmet requirements are
+named before anything is changed. Reads only.
 """
 
 from collections.abc import Iterator
 
-from memsync.stores.history.settings_tables import CHOICES, CONFIGS, DEFAULTS, OLD_CHOICES, Redesign
+from memsync.stores.history.settings_tables import (
+    CHOICES,
+    CONFIGS,
+    DEFAULTS,
+    OLD_CHOICES,
+    SettingsTables,
+)
 from memsync.stores.postgres import Session
 
 _TIME = "timestamp without time zone"
@@ -51,13 +57,13 @@ _KEYS = {
 }
 
 
-def misfits(session: Session, redesign: Redesign) -> list[str]:
-    """What stands in the way of the redesign. Reads only."""
+def unmet(session: Session, settings: SettingsTables) -> list[str]:
+    """The requirements that are not met, in words."""
     names = [*{table for table, _ in _TYPES}]
     columns = {(c.relation, c.name): c for c in session.rows("columns_of", names=names)}
     there = {table for table, _ in columns}
     unique = session.rows("unique_keys", names=names)
-    found = [*_not_tables(redesign, there)]
+    found = [*_not_tables(settings, there)]
     for (table, column), wanted in _TYPES.items():
         standing = columns.get((table, column))
         if standing is None:
@@ -82,8 +88,8 @@ def misfits(session: Session, redesign: Redesign) -> list[str]:
             name for table, name in columns if table == CHOICES
         }
         found += [f"{CHOICES} lacks {name} of {OLD_CHOICES}" for name in sorted(lacking)]
-    if redesign.has_column("personalities", "context_window_size"):
-        found += _windows(redesign)
+    if settings.has_column("personalities", "context_window_size"):
+        found += _windows(settings)
         found += [
             f"llm_configs is unique by {', '.join(key.columns)}, so a config cannot be forked"
             for key in unique
@@ -94,15 +100,15 @@ def misfits(session: Session, redesign: Redesign) -> list[str]:
     return found
 
 
-def _not_tables(redesign: Redesign, there: set[str]) -> Iterator[str]:
+def _not_tables(settings: SettingsTables, there: set[str]) -> Iterator[str]:
     for name in (DEFAULTS, CONFIGS, CHOICES, OLD_CHOICES):
-        ours = name == OLD_CHOICES and redesign.has_view(name) and redesign.made
-        if name in there and not redesign.has_table(name) and not ours:
+        ours = name == OLD_CHOICES and settings.has_view(name) and settings.created
+        if name in there and not settings.has_table(name) and not ours:
             yield f"{name} is not an ordinary table"
 
 
-def _windows(redesign: Redesign) -> Iterator[str]:
-    if not redesign.has_column("personalities", "llm_config_id") and not redesign.dropped:
+def _windows(settings: SettingsTables) -> Iterator[str]:
+    if not settings.has_column("personalities", "llm_config_id") and not settings.dropped:
         yield (
             "personalities has context_window_size but no llm_config_id: drop it once each "
             "config has its window, or add llm_config_id again"

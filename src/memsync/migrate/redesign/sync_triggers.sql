@@ -1,11 +1,13 @@
--- The functions of the mirror (mirror.py), by name. They run with their owner's rights, because
--- clients have none in the schema memsync; {search_path} pins where they find the app's tables.
+-- The sync triggers of the settings: what keeps the old places and the new ones in step while both
+-- versions of the app run. Their functions run with their owner's rights, because clients have none in
+-- the schema memsync; {search_path} pins where they find the app's tables.
 --
--- Who writes an old place locks its row before the new one's; who writes a new place, after it. So
--- that two who cross do not wait for each other, the first one gives way: it leaves the new place
--- to the other, who waits to write here and does so next. Should that one fail after all, the old
--- place is right; the statements `settle_*` (queries/redesign.sql) say so before the old one goes. Who writes
--- a new place gives way much later: to one who deletes the user or personality, and waits for it.
+-- Lock order: a client that writes an old place locks its row before the new one's; a client that
+-- writes a new place, after it. Two clients that cross would wait for each other, so the first one
+-- gives way: it leaves the new place to the other, which waits to write here and does so next. Should
+-- that one fail after all, the old place is right; the statements `settle_*` (settings_copy.sql)
+-- copy it once more before the old one goes. A client that writes a new place gives way much later:
+-- to one that deletes the user or personality, and waits for it.
 
 -- name: is_waited_for
 -- Whether another session waits for this one.
@@ -243,3 +245,70 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+
+-- name: revoke_settings_functions
+-- Firing a trigger asks for no right; hanging the function on a table of one's own does.
+REVOKE ALL ON FUNCTION memsync.is_waited_for(), memsync.config_with_window(uuid, int, uuid),
+    memsync.sync_default(uuid, uuid, timestamp), memsync.sync_config(uuid, uuid, int, timestamp),
+    memsync.sync_default_chosen(uuid, uuid, timestamp, uuid, uuid),
+    memsync.sync_config_chosen(uuid, uuid, timestamp, uuid, uuid), memsync.sync_place(),
+    memsync.sync_lock_new_place(), memsync.sync_window_of_config(),
+    memsync.sync_default_is_global() FROM PUBLIC;
+
+-- name: drop_settings_functions
+-- Drops all functions that still stand.
+DROP FUNCTION IF EXISTS memsync.is_waited_for(), memsync.config_with_window(uuid, int, uuid),
+    memsync.sync_default(uuid, uuid, timestamp), memsync.sync_config(uuid, uuid, int, timestamp),
+    memsync.sync_default_chosen(uuid, uuid, timestamp, uuid, uuid),
+    memsync.sync_config_chosen(uuid, uuid, timestamp, uuid, uuid), memsync.sync_place(),
+    memsync.sync_lock_new_place(), memsync.sync_window_of_config(),
+    memsync.sync_default_is_global();
+
+-- fragment: not_copying
+-- memsync's own copying locks the rows of both sides, and passes the triggers by.
+current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on';
+
+-- name: create_default_trigger_on_users
+-- From the old place of a default to the new one.
+CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OF global_persona_id ON users
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('50ms');
+
+-- name: create_default_trigger_on_defaults
+-- And back.
+CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OR DELETE ON user_default_personas
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
+
+-- name: create_default_trigger_on_personas
+-- A persona that is deleted takes defaults along.
+CREATE TRIGGER memsync_sync_default BEFORE DELETE ON personas
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_lock_new_place();
+
+-- name: create_config_trigger_on_personalities
+-- From the old place of a config, and of its window where that still stands, to the new one.
+CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OF llm_config_id{window_column}
+    ON personalities
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('50ms');
+
+-- name: create_config_trigger_on_configs
+-- And back.
+CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
+
+-- name: create_config_trigger_on_llm_configs
+-- A config that is deleted takes personalities' configs along.
+CREATE TRIGGER memsync_sync_config BEFORE DELETE ON llm_configs
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_lock_new_place();
+
+-- name: create_window_trigger
+-- From a config's window to its personalities'.
+CREATE TRIGGER memsync_sync_window AFTER UPDATE OF context_window_size ON llm_configs
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_window_of_config();
+
+-- name: create_is_default_trigger
+-- The default for all is open to all.
+CREATE TRIGGER memsync_sync_is_default BEFORE INSERT OR UPDATE OF is_default ON llm_configs
+    FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_default_is_global();
+
+-- name: drop_sync_trigger
+-- Takes one trigger down.
+DROP TRIGGER IF EXISTS {trigger} ON {table};

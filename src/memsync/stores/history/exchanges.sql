@@ -87,11 +87,6 @@ JOIN unnest(%(personality_ids)s::uuid[], %(from_ms)s::bigint[], %(to_ms)s::bigin
          AND timestamp '1970-01-01' + w.to_ms * interval '1 millisecond'
 ORDER BY e.anchor_id;
 
--- name: messages_without_persona
--- The first messages that have no persona, and how many there are.
-SELECT id, count(*) OVER () AS total FROM conversation_history
-WHERE persona_id IS NULL ORDER BY id LIMIT %(limit)s;
-
 -- name: known_personas
 -- Which of the given personas exist.
 SELECT id FROM personas WHERE id = ANY(%(ids)s);
@@ -103,3 +98,8 @@ SELECT (extract(epoch FROM min(created_at)) * 1000)::bigint AS ms FROM conversat
 -- name: now_ms
 -- The database's clock: the one that settle windows are measured by.
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms;
+
+-- name: messages_without_persona
+-- The first messages that have no persona, and how many there are.
+SELECT id, count(*) OVER () AS total FROM conversation_history
+WHERE persona_id IS NULL ORDER BY id LIMIT %(limit)s;

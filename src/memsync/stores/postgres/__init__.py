@@ -10,20 +10,24 @@ from memsync.stores.postgres.connection import (
     OWN_STATEMENT,
     Postgres,
     Session,
+    Statement,
     json_value,
     translated,
 )
 from memsync.stores.postgres.open import open_postgres
-from memsync.stores.postgres.statements import statement
+from memsync.stores.postgres.statements import composed, statement, statements_of
 
 __all__ = [
     "OWN_STATEMENT",
     "ForeignKeyViolation",
     "Postgres",
     "Session",
+    "Statement",
+    "composed",
     "json_value",
     "open_postgres",
     "sql",
     "statement",
+    "statements_of",
     "translated",
 ]

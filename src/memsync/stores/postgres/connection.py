@@ -7,7 +7,7 @@ mean is for those who call them by name.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg import errors, sql
@@ -36,6 +36,7 @@ OWN_STATEMENT = "/* memsync */"
 """memsync's own work begins with it, so that its sessions are told from the app's."""
 
 Connection = psycopg.Connection[Any]
+Statement = LiteralString | sql.SQL | sql.Composed
 
 
 def _conninfo(url: str) -> str:
@@ -208,6 +209,12 @@ class Session:
         """Run the named statement once for each of `rows`, in one go."""
         with translated(self.label), self.connection.cursor() as cursor:
             cursor.executemany(f"{OWN_STATEMENT} {statement(name)}", rows)
+
+    def execute(self, *statements: Statement) -> None:
+        """Run statements that are put together by name, each by itself."""
+        with translated(self.label):
+            for each in statements:
+                self.connection.execute(each)
 
     def run_script(self, script: str) -> None:
         """Run a text of several statements, as one transaction unless it says otherwise."""

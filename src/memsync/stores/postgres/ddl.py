@@ -9,16 +9,17 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, LiteralString, Self, TypeVar
+from typing import Self, TypeVar
 
 from psycopg import errors, sql
 
 from memsync.errors import GateClosed, StoreBusy
 from memsync.model.progress import Progress, Tell
-from memsync.stores.postgres import Session, translated
+from memsync.stores.postgres import relations
+from memsync.stores.postgres.connection import Session, Statement, translated
+from memsync.stores.postgres.relations import Blocker
 
 Result = TypeVar("Result")
-Statement = LiteralString | sql.SQL | sql.Composed
 
 _BACKOFF_START_S = 0.05
 _BACKOFF_MAX_S = 2.0
@@ -98,7 +99,7 @@ class OnlineDdl:
             tell=self._tell,
         )
 
-    def wait_turn(self, table: str, blockers: Sequence[Any] | None = None) -> None:
+    def wait_turn(self, table: str, blockers: Sequence[Blocker] | None = None) -> None:
         """Wait a little, longer each time in a row, before the next try for a lock on `table`.
 
         `blockers` are the sessions in the way, where they are others than those at the table.
@@ -109,8 +110,8 @@ class OnlineDdl:
         self.waits += 1
         self._waiting_since = self._waiting_since or now
         if blockers is None:
-            blockers = self.session.rows("blockers", relation=table)
-        who = _named(blockers)
+            blockers = relations.blockers(self.session, table)
+        who = "; ".join(map(str, blockers))
         if now - self._waiting_since > self.deadline_s:
             raise StoreBusy(
                 f"no lock on {table} within {self.deadline_s:.0f} s. In the way: "
@@ -170,7 +171,7 @@ class OnlineDdl:
         Locks: SHARE ROW EXCLUSIVE on both tables, for a moment.
         """
         name = f"{table}_{column}_fkey"
-        if name not in self._constraints(table):
+        if name not in relations.constraints(self.session, table):
             text = (
                 "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} (id)"
                 " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID"
@@ -182,7 +183,7 @@ class OnlineDdl:
 
     def validate(self, table: str, constraint: str) -> None:
         """Validate the constraint unless it is; readers and writers pass."""
-        if not self._constraints(table)[constraint]:
+        if not relations.constraints(self.session, table)[constraint]:
             self.run_long(
                 sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
                     sql.Identifier(table), sql.Identifier(constraint)
@@ -199,10 +200,9 @@ class OnlineDdl:
         refused for a step that did not happen.
         """
         of_table, of_column, named = map(sql.Identifier, (table, column, check))
-        standing = {c.name: c.not_null for c in self.session.rows("columns", relation=table)}
         try:
-            if not standing[column]:
-                if check not in self._constraints(table):
+            if not relations.columns(self.session, table)[column]:
+                if check not in relations.constraints(self.session, table):
                     self.run(
                         sql.SQL(
                             "ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} IS NOT NULL) NOT VALID"
@@ -221,7 +221,7 @@ class OnlineDdl:
         self._drop_constraint(table, check)
 
     def _drop_constraint(self, table: str, name: str) -> None:
-        if name in self._constraints(table):
+        if name in relations.constraints(self.session, table):
             self.run(
                 sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
                     sql.Identifier(table), sql.Identifier(name)
@@ -229,31 +229,20 @@ class OnlineDdl:
                 table=table,
             )
 
-    def _constraints(self, table: str) -> dict[str, bool]:
-        return {c.name: c.valid for c in self.session.rows("constraints", relation=table)}
-
     def index(self, name: str, statement: Statement, *, table: str) -> None:
         """Build the index concurrently unless a valid one stands; an INVALID one is rebuilt.
 
         A build that a crash cut short leaves an INVALID index: it is paid for by every write and
         used by no read.
         """
-        standing = {i.name: i.valid for i in self.session.rows("indexes", relation=table)}
+        standing = relations.indexes(self.session, table)
         if standing.get(name):
             return
         self._between()
         if name in standing:
             self._tell(Progress(f"index {name} is INVALID, its build was cut short: rebuilding"))
             self.run_long(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
-        if blockers := self.session.rows("blockers", relation=table):
-            who = _named(blockers)
+        if blockers := relations.blockers(self.session, table):
+            who = "; ".join(map(str, blockers))
             self._tell(Progress(f"waiting, if they stay open, for transactions on {table}: {who}"))
         self.run_long(statement)
-
-
-def _named(blockers: Sequence[Any]) -> str:
-    return "; ".join(
-        f"{f'pid {b.pid}' if b.pid else 'prepared transaction'} ({b.state}, {b.open_s:.0f} s): "
-        f"{b.query}"
-        for b in blockers
-    )

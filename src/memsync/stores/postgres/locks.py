@@ -6,12 +6,13 @@ waits for every open statement; so a lock is tried, and a second run is told who
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 from memsync.errors import StoreBusy, StoreUnreachable
-from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.connection import Postgres, Session
 from memsync.stores.postgres.pooler import require_direct
+from memsync.stores.postgres.session_settings import lift_timeouts
 
 
 class LockKey(IntEnum):
@@ -20,6 +21,19 @@ class LockKey(IntEnum):
     MIGRATE = 0x6D656D73796E6301
     RELAY = 0x6D656D73796E6302
     REPAIR = 0x6D656D73796E6303
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """A session that holds a lock; `since` is when it connected, in words."""
+
+    pid: int
+    since: str
+
+
+def holders(session: Session, key: LockKey) -> list[LockHolder]:
+    """The sessions that hold the lock now."""
+    return [LockHolder(row.pid, row.since) for row in session.rows("lock_holders", key=key.value)]
 
 
 @contextlib.contextmanager
@@ -34,9 +48,9 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
     session = postgres.dedicated()
     try:
         require_direct(session)
-        session.run("no_timeouts")
+        lift_timeouts(session)
         if not session.row("try_lock", key=key.value).taken:
-            raise _taken(session.rows("lock_holders", key=key.value), what)
+            raise _taken(holders(session, key), what)
         try:
             yield session
         finally:
@@ -53,14 +67,14 @@ def require_free(session: Session, key: LockKey, what: str) -> None:
 
     Raises: StoreBusy naming the session that holds it.
     """
-    if holders := session.rows("lock_holders", key=key.value):
-        raise _taken(holders, what)
+    if held_by := holders(session, key):
+        raise _taken(held_by, what)
 
 
-def _taken(holders: list[Any], what: str) -> StoreBusy:
-    by = ", ".join(f"pid {h.pid} since {h.since}" for h in holders)
+def _taken(held_by: list[LockHolder], what: str) -> StoreBusy:
+    by = ", ".join(f"pid {holder.pid} since {holder.since}" for holder in held_by)
     return StoreBusy(
         f"another {what} is running ({by or 'it just ended'}). Wait for it, or stop it; "
         "nothing was done here",
-        pids=[h.pid for h in holders],
+        pids=[holder.pid for holder in held_by],
     )

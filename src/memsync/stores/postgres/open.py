@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from memsync.settings import Settings
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.connection import Postgres
 from memsync.stores.postgres.embedded.server import start_embedded
 
 

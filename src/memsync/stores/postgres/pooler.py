@@ -7,7 +7,7 @@ session mode looks the same, and whoever migrates can always connect directly.
 """
 
 from memsync.errors import InvalidInput
-from memsync.stores.postgres import Session
+from memsync.stores.postgres.connection import Session
 
 
 def processes(session: Session) -> tuple[int, int]:

@@ -1,9 +1,5 @@
 -- The session itself: who it is, what bounds it, who is in its way.
 
--- name: instance_id
--- Which database this is: the id that it was given when memsync's schema was made.
-SELECT id FROM memsync.instance;
-
 -- name: try_lock
 -- Takes a session-level advisory lock if it is free; never waits.
 SELECT pg_try_advisory_lock(%(key)s) AS taken;
@@ -38,10 +34,6 @@ SELECT greatest(setting::int / 2, 1) AS half_ms FROM pg_settings WHERE name = 'd
 -- The process that serves this session now.
 SELECT pg_backend_pid() AS pid;
 
--- name: search_path
--- The schemas in which this session finds the app's tables.
-SELECT current_schemas(false)::text[] AS schemas;
-
 -- name: lock_holders
 -- Sessions that hold an advisory lock of ours, for the message to the one that does not get it.
 SELECT a.pid, coalesce(to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS "UTC"'), '?') AS since
@@ -49,28 +41,3 @@ FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
-
--- name: blockers
--- Who holds a lock on the table, oldest transaction first, and what they are running. Who only
--- awaits one counts where nobody holds any. A prepared transaction has no pid: `query` ends it.
-WITH seen AS (
-    SELECT pid, virtualtransaction, bool_or(granted) AS holds FROM pg_locks
-    WHERE relation = to_regclass(%(relation)s) AND pid IS DISTINCT FROM pg_backend_pid()
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    GROUP BY 1, 2),
-who AS (
-    SELECT s.holds, a.pid, coalesce(a.state, 'of another role') AS state,
-           left(a.query, 200) AS query, a.xact_start AS since
-    FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
-    UNION ALL
-    SELECT s.holds, NULL, 'no session',
-           format('COMMIT PREPARED or ROLLBACK PREPARED %%L', p.gid), p.prepared
-    FROM seen s
-    JOIN pg_locks own ON own.virtualtransaction = s.virtualtransaction AND own.pid IS NULL
-    JOIN pg_prepared_xacts p ON p.transaction = own.transactionid
-    WHERE s.pid IS NULL)
-SELECT pid, state, query,
-       coalesce(extract(epoch FROM clock_timestamp() - since), 0)::float AS open_s
-FROM who WHERE holds OR NOT EXISTS (SELECT FROM who WHERE holds)
-ORDER BY since
-LIMIT 5;

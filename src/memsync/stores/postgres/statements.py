@@ -1,11 +1,12 @@
-"""Every statement that memsync runs against Postgres outside migrations, by name.
+"""Every statement that memsync runs against Postgres, by name.
 
-They stand in `.sql` files beside the code that runs them, and are read once. Decides their format:
-`-- name: x` (or `-- fragment: x`), comment lines that describe it, the statement. A statement or
-fragment takes another in by writing its name in braces, so nothing but text from these files ever
-becomes SQL. Parameters are psycopg's `%(name)s`. The app's tables are found by the connection's
-search_path; memsync's own are always written with their schema.
-Knows nothing of what the statements do.
+Statements stand in `.sql` files beside the code that runs them, and are read once. This module
+decides their format: `-- name: x` (or `-- fragment: x`), comment lines that describe it, the
+statement. A hole is a name in braces. A fragment fills the hole of its name, or the hole that the
+caller names for it; what the caller puts together with `psycopg.sql` fills any other. So nothing
+but text from these files and quoted identifiers ever becomes SQL. Parameters are psycopg's
+`%(name)s`. The app's tables are found by the connection's search_path; memsync's own are always
+written with their schema. Knows nothing of what the statements do.
 """
 
 import re
@@ -15,22 +16,25 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from psycopg import sql
+
 _HEAD = re.compile(r"^-- (?P<kind>name|fragment): (?P<name>[a-z_]+)$", re.MULTILINE)
 _HOLE = re.compile(r"\{([a-z_]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One named statement or fragment. `about` is its describing comment."""
+    """A named statement or fragment. `about` is its describing comment, `file` where it stands."""
 
     name: str
     kind: str
     about: str
     sql: str
+    file: str
 
 
-def parse(text: str) -> dict[str, Query]:
-    """Split the text of a query file into its statements and fragments.
+def parse(text: str, file: str = "") -> dict[str, Query]:
+    """Split the text of a file into its statements and fragments.
 
     Raises: ValueError for a name given twice, or one without a describing comment or statement.
     """
@@ -40,35 +44,36 @@ def parse(text: str) -> dict[str, Query]:
         name = head["name"]
         block = text[head.end() : end].strip().splitlines()
         about = [line for line in block if line.startswith("--")]
-        sql = "\n".join(line for line in block if not line.startswith("--")).strip().rstrip(";")
-        if name in found or not about or not sql:
+        body = "\n".join(line for line in block if not line.startswith("--")).strip().rstrip(";")
+        if name in found or not about or not body:
             raise ValueError(f"query {name}: named twice, or without comment or statement")
-        found[name] = Query(name, head["kind"], " ".join(line[3:] for line in about), sql)
+        described = " ".join(line[3:] for line in about)
+        found[name] = Query(name, head["kind"], described, body, file)
     return found
 
 
 @cache
 def load() -> dict[str, Query]:
-    """The statements and fragments of every file of the package that has any.
+    """The statements and fragments of every file of the package that has any, file by file.
 
     Raises: ValueError as `parse`, also for a name that two files give.
     """
     found: dict[str, Query] = {}
-    for file in _sql_files(files("memsync")):
-        more = parse(file.read_text(encoding="utf-8"))
+    for path, file in _sql_files(files("memsync"), ""):
+        more = parse(file.read_text(encoding="utf-8"), path)
         if twice := found.keys() & more.keys():
-            raise ValueError(f"{file.name} names again: {', '.join(sorted(twice))}")
+            raise ValueError(f"{path} names again: {', '.join(sorted(twice))}")
         found |= more
     return found
 
 
-def _sql_files(folder: Traversable) -> Iterator[Traversable]:
+def _sql_files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
     for each in sorted(folder.iterdir(), key=lambda entry: entry.name):
         # The wheel keeps its scripts for psql in a folder that begins with _: none of them is ours.
         if each.is_dir() and not each.name.startswith("_"):
-            yield from _sql_files(each)
+            yield from _sql_files(each, f"{path}{each.name}/")
         elif each.name.endswith(".sql"):
-            yield each
+            yield f"{path}{each.name}", each
 
 
 def statement(name: str, **fragments: str) -> str:
@@ -81,11 +86,37 @@ def statement(name: str, **fragments: str) -> str:
     return _filled(load()[name].sql, fragments)
 
 
-def _filled(sql: str, fragments: dict[str, str]) -> str:
-    def fragment(hole: re.Match[str]) -> str:
-        taken = load()[fragments.get(hole[1], hole[1])]
-        if taken.kind != "fragment":
-            raise KeyError(f"{taken.name} is a statement: only a fragment is taken in")
-        return _filled(taken.sql, fragments)
+def composed(name: str, **holes: sql.Composable) -> sql.Composed:
+    """The same for a statement whose holes take identifiers, literals or parts of statements.
 
-    return _HOLE.sub(fragment, sql)
+    Raises: KeyError for a name that no file has, and for a hole that nothing fills or is not there.
+    """
+    # Split by a pattern with one group, so texts and the names of holes take turns.
+    parts = _HOLE.split(load()[name].sql)
+    if strange := holes.keys() - set(parts[1::2]):
+        raise KeyError(f"{name} has no hole {', '.join(sorted(strange))}")
+    return sql.Composed(
+        [
+            sql.SQL(part) if number % 2 == 0 else holes.get(part) or sql.SQL(_fragment(part, {}))
+            for number, part in enumerate(parts)
+        ]
+    )
+
+
+def statements_of(file: str) -> list[str]:
+    """The statements of one file, in their order; `file` is its path in the package."""
+    found = [each for each in load().values() if each.file == file and each.kind == "name"]
+    if not found:
+        raise KeyError(f"{file} has no statements")
+    return [_filled(each.sql, {}) for each in found]
+
+
+def _filled(text: str, fragments: dict[str, str]) -> str:
+    return _HOLE.sub(lambda hole: _fragment(hole[1], fragments), text)
+
+
+def _fragment(hole: str, fragments: dict[str, str]) -> str:
+    taken = load()[fragments.get(hole, hole)]
+    if taken.kind != "fragment":
+        raise KeyError(f"{taken.name} is a statement: only a fragment is taken in")
+    return _filled(taken.sql, fragments)

@@ -1,0 +1,20 @@
+"""memsync's own tables in a schema of their own, and the index that serves reading by user.
+
+The tables are written in `memsync/migrate/isolate/own_schema.sql`.
+"""
+
+from memsync.migrate.isolate import ISOLATE
+from memsync.migrate.revisions import current_run
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Go forward."""
+    ISOLATE.forward(current_run())
+
+
+def downgrade() -> None:
+    """Go back."""
+    ISOLATE.back(current_run())

@@ -1,0 +1,97 @@
+"""Deciding who the persona of each (user, personality) was, once, before any message is filled.
+
+Decides what happens to users without a persona, and that a decision for a persona that was deleted
+since is forgotten. The rules themselves are written in decide.sql and in attribution/.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from uuid import UUID
+
+from memsync.errors import GateClosed
+from memsync.migrate.options import Unresolved
+from memsync.model.wording import listed
+from memsync.stores.history.catalog import TABLE, history_size
+from memsync.stores.postgres import Session
+from memsync.stores.postgres.ddl import OnlineDdl
+
+_NAMED_MAX = 10
+_CLEARED_BLOCKS = 8192
+
+
+def require_resolved(users: Sequence[str], rows: int) -> None:
+    """Stop when users have no persona and the operator did not say what to do with them.
+
+    Raises: GateClosed naming the first of them.
+    """
+    if not users:
+        return
+    raise GateClosed(
+        f"{len(users)} users ({rows} messages) have no persona: neither a choice for the "
+        f"personality nor a default. They are: {listed(users, _NAMED_MAX)}. Give them one, or run "
+        "again with `--unresolved create` to make a default persona for each; no message was "
+        "changed",
+        users=users,
+        rows=rows,
+    )
+
+
+def freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
+    """Decide every pair that is not decided yet.
+
+    Raises: GateClosed for users without a persona under `fail`.
+    """
+    session = ddl.session
+    without = [row.user_id for row in session.rows("freeze_map")]
+    if without and unresolved == "fail":
+        rows = session.row("messages_without_persona", limit=1).total
+        require_resolved([str(each) for each in without], rows)
+    for user_id in without:
+        _create_default_persona(ddl, user_id)
+    if without:
+        session.run("freeze_map")
+    session.run("decide_since")
+    session.run("analyze_decisions")
+
+
+def decided_rows(session: Session) -> int:
+    """How many messages the decisions are for."""
+    return int(session.row("decided_rows").total)
+
+
+def note_unresolved(session: Session, unresolved: Unresolved) -> None:
+    """Note what this run wants to be done with users without a persona: the triggers go by it."""
+    session.run("note_unresolved", unresolved=unresolved)
+
+
+def clear_vanished(ddl: OnlineDdl) -> None:
+    """Forget the decisions for personas that were deleted, and take them from their messages.
+
+    A message that a client moves meanwhile is left to the next pass, or refused by the key's
+    validation.
+    """
+    session = ddl.session
+    session.run("thaw_vanished")
+    if not session.row("rows_of_vanished_personas").total:
+        return
+    for start in range(0, end_block(session), _CLEARED_BLOCKS):
+        blocks = range_of_blocks(start, start + _CLEARED_BLOCKS)
+        ddl.do(
+            partial(session.run, "clear_vanished_personas", start=blocks[0], stop=blocks[1]),
+            table=TABLE,
+        )
+
+
+def end_block(session: Session) -> int:
+    """The block before which all rows of the history stand now."""
+    return history_size(session).blocks + 1
+
+
+def range_of_blocks(start: int, stop: int) -> tuple[str, str]:
+    """The first places of rows in these two blocks of the history, as a statement takes them."""
+    return f"({start},0)", f"({stop},0)"
+
+
+def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
+    """One user, one transaction: a client that holds one user's row holds up nobody else's."""
+    ddl.do(lambda: ddl.session.run("create_default_persona", user_id=user_id), table="users")

@@ -1,0 +1,130 @@
+"""Phase backfill: persona_id of every message, then what reading by persona needs.
+
+Decides the order of work: evidence is kept, every (user, personality) is decided once, messages are
+filled in place or by a shadow table, and what is left goes over the table again. Indexes and key
+come last, because built before the fill every filled row would pay for them. Locks: the indexes let
+readers and writers pass; the key is added NOT VALID (SHARE ROW EXCLUSIVE on both tables, for a
+moment) and validated on its own.
+"""
+
+from memsync.errors import PartlyDone
+from memsync.migrate import runs
+from memsync.migrate.backfill import checkpoint, cutover
+from memsync.migrate.backfill.decide import (
+    clear_vanished,
+    decided_rows,
+    end_block,
+    freeze,
+    note_unresolved,
+)
+from memsync.migrate.backfill.fill import analyze_history, fill_in_place
+from memsync.migrate.backfill.method import Choice, choose_method
+from memsync.migrate.pacing.workers import Workers, open_workers
+from memsync.migrate.run import Run
+from memsync.model.progress import Progress
+from memsync.stores.history.catalog import (
+    PERSONA_INDEX,
+    PERSONA_KEY,
+    RETRIEVAL_INDEX,
+    TABLE,
+    history_has_null_persona,
+)
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres import statement
+
+_PASSES_MAX = 5
+
+
+class _Backfill:
+    phase = Phase.BACKFILL
+    steps = (
+        "Fill persona_id of every message.",
+        "What reading by persona needs: two indexes and the foreign key, built after the fill.",
+    )
+
+    def forward(self, run: Run) -> None:
+        """Fill every message that has no persona, and build what is missing or INVALID."""
+        if _is_open(run):
+            # Before anything else is decided: an edit of an old row waits for the fill.
+            run.evidence.keep(run.ddl)
+            _fill(run)
+        ddl = run.ddl
+        ddl.index(PERSONA_INDEX, statement("create_persona_index"), table=TABLE)
+        ddl.index(RETRIEVAL_INDEX, statement("create_retrieval_index"), table=TABLE)
+        if not run.catalog().constraints.get(PERSONA_KEY):
+            ddl.foreign_key(TABLE, "persona_id", "personas")
+            # From here on the key refuses new strays; those of the time before it go first.
+            clear_vanished(ddl)
+            ddl.validate(TABLE, PERSONA_KEY)
+
+    def back(self, run: Run) -> None:
+        """Drop the key and the indexes; the messages keep their personas until expand goes."""
+        run.ddl.run(statement("drop_persona_key"), table=TABLE)
+        run.ddl.run_long(statement("drop_retrieval_index"))
+        run.ddl.run_long(statement("drop_persona_index"))
+
+
+BACKFILL = _Backfill()
+
+
+def _is_open(run: Run) -> bool:
+    """Whether there is anything to fill, as far as an earlier run does not answer for it.
+
+    The catalog alone would not do: what other hands filled must be decided and proven too.
+    """
+    catalog = run.catalog()
+    if not catalog.has_users:
+        return False
+    if Phase.BACKFILL in catalog.done and runs.backfill_stands(run.session):
+        # New users without a persona may come until contract.
+        note_unresolved(run.session, run.options.unresolved)
+        return False
+    return True
+
+
+def _fill(run: Run) -> None:
+    """Fill persona_id of every message that has none.
+
+    Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
+    after several passes.
+    """
+    session = run.session
+    cutover.settle(run.ddl, keep_copy=True)
+    choice = choose_method(session, run.catalog(), run.options.method)
+    runs.note_method(session, str(choice))
+    run.tell(Progress(f"filling {choice}"))
+    if choice.method == "in-place":
+        cutover.settle(run.ddl)
+    freeze(run.ddl, run.options.unresolved)
+    checkpoint.start_fill(
+        session,
+        "personas",
+        end_block=end_block(session),
+        rows_total=decided_rows(session),
+        unresolved=run.options.unresolved,
+    )
+    run.rows_filled += _first_pass(run, choice)
+    for _ in range(_PASSES_MAX):
+        clear_vanished(run.ddl)
+        if not history_has_null_persona(session):
+            if choice.method == "in-place":
+                analyze_history(session)
+            return
+        # What is left lost its persona to a deletion, or appeared before the freeze saw it.
+        freeze(run.ddl, run.options.unresolved)
+        checkpoint.restart_fill(session, "personas", end_block=end_block(session))
+        run.rows_filled += fill_in_place(run, Workers(run.ddl), "personas")
+    left = session.row("messages_without_persona", limit=1)
+    raise PartlyDone(
+        f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
+        f"{left.id}. Run again; if it stays, `memsync migrate plan` lists users without a persona",
+        rows=left.total,
+    )
+
+
+def _first_pass(run: Run, choice: Choice) -> int:
+    if choice.method == "copy":
+        return cutover.fill_by_copy(run)
+    # Opened when they are needed: a connection that rests for hours may be cut on its way.
+    with open_workers(run.postgres, run.ddl, run.options.workers) as workers:
+        return fill_in_place(run, workers, "personas")

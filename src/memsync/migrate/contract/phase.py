@@ -1,0 +1,75 @@
+"""Phase contract: the gates, then the old places of the settings and user_id go.
+
+Users of messages whose persona is another's are archived first: the owner of its persona says the
+user of any other message. That is the way back, for messages written since as well. Locks: each
+statement for a moment and by lock_timeout; what scans the table lets readers and writers pass.
+"""
+
+from memsync.migrate import runs
+from memsync.migrate.backfill import refill_users
+from memsync.migrate.contract import gates
+from memsync.migrate.expand import forget_fill, sync_triggers
+from memsync.migrate.redesign import old_places
+from memsync.migrate.run import Run
+from memsync.stores.history.catalog import (
+    PERSONA_CHECK,
+    TABLE,
+    USER_CHECK,
+    USER_ID_INDEX,
+    USER_KEY,
+)
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres import statement
+
+
+class _Contract:
+    phase = Phase.CONTRACT
+    steps = (
+        "The end of the redesign: every persona has an owner, and the old places of the settings "
+        "go.",
+        "The last step: persona_id must be there, user_id goes; and the way back from it.",
+    )
+
+    def forward(self, run: Run) -> None:
+        """Ask the gates; drop the old places of the settings, then user_id."""
+        if "user_id" in run.catalog().columns:
+            gates.require_open(run.session, run.options, run.tell)
+        old_places.drop(run)
+        _drop_user_id(run)
+
+    def back(self, run: Run) -> None:
+        """Give every message its user again, then bring back the old places; online as well."""
+        _bring_back_user_id(run)
+        old_places.bring_back(run)
+
+
+CONTRACT = _Contract()
+
+
+def _drop_user_id(run: Run) -> None:
+    run.ddl.require_not_null(TABLE, "persona_id", PERSONA_CHECK)
+    catalog = run.catalog()
+    if "user_id" not in catalog.columns:
+        return
+    run.ddl.run_long(statement("archive_exceptions"))
+    if USER_KEY in catalog.constraints:
+        run.ddl.run(statement("drop_user_key"), table="users")
+    sync_triggers.remove(run.ddl, statement("drop_user_id"), runs.user_id_dropped())
+
+
+def _bring_back_user_id(run: Run) -> None:
+    ddl = run.ddl
+    if "user_id" not in run.catalog().columns:
+        ddl.run(statement("add_user_id"), table=TABLE)
+        forget_fill(run.session, "users")
+    sync_triggers.build(ddl, run.catalog())
+    run.rows_filled += refill_users(run)
+    ddl.index(USER_ID_INDEX, statement("create_user_id_index"), table=TABLE)
+    ddl.foreign_key(TABLE, "user_id", "users")
+    ddl.validate(TABLE, USER_KEY)
+    ddl.require_not_null(TABLE, "user_id", USER_CHECK)
+    catalog = run.catalog()
+    if PERSONA_CHECK in catalog.constraints:
+        ddl.run(statement("drop_persona_check"), table=TABLE)
+    if catalog.columns["persona_id"]:
+        ddl.run(statement("allow_null_persona"), table=TABLE)

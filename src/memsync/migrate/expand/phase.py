@@ -1,0 +1,46 @@
+"""Phase expand: the column persona_id, and the triggers that keep both ids in step.
+
+From here on both versions of the app run: one writes user_id, the other persona_id. Locks: ACCESS
+EXCLUSIVE for the column and SHARE ROW EXCLUSIVE for the triggers, each for a moment and by
+lock_timeout.
+"""
+
+from memsync.migrate.expand import sync_triggers
+from memsync.migrate.run import Run
+from memsync.stores.history.catalog import TABLE
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres import Session, statement
+from memsync.stores.postgres.ddl import OnlineDdl
+
+
+class _Expand:
+    phase = Phase.EXPAND
+    steps = ("The new column, and the triggers that keep both ids in step.",)
+
+    def forward(self, run: Run) -> None:
+        """Add the column and, where user_id still stands, the triggers."""
+        catalog = run.catalog()
+        if "persona_id" not in catalog.columns:
+            run.ddl.run(statement("add_persona_id"), table=TABLE)
+        if "user_id" in catalog.columns:
+            sync_triggers.build(run.ddl, catalog)
+
+    def back(self, run: Run) -> None:
+        """Keep every persona that the map does not tell, then drop triggers and column."""
+        if "persona_id" in run.catalog().columns:
+            archive_personas(run.ddl)
+            forget_fill(run.session, "personas")
+        sync_triggers.remove(run.ddl, statement("drop_persona_id"))
+
+
+EXPAND = _Expand()
+
+
+def archive_personas(ddl: OnlineDdl) -> None:
+    """Keep the persona of every message for which archive and map would give another."""
+    ddl.run_long(statement("archive_personas"))
+
+
+def forget_fill(session: Session, fill: str) -> None:
+    """Remove the checkpoint of a fill, `personas` or `users`: its column is new, or about to go."""
+    session.run("forget_fill", fill=fill)

@@ -1,0 +1,182 @@
+-- memsync's own tables, in a schema of their own. The app's schema gets nothing here.
+
+-- name: create_instance
+-- Which database this is: an id that a saved plan names.
+CREATE TABLE IF NOT EXISTS memsync.instance (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    id uuid NOT NULL DEFAULT gen_random_uuid());
+
+-- name: name_instance
+-- Gives the database its id, once.
+INSERT INTO memsync.instance DEFAULT VALUES ON CONFLICT DO NOTHING;
+
+-- name: create_persona_map
+-- Who each (user, personality) was when that was decided, and what the settings said then.
+CREATE TABLE IF NOT EXISTS memsync.persona_map (
+    user_id uuid NOT NULL,
+    personality_id uuid NOT NULL,
+    persona_id uuid NOT NULL,
+    reason text NOT NULL CHECK (reason IN ('override', 'default', 'created')),
+    override_persona_id uuid,
+    default_persona_id uuid,
+    rows_count bigint NOT NULL,
+    decided_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (user_id, personality_id));
+
+-- name: create_created_persona
+-- Default personas that memsync made for users who had none.
+CREATE TABLE IF NOT EXISTS memsync.created_persona (
+    user_id uuid PRIMARY KEY,
+    persona_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp());
+
+-- name: create_row_archive
+-- Messages with a decision of their own; `source` is the point that is the evidence, as
+-- collection/id.
+CREATE TABLE IF NOT EXISTS memsync.row_archive (
+    history_id uuid PRIMARY KEY,
+    user_id uuid,
+    persona_id uuid NOT NULL,
+    reason text NOT NULL,
+    source text);
+
+-- name: create_backfill
+-- The checkpoint of each fill.
+CREATE TABLE IF NOT EXISTS memsync.backfill (
+    fill text PRIMARY KEY CHECK (fill IN ('personas', 'users')),
+    next_block bigint NOT NULL,
+    end_block bigint NOT NULL,
+    rows_total bigint NOT NULL,
+    rows_done bigint NOT NULL,
+    unresolved text NOT NULL CHECK (unresolved IN ('fail', 'create')),
+    busy interval NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp());
+
+-- name: create_redesign_change
+-- What memsync created and dropped of the redesign: the way back undoes nothing else.
+CREATE TABLE IF NOT EXISTS memsync.redesign_change (
+    object text PRIMARY KEY,
+    change text NOT NULL CHECK (change IN ('created', 'dropped')));
+
+-- name: create_column_archive
+-- Values that only a dropped column held.
+CREATE TABLE IF NOT EXISTS memsync.column_archive (
+    column_name text NOT NULL,
+    row_id uuid NOT NULL,
+    value jsonb NOT NULL,
+    PRIMARY KEY (column_name, row_id));
+
+-- name: create_config_fork
+-- Configs that were copied because their personalities had different windows.
+CREATE TABLE IF NOT EXISTS memsync.config_fork (
+    fork_id uuid PRIMARY KEY,
+    config_id uuid NOT NULL,
+    window_size int NOT NULL,
+    config_row jsonb);
+
+-- name: create_orphan_persona
+-- Personas that had no owner: what was decided, the row as it was, and who used it.
+CREATE TABLE IF NOT EXISTS memsync.orphan_persona (
+    persona_id uuid PRIMARY KEY,
+    decision text NOT NULL CHECK (decision IN ('derived', 'assigned', 'quarantined')),
+    owner_id uuid,
+    persona_row jsonb NOT NULL,
+    used_by jsonb NOT NULL,
+    decided_at timestamptz NOT NULL DEFAULT clock_timestamp());
+
+-- name: create_runs
+-- The record of runs.
+CREATE TABLE IF NOT EXISTS memsync.runs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    verb text NOT NULL CHECK (verb IN ('run', 'rollback', 'finalize')),
+    phase text NOT NULL,
+    who text NOT NULL DEFAULT session_user,
+    memsync_version text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz,
+    outcome text,
+    user_id_dropped boolean NOT NULL DEFAULT false,
+    rows_filled bigint NOT NULL DEFAULT 0,
+    lock_waits int NOT NULL DEFAULT 0,
+    waited_s float NOT NULL DEFAULT 0,
+    gates_passed boolean NOT NULL DEFAULT false,
+    note text);
+
+-- name: create_control
+-- What is asked of the run whose session is `pid`; each run makes the row its own.
+CREATE TABLE IF NOT EXISTS memsync.control (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    pid int NOT NULL,
+    wanted text NOT NULL CHECK (wanted IN ('run', 'pause', 'cancel')),
+    who text NOT NULL DEFAULT session_user,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heard_at timestamptz);
+
+-- name: create_backup
+-- Backups that memsync made and read back.
+CREATE TABLE IF NOT EXISTS memsync.backup (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    file text NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 text NOT NULL,
+    tables text[] NOT NULL,
+    history_rows bigint NOT NULL,
+    snapshot text NOT NULL,
+    taken_at timestamptz NOT NULL,
+    who text NOT NULL DEFAULT session_user);
+
+-- name: create_user_id_written_at
+-- When a client last named user_id in an INSERT, in epoch seconds. A row of a table would be
+-- held by each writer until it commits; a sequence is not. While is_called is false, the value is
+-- the moment since when writes are watched.
+CREATE SEQUENCE IF NOT EXISTS memsync.user_id_written_at;
+
+-- name: create_outbox
+-- Intents to write a memory, until the relay has carried them out.
+CREATE TABLE IF NOT EXISTS memsync.outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    point_id uuid NOT NULL,
+    enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts int NOT NULL DEFAULT 0,
+    dead boolean NOT NULL DEFAULT false,
+    last_error text);
+
+-- name: create_outbox_point_id_idx
+-- Serves the question whether a memory is still to be written.
+CREATE INDEX IF NOT EXISTS outbox_point_id_idx ON memsync.outbox (point_id);
+
+-- name: create_quarantine
+-- Points that were removed or overwritten, kept whole. The payload is json, not jsonb,
+-- because json keeps the text as it is, \u0000 too.
+CREATE TABLE IF NOT EXISTS memsync.quarantine (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan_id uuid NOT NULL,
+    collection text NOT NULL,
+    point_id text NOT NULL,
+    state text NOT NULL,
+    payload json NOT NULL,
+    vector real[],
+    reason text NOT NULL,
+    quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (plan_id, collection, point_id, state));
+
+-- name: create_memory_digest
+-- The digest of a memory, as model.digests.memory_digest computes it in Python: SHA-256 over the
+-- fields, each after its length in bytes.
+CREATE OR REPLACE FUNCTION memsync.memory_digest(
+    point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
+    created_at_ms bigint, content text)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
+                  'hex')
+    FROM unnest(ARRAY[
+        'memsync-1'::bytea,
+        convert_to(point_id::text, 'UTF8'),
+        convert_to(persona_id::text, 'UTF8'),
+        convert_to(personality_id::text, 'UTF8'),
+        convert_to(channel_id, 'UTF8'),
+        convert_to(created_at_ms::text, 'UTF8'),
+        convert_to(content, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
+$$;

@@ -1,0 +1,151 @@
+"""Personas without an owner: who they belong to, decided and taken back.
+
+Decides who owns an orphan: the one user who uses it. With none or several users the operator
+decides, because a guess would hand one person's story to another.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+from memsync.errors import GateClosed, InvalidInput
+from memsync.migrate.attribution import places
+from memsync.migrate.options import RunOptions
+from memsync.migrate.redesign.changes import bring_back
+from memsync.model.wording import listed
+from memsync.stores.history.catalog import TABLE, Catalog
+from memsync.stores.history.settings_tables import CHOICES, DEFAULTS, OLD_CHOICES, SettingsTables
+from memsync.stores.postgres import Session, composed, relations, sql, statement
+from memsync.stores.postgres.ddl import OnlineDdl
+
+_NAMED_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A persona without an owner, and the users whose default or choice it is."""
+
+    persona_id: UUID
+    name: str
+    users: tuple[UUID, ...]
+
+    @property
+    def owner(self) -> UUID | None:
+        """The one who uses it; None when nobody or several do."""
+        return self.users[0] if len(self.users) == 1 else None
+
+
+def orphans(session: Session, settings: SettingsTables) -> list[Orphan]:
+    """Every persona without an owner. Reads only."""
+    rows = session.rows_with(places(settings), "orphan_personas")
+    return [Orphan(row.id, row.name, tuple(row.users)) for row in rows]
+
+
+def require_owners(session: Session, settings: SettingsTables, options: RunOptions) -> None:
+    """Stop, before anything is changed, when the owner of a persona is the operator's to say.
+
+    Raises: GateClosed naming the personas; InvalidInput when the owner given is no user.
+    """
+    if (owner := options.assigned_owner) and not session.row("user_exists", user_id=owner).found:
+        raise InvalidInput(f"orphan_owners: there is no user {owner}", field="orphan_owners")
+    open_ones = [each for each in orphans(session, settings) if each.owner is None]
+    if not open_ones or options.orphan_owners != "fail":
+        return
+    named = [f"{each.persona_id} ({len(each.users)} users)" for each in open_ones]
+    raise GateClosed(
+        f"{len(open_ones)} personas have no owner, and not exactly one user uses each: "
+        f"{listed(named, _NAMED_MAX)}. Give them an owner, or run again with `--orphan-owners "
+        "quarantine` or `--orphan-owners assign:USER_ID`; nothing was changed",
+        personas=[str(each.persona_id) for each in open_ones],
+    )
+
+
+def settle_owners(ddl: OnlineDdl, options: RunOptions) -> None:
+    """Give every orphan its owner, or quarantine it, one persona a transaction.
+
+    Raises: GateClosed under `fail`, or when messages are attributed to one to be quarantined.
+    """
+    catalog = Catalog.read(ddl.session)
+    require_owners(ddl.session, catalog.settings, options)
+    for orphan in orphans(ddl.session, catalog.settings):
+        owner = orphan.owner or options.assigned_owner
+        decision = "derived" if orphan.owner else "assigned"
+        if owner:
+            give = partial(
+                ddl.session.run,
+                "give_owner",
+                persona_id=orphan.persona_id,
+                owner_id=owner,
+                decision=decision,
+            )
+            ddl.do(give, table="personas")
+        else:
+            _quarantine(ddl, catalog, orphan)
+
+
+def _quarantine(ddl: OnlineDdl, catalog: Catalog, orphan: Orphan) -> None:
+    persona, session = orphan.persona_id, ddl.session
+
+    def remove() -> dict[str, int]:
+        session.run("lock_persona", persona_id=persona)
+        if not (referred := _references_to(session, persona)):
+            session.run_with(places(catalog.settings), "quarantine_persona", persona_id=persona)
+            session.run("remove_persona", persona_id=persona)
+        return referred
+
+    if referred := ddl.do(remove, table="personas"):
+        # They would go with it, and they are somebody's.
+        named = ", ".join(f"{total} of {name}" for name, total in referred.items())
+        raise GateClosed(
+            f"persona {persona} has no owner and cannot be quarantined, rows refer to it: {named}. "
+            "Give it an owner, or run again with `--orphan-owners assign:USER_ID`",
+            persona=str(persona),
+            rows=sum(referred.values()),
+        )
+
+
+def restore_orphans(ddl: OnlineDdl) -> None:
+    """Take the decisions about orphans back: owners go, quarantined personas return.
+
+    Runs when the settings are as they were before the redesign.
+    """
+    session, settings = ddl.session, Catalog.read(ddl.session).settings
+
+    def restore() -> None:
+        session.run("disown")
+        kept = session.rows("kept_personas")
+        if kept:
+            columns = set.intersection(*(set(row.kept) for row in kept))
+            bring_back(session, "personas", statement("kept_personas"), columns)
+        if settings.has_column("users", "global_persona_id"):
+            session.run("restore_defaults")
+        if settings.has_table(DEFAULTS):
+            session.run("restore_new_defaults")
+        if settings.has_table(OLD_CHOICES):
+            session.run("restore_choices")
+        if settings.has_table(CHOICES):
+            session.run("restore_new_choices")
+        session.run("forget_orphans")
+
+    ddl.do(restore, table="personas")
+
+
+def _references_to(session: Session, persona_id: UUID) -> dict[str, int]:
+    """How many rows of the app's other tables refer to a persona, by table and column.
+
+    The tables of the settings say who uses it; they are known, and are not among them.
+    """
+    known = ["users", DEFAULTS, CHOICES, OLD_CHOICES, TABLE]
+    found: dict[str, int] = {}
+    if "persona_id" in relations.columns(session, TABLE):
+        found["messages"] = session.row("messages_of_persona", persona_id=persona_id).total
+    for each in session.rows("referrers_of_personas", known=known):
+        count = composed(
+            "count_referring_rows",
+            relation=sql.SQL(each.relation),
+            column=sql.Identifier(each.column),
+            persona_id=sql.Literal(persona_id),
+        )
+        row = session.connection.execute(count).fetchone()
+        found[f"{each.relation}.{each.column}"] = row.total if row else 0
+    return {name: total for name, total in found.items() if total}

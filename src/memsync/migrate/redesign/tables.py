@@ -1,0 +1,233 @@
+"""The new tables, columns and names of the settings: created, and taken away again.
+
+Decides what goes into one transaction: an object and its note, so that the way back takes away only
+what memsync created, and a column that goes and what is kept of it.
+"""
+
+from memsync.migrate.redesign import sync_triggers
+from memsync.migrate.redesign.changes import MERGED, RENAMED, SIZED, noted, unnoted
+from memsync.stores.history.settings_tables import (
+    CHOICES,
+    CONFIG_OWNER_KEY,
+    CONFIGS,
+    DEFAULTS,
+    INDEXES,
+    NEW_COLUMNS,
+    OLD_CHOICES,
+    SettingsTables,
+)
+from memsync.stores.postgres import Statement, composed, grants, relations, sql, statement
+from memsync.stores.postgres.ddl import OnlineDdl
+
+_ADD_COLUMN = {
+    "owner_id": (statement("add_config_owner"), statement("refill_config_owner")),
+    "is_global": (statement("add_config_is_global"), statement("refill_config_is_global")),
+    "context_window_size": (statement("add_config_window"), statement("refill_config_window")),
+}
+"""How each new column of `llm_configs` is made, and filled with what the way back kept of it."""
+
+
+def create_tables(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Create the new tables that are missing, each with the grants of the place it replaces."""
+    if not settings.has_table(DEFAULTS):
+        ddl.run(
+            composed("create_user_default_personas", schema=_schema_of(ddl, "users")),
+            statement("create_user_default_personas_key"),
+            *grants.like(ddl, DEFAULTS, "users", replaced="global_persona_id"),
+            noted(DEFAULTS, "created"),
+            table="users",
+        )
+    if not settings.has_table(CONFIGS):
+        ddl.run(
+            composed("create_personality_default_configs", schema=_schema_of(ddl, "personalities")),
+            statement("create_personality_default_configs_key"),
+            *grants.like(ddl, CONFIGS, "personalities", replaced="llm_config_id"),
+            noted(CONFIGS, "created"),
+            table="personalities",
+        )
+
+
+def drop_defaults(ddl: OnlineDdl) -> None:
+    """Drop the table of defaults with its triggers."""
+    ddl.run(
+        sync_triggers.drop_trigger("users", "memsync_sync_default"),
+        sync_triggers.drop_trigger("personas", "memsync_sync_default"),
+        statement("drop_user_default_personas"),
+        unnoted(DEFAULTS),
+        table="users",
+    )
+
+
+def add_columns(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Add the new columns of `llm_configs`, and the foreign key of the owner."""
+    for column in NEW_COLUMNS:
+        if settings.has_column("llm_configs", column):
+            continue
+        add, refill = _ADD_COLUMN[column]
+        fills = [refill]
+        if column == "is_global" and settings.has_column("llm_configs", "is_default"):
+            fills.insert(0, statement("open_default_configs"))
+        ddl.run(add, *fills, noted(f"llm_configs.{column}", "created"), table="llm_configs")
+    if not settings.has_constraint("llm_configs", CONFIG_OWNER_KEY):
+        ddl.run(noted(CONFIG_OWNER_KEY, "created"), table="llm_configs")
+    ddl.foreign_key("llm_configs", "owner_id", "users")
+    ddl.run(statement("clear_config_owners"), table="llm_configs")
+    ddl.validate("llm_configs", CONFIG_OWNER_KEY)
+
+
+def remove_configs(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Take away the personalities' configs and the new columns, in one transaction.
+
+    Forks go, and what chose them goes back to the config that they were made from. They are made
+    after the table of choices has its new name, and are gone before it loses that name.
+    """
+    added = [name for name in NEW_COLUMNS if f"llm_configs.{name}" in settings.created]
+    notes = (CONFIGS, CONFIG_OWNER_KEY, SIZED, *(f"llm_configs.{name}" for name in added))
+    triggers = [
+        sync_triggers.drop_trigger(table, name)
+        for table, name in sorted(settings.sync_triggers)
+        if table in {"personalities", "llm_configs", CONFIGS} and settings.has_table(table)
+    ]
+    ddl.run(
+        statement("lock_configs"),
+        *triggers,
+        *_leave_forks(settings),
+        *_drop_configs(settings, added),
+        *map(unnoted, notes),
+        table="llm_configs",
+    )
+
+
+def rename_choices(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Give the table of choices its new name, and leave a view that bears the old one.
+
+    Where the app made the new table beside the old one, the rows of the old one go over, and it is
+    put aside.
+    """
+    if not settings.has_table(OLD_CHOICES):
+        return
+    move: list[Statement]
+    if settings.has_table(CHOICES):
+        how = MERGED
+        merge = _merge_choices(ddl)
+        # Most rows go over before anybody is locked out; the rest under the lock.
+        ddl.session.execute(merge)
+        move = [statement("lock_choices"), merge, statement("put_choices_aside")]
+    else:
+        how = RENAMED
+        names = _renamed(ddl, OLD_CHOICES, CHOICES, standing=OLD_CHOICES)
+        move = [statement("rename_choices"), *names]
+    ddl.run(
+        *move,
+        choices_view(ddl, OLD_CHOICES),
+        *grants.like(ddl, OLD_CHOICES, OLD_CHOICES),
+        noted(how, "created"),
+        table=OLD_CHOICES,
+    )
+
+
+def rename_choices_back(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Give the table of choices its old name, or bring back the one that was put aside."""
+    if RENAMED in settings.created:
+        ddl.run(
+            statement("drop_choices_view"),
+            *_renamed(ddl, CHOICES, OLD_CHOICES, standing=CHOICES),
+            statement("rename_choices_back"),
+            unnoted(RENAMED),
+            table=CHOICES,
+        )
+    if MERGED in settings.created:
+        ddl.run(
+            statement("drop_choices_view"),
+            statement("forget_removed_choices"),
+            composed("bring_choices_back", schema=_schema_of(ddl, CHOICES)),
+            unnoted(MERGED),
+            table=CHOICES,
+        )
+
+
+def choices_view(ddl: OnlineDdl, of: str) -> sql.Composed:
+    """The statement that makes the view which bears the old name of the table of choices.
+
+    `of` is the name of the table whose columns it has: at present the old or the new one.
+    """
+    columns = map(sql.Identifier, relations.columns(ddl.session, of))
+    return composed(
+        "create_choices_view", schema=_schema_of(ddl, of), columns=sql.SQL(", ").join(columns)
+    )
+
+
+def build_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Build the indexes of the new tables: an index that stands says that the data is there."""
+    for table, name, column in INDEXES:
+        if not settings.has_index(table, name):
+            ddl.run(noted(name, "created"), table=table)
+        build = composed(
+            "create_settings_index",
+            index=sql.Identifier(name),
+            table=sql.Identifier(table),
+            column=sql.Identifier(column),
+        )
+        ddl.index(name, build, table=table)
+
+
+def drop_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Drop the indexes that memsync built; the others went with their tables."""
+    for _, name, _ in INDEXES:
+        if name in settings.created:
+            ddl.run_long(composed("drop_settings_index", index=sql.Identifier(name)))
+            ddl.run(unnoted(name), table="users")
+
+
+def _schema_of(ddl: OnlineDdl, relation: str) -> sql.Identifier:
+    return sql.Identifier(relations.schema_of(ddl.session, relation))
+
+
+def _leave_forks(settings: SettingsTables) -> list[str]:
+    """The statements that note who has a fork, take the forks from them and remove the forks."""
+    steps: list[str] = []
+    if settings.has_table(CHOICES):
+        steps += [statement("remember_chosen_forks"), statement("leave_chosen_forks")]
+    if settings.has_column("personalities", "llm_config_id"):
+        steps += [statement("remember_forked"), statement("leave_forks")]
+    if settings.has_table(CONFIGS):
+        steps.append(statement("leave_placed_forks"))
+    return [*steps, statement("keep_forks"), statement("remove_forks")]
+
+
+def _drop_configs(settings: SettingsTables, added: list[str]) -> list[Statement]:
+    drops: list[Statement] = []
+    if CONFIGS in settings.created:
+        drops.append(statement("drop_personality_default_configs"))
+    if CONFIG_OWNER_KEY in settings.created:
+        drops.append(statement("drop_config_owner_key"))
+    for name in added:
+        kept_as, column = sql.Literal(f"llm_configs.{name}"), sql.Identifier(name)
+        drops += [
+            composed("forget_config_column", column_name=kept_as),
+            composed("keep_config_column", column_name=kept_as, column=column),
+            composed("drop_config_column", column=column),
+        ]
+    return drops
+
+
+def _merge_choices(ddl: OnlineDdl) -> sql.Composed:
+    """The statement that copies what only the old table of choices holds."""
+    old = relations.columns(ddl.session, OLD_CHOICES)
+    names = [c for c in relations.insertable_columns(ddl.session, CHOICES) if c in old]
+    return composed("merge_choices", columns=sql.SQL(", ").join(map(sql.Identifier, names)))
+
+
+def _renamed(ddl: OnlineDdl, old: str, new: str, *, standing: str) -> list[sql.Composed]:
+    """The statements that give indexes and constraints the names that go with their table's.
+
+    They run while the table bears the new one of its two names.
+    """
+    statements = []
+    for each in ddl.session.rows("named_after", relation=standing, prefix=f"{old}_"):
+        was, will_be = sql.Identifier(each.name), sql.Identifier(new + each.name.removeprefix(old))
+        if each.kind == "index":
+            statements.append(composed("rename_choices_index", old=was, new=will_be))
+        else:
+            statements.append(composed("rename_choices_constraint", old=was, new=will_be))
+    return statements

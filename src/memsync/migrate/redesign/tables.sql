@@ -1,0 +1,170 @@
+-- The new tables, columns and names of the settings.
+
+-- name: forget_removed_choices
+-- Removes from the old table of choices, before it comes back, what is no longer chosen.
+DELETE FROM memsync.user_personality_settings s
+WHERE NOT EXISTS (SELECT FROM user_personality_configs c
+                  WHERE c.user_id = s.user_id AND c.personality_id = s.personality_id);
+
+-- name: clear_config_owners
+-- Lets go of owners who were deleted before the key stood.
+UPDATE llm_configs c SET owner_id = NULL
+WHERE owner_id IS NOT NULL AND NOT EXISTS (SELECT FROM users u WHERE u.id = c.owner_id);
+
+-- name: named_after
+-- The indexes and constraints of a table whose names begin with its own.
+SELECT 'constraint' AS kind, conname::text AS name FROM pg_constraint
+WHERE conrelid = to_regclass(%(relation)s) AND starts_with(conname, %(prefix)s)
+UNION ALL
+SELECT 'index', c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = to_regclass(%(relation)s) AND starts_with(c.relname, %(prefix)s)
+  AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid);
+
+-- name: create_user_default_personas
+-- A user's default persona, in a table of its own.
+CREATE TABLE {schema}.user_default_personas (
+    user_id uuid NOT NULL,
+    persona_id uuid NOT NULL,
+    updated_at timestamp(3) NOT NULL,
+    CONSTRAINT user_default_personas_pkey PRIMARY KEY (user_id),
+    CONSTRAINT user_default_personas_user_id_fkey FOREIGN KEY (user_id)
+        REFERENCES users (id) ON DELETE CASCADE ON UPDATE CASCADE,
+    CONSTRAINT user_default_personas_persona_id_fkey FOREIGN KEY (persona_id)
+        REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE);
+
+-- name: create_user_default_personas_key
+-- The unique index that the app's ORM expects beside the primary key. The table is empty.
+CREATE UNIQUE INDEX user_default_personas_user_id_key ON user_default_personas (user_id);
+
+-- name: create_personality_default_configs
+-- A personality's config, in a table of its own.
+CREATE TABLE {schema}.personality_default_configs (
+    personality_id uuid NOT NULL,
+    llm_config_id uuid NOT NULL,
+    updated_at timestamp(3) NOT NULL,
+    CONSTRAINT personality_default_configs_pkey PRIMARY KEY (personality_id),
+    CONSTRAINT personality_default_configs_personality_id_fkey FOREIGN KEY (personality_id)
+        REFERENCES personalities (id) ON DELETE CASCADE ON UPDATE CASCADE,
+    CONSTRAINT personality_default_configs_llm_config_id_fkey FOREIGN KEY (llm_config_id)
+        REFERENCES llm_configs (id) ON DELETE CASCADE ON UPDATE CASCADE);
+
+-- name: create_personality_default_configs_key
+-- The unique index that the app's ORM expects beside the primary key. The table is empty.
+CREATE UNIQUE INDEX personality_default_configs_personality_id_key
+    ON personality_default_configs (personality_id);
+
+-- name: drop_user_default_personas
+-- Drops the table, on the way back.
+DROP TABLE IF EXISTS user_default_personas;
+
+-- name: drop_personality_default_configs
+-- Drops the table, on the way back.
+DROP TABLE IF EXISTS personality_default_configs;
+
+-- name: add_config_owner
+-- The owner of a config.
+ALTER TABLE llm_configs ADD COLUMN owner_id uuid;
+
+-- name: refill_config_owner
+-- The owners that the way back kept, as far as they still exist.
+UPDATE llm_configs c SET owner_id = u.id
+FROM memsync.column_archive a JOIN users u ON u.id = (a.value #>> '{}')::uuid
+WHERE a.column_name = 'llm_configs.owner_id' AND a.row_id = c.id;
+
+-- name: add_config_is_global
+-- Whether a config is open to all.
+ALTER TABLE llm_configs ADD COLUMN is_global boolean NOT NULL DEFAULT false;
+
+-- name: open_default_configs
+-- The default for all is open to all.
+UPDATE llm_configs SET is_global = true WHERE is_default;
+
+-- name: refill_config_is_global
+-- The values that the way back kept.
+UPDATE llm_configs c SET is_global = a.value::boolean
+FROM memsync.column_archive a
+WHERE a.column_name = 'llm_configs.is_global' AND a.row_id = c.id;
+
+-- name: add_config_window
+-- The window of a config; before the redesign it was its personality's.
+ALTER TABLE llm_configs ADD COLUMN context_window_size integer NOT NULL DEFAULT 20;
+
+-- name: refill_config_window
+-- The values that the way back kept.
+UPDATE llm_configs c SET context_window_size = a.value::int
+FROM memsync.column_archive a
+WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id;
+
+-- name: drop_config_owner_key
+-- Drops the foreign key of the owner, on the way back.
+ALTER TABLE llm_configs DROP CONSTRAINT IF EXISTS llm_configs_owner_id_fkey;
+
+-- name: forget_config_column
+-- Clears what was kept of a new column before.
+DELETE FROM memsync.column_archive WHERE column_name = {column_name};
+
+-- name: keep_config_column
+-- Keeps the values of a new column, on the way back.
+INSERT INTO memsync.column_archive (column_name, row_id, value)
+SELECT {column_name}, id, to_jsonb({column}) FROM llm_configs WHERE {column} IS NOT NULL;
+
+-- name: drop_config_column
+-- Drops a new column, on the way back.
+ALTER TABLE llm_configs DROP COLUMN IF EXISTS {column};
+
+-- name: create_settings_index
+-- Builds an index of the new tables while readers and writers pass.
+CREATE INDEX CONCURRENTLY {index} ON {table} ({column});
+
+-- name: drop_settings_index
+-- Drops it while readers and writers pass.
+DROP INDEX CONCURRENTLY IF EXISTS {index};
+
+-- name: lock_configs
+-- Dropping needs this lock; what is dropped is archived under it.
+-- lint: allow STRONG-LOCK for a moment, by lock_timeout
+LOCK TABLE llm_configs, personalities IN ACCESS EXCLUSIVE MODE;
+
+-- name: rename_choices
+-- Gives the table of choices its new name.
+ALTER TABLE user_personality_settings RENAME TO user_personality_configs;
+
+-- name: rename_choices_back
+-- Gives it its old name, on the way back.
+ALTER TABLE user_personality_configs RENAME TO user_personality_settings;
+
+-- name: rename_choices_index
+-- Gives an index of the table of choices the name that goes with its own.
+ALTER INDEX {old} RENAME TO {new};
+
+-- name: rename_choices_constraint
+-- Gives a constraint of the table of choices the name that goes with its own.
+ALTER TABLE user_personality_configs RENAME CONSTRAINT {old} TO {new};
+
+-- name: lock_choices
+-- The last rows move under this lock.
+-- lint: allow STRONG-LOCK for a moment, by lock_timeout
+LOCK TABLE user_personality_settings IN ACCESS EXCLUSIVE MODE;
+
+-- name: merge_choices
+-- Copies the choices that only the old table holds into the one that the app made.
+INSERT INTO user_personality_configs ({columns}) SELECT {columns} FROM user_personality_settings
+ON CONFLICT DO NOTHING;
+
+-- name: put_choices_aside
+-- Puts the old table of choices aside, for the way back.
+ALTER TABLE user_personality_settings SET SCHEMA memsync;
+
+-- name: bring_choices_back
+-- Puts it in its place again, on the way back.
+ALTER TABLE memsync.user_personality_settings SET SCHEMA {schema};
+
+-- name: create_choices_view
+-- A view that bears the old name of the table of choices. As the caller: the table's own grants and
+-- row policies hold by either name.
+CREATE VIEW {schema}.user_personality_settings WITH (security_invoker) AS
+SELECT {columns} FROM user_personality_configs;
+
+-- name: drop_choices_view
+-- Drops it, on the way back.
+DROP VIEW IF EXISTS user_personality_settings;

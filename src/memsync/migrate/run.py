@@ -1,0 +1,72 @@
+"""A run of the migration, as an object, and what a phase is.
+
+`Run` holds everything that a phase works with; it is given whole to each phase. Decides nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from memsync.migrate.attribution.evidence import Evidence
+from memsync.migrate.options import RunOptions
+from memsync.migrate.pacing.pace import Pace
+from memsync.model.progress import Tell
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.phases import Phase
+from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.ddl import OnlineDdl
+
+
+@dataclass(slots=True)
+class Run:
+    """One run. Its session holds the migration's lock; all of its own work is done on that session.
+
+    `rows_filled` counts the messages that were filled since the last record was written.
+    """
+
+    postgres: Postgres
+    ddl: OnlineDdl
+    pace: Pace
+    options: RunOptions
+    evidence: Evidence
+    batch_target_ms: int
+    tell: Tell
+    rows_filled: int = 0
+
+    @property
+    def session(self) -> Session:
+        """The session that holds the lock."""
+        return self.ddl.session
+
+    def catalog(self) -> Catalog:
+        """The catalog as it is now."""
+        return Catalog.read(self.session)
+
+
+class PhaseWork(Protocol):
+    """What a phase does. Each direction reads the catalog first and does only what is missing, so
+    that it may be run again after a crash at any point.
+    """
+
+    @property
+    def phase(self) -> Phase:
+        """Which phase this is."""
+        ...
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What going forward does, a sentence each; `plan` prints them."""
+        ...
+
+    def forward(self, run: Run) -> None:
+        """Do the phase.
+
+        Raises: StoreBusy, GateClosed, PartlyDone, Cancelled.
+        """
+        ...
+
+    def back(self, run: Run) -> None:
+        """Take the phase back.
+
+        Raises: StoreBusy, GateClosed, PartlyDone, Cancelled.
+        """
+        ...

@@ -1,0 +1,79 @@
+"""What the server's catalog says of a table: its columns, indexes, constraints and triggers.
+
+Every function asks the server anew, so its answer holds for the moment. Relations are found by the
+session's search_path. Reads only; knows no table's meaning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memsync.stores.postgres.connection import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A session that holds a lock, or a prepared transaction: that one has no pid.
+
+    `open_s` is how long its transaction has been open. `query` is what it runs, or for a prepared
+    transaction the statement that ends it.
+    """
+
+    pid: int | None
+    state: str
+    query: str
+    open_s: float
+
+    def __str__(self) -> str:
+        who = f"pid {self.pid}" if self.pid else "prepared transaction"
+        return f"{who} ({self.state}, {self.open_s:.0f} s): {self.query}"
+
+
+def existing(session: Session, names: Sequence[str]) -> frozenset[str]:
+    """Which of the named relations exist."""
+    return frozenset(row.name for row in session.rows("relations", names=list(names)))
+
+
+def columns(session: Session, relation: str) -> dict[str, bool]:
+    """The columns of a table in their order, each with whether it is NOT NULL."""
+    return {row.name: row.not_null for row in session.rows("columns", relation=relation)}
+
+
+def insertable_columns(session: Session, relation: str) -> list[str]:
+    """The columns that an INSERT may name, in their order: no generated one is among them."""
+    return [row.name for row in session.rows("insertable", relation=relation)]
+
+
+def indexes(session: Session, relation: str) -> dict[str, bool]:
+    """The indexes of a table, each with whether it is valid and ready."""
+    return {row.name: row.valid for row in session.rows("indexes", relation=relation)}
+
+
+def constraints(session: Session, relation: str) -> dict[str, bool]:
+    """The constraints of a table, each with whether it is validated."""
+    return {row.name: row.valid for row in session.rows("constraints", relation=relation)}
+
+
+def triggers(session: Session, relation: str) -> frozenset[str]:
+    """The triggers on a table, without the server's own."""
+    return frozenset(row.name for row in session.rows("triggers", relation=relation))
+
+
+def schema_of(session: Session, relation: str) -> str:
+    """The schema in which the search path finds the relation."""
+    return str(session.row("schema_of", relation=relation).name)
+
+
+def search_path(session: Session) -> tuple[str, ...]:
+    """The schemas in which the session finds the app's tables."""
+    return tuple(session.row("search_path").schemas)
+
+
+def server_version(session: Session) -> int:
+    """The server's version as one number: 150004 is 15.4."""
+    return int(session.row("server_version").number)
+
+
+def blockers(session: Session, relation: str) -> list[Blocker]:
+    """The sessions that hold a lock on the table, the oldest transaction first; five at most."""
+    rows = session.rows("blockers", relation=relation)
+    return [Blocker(row.pid, row.state, row.query, row.open_s) for row in rows]

@@ -1,0 +1,73 @@
+-- What the server's catalog says of any table.
+
+-- name: relations
+-- Which of the named relations exist on the search path.
+SELECT name FROM unnest(%(names)s::text[]) AS name WHERE to_regclass(name) IS NOT NULL;
+
+-- name: columns
+-- The columns of a table in their order, and whether each must hold a value.
+SELECT attname AS name, attnotnull AS not_null
+FROM pg_attribute
+WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum;
+
+-- name: insertable
+-- The columns of a table that an INSERT may name, in their order.
+SELECT attname AS name FROM pg_attribute
+WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped
+  AND attgenerated = '' AND attidentity <> 'a'
+ORDER BY attnum;
+
+-- name: schema_of
+-- The schema in which the search path finds a relation.
+SELECT n.nspname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%(relation)s);
+
+-- name: indexes
+-- The indexes of a table, and whether each is complete and usable.
+SELECT c.relname AS name, i.indisvalid AND i.indisready AS valid
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = to_regclass(%(relation)s);
+
+-- name: constraints
+-- The constraints of a table, and whether each is known to hold for every row.
+SELECT conname AS name, convalidated AS valid
+FROM pg_constraint WHERE conrelid = to_regclass(%(relation)s);
+
+-- name: triggers
+-- The triggers on a table that users made.
+SELECT tgname AS name FROM pg_trigger
+WHERE tgrelid = to_regclass(%(relation)s) AND NOT tgisinternal;
+
+-- name: server_version
+-- The server's version as one number, 150004 for 15.4.
+SELECT current_setting('server_version_num')::int AS number;
+
+-- name: blockers
+-- Who holds a lock on the table, oldest transaction first, and what they are running. Who only
+-- awaits one counts where nobody holds any. A prepared transaction has no pid: `query` ends it.
+WITH seen AS (
+    SELECT pid, virtualtransaction, bool_or(granted) AS holds FROM pg_locks
+    WHERE relation = to_regclass(%(relation)s) AND pid IS DISTINCT FROM pg_backend_pid()
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    GROUP BY 1, 2),
+who AS (
+    SELECT s.holds, a.pid, coalesce(a.state, 'of another role') AS state,
+           left(a.query, 200) AS query, a.xact_start AS since
+    FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
+    UNION ALL
+    SELECT s.holds, NULL, 'no session',
+           format('COMMIT PREPARED or ROLLBACK PREPARED %%L', p.gid), p.prepared
+    FROM seen s
+    JOIN pg_locks own ON own.virtualtransaction = s.virtualtransaction AND own.pid IS NULL
+    JOIN pg_prepared_xacts p ON p.transaction = own.transactionid
+    WHERE s.pid IS NULL)
+SELECT pid, state, query,
+       coalesce(extract(epoch FROM clock_timestamp() - since), 0)::float AS open_s
+FROM who WHERE holds OR NOT EXISTS (SELECT FROM who WHERE holds)
+ORDER BY since
+LIMIT 5;
+
+-- name: search_path
+-- The schemas in which this session finds the app's tables.
+SELECT current_schemas(false)::text[] AS schemas;
