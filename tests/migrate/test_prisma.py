@@ -14,7 +14,7 @@ from memsync.migrate.prisma import NAMES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from migrate.conftest import App
+    from support.app import App
 
 NAME = NAMES[0]
 FAILED = """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memsync.model.progress import Tell
-    from migrate.conftest import App, Catalog, NewApp
+    from support.app import App, Catalog, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
     When = Callable[[str, Callable[[], object]], Tell]

@@ -8,43 +8,18 @@ import pytest
 
 from memsync.errors import GateClosed
 from memsync.stores.history.phases import Phase, Stage
+from support.starts import (
+    ADD_COLUMN,
+    CREATE_MISSING,
+    DROP_USER,
+    FILL_BY_DEFAULT_ONLY,
+    FILL_RIGHTLY,
+    HALF,
+    script,
+)
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
-
-ADD_COLUMN = """
-    ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
-    CREATE INDEX conversation_history_persona_id_idx ON conversation_history (persona_id);
-    ALTER TABLE conversation_history ADD CONSTRAINT conversation_history_persona_id_fkey
-        FOREIGN KEY (persona_id) REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE;
-"""
-FILL_RIGHTLY = """
-    UPDATE conversation_history h SET persona_id = coalesce(
-        (SELECT s.persona_id FROM user_personality_settings s
-         WHERE s.user_id = h.user_id AND s.personality_id = h.personality_id),
-        (SELECT u.global_persona_id FROM users u WHERE u.id = h.user_id))
-"""
-FILL_BY_DEFAULT_ONLY = """
-    UPDATE conversation_history h SET persona_id = u.global_persona_id
-    FROM users u WHERE u.id = h.user_id
-"""
-HALF = " WHERE ('x' || right(h.id::text, 1))::bit(4)::int < 8"
-CREATE_MISSING = """
-    WITH made AS (
-        INSERT INTO personas (id, name, description, content, owner_id, updated_at)
-        SELECT gen_random_uuid(), username || '''s Persona', 'Default persona', '', id, now()
-        FROM users WHERE global_persona_id IS NULL RETURNING id, owner_id)
-    UPDATE users u SET global_persona_id = made.id FROM made WHERE made.owner_id = u.id;
-"""
-DROP_USER = """
-    ALTER TABLE conversation_history ALTER persona_id SET NOT NULL;
-    ALTER TABLE conversation_history DROP COLUMN user_id;
-"""
-
-
-def script(app: App, *parts: str) -> None:
-    with app.connected() as connection:
-        connection.execute("".join(parts).encode())
+    from support.app import App
 
 
 def test_column_added_but_empty(app: App, settled: App) -> None:

@@ -17,16 +17,15 @@ from memsync.migrate.backfill import cutover as swap
 from memsync.migrate.backfill import shadow_table as copying
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres.statements import statement
-from migrate.backfill.test_cutover import COPY, IN_PLACE, hanging, rollback
-from migrate.test_kill import assert_as_if_undisturbed
-from migrate.test_live import Client, expected_of
-from support.kills import MOMENTS, migrator
+from support.cutover import COPY, IN_PLACE, hanging, rollback
+from support.kills import MOMENTS, assert_as_if_undisturbed, migrator
+from support.live import Client, expected_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memsync.model.progress import Progress
-    from migrate.conftest import App, NewApp
+    from support.app import App, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
 

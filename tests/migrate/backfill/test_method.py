@@ -17,12 +17,12 @@ from memsync.migrate.backfill.disk import Room
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from migrate.backfill.test_cutover import COPY, IN_PLACE
-from migrate.test_strangers import APP_GRANTS, at_url, role
+from support.cutover import COPY, IN_PLACE
+from support.roles import APP_GRANTS, at_url, role
 
 if TYPE_CHECKING:
     from memsync.migrate.options import Method
-    from migrate.conftest import App
+    from support.app import App
 
 OBSTACLES: dict[str, tuple[LiteralString, str]] = {
     "view": (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from memsync.model.progress import Progress, Tell
-    from migrate.conftest import App
+    from support.app import App
 
     When = Callable[[str, Callable[[], object]], Tell]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memsync.model.progress import Tell
-    from migrate.conftest import App
+    from support.app import App
 
     When = Callable[[str, Callable[[], object]], Tell]
     WhenFilled = Callable[[float, Callable[[], object]], Tell]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from memsync.model.progress import Progress, Tell
-    from migrate.conftest import App
+    from support.app import App
 
     Eventually = Callable[[Callable[[], bool], str], None]
 

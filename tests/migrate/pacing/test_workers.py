@@ -26,7 +26,7 @@ from support.kills import BY_THREE, Way, all_cut_short, drawn, nobody_works_on, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from migrate.conftest import App, NewApp
+    from support.app import App, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
     NewWay = Callable[[type[Way], str, str], Way]

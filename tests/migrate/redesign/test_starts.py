@@ -14,17 +14,10 @@ from memsync.errors import GateClosed, SchemaMismatch
 from memsync.migrate.redesign import settings as redesign
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from migrate.redesign.test_redesign import (
-    SETTINGS,
-    back,
-    conflicting,
-    in_step,
-    new_persona,
-    resolve_all,
-)
+from support.settings import SETTINGS, back, conflicting, in_step, new_persona, resolve_all
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
+    from support.app import App
 
 DEFAULTS = (
     "CREATE TABLE user_default_personas (user_id uuid PRIMARY KEY REFERENCES users ON DELETE"
