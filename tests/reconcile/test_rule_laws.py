@@ -119,6 +119,9 @@ def test_without_unsafe_nothing_is_removed_for_lack_of_a_row(lab: Lab) -> None:
     assert before == lab.points()
 
 
+# What the report-only findings advise does mend them.
+
+
 def test_sync_run_mends_the_outbox_and_the_indexes(lab: Lab) -> None:
     """MSC006 and MSS007 say `memsync sync run`; after it both are gone."""
     said = lab.settled()
