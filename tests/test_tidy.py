@@ -7,14 +7,24 @@ from typing import TypeGuard
 
 import pytest
 
-SRC = Path(__file__).parents[1] / "src"
-MODULES = sorted(SRC.rglob("*.py"))
+ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src"
+TESTS = ROOT / "tests"
+FOLDERS = (SRC, ROOT / "migrations", ROOT / "tools", TESTS / "support")
+MODULES = sorted(module for folder in FOLDERS for module in folder.rglob("*.py"))
+TEST_MODULES = sorted(TESTS.rglob("*.py"))
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 400
+TEST_FILE_LINES_MAX = 600
 
-every_module = pytest.mark.parametrize(
-    "module", MODULES, ids=lambda path: str(path.relative_to(SRC))
-)
+
+def name_of(path: Path) -> str:
+    """A file's path from the top of the checkout."""
+    return str(path.relative_to(ROOT))
+
+
+every_module = pytest.mark.parametrize("module", MODULES, ids=name_of)
+every_test_module = pytest.mark.parametrize("module", TEST_MODULES, ids=name_of)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -35,6 +45,8 @@ def lines_without_docstring(function: Function) -> int:
 def test_modules_are_found() -> None:
     """The checks below have something to check."""
     assert SRC / "memsync" / "errors.py" in MODULES
+    assert set(FOLDERS) == {folder for folder in FOLDERS for m in MODULES if folder in m.parents}
+    assert Path(__file__) in TEST_MODULES
 
 
 @every_module
@@ -59,7 +71,7 @@ def test_module_says_what_it_decides(module: Path) -> None:
 
 def test_only_cli_and_demo_print() -> None:
     """A library does not talk on its caller's stdout; ruff's T20 can be silenced, this cannot."""
-    quiet = [m for m in MODULES if m.relative_to(SRC).parts[1] not in {"cli", "demo", "demo.py"}]
+    quiet = [m for m in SRC.rglob("*.py") if m.relative_to(SRC).parts[1] not in {"cli", "demo"}]
     nodes = ((module, node) for module in quiet for node in ast.walk(ast.parse(module.read_text())))
 
     assert [] == [f"{module}:{node.lineno}" for module, node in nodes if is_print(node)]
@@ -70,3 +82,59 @@ def is_print(node: ast.AST) -> TypeGuard[ast.Call]:
     return (
         isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     )
+
+
+@every_test_module
+def test_test_file_is_short(module: Path) -> None:
+    """A test file may be longer than a module, but not by much."""
+    assert len(module.read_text().splitlines()) <= TEST_FILE_LINES_MAX
+
+
+@every_test_module
+def test_no_test_imports_a_test(module: Path) -> None:
+    """Test files share what is in tests/support; pytest would run an imported test twice."""
+    assert [] == imported_tests(module.read_text())
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from migrate.test_live import Client", "migrate.test_live"),
+        ("from migrate.conftest import App", "migrate.conftest"),
+        ("from conftest import PostgresCluster", "conftest"),
+        ("from migrate import test_live", "migrate.test_live"),
+        ("import test_docs", "test_docs"),
+        ("import reconcile.conftest as shared", "reconcile.conftest"),
+        ("if TYPE_CHECKING:\n    from migrate.conftest import App", "migrate.conftest"),
+        ("def test_it():\n    import migrate.test_live", "migrate.test_live"),
+    ],
+)
+def test_a_planted_import_of_a_test_is_found(line: str, found: str) -> None:
+    """In every form, also where only a type checker reads it, and inside a function."""
+    assert [found] == imported_tests(f"import pytest\n{line}\n")
+
+
+def test_other_imports_are_no_imports_of_tests() -> None:
+    """What only sounds like a test file is none."""
+    assert [] == imported_tests(
+        "import latest_news\nfrom support.app import App\nfrom support.app import test_data\n"
+    )
+
+
+def imported_tests(source: str) -> list[str]:
+    """The test files and conftests that a source imports, by the name in the statement."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if is_test(alias.name)]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            found += [module] if is_test(module) else filter(is_test, names)
+    return found
+
+
+def is_test(module: str) -> bool:
+    """Whether the last part of a dotted name is one of a test file or a conftest."""
+    last = module.rpartition(".")[2]
+    return last == "conftest" or last in {path.stem for path in TESTS.rglob("test_*.py")}

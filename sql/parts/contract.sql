@@ -54,6 +54,8 @@ BEGIN
 END $fn$;
 
 DO $do$
+DECLARE
+    _drops text[];
 BEGIN
     IF NOT pg_temp.is_not_null('personas', 'owner_id') THEN
         CALL pg_temp.settle_owners();
@@ -83,10 +85,11 @@ BEGIN
             '{{query:drop_old_choices}}',
             pg_temp.noted('user_personality_settings', 'dropped')]);
     END IF;
-    CALL pg_temp.run('users', ARRAY(
+    _drops := ARRAY(
         SELECT pg_temp.sync_trigger_dropped(name, on_table)
         FROM (VALUES {{sync_trigger_tables}}) AS v(on_table, name))
-        || $q${{query:drop_settings_functions}}$q$::text);
+        || $q${{query:drop_settings_functions}}$q$::text;
+    CALL pg_temp.run('users', _drops);
 END $do$;
 
 -- What user_id alone says is archived; the owner of its persona says the user of any other row.

@@ -166,7 +166,7 @@ BEGIN
     IF EXISTS ({{query:kept_forks}}) THEN
         EXECUTE replace(replace(replace($q${{query:bring_back_rows}}$q$,
             '{target}', 'llm_configs'), '{columns}', _columns),
-            '{rows_kept}', $q${{query:kept_forks}}$q$);
+            '{rows_kept}', $q$({{query:kept_forks}})$q$);
     END IF;
     {{query:take_forks}};
     {{query:take_chosen_forks}};

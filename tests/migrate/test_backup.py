@@ -23,7 +23,7 @@ from memsync.stores.postgres.pg_dump import Programs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from migrate.conftest import App
+    from support.app import App
 
     NewDatabase = Callable[..., str]
     Dump = Callable[..., None]

@@ -27,7 +27,7 @@ from support.kills import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from migrate.conftest import App
+    from support.app import App
 
     Eventually = Callable[[Callable[[], bool], str], None]
     NewWay = Callable[[type[Way], str, str], Way]

@@ -15,12 +15,12 @@ from memsync.migrate import rollback
 from memsync.stores.history.catalog import USER_INDEX
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from support.kills import DOOMED
+from support.kills import DOOMED, assert_as_if_undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from migrate.conftest import App, NewApp
+    from support.app import App, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
@@ -46,12 +46,6 @@ def run_when_free(app: App, eventually: Eventually) -> None:
             return False
 
     eventually(ran, "the killed run's session goes")
-
-
-def assert_as_if_undisturbed(app: App, settled: App) -> None:
-    assert settled.catalog() == app.catalog()
-    assert app.expected() == app.personas()
-    assert settled.contents() == app.contents()
 
 
 def test_runs_killed_one_after_another_get_there(
@@ -87,7 +81,7 @@ def test_killed_during_an_index_build(app: App, settled: App, eventually: Eventu
             app.query("SELECT pg_terminate_backend(%s, 5000)", pid)
         hostile.rollback()
     assert [(1,)] == app.query("SELECT count(*) FROM pg_index WHERE NOT indisvalid")
-    assert Stage.EXPANDED == app.outlook().stage
+    assert Stage.EXPANDED == app.plan().stage
     run_when_free(app, eventually)
     assert_as_if_undisturbed(app, settled)
 
@@ -119,7 +113,7 @@ def test_killed_during_validation(app: App, settled: App, eventually: Eventually
         process.kill()
         assert -signal.SIGKILL == ended(process)[0]
         hostile.rollback()
-    assert Stage.EXPANDED == app.outlook().stage
+    assert Stage.EXPANDED == app.plan().stage
     run_when_free(app, eventually)
     assert_as_if_undisturbed(app, settled)
 

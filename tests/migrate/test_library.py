@@ -9,10 +9,10 @@ import pytest
 from memsync import Memory, NewExchange
 from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
 from memsync.stores.history.phases import Phase
-from migrate.test_strangers import APP_GRANTS, LIBRARY_GRANTS, at_url, role
+from support.roles import APP_GRANTS, LIBRARY_GRANTS, at_url, role
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
+    from support.app import App
 
 THREADS = """
     SELECT channel_id, personality_id, user_id, count(*) FROM conversation_history

@@ -23,7 +23,7 @@ from memsync.stores.history.phases import Phase, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from migrate.conftest import App
+    from support.app import App
 
 BACKEND_KEY = b"K"
 KEY_OF_ITS_OWN = 0x0BADCAFE

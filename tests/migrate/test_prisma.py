@@ -14,7 +14,7 @@ from memsync.migrate.prisma import NAMES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from migrate.conftest import App
+    from support.app import App
 
 NAME = NAMES[0]
 FAILED = """
@@ -148,7 +148,7 @@ def test_a_newer_prisma_is_named_and_refused_by_resolve(
 
 def of_prisma(app: App) -> dict[str, State]:
     """What plan checks of it."""
-    return {each.name: each.state for each in app.outlook().checks if each.name == "prisma"}
+    return {each.name: each.state for each in app.plan().checks if each.name == "prisma"}
 
 
 def test_an_app_without_prisma(app: App, prisma_dir: Path) -> None:

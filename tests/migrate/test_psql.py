@@ -6,10 +6,8 @@ import json
 import random
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString
+from collections.abc import Callable
+from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
@@ -17,34 +15,37 @@ from memsync import migrate
 from memsync.errors import StoreBusy
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres
-from memsync.stores.postgres.locks import LockKey
-from migrate.conftest import PSQL, REDESIGN, needs_psql
-from migrate.test_live import Client, expected_of
-from migrate.test_starts import (
+from support.live import Client, expected_of
+from support.psql import PSQL, needs_psql
+from support.roles import OWNER_GRANTS, at_url, role
+from support.scripts import (
+    BACK,
+    BACKUP,
+    LOST,
+    STEPS,
+    STOPPED,
+    made,
+    migrated,
+    psql,
+    started,
+    state,
+    untouched,
+)
+from support.starts import (
     ADD_COLUMN,
     CREATE_MISSING,
     DROP_USER,
-    FILL_BY_DEFAULT_ONLY,
     FILL_RIGHTLY,
     HALF,
+    REDESIGN,
+    changed_since,
     script,
 )
-from migrate.test_strangers import OWNER_GRANTS, at_url, role
-from migrate.test_way_back import changed_since
 
 if TYPE_CHECKING:
-    from migrate.conftest import App, NewApp
+    from support.app import App, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
-
-ROOT = Path(__file__).parents[2]
-ALL_IN_ONE = "migrate-persona-all-in-one.sql"
-STEPS = {phase: f"steps/{number}-{phase}.sql" for number, phase in enumerate(Phase, start=1)}
-BACK = "steps/back-before-contract.sql"
-VERIFY = f"steps/{len(Phase) + 1}-verify.sql"
-BACKUP = "the dump of last night"
-STOPPED = 3
-LOST = 2
 
 pytestmark = needs_psql
 
@@ -70,90 +71,6 @@ HARD = """
     GRANT SELECT (persona_id), UPDATE (persona_id, llm_config_id) ON user_personality_settings
     TO pg_read_all_stats;
 """
-
-WHO: LiteralString = "(SELECT (p.owner_id, p.name)::text FROM personas p WHERE p.id = persona_id)"
-
-# Everything but ids of chance, of moments and of the migration's own clock.
-STATE: tuple[LiteralString, ...] = (
-    "SELECT to_jsonb(c) FROM llm_configs c",
-    "SELECT id, to_jsonb(p) - 'updated_at' FROM personalities p",
-    "SELECT owner_id, name, description, content FROM personas",
-    "SELECT id, to_jsonb(u) - 'updated_at' - 'global_persona_id' FROM users u",
-    "SELECT user_id, WHO FROM user_default_personas",
-    "SELECT to_jsonb(c) FROM personality_default_configs c",
-    "SELECT to_jsonb(c) FROM user_personality_configs c",
-    "SELECT user_id, personality_id, reason, rows_count, WHO FROM memsync.persona_map",
-    "SELECT history_id, user_id, reason, source, WHO FROM memsync.row_archive",
-    "SELECT object, change FROM memsync.redesign_change",
-    "SELECT column_name, row_id, value FROM memsync.column_archive",
-    "SELECT fork_id, config_id, window_size, config_row FROM memsync.config_fork",
-    "SELECT persona_id, decision, owner_id, persona_row, used_by FROM memsync.orphan_persona",
-    "SELECT user_id, WHO FROM memsync.created_persona",
-)
-
-
-# How the objects of the catalog are made, and who may use them.
-MADE: tuple[LiteralString, ...] = (
-    "SELECT pg_get_functiondef(p.oid), p.proacl::text FROM pg_proc p"
-    " WHERE p.pronamespace = 'memsync'::regnamespace",
-    "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
-    "SELECT attrelid::regclass, attname, attacl::text FROM pg_attribute WHERE attacl IS NOT NULL"
-    " AND attrelid >= 16384",
-    "SELECT c.relname, c.relacl::text, c.reloptions, pg_get_userbyid(c.relowner),"
-    " CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END FROM pg_class c"
-    " WHERE c.relnamespace IN ('public'::regnamespace, 'memsync'::regnamespace)"
-    " AND c.relkind IN ('r', 'v') AND c.relname <> 'alembic_version'",
-)
-
-
-@contextmanager
-def started(
-    app: App, name: str = ALL_IN_ONE, *more: str, stdin: bool = False, **choices: object
-) -> Iterator[subprocess.Popen[str]]:
-    """Start a script of `sql/` as an operator does, from a file or through stdin."""
-    path = ROOT / "sql" / name
-    given = [f"--set={key}={value}" for key, value in choices.items()]
-    source = [] if stdin else ["--file", str(path)]
-    with (
-        path.open() as file,
-        subprocess.Popen(
-            [str(PSQL), "--no-psqlrc", *more, *given, *source, app.url],
-            stdin=file if stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def psql(
-    app: App, name: str = ALL_IN_ONE, *more: str, stdin: bool = False, **choices: object
-) -> tuple[int, str]:
-    """Run one; its exit status, and all that it said."""
-    with started(app, name, *more, stdin=stdin, **choices) as process:
-        out, err = process.communicate(timeout=60)
-    return process.returncode, out + err
-
-
-def migrated(app: App, name: str = ALL_IN_ONE) -> str:
-    """Run it with all that it asks for; it must succeed."""
-    status, said = psql(app, name, unresolved="create", backup_confirmed=BACKUP)
-    assert 0 == status, said
-    return said
-
-
-def state(app: App) -> list[list[str]]:
-    """What the app's and memsync's tables say."""
-    return [sorted(map(str, app.query(text.replace("WHO", WHO)))) for text in STATE]
-
-
-def made(app: App) -> list[list[str]]:
-    """How what stands was made."""
-    return [sorted(map(str, app.query(text))) for text in MADE]
 
 
 def back(app: App, to: Phase | None = None) -> Stage:
@@ -209,27 +126,10 @@ def test_each_step_ends_where_the_engines_phase_ends(hard: NewApp) -> None:
     for phase in Phase:
         migrated(app, STEPS[phase])
         other.run(phase)
-        assert REACHED[phase] == app.outlook().stage
+        assert REACHED[phase] == app.plan().stage
         assert other.catalog() == app.catalog()
         assert made(other) == made(app)
     assert state(other) == state(app)
-
-
-@pytest.mark.slow
-def test_a_step_that_comes_too_early_changes_nothing(app: App) -> None:
-    """Each says so, also when all but the step before it was done."""
-    for done, early in (
-        (None, list(Phase)[1:]),
-        (Phase.ISOLATE, list(Phase)[2:]),
-        (Phase.REDESIGN, list(Phase)[3:]),
-        (Phase.EXPAND, list(Phase)[4:]),
-    ):
-        if done:
-            app.run(done)
-        before = untouched(app)
-        for phase in early:
-            status, said = psql(app, STEPS[phase], unresolved="create", backup_confirmed=BACKUP)
-            unchanged(app, status, said, before, f"too early for {phase}")
 
 
 @pytest.mark.slow
@@ -314,28 +214,6 @@ def test_forward_again_after_all_was_taken_back(hard: NewApp) -> None:
     assert state(other) == state(app)
 
 
-HALF_REDESIGNS = {
-    "users' defaults": "CREATE TABLE user_default_personas (user_id uuid PRIMARY KEY,"
-    " persona_id uuid NOT NULL, updated_at timestamp(3) NOT NULL)",
-    "users' choices": "CREATE TABLE user_personality_configs"
-    " (LIKE user_personality_settings INCLUDING ALL)",
-    "configs and windows": "ALTER TABLE llm_configs"
-    " ADD COLUMN context_window_size integer NOT NULL DEFAULT 20",
-    "no ordinary table": "CREATE TABLE heir () INHERITS (conversation_history)",
-    "a copy of the history": "CREATE SCHEMA memsync_shadow;"
-    " CREATE TABLE memsync_shadow.conversation_history (LIKE conversation_history)",
-}
-
-
-@pytest.mark.parametrize("why", HALF_REDESIGNS)
-def test_what_only_memsync_can_go_on_from_is_refused(app: App, why: str) -> None:
-    """A redesign half done by the app, or a history that the script does not fit, is left alone."""
-    script(app, HALF_REDESIGNS[why])
-    before = untouched(app)
-    status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)
-    unchanged(app, status, said, before, why, "memsync migrate")
-
-
 def test_memsync_takes_it_back(hard: NewApp) -> None:
     """After the script, `verify` is content and `rollback` brings everything back."""
     app = hard()
@@ -379,17 +257,6 @@ def test_back_before_contract_and_forward_again(hard: NewApp) -> None:
     migrated(app, STEPS[Phase.EXPAND])
     migrated(app, STEPS[Phase.BACKFILL])
     assert personas == app.personas()
-
-
-def test_back_refuses_what_is_not_its_own(app: App) -> None:
-    """Where nothing was begun, or contract was, it changes nothing."""
-    before = untouched(app)
-    status, said = psql(app, BACK)
-    unchanged(app, status, said, before, "nothing to take back")
-    app.run()
-    before = untouched(app)
-    status, said = psql(app, BACK)
-    unchanged(app, status, said, before, "contract was begun")
 
 
 DOOM = """
@@ -462,114 +329,6 @@ def test_killed_everywhere_it_goes_on(hard: NewApp, by_engine: App) -> None:
         die_and_go_on(hard(), by_engine, victim)
 
 
-def untouched(app: App) -> object:
-    """All that a script which may not begin must leave as it is."""
-    tables: tuple[LiteralString, ...] = (
-        "SELECT to_jsonb(h) FROM conversation_history h",
-        "SELECT to_jsonb(u) FROM users u",
-        "SELECT to_jsonb(p) FROM personas p",
-    )
-    return app.catalog(), [sorted(map(str, app.query(text))) for text in tables]
-
-
-def unchanged(app: App, status: int, said: str, before: object, *naming: str) -> None:
-    assert STOPPED == status, said
-    for each in naming:
-        assert each in said
-    assert before == untouched(app)
-
-
-@pytest.mark.parametrize("stdin", [False, True])
-def test_users_without_a_persona_stop_it_before_it_begins(app: App, stdin: bool) -> None:
-    """Without a choice it fails with a status, also through stdin, names them, changes nothing."""
-    before = untouched(app)
-    users = [str(user.id) for user in app.world.cast.users if not user.global_persona_id]
-    status, said = psql(app, stdin=stdin, backup_confirmed=BACKUP)
-    unchanged(app, status, said, before, *users, "unresolved=create")
-
-
-@pytest.mark.parametrize("users", [0, 2])
-def test_personas_that_nobody_can_be_given_stop_it(app: App, users: int) -> None:
-    """A persona without an owner that nobody or several use is named; nothing is changed."""
-    app.do(
-        "UPDATE personas SET owner_id = NULL WHERE id = (SELECT max(id::text)::uuid FROM personas)"
-    )
-    ((orphan,),) = app.query("SELECT id FROM personas WHERE owner_id IS NULL")
-    app.do("UPDATE users SET global_persona_id = NULL WHERE global_persona_id = %s", orphan)
-    app.do("UPDATE user_personality_settings SET persona_id = NULL WHERE persona_id = %s", orphan)
-    app.do(
-        "UPDATE users SET global_persona_id = %s"
-        " WHERE id IN (SELECT id FROM users ORDER BY id LIMIT %s)",
-        orphan,
-        users,
-    )
-    before = untouched(app)
-    status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)
-    unchanged(app, status, said, before, str(orphan))
-
-
-@pytest.mark.parametrize(
-    ("choices", "more", "why"),
-    [
-        ({"unresolved": "guess"}, (), "it must be fail or create"),
-        ({"lock_timeout_ms": "soon"}, (), "invalid input syntax"),
-        ({"unresolved": "create"}, ("--single-transaction",), "transaction"),
-    ],
-)
-def test_what_it_cannot_do_it_says_first(
-    app: App, choices: dict[str, Any], more: tuple[str, ...], why: str
-) -> None:
-    """A wrong choice, or a run as one transaction, changes nothing."""
-    before = untouched(app)
-    status, said = psql(app, ALL_IN_ONE, *more, **choices)
-    unchanged(app, status, said, before, why)
-
-
-def test_another_database_is_refused(new_database: Callable[[], str], app: App) -> None:
-    """Where the app's tables are not, nothing is made."""
-    other = type(app)(new_database(), app.world)
-    before = other.catalog()
-    status, said = psql(other, unresolved="create")
-    assert (STOPPED, before) == (status, other.catalog())
-    assert "conversation_history" in said
-
-
-def test_contract_waits_for_a_backup(app: App) -> None:
-    """Without a confirmed backup all is done but contract, and the status says so."""
-    status, said = psql(app, stdin=True, unresolved="create", backup_confirmed=" ")
-    assert STOPPED == status
-    assert "backup" in said
-    assert Stage.BACKFILLED == app.outlook().stage
-    assert app.verify().ok
-    assert 0 == psql(app, backup_confirmed=BACKUP)[0]
-    assert Stage.CONTRACTED == app.outlook().stage
-
-
-def test_rows_filled_by_another_rule_stop_contract(app: App) -> None:
-    """The proof names them; user_id is still there."""
-    script(app, CREATE_MISSING, ADD_COLUMN, FILL_BY_DEFAULT_ONLY)
-    status, said = psql(app, backup_confirmed=BACKUP)
-    wrong = app.verify().wrong_persona_ids
-    assert STOPPED == status
-    assert f"{wrong} messages have a wrong persona" in said
-    assert app.query("SELECT user_id FROM conversation_history LIMIT 1")
-    status, said = psql(app, VERIFY)
-    assert (STOPPED, True) == (status, f"{wrong} messages have a wrong persona" in said)
-
-
-def test_verify_says_what_stands(app: App) -> None:
-    """It fails before there is a persona_id, and is content before and after contract."""
-    assert STOPPED == psql(app, VERIFY)[0]
-    app.run(Phase.BACKFILL)
-    status, said = psql(app, VERIFY)
-    assert (0, True) == (status, "user_id is still there" in said)
-    app.run()
-    catalog = app.catalog()
-    status, said = psql(app, VERIFY)
-    assert (0, True) == (status, "| finished" in said)
-    assert catalog == app.catalog()
-
-
 def test_one_migration_at_a_time(app: App, eventually: Eventually) -> None:
     """While a script waits for a lock, memsync and another script stop; it gives up, or goes on."""
     app.run(Phase.REDESIGN)
@@ -591,16 +350,7 @@ def test_one_migration_at_a_time(app: App, eventually: Eventually) -> None:
             _, said = process.communicate(timeout=60)
         assert 0 == process.returncode, said
         assert f"pid {pid}" in said
-    assert Stage.CONTRACTED == app.outlook().stage
-
-
-def test_a_script_does_not_start_beside_memsync(app: App) -> None:
-    """While memsync holds the lock, the script does nothing."""
-    before = untouched(app)
-    with app.connected() as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (LockKey.MIGRATE.value,))
-        status, said = psql(app, unresolved="create")
-        unchanged(app, status, said, before, f"pid {other.info.backend_pid}")
+    assert Stage.CONTRACTED == app.plan().stage
 
 
 def test_an_owner_in_a_schema_of_its_own(app: App) -> None:
@@ -616,7 +366,7 @@ def test_an_owner_in_a_schema_of_its_own(app: App) -> None:
             script(app, statement)
         migrated(at_url(app, url))
         assert app.expected() == app.personas()
-        assert Stage.CONTRACTED == app.outlook().stage
+        assert Stage.CONTRACTED == app.plan().stage
 
 
 @pytest.mark.slow
@@ -681,7 +431,7 @@ def test_plan_prints_what_is_ahead(app: App, capsys: pytest.CaptureFixture[str])
 
     status, said = piped(app, text)
     assert 0 == status, said
-    assert Stage.CONTRACTED == app.outlook().stage
+    assert Stage.CONTRACTED == app.plan().stage
     assert 0 == app.command("plan", "--sql")
     assert "ahead: nothing" in (nothing := capsys.readouterr().out)
     assert all(line.startswith("--") for line in nothing.splitlines())

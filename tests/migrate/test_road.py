@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memsync.model.progress import Tell
-    from migrate.conftest import App, Catalog, NewApp
+    from support.app import App, Catalog, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
     When = Callable[[str, Callable[[], object]], Tell]
@@ -245,12 +245,12 @@ def test_created_personas_are_defaults_of_those_who_had_none(app: App) -> None:
 
 def test_phases_one_by_one_say_where_they_stand(app: App) -> None:
     """Each --to ends at its own stage; plan and status then tick exactly the steps done."""
-    assert Stage.LEGACY == app.outlook().stage
+    assert Stage.LEGACY == app.plan().stage
     for phase in Phase:
         assert REACHED[phase] == app.run(phase)
         done = {step.phase for step in app.status().steps if step.done}
         assert set(list(Phase)[: list(Phase).index(phase) + 1]) == done
-        assert REACHED[phase] == app.outlook().stage
+        assert REACHED[phase] == app.plan().stage
     assert app.expected() == app.personas()
 
 
@@ -354,7 +354,7 @@ def test_unresolved_users_stop_the_run_before_it_changes_anything(
     assert ("GateClosed", 14) == (error["error"], error["exit_status"])
     assert unresolved == set(error["users"])
     assert all(user in error["message"] for user in unresolved)
-    assert unresolved == {user.user_id for user in app.outlook().unresolved}
+    assert unresolved == {user.user_id for user in app.plan().unresolved}
     assert catalog == app.catalog()
     assert users == app.query("SELECT * FROM users ORDER BY id")
 

@@ -11,7 +11,7 @@ from memsync.stores.history.phases import Phase, Stage
 if TYPE_CHECKING:
     import pytest
 
-    from migrate.conftest import App
+    from support.app import App
 
 OWNER = "assign:8c8a4d7e-0000-4000-8000-000000000001"
 FLAGS: dict[str, str] = {

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memsync.stores.history.phases import Phase
-from migrate.conftest import PSQL, needs_psql
+from support.psql import PSQL, needs_psql
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
+    from support.app import App
 
 FOLDER = Path(__file__).parents[2] / "sql" / "ops"
 SCRIPTS = sorted(FOLDER.glob("*.sql"))

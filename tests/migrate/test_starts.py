@@ -8,49 +8,24 @@ import pytest
 
 from memsync.errors import GateClosed
 from memsync.stores.history.phases import Phase, Stage
+from support.starts import (
+    ADD_COLUMN,
+    CREATE_MISSING,
+    DROP_USER,
+    FILL_BY_DEFAULT_ONLY,
+    FILL_RIGHTLY,
+    HALF,
+    script,
+)
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
-
-ADD_COLUMN = """
-    ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
-    CREATE INDEX conversation_history_persona_id_idx ON conversation_history (persona_id);
-    ALTER TABLE conversation_history ADD CONSTRAINT conversation_history_persona_id_fkey
-        FOREIGN KEY (persona_id) REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE;
-"""
-FILL_RIGHTLY = """
-    UPDATE conversation_history h SET persona_id = coalesce(
-        (SELECT s.persona_id FROM user_personality_settings s
-         WHERE s.user_id = h.user_id AND s.personality_id = h.personality_id),
-        (SELECT u.global_persona_id FROM users u WHERE u.id = h.user_id))
-"""
-FILL_BY_DEFAULT_ONLY = """
-    UPDATE conversation_history h SET persona_id = u.global_persona_id
-    FROM users u WHERE u.id = h.user_id
-"""
-HALF = " WHERE ('x' || right(h.id::text, 1))::bit(4)::int < 8"
-CREATE_MISSING = """
-    WITH made AS (
-        INSERT INTO personas (id, name, description, content, owner_id, updated_at)
-        SELECT gen_random_uuid(), username || '''s Persona', 'Default persona', '', id, now()
-        FROM users WHERE global_persona_id IS NULL RETURNING id, owner_id)
-    UPDATE users u SET global_persona_id = made.id FROM made WHERE made.owner_id = u.id;
-"""
-DROP_USER = """
-    ALTER TABLE conversation_history ALTER persona_id SET NOT NULL;
-    ALTER TABLE conversation_history DROP COLUMN user_id;
-"""
-
-
-def script(app: App, *parts: str) -> None:
-    with app.connected() as connection:
-        connection.execute("".join(parts).encode())
+    from support.app import App
 
 
 def test_column_added_but_empty(app: App, settled: App) -> None:
     """The app's own first step, with its index and key, is taken as it is and filled."""
     script(app, ADD_COLUMN)
-    assert Stage.LEGACY == app.outlook().stage
+    assert Stage.LEGACY == app.plan().stage
     assert Stage.CONTRACTED == app.run()
     assert app.expected() == app.personas()
     assert settled.catalog() == app.catalog()
@@ -73,7 +48,7 @@ def test_finished_by_hand(app: App, settled: App) -> None:
     """user_id is gone and persona_id is NOT NULL: only what is missing is built."""
     script(app, CREATE_MISSING, ADD_COLUMN, FILL_RIGHTLY, ";", DROP_USER)
     before = app.personas()
-    assert Stage.BACKFILLED == app.outlook().stage
+    assert Stage.BACKFILLED == app.plan().stage
     assert Stage.CONTRACTED == app.run(unresolved="fail")
     assert before == app.personas()
     assert settled.catalog() == app.catalog()
@@ -117,7 +92,7 @@ def test_rows_that_have_a_persona_need_no_setting(app: App) -> None:
     app.do("UPDATE user_personality_settings SET persona_id = NULL WHERE user_id = %s", user)
 
     assert persona in app.personas().values()
-    assert () == app.outlook().unresolved
+    assert () == app.plan().unresolved
     assert Stage.CONTRACTED == app.run(unresolved="fail")
 
 
@@ -151,14 +126,14 @@ def test_user_default_personas_made_but_not_yet_filled(app: App) -> None:
     )
     unresolved = {str(user.id) for user in app.world.cast.users if not user.global_persona_id}
 
-    assert unresolved == {user.user_id for user in app.outlook().unresolved}
+    assert unresolved == {user.user_id for user in app.plan().unresolved}
 
 
 def test_alembic_is_not_the_one_to_say_what_is_done(app: App, settled: App) -> None:
     """An index dropped after the phase that builds it is built again by the next run."""
     app.run(Phase.BACKFILL)
     app.do("DROP INDEX conversation_history_persona_id_idx")
-    assert Stage.EXPANDED == app.outlook().stage
+    assert Stage.EXPANDED == app.plan().stage
     assert Stage.CONTRACTED == app.run()
     assert settled.catalog() == app.catalog()
 
@@ -175,7 +150,7 @@ def test_app_restored_beside_our_schema(app: App, settled: App) -> None:
         " ALTER TABLE conversation_history DROP COLUMN persona_id,"
         " ALTER user_id SET NOT NULL; DROP TABLE kept",
     )
-    assert Stage.REDESIGNED == app.outlook().stage
+    assert Stage.REDESIGNED == app.plan().stage
     assert Stage.CONTRACTED == app.run()
     assert app.expected() == app.personas()
     assert settled.catalog() == app.catalog()

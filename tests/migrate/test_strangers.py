@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
 
@@ -15,49 +14,10 @@ from memsync.errors import GateClosed, MemsyncError, SchemaMismatch, StoreBusy
 from memsync.model.progress import Progress, Tell, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
+from support.roles import APP_GRANTS, OWNER_GRANTS, at_url, role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from migrate.conftest import App
-
-APP_GRANTS: tuple[LiteralString, ...] = (
-    "GRANT USAGE ON SCHEMA public TO {}",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}",
-)
-LIBRARY_GRANTS: tuple[LiteralString, ...] = (
-    "GRANT USAGE ON SCHEMA memsync TO {}",
-    "GRANT SELECT, INSERT ON memsync.outbox TO {}",
-)
-OWNER_GRANTS: tuple[LiteralString, ...] = (
-    "GRANT ALL ON SCHEMA public TO {}",
-    "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r'"
-    " AND relnamespace = 'public'::regnamespace LOOP"
-    " EXECUTE format('ALTER TABLE %s OWNER TO {}', t); END LOOP; END $$",
-)
-
-
-@contextmanager
-def role(app: App, *grants: LiteralString) -> Iterator[str]:
-    """A role that may do only what is granted here; its URL."""
-    name = f"memsync_role_{uuid4().hex[:12]}"
-    with app.connected() as connection:
-        connection.execute(
-            sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret'").format(sql.Identifier(name))
-        )
-        for grant in grants:
-            connection.execute(sql.SQL(grant).format(sql.Identifier(name)))
-        try:
-            facts = psycopg.conninfo.conninfo_to_dict(app.url)
-            port = f"&port={facts['port']}" if "port" in facts else ""
-            yield f"postgresql://{name}:secret@/{facts['dbname']}?host={facts['host']}{port}"
-        finally:
-            connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
-            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
-
-
-def at_url(app: App, url: str) -> App:
-    return type(app)(url, app.world)
+    from support.app import App
 
 
 def test_the_apps_own_role_writes_on_while_another_role_migrates(app: App) -> None:

@@ -16,7 +16,7 @@ from memsync.stores.history.phases import Phase, Stage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from migrate.conftest import App
+    from support.app import App
 
 GREEN, RED, LATER = Mark.GREEN, Mark.RED, Mark.NOT_APPLICABLE
 BUILT = dict.fromkeys(("foreign key", "indexes"), GREEN)

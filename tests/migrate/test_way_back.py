@@ -16,11 +16,12 @@ from memsync.model.progress import Progress, Tell, silent
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from support.kills import migrator, of_the_app
+from support.starts import changed_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from migrate.conftest import App, Catalog, NewApp
+    from support.app import App, Catalog, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
@@ -117,33 +118,6 @@ def test_both_versions_of_the_app_write_on_the_way_back(app: App) -> None:
     )
     assert [(owner, 2)] == rows
     assert app.verify().ok
-
-
-def changed_since(app: App) -> tuple[UUID, UUID, UUID, UUID]:
-    """A user takes another default, and the old app writes on: user, personality, before, now."""
-    user, personality, before = app.query(
-        "SELECT h.user_id, h.personality_id, u.global_persona_id FROM conversation_history h"
-        " JOIN users u ON u.id = h.user_id WHERE u.global_persona_id IS NOT NULL AND NOT EXISTS"
-        " (SELECT FROM user_personality_settings s"
-        "  WHERE s.user_id = u.id AND s.personality_id = h.personality_id) ORDER BY h.id LIMIT 1"
-    )[0]
-    now = uuid4()
-    app.do(
-        "INSERT INTO personas (id, name, content, owner_id, updated_at)"
-        " VALUES (%s, 'new', '', %s, now())",
-        now,
-        user,
-    )
-    app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", now, user)
-    app.do(
-        "INSERT INTO conversation_history"
-        " (id, channel_id, personality_id, user_id, role, content, created_at)"
-        " VALUES (%s, 'since', %s, %s, 'user', 'x', timezone('UTC', now())::date + 1)",
-        UUID(int=1),
-        personality,
-        user,
-    )
-    return user, personality, before, now
 
 
 @pytest.mark.parametrize("method", ["in-place", "copy"])

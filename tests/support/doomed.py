@@ -21,8 +21,7 @@ import psycopg
 
 from memsync.errors import MemsyncError
 from memsync.migrate import RunOptions, rollback, run
-from memsync.migrate.backfill import cutover as swap
-from memsync.migrate.backfill import fill as backfill
+from memsync.migrate.backfill import cutover, fill
 from memsync.migrate.pacing import pace
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase
@@ -148,8 +147,8 @@ def main() -> int:
             # Batches that go by blocks and looks that go by batches, not by the clock: every run
             # has the same statements.
             pace.LOOK_EVERY_S = 0.0
-            backfill._BLOCKS_START = backfill._BLOCKS_MAX = 4
-            swap._BLOCKS_START = swap._BLOCKS_MAX = 4
+            fill._BLOCKS_START = fill._BLOCKS_MAX = 4
+            cutover._BLOCKS_START = cutover._BLOCKS_MAX = 4
             settings = Settings.load(environ={}, postgres_url=given.url, batch_target_ms=10_000)
             if given.back:
                 rollback(postgres, settings, to=None)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
 
-    from conftest import PostgresCluster
     from memsync.demo.world import World
-    from migrate.conftest import App, Catalog, Rows
+    from support.app import App, Catalog, Rows
+    from support.postgres import PostgresCluster
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
@@ -262,6 +262,13 @@ def of_the_app(catalog: Catalog) -> Catalog:
     """What stands in the app's schema; our own schema keeps its tables and its digest."""
     kinds = ("columns", "indexes", "constraints", "triggers")
     return {kind: catalog[kind] for kind in kinds}
+
+
+def assert_as_if_undisturbed(app: App, settled: App) -> None:
+    """Where an undisturbed run ended, this one ended too."""
+    assert settled.catalog() == app.catalog()
+    assert app.expected() == app.personas()
+    assert settled.contents() == app.contents()
 
 
 def users(app: App) -> set[tuple[Any, ...]]:

@@ -38,7 +38,7 @@ from memsync.stores.vectors import open_vectors
 from memsync.stores.vectors.protocol import VectorStore, scan
 
 if TYPE_CHECKING:
-    from conftest import NewDatabase, PostgresCluster
+    from support.postgres import NewDatabase, PostgresCluster
 
 STORES = ("memory", "edge", "server")
 DIMS = 8

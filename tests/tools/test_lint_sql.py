@@ -97,8 +97,8 @@ def test_what_is_shipped_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     names = {str(file.relative_to(ROOT)) for file in shipped(ROOT)}
     assert {
         "src/memsync/migrate/backfill/fill.sql",
-        "src/memsync/migrate/expand/sync_triggers.py",
-        "migrations/versions/0001_isolate_own_schema.py",
+        "src/memsync/migrate/expand/sync_triggers.sql",
+        "src/memsync/migrate/isolate/own_schema.sql",
         "sql/ops/locks.sql",
     } <= names
     assert (0, f"{len(names)} files with SQL: clean\n") == (main([]), capsys.readouterr().out)

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import random
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from psycopg import sql
 
 from memsync import migrate
-from memsync.demo.world import Recipe, World, load_points, make_world
-from memsync.errors import GateClosed, StoreBusy, StoreUnreachable
-from memsync.migrate.attribution import evidence
-from memsync.model.records import Point
-from memsync.settings import Settings
+from memsync.demo.world import World
+from memsync.errors import GateClosed
 from memsync.stores.history.phases import Phase, Stage
-from memsync.stores.ltm.layouts import says_as_deployed
-from memsync.stores.postgres import Postgres, Session
-from memsync.stores.vectors import open_vectors
+from memsync.stores.postgres import Postgres
+from support.evidence import (
+    EXCHANGES,
+    Said,
+    at,
+    exchanges,
+    first_of,
+    load,
+    move_on,
+    personas,
+    remember,
+    remember_as,
+    write,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from conftest import PostgresCluster
-    from memsync.model.progress import Tell
     from memsync.stores.vectors.protocol import VectorStore
-    from migrate.conftest import App
-
-    Eventually = Callable[[Callable[[], bool], str], None]
-    When = Callable[[str, Callable[[], object]], Tell]
-    WhenFilled = Callable[[float, Callable[[], object]], Tell]
-
-NOWHERE = "http://127.0.0.1:1"
-UNHINDERED = ("--quiet-minutes", "0", "--backup-confirmed", "test")
-VECTOR = (1.0, 2.0, 3.0, 4.0)
-
-EXCHANGES: LiteralString = """
-    SELECT a.id AS anchor, u.id AS message, a.user_id, a.personality_id, u.content, a.content,
-           (extract(epoch FROM a.created_at) * 1000)::bigint
-    FROM conversation_history a
-    CROSS JOIN LATERAL (
-        SELECT * FROM conversation_history b
-        WHERE b.channel_id = a.channel_id AND b.personality_id = a.personality_id
-          AND b.user_id = a.user_id AND (b.created_at, b.id) < (a.created_at, a.id)
-        ORDER BY b.created_at DESC, b.id DESC LIMIT 1) u
-    WHERE a.role = 'assistant' AND u.role = 'user' ORDER BY a.id"""
+    from support.app import App
 
 # The script that people used, and the same with overrides: who would speak now.
 RULE_3: LiteralString = "SELECT h.id, u.global_persona_id"
@@ -61,120 +38,6 @@ OF_ROWS: LiteralString = """
     FROM conversation_history h JOIN users u ON u.id = h.user_id
     LEFT JOIN user_personality_settings s
            ON s.user_id = h.user_id AND s.personality_id = h.personality_id"""
-
-
-@dataclass(frozen=True)
-class Said:
-    """An exchange of the old app, and two personas of its user."""
-
-    anchor: UUID
-    message: UUID
-    user: UUID
-    personality: UUID
-    question: str
-    answer: str
-    at_ms: int
-    now: UUID
-    other: UUID
-
-    @property
-    def rows(self) -> tuple[UUID, UUID]:
-        """Both messages."""
-        return self.anchor, self.message
-
-    def payload(self, persona: UUID, **changed: object) -> dict[str, object]:
-        """What the app remembered of it; None leaves a key out."""
-        whole = {
-            "personalityId": str(self.personality),
-            "personaId": str(persona),
-            "content": f"User (Somebody): {self.question}\nSomething: {self.answer}",
-            "createdAt": self.at_ms,
-            "canonScope": "personal",
-        }
-        return {key: value for key, value in {**whole, **changed}.items() if value is not None}
-
-
-def remember(store: VectorStore, collection: str, payload: Mapping[str, object]) -> UUID:
-    """Write one point; its id."""
-    point = uuid4()
-    store.create(collection, len(VECTOR), {})
-    store.upsert(collection, [Point(point, payload, VECTOR)])
-    return point
-
-
-def remember_as(store: VectorStore, said: Said, persona: UUID, **changed: object) -> UUID:
-    """Write the exchange down as this persona's, as the app did."""
-    return remember(store, f"persona-{persona}", said.payload(persona, **changed))
-
-
-@pytest.fixture
-def store() -> Iterator[VectorStore]:
-    """An empty vector store."""
-    with contextlib.closing(open_vectors(Settings(qdrant_url=":memory:"))) as opened:
-        yield opened
-
-
-@pytest.fixture(params=["memory", "edge"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    """An empty vector store of each kind."""
-    url = ":memory:" if request.param == "memory" else f"edge:{tmp_path / 'qdrant'}"
-    with contextlib.closing(open_vectors(Settings(qdrant_url=url))) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="session")
-def remembered() -> World:
-    """The same world as `world`, with the memories that its app made."""
-    return make_world(Recipe())
-
-
-def load(remembered: World, store: VectorStore) -> None:
-    load_points(remembered, store, lambda texts: [VECTOR] * len(texts))
-
-
-def exchanges(app: App) -> list[Said]:
-    """Exchanges whose user has several personas, and speaks by their default."""
-    several: dict[UUID, str] = dict(
-        app.query(
-            "SELECT u.id, min(p.id::text) FROM users u JOIN personas p ON p.owner_id = u.id"
-            " AND p.id <> u.global_persona_id GROUP BY u.id"
-        )
-    )
-    found = []
-    for anchor, message, user, personality, question, answer, at_ms in app.query(EXCHANGES):
-        now = app.world.resolved(user, personality)
-        if user in several and now == app.world.cast.defaults[user]:
-            other = UUID(several[user])
-            found.append(
-                Said(anchor, message, user, personality, question, answer, at_ms, now, other)
-            )
-    return found
-
-
-def personas(app: App, *rows: UUID) -> list[UUID | None]:
-    """The personas of these messages."""
-    of = app.personas()
-    return [of[row] for row in rows]
-
-
-def reasons(app: App, *rows: UUID) -> list[Any]:
-    """Why these messages have a decision of their own."""
-    why: dict[UUID, str] = dict(app.query("SELECT history_id, reason FROM memsync.row_archive"))
-    return [why.get(row) for row in rows]
-
-
-def move_on(app: App) -> None:
-    """Every user with several personas speaks as another one now, to everybody."""
-    app.do(
-        "UPDATE users u SET global_persona_id = (SELECT max(p.id::text)::uuid FROM personas p"
-        " WHERE p.owner_id = u.id AND p.id <> u.global_persona_id)"
-        " WHERE (SELECT count(*) FROM personas p WHERE p.owner_id = u.id) > 1"
-    )
-    app.do(
-        "UPDATE user_personality_settings s SET persona_id = (SELECT min(p.id::text)::uuid"
-        " FROM personas p WHERE p.owner_id = s.user_id AND p.id <> s.persona_id)"
-        " WHERE persona_id IS NOT NULL"
-    )
 
 
 # ------------------------------------------------------------------ what it is for
@@ -261,32 +124,6 @@ def test_only_the_message_directly_before_is_of_the_exchange(app: App, store: Ve
     assert [now, other, other] == personas(app, rows[0], rows[1], rows[3])
 
 
-def first_of(found: list[Said]) -> tuple[UUID, UUID, UUID, UUID]:
-    return found[0].user, found[0].personality, found[0].now, found[0].other
-
-
-def at(second: float) -> int:
-    """Milliseconds of a time that no other row has."""
-    return 1_000_000_000_000 + int(second * 1000)
-
-
-def write(app: App, user: UUID, personality: UUID, role: str, text: str, second: float) -> UUID:
-    """A message of the old app."""
-    row = uuid4()
-    app.do(
-        "INSERT INTO conversation_history"
-        " (id, channel_id, personality_id, user_id, role, content, created_at)"
-        " VALUES (%s, 'talk', %s, %s, %s, %s, to_timestamp(%s / 1000.0) AT TIME ZONE 'UTC')",
-        row,
-        personality,
-        user,
-        role,
-        text,
-        at(second),
-    )
-    return row
-
-
 # ------------------------------------------------------------------ what is no evidence
 
 
@@ -297,7 +134,7 @@ def test_two_personas_of_one_user_are_ambiguous(app: App, store: VectorStore) ->
     remember_as(store, doubted, doubted.other)
     for _ in range(2):
         remember_as(store, sure, sure.other)
-    report = app.outlook(store).evidence
+    report = app.plan(store).evidence
     app.run(vectors=store)
 
     assert report
@@ -316,7 +153,7 @@ def test_a_persona_of_another_user_is_foreign(app: App, store: VectorStore) -> N
     )[0][0]
     remember_as(store, disputed, foreign)
     remember_as(store, disputed, disputed.other)
-    report = app.outlook(store).evidence
+    report = app.plan(store).evidence
     app.run(vectors=store)
 
     assert report
@@ -334,7 +171,7 @@ def test_a_persona_that_is_gone_or_nobodys_is_no_evidence(app: App, store: Vecto
         "INSERT INTO personas (id, name, content, updated_at) VALUES (%s, 'n', '', now())", nobodys
     )
     remember_as(store, orphaned, nobodys)
-    report = app.outlook(store).evidence
+    report = app.plan(store).evidence
     # Whoever gets the one without an owner, it is not who spoke.
     stranger = app.world.cast.users[-1].id
     app.run(vectors=store, options={"orphan_owners": f"assign:{stranger}"})
@@ -422,7 +259,7 @@ def test_points_that_say_too_little_are_counted(app: App, store: VectorStore) ->
     ):
         remember_as(store, said, said.other, **changed)
     remember(store, "somebody-elses", said.payload(said.other))
-    report = app.outlook(store).evidence
+    report = app.plan(store).evidence
     app.run(vectors=store)
 
     assert report
@@ -453,7 +290,7 @@ def test_a_time_in_seconds_lets_the_text_decide(app: App, store: VectorStore) ->
     ):
         said = Said(anchor, message, user, personality, question, answer, at(second), now, other)
         remember_as(store, said, persona, createdAt=at(second) // 1000)
-    report = app.outlook(store).evidence
+    report = app.plan(store).evidence
     app.run(vectors=store)
 
     assert report
@@ -461,426 +298,6 @@ def test_a_time_in_seconds_lets_the_text_decide(app: App, store: VectorStore) ->
     assert [other, other, now, now, now, now, now, now] == personas(
         app, *(row for pair in talk for row in pair)
     )
-
-
-# ------------------------------------------------------------------ before running
-
-
-def test_plan_tells_what_evidence_decides(app: App, store: VectorStore) -> None:
-    """Rows by rule, and those where the settings say otherwise, with both personas and point."""
-    differs, same = exchanges(app)[:2]
-    point = remember_as(store, differs, differs.other)
-    remember_as(store, same, same.now)
-    rows: LiteralString = "SELECT * FROM conversation_history ORDER BY id"
-    before = app.catalog(), app.query(rows)
-    without, ahead = app.outlook(), app.outlook(store)
-
-    assert before == (app.catalog(), app.query(rows))
-    assert without.rows_by_decision
-    assert ahead.rows_by_decision
-    assert 4 == ahead.rows_by_decision["evidence"]
-    assert sum(without.rows_by_decision.values()) == sum(ahead.rows_by_decision.values())
-    assert without.rows_by_decision["default"] - 4 == ahead.rows_by_decision["default"]
-    assert ahead.evidence
-    assert 2 == ahead.evidence.disagreeing
-    assert {
-        migrate.Disagreement(
-            str(row), str(differs.other), str(differs.now), f"persona-{differs.other}", str(point)
-        )
-        for row in differs.rows
-    } == set(ahead.evidence.samples)
-    assert None is without.evidence
-
-
-def test_the_command_line_opens_the_store(
-    app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Plan prints the disagreement for people and machines; run decides by it."""
-    qdrant = f"edge:{tmp_path / 'qdrant'}"
-    said = exchanges(app)[0]
-    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))) as store:
-        point = remember_as(store, said, said.other)
-
-    assert 0 == app.command("plan", qdrant=qdrant)
-    out = capsys.readouterr().out
-    assert "evidence and settings disagree on 2 messages" in out
-    assert (
-        f"{said.anchor}  evidence {said.other}  settings {said.now}  persona-{said.other}/{point}"
-    ) in out
-    assert 0 == app.command("plan", "--evidence", "ignore", "--json", qdrant=qdrant)
-    assert None is json.loads(capsys.readouterr().out)["evidence"]
-    assert 0 == app.command("plan", "--json", qdrant=qdrant)
-    found = json.loads(capsys.readouterr().out)
-    assert (2, 2) == (found["rows_by_decision"]["evidence"], found["evidence"]["disagreeing"])
-    assert str(point) == found["evidence"]["samples"][0]["point_id"]
-
-    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))):
-        assert 11 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=qdrant)
-    assert "--evidence ignore" in capsys.readouterr().err
-    assert 0 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=qdrant)
-    assert [said.other] * 2 == personas(app, *said.rows)
-
-
-def test_plan_shows_at_most_ten_samples(app: App, store: VectorStore, remembered: World) -> None:
-    """All are counted, ten are shown."""
-    load(remembered, store)
-    move_on(app)
-    report = app.outlook(store).evidence
-
-    assert report
-    assert 10 == len(report.samples) < report.disagreeing
-
-
-def test_users_whom_evidence_decides_need_no_default(app: App, store: VectorStore) -> None:
-    """Every message of theirs is told by a memory: nobody has to choose, no persona is made up."""
-    user, _, _, other = first_of(exchanges(app))
-    theirs = [said for said in exchanges(app) if said.user == user]
-    kept = [row for said in theirs for row in said.rows]
-    app.do("DELETE FROM conversation_history WHERE user_id = %s AND id <> ALL(%s)", user, kept)
-    app.do("DELETE FROM users WHERE global_persona_id IS NULL")
-    app.do("UPDATE users SET global_persona_id = NULL WHERE id = %s", user)
-    app.do("DELETE FROM user_personality_settings WHERE user_id = %s", user)
-    for said in theirs:
-        remember_as(store, said, other)
-
-    assert [str(user)] == [each.user_id for each in app.outlook().unresolved]
-    with pytest.raises(GateClosed):
-        app.run(unresolved="fail")
-    assert () == app.outlook(store).unresolved
-    assert Stage.CONTRACTED == app.run(unresolved="fail", vectors=store)
-    assert {other} == set(personas(app, *kept))
-    status = app.status()
-    assert status.rows_total == status.rows_done
-    assert [] == app.query("SELECT FROM personas WHERE description = 'Default persona'")
-
-
-# ------------------------------------------------------------------ stores that do not answer
-
-
-def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
-    app: App, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The way without is named; plan says why it does not know, and the rest."""
-    before = app.catalog()
-    with (
-        contextlib.closing(open_vectors(Settings(qdrant_url=NOWHERE))) as nowhere,
-        pytest.raises(StoreUnreachable, match="--evidence ignore"),
-    ):
-        app.run(vectors=nowhere)
-    assert 10 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=NOWHERE)
-    assert "--evidence ignore" in capsys.readouterr().err
-    assert 0 == app.command("plan", qdrant=NOWHERE)
-    out = capsys.readouterr().out
-    assert f"evidence: not read: Qdrant at {NOWHERE}" in out
-    assert "persona by default" in out
-    assert before == app.catalog()
-
-    without = ("run", *UNHINDERED, "--unresolved", "create", "--evidence", "ignore")
-    assert 0 == app.command(*without, qdrant=NOWHERE)
-    assert app.expected() == app.personas()
-    # What is done needs no evidence any more.
-    assert 0 == app.command("run", qdrant=NOWHERE)
-    assert 0 == app.command("plan", qdrant=NOWHERE)
-
-
-def test_what_blocks_the_backfill_is_told_without_reading_the_memories(
-    app: App, store: VectorStore, remembered: World
-) -> None:
-    """Reading may take long, and what blocks is mended first. What blocks contract alone waits."""
-    load(remembered, store)
-    app.do("CREATE VIEW by_user AS SELECT user_id FROM conversation_history")
-    ahead = app.outlook(store)
-    assert ahead.blockers
-    assert ahead.evidence
-    assert ahead.evidence.points
-
-    name = sql.Identifier(app.query("SELECT current_database()")[0][0])
-    with app.connected() as connection:
-        connection.execute(
-            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
-        )
-    ahead = app.outlook(store)
-    assert "what blocks a run comes first" == (ahead.evidence and ahead.evidence.not_read)
-
-
-def test_half_of_the_points_are_no_evidence(
-    app: App, store: VectorStore, remembered: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store that fails in the middle decides nothing, in plan as in run."""
-    load(remembered, store)
-    last = max(remembered.points)
-    scroll = type(store).scroll
-
-    def failing(self: Any, collection: str, **given: Any) -> Any:
-        if collection == last:
-            raise StoreUnreachable("the store went away")
-        return scroll(self, collection, **given)
-
-    monkeypatch.setattr(type(store), "scroll", failing)
-    ahead, without = app.outlook(store), app.outlook()
-
-    assert ahead.evidence
-    assert "the store went away" == ahead.evidence.not_read
-    # The checks tell of the moment, too.
-    assert replace(without, checks=()) == replace(ahead, evidence=None, checks=())
-    with pytest.raises(StoreUnreachable):
-        app.run(vectors=store)
-    assert Stage.LEGACY == app.outlook().stage
-
-
-@pytest.mark.parametrize("kind", ["edge", "local"])
-def test_no_store_is_made(app: App, kind: str, tmp_path: Path) -> None:
-    """Where the embedded store has no folder there are no points, and no folder afterwards."""
-    folder = tmp_path / "not" / "there"
-
-    assert 0 == app.command("plan", qdrant=f"{kind}:{folder}")
-    assert 0 == app.command("run", *UNHINDERED, "--unresolved", "create", qdrant=f"{kind}:{folder}")
-    assert not folder.parent.exists()
-    assert app.expected() == app.personas()
-
-
-def test_nothing_is_written_into_the_store(app: App, store: VectorStore) -> None:
-    """A run leaves collections and points as they are."""
-    said = exchanges(app)[0]
-    point = remember_as(store, said, said.other)
-    app.run(vectors=store)
-
-    assert [f"persona-{said.other}"] == store.collections()
-    assert said.payload(said.other) == store.retrieve(store.collections()[0], [point])[0].payload
-
-
-# ------------------------------------------------------------------ cut short, live, and back
-
-
-STEPS = ("match_points", "keep_evidence", "freeze_map", "fill_archived")
-
-
-def finished(app: App, store: VectorStore) -> bool:
-    """Run again, unless the server has not noticed yet that the last one ended."""
-    try:
-        return app.run(vectors=store) is Stage.CONTRACTED
-    except StoreBusy:
-        return False
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_run_cut_short_is_finished_by_the_next(
-    app: App,
-    store: VectorStore,
-    remembered: World,
-    monkeypatch: pytest.MonkeyPatch,
-    eventually: Eventually,
-    step: str,
-) -> None:
-    """Ended right after any of its steps, the next run ends where an undisturbed one does."""
-    load(remembered, store)
-    move_on(app)
-    expected = by_evidence(app, remembered)
-    monkeypatch.setattr(evidence, "_KEPT_ROWS", 50)
-    with monkeypatch.context() as patched:
-        run, run_with = Session.run, Session.run_with
-
-        def cut(self: Session, name: str, /, **params: Any) -> int:
-            touched = run(self, name, **params)
-            if name == step:
-                self.connection.close()
-            return touched
-
-        def cut_with(self: Session, fragments: dict[str, str], name: str, /, **params: Any) -> int:
-            touched = run_with(self, fragments, name, **params)
-            if name == step:
-                self.connection.close()
-            return touched
-
-        patched.setattr(Session, "run", cut)
-        patched.setattr(Session, "run_with", cut_with)
-        with pytest.raises(StoreUnreachable):
-            app.run(vectors=store, batch_target_ms=1)
-    eventually(lambda: finished(app, store), "the ended session lets go of its lock")
-
-    after = app.personas()
-    assert expected == {row: after[row] for row in expected}
-    assert app.verify().ok
-
-
-def by_evidence(app: App, remembered: World) -> dict[UUID, UUID]:
-    """The persona of then of every message that the made world remembers."""
-    assert app.world.manifest.messages == remembered.manifest.messages
-    return {
-        row: persona
-        for anchor, message, user, personality, *_ in app.query(EXCHANGES)
-        if (persona := app.world.resolved(user, personality))
-        for row in (anchor, message)
-    }
-
-
-def test_running_twice_decides_once(app: App, store: VectorStore) -> None:
-    """What was decided stays decided, though the memory changed in between."""
-    said = exchanges(app)[0]
-    remember_as(store, said, said.other)
-    app.run(Phase.BACKFILL, vectors=store)
-    store.drop(f"persona-{said.other}")
-    remember_as(store, said, said.now)
-    app.run(vectors=store)
-
-    assert [said.other] * 2 == personas(app, *said.rows)
-
-
-def test_what_was_written_live_is_not_overwritten(app: App, store: VectorStore) -> None:
-    """Rows that the bridge decided after expand keep its decision, whatever a point says."""
-    user, personality, now, other = first_of(exchanges(app))
-    app.run(Phase.EXPAND)
-    message = write(app, user, personality, "user", "live", 1)
-    anchor = write(app, user, personality, "assistant", "too", 2)
-    said = Said(anchor, message, user, personality, "live", "too", at(2), now, other)
-    remember_as(store, said, other)
-    app.run(vectors=store)
-
-    assert [now, now] == personas(app, message, anchor)
-    assert ["written-live"] * 2 == reasons(app, message, anchor)
-
-
-@pytest.mark.parametrize("moment", ["expand", "backfill"])
-def test_an_old_row_that_is_edited_meanwhile_gets_its_persona(
-    app: App, store: VectorStore, when: When, moment: str
-) -> None:
-    """Between expand and the freeze an edit decides nothing, whatever the settings say."""
-    said = exchanges(app)[0]
-    remember_as(store, said, said.other)
-
-    def edit() -> None:
-        app.do("UPDATE conversation_history SET content = 'edited' WHERE id = %s", said.anchor)
-
-    if moment == "expand":
-        app.run(Phase.EXPAND)
-        app.do("UPDATE conversation_history SET channel_id = channel_id || '' ")
-        app.run(vectors=store)
-    else:
-        app.run(vectors=store, tell=when("backfill", edit))
-
-    assert [said.other] * 2 == personas(app, *said.rows)
-    assert ["evidence"] * 2 == reasons(app, *said.rows)
-
-
-@pytest.mark.parametrize("method", ["in-place", "copy"])
-@pytest.mark.usefixtures("small_batches")
-def test_an_old_row_that_is_edited_before_its_batch_takes_what_was_decided(
-    app: App, store: VectorStore, when_filled: WhenFilled, method: str
-) -> None:
-    """The bridge goes by the evidence too, before the map, while the row waits for the fill."""
-    block: LiteralString = (
-        "SELECT id FROM conversation_history ORDER BY (ctid::text::point)[0] DESC LIMIT 20"
-    )
-    last = {row for (row,) in app.query(block)}
-    said = next(each for each in exchanges(app) if each.anchor in last)
-    remember_as(store, said, said.other)
-    edited: list[Any] = []
-
-    def edit() -> None:
-        assert [None] == personas(app, said.anchor)
-        edited.extend(
-            app.query(
-                "UPDATE conversation_history SET content = 'edited' WHERE id = %s"
-                " RETURNING persona_id",
-                said.anchor,
-            )
-        )
-
-    app.run(vectors=store, tell=when_filled(0, edit), options={"method": method})
-
-    assert [(said.other,)] == edited
-    assert [("edited",)] == app.query(
-        "SELECT content FROM conversation_history WHERE id = %s", said.anchor
-    )
-    assert [said.other] * 2 == personas(app, *said.rows)
-    assert ["evidence"] * 2 == reasons(app, *said.rows)
-
-
-@pytest.mark.parametrize("moment", ["read", "judged"])
-def test_what_changes_between_reading_and_keeping_counts(
-    app: App, store: VectorStore, when: When, moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A persona goes, one gets another owner, a row its persona from the app: verify agrees."""
-    gone = exchanges(app)[0]
-    moved = next(said for said in exchanges(app) if said.user != gone.user)
-    spoken = next(each for each in exchanges(app) if each.user not in {gone.user, moved.user})
-    for said in (gone, moved, spoken):
-        remember_as(store, said, said.other)
-
-    def change() -> None:
-        app.do("DELETE FROM personas WHERE id = %s", gone.other)
-        app.do("UPDATE personas SET owner_id = %s WHERE id = %s", gone.user, moved.other)
-
-    def speak() -> None:
-        app.do(
-            "UPDATE conversation_history SET persona_id = %s WHERE id = ANY(%s)",
-            spoken.now,
-            [*spoken.rows],
-        )
-
-    asked = Session.row
-
-    def row(session: Session, name: str, /, **params: Any) -> Any:
-        if name == "evidence_rows":
-            if moment == "judged":
-                change()
-            speak()
-        return asked(session, name, **params)
-
-    monkeypatch.setattr(Session, "row", row)
-    app.run(vectors=store, tell=when("expand", change if moment == "read" else lambda: None))
-
-    for said in (gone, moved, spoken):
-        assert [said.now] * 2 == personas(app, *said.rows)
-        assert [None] * 2 == reasons(app, *said.rows)
-    assert app.verify().ok
-
-
-@pytest.mark.parametrize("again", [True, False], ids=["read again", "not read again"])
-def test_back_and_forward_keeps_the_persona(app: App, store: VectorStore, again: bool) -> None:
-    """Evidence rows as they were, also without the memories, and one that the app changed since."""
-    kept, changed, by_map = exchanges(app)[:3]
-    for said in (kept, changed):
-        remember_as(store, said, said.other)
-    app.run(vectors=store)
-    # It comes too late: what a run decided stands.
-    remember_as(store, by_map, by_map.other)
-    app.do(
-        "UPDATE conversation_history SET persona_id = %s WHERE id = %s", changed.now, changed.anchor
-    )
-    before = app.personas()
-    with Postgres.open(app.url) as postgres:
-        migrate.rollback(postgres, app.settings(), to=None)
-    assert Stage.CONTRACTED == app.run(vectors=store if again else None)
-
-    assert before == app.personas()
-    assert [by_map.now] * 2 == personas(app, *by_map.rows)
-    assert ["evidence", "evidence"] == reasons(app, *kept.rows)
-    assert ["kept", "evidence"] == reasons(app, *changed.rows)
-    assert [(None,)] == app.query(
-        "SELECT source FROM memsync.row_archive WHERE history_id = %s", changed.anchor
-    )
-
-
-def test_evidence_speaks_of_what_was_written_after_the_way_back(
-    app: App, store: VectorStore
-) -> None:
-    """A pair that was decided before is asked about again, for its messages since."""
-    said = exchanges(app)[0]
-    app.run(Phase.BACKFILL)
-    with Postgres.open(app.url) as postgres:
-        migrate.rollback(postgres, app.settings(), to=None)
-    app.do(
-        "UPDATE conversation_history SET created_at = created_at"
-        " + (timezone('UTC', now())::date - created_at::date + 1) * interval '1 day'"
-        " WHERE id = ANY(%s)",
-        list(said.rows),
-    )
-    later = next(each for each in exchanges(app) if each.anchor == said.anchor)
-    remember_as(store, later, later.other)
-    app.run(Phase.BACKFILL, vectors=store)
-    assert [later.other] * 2 == personas(app, *later.rows)
-    assert app.verify().ok
 
 
 # ------------------------------------------------------------------ the proof
@@ -925,92 +342,3 @@ def test_a_filled_row_whose_evidence_is_lost_is_found(app: App, store: VectorSto
     assert (f"message {said.anchor} has persona {said.other}, the settings say {said.now}",) == (
         app.verify().problems
     )
-
-
-# ------------------------------------------------------------------ what agrees
-
-
-texts = st.text(
-    st.sampled_from("ab: ()\n\\%é") | st.characters(exclude_characters="\0", codec="utf-8"),
-    max_size=12,
-)
-names = st.text(st.sampled_from("ab: ()é"), min_size=1, max_size=6)
-
-
-@pytest.fixture(scope="module")
-def agrees(postgres_cluster: PostgresCluster) -> Iterator[Callable[[str, str, str], bool]]:
-    """What the database says of a text and an exchange."""
-    with Postgres.open(postgres_cluster.url) as postgres, postgres.session() as session:
-        yield (
-            lambda content, user_text, assistant_text: (
-                session.row(
-                    "text_agrees",
-                    content=content,
-                    user_text=user_text,
-                    assistant_text=assistant_text,
-                ).agrees
-            )
-        )
-
-
-@given(user=texts, reply=texts, name=names, personality=names)
-def test_a_memory_agrees_with_its_exchange(
-    agrees: Callable[[str, str, str], bool], user: str, reply: str, name: str, personality: str
-) -> None:
-    """Whatever is said and whatever the names are."""
-    for content in (
-        f"User ({name}): {user}\n{personality}: {reply}",
-        f"user: {user}\nassistant: {reply}",
-    ):
-        assert agrees(content, user, reply)
-
-
-@given(
-    user=texts,
-    reply=texts,
-    name=names,
-    personality=names,
-    other=texts,
-    content=texts,
-    seed=st.randoms(),
-)
-def test_both_languages_agree_on_what_agrees(
-    agrees: Callable[[str, str, str], bool],
-    user: str,
-    reply: str,
-    name: str,
-    personality: str,
-    other: str,
-    content: str,
-    seed: random.Random,
-) -> None:
-    """SQL and Python say the same of texts that were cut, joined and mixed up."""
-    whole = f"User ({name}): {user}\n{personality}: {reply}"
-    cut = seed.randrange(len(whole) + 1)
-    for text in (whole, content, whole[:cut] + other + whole[cut:], whole[cut:], whole[:cut]):
-        for question, answer in ((user, reply), (other, reply), (user, other), (reply, user)):
-            canonical = text == f"user: {question}\nassistant: {answer}"
-            expected = canonical or says_as_deployed(text, question, answer)
-            assert expected == agrees(text, question, answer), (text, question, answer)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("User (A): hi\nBot: yo", False),
-        ("User (A): oh, hi\nBot: yo", False),
-        ("User (A): hi\nBot: hi\nBot: yo", False),
-        ("User (A): hi there\nBot: yo", True),
-        ("User (A (aka B): x): hi there\nBot 2: yo", True),
-        ("hi there\nBot: yo", False),
-        ("User (A\nB): hi there\nBot: yo", False),
-        ("User (A): hi there\n: yo", False),
-        ("User (A): hi there: yo", False),
-    ],
-)
-def test_other_texts_do_not_agree(
-    agrees: Callable[[str, str, str], bool], content: str, said: bool
-) -> None:
-    """A part of the message, another message, a missing line."""
-    assert said == agrees(content, "hi there", "yo")
-    assert said == says_as_deployed(content, "hi there", "yo")

@@ -13,20 +13,18 @@ import pytest
 from psycopg import sql
 
 from memsync.errors import GateClosed, PartlyDone, StoreBusy
-from memsync.migrate.backfill import cutover as swap
-from memsync.migrate.backfill import shadow_table as copying
+from memsync.migrate.backfill import cutover, shadow_table
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres.statements import statement
-from migrate.backfill.test_cutover import COPY, IN_PLACE, hanging, rollback
-from migrate.test_kill import assert_as_if_undisturbed
-from migrate.test_live import Client, expected_of
-from support.kills import MOMENTS, migrator
+from support.cutover import COPY, IN_PLACE, hanging, rollback
+from support.kills import MOMENTS, assert_as_if_undisturbed, migrator
+from support.live import Client, expected_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memsync.model.progress import Progress
-    from migrate.conftest import App, NewApp
+    from support.app import App, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
@@ -200,8 +198,8 @@ def test_the_copy_is_vacuumed_as_it_grows(
     large_app: App, monkeypatch: pytest.MonkeyPatch, meanwhile: LiteralString | None
 ) -> None:
     """While its pages are in memory; less and less often where somebody may not see them yet."""
-    monkeypatch.setattr(swap, "_BLOCKS_START", 16)
-    monkeypatch.setattr(swap, "_BLOCKS_MAX", 16)
+    monkeypatch.setattr(cutover, "_BLOCKS_START", 16)
+    monkeypatch.setattr(cutover, "_BLOCKS_MAX", 16)
     large_app.run(Phase.EXPAND)
     name = large_app.query("SELECT current_database()")[0][0]
     with large_app.connected() as connection:
@@ -325,7 +323,7 @@ def test_a_history_rewritten_again_and_again_ends_the_run(
     app: App, settled: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says so with a status of its own instead of copying for ever; the next run finishes."""
-    monkeypatch.setattr(swap, "_STARTS_MAX", 1)
+    monkeypatch.setattr(cutover, "_STARTS_MAX", 1)
     rewrite = at_step("copy: indexes", lambda: app.do("VACUUM FULL conversation_history"))
     with pytest.raises(PartlyDone, match="was started 1 times") as ended:
         app.run(tell=rewrite, options=COPY)
@@ -345,14 +343,14 @@ def test_rows_written_faster_than_they_are_copied_end_the_run(
     def write_all() -> None:
         app.do("UPDATE conversation_history SET content = content || '!'")
 
-    replay = copying.Rows.replay
+    replay = shadow_table.Rows.replay
 
-    def outrun(rows: copying.Rows, limit: int) -> int:
+    def outrun(rows: shadow_table.Rows, limit: int) -> int:
         write_all()
         return replay(rows, limit)
 
     with monkeypatch.context() as patched:
-        patched.setattr(copying.Rows, "replay", outrun)
+        patched.setattr(shadow_table.Rows, "replay", outrun)
         with pytest.raises(
             PartlyDone, match=r"not copied within 0 s: .*--method in-place"
         ) as ended:

@@ -13,16 +13,16 @@ from memsync import migrate
 from memsync.errors import GateClosed
 from memsync.migrate import State
 from memsync.migrate.backfill import method
-from memsync.migrate.backfill.disk import Room
+from memsync.migrate.backfill.disk import DiskSpace
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from migrate.backfill.test_cutover import COPY, IN_PLACE
-from migrate.test_strangers import APP_GRANTS, at_url, role
+from support.cutover import COPY, IN_PLACE
+from support.roles import APP_GRANTS, at_url, role
 
 if TYPE_CHECKING:
     from memsync.migrate.options import Method
-    from migrate.conftest import App
+    from support.app import App
 
 OBSTACLES: dict[str, tuple[LiteralString, str]] = {
     "view": (
@@ -204,7 +204,9 @@ def test_a_copy_needs_room(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_wal_no_more_is_counted_than_the_server_keeps() -> None:
     """A large history is filled through many checkpoints: max_wal_size is all that stands."""
     gib = 2**30
-    found = Room(table_bytes=60 * gib, index_bytes=40 * gib, wal_bytes_max=gib, free_bytes=None)
+    found = DiskSpace(
+        table_bytes=60 * gib, index_bytes=40 * gib, wal_bytes_max=gib, free_bytes=None
+    )
     assert (51 * gib, 141 * gib) == (found.in_place_bytes, found.copy_bytes)
 
 
@@ -215,7 +217,7 @@ def test_plan_does_not_contradict_itself(large: App, monkeypatch: pytest.MonkeyP
     for share in (0, 1, 2.4, 2.6, 3.3, 3.5, 9):
         free = int(share * size)
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(0, 0, free))
-        plan = large.outlook()
+        plan = large.plan()
         (disk,) = (each for each in plan.checks if each.name == "disk")
         assert plan.method
         assert (disk.state is State.OK) == (plan.method.method == "copy"), share

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from memsync.model.progress import Progress, Tell
-    from migrate.conftest import App
+    from support.app import App
 
     When = Callable[[str, Callable[[], object]], Tell]
 
@@ -213,7 +213,7 @@ def test_sessions_of_memsync_do_not_close_it(ready: App) -> None:
     url = ready.url_with("application_name=anything")
     with Postgres.open(url) as postgres:
         migrate.verify(postgres)
-        migrate.outlook(postgres)
+        migrate.plan(postgres)
         with postgres.session() as session:
             session.rows("messages_without_user")
             assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memsync.model.progress import Tell
-    from migrate.conftest import App
+    from support.app import App
 
     When = Callable[[str, Callable[[], object]], Tell]
     WhenFilled = Callable[[float, Callable[[], object]], Tell]
@@ -108,7 +108,7 @@ def test_one_row_without_persona_is_filled_by_the_next_run(app: App) -> None:
             " WHERE id = (SELECT min(id::text)::uuid FROM conversation_history)"
         )
     assert (False, 1) == (app.verify().ok, app.verify().null_persona_ids)
-    assert Stage.EXPANDED == app.outlook().stage
+    assert Stage.EXPANDED == app.plan().stage
     app.run()
     assert app.expected() == app.personas()
 

@@ -16,9 +16,7 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import Cancelled, GateClosed
-from memsync.migrate.backfill import cutover as swap
-from memsync.migrate.backfill import fill as backfill
-from memsync.migrate.backfill import shadow_table as copying
+from memsync.migrate.backfill import cutover, fill, shadow_table
 from memsync.migrate.pacing import pace
 from memsync.model.progress import silent
 from memsync.stores.history.phases import Phase, Stage
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from memsync.model.progress import Progress, Tell
-    from migrate.conftest import App
+    from support.app import App
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
@@ -44,8 +42,8 @@ by_either = pytest.mark.parametrize("method", FILLS)
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in small batches that look after each of them."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(backfill, "_BLOCKS_START", 1)
-    monkeypatch.setattr(swap, "_BLOCKS_START", 1)
+    monkeypatch.setattr(fill, "_BLOCKS_START", 1)
+    monkeypatch.setattr(cutover, "_BLOCKS_START", 1)
 
 
 def ask(app: App, wanted: migrate.Wanted) -> migrate.Runner:
@@ -167,15 +165,15 @@ class Replayed:
         self._step = step
         self._act = act
         self._is_due = False
-        replay = copying.Rows.replay
+        replay = shadow_table.Rows.replay
 
-        def acting(rows: copying.Rows, limit: int) -> int:
+        def acting(rows: shadow_table.Rows, limit: int) -> int:
             if self._is_due:
                 self._is_due = False
                 self._act()
             return replay(rows, limit)
 
-        monkeypatch.setattr(copying.Rows, "replay", acting)
+        monkeypatch.setattr(shadow_table.Rows, "replay", acting)
 
     def __call__(self, step: Progress) -> None:
         if step.what == self._step:

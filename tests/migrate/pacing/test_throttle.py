@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from memsync.model.progress import Progress
-    from migrate.conftest import App
+    from support.app import App
 
     Eventually = Callable[[Callable[[], bool], str], None]
 

@@ -13,10 +13,9 @@ import pytest
 
 from memsync.errors import Cancelled, InvalidInput, StoreBusy, StoreUnreachable
 from memsync.migrate import RunOptions, ask
-from memsync.migrate.backfill import cutover as swap
-from memsync.migrate.backfill import fill as backfill
+from memsync.migrate.backfill import cutover, fill
 from memsync.migrate.pacing import pace
-from memsync.migrate.pacing.workers import Crew, crew_of
+from memsync.migrate.pacing.workers import Workers, open_workers
 from memsync.model.progress import Progress, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
@@ -26,7 +25,7 @@ from support.kills import BY_THREE, Way, all_cut_short, drawn, nobody_works_on, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from migrate.conftest import App, NewApp
+    from support.app import App, NewApp
 
     Eventually = Callable[[Callable[[], bool], str], None]
     NewWay = Callable[[type[Way], str, str], Way]
@@ -38,11 +37,11 @@ SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
 
 
 @pytest.fixture
-def crew(app: App) -> Iterator[Crew]:
+def workers(app: App) -> Iterator[Workers]:
     """Three sessions."""
     with Postgres.open(app.url) as postgres:
         own = OnlineDdl(postgres.dedicated(), lock_timeout_ms=50, deadline_s=1, tell=silent)
-        with crew_of(postgres, own, 3) as made:
+        with open_workers(postgres, own, 3) as made:
             yield made
         own.session.connection.close()
 
@@ -68,10 +67,10 @@ def end_a_session(app: App, *, of_the_helpers: bool) -> None:
     )
 
 
-# ------------------------------------------------------------------ the crew
+# ------------------------------------------------------------------ the workers
 
 
-def test_jobs_are_done_at_the_same_time_each_on_a_session_of_its_own(crew: Crew) -> None:
+def test_jobs_are_done_at_the_same_time_each_on_a_session_of_its_own(workers: Workers) -> None:
     """Their results come in the order of the jobs."""
     all_there = threading.Barrier(3, timeout=10)
 
@@ -80,14 +79,16 @@ def test_jobs_are_done_at_the_same_time_each_on_a_session_of_its_own(crew: Crew)
             all_there.wait()
         return number, pid_of(ddl)
 
-    done = crew.together([partial(job, number) for number in range(5)])
+    done = workers.together([partial(job, number) for number in range(5)])
 
     assert list(range(5)) == [number for number, _ in done]
     assert 3 == len({pid for _, pid in done[:3]})
 
 
 @pytest.mark.parametrize("error", [IndexError("gone"), KeyboardInterrupt()], ids=repr)
-def test_what_a_job_raises_is_raised_when_all_have_ended(crew: Crew, error: BaseException) -> None:
+def test_what_a_job_raises_is_raised_when_all_have_ended(
+    workers: Workers, error: BaseException
+) -> None:
     """And no more jobs are begun."""
     ended: list[int] = []
     failed = threading.Event()
@@ -100,11 +101,11 @@ def test_what_a_job_raises_is_raised_when_all_have_ended(crew: Crew, error: Base
         ended.append(number)
 
     with pytest.raises(type(error)):
-        crew.together([partial(job, number) for number in range(50)])
+        workers.together([partial(job, number) for number in range(50)])
     assert len(ended) < 10
 
 
-def test_while_the_run_is_held_up_nobody_begins_another_job(crew: Crew) -> None:
+def test_while_the_run_is_held_up_nobody_begins_another_job(workers: Workers) -> None:
     """A pause is heard between two jobs of the run's own session, and stops the others too."""
     begun: list[int] = []
     held_up: list[int] = []
@@ -121,12 +122,12 @@ def test_while_the_run_is_held_up_nobody_begins_another_job(crew: Crew) -> None:
         begun.append(number)
         time.sleep(0.01)
 
-    crew.together([partial(job, number) for number in range(60)], between)
+    workers.together([partial(job, number) for number in range(60)], between)
     assert [0] == held_up
     assert list(range(60)) == sorted(begun)
 
 
-def test_what_the_run_hears_between_two_jobs_ends_them_all(crew: Crew) -> None:
+def test_what_the_run_hears_between_two_jobs_ends_them_all(workers: Workers) -> None:
     """Whoever waits for a next job meanwhile gets none."""
     begun: list[int] = []
     until_then: list[int] = []
@@ -142,21 +143,21 @@ def test_what_the_run_hears_between_two_jobs_ends_them_all(crew: Crew) -> None:
         time.sleep(0.01)
 
     with pytest.raises(Cancelled):
-        crew.together([partial(job, number) for number in range(60)], between)
+        workers.together([partial(job, number) for number in range(60)], between)
     assert until_then == begun
 
 
-def test_every_session_is_prepared_for_much_work(crew: Crew) -> None:
+def test_every_session_is_prepared_for_much_work(workers: Workers) -> None:
     """What it writes goes to the disk at once; nothing that was set is made less."""
-    for ddl in [crew.own, *crew._helpers]:
-        if ddl is crew.own:
+    for ddl in [workers.own, *workers._helpers]:
+        if ddl is workers.own:
             ddl.session.run_script("SET maintenance_work_mem = '1GB'; SET backend_flush_after = 8")
             ddl.session.run("heavy_work")
         shown = [
             ddl.session.connection.execute(f"SHOW {name}").fetchall()[0][0]
             for name in ("maintenance_work_mem", "backend_flush_after")
         ]
-        assert shown == (["1GB", "64kB"] if ddl is crew.own else ["256MB", "256kB"])
+        assert shown == (["1GB", "64kB"] if ddl is workers.own else ["256MB", "256kB"])
 
 
 # ------------------------------------------------------------------ the fill
@@ -165,14 +166,14 @@ def test_every_session_is_prepared_for_much_work(crew: Crew) -> None:
 def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has its share, every row has its persona, the checkpoint tells of each row once."""
     rows_by: Counter[int] = Counter()
-    fill = backfill._batch
+    batch_of = fill._batch
 
     def seen(*given: Any) -> Any:
-        batch = fill(*given)
+        batch = batch_of(*given)
         rows_by[pid_of(given[-1])] += batch.rows if batch else 0
         return batch
 
-    monkeypatch.setattr(backfill, "_batch", seen)
+    monkeypatch.setattr(fill, "_batch", seen)
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
     told: list[str] = []
 
@@ -187,7 +188,7 @@ def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatc
     assert (total, total, True) == progress_of(large_app)
     assert large_app.verify().ok
     assert large_app.query("SELECT FROM memsync.runs WHERE rows_filled = %s", total)
-    # Who waits for the checkpoint is one of the crew, and no client.
+    # Who waits for the checkpoint is one of the workers, and no client.
     assert [] == [line for line in told if "clients wait" in line]
 
 
@@ -214,7 +215,7 @@ def test_a_session_that_is_ended_costs_its_batch(large_app: App, *, of_the_helpe
 
 
 def test_a_row_that_is_held_is_waited_for_up_to_the_deadline(app: App) -> None:
-    """Though the others of the crew come through with what they fill beside it."""
+    """Though the others of the workers come through with what they fill beside it."""
     app.run(Phase.EXPAND)
     with app.connected(autocommit=False) as hostile:
         hostile.execute("SELECT FROM conversation_history ORDER BY ctid LIMIT 1 FOR UPDATE")
@@ -264,7 +265,7 @@ def test_a_crew_cut_short(
 ) -> None:
     """The next run ends the same, and what was committed is not done again."""
     way = way_for(Way, fate, method + BY_THREE)
-    ends = drawn(f"{seed}/crew/{method}/{kills}/{fate}", fate, way.acting, kills)
+    ends = drawn(f"{seed}/workers/{method}/{kills}/{fate}", fate, way.acting, kills)
     all_cut_short(way, ends, eventually, seed)
 
 
@@ -277,7 +278,7 @@ def test_several_build_the_indexes_of_a_copy(
     """Each has its share of them, at the same time; the end is that of one."""
     all_there = threading.Barrier(3, timeout=10)
     built_by: list[int] = []
-    build = swap._build
+    build = cutover._build
 
     def seen(*given: Any) -> None:
         built_by.append(pid_of(given[-1]))
@@ -285,7 +286,7 @@ def test_several_build_the_indexes_of_a_copy(
             all_there.wait()
         build(*given)
 
-    monkeypatch.setattr(swap, "_build", seen)
+    monkeypatch.setattr(cutover, "_build", seen)
     assert Stage.CONTRACTED == app.run(options=COPY_BY_THREE)
     assert (3, 5) == (len(set(built_by)), len(built_by))
     assert settled.catalog() == app.catalog()

@@ -22,11 +22,10 @@ from memsync.stores.history.catalog import Catalog
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.postgres.embedded.server import start_embedded
+from support.app import App
 
 if TYPE_CHECKING:
     from memsync.demo.world import World
-    from migrate.conftest import App
-
 
 SETTINGS: tuple[LiteralString, ...] = (
     "ALTER SYSTEM SET max_prepared_transactions = 4",
@@ -53,9 +52,6 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def app(server: str, world: World) -> Iterator[App]:
     """The app as it was deployed, on that server."""
-    # Imported here: pytest loads conftest by path, and this is the same module by name.
-    from migrate.conftest import App  # noqa: PLC0415
-
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute("CREATE DATABASE app")
         url = server.replace("/postgres?", "/app?")
@@ -67,7 +63,7 @@ def app(server: str, world: World) -> Iterator[App]:
 
 def check(app: App, name: str) -> Check:
     """One check of `migrate plan`."""
-    return next(check for check in app.outlook().checks if check.name == name)
+    return next(check for check in app.plan().checks if check.name == name)
 
 
 def test_prepared_transactions(app: App) -> None:

@@ -14,14 +14,15 @@ from memsync import migrate
 from memsync.errors import StoreUnreachable
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Postgres
-from migrate.conftest import App, until
-from migrate.redesign.test_redesign import conflicting, new_persona, resolve_all
+from support.app import App
+from support.moments import until
+from support.settings import conflicting, new_persona, resolve_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import NewDatabase
-    from migrate.conftest import NewApp
+    from support.app import NewApp
+    from support.postgres import NewDatabase
 
 TABLES: LiteralString = """
     SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"""

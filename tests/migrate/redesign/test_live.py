@@ -16,13 +16,13 @@ from memsync import migrate
 from memsync.model.progress import Tell, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from migrate.redesign.test_redesign import in_step, new_persona, resolve_all
+from support.settings import in_step, new_persona, resolve_all
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from memsync.model.progress import Progress
-    from migrate.conftest import App
+    from support.app import App
 
 # A deadlock's victim is found after the server's deadlock_timeout, a second.
 STATEMENT_MAX_S = 2.5

@@ -10,10 +10,10 @@ import pytest
 from memsync import migrate
 from memsync.errors import GateClosed, InvalidInput
 from memsync.stores.history.phases import Phase, Stage
-from memsync.stores.postgres import Postgres
+from support.settings import SETTINGS, back, conflicting, in_step, new_persona, resolve_all
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
+    from support.app import App
 
 # The schema that it leaves, table by table: what went, and what came.
 GONE = {
@@ -60,52 +60,6 @@ KEYS = {
     ("user_personality_configs", "user_personality_configs_persona_id_fkey"),
     ("user_personality_configs", "user_personality_configs_llm_config_id_fkey"),
 }
-SETTINGS = (
-    "SELECT id, global_persona_id FROM users ORDER BY id",
-    "SELECT id, llm_config_id, context_window_size FROM personalities ORDER BY id",
-    "SELECT id, is_global FROM personas ORDER BY id",
-    "SELECT id, is_default FROM llm_configs ORDER BY id",
-    "SELECT id, user_id, personality_id, persona_id, llm_config_id FROM user_personality_settings"
-    " ORDER BY id",
-)
-
-
-def back(app: App, to: Phase | None = None) -> Stage:
-    with Postgres.open(app.url) as postgres:
-        return migrate.rollback(postgres, app.settings(), to=to)
-
-
-def new_persona(app: App, owner: UUID | None) -> UUID:
-    persona = uuid4()
-    app.do(
-        "INSERT INTO personas (id, name, content, owner_id, updated_at)"
-        " VALUES (%s, 'extra', '', %s, now())",
-        persona,
-        owner,
-    )
-    return persona
-
-
-def resolve_all(app: App) -> None:
-    """Gives every user a default, so that a run makes none of its own."""
-    for (user,) in app.query("SELECT id FROM users WHERE global_persona_id IS NULL"):
-        persona = new_persona(app, user)
-        app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", persona, user)
-
-
-def in_step(app: App) -> bool:
-    """Whether the old places say what the new ones say."""
-    users = (
-        "SELECT FROM users u FULL JOIN user_default_personas d ON d.user_id = u.id"
-        " WHERE u.global_persona_id IS DISTINCT FROM d.persona_id"
-    )
-    personalities = (
-        "SELECT FROM personalities p FULL JOIN personality_default_configs d"
-        " ON d.personality_id = p.id LEFT JOIN llm_configs c ON c.id = d.llm_config_id"
-        " WHERE p.llm_config_id IS DISTINCT FROM d.llm_config_id"
-        " OR p.context_window_size <> c.context_window_size"
-    )
-    return not app.query(users) and not app.query(personalities)
 
 
 def test_what_is_left_is_the_schema_asked_for(app: App) -> None:
@@ -210,20 +164,6 @@ def test_choices_are_one_table_by_two_names(app: App) -> None:
         )
     app.do("DELETE FROM user_personality_settings WHERE user_id = %s", user)
     assert [] == app.query("SELECT FROM user_personality_configs WHERE user_id = %s", user)
-
-
-def conflicting(app: App) -> tuple[UUID, list[tuple[UUID, int]]]:
-    """Makes one config serve every personality, with windows 20, 20, 40, 50 and so on."""
-    config = app.query("SELECT id FROM llm_configs ORDER BY id LIMIT 1")[0][0]
-    app.do("UPDATE personalities SET llm_config_id = %s, context_window_size = 20", config)
-    personalities = app.query("SELECT id FROM personalities ORDER BY id")
-    for at, (personality,) in enumerate(personalities[2:]):
-        app.do(
-            "UPDATE personalities SET context_window_size = %s WHERE id = %s",
-            40 + 10 * at,
-            personality,
-        )
-    return config, app.query("SELECT id, context_window_size FROM personalities ORDER BY id")
 
 
 def test_a_config_of_several_windows_is_forked(app: App) -> None:

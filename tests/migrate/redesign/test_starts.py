@@ -11,20 +11,13 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import GateClosed, SchemaMismatch
-from memsync.migrate.redesign import settings as redesign
+from memsync.migrate.redesign import phase as redesign_phase
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from migrate.redesign.test_redesign import (
-    SETTINGS,
-    back,
-    conflicting,
-    in_step,
-    new_persona,
-    resolve_all,
-)
+from support.settings import SETTINGS, back, conflicting, in_step, new_persona, resolve_all
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
+    from support.app import App
 
 DEFAULTS = (
     "CREATE TABLE user_default_personas (user_id uuid PRIMARY KEY REFERENCES users ON DELETE"
@@ -80,7 +73,7 @@ def test_a_half_done_redesign_is_completed_and_taken_back(app: App, state: str) 
     after = app.catalog()
     kinds = ("columns", "indexes", "constraints", "triggers")
     assert {kind: catalog[kind] for kind in kinds} == {kind: after[kind] for kind in kinds}
-    assert not [each for each in after["functions"] if each[1].startswith("mirror")]
+    assert not [each for each in after["functions"] if each[1].startswith("sync_")]
     assert Stage.CONTRACTED == app.run()
 
 
@@ -128,7 +121,7 @@ def test_what_cannot_be_completed_is_refused_before_anything_is_changed(
     with app.connected() as connection:
         connection.execute(state.encode())
     catalog = app.catalog()
-    for each in (app.outlook, app.run):
+    for each in (app.plan, app.run):
         with pytest.raises(SchemaMismatch, match=why):
             each()
     assert catalog == app.catalog()
@@ -276,7 +269,7 @@ def test_plan_says_what_the_redesign_has_to_decide(
     user, orphan = app.world.cast.users[0].id, new_persona(app, None)
     app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", orphan, user)
     alone = new_persona(app, None)
-    ahead = app.outlook().redesign
+    ahead = app.plan().redesign
     assert ahead
     assert {orphan: user, alone: None} == {each.persona_id: each.owner for each in ahead.orphans}
     assert 1 == len(ahead.forks)
@@ -298,10 +291,10 @@ def test_what_plan_says_is_next_is_not_refused(app: App) -> None:
     resolve_all(app)
     alone = new_persona(app, None)
     refused = "give those personas an owner, or memsync migrate run --orphan-owners quarantine"
-    assert refused == app.outlook().next
+    assert refused == app.plan().next
     assert 14 == app.command("run", "--to", "backfill")
     app.do("DELETE FROM personas WHERE id = %s", alone)
-    assert "memsync migrate run --to backfill" == app.outlook().next
+    assert "memsync migrate run --to backfill" == app.plan().next
     assert 0 == app.command("run", "--to", "backfill")
 
 
@@ -318,7 +311,7 @@ def test_a_way_back_cut_short_at_its_end_restores_the_quarantined(
         raise GateClosed("cut short")
 
     with monkeypatch.context() as patched:
-        patched.setattr(redesign, "restore_orphans", ended)
+        patched.setattr(redesign_phase, "restore_orphans", ended)
         with pytest.raises(GateClosed, match="cut short"):
             back(app)
     assert Stage.LEGACY == back(app)

@@ -14,7 +14,7 @@ from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
 
 if TYPE_CHECKING:
-    from conftest import NewDatabase
+    from support.postgres import NewDatabase
 
 LOCK_TIMEOUT_S = 1.0
 USED_S = 0.8

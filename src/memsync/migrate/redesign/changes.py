@@ -38,6 +38,6 @@ def bring_back(session: Session, table: str, rows_kept: str, columns: set[str]) 
             "bring_back_rows",
             target=sql.Identifier(table),
             columns=sql.SQL(", ").join(map(sql.Identifier, names)),
-            rows_kept=sql.SQL(rows_kept),
+            rows_kept=sql.SQL(f"({rows_kept})"),
         )
     )

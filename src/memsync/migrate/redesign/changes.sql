@@ -13,7 +13,6 @@ DELETE FROM memsync.redesign_change WHERE object = {object};
 -- name: bring_back_rows
 -- Inserts rows that were kept, unless they are there. Columns that the table gained since take their
 -- defaults.
--- lint: allow UNREADABLE the statement that fills rows_kept is read where it stands
 INSERT INTO {target} ({columns}) SELECT {columns} FROM
-(SELECT (jsonb_populate_record(NULL::{target}, k.kept)).* FROM ({rows_kept}) k) AS again
+(SELECT (jsonb_populate_record(NULL::{target}, k.kept)).* FROM {rows_kept} AS k) AS again
 ON CONFLICT (id) DO NOTHING;

@@ -17,7 +17,7 @@ from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Postgres, Session
 
 if TYPE_CHECKING:
-    from migrate.conftest import App
+    from support.app import App
 
 AWKWARD = (
     "",

@@ -1,0 +1,164 @@
+"""The command line through `main`: statuses, streams, and the shape of a failure."""
+
+import psycopg
+import pytest
+
+from support.cli import COMMANDS, NO_QDRANT, NOWHERE, every_command, on, run
+
+
+@every_command
+def test_unreachable_postgres_is_10(command: tuple[str, ...]) -> None:
+    """One clear line with the host, nothing on stdout."""
+    ran = on(NOWHERE, ":memory:", *command)
+
+    assert (10, "") == (ran.status, ran.out)
+    assert 1 == len(ran.err.splitlines())
+    assert "127.0.0.1" in ran.err
+    assert "postgres_url" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command", [("check",), ("reconcile",), ("reconcile", "plan"), ("sync", "run")], ids=" ".join
+)
+def test_unreachable_qdrant_is_10(command: tuple[str, ...], app: str) -> None:
+    """Every command that reads memories says which store does not answer."""
+    ran = on(app, NO_QDRANT, *command)
+
+    assert (10, "") == (ran.status, ran.out)
+    assert 1 == len(ran.err.splitlines())
+    assert f"Qdrant at {NO_QDRANT}" in ran.err
+
+
+@every_command
+def test_database_that_is_not_ours_is_12(command: tuple[str, ...], database: str) -> None:
+    """An empty database is refused, and nothing is written into it."""
+    ran = on(database, ":memory:", *command)
+
+    assert (12, "") == (ran.status, ran.out)
+    assert 1 == len(ran.err.splitlines())
+    with psycopg.connect(database) as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM pg_namespace WHERE nspname = 'memsync'"
+        ).fetchone()
+    assert (0,) == found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope",),
+        ("migrate", "nope"),
+        ("reconcile", "nope"),
+        ("migrate", "run", "--to", "nope"),
+        ("migrate", "run", "--unresolved", "nope"),
+        ("migrate", "status", "--nope"),
+        ("reconcile", "apply"),
+        ("reconcile", "apply", "missing.json"),
+        ("--config", "missing.toml", "check"),
+        ("--postgres-url", "mysql://host/db", "check"),
+        ("--qdrant-url", "ftp://host", "check"),
+        ("rules", "NOPE"),
+        ("demo", "--seed", "many"),
+        ("demo", "--dialogues", "missing.jsonl.gz"),
+    ],
+    ids=" ".join,
+)
+def test_usage_is_2(arguments: tuple[str, ...]) -> None:
+    """What cannot be meant is refused before any store is opened."""
+    ran = run(*arguments)
+
+    assert (2, "") == (ran.status, ran.out)
+    assert ran.err.startswith("memsync: ")
+    assert "Traceback" not in ran.err
+
+
+def test_internal_error_is_70(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw has a status and a line, too."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("memsync.cli.migrate.migrate.status", broken)
+    ran = on(app, ":memory:", "migrate", "status")
+
+    assert (70, "") == (ran.status, ran.out)
+    assert "memsync: internal error: a fault of ours" == ran.err.splitlines()[-1]
+
+
+def test_internal_error_as_json(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --json stderr is one object, whatever failed."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("memsync.cli.migrate.migrate.status", broken)
+
+    assert "RuntimeError" == on(app, ":memory:", "migrate", "status", "--json").failure()["error"]
+
+
+def test_interrupt_is_130(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends a command with the status that shells expect."""
+    monkeypatch.setattr("memsync.cli.migrate.migrate.status", interrupt)
+
+    assert 130 == on(app, ":memory:", "migrate", "status").status
+
+
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_interrupt_says_so(
+    app: str, monkeypatch: pytest.MonkeyPatch, json_option: tuple[str, ...]
+) -> None:
+    """Who interrupts is told that running again goes on."""
+    monkeypatch.setattr("memsync.cli.migrate.migrate.status", interrupt)
+    ran = on(app, ":memory:", "migrate", "status", *json_option)
+
+    assert "interrupted; run again to go on" in ran.err
+
+
+def interrupt(*_: object) -> None:
+    """As Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@every_command
+def test_failures_have_a_shape(command: tuple[str, ...]) -> None:
+    """With --json a failure is one object on stderr."""
+    failure = on(NOWHERE, ":memory:", *command, "--json").failure()
+
+    assert ("StoreUnreachable", 10) == (failure["error"], failure["exit_status"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("nope", "--json"), "UsageError"),
+        (("migrate", "run", "--to", "nope", "--json"), "UsageError"),
+        (("--qdrant-url", "x", "check", "--json"), "SettingsError"),
+        (("rules", "NOPE", "--json"), "InvalidInput"),
+    ],
+)
+def test_usage_errors_have_a_shape(arguments: tuple[str, ...], error: str) -> None:
+    """Also what fails before a command starts."""
+    assert (error, 2) == (
+        (found := run(*arguments).failure())["error"],
+        found["exit_status"],
+    )
+
+
+def test_version_and_help_are_data() -> None:
+    """What was asked for goes to stdout."""
+    assert (0, "") == ((ran := run("--version")).status, ran.err)
+    assert ran.out.strip().count(".") == 2
+    for command in [(), *COMMANDS, ("migrate",), ("sync",), ("rules",), ("demo",)]:
+        ran = run(*command, "--help")
+        assert (0, "") == (ran.status, ran.err)
+        assert "Exit statuses: 0 done and clean" in " ".join(ran.out.split())
+
+
+@pytest.mark.parametrize("command", [(), ("migrate",), ("sync",)])
+def test_no_command_shows_help_once(command: tuple[str, ...]) -> None:
+    """The help stands alone: no prefix before it, no 'Try --help' after it."""
+    ran = run(*command)
+
+    assert 2 == ran.status
+    assert ran.err.startswith("Usage: ")
+    assert "Try 'memsync --help'" not in ran.err

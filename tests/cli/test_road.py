@@ -1,0 +1,87 @@
+"""Every command in turn, from a legacy app to two stores that agree."""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from support.cli import THROUGH, on
+
+FINDING = {
+    *("code", "name", "severity", "grade", "store", "key", "persona_id", "evidence"),
+    "next_command",
+}
+AUDIT = {
+    *("schema_version", "ok", "complete", "counts", "findings", "checked", "settling"),
+    "not_checked",
+}
+
+
+def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
+    """Every command's object on stdout, from a legacy app to two stores that agree."""
+    plan = str(tmp_path / "plan.json")
+
+    def ran(*command: str, expected: int = 0) -> dict[str, Any]:
+        done = on(legacy_app, qdrant, *command, "--json")
+        assert expected == done.status, done.err
+        found = done.json()
+        assert 1 == found["schema_version"]
+        return found
+
+    assert {
+        *("schema_version", "stage", "steps", "rows_estimated", "bytes_total"),
+        *("rows_by_decision", "unresolved", "server_version", "phase", "checks", "next"),
+        *("evidence", "redesign", "method"),
+    } == set(ran("migrate", "plan"))
+    assert not ran("migrate", "verify", expected=1)["ok"]
+    reached = ran(*THROUGH)
+    assert {"schema_version": 1, "phase": "contracted"} == reached
+    status = ran("migrate", "status")
+    assert {
+        *("schema_version", "phase", "rows_total", "rows_done", "rows_per_s", "eta_s"),
+        *("steps", "run", "prisma", "prisma_unknown", "next"),
+    } == set(status)
+    assert "contracted" == status["phase"]
+    assert {"phase", "what", "done"} == set(status["steps"][0])
+    proof = ran("migrate", "verify")
+    assert {
+        *("schema_version", "ok", "stage", "proven", "rows_total", "unique_personas"),
+        *("null_persona_ids", "unknown_persona_ids", "wrong_persona_ids"),
+        *("decisions_outdated", "problems", "phase", "items"),
+    } == set(proof)
+    assert proof["ok"]
+    assert {"pending", "dead", "oldest_s", "schema_version"} == set(ran("sync", "status"))
+    audit = ran("reconcile", expected=1)
+    assert set(AUDIT) == set(audit)
+    assert {"rows", "points"} == set(audit["checked"])
+    assert FINDING == set(audit["findings"][0])
+    assert audit == ran("reconcile", "audit", expected=1)
+    made = ran("reconcile", "plan", "--out", plan)
+    assert {"schema_version", "plan", "plan_id", "actions", "left"} == set(made)
+    UUID(made["plan_id"])
+    applied = ran("reconcile", "apply", plan)
+    assert {"schema_version": 1, "done": made["actions"], "done_before": 0} == applied
+    assert made["actions"] == ran("reconcile", "apply", plan)["done_before"]
+    assert {"schema_version": 1, "entries": 0, "memories": 0} == ran("sync", "run")
+    assert {"schema_version": 1, "revived": 0} == ran("sync", "retry")
+    gate = ran("check")
+    assert (True, True, []) == (gate["ok"], gate["complete"], gate["findings"])
+
+
+def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
+    """The same for people: each ends by saying how it went, and stderr stays empty."""
+
+    def last(*command: str) -> str:
+        done = on(legacy_app, qdrant, *command)
+        assert "" == done.err
+        return done.out.splitlines()[-1]
+
+    assert last("migrate", "plan").endswith("memsync migrate run --unresolved create")
+    assert "NOT ok" == last("migrate", "verify")
+    assert "stage: contracted" == last(*THROUGH)
+    assert "ok" == last("migrate", "verify")
+    assert last("reconcile").endswith(" findings")
+    assert last("reconcile", "plan").endswith("next: memsync reconcile apply plan.json")
+    assert last("reconcile", "apply", "plan.json").endswith("0 were done before")
+    assert "clean: both stores agree" == last("reconcile")
+    assert "clean: both stores agree" == last("check")
+    assert "0 outbox entries drained, 0 memories written" == last("sync", "run")

@@ -1,0 +1,29 @@
+"""`memsync rules`: every code is explained."""
+
+import pytest
+
+from memsync.cli.app import main
+from support.cli import run
+
+
+def test_closed_pipe_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`memsync rules | head -1` ends quietly; main returns a status."""
+    monkeypatch.setattr("memsync.cli.rules.print_json", closed)
+
+    assert isinstance(main(["rules", "--json"]), int)
+
+
+def closed(**_: object) -> None:
+    """As print does when nobody reads."""
+    raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_rules() -> None:
+    """Every code can be listed and explained, by code and by name."""
+    every = run("rules", "--json").json()["rules"]
+
+    assert {"code", "name", "severity", "grade", "about", "next_command"} == set(every[0])
+    for rule in every:
+        by_code, by_name = run("rules", rule["code"]), run("rules", rule["name"])
+        assert (0, by_code.out) == (by_name.status, by_name.out)
+        assert rule["about"].splitlines()[0] in by_code.out

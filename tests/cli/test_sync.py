@@ -1,0 +1,68 @@
+"""`memsync sync`: collections, embedders, and entries that are left."""
+
+import contextlib
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from memsync import Memory, NewExchange, Settings
+from memsync.stores.postgres import Postgres
+from memsync.stores.vectors.edge import open_edge
+from support.cli import EMBEDDERS, on
+
+
+def remember(url: str) -> None:
+    """Say something, so that the outbox holds an entry."""
+    with Postgres.open(url) as postgres:
+        with psycopg.connect(url) as connection:
+            personality, persona = connection.execute(
+                "SELECT personality_id, persona_id FROM conversation_history LIMIT 1"
+            ).fetchone() or (uuid4(), uuid4())
+        Memory(postgres, Settings.load(environ={})).remember(
+            NewExchange("cli", personality, persona, "a question", "an answer")
+        )
+
+
+def test_refused_sync_leaves_qdrant_alone(database: str, qdrant: str) -> None:
+    """A relay that is pointed at the wrong database makes no collection."""
+    assert 12 == on(database, qdrant, "sync", "run").status
+
+    with contextlib.closing(open_edge(Path(qdrant.removeprefix("edge:")))) as vectors:
+        assert [] == vectors.collections()
+
+
+def test_collection_of_another_size_is_12(app: str, qdrant: str) -> None:
+    """Vectors that do not fit are refused, with both sizes."""
+    with contextlib.closing(open_edge(Path(qdrant.removeprefix("edge:")))) as vectors:
+        vectors.create("memories", 7, {})
+
+    ran = on(app, qdrant, "sync", "run")
+
+    assert (12, "") == (ran.status, ran.out)
+    assert "7" in ran.err
+    assert "4" in ran.err
+
+
+def test_partly_done_is_3(app: str, qdrant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that cannot be carried over are left for another run, and that is said."""
+    remember(app)
+    monkeypatch.setenv("MEMSYNC_EMBEDDER", f"{EMBEDDERS}:embed_nothing")
+
+    ran = on(app, qdrant, "sync", "run", "--json")
+
+    assert 3 == ran.status
+    failure = ran.failure()
+    assert ("PartlyDone", 0) == (failure["error"], failure["done"])
+    assert 1 <= failure["pending"]
+
+
+@pytest.mark.parametrize("embedder", [".x:y", "builtins:len"])
+def test_embedder_that_is_none_is_2(
+    embedder: str, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An embedder that cannot be loaded or called is a bad setting."""
+    monkeypatch.setenv("MEMSYNC_EMBEDDER", embedder)
+
+    assert 2 == on(app, ":memory:", "sync", "run").status

@@ -1,0 +1,41 @@
+"""What a law is: a fault planted in a clean app, and what the gate must then report.
+
+The report is that beyond what it reported before: name, number, key and evidence.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from memsync.model.records import Exchange
+from support.lab import LONG_AGO, Lab, at_ms
+
+OLD_MS = at_ms(LONG_AGO) - 86_400_000
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What must be found: keys and evidence of the law's code; others of which it is the cause."""
+
+    evidence: Mapping[str, Mapping[str, object]]
+    others: Mapping[str, int] | None = None
+    next_command: str = "memsync reconcile plan"
+    left: Mapping[str, int] | None = None
+
+
+Law = Callable[[Lab, list[Exchange]], Planted]
+LAWS: list[tuple[str, str, Law]] = []
+
+
+def law(code: str, where: str) -> Callable[[Law], Law]:
+    """Register a law for a code."""
+
+    def register(plant: Law) -> Law:
+        LAWS.append((code, where, plant))
+        return plant
+
+    return register
+
+
+def one(key: object, **evidence: object) -> dict[str, dict[str, object]]:
+    """One finding."""
+    return {str(key): evidence}

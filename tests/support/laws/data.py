@@ -1,0 +1,120 @@
+"""Laws of data: what a memory says is not what its rows say."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from memsync.model.digests import exchange_digest
+from memsync.model.records import Exchange
+from support.lab import BASIL, A, Lab
+from support.laws.base import OLD_MS, Planted, law, one
+
+
+@law("MSD001", "home")
+def stale(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory of another text."""
+    lab.respell(said[0].anchor_id, content="user: x\nassistant: y")
+    return Planted(one(said[0].anchor_id, row=said[0].content, point="user: x\nassistant: y"))
+
+
+@law("MSD001", "home")
+def stale_row(lab: Lab, said: list[Exchange]) -> Planted:
+    """A row that was edited after its memory was made."""
+    lab.sql(
+        "UPDATE conversation_history SET content = 'edited' WHERE id = %(id)s", id=said[0].anchor_id
+    )
+    return Planted(
+        one(
+            said[0].anchor_id,
+            row=f"user: {said[0].user_text}\nassistant: edited",
+            point=said[0].content,
+        )
+    )
+
+
+@law("MSD001", "deployed")
+def stale_deployed(lab: Lab, said: list[Exchange]) -> Planted:
+    """A deployed memory of a draft."""
+    lab.vectors.delete(lab.home, [said[0].anchor_id])
+    point = lab.deploy(said[0], content="User (Al): x\nAda: draft")
+    return Planted(
+        one(point.id, row=said[0].content, point="User (Al): x\nAda: draft"),
+        {"foreign-point-id": 1, "legacy-layout": 1},
+    )
+
+
+def _drift(field: str, wrong: object, lab: Lab, said: list[Exchange]) -> Planted:
+    """A field that is not the row's."""
+    row, key = said[0], "created_at" if field == "created_at" else field
+    lab.respell(row.anchor_id, **{field: wrong})
+    right = {
+        "personality_id": str(row.personality_id),
+        "channel_id": row.channel_id,
+        "created_at": row.created_at_ms,
+        "digest": exchange_digest(row),
+    }[field]
+    return Planted(one(row.anchor_id, field=key, row=right, point=wrong))
+
+
+for _field, _wrong in (
+    ("personality_id", str(BASIL)),
+    ("channel_id", "another"),
+    ("created_at", OLD_MS),
+    ("digest", "0" * 64),
+    ("personality_id", None),
+    ("channel_id", None),
+    ("created_at", None),
+    ("digest", None),
+):
+    law("MSD002", f"home-{_field}-{_wrong and 'wrong'}")(partial(_drift, _field, _wrong))
+
+
+@law("MSD003", "home")
+def wrong_text_key(lab: Lab, said: list[Exchange]) -> Planted:
+    """The text under another key."""
+    lab.respell(said[0].anchor_id, content=None, text=said[0].content)
+    return Planted(one(said[0].anchor_id, point="text"))
+
+
+@law("MSD003", "home")
+def other_style(lab: Lab, said: list[Exchange]) -> Planted:
+    """A key in the other style."""
+    lab.respell(said[0].anchor_id, persona_id=None, personaId=str(A))
+    return Planted(one(said[0].anchor_id, point="personaId"))
+
+
+@law("MSD003", "deployed")
+def wrong_key_deployed(lab: Lab, said: list[Exchange]) -> Planted:
+    """A deployed memory with its text and time under other keys."""
+    lab.vectors.delete(lab.home, [said[0].anchor_id])
+    content = f"User (Al): {said[0].user_text}\nAda: {said[0].assistant_text}"
+    changes: dict[str, Any] = {"text": content, "content": None}
+    changes |= {"timestamp": said[0].created_at_ms, "createdAt": None}
+    point = lab.deploy(said[0], **changes)
+    return Planted(
+        one(point.id, point="text, timestamp"), {"foreign-point-id": 1, "legacy-layout": 1}
+    )
+
+
+def wrong_unit(wrong: Callable[[int], object], lab: Lab, said: list[Exchange]) -> Planted:
+    """A time that is not whole milliseconds."""
+    row = said[0]
+    lab.respell(row.anchor_id, created_at=wrong(row.created_at_ms))
+    return Planted(one(row.anchor_id, row=row.created_at_ms, point=wrong(row.created_at_ms)))
+
+
+law("MSD004", "home-seconds")(partial(wrong_unit, lambda ms: ms // 1000))
+law("MSD004", "home-fraction")(partial(wrong_unit, lambda ms: ms + 0.5))
+law("MSD004", "home-text")(partial(wrong_unit, lambda _: "2025-05-01"))
+law("MSD004", "home-boolean")(partial(wrong_unit, lambda _: True))
+
+
+@law("MSD004", "deployed")
+def seconds_deployed(lab: Lab, said: list[Exchange]) -> Planted:
+    """A deployed memory whose time is in seconds."""
+    lab.vectors.delete(lab.home, [said[0].anchor_id])
+    point = lab.deploy(said[0], createdAt=said[0].created_at_ms // 1000)
+    return Planted(
+        one(point.id, row=said[0].created_at_ms, point=said[0].created_at_ms // 1000),
+        {"foreign-point-id": 1, "legacy-layout": 1},
+    )

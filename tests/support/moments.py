@@ -1,0 +1,53 @@
+"""Waiting for a moment, and acting at one: polls and progress calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from memsync.model.progress import Progress, Tell
+
+DEADLINE_S = 30.0
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Poll until it holds; fail after the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {DEADLINE_S:.0f} s: {what}")
+        pause.wait(0.01)
+
+
+def at(phase: str, action: Callable[[], object]) -> Tell:
+    """A `tell` that acts once, when the step of this name begins."""
+    done = False
+
+    def tell(step: Progress) -> None:
+        nonlocal done
+        if step.what == phase and step.total is None and not done:
+            done = True
+            action()
+
+    return tell
+
+
+def at_share(share: float, action: Callable[[], object]) -> Tell:
+    """A `tell` that acts once, after the first batch by which this share of the rows has its
+    persona: 0 is after the first of all, 1 after the last, before the indexes and the key.
+    """
+    done = False
+
+    def tell(step: Progress) -> None:
+        nonlocal done
+        if done or step.total is None or step.what not in {"fill personas", "copy"}:
+            return
+        if step.done >= share * step.total:
+            done = True
+            action()
+
+    return tell

