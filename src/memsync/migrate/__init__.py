@@ -6,7 +6,6 @@ from memsync.migrate.backup import Backup, backup
 from memsync.migrate.checks import Check, State
 from memsync.migrate.contract.proof import Verification
 from memsync.migrate.engine import Archive, archive, finalize, rollback, run
-from memsync.migrate.items import Item, Mark
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner, Wanted, ask
 from memsync.migrate.plan import Outlook, Status, Step, outlook, status
@@ -20,8 +19,6 @@ __all__ = [
     "Choice",
     "Disagreement",
     "EvidenceReport",
-    "Item",
-    "Mark",
     "Outlook",
     "RunOptions",
     "Runner",
