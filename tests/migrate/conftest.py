@@ -23,7 +23,7 @@ from memsync.cli.app import main
 from memsync.demo.world import Recipe, World, load_rows, make_world
 from memsync.migrate.backfill import cutover as swap
 from memsync.migrate.backfill import fill as backfill
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
@@ -304,13 +304,14 @@ def eventually() -> Callable[[Callable[[], bool], str], None]:
     return until
 
 
-def at(phase: str, action: Callable[[], object]) -> Tell:
-    """A `tell` that acts once, when the step of this name begins."""
+def at(moment: str, action: Callable[[], object]) -> Tell:
+    """A `tell` that acts once, when the phase of this name, or a step of this kind, begins."""
     done = False
 
     def tell(step: Progress) -> None:
         nonlocal done
-        if step.what == phase and step.total is None and not done:
+        begins = step.what if step.kind is Kind.PHASE else step.kind
+        if begins == moment and not done:
             done = True
             action()
 
@@ -319,7 +320,8 @@ def at(phase: str, action: Callable[[], object]) -> Tell:
 
 @pytest.fixture
 def when() -> Callable[[str, Callable[[], object]], Tell]:
-    """Makes a `tell` that acts once at the start of a step: `isolate` … `contract`, `verify`.
+    """Makes a `tell` that acts once at the start of a phase, `isolate` … `contract`, or of a step:
+    a `Kind`.
 
     A phase is told before anything of it is done: at `backfill` nothing is decided, no row filled.
     """
@@ -334,7 +336,7 @@ def at_share(share: float, action: Callable[[], object]) -> Tell:
 
     def tell(step: Progress) -> None:
         nonlocal done
-        if done or step.total is None or step.what not in {"fill personas", "copy"}:
+        if done or step.total is None or step.kind not in {Kind.FILL_PERSONAS, Kind.COPY}:
             return
         if step.done >= share * step.total:
             done = True

@@ -22,7 +22,7 @@ from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.pace import Pace
 from memsync.migrate.preflight.run_checks import preflight, require_no_blockers
 from memsync.migrate.redesign import settings as redesign
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.catalog import BUILD_USER_INDEX, TABLE, USER_INDEX, Catalog
 from memsync.stores.history.phases import REACHED, Phase, Stage
@@ -46,8 +46,8 @@ def run(
 
     Raises: StoreBusy (another run, or a lock not had), GateClosed (the preflight found a blocker,
     users have no persona, or a gate of contract), SchemaMismatch (not the app's database),
-    InvalidInput (behind a pooler), StoreUnreachable (the memories cannot be read; nothing was
-    changed), PartlyDone, Cancelled. Effects: Postgres only.
+    InvalidInput (behind a pooler), MissingRight, StoreUnreachable (the memories cannot be read;
+    nothing was changed), PartlyDone, Cancelled. Effects: Postgres only.
     """
     options = options or RunOptions()
     with _engine(postgres, settings, tell, options) as engine:
@@ -173,7 +173,7 @@ class _Engine:
         catalog = self.catalog()
         if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
             return
-        self._tell(Progress(phase.value))
+        self._tell(Progress(Kind.PHASE, phase.value))
         if "memsync.runs" not in catalog.own_tables:
             # The record of runs is made here.
             revisions.upgrade(self.ddl, Phase.ISOLATE, self._steps(options))
@@ -228,7 +228,7 @@ class _Engine:
                 "`memsync migrate finalize`, or contract was not done by memsync. Restore the "
                 "backup instead; nothing was changed"
             )
-        self._tell(Progress(f"taking back {phase}"))
+        self._tell(Progress(Kind.PHASE_BACK, phase.value))
         with self.recorded("rollback", phase):
             revisions.downgrade(self.ddl, phase, self._steps(RunOptions()))
         after = self.catalog()

@@ -14,7 +14,7 @@ from memsync.errors import PartlyDone
 from memsync.migrate.backfill import shadow_table as copying
 from memsync.migrate.pacing.pace import Pace, steered
 from memsync.migrate.pacing.workers import OpensCrew
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
 
@@ -56,7 +56,7 @@ def fill_by_copy(
         try:
             return _copy_and_swap(ddl, crew, pace, batch_target_ms / 1000, tell)
         except copying.Moved as moved:
-            tell(Progress(f"starting the copy over: {moved}"))
+            tell(Progress(Kind.COPY_AGAIN, f"starting the copy over: {moved}"))
             copying.clear(ddl)
     raise PartlyDone(
         f"the copy of {TABLE} was started {_STARTS_MAX} times, each time the table was truncated, "
@@ -76,7 +76,7 @@ def _copy_and_swap(
         copying.begin(ddl)
     rows = copying.Rows(session)
     copied = _slices(ddl, pace, rows, target_s * _SLOWER, tell)
-    tell(Progress("copy: indexes and keys"))
+    tell(Progress(Kind.BUILD, "copy: indexes and keys"))
     copying.require_alone(ddl)
     # Before the indexes, which it would have to look at.
     session.run("vacuum_shadow")
@@ -114,7 +114,7 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
             ddl.wait_turn(TABLE)
             continue
         block, copied = stop, copied + found
-        tell(Progress("copy", state.rows_done + copied, state.rows_total))
+        tell(Progress(Kind.COPY, "copy", state.rows_done + copied, state.rows_total))
         if block >= vacuum_at:
             session.run("vacuum_shadow")
             # In vain while somebody may not see the rows yet: then less and less often.
@@ -125,7 +125,7 @@ def _slices(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, tel
 
 
 def _build(name: str, build: Any, tell: Tell, ddl: OnlineDdl) -> None:
-    tell(Progress(f"copy: index {name}"))
+    tell(Progress(Kind.INDEX, f"copy: index {name}"))
     ddl.run_long(build)
 
 
@@ -161,7 +161,7 @@ def _exchange(ddl: OnlineDdl, pace: Pace, rows: copying.Rows, target_s: float, t
     _catch_up(ddl, pace, rows, target_s)
     ddl.session.run("vacuum_change_log")
     complete_since: Any = ddl.session.row("moment")
-    tell(Progress("copy: exchange"))
+    tell(Progress(Kind.CUTOVER, "copy: exchange"))
     while True:
         if holders := copying.older_snapshots(ddl.session, complete_since):
             ddl.wait_turn(TABLE, holders)

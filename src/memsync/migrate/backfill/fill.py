@@ -21,7 +21,7 @@ from memsync.migrate.backfill.shadow_table import range_of_blocks
 from memsync.migrate.options import RunOptions, Unresolved
 from memsync.migrate.pacing.pace import Pace, steered
 from memsync.migrate.pacing.workers import Crew, crew_of
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.postgres import Postgres, Session
@@ -102,7 +102,7 @@ def backfill(
     swap.settle(ddl, keep_copy=True)
     choice = choose_method(session, Catalog.read(session), options.method)
     session.run("note_method", note=str(choice))
-    tell(Progress(f"filling {choice}"))
+    tell(Progress(Kind.METHOD, f"filling {choice}"))
     if choice.method == "in-place":
         swap.settle(ddl)
     _freeze(ddl, options.unresolved)
@@ -215,7 +215,8 @@ def _fill(crew: Crew, fill: Fill, pace: Pace, batch_target_ms: int, tell: Tell) 
         ranges = [(start, min(start + size, state.end_block)) for start in starts]
         done = _fill_ranges(crew, fill, ranges, pace)
         filled, dead = filled + done.rows, dead + done.rows
-        tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
+        kind = Kind.FILL_USERS if fill == "users" else Kind.FILL_PERSONAS
+        tell(Progress(kind, f"fill {fill}", state.rows_done + filled, state.rows_total))
         if not done.whole:
             # Smaller steps leave more of the others alone.
             size = max(1, size // 2)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from memsync.errors import GateClosed
 from memsync.migrate.contract.proof import verify_session
 from memsync.migrate.options import RunOptions
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
@@ -28,7 +28,7 @@ def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
     """
     catalog = Catalog.read(session)
     if catalog.has_users:
-        tell(Progress("verify"))
+        tell(Progress(Kind.PROOF, "verify"))
         _require_proof(session, catalog)
     if Phase.CONTRACT in catalog.halfway and session.row("contract_was_begun").begun:
         note = "finishes a contract that was cut short"
@@ -77,7 +77,7 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
     ]
     if not busy:
         if unseen:
-            tell(Progress(f"note: {unseen}"))
+            tell(Progress(Kind.NOTE, f"note: {unseen}"))
         return f"nobody used user_id for {minutes:g} min" + (f"; {unseen}" if unseen else "")
     wait_s = max(0.0, within_s - min(ages))
     left = timedelta(seconds=round(wait_s))

@@ -13,7 +13,7 @@ from uuid import UUID
 from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
 from memsync.migrate.options import RunOptions
 from memsync.migrate.redesign.requirements import misfits
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.settings_tables import (
@@ -233,12 +233,12 @@ def copy_settings(ddl: OnlineDdl, tell: Tell) -> None:
     if redesign.stands and not returning:
         return
     if redesign.has_column("users", "global_persona_id"):
-        tell(Progress("copying the users' defaults"))
+        tell(Progress(Kind.STEP, "copying the users' defaults"))
         _in_batches(ddl, "users", partial(_copy_defaults, ddl.session))
         if returning or DEFAULTS not in redesign.made:
             _in_batches(ddl, "users", partial(_copy_defaults_back, ddl.session))
     if redesign.has_column("personalities", "llm_config_id"):
-        tell(Progress("placing the personalities' configs"))
+        tell(Progress(Kind.STEP, "placing the personalities' configs"))
         for step in _placing(redesign, returning=returning):
             _patiently(ddl, "personalities", [(step, {})])
         while _patiently(ddl, "personalities", [("place_configs", {"limit": _BATCH_ROWS})]):
@@ -258,7 +258,7 @@ def _placing(redesign: Redesign, *, returning: bool) -> tuple[str, ...]:
 
 def copy_settings_back(ddl: OnlineDdl, tell: Tell) -> None:
     """Fill the users' old column from the new table, on the way back."""
-    tell(Progress("copying the users' defaults back"))
+    tell(Progress(Kind.STEP, "copying the users' defaults back"))
     _in_batches(ddl, "users", partial(_copy_defaults_back, ddl.session))
 
 
