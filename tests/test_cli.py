@@ -66,7 +66,7 @@ class Ran:
         assert "" == self.out
         found: dict[str, Any] = json.loads(self.err)
         assert self.status == found["exit_status"]
-        assert 1 == found["schema_version"]
+        assert 2 == found["schema_version"]
         assert {"error", "message"} <= set(found)
         return found
 
@@ -368,7 +368,7 @@ def test_users_without_persona_are_14(legacy_app: str) -> None:
 
     assert (14, "") == (ran.status, ran.out)
     assert "--unresolved create" in ran.err
-    assert "legacy" == on(legacy_app, ":memory:", "migrate", "status", "--json").json()["phase"]
+    assert "legacy" == on(legacy_app, ":memory:", "migrate", "status", "--json").json()["stage"]
 
 
 def test_check_of_legacy_database_is_15(legacy_app: str) -> None:
@@ -433,12 +433,29 @@ def test_closed_pipe_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """`memsync rules | head -1` ends quietly; main returns a status."""
     monkeypatch.setattr("memsync.cli.rules.print_json", closed)
 
-    assert isinstance(main(["rules", "--json"]), int)
+    assert 141 == main(["rules", "--json"])
 
 
 def closed(**_: object) -> None:
     """As print does when nobody reads."""
     raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_reader_that_has_gone_is_141(json_option: tuple[str, ...]) -> None:
+    """Also what was written but not flushed yet; nothing is said of it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        ran = subprocess.run(
+            [sys.executable, "-m", "memsync", "rules", *json_option],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (141, "") == (ran.returncode, ran.stderr)
 
 
 # ------------------------------------------------------------------ bad values
@@ -503,29 +520,29 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
         done = on(legacy_app, qdrant, *command, "--json")
         assert expected == done.status, done.err
         found = done.json()
-        assert 1 == found["schema_version"]
+        assert 2 == found["schema_version"]
         return found
 
     assert {
         *("schema_version", "stage", "steps", "rows_estimated", "bytes_total"),
-        *("rows_by_decision", "unresolved", "server_version", "phase", "checks", "next"),
+        *("rows_by_decision", "unresolved", "server_version", "checks", "next"),
         *("evidence", "redesign", "method"),
     } == set(ran("migrate", "plan"))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)
-    assert {"schema_version": 1, "phase": "contracted"} == reached
+    assert {"schema_version": 2, "stage": "contracted"} == reached
     status = ran("migrate", "status")
     assert {
-        *("schema_version", "phase", "rows_total", "rows_done", "rows_per_s", "eta_s"),
+        *("schema_version", "stage", "rows_total", "rows_done", "rows_per_s", "eta_s"),
         *("steps", "run", "prisma", "prisma_unknown", "next"),
     } == set(status)
-    assert "contracted" == status["phase"]
+    assert "contracted" == status["stage"]
     assert {"phase", "what", "done"} == set(status["steps"][0])
     proof = ran("migrate", "verify")
     assert {
         *("schema_version", "ok", "stage", "proven", "rows_total", "unique_personas"),
         *("null_persona_ids", "unknown_persona_ids", "wrong_persona_ids"),
-        *("decisions_outdated", "problems", "phase", "items"),
+        *("decisions_outdated", "problems", "checks"),
     } == set(proof)
     assert proof["ok"]
     assert {"pending", "dead", "oldest_s", "schema_version"} == set(ran("sync", "status"))
@@ -538,10 +555,10 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     assert {"schema_version", "plan", "plan_id", "actions", "left"} == set(made)
     UUID(made["plan_id"])
     applied = ran("reconcile", "apply", plan)
-    assert {"schema_version": 1, "done": made["actions"], "done_before": 0} == applied
+    assert {"schema_version": 2, "done": made["actions"], "done_before": 0} == applied
     assert made["actions"] == ran("reconcile", "apply", plan)["done_before"]
-    assert {"schema_version": 1, "entries": 0, "memories": 0} == ran("sync", "run")
-    assert {"schema_version": 1, "revived": 0} == ran("sync", "retry")
+    assert {"schema_version": 2, "entries": 0, "memories": 0} == ran("sync", "run")
+    assert {"schema_version": 2, "revived": 0} == ran("sync", "retry")
     gate = ran("check")
     assert (True, True, []) == (gate["ok"], gate["complete"], gate["findings"])
 
@@ -783,7 +800,7 @@ def test_libpq_variables_work(app: str, monkeypatch: pytest.MonkeyPatch) -> None
 
     ran = on(f"postgresql:///{facts['dbname']}", ":memory:", "migrate", "status", "--json")
 
-    assert "contracted" == ran.json()["phase"]
+    assert "contracted" == ran.json()["stage"]
 
 
 def test_message_names_the_host_of_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -833,7 +850,7 @@ def left() -> set[str]:
 
 
 @pytest.mark.slow
-def test_demo_that_fails_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_that_fails_is_70(monkeypatch: pytest.MonkeyPatch) -> None:
     """An expectation that does not come true is said on both streams, and in the status."""
 
     def play(*_: object) -> Iterator[demo.Scene]:
@@ -842,7 +859,7 @@ def test_demo_that_fails_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "play", play)
     ran = run("demo")
 
-    assert 1 == ran.status
+    assert 70 == ran.status
     assert "   FAILED clean: not at all" in ran.out.splitlines()
     assert "FAILED A scene: clean: not at all\n" == ran.err
     assert "Everything came true" not in ran.out
