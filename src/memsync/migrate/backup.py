@@ -3,7 +3,7 @@
 Decides which tables are in it, that pg_dump sees exactly the snapshot in which the rows are
 counted, and when a dump is good: its contents name every table, all of its data can be read, and
 the history in it has as many rows as the snapshot. Then it gets its name and is recorded in
-`memsync.backup`; contract asks there (migrate/gates.py). How pg_dump is run is stores/dump.py's.
+`memsync.backup`; contract asks there (contract/gates.py). How pg_dump is run is pg_dump.py's.
 """
 
 import contextlib

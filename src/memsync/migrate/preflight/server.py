@@ -1,7 +1,7 @@
 """Checks of the server and of this session: may we, is there room, and who is in the way.
 
 Decides which tables a run needs, and how far behind a standby may be. Must not know how the
-history is built: that is `checks_history`; how much disk each way needs: that is `room`.
+history is built: that is `history`; how much disk each way needs: that is `disk`.
 """
 
 from memsync.migrate.backfill.disk import mib, room
