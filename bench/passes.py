@@ -16,7 +16,7 @@ from clients import Hostile, Waits, clients
 from legacy_rows import one, sizes_bytes, wrong_rows
 
 from memsync import migrate
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Postgres
@@ -152,7 +152,8 @@ def hostile_run(url: str, method: str) -> None:
     begun: set[str] = set()
 
     def tell(step: Progress) -> None:
-        moment = step.what if step.total is None else "fill"
+        moment = step.what if step.kind is Kind.PHASE else step.kind
+        moment = "fill" if moment in {Kind.FILL_PERSONAS, Kind.COPY} else moment
         if moment in {Phase.EXPAND, "fill", Phase.CONTRACT} - begun:
             begun.add(moment)
             hostile.begin()

@@ -12,10 +12,11 @@ from typing import Any, TypeGuard
 import psycopg
 import pytest
 
-from memsync import Settings, migrate
+from memsync import Settings, errors, migrate
 from memsync.cli.app import main
 from memsync.cli.common import EXIT_STATUSES
 from memsync.demo import world as legacy
+from memsync.errors import MemsyncError
 from memsync.reconcile import RULES
 from memsync.stores.postgres import Postgres
 
@@ -170,11 +171,19 @@ def test_paths_of_examples_are_inside_the_checkout() -> None:
 
 
 def test_exit_statuses_are_said_once_and_the_same() -> None:
-    """README and help name the same numbers."""
+    """README, help, and the errors with their tree name the same numbers."""
     readme = (ROOT / "README.md").read_text().partition("## Exit statuses")[2]
-    numbers = re.compile(r"(?:^|; |: |\n)(\d+) ")
+    said = re.findall(r"(?:: |; )(\d+) ", EXIT_STATUSES)
 
-    assert numbers.findall(EXIT_STATUSES) == numbers.findall(readme.partition(".")[0].lstrip())
+    assert said == re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)
+    raised = {
+        each.__name__: str(each.exit_status)
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, MemsyncError) and each is not MemsyncError
+    }
+    tree = dict(re.findall(r"── (\w+) +(\d+) ", errors.__doc__ or ""))
+    assert raised == tree
+    assert set(raised.values()) <= set(said)
 
 
 def test_every_command_takes_json() -> None:

@@ -7,12 +7,16 @@ MemsyncError
 │   └── Cancelled             3   the operator ended a run at the next safe moment
 ├── StoreUnreachable         10   Postgres or Qdrant does not answer
 ├── StoreBusy                11   another process holds the lock or the data directory
-├── SchemaMismatch           12   the database is not one that memsync knows
-│   ├── MissingRight         12   the role may not do this
+├── SchemaMismatch           12   the database is not one that memsync knows, or not that far yet
 │   └── DimensionMismatch    12   the vectors and the collection differ in size
 ├── StalePlan                13   the stores moved on since the plan was made
-├── GateClosed               14   a phase may not start yet
-└── IncompleteAudit          15   something could not be read, so nothing is proven
+├── GateClosed               14   a phase of the migration may not move yet
+├── IncompleteAudit          15   something could not be read, so nothing is proven
+├── MissingRight             16   the role may not do or see this
+├── BackupFailed             17   no backup was made
+└── NothingRuns              18   there is no run to pause, resume or cancel
+
+Each status means one thing, here and in cli/common.py, which has those that are no errors.
 
 A message says what failed; why, with both values; what to do. Nothing here may hold a password
 or an API key: pass URLs through `memsync.settings.redacted` first.
@@ -68,13 +72,12 @@ class StoreBusy(MemsyncError):
 
 
 class SchemaMismatch(MemsyncError):
-    """The database or collection is not one that memsync knows. Check the URL first."""
+    """The database or collection is not one that memsync knows, or not at the stage for this.
+
+    Check the URL first.
+    """
 
     exit_status = 12
-
-
-class MissingRight(SchemaMismatch):
-    """The role may not do this. Grant it what the message names, or connect as the owner."""
 
 
 class DimensionMismatch(SchemaMismatch):
@@ -88,7 +91,10 @@ class StalePlan(MemsyncError):
 
 
 class GateClosed(MemsyncError):
-    """A phase's precondition does not hold. The message names it and the mending command."""
+    """A phase may not move yet: a gate of contract, a blocker, or the state of the migration.
+
+    The message names what stands in its way, and the mending command.
+    """
 
     exit_status = 14
 
@@ -97,3 +103,21 @@ class IncompleteAudit(MemsyncError):
     """Something could not be read: that is unknown, never clean. Mend the cause, audit again."""
 
     exit_status = 15
+
+
+class MissingRight(MemsyncError):
+    """The role may not do this. Grant it what the message names, or connect as the owner."""
+
+    exit_status = 16
+
+
+class BackupFailed(MemsyncError):
+    """No backup was made, and none is kept. The message says what it needs."""
+
+    exit_status = 17
+
+
+class NothingRuns(MemsyncError):
+    """No run is there to ask. It has ended, or none was begun."""
+
+    exit_status = 18

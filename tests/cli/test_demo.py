@@ -42,7 +42,7 @@ def left() -> set[str]:
 
 
 @pytest.mark.slow
-def test_demo_that_fails_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_that_fails_is_70(monkeypatch: pytest.MonkeyPatch) -> None:
     """An expectation that does not come true is said on both streams, and in the status."""
 
     def play(*_: object) -> Iterator[demo.Scene]:
@@ -51,7 +51,7 @@ def test_demo_that_fails_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "play", play)
     ran = run("demo")
 
-    assert 1 == ran.status
+    assert 70 == ran.status
     assert "   FAILED clean: not at all" in ran.out.splitlines()
     assert "FAILED A scene: clean: not at all\n" == ran.err
     assert "Everything came true" not in ran.out

@@ -52,4 +52,4 @@ def test_users_without_persona_are_14(legacy_app: str) -> None:
 
     assert (14, "") == (ran.status, ran.out)
     assert "--unresolved create" in ran.err
-    assert "legacy" == on(legacy_app, ":memory:", "migrate", "status", "--json").json()["phase"]
+    assert "legacy" == on(legacy_app, ":memory:", "migrate", "status", "--json").json()["stage"]

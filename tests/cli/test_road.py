@@ -24,29 +24,29 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
         done = on(legacy_app, qdrant, *command, "--json")
         assert expected == done.status, done.err
         found = done.json()
-        assert 1 == found["schema_version"]
+        assert 2 == found["schema_version"]
         return found
 
     assert {
         *("schema_version", "stage", "steps", "rows_estimated", "bytes_total"),
-        *("rows_by_decision", "unresolved", "server_version", "phase", "checks", "next"),
+        *("rows_by_decision", "unresolved", "server_version", "checks", "next"),
         *("evidence", "redesign", "method"),
     } == set(ran("migrate", "plan"))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)
-    assert {"schema_version": 1, "phase": "contracted"} == reached
+    assert {"schema_version": 2, "stage": "contracted"} == reached
     status = ran("migrate", "status")
     assert {
-        *("schema_version", "phase", "rows_total", "rows_done", "rows_per_s", "eta_s"),
+        *("schema_version", "stage", "rows_total", "rows_done", "rows_per_s", "eta_s"),
         *("steps", "run", "prisma", "prisma_unknown", "next"),
     } == set(status)
-    assert "contracted" == status["phase"]
+    assert "contracted" == status["stage"]
     assert {"phase", "what", "done"} == set(status["steps"][0])
     proof = ran("migrate", "verify")
     assert {
         *("schema_version", "ok", "stage", "proven", "rows_total", "unique_personas"),
         *("null_persona_ids", "unknown_persona_ids", "wrong_persona_ids"),
-        *("decisions_outdated", "problems", "phase", "items"),
+        *("decisions_outdated", "problems", "checks"),
     } == set(proof)
     assert proof["ok"]
     assert {"pending", "dead", "oldest_s", "schema_version"} == set(ran("sync", "status"))
@@ -59,10 +59,10 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     assert {"schema_version", "plan", "plan_id", "actions", "left"} == set(made)
     UUID(made["plan_id"])
     applied = ran("reconcile", "apply", plan)
-    assert {"schema_version": 1, "done": made["actions"], "done_before": 0} == applied
+    assert {"schema_version": 2, "done": made["actions"], "done_before": 0} == applied
     assert made["actions"] == ran("reconcile", "apply", plan)["done_before"]
-    assert {"schema_version": 1, "entries": 0, "memories": 0} == ran("sync", "run")
-    assert {"schema_version": 1, "revived": 0} == ran("sync", "retry")
+    assert {"schema_version": 2, "entries": 0, "memories": 0} == ran("sync", "run")
+    assert {"schema_version": 2, "revived": 0} == ran("sync", "retry")
     gate = ran("check")
     assert (True, True, []) == (gate["ok"], gate["complete"], gate["findings"])
 

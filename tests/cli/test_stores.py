@@ -64,7 +64,7 @@ def test_libpq_variables_work(app: str, monkeypatch: pytest.MonkeyPatch) -> None
 
     ran = on(f"postgresql:///{facts['dbname']}", ":memory:", "migrate", "status", "--json")
 
-    assert "contracted" == ran.json()["phase"]
+    assert "contracted" == ran.json()["stage"]
 
 
 def test_message_names_the_host_of_libpq(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,8 @@ def eventually() -> Callable[[Callable[[], bool], str], None]:
 
 @pytest.fixture
 def when() -> Callable[[str, Callable[[], object]], Tell]:
-    """Makes a `tell` that acts once at the start of a step: `isolate` … `contract`, `verify`.
+    """Makes a `tell` that acts once at the start of a phase, `isolate` … `contract`, or of a step:
+    a `Kind`.
 
     A phase is told before anything of it is done: at `backfill` nothing is decided, no row filled.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memsync import migrate
-from memsync.errors import GateClosed, InvalidInput, StoreBusy
+from memsync.errors import BackupFailed, InvalidInput, StoreBusy
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres import pg_dump as dump
@@ -124,7 +124,7 @@ def test_a_dump_that_is_not_whole_does_not_count(
 ) -> None:
     """Cut short, or without a table: it is refused, removed, and not recorded."""
     instead(monkeypatch, fault)
-    with pytest.raises(GateClosed, match="no backup was made"):
+    with pytest.raises(BackupFailed, match="no backup was made"):
         back_up(ready, tmp_path / "a.dump")
     assert nothing_is_left(ready, tmp_path)
 
@@ -147,7 +147,7 @@ def test_a_dump_with_a_row_too_few_does_not_count(
     programs = dump.find_programs(major(ready))
     instead(monkeypatch, dumped)
     total = ready.world.manifest.messages
-    with pytest.raises(GateClosed, match=f"messages: {total - 1} of {total}"):
+    with pytest.raises(BackupFailed, match=f"messages: {total - 1} of {total}"):
         back_up(ready, tmp_path / "a.dump")
     assert nothing_is_left(ready, tmp_path)
 
@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_there(ready: App, tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_recorded(app: App, tmp_path: Path) -> None:
     """Before isolate there is no table of backups; the message says what to run."""
-    with pytest.raises(GateClosed, match="memsync migrate run --to isolate"):
+    with pytest.raises(BackupFailed, match="memsync migrate run --to isolate"):
         back_up(app, tmp_path / "a.dump")
     assert [] == [*tmp_path.iterdir()]
 
@@ -225,7 +225,7 @@ def test_a_pg_dump_that_is_too_old_is_named(
     for name in ("pg_dump", "pg_restore"):
         program(programs, name, f"echo '{name} (PostgreSQL) 9.6.1'")
     monkeypatch.setattr(dump, "_folders", lambda: iter([programs, tmp_path]))
-    with pytest.raises(GateClosed, match=f"{programs}/pg_dump of PostgreSQL 9"):
+    with pytest.raises(BackupFailed, match=f"{programs}/pg_dump of PostgreSQL 9"):
         back_up(ready, files / "a.dump")
     assert nothing_is_left(ready, files)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memsync import Memory, NewExchange
-from memsync.errors import GateClosed, InvalidInput, SchemaMismatch
+from memsync.errors import InvalidInput, SchemaMismatch
 from memsync.stores.history.phases import Phase
 from support.roles import APP_GRANTS, LIBRARY_GRANTS, at_url, role
 
@@ -57,7 +57,7 @@ def test_by_persona_only_when_every_message_has_one(app: App) -> None:
             app.run(phase)
         with (
             Memory.open(app.settings()) as memory,
-            pytest.raises(GateClosed, match="user_id until"),
+            pytest.raises(SchemaMismatch, match="user_id until"),
         ):
             memory.get_recent_history(channel, personality, persona_id=persona)
     with Memory.open(app.settings()) as memory:

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from memsync.errors import StoreBusy
 from memsync.migrate import rollback
+from memsync.model.progress import Kind
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres, ddl
 from support.live import Client, expected_of
@@ -43,7 +44,7 @@ def test_both_versions_of_the_app_write_all_the_while(
         if step.total is not None:
             for client in new:
                 client.start()
-        if step.what == "contract":
+        if step.kind is Kind.PHASE and step.what == Phase.CONTRACT:
             for client in old:
                 client.stop()
 
@@ -113,7 +114,7 @@ def test_an_open_transaction_is_waited_for_and_named(
     """
     monkeypatch.setattr(ddl, "_TELL_EVERY_S", 60.0)
     app.run(Phase.ISOLATE if phase is Phase.EXPAND else Phase.BACKFILL)
-    told: list[str] = []
+    told: list[Progress] = []
     waits = threading.Event()
     client = Client(app, "reader", by_persona=False)
     with app.connected(autocommit=False) as hostile:
@@ -124,7 +125,7 @@ def test_an_open_transaction_is_waited_for_and_named(
         pid = f"pid {hostile.info.backend_pid} (idle in transaction"
 
         def tell(step: Progress) -> None:
-            told.append(step.what)
+            told.append(step)
             if pid in step.what:
                 waits.set()
 
@@ -139,7 +140,7 @@ def test_an_open_transaction_is_waited_for_and_named(
                 client.stop()
                 hostile.rollback()
             running.result()
-    assert 1 == sum(pid in line for line in told)
+    assert 1 == sum(pid in each.what for each in told)
     assert app.query("SELECT FROM memsync.runs WHERE phase = %s AND lock_waits > 1", phase)
     assert [] == client.errors
     assert client.longest_s < LOCK_TIMEOUT_MS / 1000 + 0.4
@@ -157,7 +158,7 @@ def test_a_long_wait_is_told_again_after_a_while(
     """While a client is in the way it is named again each time that so long has passed."""
     monkeypatch.setattr(ddl, "_TELL_EVERY_S", every_s)
     app.run(Phase.REDESIGN)
-    told: list[str] = []
+    told: list[Progress] = []
     tries: list[int] = []
     wait_turn = ddl.OnlineDdl.wait_turn
 
@@ -168,15 +169,13 @@ def test_a_long_wait_is_told_again_after_a_while(
     monkeypatch.setattr(ddl.OnlineDdl, "wait_turn", counted)
     with app.connected(autocommit=False) as hostile, ThreadPoolExecutor(1) as pool:
         hostile.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
-        running = pool.submit(
-            app.run, Phase.EXPAND, tell=lambda step: told.append(step.what), lock_timeout_ms=10
-        )
+        running = pool.submit(app.run, Phase.EXPAND, tell=told.append, lock_timeout_ms=10)
         try:
             eventually(lambda: len(tries) >= 3 or running.done(), "it tried three times")
         finally:
             hostile.rollback()
         running.result()
-    waits = sum(line.startswith("waiting for a lock") for line in told)
+    waits = sum(each.kind is Kind.WAITING_FOR_LOCK for each in told)
     assert (len(tries) if often else 1) == waits
 
 
@@ -185,13 +184,13 @@ def test_a_row_held_by_a_client_delays_the_fill_and_nobody_else(
 ) -> None:
     """A row locked by an open transaction stops the fill at that row; its holder is named."""
     app.run(Phase.EXPAND)
-    told: list[str] = []
+    told: list[Progress] = []
     with app.connected(autocommit=False) as hostile:
         hostile.execute("SELECT FROM conversation_history ORDER BY id LIMIT 1 FOR UPDATE")
         pid = f"pid {hostile.info.backend_pid} (idle in transaction"
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(app.run, Phase.BACKFILL, tell=lambda step: told.append(step.what))
-            eventually(lambda: any(pid in line for line in told), "its holder is named")
+            running = pool.submit(app.run, Phase.BACKFILL, tell=told.append)
+            eventually(lambda: any(pid in each.what for each in told), "its holder is named")
             hostile.rollback()
             assert Stage.BACKFILLED == running.result()
     assert app.verify().ok
@@ -227,13 +226,11 @@ def test_it_gives_way_before_the_server_looks_for_deadlocks(
         connection.execute(
             sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '80ms'").format(sql.Identifier(name))
         )
-    told: list[str] = []
+    told: list[Progress] = []
     with ThreadPoolExecutor(1) as pool, app.connected(autocommit=False) as client:
         client.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
-        running = pool.submit(
-            app.run, lock_timeout_ms=10_000, tell=lambda step: told.append(step.what)
-        )
-        eventually(lambda: any("waiting for a lock" in line for line in told), "it gives way")
+        running = pool.submit(app.run, lock_timeout_ms=10_000, tell=told.append)
+        eventually(lambda: any(each.kind is Kind.WAITING_FOR_LOCK for each in told), "it gives way")
         client.rollback()
         assert Stage.CONTRACTED == running.result()
     assert 40 == max(queued_ms)

@@ -10,6 +10,7 @@ import pytest
 
 from memsync.migrate import State
 from memsync.migrate.prisma import NAMES
+from support.roles import at_url, role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def test_applied(app: App, prisma_dir: Path) -> None:
     assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
     assert [(checksum, True, False, "", 0)] == rows(app)
     # Prisma refuses the second time, and so it is here.
-    assert 14 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
+    assert 2 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
     assert 1 == len(rows(app))
 
 
@@ -65,13 +66,13 @@ def test_applied_after_a_failure(app: App, prisma_dir: Path) -> None:
 
 def test_rolled_back_is_for_failed_ones_only(app: App, prisma_dir: Path) -> None:
     """Neither one that is not there nor one that is applied can be marked."""
-    assert 14 == resolve(app, "--rolled-back", NAME)
+    assert 2 == resolve(app, "--rolled-back", NAME)
     app.do(FAILED, NAME)
     assert 0 == resolve(app, "--rolled-back", NAME)
     assert [(None, True)] == [(row[1], row[2]) for row in rows(app)]
-    assert 14 == resolve(app, "--rolled-back", NAME)
+    assert 2 == resolve(app, "--rolled-back", NAME)
     assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
-    assert 14 == resolve(app, "--rolled-back", NAME)
+    assert 2 == resolve(app, "--rolled-back", NAME)
 
 
 @pytest.mark.parametrize("name", ["20990101000000_nobody_wrote_it", "../escape", ""])
@@ -144,6 +145,15 @@ def test_a_newer_prisma_is_named_and_refused_by_resolve(
     ):
         assert 12 == resolve(app, *options)
         assert named in capsys.readouterr().err
+
+
+def test_a_history_that_may_not_be_read_is_not_known(
+    app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status says so, and tells the rest all the same."""
+    with role(app) as url:
+        assert 0 == at_url(app, url).command("status", "--json")
+    assert "_prisma_migrations" in json.loads(capsys.readouterr().out)["prisma_unknown"]
 
 
 def of_prisma(app: App) -> dict[str, State]:

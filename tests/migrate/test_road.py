@@ -334,11 +334,11 @@ def test_the_commands_say_it_in_json(app: App, capsys: pytest.CaptureFixture[str
     status, ran = said(
         *("run", "--unresolved", "create", "--quiet-minutes", "0", "--backup-confirmed", "test")
     )
-    assert (0, "contracted") == (status, ran["phase"])
+    assert (0, "contracted") == (status, ran["stage"])
     status, proof = said("verify")
     assert (0, True, 0) == (status, proof["ok"], proof["wrong_persona_ids"])
     status, now = said("status")
-    assert (0, "contracted", None) == (status, now["phase"], now["eta_s"])
+    assert (0, "contracted", None) == (status, now["stage"], now["eta_s"])
     assert app.world.manifest.messages == now["rows_done"] == now["rows_total"]
 
 

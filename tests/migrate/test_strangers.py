@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
@@ -11,13 +12,23 @@ import pytest
 from psycopg import sql
 
 from memsync.errors import GateClosed, MemsyncError, SchemaMismatch, StoreBusy
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import WAITS, Progress, Tell, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from support.roles import APP_GRANTS, OWNER_GRANTS, at_url, role
 
 if TYPE_CHECKING:
     from support.app import App
+
+
+def test_a_right_that_is_missing_has_a_status_of_its_own(
+    app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A role that may not read our tables: 16, not that of a database that nobody knows."""
+    app.run(Phase.ISOLATE)
+    with role(app) as url:
+        assert 16 == at_url(app, url).command("status", "--json")
+    assert "MissingRight" == json.loads(capsys.readouterr().err)["error"]
 
 
 def test_the_apps_own_role_writes_on_while_another_role_migrates(app: App) -> None:
@@ -224,7 +235,7 @@ def run_behind_a_client(app: App, tell: Tell) -> None:
 
         def heard(step: Progress) -> None:
             tell(step)
-            if "pid" in step.what and soon.ident is None:
+            if step.kind in WAITS and "pid" in step.what and soon.ident is None:
                 soon.start()
 
         try:
@@ -250,13 +261,9 @@ def test_timeouts_of_the_role_do_not_cut_the_long_steps(app: App, setting: Liter
 
 def test_index_build_that_waits_says_for_whom(app: App) -> None:
     """An open transaction that holds up the first index build is named by its pid."""
-    told: list[str] = []
-
-    def tell(step: Progress) -> None:
-        told.append(step.what)
-
-    run_behind_a_client(app, tell)
-    assert [line for line in told if "pid" in line]
+    told: list[Progress] = []
+    run_behind_a_client(app, told.append)
+    assert [each for each in told if each.kind in WAITS and "pid" in each.what]
 
 
 @pytest.mark.xfail(strict=True, reason="user_id stays NOT NULL after expand")

@@ -1,4 +1,4 @@
-"""The checklist of `migrate verify`: each item is green when it should be, and red when planted."""
+"""The checklist of `migrate verify`: each check is ok when it should be, and fails when planted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from memsync.errors import GateClosed
-from memsync.migrate import Item, Mark
+from memsync.migrate import Check, State
 from memsync.migrate.prisma import NAMES
 from memsync.stores.history.phases import Phase, Stage
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from support.app import App
 
-GREEN, RED, LATER = Mark.GREEN, Mark.RED, Mark.NOT_APPLICABLE
-BUILT = dict.fromkeys(("foreign key", "indexes"), GREEN)
+OK, FAILED, LATER = State.OK, State.FAILED, State.NOT_APPLICABLE
+BUILT = dict.fromkeys(("foreign key", "indexes"), OK)
 ROWS = ("no NULL persona_id", "every persona exists", "every row recomputed")
 INSERT: LiteralString = (
     "INSERT INTO conversation_history (id, channel_id, personality_id, user_id, role, content)"
@@ -27,28 +27,28 @@ INSERT: LiteralString = (
 )
 
 
-def items(app: App) -> dict[str, Item]:
+def checks(app: App) -> dict[str, Check]:
     """The checklist, by name."""
-    return {item.name: item for item in app.verify().items}
+    return {check.name: check for check in app.verify().checks}
 
 
-def marks(app: App) -> dict[str, Mark]:
-    return {name: item.mark for name, item in items(app).items()}
+def states(app: App) -> dict[str, State]:
+    return {name: check.state for name, check in checks(app).items()}
 
 
-def reds(app: App) -> set[str]:
-    """The red items; with any, verify is not ok, says so in `problems`, and exits with 1."""
+def failures(app: App) -> set[str]:
+    """The checks that failed; with any, verify is not ok, tells `problems`, and exits with 1."""
     proof = app.verify()
-    found = {item.name for item in proof.items if item.mark is RED}
+    found = {check.name for check in proof.checks if check.state is FAILED}
     assert bool(found) == (not proof.ok) == bool(proof.problems)
-    assert all(item.next for item in proof.items if item.mark is RED)
+    assert all(check.next for check in proof.checks if check.state is FAILED)
     assert int(bool(found)) == app.command("verify")
     return found
 
 
 def mended(app: App, name: str) -> None:
-    """Run the SQL that the item gives as its next command."""
-    command = (items(app)[name].next or "").removeprefix("where user_id is right: ")
+    """Run the SQL that the check gives as what is to be done."""
+    command = (checks(app)[name].next or "").removeprefix("where user_id is right: ")
     with app.connected() as client:
         client.execute(command.encode())
 
@@ -67,62 +67,63 @@ def moved_row(app: App, *, content: LiteralString = "%") -> UUID:
 
 
 def test_the_road(app: App) -> None:
-    """What is due at each stage is asked there, and is green; what is not is said to come."""
-    assert {"no NULL persona_id": RED, "every user has a persona": RED} == marks(app)
+    """What is due at each stage is asked there, and is ok; what is not is said to come."""
+    assert {"no NULL persona_id": FAILED, "every user has a persona": FAILED} == states(app)
     app.run(Phase.EXPAND)
-    found = marks(app)
-    assert {"no NULL persona_id", "every user has a persona"} == reds(app)
+    found = states(app)
+    assert {"no NULL persona_id", "every user has a persona"} == failures(app)
     assert {LATER} == {found[name] for name in ("foreign key", "indexes", "counts per user")}
-    assert GREEN is found["identity trigger"]
+    assert OK is found["identity trigger"]
     app.run(Phase.BACKFILL)
-    found = marks(app)
-    assert set() == reds(app)
+    found = states(app)
+    assert set() == failures(app)
     assert {LATER} == {
         found.pop(name) for name in ("no user_id column", "persona_id NOT NULL", "already applied")
     }
-    assert {GREEN} == set(found.values())
+    assert {OK} == set(found.values())
     app.run()
-    found = marks(app)
-    assert set() == reds(app)
+    found = states(app)
+    assert set() == failures(app)
     assert {
         "every user has a persona",
         "every row recomputed",
         "personas are their users' own",
-    } == {name for name, mark in found.items() if mark is LATER}
+    } == {name for name, state in found.items() if state is LATER}
 
 
 @pytest.mark.parametrize("back", [Phase.BACKFILL, Phase.EXPAND, Phase.ISOLATE])
 def test_the_way_back(settled: App, back: Phase) -> None:
-    """After each phase taken back nothing is red that a run forward does not do."""
+    """After each phase taken back nothing fails that a run forward does not do."""
     assert 0 == settled.command("rollback", "--to", back.value)
     allowed = set() if back is not Phase.ISOLATE else {"no NULL persona_id"}
-    assert allowed == reds(settled)
+    assert allowed == failures(settled)
     settled.run()
-    assert set() == reds(settled)
+    assert set() == failures(settled)
 
 
 def test_json(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """The keys of the guide's figures stay; items and phase stand beside them."""
+    """The keys of the guide's figures stay; checks and stage stand beside them."""
     app.run(Phase.BACKFILL)
     assert 0 == app.command("verify", "--json")
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert (True, "backfilled", "backfilled") == (said["ok"], said["stage"], said["phase"])
+    assert (True, "backfilled") == (said["ok"], said["stage"])
+    assert not {"phase", "items"} & set(said)
     assert (app.world.manifest.messages, 0, 0, []) == (
         said["rows_total"],
         said["null_persona_ids"],
         said["wrong_persona_ids"],
         said["problems"],
     )
-    assert {"name", "mark", "found", "next"} == set(said["items"][0])
-    assert {"green", "not applicable"} == {item["mark"] for item in said["items"]}
+    assert {"name", "state", "found", "next", "phases"} == set(said["checks"][0])
+    assert {"ok", "not-applicable"} == {check["state"] for check in said["checks"]}
 
 
 def test_text(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line for each item, its next command below, and the verdict last."""
+    """One line for each check, what to do below, and the verdict last."""
     assert 1 == app.command("verify")
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("  RED    no NULL persona_id ") for line in lines)
-    assert any(line.strip() == "next: memsync migrate run" for line in lines)
+    assert any(line.startswith("  FAILED   no NULL persona_id ") for line in lines)
+    assert any(line.strip() == "do: memsync migrate run" for line in lines)
     assert "NOT ok" == lines[-1]
 
 
@@ -130,21 +131,21 @@ def test_a_user_changed_by_an_old_app_is_named_and_mended(app: App) -> None:
     """Row, user and owner are named; the given command gives the row its user's persona."""
     app.run(Phase.BACKFILL)
     row = moved_row(app)
-    found = items(app)["personas are their users' own"]
+    found = checks(app)["personas are their users' own"]
     user, owner = app.query(
         "SELECT h.user_id, p.owner_id FROM conversation_history h"
         " JOIN personas p ON p.id = h.persona_id WHERE h.id = %s",
         row,
     )[0]
 
-    assert {"personas are their users' own", "every row recomputed"} <= reds(app)
+    assert {"personas are their users' own", "every row recomputed"} <= failures(app)
     assert f"message {row} of user {user} has persona" in found.found
     assert f"of user {owner}" in found.found
     with pytest.raises(GateClosed):
         app.run()
     mended(app, "personas are their users' own")
     # It came to its pair after the freeze; what is right about it is its persona.
-    assert reds(app) <= {"counts per user"}
+    assert failures(app) <= {"counts per user"}
     assert [(user,)] == app.query(
         "SELECT p.owner_id FROM conversation_history h JOIN personas p ON p.id = h.persona_id"
         " WHERE h.id = %s",
@@ -162,13 +163,13 @@ def test_a_message_written_live_whose_user_is_changed_is_found(app: App) -> None
     )[0]
     app.query(INSERT, personality, user)
     app.run(Phase.BACKFILL)
-    assert set() == reds(app)
+    assert set() == failures(app)
     row = moved_row(app, content="hello")
 
-    assert {"personas are their users' own", "every row recomputed"} <= reds(app)
+    assert {"personas are their users' own", "every row recomputed"} <= failures(app)
     assert f"message {row} has persona" in app.verify().problems[0]
     mended(app, "personas are their users' own")
-    assert reds(app) <= {"counts per user"}
+    assert failures(app) <= {"counts per user"}
 
 
 def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None:
@@ -184,8 +185,8 @@ def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None
         one,
         personality,
     )
-    found = items(app)
-    assert set() == reds(app)
+    found = checks(app)
+    assert set() == failures(app)
     assert "(1 users have fewer: deleted since)" in found["counts per user"].found
     assert "the others' were deleted" in found["every decision is used"].found
     then = app.query(
@@ -201,36 +202,36 @@ def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None
         other,
         personality,
     )
-    assert {"counts per user"} == reds(app)
+    assert {"counts per user"} == failures(app)
     expected = f"{other} with personality {personality}: {then} then, {then + taken} now"
-    assert expected in items(app)["counts per user"].found
+    assert expected in checks(app)["counts per user"].found
 
 
 def test_counts_per_user_after_contract(app: App) -> None:
     """By the owner of the persona then; messages written since do not count as old ones."""
     app.run(Phase.BACKFILL)
-    before = items(app)["counts per user"]
+    before = checks(app)["counts per user"]
     app.run()
-    assert before == items(app)["counts per user"]
+    assert before == checks(app)["counts per user"]
     app.do(
         "INSERT INTO conversation_history"
         " (id, channel_id, personality_id, persona_id, role, content)"
         " SELECT gen_random_uuid(), '1', personality_id, persona_id, 'user', 'hello'"
         " FROM conversation_history LIMIT 5"
     )
-    assert before == items(app)["counts per user"]
+    assert before == checks(app)["counts per user"]
     app.do(
         "UPDATE personas SET owner_id = (SELECT user_id FROM memsync.persona_map"
         "  ORDER BY user_id LIMIT 1)"
     )
-    assert {"counts per user"} == reds(app)
+    assert {"counts per user"} == failures(app)
 
 
 def test_after_finalize_there_is_nothing_to_count_against(settled: App) -> None:
-    """The archive is gone: not known is not green."""
+    """The archive is gone: not known is not ok."""
     assert 0 == settled.command("finalize", "--yes")
-    assert LATER is marks(settled)["counts per user"]
-    assert set() == reds(settled)
+    assert LATER is states(settled)["counts per user"]
+    assert set() == failures(settled)
 
 
 KEY: LiteralString = "conversation_history_persona_id_fkey"
@@ -253,15 +254,15 @@ BROKEN: list[tuple[str, LiteralString]] = [
 @pytest.mark.parametrize(("name", "fault"), BROKEN)
 @pytest.mark.parametrize("phase", [Phase.BACKFILL, Phase.CONTRACT])
 def test_key_and_indexes(app: App, phase: Phase, name: str, fault: LiteralString) -> None:
-    """Missing or not valid is red, and the run that is named mends it and goes no further."""
+    """Missing or not valid fails, and the run that is named mends it and goes no further."""
     app.run(phase)
-    assert set() == reds(app)
+    assert set() == failures(app)
     app.do(fault)
-    assert {name} == reds(app)
+    assert {name} == failures(app)
     to = "" if phase is Phase.CONTRACT else " --to backfill"
-    assert items(app)[name].next == "memsync migrate run" + to
+    assert checks(app)[name].next == "memsync migrate run" + to
     app.run(phase)
-    assert set() == reds(app)
+    assert set() == failures(app)
 
 
 @pytest.mark.parametrize(
@@ -272,17 +273,17 @@ def test_key_and_indexes(app: App, phase: Phase, name: str, fault: LiteralString
     ],
 )
 def test_the_trigger_before_contract(app: App, fault: LiteralString) -> None:
-    """Neither missing nor disabled; what the item says mends it."""
+    """Neither missing nor disabled; what the check says mends it."""
     app.run(Phase.BACKFILL)
     app.do(fault)
-    assert {"identity trigger"} == reds(app)
-    mend = items(app)["identity trigger"].next or ""
+    assert {"identity trigger"} == failures(app)
+    mend = checks(app)["identity trigger"].next or ""
     if mend.startswith("memsync "):
         assert mend == "memsync migrate run --to backfill"
         app.run(Phase.BACKFILL)
     else:
         mended(app, "identity trigger")
-    assert set() == reds(app)
+    assert set() == failures(app)
 
 
 def test_the_trigger_after_contract(settled: App) -> None:
@@ -291,17 +292,17 @@ def test_the_trigger_after_contract(settled: App) -> None:
         "CREATE TRIGGER memsync_sync_identity BEFORE INSERT ON conversation_history"
         " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
     )
-    assert {"identity trigger"} == reds(settled)
+    assert {"identity trigger"} == failures(settled)
     mended(settled, "identity trigger")
-    assert set() == reds(settled)
+    assert set() == failures(settled)
 
 
 def test_not_null_after_contract(settled: App) -> None:
-    """A column that may be NULL again is red, and a run mends it."""
+    """A column that may be NULL again fails, and a run mends it."""
     settled.do("ALTER TABLE conversation_history ALTER persona_id DROP NOT NULL")
-    assert {"persona_id NOT NULL"} == reds(settled)
+    assert {"persona_id NOT NULL"} == failures(settled)
     settled.run()
-    assert set() == reds(settled)
+    assert set() == failures(settled)
 
 
 def test_personas_that_do_not_exist(app: App) -> None:
@@ -312,11 +313,11 @@ def test_personas_that_do_not_exist(app: App) -> None:
         "UPDATE conversation_history SET persona_id = gen_random_uuid()"
         " WHERE id = (SELECT min(id::text)::uuid FROM conversation_history)"
     )
-    assert {"every persona exists", "foreign key"} <= reds(app)
-    assert "1 messages have one that does not" == items(app)["every persona exists"].found
-    assert items(app)["every persona exists"].next == "memsync migrate run --to backfill"
+    assert {"every persona exists", "foreign key"} <= failures(app)
+    assert "1 messages have one that does not" == checks(app)["every persona exists"].found
+    assert checks(app)["every persona exists"].next == "memsync migrate run --to backfill"
     app.run(Phase.BACKFILL)
-    assert set() == reds(app)
+    assert set() == failures(app)
 
 
 def test_personas_that_do_not_exist_after_contract(settled: App) -> None:
@@ -326,21 +327,21 @@ def test_personas_that_do_not_exist_after_contract(settled: App) -> None:
         "UPDATE conversation_history SET persona_id = gen_random_uuid()"
         " WHERE id = (SELECT min(id::text)::uuid FROM conversation_history)"
     )
-    assert {"every persona exists", "foreign key"} == reds(settled)
-    assert (items(settled)["every persona exists"].next or "").startswith("restore those personas")
+    assert {"every persona exists", "foreign key"} == failures(settled)
+    assert (checks(settled)["every persona exists"].next or "").startswith("restore those personas")
 
 
 def test_users_without_a_persona_are_named(app: App) -> None:
     """With the command that makes one for each."""
     app.run(Phase.EXPAND)
-    found = items(app)["every user has a persona"]
+    found = checks(app)["every user has a persona"]
     assert found.found.startswith("3 users have neither a choice nor a default: ")
     assert found.next == "give them one, or memsync migrate run --unresolved create"
 
 
 def test_already_applied(settled: App, tmp_path: Path) -> None:
     """Everything is done: said, with what Prisma's history should be told; told, it is quiet."""
-    found = items(settled)["already applied"]
+    found = checks(settled)["already applied"]
     assert (
         "In Prisma's history not applied: " + ", ".join(f"{each} (not there)" for each in NAMES)
         in found.found
@@ -352,5 +353,5 @@ def test_already_applied(settled: App, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "migration.sql").write_text("SELECT 1;\n")
         assert 0 == settled.command("resolve", "--applied", name, "--prisma-dir", str(tmp_path))
-    found = items(settled)["already applied"]
-    assert (GREEN, None) == (found.mark, found.next)
+    found = checks(settled)["already applied"]
+    assert (OK, None) == (found.state, found.next)

@@ -12,7 +12,7 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import GateClosed, MemsyncError, StoreBusy
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from support.kills import migrator, of_the_app
@@ -170,7 +170,7 @@ def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
 
     def half_way_back() -> None:
         def interrupt(step: Progress) -> None:
-            if step.what == "fill users":
+            if step.kind is Kind.FILL_USERS:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):

@@ -43,7 +43,7 @@ class Ran:
         assert "" == self.out
         found: dict[str, Any] = json.loads(self.err)
         assert self.status == found["exit_status"]
-        assert 1 == found["schema_version"]
+        assert 2 == found["schema_version"]
         assert {"error", "message"} <= set(found)
         return found
 

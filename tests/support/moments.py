@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 
 DEADLINE_S = 30.0
 
@@ -23,13 +23,14 @@ def until(holds: Callable[[], bool], what: str) -> None:
         pause.wait(0.01)
 
 
-def at(phase: str, action: Callable[[], object]) -> Tell:
-    """A `tell` that acts once, when the step of this name begins."""
+def at(moment: str, action: Callable[[], object]) -> Tell:
+    """A `tell` that acts once, when the phase of this name, or a step of this kind, begins."""
     done = False
 
     def tell(step: Progress) -> None:
         nonlocal done
-        if step.what == phase and step.total is None and not done:
+        begins = step.what if step.kind is Kind.PHASE else step.kind
+        if begins == moment and not done:
             done = True
             action()
 
@@ -44,7 +45,7 @@ def at_share(share: float, action: Callable[[], object]) -> Tell:
 
     def tell(step: Progress) -> None:
         nonlocal done
-        if done or step.total is None or step.what not in {"fill personas", "copy"}:
+        if done or step.total is None or step.kind not in {Kind.FILL_PERSONAS, Kind.COPY}:
             return
         if step.done >= share * step.total:
             done = True

@@ -5,6 +5,7 @@ The one place where errors become exit statuses. stdout carries data, stderr eve
 
 import json
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -16,13 +17,16 @@ from typing import Annotated
 import typer
 
 from memsync.cli import check, demo, migrate, reconcile, rules, sync
-from memsync.cli.common import EXIT_STATUSES, Options
+from memsync.cli.common import (
+    EXIT_STATUSES,
+    INTERNAL_ERROR,
+    INTERRUPTED,
+    PIPE_CLOSED,
+    SCHEMA_VERSION,
+    USAGE,
+    Options,
+)
 from memsync.errors import MemsyncError
-
-PIPE_CLOSED = 1
-INTERNAL_ERROR = 70
-INTERRUPTED = 130
-USAGE = 2
 
 app = typer.Typer(
     name="memsync",
@@ -81,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(handlers=[logging.NullHandler()])
     try:
         result = app(args=arguments, prog_name="memsync", standalone_mode=False)
+        sys.stdout.flush()
     except MemsyncError as error:
         return _failed(arguments, type(error).__name__, error.message, error.exit_status, error)
     except typer.TyperException as error:
@@ -88,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if message.startswith("Usage: "):  # no command given: the help is the message
             typer.echo(message, err=True)
             return USAGE
-        return _failed(arguments, "UsageError", message, error.exit_code)
+        return _failed(arguments, "UsageError", message, USAGE)
     except (BrokenPipeError, SystemExit):
-        # typer makes the first into the second. Whoever read our output has gone: stop quietly.
+        # typer makes the first into the second. The reader of our output has gone: stop quietly.
         return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  the last stop: an internal error has a status too
         if "--json" not in arguments:
@@ -111,7 +116,7 @@ def _failed(
 ) -> int:
     if "--json" in arguments:
         fields = dict(error.fields) if error else {}
-        shape = {"schema_version": 1, "error": name, "message": message, **fields}
+        shape = {"schema_version": SCHEMA_VERSION, "error": name, "message": message, **fields}
         typer.echo(json.dumps({**shape, "exit_status": status}, default=str), err=True)
     else:
         typer.echo(f"memsync: {message}", err=True)
@@ -125,4 +130,8 @@ def entry() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, signal.default_int_handler)
-    sys.exit(main())
+    status = main()
+    if status == PIPE_CLOSED:
+        # What is left in the buffer has no reader; at exit Python would try again, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

@@ -1,37 +1,35 @@
-"""How checks look: the preflight of `migrate plan`, and the checklist of `migrate verify`.
+"""How checks look: those of `migrate plan`, and those of `migrate verify`.
 
-Decides order and layout; what is severe is said by what is printed.
+Decides order and layout; how severe a check is, it says itself.
 """
 
 from collections.abc import Sequence
 
 import typer
 
-from memsync.migrate import Check, Item, Mark, State
+from memsync.migrate import Check, State
+
+_SHOWN = {State.FAILED: "FAILED", State.NOT_APPLICABLE: "n/a"}
+_WIDTH = 7
 
 
-def print_checks(checks: Sequence[Check]) -> None:
-    """The checks by severity, most severe first; what to do stands below each."""
-    counts = {state: sum(check.state is state for check in checks) for state in State}
-    summary = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-    typer.echo(f"checks: {summary}")
+def print_checks(checks: Sequence[Check], *, by_severity: bool) -> None:
+    """The checks in their order, or counted and the most severe first; below each what to do."""
+    ordered = list(checks)
+    if by_severity:
+        counts = {state: sum(check.state is state for check in checks) for state in State}
+        typer.echo(
+            f"checks: {', '.join(f'{n} {_word(state)}' for state, n in counts.items() if n)}"
+        )
+        ordered.sort(key=lambda check: list(State).index(check.state))
     width = max((len(check.name) for check in checks), default=0)
-    for state in State:
-        for check in checks:
-            if check.state is state:
-                stops = f"  [stops {', '.join(check.phases)}]" if check.phases else ""
-                typer.echo(f"  {state:<7}  {check.name:<{width}}  {check.found}{stops}")
-                if check.next:
-                    typer.echo(f"  {'':<7}  {'':<{width}}  do: {check.next}")
+    for check in ordered:
+        stops = f"  [stops {', '.join(check.phases)}]" if check.phases else ""
+        state = f"{_word(check.state):<{_WIDTH}}"
+        typer.echo(f"  {state}  {check.name:<{width}}  {check.found}{stops}")
+        if check.next:
+            typer.echo(f"  {'':<{_WIDTH}}  {'':<{width}}  do: {check.next}")
 
 
-_SHOWN = {Mark.GREEN: "green", Mark.RED: "RED", Mark.NOT_APPLICABLE: "n/a"}
-
-
-def print_items(items: Sequence[Item]) -> None:
-    """The checklist in its order; the next command stands below what needs one."""
-    width = max((len(item.name) for item in items), default=0)
-    for item in items:
-        typer.echo(f"  {_SHOWN[item.mark]:<5}  {item.name:<{width}}  {item.found}")
-        if item.next:
-            typer.echo(f"  {'':<5}  {'':<{width}}  next: {item.next}")
+def _word(state: State) -> str:
+    return _SHOWN.get(state, state.value)

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from memsync.model.progress import Progress, Tell, silent
+from memsync.errors import IncompleteAudit, InvalidInput, MemsyncError
+from memsync.model.progress import WAITS, Kind, Progress, Tell, silent
 from memsync.reconcile.findings import Audit, Finding
 from memsync.settings import Settings
 from memsync.stores.ltm import Projector, load_embedder
@@ -26,15 +27,23 @@ from memsync.stores.postgres.open import open_postgres
 from memsync.stores.vectors import open_vectors
 from memsync.stores.vectors.protocol import VectorStore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of what --json prints, failures too. A saved plan has a version of its own."""
+
 FINDINGS = 1
-INCOMPLETE = 15
+USAGE = InvalidInput.exit_status
+INCOMPLETE = IncompleteAudit.exit_status
+INTERNAL_ERROR = MemsyncError.exit_status
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""128 and the number of SIGPIPE, as a shell has it."""
 
 EXIT_STATUSES = (
     "Exit statuses: 0 done and clean; 1 findings; 2 usage; 3 partly done, run again to resume; "
     "10 a store is unreachable; 11 locked by another run; 12 schema, collection or dimension "
-    "mismatch; 13 stale plan; 14 gate closed; 15 incomplete audit; 70 internal error; "
-    "130 interrupted."
+    "mismatch; 13 stale plan; 14 gate closed; 15 incomplete audit; 16 missing right; 17 backup "
+    "failed; 18 nothing runs; 70 internal error; 130 interrupted; 141 the reader of the output "
+    "is gone."
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -97,7 +106,7 @@ def progress(*, as_json: bool) -> Iterator[Tell]:
 
         def tell(step: Progress) -> None:
             if step.total is None:
-                bars.console.print(step.what, markup=False, highlight=False)
+                bars.console.print(_shown(step), markup=False, highlight=False)
                 return
             if step.what not in tasks:
                 tasks[step.what] = bars.add_task(step.what)
@@ -106,18 +115,22 @@ def progress(*, as_json: bool) -> Iterator[Tell]:
         yield tell
 
 
-_FOR_A_LOG = ("waiting", "paused", "going on", "note")
+_FOR_A_LOG = WAITS | {Kind.PAUSED, Kind.RESUMED, Kind.NOTE}
 
 
 def _tell_waits(console: Console) -> Tell:
     """Into a log go only the things that somebody may have to act on."""
 
     def tell(step: Progress) -> None:
-        if step.what.startswith(_FOR_A_LOG):
-            # One line each, however long: whoever reads a log looks for lines.
-            console.print(step.what, markup=False, highlight=False, soft_wrap=True)
+        if step.kind in _FOR_A_LOG:
+            # One line each, however long: a log is searched by lines.
+            console.print(_shown(step), markup=False, highlight=False, soft_wrap=True)
 
     return tell
+
+
+def _shown(step: Progress) -> str:
+    return f"taking back {step.what}" if step.kind is Kind.PHASE_BACK else step.what
 
 
 def print_json(**fields: object) -> None:

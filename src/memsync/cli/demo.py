@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from memsync.cli.common import (
+    INTERNAL_ERROR,
     JsonOption,
     Options,
     opened_stores,
@@ -65,7 +66,7 @@ def demo(
         typer.echo(f"\nEverything came true in {time.monotonic() - started:.0f} s.")
     for each in failed:
         typer.echo(f"FAILED {each}", err=True)
-    return 1 if failed else 0
+    return INTERNAL_ERROR if failed else 0
 
 
 def _print(number: int, scene: story.Scene) -> None:

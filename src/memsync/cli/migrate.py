@@ -10,7 +10,7 @@ import typer
 
 from memsync import migrate
 from memsync.cli import control
-from memsync.cli.checks import print_checks, print_items
+from memsync.cli.checks import print_checks
 from memsync.cli.common import (
     EXIT_STATUSES,
     FINDINGS,
@@ -92,7 +92,7 @@ def plan(
     if as_sql:
         return _print_script(migrate.psql_script(ahead), as_json=as_json)
     if as_json:
-        print_json(phase=ahead.stage, **asdict(ahead), next=ahead.next)
+        print_json(**asdict(ahead), next=ahead.next)
         return 0
     typer.echo(f"stage: {ahead.stage}")
     _print_steps(ahead.steps)
@@ -111,7 +111,7 @@ def plan(
         typer.echo(f"{len(ahead.unresolved)} users with messages have no persona:")
         for user in ahead.unresolved[:_SHOWN_MAX]:
             typer.echo(f"  {user.user_id}  {user.username}  {user.rows} messages")
-    print_checks(ahead.checks)
+    print_checks(ahead.checks, by_severity=True)
     if ahead.next:
         typer.echo(f"next: {ahead.next}")
     return 0
@@ -191,11 +191,9 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
         now = migrate.status(postgres)
         theirs, unknown = prisma.told(postgres)
     if as_json:
-        fields = asdict(now)
         history = [asdict(each) | {"state": each.state} for each in theirs]
         print_json(
-            phase=fields.pop("stage"),
-            **fields,
+            **asdict(now),
             prisma=history,
             prisma_unknown=unknown,
             next=now.next,
@@ -226,7 +224,7 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
     with opened_postgres(ctx) as (_, postgres):
         proof = migrate.verify(postgres)
     if as_json:
-        print_json(phase=proof.stage, **asdict(proof))
+        print_json(**asdict(proof))
         return 0 if proof.ok else FINDINGS
     print_facts(
         [
@@ -235,7 +233,7 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
             ("unique personas", proof.unique_personas),
         ]
     )
-    print_items(proof.items)
+    print_checks(proof.checks, by_severity=False)
     if proof.decisions_outdated:
         typer.echo(
             f"note: {proof.decisions_outdated} (user, personality) pairs were decided before "
@@ -365,7 +363,7 @@ def _print_script(text: str, *, as_json: bool) -> int:
 
 def _print_stage(stage: Stage, *, as_json: bool) -> int:
     if as_json:
-        print_json(phase=stage)
+        print_json(stage=stage)
     else:
         typer.echo(f"stage: {stage}")
     return 0

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Self, overload
 from uuid import UUID, uuid4
 
-from memsync.errors import GateClosed, InvalidInput, MemsyncError, SchemaMismatch
+from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch
 from memsync.model import ids
 from memsync.model.ids import MessageId, PersonaId
 from memsync.model.records import Memory as Record
@@ -172,8 +172,8 @@ class Memory:
         is not migrated: it works up to contract, `persona_id` from backfill on.
 
         Raises: TypeError unless exactly one of the two is given; InvalidInput for malformed ids or
-        a limit outside 1 to 1000; GateClosed for a persona before backfill; SchemaMismatch for a
-        user after contract.
+        a limit outside 1 to 1000; SchemaMismatch for a persona before backfill, and for a user
+        after contract.
         """
         if (persona_id is _UNSAID) is (user_id is _UNSAID):
             raise TypeError("get_recent_history() takes persona_id, or user_id before contract")
@@ -236,7 +236,7 @@ class Memory:
             return
         catalog = Catalog.read(session, notes=False)
         if not catalog.knows_personas:
-            raise GateClosed(
+            raise SchemaMismatch(
                 f"the history is {catalog.stage}: not every message has a persona yet. Read by "
                 "user_id until `memsync migrate run --to backfill` is done"
             )

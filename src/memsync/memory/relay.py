@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from memsync.errors import InvalidInput, PartlyDone
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.stores.ltm import Projector
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -47,7 +47,7 @@ def drain(postgres: Postgres, projector: Projector, tell: Tell = silent) -> Drai
                 ids = [entry.id for entry in claimed if entry.point_id == point_id]
                 session.run("defer_entries", ids=ids, error=why, attempts_max=ATTEMPTS_MAX)
                 failures.append(why)
-            tell(Progress("sync", entries, total))
+            tell(Progress(Kind.STEP, "sync", entries, total))
         status = session.row("outbox_status")
     if failures:
         raise PartlyDone(

@@ -7,7 +7,6 @@ from memsync.migrate.backup import Backup, backup
 from memsync.migrate.checks import Check, State
 from memsync.migrate.contract.proof import Verification
 from memsync.migrate.engine import archive, finalize, rollback, run
-from memsync.migrate.items import Item, Mark
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner, Wanted, ask
 from memsync.migrate.plan import Plan, Status, Step, plan, status
@@ -21,8 +20,6 @@ __all__ = [
     "Choice",
     "Disagreement",
     "EvidenceReport",
-    "Item",
-    "Mark",
     "Plan",
     "RunOptions",
     "Runner",

@@ -3,7 +3,7 @@
 Decides which tables are in it, that pg_dump sees exactly the snapshot in which the rows are
 counted, and when a dump is good: its contents name every table, all of its data can be read, and
 the history in it has as many rows as the snapshot. Then it gets its name and is recorded in
-`memsync.backup`; contract asks there (migrate/gates.py). How pg_dump is run is stores/dump.py's.
+`memsync.backup`; contract asks there (contract/gates.py). How pg_dump is run is pg_dump.py's.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from memsync.errors import GateClosed, InvalidInput
-from memsync.model.progress import Progress, Tell, silent
+from memsync.errors import BackupFailed, InvalidInput
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.postgres import Postgres, Session, relations
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -56,8 +56,9 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
     """Dump the affected tables into a new file, check it, record it.
 
     No run goes on meanwhile: pg_dump's locks and a run's would wait for each other.
-    Raises: InvalidInput (the file is there, or its folder is not), GateClosed (no pg_dump of the
-    server's version, or the dump is not whole), StoreBusy (a run holds the lock).
+    Raises: InvalidInput (the file is there, or its folder is not), BackupFailed (no table to record
+    it in, no pg_dump of the server's version, or the dump is not whole), StoreBusy (a run holds the
+    lock).
     Effects: one file, one row in memsync.backup.
     """
     file = (to or Path(f"memsync-backup-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump")).absolute()
@@ -65,7 +66,7 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
     with exclusive(postgres, LockKey.MIGRATE, "migration or backup") as session:
         Catalog.read(session)
         if not relations.existing(session, ["memsync.backup"]):
-            raise GateClosed(
+            raise BackupFailed(
                 "no backup was made: memsync has no tables here yet in which to record it. "
                 "Next: memsync migrate run --to isolate"
             )
@@ -74,13 +75,10 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
             with session.snapshot():
                 seen = session.row("export_snapshot")
                 tables = session.rows("backup_tables", names=list(TABLES))
-                tell(
-                    Progress(
-                        f"dumping {seen.history_rows} messages and what belongs to them into {file}"
-                    )
-                )
+                what = f"dumping {seen.history_rows} messages and what belongs to them into {file}"
+                tell(Progress(Kind.STEP, what))
                 _dump(programs, postgres.conninfo, partial, seen.id, tables)
-            tell(Progress("reading the dump back"))
+            tell(Progress(Kind.STEP, "reading the dump back"))
             kept = [each for each in tables if each.kept and each.kind == "r"]
             _require_whole(programs, partial, kept, seen.history_rows)
             made = Backup(
@@ -142,7 +140,7 @@ def _require_whole(programs: Programs, partial: Path, kept: list[Any], history_r
     rows = programs.rows(partial)
     found = sum(count for table, count in rows.items() if table.rpartition(".")[2] == TABLE)
     if missing or len(rows) < len(kept) or found != history_rows:
-        raise GateClosed(
+        raise BackupFailed(
             "no backup was made: the dump is not whole. Missing tables: "
             f"{', '.join(dict.fromkeys(missing)) or 'none'}; tables with data: {len(rows)} of "
             f"{len(kept)}; messages: {found} of {history_rows}. Nothing was kept"

@@ -1,7 +1,8 @@
-"""What a check of the preflight says: a value, and the three ways to say it.
+"""One check: a value, its states, and a function for each way to say it.
 
-A check that is no blocker never stops anything. A blocker stops the phases that it names, and only
-those: who runs up to an earlier phase is let through. Knows nothing of what is checked.
+The preflight looks at what would stop a run, `verify` at what a migration has left; both say it so.
+A blocker stops the phases that it names, and only those: a run up to an earlier phase is let
+through. Nothing else stops a run. Knows nothing of what is checked.
 """
 
 from collections.abc import Iterable
@@ -12,16 +13,22 @@ from memsync.stores.history.phases import Phase
 
 
 class State(StrEnum):
-    """How a check came out, most severe first."""
+    """How a check came out, most severe first.
+
+    Not applicable: the stage at which it is due is not reached, or is past. A check that cannot be
+    answered is not applicable too, never ok.
+    """
 
     BLOCKER = "blocker"
+    FAILED = "failed"
     WARNING = "warning"
     OK = "ok"
+    NOT_APPLICABLE = "not-applicable"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, what was found, and what to do. `phases`: those that a blocker stops."""
+    """The question, the answer with its figures, and what to do. A blocker stops `phases`."""
 
     name: str
     state: State
@@ -30,9 +37,14 @@ class Check:
     phases: tuple[Phase, ...] = ()
 
 
-def fine(name: str, found: str) -> Check:
-    """Nothing to do."""
-    return Check(name, State.OK, found)
+def blocker(name: str, found: str, what_to_do: str, phases: Iterable[Phase] = Phase) -> Check:
+    """The run would fail, or do harm, in these phases: all of them unless told otherwise."""
+    return Check(name, State.BLOCKER, found, what_to_do, tuple(phases))
+
+
+def failed(name: str, found: str, what_to_do: str) -> Check:
+    """The migration did not leave it as it should be; `what_to_do` mends it."""
+    return Check(name, State.FAILED, found, what_to_do)
 
 
 def warning(name: str, found: str, what_to_do: str) -> Check:
@@ -40,6 +52,11 @@ def warning(name: str, found: str, what_to_do: str) -> Check:
     return Check(name, State.WARNING, found, what_to_do)
 
 
-def blocker(name: str, found: str, what_to_do: str, phases: Iterable[Phase] = Phase) -> Check:
-    """The run would fail, or do harm, in these phases: all of them unless told otherwise."""
-    return Check(name, State.BLOCKER, found, what_to_do, tuple(phases))
+def fine(name: str, found: str, what_to_do: str | None = None) -> Check:
+    """As it should be."""
+    return Check(name, State.OK, found, what_to_do)
+
+
+def not_applicable(name: str, found: str) -> Check:
+    """Not to be asked here."""
+    return Check(name, State.NOT_APPLICABLE, found)

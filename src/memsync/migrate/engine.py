@@ -18,7 +18,7 @@ from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.pace import Pace
 from memsync.migrate.preflight.run_checks import preflight, require_no_blockers
 from memsync.migrate.run import PhaseWork, Run
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog, way_back_is_open
 from memsync.stores.history.phases import REACHED, Phase, Stage
@@ -43,8 +43,8 @@ def run(
 
     Raises: StoreBusy (another run, or a lock not had), GateClosed (the preflight found a blocker,
     users have no persona, or a gate of contract), SchemaMismatch (not the app's database),
-    InvalidInput (behind a pooler), StoreUnreachable (the memories cannot be read; nothing was
-    changed), PartlyDone, Cancelled. Effects: Postgres only.
+    InvalidInput (behind a pooler), MissingRight, StoreUnreachable (the memories cannot be read;
+    nothing was changed), PartlyDone, Cancelled. Effects: Postgres only.
     """
     options = options or RunOptions()
     with _opened(postgres, settings, tell, options) as opened:
@@ -176,7 +176,7 @@ def _forward(run: Run, work: PhaseWork) -> None:
     phase, catalog = work.phase, run.catalog()
     if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
         return
-    run.tell(Progress(phase.value))
+    run.tell(Progress(Kind.PHASE, phase.value))
     if "memsync.runs" not in catalog.own_tables:
         # The record of runs is made here.
         revisions.upgrade(run, Phase.ISOLATE)
@@ -205,7 +205,7 @@ def _back(run: Run, work: PhaseWork) -> None:
             "`memsync migrate finalize`, or contract was not done by memsync. Restore the "
             "backup instead; nothing was changed"
         )
-    run.tell(Progress(f"taking back {phase}"))
+    run.tell(Progress(Kind.PHASE_BACK, phase.value))
     with runs.recorded(run, "rollback", phase):
         revisions.downgrade(run, phase)
     after = run.catalog()

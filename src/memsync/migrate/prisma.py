@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
-from memsync.errors import GateClosed, InvalidInput, SchemaMismatch, StoreBusy
+from memsync.errors import InvalidInput, MissingRight, SchemaMismatch, StoreBusy
 from memsync.stores.postgres import Postgres, Session, relations
 
 NAMES = (
@@ -57,14 +57,14 @@ def told(postgres: Postgres) -> tuple[list[PrismaMigration], str | None]:
     with postgres.session() as session:
         try:
             return [each for each in read(session) if each.name in NAMES], None
-        except SchemaMismatch as error:
+        except (MissingRight, SchemaMismatch) as error:
             return [], error.message
 
 
 def read(session: Session) -> tuple[PrismaMigration, ...]:
     """Prisma's history, oldest first; empty where the app does not use Prisma. Reads only.
 
-    Raises: SchemaMismatch for a history that is not Prisma's up to 7.
+    Raises: SchemaMismatch for a history that is not Prisma's up to 7; MissingRight.
     """
     if not require_known(session):
         return ()
@@ -74,14 +74,14 @@ def read(session: Session) -> tuple[PrismaMigration, ...]:
 def mark_applied(postgres: Postgres, name: str, directory: Path) -> None:
     """Note that the migration `name` of `directory` is applied.
 
-    Raises: InvalidInput when it has no migration.sql there; GateClosed when it is applied already;
-    StoreBusy while Prisma migrates; SchemaMismatch for a table that is not Prisma's up to 7.
+    Raises: InvalidInput when it has no migration.sql there, or is applied already; StoreBusy
+    while Prisma migrates; SchemaMismatch for a table that is not Prisma's up to 7.
     """
     checksum = _checksum(name, directory)
     with postgres.session() as session, session.transaction():
         rows = _locked(session, name)
         if any(row.state == "applied" for row in rows):
-            raise GateClosed(f"{name} is recorded as applied already; nothing was changed")
+            raise InvalidInput(f"{name} is recorded as applied already; nothing was changed")
         session.run("prisma_roll_back", name=name)
         session.run("prisma_apply", id=str(uuid4()), name=name, checksum=checksum)
 
@@ -89,13 +89,13 @@ def mark_applied(postgres: Postgres, name: str, directory: Path) -> None:
 def mark_rolled_back(postgres: Postgres, name: str) -> None:
     """Note that the migration `name`, which failed, is rolled back.
 
-    Raises: GateClosed when Prisma's history has no failed row of that name, as Prisma does.
+    Raises: InvalidInput when Prisma's history has no failed row of that name, as Prisma does.
     """
     with postgres.session() as session, session.transaction():
         rows = _locked(session, name)
         if not any(row.state == "failed" for row in rows):
             states = " and ".join(sorted({row.state for row in rows})) or "not there"
-            raise GateClosed(
+            raise InvalidInput(
                 f"{name} is {states} in Prisma's history; only a failed migration can be marked as "
                 "rolled back. Nothing was changed"
             )

@@ -7,11 +7,11 @@ of it or stands in the catalog, which the phases read themselves.
 
 from dataclasses import replace
 
-from memsync.errors import SchemaMismatch
+from memsync.errors import MissingRight, SchemaMismatch
 from memsync.migrate import prisma, runs
 from memsync.migrate.attribution import fragments, unresolved_users
+from memsync.migrate.checks import Check, State, failed, fine, not_applicable
 from memsync.migrate.contract.proof import Verification, prove
-from memsync.migrate.items import Item, Mark, green, later, red
 from memsync.stores.history.catalog import (
     IDENTITY_TRIGGER,
     PERSONA_INDEX,
@@ -35,48 +35,50 @@ def verify(postgres: Postgres) -> Verification:
         catalog = Catalog.read(session)
         proof = prove(session, catalog)
         if "persona_id" not in catalog.columns:
-            return replace(proof, items=_not_begun(session, catalog))
+            return replace(proof, checks=_not_begun(session, catalog))
         rows = _of_rows(session, catalog, proof)
         rest = (*_of_users(session, catalog), *_of_schema(session, catalog, proof))
-        # What is red among the rows is in the proof's problems already, row by row.
-        more = [f"{item.name}: {item.found}" for item in rest if item.mark is Mark.RED]
-        ok = proof.ok and all(item.mark is not Mark.RED for item in (*rows, *rest))
-        items = (*rows, *rest, *_applied(session, catalog, ok=ok))
-        return replace(proof, ok=ok, problems=(*proof.problems, *more), items=items)
+        # What failed among the rows is in the proof's problems already, row by row.
+        more = [f"{each.name}: {each.found}" for each in rest if each.state is State.FAILED]
+        ok = proof.ok and all(each.state is not State.FAILED for each in (*rows, *rest))
+        checks = (*rows, *rest, *_applied(session, catalog, ok=ok))
+        return replace(proof, ok=ok, problems=(*proof.problems, *more), checks=checks)
 
 
-def _not_begun(session: Session, catalog: Catalog) -> tuple[Item, ...]:
+def _not_begun(session: Session, catalog: Catalog) -> tuple[Check, ...]:
     return (
-        red("no NULL persona_id", f"{TABLE} has no persona_id yet", _RUN),
+        failed("no NULL persona_id", f"{TABLE} has no persona_id yet", _RUN),
         _resolved(session, catalog),
     )
 
 
-def _of_rows(session: Session, catalog: Catalog, proof: Verification) -> tuple[Item, ...]:
+def _of_rows(session: Session, catalog: Catalog, proof: Verification) -> tuple[Check, ...]:
     """What the proof says of the messages."""
     nulls, unknown = proof.null_persona_ids, proof.unknown_persona_ids
     return (
-        red("no NULL persona_id", f"{nulls} of {proof.rows_total} messages", _RUN)
+        failed("no NULL persona_id", f"{nulls} of {proof.rows_total} messages", _RUN)
         if nulls
-        else green("no NULL persona_id", f"0 of {proof.rows_total} messages"),
+        else fine("no NULL persona_id", f"0 of {proof.rows_total} messages"),
         _resolved(session, catalog),
-        red("every persona exists", f"{unknown} messages have one that does not", _unknown(catalog))
+        failed(
+            "every persona exists", f"{unknown} messages have one that does not", _unknown(catalog)
+        )
         if unknown
-        else green("every persona exists", f"{proof.unique_personas} personas in use, all there"),
+        else fine("every persona exists", f"{proof.unique_personas} personas in use, all there"),
         _recomputed(catalog, proof),
         _owners(session, catalog),
     )
 
 
-def _resolved(session: Session, catalog: Catalog) -> Item:
+def _resolved(session: Session, catalog: Catalog) -> Check:
     name = "every user has a persona"
     if "user_id" not in catalog.columns:
-        return later(name, "there is no user_id any more")
+        return not_applicable(name, "there is no user_id any more")
     without = unresolved_users(session, fragments(catalog))
     if not without:
-        return green(name, "nobody with open messages is without one")
+        return fine(name, "nobody with open messages is without one")
     named = ", ".join(f"{user.user_id} ({user.rows} messages)" for user in without[:_SAMPLES])
-    return red(
+    return failed(
         name,
         f"{len(without)} users have neither a choice nor a default: {named}",
         f"give them one, or {_RUN} --unresolved create",
@@ -89,15 +91,15 @@ def _unknown(catalog: Catalog) -> str:
     return f"restore those personas from a backup, or delete their messages; then {_RUN}"
 
 
-def _recomputed(catalog: Catalog, proof: Verification) -> Item:
+def _recomputed(catalog: Catalog, proof: Verification) -> Check:
     name = "every row recomputed"
     if not proof.proven:
         why = "there is no user_id" if "user_id" not in catalog.columns else "there is no bridge"
-        return later(name, f"{why} to recompute from")
+        return not_applicable(name, f"{why} to recompute from")
     if proof.wrong_persona_ids:
-        return red(name, f"{proof.wrong_persona_ids} messages have another persona", _mend())
+        return failed(name, f"{proof.wrong_persona_ids} messages have another persona", _mend())
     drift = f"; {proof.decisions_outdated} pairs keep the persona of before their settings changed"
-    return green(
+    return fine(
         name,
         f"all {proof.rows_total} as the settings say" + (drift if proof.decisions_outdated else ""),
     )
@@ -112,19 +114,19 @@ def _mend(row: str = "…") -> str:
     )
 
 
-def _owners(session: Session, catalog: Catalog) -> Item:
+def _owners(session: Session, catalog: Catalog) -> Check:
     name = "personas are their users' own"
     if not catalog.has_users or "memsync.persona_map" not in catalog.own_tables:
-        return later(name, "there is no user_id and no decision to compare with")
+        return not_applicable(name, "there is no user_id and no decision to compare with")
     rows = session.rows("verify_owners", limit=_SAMPLES)
     if not rows:
-        return green(name, "or a setting says otherwise")
+        return fine(name, "or a setting says otherwise")
     named = "; ".join(
         f"message {row.id} of user {row.user_id} has persona {row.persona_id} of user "
         f"{row.owner_id or 'nobody'}"
         for row in rows
     )
-    return red(
+    return failed(
         name,
         f"{rows[0].total} are not, nor does a setting say so: user_id was changed after the "
         f"fill, or the persona is wrong. {named}",
@@ -132,36 +134,38 @@ def _owners(session: Session, catalog: Catalog) -> Item:
     )
 
 
-def _of_users(session: Session, catalog: Catalog) -> tuple[Item, ...]:
+def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
     """Counts per user, at the freeze and now."""
     name, silent = "counts per user", "every decision is used"
     if "memsync.persona_map" not in catalog.own_tables:
-        return (later(name, "nothing is decided yet"),)
+        return (not_applicable(name, "nothing is decided yet"),)
     if not catalog.has_users and "user_id" in catalog.columns:
-        return (later(name, "user_id is half filled: the way back was cut short"),)
+        return (not_applicable(name, "user_id is half filled: the way back was cut short"),)
     speaker = "speaker_column" if catalog.has_users else "speaker_owner"
     (counts,) = session.rows_with({"speaker": speaker}, "verify_user_counts")
     if not counts.pairs:
-        return (later(name, "no decision is kept: none was taken, or the archive was removed"),)
+        return (
+            not_applicable(name, "no decision is kept: none was taken, or the archive was removed"),
+        )
     said = (
         f"{counts.users} users, {counts.rows_then} messages at the freeze; {counts.rows_now} of "
         f"before it now ({counts.users_fewer} users have fewer: deleted since)"
     )
     used = f"{counts.pairs - counts.pairs_silent} of {counts.pairs} pairs have messages"
     return (
-        red(
+        failed(
             name,
             f"messages of before the freeze came to users: {'; '.join(counts.more[:_SAMPLES])}",
             "find out who changed user_id or a persona's owner; `memsync migrate status` and "
             "sql/ops/who-writes-user-id.sql help",
         )
         if counts.more
-        else green(name, said),
-        green(silent, used + ("; the others' were deleted" if counts.pairs_silent else "")),
+        else fine(name, said),
+        fine(silent, used + ("; the others' were deleted" if counts.pairs_silent else "")),
     )
 
 
-def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple[Item, ...]:
+def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple[Check, ...]:
     """What stands in the catalog, where it is due."""
     by_persona = "user_id" not in catalog.columns
     # The stage cannot say it: without its key or an index, backfilled looks like expanded.
@@ -171,12 +175,14 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
         and runs.was_run_last(session, Phase.BACKFILL)
     )
     return (
-        green("no user_id column", "it is gone")
+        fine("no user_id column", "it is gone")
         if by_persona
-        else later("no user_id column", "contract drops it"),
+        else not_applicable("no user_id column", "contract drops it"),
         _not_null(catalog, by_persona=by_persona),
-        _key(session, catalog) if built else later("foreign key", "it comes after the fill"),
-        _indexes(catalog) if built else later("indexes", "they come after the fill"),
+        _key(session, catalog)
+        if built
+        else not_applicable("foreign key", "it comes after the fill"),
+        _indexes(catalog) if built else not_applicable("indexes", "they come after the fill"),
         _trigger(session, by_persona=by_persona),
     )
 
@@ -186,23 +192,27 @@ def _build(catalog: Catalog) -> str:
     return f"{_RUN} --to backfill" if "user_id" in catalog.columns else _RUN
 
 
-def _not_null(catalog: Catalog, *, by_persona: bool) -> Item:
+def _not_null(catalog: Catalog, *, by_persona: bool) -> Check:
     name = "persona_id NOT NULL"
     if catalog.columns["persona_id"]:
-        return green(name, "no message can be without")
-    return red(name, "it may be NULL", _RUN) if by_persona else later(name, "contract sets it")
+        return fine(name, "no message can be without")
+    return (
+        failed(name, "it may be NULL", _RUN)
+        if by_persona
+        else not_applicable(name, "contract sets it")
+    )
 
 
-def _key(session: Session, catalog: Catalog) -> Item:
+def _key(session: Session, catalog: Catalog) -> Check:
     keys = session.rows("verify_keys")
     if not keys:
-        return red("foreign key", "persona_id refers to nothing", _build(catalog))
+        return failed("foreign key", "persona_id refers to nothing", _build(catalog))
     if not any(key.valid for key in keys):
-        return red("foreign key", f"{keys[0].name} is NOT VALID", _build(catalog))
-    return green("foreign key", next(f"{key.name}: {key.says}" for key in keys if key.valid))
+        return failed("foreign key", f"{keys[0].name} is NOT VALID", _build(catalog))
+    return fine("foreign key", next(f"{key.name}: {key.says}" for key in keys if key.valid))
 
 
-def _indexes(catalog: Catalog) -> Item:
+def _indexes(catalog: Catalog) -> Check:
     wanted = (PERSONA_INDEX, RETRIEVAL_INDEX)
     broken = [
         f"{name} is {'INVALID' if name in catalog.indexes else 'not there'}"
@@ -210,48 +220,48 @@ def _indexes(catalog: Catalog) -> Item:
         if not catalog.indexes.get(name)
     ]
     if broken:
-        return red("indexes", ", ".join(broken), _build(catalog))
-    return green("indexes", ", ".join(wanted))
+        return failed("indexes", ", ".join(broken), _build(catalog))
+    return fine("indexes", ", ".join(wanted))
 
 
-def _trigger(session: Session, *, by_persona: bool) -> Item:
+def _trigger(session: Session, *, by_persona: bool) -> Check:
     name = "identity trigger"
     trigger = session.row("verify_trigger")
     if by_persona:
         if trigger is None:
-            return green(name, "it is gone, with user_id")
-        return red(
+            return fine(name, "it is gone, with user_id")
+        return failed(
             name,
             "it still stands, though user_id is gone: every write fails",
             f"DROP TRIGGER {IDENTITY_TRIGGER} ON {TABLE}",
         )
     if trigger is None:
-        return red(
+        return failed(
             name,
             "it is not there: messages are written without a persona",
             f"{_RUN} --to backfill",
         )
     if not trigger.fires:
-        return red(
+        return failed(
             name,
             "it is disabled: messages are written without a persona",
             f"ALTER TABLE {TABLE} ENABLE TRIGGER {IDENTITY_TRIGGER}",
         )
-    return green(name, "it stands, and fires for every message that lacks an id")
+    return fine(name, "it stands, and fires for every message that lacks an id")
 
 
-def _applied(session: Session, catalog: Catalog, *, ok: bool) -> tuple[Item, ...]:
+def _applied(session: Session, catalog: Catalog, *, ok: bool) -> tuple[Check, ...]:
     """That everything is done, and what Prisma's history should be told."""
     name = "already applied"
     if catalog.stage is not Stage.CONTRACTED or not ok:
-        return (later(name, f"the database is {catalog.stage}"),)
+        return (not_applicable(name, f"the database is {catalog.stage}"),)
     done = "everything is done; running again changes nothing"
     try:
         known = {each.name: each.state for each in prisma.read(session)}
-    except SchemaMismatch as error:
-        return (green(name, done, error.message),)
+    except (MissingRight, SchemaMismatch) as error:
+        return (fine(name, done, error.message),)
     if known and (open_ := [each for each in prisma.NAMES if known.get(each) != "applied"]):
         commands = "; ".join(f"memsync migrate resolve --applied {each}" for each in open_)
         said = ", ".join(f"{each} ({known.get(each, 'not there')})" for each in open_)
-        return (green(name, f"{done}. In Prisma's history not applied: {said}", commands),)
-    return (green(name, done),)
+        return (fine(name, f"{done}. In Prisma's history not applied: {said}", commands),)
+    return (fine(name, done),)

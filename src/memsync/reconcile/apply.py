@@ -13,7 +13,7 @@ from uuid import UUID
 from memsync.errors import StalePlan
 from memsync.model.digests import buckets, exchange_digest, memory_digest, point_state
 from memsync.model.ids import PointId
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Exchange, Memory, Point
 from memsync.model.sequences import batched
 from memsync.reconcile.plans import Action, ActionKind, Plan
@@ -79,7 +79,7 @@ class _Applier:
         """
         still: list[Action] = []
         for number, some in enumerate(_batches(actions)):
-            self._tell(Progress("looking at the plan", number * _BATCH, len(actions)))
+            self._tell(Progress(Kind.STEP, "looking at the plan", number * _BATCH, len(actions)))
             looked = self._look(some)
             still += [action for action, done in zip(some, looked, strict=True) if not done]
         return still
@@ -96,7 +96,7 @@ class _Applier:
         for some in _batches(actions):
             do[some[0].kind](self.still_open(some))
             done += len(some)
-            self._tell(Progress("apply", done, len(actions)))
+            self._tell(Progress(Kind.STEP, "apply", done, len(actions)))
 
     # ------------------------------------------------------------------ looking
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from memsync.errors import SchemaMismatch, StoreUnreachable
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Audit, Finding, Witness
@@ -104,7 +104,7 @@ class _Auditor:
         home = self._settings.collection
         deployed = [name for name in collections if is_deployed(name) and name != home]
         for done, collection in enumerate(deployed):
-            self._tell(Progress("audit of deployed collections", done, len(deployed)))
+            self._tell(Progress(Kind.STEP, "audit of deployed collections", done, len(deployed)))
             try:
                 points = pairing.read_deployed(collection)
             except (StoreUnreachable, SchemaMismatch) as error:
@@ -124,7 +124,7 @@ class _Auditor:
     def _cases(self, pairing: Pairing) -> Iterator[Case]:
         for number, case in enumerate(pairing.merge_home()):
             if number % _TELL_EVERY == 0:
-                self._tell(Progress("audit of memories", number))
+                self._tell(Progress(Kind.STEP, "audit of memories", number))
             yield case
         yield from pairing.rest()
 

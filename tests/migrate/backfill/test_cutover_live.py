@@ -14,6 +14,7 @@ from psycopg import sql
 
 from memsync.errors import GateClosed, PartlyDone, StoreBusy
 from memsync.migrate.backfill import cutover, shadow_table
+from memsync.model.progress import Kind
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres.statements import statement
 from support.cutover import COPY, IN_PLACE, hanging, rollback
@@ -34,13 +35,15 @@ LEFT: LiteralString = """
     UNION ALL SELECT tgname FROM pg_trigger WHERE tgname = 'memsync_log_change'"""
 
 
-def at_step(step: str, action: Callable[[], object], *, nth: int = 1) -> Callable[[Progress], None]:
-    """A `tell` that acts at the nth word of a step whose name starts so."""
+def at_step(
+    step: Kind, action: Callable[[], object], *, nth: int = 1
+) -> Callable[[Progress], None]:
+    """A `tell` that acts at the nth word of a step of this kind."""
     seen = 0
 
     def tell(progress: Progress) -> None:
         nonlocal seen
-        if progress.what.startswith(step):
+        if progress.kind is step:
             seen += 1
             if seen == nth:
                 action()
@@ -57,7 +60,7 @@ def test_both_versions_of_the_app_write_while_it_is_copied(large_app: App, seed:
     clients = [Client(app, f"{seed}/{n}", by_persona=n % 2 == 1) for n in range(4)]
 
     def tell(step: Progress) -> None:
-        if step.what.startswith("filling"):
+        if step.kind is Kind.METHOD:
             for client in clients:
                 client.start()
 
@@ -100,7 +103,7 @@ def test_what_is_done_to_the_old_rows_while_they_are_copied_is_done_to_the_copy(
     ]
 
     def tell(step: Progress) -> None:
-        if step.what.startswith("filling"):
+        if step.kind is Kind.METHOD:
             for worker in workers:
                 worker.start()
 
@@ -184,7 +187,7 @@ def test_a_persona_deleted_while_it_is_copied_takes_no_message_along(app: App) -
         app.do("DELETE FROM personas WHERE id = %s", persona)
 
     before = len(app.query(ROWS))
-    app.run(Phase.BACKFILL, tell=at_step("copy: indexes", delete), options=COPY)
+    app.run(Phase.BACKFILL, tell=at_step(Kind.BUILD, delete), options=COPY)
     assert before == len(app.query(ROWS))
     assert [] == app.query("SELECT FROM conversation_history WHERE persona_id IS NULL")
     assert [] == app.query("SELECT FROM conversation_history WHERE persona_id = %s", persona)
@@ -214,10 +217,10 @@ def test_the_copy_is_vacuumed_as_it_grows(
             other.execute(meanwhile)
 
         def tell(step: Progress) -> None:
-            if step.what == "copy":
+            if step.kind is Kind.COPY:
                 query = "SELECT pg_stat_get_vacuum_count(to_regclass(%s))"
                 vacuumed.append(large_app.query(query, COPY_TABLE)[0][0])
-            if step.what == "copy: indexes and keys":
+            if step.kind is Kind.BUILD:
                 other.rollback()
 
         large_app.run(Phase.BACKFILL, tell=tell, options=COPY, batch_target_ms=1)
@@ -241,7 +244,7 @@ def test_an_open_transaction_delays_the_exchange_and_nobody_else(
     app: App, eventually: Eventually
 ) -> None:
     """A session that read and stays open is waited for and named; other clients go on."""
-    told: list[str] = []
+    told: list[Progress] = []
     client = Client(app, "reader", by_persona=False)
     with app.connected(autocommit=False) as hostile, ThreadPoolExecutor(1) as pool:
 
@@ -249,15 +252,15 @@ def test_an_open_transaction_delays_the_exchange_and_nobody_else(
             hostile.execute("SELECT FROM conversation_history LIMIT 1")
 
         def tell(step: Progress) -> None:
-            told.append(step.what)
-            if step.what == "copy: exchange":
+            told.append(step)
+            if step.kind is Kind.CUTOVER:
                 open_transaction()
 
         running = pool.submit(app.run, tell=tell, options=COPY, lock_timeout_ms=LOCK_TIMEOUT_MS)
         pid = f"pid {hostile.info.backend_pid} (idle in transaction"
         client_started = False
         try:
-            eventually(lambda: any(pid in line for line in told), "it is named")
+            eventually(lambda: any(pid in each.what for each in told), "it is named")
             client.start()
             client_started = True
             eventually(lambda: len(client.written) > 50, "clients go on")
@@ -276,7 +279,7 @@ def test_a_snapshot_from_before_the_copy_still_sees_every_row(
     app: App, eventually: Eventually
 ) -> None:
     """A transaction that reads as of earlier is waited for: to it the copy would be empty."""
-    told: list[str] = []
+    told: list[Progress] = []
     app.run(Phase.EXPAND)
     with app.connected(autocommit=False) as reader, ThreadPoolExecutor(1) as pool:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -284,11 +287,11 @@ def test_a_snapshot_from_before_the_copy_still_sees_every_row(
         running = pool.submit(
             app.run,
             Phase.BACKFILL,
-            tell=lambda step: told.append(step.what),
+            tell=told.append,
             options=COPY,
         )
         pid = f"pid {reader.info.backend_pid} (idle in transaction"
-        eventually(lambda: any(pid in line for line in told), "it is named")
+        eventually(lambda: any(pid in each.what for each in told), "it is named")
         (seen,) = reader.execute("SELECT count(*) FROM conversation_history").fetchone() or (0,)
         reader.rollback()
         assert Stage.BACKFILLED == running.result()
@@ -298,23 +301,23 @@ def test_a_snapshot_from_before_the_copy_still_sees_every_row(
 @pytest.mark.parametrize(
     "rewrite", ["TRUNCATE conversation_history CASCADE", "VACUUM FULL conversation_history"]
 )
-@pytest.mark.parametrize("step", ["copy: indexes", "copy: exchange"])
+@pytest.mark.parametrize("step", [Kind.BUILD, Kind.CUTOVER])
 def test_a_history_rewritten_meanwhile_is_copied_again(
-    new_app: NewApp, rewrite: LiteralString, step: str
+    new_app: NewApp, rewrite: LiteralString, step: Kind
 ) -> None:
     """TRUNCATE and VACUUM FULL in the middle: the copy is started over, and ends right."""
     copied, filled = new_app(), new_app()
-    told: list[str] = []
+    told: list[Progress] = []
     act = at_step(step, lambda: copied.do(rewrite))
 
     def tell(progress: Progress) -> None:
-        told.append(progress.what)
+        told.append(progress)
         act(progress)
 
     copied.run(Phase.BACKFILL, tell=tell, options=COPY)
     filled.do(rewrite)
     filled.run(Phase.BACKFILL, options=IN_PLACE)
-    assert [line for line in told if line.startswith("starting the copy over")]
+    assert [each for each in told if each.kind is Kind.COPY_AGAIN]
     assert filled.contents() == copied.contents()
     assert hanging(filled) == hanging(copied)
 
@@ -324,7 +327,7 @@ def test_a_history_rewritten_again_and_again_ends_the_run(
 ) -> None:
     """It says so with a status of its own instead of copying for ever; the next run finishes."""
     monkeypatch.setattr(cutover, "_STARTS_MAX", 1)
-    rewrite = at_step("copy: indexes", lambda: app.do("VACUUM FULL conversation_history"))
+    rewrite = at_step(Kind.BUILD, lambda: app.do("VACUUM FULL conversation_history"))
     with pytest.raises(PartlyDone, match="was started 1 times") as ended:
         app.run(tell=rewrite, options=COPY)
 
@@ -354,7 +357,7 @@ def test_rows_written_faster_than_they_are_copied_end_the_run(
         with pytest.raises(
             PartlyDone, match=r"not copied within 0 s: .*--method in-place"
         ) as ended:
-            app.run(tell=at_step("copy: indexes", write_all), options=COPY, lock_deadline_s=0.2)
+            app.run(tell=at_step(Kind.BUILD, write_all), options=COPY, lock_deadline_s=0.2)
 
     assert 3 == ended.value.exit_status
     written = set(app.query("SELECT id, content FROM conversation_history"))
@@ -381,9 +384,7 @@ def test_a_history_altered_meanwhile_is_copied_again(
 ) -> None:
     """Whatever is changed on the table while it is copied is there in the end."""
     copied, filled = new_app(), new_app()
-    copied.run(
-        Phase.BACKFILL, tell=at_step("copy: indexes", lambda: copied.do(change)), options=COPY
-    )
+    copied.run(Phase.BACKFILL, tell=at_step(Kind.BUILD, lambda: copied.do(change)), options=COPY)
     filled.run(Phase.EXPAND)
     if "memsync" not in change:
         filled.do(change)
@@ -392,8 +393,8 @@ def test_a_history_altered_meanwhile_is_copied_again(
     assert filled.contents() == copied.contents()
 
 
-@pytest.mark.parametrize("step", ["copy: indexes", "copy: exchange"])
-def test_a_view_that_is_made_meanwhile_forbids_the_exchange(app: App, step: str) -> None:
+@pytest.mark.parametrize("step", [Kind.BUILD, Kind.CUTOVER])
+def test_a_view_that_is_made_meanwhile_forbids_the_exchange(app: App, step: Kind) -> None:
     """It would go on to read the retired table; the history stays, and the view is named."""
     view: LiteralString = "CREATE VIEW talk AS SELECT id, content FROM conversation_history"
     with pytest.raises(GateClosed, match="view talk"):
@@ -427,7 +428,7 @@ def test_a_long_log_is_not_read_as_a_whole(app: App) -> None:
                 rows = client.execute(f"EXPLAIN {text}".encode(), params).fetchall()
                 plans.append("\n".join(line for (line,) in rows))
 
-    app.run(Phase.BACKFILL, tell=at_step("copy: indexes", look), options=COPY)
+    app.run(Phase.BACKFILL, tell=at_step(Kind.BUILD, look), options=COPY)
     assert len(asked) == len(plans)
     for plan in plans:
         assert "Seq Scan on touched" not in plan, plan
@@ -502,8 +503,8 @@ def test_a_killed_copy_is_finished_or_cleared_away_many_times(
     killed(new_app, settled, eventually, seed + 1, kills=60)
 
 
-@pytest.mark.parametrize("step", ["copy: indexes and keys", "copy: exchange"])
-def test_rows_of_a_copy_that_was_cleared_away_are_not_counted(app: App, step: str) -> None:
+@pytest.mark.parametrize("step", [Kind.BUILD, Kind.CUTOVER])
+def test_rows_of_a_copy_that_was_cleared_away_are_not_counted(app: App, step: Kind) -> None:
     """A copy cut short and then a fill in place: as many rows are done as there are, not twice."""
     with pytest.raises(ZeroDivisionError):
         app.run(Phase.BACKFILL, tell=at_step(step, lambda: 1 // 0), options=COPY)
@@ -523,7 +524,7 @@ def test_rows_of_a_copy_that_took_the_place_stay_counted(app: App) -> None:
         with pytest.raises(StoreBusy):
             app.run(
                 Phase.BACKFILL,
-                tell=at_step("copy: exchange", hold),
+                tell=at_step(Kind.CUTOVER, hold),
                 options=COPY,
                 lock_deadline_s=0.5,
             )
@@ -540,7 +541,7 @@ def test_what_others_put_beside_the_copy_is_not_dropped(app: App) -> None:
     with pytest.raises(GateClosed, match=r"function memsync_shadow\.loud"):
         app.run(
             tell=at_step(
-                "copy: exchange",
+                Kind.CUTOVER,
                 lambda: app.do(
                     "CREATE FUNCTION memsync_shadow.loud() RETURNS int LANGUAGE sql AS 'SELECT 1'"
                 ),

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from memsync import Memory, migrate
 from memsync.errors import GateClosed, InvalidInput, StoreBusy
+from memsync.model.progress import Kind
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 
@@ -230,17 +231,13 @@ def test_the_apps_role_needs_no_rights_in_our_schema(app: App) -> None:
 
 def test_what_cannot_be_seen_is_said(app: App) -> None:
     """A role that does not see others' statements says so instead of calling it quiet."""
-    told: list[str] = []
-
-    def tell(step: Progress) -> None:
-        told.append(step.what)
-
+    told: list[Progress] = []
     with owner(app) as seen, app.connected() as reader:
         seen.run(Phase.BACKFILL)
         long_ago(app, 3600)
         reader.execute(READ_BY_USER, (anyone(app)[0],))
-        assert Stage.CONTRACTED == seen.run(options=HALF_AN_HOUR, tell=tell)
-        said = [each for each in told if each.startswith("note: ")]
+        assert Stage.CONTRACTED == seen.run(options=HALF_AN_HOUR, tell=told.append)
+        said = [each.what for each in told if each.kind is Kind.NOTE]
         assert 1 == len(said)
         assert "of other roles could not be looked at (GRANT pg_read_all_stats" in said[0]
         assert "could not be looked at" in grounds(app)
@@ -323,7 +320,7 @@ def test_gates_are_asked_in_their_order(ready: App) -> None:
 def cut_short(app: App, when: When) -> None:
     """Contract that passed its gates, and then did not get the lock that drops user_id's key."""
     with app.connected(autocommit=False) as hostile:
-        tell = when("verify", lambda: hostile.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE"))
+        tell = when(Kind.PROOF, lambda: hostile.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE"))
         with pytest.raises(StoreBusy):
             app.run(options=HALF_AN_HOUR, tell=tell, lock_deadline_s=0.1)
         hostile.rollback()

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from memsync.errors import GateClosed, MemsyncError, StoreBusy
+from memsync.model.progress import Kind
 from memsync.stores.history.phases import Phase, Stage
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def test_both_ids_written_by_an_app_that_knows_both(app: App) -> None:
 
 
 BEFORE_THE_KEY = ("isolate", "expand", "backfill", "first batch", "last batch")
-every_moment = pytest.mark.parametrize("moment", [*BEFORE_THE_KEY, "contract", "verify"])
+every_moment = pytest.mark.parametrize("moment", [*BEFORE_THE_KEY, "contract", Kind.PROOF])
 
 
 @pytest.fixture

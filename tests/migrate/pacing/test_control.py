@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memsync import migrate
-from memsync.errors import Cancelled, GateClosed
+from memsync.errors import Cancelled, NothingRuns, StoreBusy
 from memsync.migrate.backfill import cutover, fill, shadow_table
 from memsync.migrate.pacing import pace
-from memsync.model.progress import silent
+from memsync.model.progress import Kind, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Eventually = Callable[[Callable[[], bool], str], None]
 
 SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
-FILLS = {"in-place": "fill personas", "copy": "copy"}
+FILLS = {"in-place": Kind.FILL_PERSONAS, "copy": Kind.COPY}
 """What each method tells of a batch."""
 
 by_either = pytest.mark.parametrize("method", FILLS)
@@ -51,12 +51,12 @@ def ask(app: App, wanted: migrate.Wanted) -> migrate.Runner:
         return migrate.ask(postgres, wanted)
 
 
-def in_the_fill(act: Callable[[], object], fill: str = "fill personas") -> Tell:
+def in_the_fill(act: Callable[[], object], fill: Kind = Kind.FILL_PERSONAS) -> Tell:
     """A `tell` that acts once, after the first batch of the fill."""
     left = [act]
 
     def tell(step: Progress) -> None:
-        if step.what == fill and left:
+        if step.kind is fill and left:
             left.pop()()
 
     return tell
@@ -106,9 +106,9 @@ def assert_as_if_undisturbed(app: App, settled: App) -> None:
 @pytest.mark.usefixtures("attentive")
 def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, method: str) -> None:
     """In the middle of the fill it waits: lock kept, no transaction, nothing of the app's held."""
-    told: list[str] = []
+    told: list[Progress] = []
 
-    with paused(app, eventually, lambda step: told.append(step.what), method=method) as run:
+    with paused(app, eventually, told.append, method=method) as run:
         now = app.status()
         pid = now.run.pid
         assert 0 < now.rows_done < now.rows_total
@@ -131,8 +131,9 @@ def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, meth
         assert "running" == ask(app, "run").state
         assert Stage.CONTRACTED == run.result(timeout=60)
     assert "idle" == state(app)
-    assert 1 == sum(each.startswith("paused by postgres at ") for each in told)
-    assert 1 == told.count("going on")
+    (pause,) = [each.what for each in told if each.kind is Kind.PAUSED]
+    assert pause.startswith("paused by postgres at ")
+    assert 1 == sum(each.kind is Kind.RESUMED for each in told)
     assert app.query("SELECT waited_s > 0 FROM memsync.runs WHERE phase = 'backfill'") == [(True,)]
     assert_as_if_undisturbed(app, settled)
 
@@ -176,19 +177,19 @@ class Replayed:
         monkeypatch.setattr(shadow_table.Rows, "replay", acting)
 
     def __call__(self, step: Progress) -> None:
-        if step.what == self._step:
+        if step.kind is self._step:
             self._app.do("UPDATE conversation_history SET content = content || '!'")
             self._is_due = True
 
 
-every_catch_up = pytest.mark.parametrize("step", ["copy: indexes and keys", "copy: exchange"])
+every_catch_up = pytest.mark.parametrize("step", [Kind.BUILD, Kind.CUTOVER])
 STILL_LOGGED = "SELECT FROM memsync_shadow.change_log"
 
 
 @every_catch_up
 @pytest.mark.usefixtures("attentive")
 def test_cancelled_while_a_copy_catches_up(
-    app: App, monkeypatch: pytest.MonkeyPatch, step: str
+    app: App, monkeypatch: pytest.MonkeyPatch, step: Kind
 ) -> None:
     """A long log of what was written meanwhile is not replayed to its end first."""
     cancelling = Replayed(app, step, lambda: ask(app, "cancel"), monkeypatch)
@@ -206,7 +207,7 @@ def test_cancelled_while_a_copy_catches_up(
 @every_catch_up
 @pytest.mark.usefixtures("attentive")
 def test_paused_while_a_copy_catches_up(
-    app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, step: str
+    app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, step: Kind
 ) -> None:
     """It waits with no transaction open, for longer than the catching up itself may take."""
     pausing = Replayed(app, step, lambda: ask(app, "pause"), monkeypatch)
@@ -238,7 +239,7 @@ def test_cancelled_on_the_way_back_and_taken_back_again(app: App) -> None:
     users = app.query("SELECT id, user_id FROM conversation_history ORDER BY id")
     app.run()
     with pytest.raises(Cancelled):
-        back(app, in_the_fill(lambda: ask(app, "cancel"), "fill users"))
+        back(app, in_the_fill(lambda: ask(app, "cancel"), Kind.FILL_USERS))
     assert ("rollback", "contract", "cancelled") == outcomes(app)[-1]
 
     assert Stage.LEGACY == back(app)
@@ -263,7 +264,7 @@ def test_cancelled_while_it_waits_for_a_lock(app: App) -> None:
     app.run(Phase.BACKFILL)
 
     def tell(step: Progress) -> None:
-        if step.what.startswith("waiting for a lock"):
+        if step.kind is Kind.WAITING_FOR_LOCK:
             ask(app, "cancel")
 
     with app.connected(autocommit=False) as hostile:
@@ -299,7 +300,7 @@ def test_killed_while_paused(app: App, settled: App, eventually: Eventually) -> 
 def asked(app: App, wanted: migrate.Wanted) -> bool:
     try:
         ask(app, wanted)
-    except GateClosed:
+    except (NothingRuns, StoreBusy):
         return False
     return True
 
@@ -307,9 +308,9 @@ def asked(app: App, wanted: migrate.Wanted) -> bool:
 @pytest.mark.parametrize("wanted", ["pause", "resume", "cancel"])
 def test_nothing_runs(app: App, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Where there is no run there is nobody to ask: neither before the first nor after the last."""
-    assert 14 == app.command(wanted)
+    assert 18 == app.command(wanted)
     app.run()
-    assert 14 == app.command(wanted, "--json")
+    assert 18 == app.command(wanted, "--json")
     assert "no migration is running" in capsys.readouterr().err
     assert [("run",)] == app.query("SELECT wanted FROM memsync.control")
 
@@ -319,7 +320,7 @@ def test_a_run_that_cannot_hear_yet(app: App) -> None:
     app.run()
     with Postgres.open(app.url) as postgres, exclusive(postgres, LockKey.MIGRATE, "x") as holder:
         pid = holder.connection.info.backend_pid
-        with pytest.raises(GateClosed, match=f"pid {pid}") as refused:
+        with pytest.raises(StoreBusy, match=f"pid {pid}") as refused:
             migrate.ask(postgres, "pause")
         assert "running" == migrate.status(postgres).run.state
     assert [("run",)] == app.query("SELECT wanted FROM memsync.control")
@@ -332,7 +333,7 @@ def test_a_run_that_reads_evidence_first_cannot_hear_yet(app: App) -> None:
     with (
         Postgres.open(app.url) as postgres,
         exclusive(postgres, LockKey.MIGRATE, "x"),
-        pytest.raises(GateClosed, match="reads evidence before its first change"),
+        pytest.raises(StoreBusy, match="reads evidence before its first change"),
     ):
         migrate.ask(postgres, "cancel")
 
@@ -351,7 +352,7 @@ def test_who_runs_is_said(
         said.append(json.loads(capsys.readouterr().out)["run"])
         app.command("resume")
 
-    assert Stage.CONTRACTED == app.run(tell=when("verify", look))
+    assert Stage.CONTRACTED == app.run(tell=when(Kind.PROOF, look))
     text, run = said
     assert ("cancelling", "postgres") == (run["state"], run["asked_by"])
     assert f"cancelling (pid {run['pid']} since {run['since']}, asked by postgres)" in text

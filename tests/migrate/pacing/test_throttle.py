@@ -13,10 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from memsync.errors import Cancelled, GateClosed
+from memsync.errors import Cancelled, MissingRight
 from memsync.migrate import RunOptions, ask
 from memsync.migrate.pacing import pace, throttle
 from memsync.migrate.pacing.pace import Pace
+from memsync.model.progress import WAITS, Kind, Progress
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.embedded.host import account_for, binaries
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from memsync.model.progress import Progress
     from support.app import App
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
 
 LIMIT = 0.25
-FILLS = {"in-place": "fill personas", "copy": "copy"}
+SMALLER = Progress(
+    Kind.WAITING_FOR_CLIENTS, "waiting: clients wait for rows of a batch; batches get smaller"
+)
+FILLS = {"in-place": Kind.FILL_PERSONAS, "copy": Kind.COPY}
 """What each method tells of a batch."""
 
 by_either = pytest.mark.parametrize("method", FILLS)
@@ -45,15 +48,12 @@ def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def paced(app: App, told: list[str], **options: Any) -> Iterator[tuple[Session, Pace]]:
+def paced(app: App, told: list[Progress], **options: Any) -> Iterator[tuple[Session, Pace]]:
     """A session as a run has it, and its pace."""
     with Postgres.open(app.url) as postgres:
         session = postgres.dedicated()
         try:
-            yield (
-                session,
-                Pace(session, RunOptions(**options), lambda step: told.append(step.what)),
-            )
+            yield session, Pace(session, RunOptions(**options), told.append)
         finally:
             session.connection.close()
 
@@ -85,7 +85,7 @@ def someone_waits(app: App, statement: str, eventually: Eventually) -> Iterator[
 @pytest.mark.usefixtures("attentive")
 def test_batches_shrink_while_clients_wait_for_them(app: App, eventually: Eventually) -> None:
     """Whoever waits for a row of the batch is seen before it commits; then there is less of it."""
-    told: list[str] = []
+    told: list[Progress] = []
     touch = "UPDATE conversation_history SET content = content"
     with paced(app, told) as (session, mine):
         assert 1.0 == mine.between_batches()
@@ -99,7 +99,7 @@ def test_batches_shrink_while_clients_wait_for_them(app: App, eventually: Eventu
         shares += [mine.between_batches() for _ in range(3)]
 
     assert [0.5, 0.25, 0.5, 1.0, 1.0] == shares
-    assert ["waiting: clients wait for rows of a batch; batches get smaller"] == told
+    assert [SMALLER] == told
     assert mine.waited_s > 0
 
 
@@ -109,7 +109,7 @@ def test_a_fill_sees_who_waits_for_its_batch(
     app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """By either method it looks before it commits, says so, and holds back."""
-    told: list[str] = []
+    told: list[Progress] = []
     looks = Pace.before_commit
     # Nothing is changed; it waits for whoever so much as reads.
     lock = "DO 'BEGIN LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE; END'"
@@ -124,18 +124,18 @@ def test_a_fill_sees_who_waits_for_its_batch(
         monkeypatch.setattr(Pace, "before_commit", with_a_client)
         app.run(
             Phase.BACKFILL,
-            tell=lambda step: told.append(step.what),
+            tell=told.append,
             options={"method": method},
             batch_target_ms=1,
         )
-    assert "waiting: clients wait for rows of a batch; batches get smaller" in told
+    assert SMALLER in told
     assert [(True,)] == app.query("SELECT waited_s > 0 FROM memsync.runs WHERE phase = 'backfill'")
 
 
 @pytest.mark.usefixtures("attentive")
 def test_a_batch_that_nobody_waits_for_does_not_shrink(app: App, eventually: Eventually) -> None:
     """Clients that wait for one another elsewhere are not the fill's doing."""
-    told: list[str] = []
+    told: list[Progress] = []
     touch = "UPDATE users SET username = username"
     with paced(app, told) as (session, mine), app.connected(autocommit=False) as holder:
         holder.execute(touch.encode())
@@ -156,8 +156,8 @@ def test_the_fill_steps_aside_for_those_who_wait_for_the_table(
     """Though it holds nothing itself: it does not add to a jam. It goes on when that is over."""
     with app.connected(autocommit=False) as holder:
 
-        class Told(list[str]):
-            def append(self, what: str) -> None:
+        class Told(list[Progress]):
+            def append(self, what: Progress) -> None:
                 super().append(what)
                 holder.rollback()
 
@@ -167,7 +167,8 @@ def test_the_fill_steps_aside_for_those_who_wait_for_the_table(
         with paced(app, told) as (_, mine), someone_waits(app, alter, eventually):
             eventually(lambda: mine.between_batches() < 1, "the client has waited long enough")
         assert 1 == len(told)
-        assert told[0].startswith("waiting: clients wait for conversation_history over 100 ms: pid")
+        assert Kind.WAITING_FOR_CLIENTS is told[0].kind
+        assert "clients wait for conversation_history over 100 ms: pid" in told[0].what
 
 
 @pytest.mark.usefixtures("attentive")
@@ -176,7 +177,7 @@ def test_a_jam_of_others_does_not_stop_the_fill_for_ever(
 ) -> None:
     """After a while it takes its next batch all the same, and looks again."""
     monkeypatch.setattr(throttle, "_ASIDE_MAX_S", 0.3)
-    told: list[str] = []
+    told: list[Progress] = []
     with paced(app, told) as (_, mine), app.connected(autocommit=False) as holder:
         holder.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
         alter = "ALTER TABLE conversation_history DISABLE TRIGGER USER"
@@ -196,11 +197,11 @@ class Measured:
         self._app = app
         self._fill = FILLS[method]
         self.marks: list[tuple[float, int]] = []
-        self.told: list[str] = []
+        self.told: list[Progress] = []
 
     def __call__(self, step: Progress) -> None:
-        self.told.append(step.what)
-        if step.what == self._fill:
+        self.told.append(step)
+        if step.kind is self._fill:
             written = self._app.query("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')")
             self.marks.append((time.monotonic(), int(written[0][0])))
 
@@ -218,7 +219,7 @@ def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, meth
     measured = Measured(app, method)
     options = {"max_rate_mb_s": LIMIT, "method": method}
     app.run(Phase.BACKFILL, tell=measured, options=options, batch_target_ms=1)
-    waits = [each for each in measured.told if each.startswith("waiting: WAL grows by ")]
+    waits = [each.what for each in measured.told if each.kind is Kind.WAITING_FOR_RATE]
 
     assert measured.mb_per_s < LIMIT * 1.15
     assert 1 == len(waits)
@@ -236,7 +237,7 @@ def test_without_a_limit_nothing_waits(app: App, method: str) -> None:
     app.run(Phase.BACKFILL, tell=measured, options={"method": method}, batch_target_ms=1)
 
     assert measured.mb_per_s > LIMIT * 1.5
-    assert [] == [each for each in measured.told if each.startswith("waiting")]
+    assert [] == [each for each in measured.told if each.kind in WAITS]
     assert [(0.0,)] == app.query("SELECT waited_s FROM memsync.runs WHERE phase = 'backfill'")
 
 
@@ -246,7 +247,7 @@ def test_cancel_is_heard_while_the_fill_waits(app: App, method: str) -> None:
     """A limit that can never be kept does not make the run deaf."""
 
     def tell(step: Progress) -> None:
-        if step.what.startswith("waiting: WAL"):
+        if step.kind is Kind.WAITING_FOR_RATE:
             with Postgres.open(app.url) as postgres:
                 ask(postgres, "cancel")
 
@@ -270,7 +271,7 @@ def test_a_lag_that_cannot_be_seen_is_no_limit(app: App) -> None:
         try:
             url = f"postgresql://{name}:secret@/{facts['dbname']}?host={facts['host']}{port}"
             blind = type(app)(url, app.world)
-            with pytest.raises(GateClosed, match="pg_read_all_stats"):
+            with pytest.raises(MissingRight, match="pg_read_all_stats"):
                 blind.run(options={"max_lag_ms": 100})
         finally:
             connection.execute(sql.SQL("DROP ROLE {}").format(role))
@@ -336,17 +337,17 @@ def test_a_standby_that_lags_holds_the_fill(
         standby(large_app, reachable_dir, eventually) as url,
         psycopg.connect(url, autocommit=True) as follower,
     ):
-        told: list[str] = []
+        told: list[Progress] = []
 
         def tell(step: Progress) -> None:
-            if step.what == FILLS[method] and step.what not in told:
+            if step.kind is FILLS[method] and all(each.kind is not step.kind for each in told):
                 follower.execute("SELECT pg_wal_replay_pause()")
-            told.append(step.what)
-            if step.what.startswith("waiting: a standby is "):
+            told.append(step)
+            if step.kind is Kind.WAITING_FOR_STANDBY:
                 threading.Timer(0.5, follower.execute, ["SELECT pg_wal_replay_resume()"]).start()
 
         options = {"max_lag_ms": 300, "method": method}
         large_app.run(Phase.BACKFILL, tell=tell, options=options, batch_target_ms=5)
-        waits = [each for each in told if each.startswith("waiting: a standby is ")]
+        waits = [each.what for each in told if each.kind is Kind.WAITING_FOR_STANDBY]
     assert 1 == len(waits)
     assert waits[0].endswith(" ms behind, the limit is 300 ms")

@@ -16,7 +16,7 @@ from memsync.migrate import RunOptions, ask
 from memsync.migrate.backfill import cutover, fill
 from memsync.migrate.pacing import pace
 from memsync.migrate.pacing.workers import Workers, open_workers
-from memsync.model.progress import Progress, silent
+from memsync.model.progress import Kind, Progress, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
@@ -175,12 +175,10 @@ def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(fill, "_batch", seen)
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
-    told: list[str] = []
-
-    def tell(step: Progress) -> None:
-        told.append(step.what)
-
-    assert Stage.BACKFILLED == large_app.run(Phase.BACKFILL, options=THREE, tell=tell, **SLOWLY)
+    told: list[Progress] = []
+    assert Stage.BACKFILLED == large_app.run(
+        Phase.BACKFILL, options=THREE, tell=told.append, **SLOWLY
+    )
     assert large_app.expected() == large_app.personas()
     total = large_app.world.manifest.messages
     assert (3, total) == (len(rows_by), rows_by.total())
@@ -189,7 +187,7 @@ def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatc
     assert large_app.verify().ok
     assert large_app.query("SELECT FROM memsync.runs WHERE rows_filled = %s", total)
     # Who waits for the checkpoint is one of the workers, and no client.
-    assert [] == [line for line in told if "clients wait" in line]
+    assert [] == [each for each in told if each.kind is Kind.WAITING_FOR_CLIENTS]
 
 
 @pytest.mark.parametrize("of_the_helpers", [True, False], ids=["a helper", "the run's own"])
@@ -299,26 +297,25 @@ def test_who_still_builds_for_a_run_that_was_lost_is_waited_for(
     """The next run names it, and builds what is missing when it has ended."""
 
     def fail(step: Progress) -> None:
-        if step.what.startswith("copy: index "):
+        if step.kind is Kind.INDEX:
             raise StoreUnreachable("lost")
 
     with pytest.raises(StoreUnreachable):
         app.run(Phase.BACKFILL, options=COPY_BY_THREE, tell=fail)
-    told: list[str] = []
+    told: list[Progress] = []
     with ThreadPoolExecutor(1) as pool, app.connected(autocommit=False) as left:
         left.execute(
             "CREATE INDEX conversation_history_persona_id_idx"
             " ON memsync_shadow.conversation_history (persona_id)"
         )
-        running = pool.submit(
-            app.run, options=COPY_BY_THREE, tell=lambda step: told.append(step.what)
-        )
+        running = pool.submit(app.run, options=COPY_BY_THREE, tell=told.append)
         in_the_way = f"memsync_shadow.conversation_history; in the way: pid {left.info.backend_pid}"
-        eventually(lambda: any(in_the_way in line for line in told), "it is waited for")
+        eventually(lambda: any(in_the_way in each.what for each in told), "it is waited for")
         assert not running.done()
         left.commit()
         assert Stage.CONTRACTED == running.result()
-    assert "copy: index conversation_history_persona_id_idx" not in told
+    built = [each.what for each in told if each.kind is Kind.INDEX]
+    assert not any("conversation_history_persona_id_idx" in each for each in built)
     assert settled.catalog() == app.catalog()
     assert settled.contents() == app.contents()
 
@@ -331,7 +328,7 @@ def test_a_session_that_is_ended_while_it_builds_costs_its_index(
     ended = threading.Event()
 
     def tell(step: Progress) -> None:
-        if step.what.startswith("copy: index "):
+        if step.kind is Kind.INDEX:
             # So that each has a share of the indexes.
             time.sleep(0.1)
             if not ended.is_set():

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from memsync import migrate
-from memsync.model.progress import Tell, silent
+from memsync.model.progress import Kind, Tell, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from support.settings import in_step, new_persona, resolve_all
@@ -182,23 +182,25 @@ def test_both_versions_may_write_the_same_setting_at_the_same_moment(
     assert in_step(app)
 
 
-def starting(what: str, clients: list[Chooser]) -> Tell:
-    """A `tell` that starts these clients when the step begins."""
+def starting(phase: Phase, clients: list[Chooser]) -> Tell:
+    """A `tell` that starts these clients when the phase begins."""
 
     def tell(step: Progress) -> None:
-        if step.what == what:
+        if step.kind is Kind.PHASE and step.what == phase:
             for client in clients:
                 client.start()
 
     return tell
 
 
-def stopping(what: str, clients: list[Chooser], then: Tell = silent) -> Tell:
-    """A `tell` that stops these clients when the step begins."""
+def stopping(
+    phase: Phase, clients: list[Chooser], then: Tell = silent, *, kind: Kind = Kind.PHASE
+) -> Tell:
+    """A `tell` that stops these clients when the phase begins, or is taken back."""
 
     def tell(step: Progress) -> None:
         then(step)
-        if step.what == what:
+        if step.kind is kind and step.what == phase:
             for client in clients:
                 client.stop()
 
@@ -212,11 +214,13 @@ def test_settings_are_written_all_the_way_there_and_back(
     resolve_all(app)
     old, new = choosers(app, seed, 3)
     returned = [Chooser(app, f"{seed}/again/{n}", OLD, old[0].few) for n in range(2)]
-    back = stopping("taking back redesign", new)
+    back = stopping(Phase.REDESIGN, new, kind=Kind.PHASE_BACK)
     try:
         for client in old:
             client.start()
-        assert Stage.CONTRACTED == app.run(tell=stopping("contract", old, starting("expand", new)))
+        assert Stage.CONTRACTED == app.run(
+            tell=stopping(Phase.CONTRACT, old, starting(Phase.EXPAND, new))
+        )
         with Postgres.open(app.url) as postgres:
             migrate.rollback(postgres, app.settings(), to=Phase.BACKFILL, tell=back)
             for client in returned:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from memsync.errors import InvalidInput, MemsyncError
 from memsync.migrate.attribution.settings import fragments, places
-from memsync.model.progress import Progress, Tell, silent
+from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Point, from_ms, storable_text
 from memsync.model.sequences import batched
 from memsync.settings import Settings
@@ -180,7 +180,7 @@ class Evidence:
                         self.unusable += 1
                     else:
                         yield row
-                tell(Progress("read evidence", number, len(names)))
+                tell(Progress(Kind.STEP, "read evidence", number, len(names)))
         except MemsyncError as error:
             raise required(error) from error
 

@@ -15,7 +15,7 @@ from memsync.migrate.backfill.checkpoint import opened_fill, save_fill
 from memsync.migrate.pacing.pace import steered
 from memsync.migrate.pacing.workers import open_workers
 from memsync.migrate.run import Run
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
 
@@ -51,7 +51,7 @@ def fill_by_copy(run: Run) -> int:
         try:
             return _copy_and_cut_over(run)
         except shadow_table.Moved as moved:
-            run.tell(Progress(f"starting the copy over: {moved}"))
+            run.tell(Progress(Kind.COPY_AGAIN, f"starting the copy over: {moved}"))
             shadow_table.clear(run.ddl)
     raise PartlyDone(
         f"the copy of {TABLE} was started {_STARTS_MAX} times, each time the table was truncated, "
@@ -65,7 +65,7 @@ def _copy_and_cut_over(run: Run) -> int:
         shadow_table.begin(ddl)
     rows = shadow_table.Rows(session)
     copied = _slices(run, rows)
-    run.tell(Progress("copy: indexes and keys"))
+    run.tell(Progress(Kind.BUILD, "copy: indexes and keys"))
     shadow_table.require_alone(ddl)
     # Before the indexes, which it would have to look at.
     shadow_table.vacuum_shadow(session)
@@ -104,7 +104,7 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
             run.ddl.wait_turn(TABLE)
             continue
         block, copied = stop, copied + found
-        run.tell(Progress("copy", state.rows_done + copied, state.rows_total))
+        run.tell(Progress(Kind.COPY, "copy", state.rows_done + copied, state.rows_total))
         if block >= vacuum_at:
             # In vain while somebody may not see the rows yet: then less and less often.
             vacuum_at = block + shadow_table.vacuum_shadow(session)
@@ -114,7 +114,7 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
 
 
 def _build(index: shadow_table.IndexBuild, tell: Tell, ddl: OnlineDdl) -> None:
-    tell(Progress(f"copy: index {index.name}"))
+    tell(Progress(Kind.INDEX, f"copy: index {index.name}"))
     ddl.run_long(index.build)
 
 
@@ -153,7 +153,7 @@ def _cut_over(run: Run, rows: shadow_table.Rows) -> None:
     _catch_up(run, rows)
     shadow_table.vacuum_change_log(run.session)
     complete_since = shadow_table.moment(run.session)
-    run.tell(Progress("copy: exchange"))
+    run.tell(Progress(Kind.CUTOVER, "copy: cut-over"))
     while True:
         if holders := shadow_table.older_snapshots(run.session, complete_since):
             run.ddl.wait_turn(TABLE, holders)

@@ -19,7 +19,7 @@ from memsync.migrate.expand import archive_personas
 from memsync.migrate.pacing.pace import steered
 from memsync.migrate.pacing.workers import Workers
 from memsync.migrate.run import Run
-from memsync.model.progress import Progress
+from memsync.model.progress import Kind, Progress
 from memsync.stores.history.catalog import TABLE, history_size
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
@@ -71,7 +71,7 @@ def fill_in_place(run: Run, workers: Workers, fill: Fill) -> int:
         ranges = [(start, min(start + size, state.end_block)) for start in starts]
         done = _fill_ranges(run, workers, fill, ranges)
         filled, dead = filled + done.rows, dead + done.rows
-        run.tell(Progress(f"fill {fill}", state.rows_done + filled, state.rows_total))
+        run.tell(Progress(_KIND[fill], f"fill {fill}", state.rows_done + filled, state.rows_total))
         if not done.whole:
             # Smaller steps leave more of the others alone.
             size = max(1, size // 2)
@@ -206,6 +206,7 @@ def _fill_users(session: Session, part: _Part) -> int:
     return session.run("fill_users", start=start, stop=stop, part=part.number, parts=PARTS)
 
 
+_KIND: Mapping[Fill, Kind] = {"personas": Kind.FILL_PERSONAS, "users": Kind.FILL_USERS}
 _FILL: Mapping[Fill, Callable[[Session, _Part], int]] = {
     "personas": _fill_personas,
     "users": _fill_users,

@@ -21,7 +21,7 @@ from memsync.migrate.backfill.fill import analyze_history, fill_in_place
 from memsync.migrate.backfill.method import Choice, choose_method
 from memsync.migrate.pacing.workers import Workers, open_workers
 from memsync.migrate.run import Run
-from memsync.model.progress import Progress
+from memsync.model.progress import Kind, Progress
 from memsync.stores.history.catalog import (
     PERSONA_INDEX,
     PERSONA_KEY,
@@ -92,7 +92,7 @@ def _fill(run: Run) -> None:
     cutover.settle(run.ddl, keep_copy=True)
     choice = choose_method(session, run.catalog(), run.options.method)
     runs.note_method(session, str(choice))
-    run.tell(Progress(f"filling {choice}"))
+    run.tell(Progress(Kind.METHOD, f"filling {choice}"))
     if choice.method == "in-place":
         cutover.settle(run.ddl)
     freeze(run.ddl, run.options.unresolved)

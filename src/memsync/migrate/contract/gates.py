@@ -14,7 +14,7 @@ from memsync.errors import GateClosed
 from memsync.migrate import runs
 from memsync.migrate.contract.proof import prove
 from memsync.migrate.options import RunOptions
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
@@ -29,7 +29,7 @@ def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
     """
     catalog = Catalog.read(session)
     if catalog.has_users:
-        tell(Progress("verify"))
+        tell(Progress(Kind.PROOF, "verify"))
         _require_proof(session, catalog)
     if Phase.CONTRACT in catalog.halfway and runs.contract_was_begun(session):
         note = "finishes a contract that was cut short"
@@ -78,7 +78,7 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
     ]
     if not busy:
         if unseen:
-            tell(Progress(f"note: {unseen}"))
+            tell(Progress(Kind.NOTE, f"note: {unseen}"))
         return f"nobody used user_id for {minutes:g} min" + (f"; {unseen}" if unseen else "")
     wait_s = max(0.0, within_s - min(ages))
     left = timedelta(seconds=round(wait_s))

@@ -7,7 +7,7 @@ a decision of its own must have that one, and evidence must name a persona of th
 
 from dataclasses import dataclass
 
-from memsync.migrate.items import Item
+from memsync.migrate.checks import Check
 from memsync.stores.history.catalog import IDENTITY_TRIGGER, Catalog
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Session
@@ -33,7 +33,7 @@ class Verification:
     wrong_persona_ids: int
     decisions_outdated: int
     problems: tuple[str, ...]
-    items: tuple[Item, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 def prove(session: Session, catalog: Catalog) -> Verification:

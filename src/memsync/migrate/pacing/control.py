@@ -8,7 +8,7 @@ batches and steps (migrate/pace.py), when it has no transaction open. Knows no p
 from dataclasses import dataclass
 from typing import Literal
 
-from memsync.errors import Cancelled, GateClosed
+from memsync.errors import Cancelled, NothingRuns, StoreBusy
 from memsync.stores.postgres import Postgres, Session, relations
 from memsync.stores.postgres.locks import LockHolder, LockKey, holders
 
@@ -29,19 +29,20 @@ class Runner:
 def ask(postgres: Postgres, wanted: Wanted) -> Runner:
     """Ask the run that holds the lock to pause, to go on or to end.
 
-    Returns at once; the run does it at its next safe moment. Raises: GateClosed when nothing runs,
-    or what runs has not come to where it hears.
+    Returns at once; the run does it at its next safe moment.
+
+    Raises: NothingRuns; StoreBusy when the lock's holder does not hear requests, or not yet.
     """
     with postgres.session() as session:
         held_by = holders(session, LockKey.MIGRATE)
         if not held_by:
-            raise GateClosed(
+            raise NothingRuns(
                 f"no migration is running, so there is none to {_VERBS[wanted]}; nothing was "
                 "asked. `memsync migrate status` says where it stands"
             )
         pids = [holder.pid for holder in held_by]
         if not _is_there(session) or not session.rows("ask_run", wanted=wanted, pids=pids):
-            raise GateClosed(
+            raise StoreBusy(
                 f"what holds the migration's lock (pid {pids[0]}) cannot be asked; nothing was "
                 "asked. It is a run that has just begun, or still reads evidence before its first "
                 "change: try again in a moment, or end it with Ctrl-C. Or it is a backup or a psql "

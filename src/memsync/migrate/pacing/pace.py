@@ -13,7 +13,7 @@ import time
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Control
 from memsync.migrate.pacing.throttle import Throttle
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.postgres import Session
 
 LOOK_EVERY_S = 0.2
@@ -31,7 +31,7 @@ class Pace:
         self._control = Control(session)
         self._throttle = Throttle(session, options)
         self._tell = tell
-        self._told: set[str] = set()
+        self._told: set[Kind] = set()
         self._looked = 0.0
         self._looked_inside: dict[int, float] = {}
         self._waiting_for_us = False
@@ -41,7 +41,7 @@ class Pace:
     def begin(self) -> None:
         """Refuse limits that cannot be kept, and start to hear requests.
 
-        Raises: GateClosed.
+        Raises: MissingRight.
         """
         self._throttle.require_sight()
         self._control.open()
@@ -55,11 +55,11 @@ class Pace:
         self._looked = time.monotonic()
         if (by := self._control.must_pause()) is None:
             return
-        self._tell(Progress(f"paused by {by}; `memsync migrate resume` goes on"))
+        self._tell(Progress(Kind.PAUSED, f"paused by {by}; `memsync migrate resume` goes on"))
         while by is not None:
             self._wait(_PAUSE_POLL_S)
             by = self._control.must_pause()
-        self._tell(Progress("going on"))
+        self._tell(Progress(Kind.RESUMED, "going on"))
 
     def between_tries(self) -> None:
         """The same, not more often than every 200 ms: while a lock is waited for."""
@@ -85,21 +85,23 @@ class Pace:
         made_wait, self._waiting_for_us = self._waiting_for_us, False
         backoff_s = _BACKOFF_START_S
         if made_wait:
-            self._say_once("clients", "clients wait for rows of a batch; batches get smaller")
+            self._say_once(
+                Kind.WAITING_FOR_CLIENTS, "clients wait for rows of a batch; batches get smaller"
+            )
             self._wait(backoff_s / self._share)
         while (reason := self._throttle.reason()) is not None:
             self._say_once(*reason)
-            made_wait = made_wait or reason[0] == "clients"
+            made_wait = made_wait or reason[0] is Kind.WAITING_FOR_CLIENTS
             self._wait(backoff_s)
             backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
             self.between_tries()
         self._share = max(self._share / 2, _SHARE_MIN) if made_wait else min(self._share * 2, 1.0)
         return self._share
 
-    def _say_once(self, kind: str, why: str) -> None:
+    def _say_once(self, kind: Kind, why: str) -> None:
         if kind not in self._told:
             self._told.add(kind)
-            self._tell(Progress(f"waiting: {why}"))
+            self._tell(Progress(kind, f"waiting: {why}"))
 
     def _wait(self, seconds: float) -> None:
         time.sleep(seconds)

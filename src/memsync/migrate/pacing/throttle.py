@@ -9,8 +9,9 @@ whole server's: clients' own writing counts, for a disk does not ask who wrote.
 import time
 from collections import deque
 
-from memsync.errors import GateClosed
+from memsync.errors import MissingRight
 from memsync.migrate.options import RunOptions
+from memsync.model.progress import Kind
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.postgres import Session
 
@@ -35,16 +36,16 @@ class Throttle:
     def require_sight(self) -> None:
         """Stop where a limit was given that this role could not watch.
 
-        Raises: GateClosed.
+        Raises: MissingRight.
         """
         if self._lag_max_ms is not None and not self._session.row("sees_all_sessions").yes:
-            raise GateClosed(
+            raise MissingRight(
                 "--max-lag-ms cannot be kept: this role does not see the standbys' lag. "
                 "GRANT pg_read_all_stats to it, or leave the limit out; nothing was changed"
             )
 
-    def reason(self) -> tuple[str, str] | None:
-        """Why the fill is to wait now: the kind of limit, and the figures. None: it may go on."""
+    def reason(self) -> tuple[Kind, str] | None:
+        """Why the fill is to wait now: the kind of wait, and the figures. None: it may go on."""
         now = time.monotonic()
         seen = self._session.row("pressure", relation=TABLE, longest_s=CLIENT_WAIT_S)
         reason = (
@@ -56,7 +57,7 @@ class Throttle:
             self._anchor = (now, seen.written)
         return reason
 
-    def _by_clients(self, now: float, waiting: list[int]) -> tuple[str, str] | None:
+    def _by_clients(self, now: float, waiting: list[int]) -> tuple[Kind, str] | None:
         """Somebody waits for the table though nothing is held here: do not add to it, for a while.
 
         Not for ever: clients that block one another must not stop the migration.
@@ -69,11 +70,14 @@ class Throttle:
             self._aside_since = None
             return None
         pids = ", ".join(map(str, waiting))
-        return "clients", f"clients wait for {TABLE} over {CLIENT_WAIT_S * 1000:.0f} ms: pid {pids}"
+        return (
+            Kind.WAITING_FOR_CLIENTS,
+            f"clients wait for {TABLE} over {CLIENT_WAIT_S * 1000:.0f} ms: pid {pids}",
+        )
 
     def _by_lag(
         self, now: float, written: int, replayed: int | None, reported_ms: float
-    ) -> tuple[str, str] | None:
+    ) -> tuple[Kind, str] | None:
         if self._lag_max_ms is None or replayed is None:
             return None
         self._written.append((now, written))
@@ -83,13 +87,19 @@ class Throttle:
         lag_ms = max(reported_ms, seen_ms)
         if lag_ms <= self._lag_max_ms:
             return None
-        return "lag", f"a standby is {lag_ms:.0f} ms behind, the limit is {self._lag_max_ms:g} ms"
+        return (
+            Kind.WAITING_FOR_STANDBY,
+            f"a standby is {lag_ms:.0f} ms behind, the limit is {self._lag_max_ms:g} ms",
+        )
 
-    def _by_rate(self, now: float, written: int) -> tuple[str, str] | None:
+    def _by_rate(self, now: float, written: int) -> tuple[Kind, str] | None:
         if self._rate_max is None or self._anchor is None:
             return None
         since, before = self._anchor
         rate = (written - before) / _MB / max(now - since, 1e-3)
         if rate <= self._rate_max:
             return None
-        return "rate", f"WAL grows by {rate:.1f} MB/s, the limit is {self._rate_max:g} MB/s"
+        return (
+            Kind.WAITING_FOR_RATE,
+            f"WAL grows by {rate:.1f} MB/s, the limit is {self._rate_max:g} MB/s",
+        )

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from memsync.migrate.redesign.changes import SIZED, bring_back
 from memsync.migrate.run import Run
-from memsync.model.progress import Progress
+from memsync.model.progress import Kind, Progress
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.settings_tables import DEFAULTS, SettingsTables
 from memsync.stores.postgres import Session, statement
@@ -64,12 +64,12 @@ def copy_settings(run: Run) -> None:
     if settings.stands and not returning:
         return
     if settings.has_column("users", "global_persona_id"):
-        run.tell(Progress("copying the users' defaults"))
+        run.tell(Progress(Kind.STEP, "copying the users' defaults"))
         _in_batches(run.ddl, "users", partial(_copy_defaults, run.session))
         if returning or DEFAULTS not in settings.created:
             _in_batches(run.ddl, "users", partial(_copy_defaults_back, run.session))
     if settings.has_column("personalities", "llm_config_id"):
-        run.tell(Progress("placing the personalities' configs"))
+        run.tell(Progress(Kind.STEP, "placing the personalities' configs"))
         _prepare_placing(run.ddl, settings, returning=returning)
         place = partial(run.session.run, "place_configs", limit=_BATCH_ROWS)
         while run.ddl.do(place, table="personalities"):
@@ -78,7 +78,7 @@ def copy_settings(run: Run) -> None:
 
 def copy_defaults_back(run: Run) -> None:
     """Fill the users' old column from the new table, on the way back."""
-    run.tell(Progress("copying the users' defaults back"))
+    run.tell(Progress(Kind.STEP, "copying the users' defaults back"))
     _in_batches(run.ddl, "users", partial(_copy_defaults_back, run.session))
 
 

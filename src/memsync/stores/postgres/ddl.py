@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from psycopg import errors, sql
 
 from memsync.errors import GateClosed, StoreBusy
-from memsync.model.progress import Progress, Tell
+from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.postgres import relations
 from memsync.stores.postgres.connection import Session, Statement, translated
 from memsync.stores.postgres.relations import Blocker
@@ -121,9 +121,8 @@ class OnlineDdl:
             )
         if now == self._waiting_since or now - self._told_at >= _TELL_EVERY_S:
             self._told_at = now
-            self._tell(
-                Progress(f"waiting for a lock on {table}; in the way: {who or 'nobody now'}")
-            )
+            waiting = f"waiting for a lock on {table}; in the way: {who or 'nobody now'}"
+            self._tell(Progress(Kind.WAITING_FOR_LOCK, waiting))
         time.sleep(self._backoff_s * (0.5 + random.random()))  # noqa: S311  jitter, no secret
         self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
         self._between()
@@ -240,9 +239,11 @@ class OnlineDdl:
             return
         self._between()
         if name in standing:
-            self._tell(Progress(f"index {name} is INVALID, its build was cut short: rebuilding"))
+            rebuilding = f"index {name} is INVALID, its build was cut short: rebuilding"
+            self._tell(Progress(Kind.STEP, rebuilding))
             self.run_long(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
         if blockers := relations.blockers(self.session, table):
             who = "; ".join(map(str, blockers))
-            self._tell(Progress(f"waiting, if they stay open, for transactions on {table}: {who}"))
+            waiting = f"waiting, if they stay open, for transactions on {table}: {who}"
+            self._tell(Progress(Kind.WAITING_FOR_TRANSACTIONS, waiting))
         self.run_long(statement)

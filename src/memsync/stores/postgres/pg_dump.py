@@ -17,7 +17,7 @@ from pathlib import Path
 from psycopg import sql
 from psycopg.pq import Conninfo
 
-from memsync.errors import GateClosed
+from memsync.errors import BackupFailed
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _COPY = re.compile(rb"COPY (.+?) \(.*\) FROM stdin;\n")
@@ -43,7 +43,7 @@ class Programs:
     ) -> None:
         """Dump whole schemas but for some (schema, relation) into `file`, as the snapshot is.
 
-        Raises: GateClosed with what pg_dump said.
+        Raises: BackupFailed with what pg_dump said.
         """
         self._run(
             "pg_dump",
@@ -65,7 +65,7 @@ class Programs:
     def rows(self, file: Path) -> Mapping[str, int]:
         """Read every byte of a dump's data: how many rows each table has in it, by quoted name.
 
-        Raises: GateClosed when it cannot be read to its end.
+        Raises: BackupFailed when it cannot be read to its end.
         """
         command = [str(self.folder / "pg_restore"), "--data-only", "--file=-", str(file)]
         with (
@@ -103,7 +103,7 @@ class Programs:
 def find_programs(major: int) -> Programs:
     """The first pair that can dump a server of this major version; an older one cannot.
 
-    Raises: GateClosed naming what was found.
+    Raises: BackupFailed naming what was found.
     """
     found = []
     for folder in dict.fromkeys(_folders()):
@@ -116,7 +116,7 @@ def find_programs(major: int) -> Programs:
         if int(version[1]) >= major:
             return Programs(folder, int(version[1]))
         found.append(f"{folder / 'pg_dump'} of PostgreSQL {version[1]}")
-    raise GateClosed(
+    raise BackupFailed(
         f"no backup was made: the server is PostgreSQL {major} and needs pg_dump and pg_restore of "
         f"{major} or newer; found {', '.join(found) or 'none'}. Install the client programs of "
         f"PostgreSQL {major}, or back up by other means and tell it with "
@@ -157,7 +157,7 @@ def _counted(lines: Iterator[bytes]) -> dict[str, int]:
                 break
             rows += 1
         else:
-            raise GateClosed("no backup was made: the dump ends in the middle of a table")
+            raise BackupFailed("no backup was made: the dump ends in the middle of a table")
         counts[head[1].decode()] = rows
     return counts
 
@@ -172,7 +172,7 @@ def _environment(conninfo: str) -> dict[str, str]:
     return os.environ | given
 
 
-def _failed(program: str, status: int, said: str) -> GateClosed:
+def _failed(program: str, status: int, said: str) -> BackupFailed:
     # Without its own hints: they are about its options, which are not the operator's.
     lines = [line.partition("error: ")[2] or line for line in said.strip().splitlines()[:3]]
-    return GateClosed(f"no backup was made: {program} ended with {status}: {'; '.join(lines)}")
+    return BackupFailed(f"no backup was made: {program} ended with {status}: {'; '.join(lines)}")
