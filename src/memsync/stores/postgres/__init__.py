@@ -13,6 +13,7 @@ from memsync.stores.postgres.connection import (
     json_value,
     translated,
 )
+from memsync.stores.postgres.instance import instance_id
 from memsync.stores.postgres.open import open_postgres
 from memsync.stores.postgres.statements import statement
 
@@ -21,6 +22,7 @@ __all__ = [
     "ForeignKeyViolation",
     "Postgres",
     "Session",
+    "instance_id",
     "json_value",
     "open_postgres",
     "sql",
