@@ -5,7 +5,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from typing import Any
@@ -13,12 +13,13 @@ from uuid import UUID
 
 import pytest
 
-from memsync.errors import InvalidInput, MemsyncError, StoreUnreachable
+from memsync.errors import DimensionMismatch, InvalidInput, MemsyncError, StoreUnreachable
 from memsync.memory import Memory, NewExchange
-from memsync.model.records import Message
+from memsync.model.records import Hit, Message, Vector
 from memsync.stores.postgres import Session
-from memsync.stores.vectors import open_vectors
-from support.lab import ADA, BASIL, CHANNEL, LONG_AGO, NOBODY, A, B, C, Lab
+from memsync.stores.vectors import CollectionInfo, Where, open_vectors
+from support.failing import Failing
+from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, NOBODY, A, B, C, Lab
 
 PERSONAS = (A, B, C)
 
@@ -155,7 +156,7 @@ def test_limits_that_make_no_sense(lab: Lab, limit: Any) -> None:
     """Only whole numbers from 1 to 1000, for both reads."""
     with pytest.raises(InvalidInput, match="limit"):
         lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A, limit=limit)
-    lab.projector.prepare()
+    lab.ltm.prepare()
     with pytest.raises(InvalidInput, match="limit"):
         lab.memory.recall("x", persona_id=A, limit=limit)
 
@@ -417,11 +418,11 @@ def test_times_are_kept_to_the_millisecond_in_utc(lab: Lab) -> None:
 
 def test_recall_before_anything_was_written(lab: Lab) -> None:
     """A library given open stores recalls nothing from stores that are still empty."""
-    lab.projector.prepare()
+    lab.ltm.prepare()
     assert [] == lab.memory.recall("x", persona_id=A)
 
 
-def test_recall_with_a_projector_handed_in(lab: Lab) -> None:
+def test_recall_with_stores_handed_in(lab: Lab) -> None:
     """The same whoever opened the stores."""
     try:
         assert [] == lab.memory.recall("x", persona_id=A)
@@ -429,16 +430,61 @@ def test_recall_with_a_projector_handed_in(lab: Lab) -> None:
         pytest.fail(error.message)
 
 
+def test_a_recall_makes_no_collection(any_lab: Lab) -> None:
+    """Where the collection does not stand there is nothing to recall, and afterwards no more."""
+    before = any_lab.vectors.collections()
+    assert [] == any_lab.memory.recall("x", persona_id=A, personality_id=ADA)
+    assert before == any_lab.vectors.collections()
+    assert any_lab.home not in before
+
+
+def test_a_recall_makes_no_index(any_lab: Lab) -> None:
+    """A collection that stands without indexes is searched, and stands without them afterwards."""
+    any_lab.vectors.create(any_lab.home, DIMS, {})
+    assert [] == any_lab.memory.recall("x", persona_id=A)
+    assert CollectionInfo(DIMS, "Cosine", {}) == any_lab.vectors.describe(any_lab.home)
+
+
+def test_a_recall_with_an_embedder_of_another_size(any_lab: Lab) -> None:
+    """DimensionMismatch: a collection that cannot be searched is not an empty one."""
+    any_lab.vectors.create(any_lab.home, DIMS + 1, {})
+    with pytest.raises(DimensionMismatch):
+        any_lab.memory.recall("x", persona_id=A)
+
+
+@dataclass
+class Leaking(Failing):
+    """A store that forgets the filter of every query."""
+
+    def query(self, collection: str, vector: Vector, *, where: Where, **others: Any) -> list[Hit]:
+        assert str(A) in where.values()
+        return self.store.query(collection, vector, where={}, **others)
+
+
+def test_a_point_of_another_persona_is_refused(any_lab: Lab) -> None:
+    """A store that returns a foreign point beside the right ones: nothing at all is handed out."""
+    any_lab.memory.remember(said("mine"))
+    any_lab.sync()
+    memory = Memory(
+        any_lab.postgres, any_lab.settings, any_lab.with_store(Leaking(any_lab.vectors))
+    )
+    assert 1 == len(memory.recall("mine", persona_id=A))
+    any_lab.memory.remember(said("yours", C))
+    any_lab.sync()
+    with pytest.raises(MemsyncError, match=f"another persona than {A}"):
+        memory.recall("mine", persona_id=A)
+
+
 def test_open_opens_qdrant_late_and_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """History works without Qdrant; the first recalls of many threads open it once."""
-    monkeypatch.setattr("memsync.memory.api.load_embedder", lambda _: lab.projector.embedder)
+    monkeypatch.setattr("memsync.stores.ltm.store.load_embedder", lambda _: lab.ltm.embedder)
     opened: list[object] = []
 
     def once(settings: Any) -> Any:
         opened.append(1)
         return open_vectors(settings)
 
-    monkeypatch.setattr("memsync.memory.api.open_vectors", once)
+    monkeypatch.setattr("memsync.stores.ltm.store.open_vectors", once)
     with Memory.open(lab.settings) as memory:
         memory.remember(said("x"))
         assert 2 == len(memory.get_recent_history(CHANNEL, ADA, persona_id=A))

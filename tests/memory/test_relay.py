@@ -10,7 +10,7 @@ import pytest
 from memsync.errors import DimensionMismatch, PartlyDone, StoreBusy, StoreUnreachable
 from memsync.memory import Drained, OutboxStatus, outbox_status, relay, revive
 from memsync.memory.relay import ATTEMPTS_MAX, BATCH_ENTRIES
-from memsync.stores.ltm import Projector
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres.locks import LockKey, exclusive
 from support.failing import Crash, Failing
@@ -39,17 +39,17 @@ def raising(texts: Sequence[str]) -> list[list[float]]:
     return embed(texts)
 
 
-def with_embedder(lab: Lab, documents: Any) -> Projector:
-    """A projector with another embedder."""
-    return Projector(lab.vectors, lab.settings, Embedder("test", documents))
+def with_embedder(lab: Lab, documents: Any) -> LongTermMemory:
+    """Long-term memory with another embedder."""
+    return LongTermMemory(lab.vectors, lab.settings, Embedder("test", documents))
 
 
 def test_draining_twice_is_draining_once(any_lab: Lab) -> None:
     """The second drain has nothing to do and changes nothing."""
     any_lab.say(3)
-    assert Drained(3, 3) == drain(any_lab.postgres, any_lab.projector)
+    assert Drained(3, 3) == drain(any_lab.postgres, any_lab.ltm)
     before = any_lab.points()
-    assert Drained(0, 0) == drain(any_lab.postgres, any_lab.projector)
+    assert Drained(0, 0) == drain(any_lab.postgres, any_lab.ltm)
     assert before == any_lab.points()
 
 
@@ -58,7 +58,7 @@ def test_an_entry_may_repeat_and_may_mean_nothing(lab: Lab) -> None:
     [exchange] = lab.say()
     lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=exchange.anchor_id)
     lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (gen_random_uuid())")
-    assert Drained(3, 1) == drain(lab.postgres, lab.projector)
+    assert Drained(3, 1) == drain(lab.postgres, lab.ltm)
     assert lab.check().ok
 
 
@@ -67,7 +67,7 @@ def test_more_than_a_batch(lab: Lab) -> None:
     count = BATCH_ENTRIES + 1
     lab.sql("INSERT INTO memsync.outbox (point_id) SELECT gen_random_uuid()"
             " FROM generate_series(1, %(n)s)", n=count)  # fmt: skip
-    assert Drained(count, 0) == drain(lab.postgres, lab.projector)
+    assert Drained(count, 0) == drain(lab.postgres, lab.ltm)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -147,9 +147,9 @@ def test_two_relays(lab: Lab) -> None:
         exclusive(lab.postgres, LockKey.RELAY, "relay"),
         pytest.raises(StoreBusy, match="another relay is running"),
     ):
-        drain(lab.postgres, lab.projector)
+        drain(lab.postgres, lab.ltm)
     assert [(0, False)] == attempts(lab)
-    assert Drained(1, 1) == drain(lab.postgres, lab.projector)
+    assert Drained(1, 1) == drain(lab.postgres, lab.ltm)
 
 
 def test_an_embedder_of_another_size_is_refused_first(any_lab: Lab) -> None:
@@ -198,4 +198,4 @@ def _long(number: int) -> Any:
 def test_one_run_right_after_another(lab: Lab) -> None:
     """A run that has returned holds no lock: the next never hears that another is running."""
     for _ in range(40):
-        relay.drain(lab.postgres, lab.projector)
+        relay.drain(lab.postgres, lab.ltm)

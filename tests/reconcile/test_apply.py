@@ -14,7 +14,7 @@ import pytest
 
 from memsync.errors import IncompleteAudit, InvalidInput, StalePlan, StoreBusy, StoreUnreachable
 from memsync.reconcile.plans import ActionKind, Plan
-from memsync.stores.ltm import Projector
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres.locks import LockKey, exclusive
 from support.failing import Crash, Failing
@@ -57,7 +57,7 @@ def restore(lab: Lab, kept: dict[str, list[tuple[object, object, object]]]) -> N
     for name in lab.vectors.collections():
         lab.vectors.drop(name)
     for name, points in kept.items():
-        indexes = lab.projector.codec.indexes if name == lab.home else {}
+        indexes = lab.ltm.codec.indexes if name == lab.home else {}
         lab.vectors.create(name, DIMS, indexes)
         lab.vectors.upsert(name, [Point(*each) for each in points])  # type: ignore[arg-type]  # as they came
     lab.sql("DELETE FROM memsync.quarantine")
@@ -316,7 +316,7 @@ def test_an_archived_memory_without_words_does_not_stop_the_rest(lab: Lab) -> No
         return [[0.0] * DIMS if not each else embed([each])[0] for each in texts]  # type: ignore[attr-defined]  # strings
 
     said = lab.settled()
-    lab.projector = Projector(lab.vectors, lab.settings, Embedder("test", picky))
+    lab.ltm = LongTermMemory(lab.vectors, lab.settings, Embedder("test", picky))
     lab.deploy(said[0], createdAt=OLD_MS, content="")
     lab.deploy(said[1], createdAt=OLD_MS)
     try:

@@ -10,8 +10,11 @@ from memsync import reconcile
 from memsync.errors import MemsyncError, StoreUnreachable
 from memsync.memory import NewExchange
 from memsync.model.records import Exchange
+from memsync.settings import Settings
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.vectors import CollectionInfo
 from support.failing import Failing
-from support.lab import ADA, BASIL, CHANNEL, LONG_AGO, A, B, Lab, at_ms, drain
+from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, A, B, Lab, at_ms, drain
 
 
 def now_exchange(text: str, persona: object = A) -> NewExchange:
@@ -43,6 +46,28 @@ def test_an_audit_writes_nothing(any_lab: Lab) -> None:
     any_lab.check()
     any_lab.plan()
     assert before == (any_lab.points(), any_lab.tables())
+
+
+def test_an_audit_of_nothing_makes_nothing(any_lab: Lab) -> None:
+    """Where no collection stands, audit, gate and plan make none, and load no embedder."""
+    any_lab.say()
+    any_lab.sql("DELETE FROM memsync.outbox")
+    before = any_lab.vectors.collections()
+    unread = Settings(**{**any_lab.settings.model_dump(), "embedder": "no_such_package:embed"})
+    ltm = LongTermMemory(any_lab.vectors, unread)
+    for looked in (reconcile.audit, reconcile.check):
+        assert {"missing-point": 1} == looked(any_lab.postgres, ltm, unread).counts
+    any_lab.plan()
+    assert before == any_lab.vectors.collections()
+    assert any_lab.home not in before
+
+
+def test_an_audit_makes_no_index(any_lab: Lab) -> None:
+    """A collection that stands without indexes is reported, and stands without them afterwards."""
+    any_lab.vectors.create(any_lab.home, DIMS, {})
+    wanted = len(any_lab.ltm.codec.indexes)
+    assert {"missing-payload-index": wanted} == any_lab.check().counts
+    assert CollectionInfo(DIMS, "Cosine", {}) == any_lab.vectors.describe(any_lab.home)
 
 
 def test_young_differences_are_settling(lab: Lab) -> None:
@@ -153,11 +178,11 @@ def test_a_store_that_fails_never_gives_a_clean_audit(lab: Lab) -> None:
     """Whichever call fails, the gate raises or says that it is incomplete."""
     deployed_world(lab)
     watched = Failing(lab.vectors)
-    complete = reconcile.check(lab.postgres, watched, lab.settings)
+    complete = reconcile.check(lab.postgres, lab.with_store(watched), lab.settings)
     for at in range(1, len(watched.calls) + 1):
         failing = Failing(lab.vectors, at=at)
         try:
-            found = reconcile.check(lab.postgres, failing, lab.settings)
+            found = reconcile.check(lab.postgres, lab.with_store(failing), lab.settings)
         except StoreUnreachable:
             continue
         assert not found.complete, failing.calls
@@ -237,7 +262,7 @@ def test_live_traffic_makes_no_false_finding(open_lab: "partial[Lab]") -> None:
     def relay() -> None:
         with lab_errors(failures):
             while not stop.is_set():
-                drain(lab.postgres, lab.projector)
+                drain(lab.postgres, lab.ltm)
 
     threads = [threading.Thread(target=talk, args=(each,)) for each in (A, B)]
     threads.append(threading.Thread(target=relay))

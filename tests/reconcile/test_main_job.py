@@ -19,7 +19,7 @@ REAL = Path(__file__).parents[3] / "shared/data/dialogs/dialogs.jsonl.gz"
 def do_the_job(lab: Lab, world: World) -> None:
     """Everything, with what must come out of each step."""
     with lab.postgres.session() as session:
-        load(world, session, lab.vectors, lab.projector.embedder.documents)
+        load(world, session, lab.vectors, lab.ltm.embedder.documents)
     migrate.run(lab.postgres, lab.settings, replace(UNHINDERED, unresolved="create"))
     assert migrate.verify(lab.postgres).ok
     found = lab.audit()
@@ -94,6 +94,6 @@ def test_postgres_and_python_pair_the_same_exchanges(
     lab = open_lab(url=database)
     world = make_world(Recipe(unresolved_share=0))
     with lab.postgres.session() as session:
-        load(world, session, lab.vectors, lab.projector.embedder.documents)
+        load(world, session, lab.vectors, lab.ltm.embedder.documents)
     migrate.run(lab.postgres, lab.settings, UNHINDERED)
     assert world.manifest.exchanges == len(lab.exchanges())

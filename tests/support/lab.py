@@ -30,8 +30,9 @@ from memsync.model.records import Exchange, Point, Vector, to_ms
 from memsync.reconcile.findings import Audit, Finding
 from memsync.reconcile.plans import Plan
 from memsync.settings import Settings
+from memsync.stores.history.catalog import instance_id
 from memsync.stores.history.exchanges import exchanges_in_order
-from memsync.stores.ltm import Projector
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
@@ -103,10 +104,10 @@ def _await_release(url: str) -> None:
             time.sleep(0.005)
 
 
-def drain(postgres: Postgres, projector: Projector) -> Drained:
+def drain(postgres: Postgres, ltm: LongTermMemory) -> Drained:
     """Drain the outbox, and be done with it."""
     with released(postgres.conninfo):
-        return relay.drain(postgres, projector)
+        return relay.drain(postgres, ltm)
 
 
 @dataclass
@@ -117,7 +118,7 @@ class Lab:
     postgres: Postgres
     vectors: VectorStore
     settings: Settings
-    projector: Projector
+    ltm: LongTermMemory
     rng: random.Random
     said: list[Exchange] = field(default_factory=list)
 
@@ -129,11 +130,11 @@ class Lab:
     @property
     def memory(self) -> Memory:
         """The library on these stores."""
-        return Memory(self.postgres, self.settings, self.projector)
+        return Memory(self.postgres, self.settings, self.ltm)
 
-    def with_store(self, vectors: VectorStore) -> Projector:
-        """A projector like this lab's on another store."""
-        return Projector(vectors, self.settings, self.projector.embedder)
+    def with_store(self, vectors: VectorStore) -> LongTermMemory:
+        """Long-term memory like this lab's on another store."""
+        return LongTermMemory(vectors, self.settings, self.ltm.embedder)
 
     # ------------------------------------------------------------------ writing
 
@@ -168,7 +169,7 @@ class Lab:
 
     def sync(self) -> None:
         """Drain the outbox."""
-        drain(self.postgres, self.projector)
+        drain(self.postgres, self.ltm)
 
     def settled(self, count: int = 4) -> list[Exchange]:
         """Exchanges of personas A and C whose memories stand."""
@@ -234,11 +235,12 @@ class Lab:
 
     def audit(self, vectors: VectorStore | None = None) -> Audit:
         """The audit."""
-        return reconcile.audit(self.postgres, vectors or self.vectors, self.settings)
+        ltm = self.with_store(vectors) if vectors else self.ltm
+        return reconcile.audit(self.postgres, ltm, self.settings)
 
     def check(self) -> Audit:
         """The gate."""
-        return reconcile.check(self.postgres, self.vectors, self.settings)
+        return reconcile.check(self.postgres, self.ltm, self.settings)
 
     def findings(self) -> list[Finding]:
         """The gate's findings."""
@@ -247,21 +249,21 @@ class Lab:
     def plan(self, audit: Audit | None = None, *, unsafe: bool = True) -> Plan:
         """A plan, read back from its file."""
         with self.postgres.session() as session:
-            instance_id = session.row("instance_id").id
+            database = instance_id(session)
         made = reconcile.make_plan(
             audit or self.audit(),
-            instance_id=instance_id,
+            instance_id=database,
             home=self.home,
-            embedder=self.projector.embedder.name,
+            embedder=self.ltm.embedder.name,
             unsafe=unsafe,
         )
         return Plan.from_json(made.to_json(), "plan.json")
 
     def apply(self, plan: Plan, vectors: VectorStore | None = None) -> reconcile.Applied:
         """Carry out a plan."""
-        projector = self.with_store(vectors) if vectors else self.projector
+        ltm = self.with_store(vectors) if vectors else self.ltm
         with released(self.url):
-            return reconcile.apply(plan, self.postgres, projector)
+            return reconcile.apply(plan, self.postgres, ltm)
 
     def points(self) -> dict[str, list[tuple[PointId, object, Vector | None]]]:
         """Every point of every collection, whole."""
@@ -353,8 +355,8 @@ def _open(
     after.callback(_clean, vectors, before)
     postgres = after.enter_context(Postgres.open(url))
     seed: int = request.getfixturevalue("seed")
-    projector = Projector(vectors, chosen, Embedder("test", embed))
-    return Lab(url, postgres, vectors, chosen, projector, random.Random(seed))
+    ltm = LongTermMemory(vectors, chosen, Embedder("test", embed))
+    return Lab(url, postgres, vectors, chosen, ltm, random.Random(seed))
 
 
 def _clean(vectors: VectorStore, before: set[str]) -> None:

@@ -8,7 +8,7 @@ from memsync.cli.common import JsonOption, opened_stores, print_audit, progress
 
 def check(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Check schema, both stores and the outbox. Writes nothing; exit status 0 means all agree."""
-    with opened_stores(ctx) as (settings, postgres, vectors):
+    with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(as_json=as_json) as tell:
-            audit = reconcile.check(postgres, vectors, settings, tell)
+            audit = reconcile.check(postgres, ltm, settings, tell)
         return print_audit(audit, as_json=as_json)

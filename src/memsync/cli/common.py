@@ -21,11 +21,9 @@ from memsync.errors import IncompleteAudit, InvalidInput, MemsyncError
 from memsync.model.progress import WAITS, Kind, Progress, Tell, silent
 from memsync.reconcile.findings import Audit, Finding
 from memsync.settings import Settings
-from memsync.stores.ltm import Projector, load_embedder
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.open import open_postgres
-from memsync.stores.vectors import open_vectors
-from memsync.stores.vectors.protocol import VectorStore
 
 SCHEMA_VERSION = 2
 """Of what --json prints, failures too. A saved plan has a version of its own."""
@@ -74,18 +72,13 @@ def opened_postgres(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres]]:
 
 
 @contextlib.contextmanager
-def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, VectorStore]]:
-    """The settings, and both stores open."""
+def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, LongTermMemory]]:
+    """The settings, and both stores open. The embedder is loaded when it is first needed."""
     with (
         opened_postgres(ctx) as (settings, postgres),
-        contextlib.closing(open_vectors(settings)) as vectors,
+        contextlib.closing(LongTermMemory.open(settings)) as ltm,
     ):
-        yield settings, postgres, vectors
-
-
-def projector(settings: Settings, vectors: VectorStore) -> Projector:
-    """What writes memories, with the settings' embedder."""
-    return Projector(vectors, settings, load_embedder(settings.embedder))
+        yield settings, postgres, ltm
 
 
 @contextlib.contextmanager

@@ -17,15 +17,16 @@ from memsync.cli.common import (
     INTERNAL_ERROR,
     JsonOption,
     Options,
-    opened_stores,
+    opened_postgres,
     print_facts,
     print_json,
     progress,
-    projector,
 )
 from memsync.demo import story
 from memsync.demo import world as legacy
 from memsync.settings import Settings
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.vectors import open_vectors
 
 _DIRECTORY_MODE = 0o755
 
@@ -51,10 +52,11 @@ def demo(
     scenes: list[story.Scene] = []
     with (
         _stores_of_its_own(ctx),
-        opened_stores(ctx) as (settings, postgres, vectors),
+        opened_postgres(ctx) as (settings, postgres),
+        contextlib.closing(open_vectors(settings)) as vectors,
         progress(as_json=as_json) as tell,
     ):
-        stage = story.Stage(postgres, vectors, projector(settings, vectors), settings, tell)
+        stage = story.Stage(postgres, vectors, LongTermMemory(vectors, settings), settings, tell)
         for scene in story.play(stage, recipe):
             scenes.append(scene)
             if not as_json:

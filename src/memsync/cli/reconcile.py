@@ -14,10 +14,10 @@ from memsync.cli.common import (
     print_facts,
     print_json,
     progress,
-    projector,
 )
 from memsync.errors import InvalidInput
 from memsync.reconcile.plans import Plan
+from memsync.stores.history.catalog import instance_id
 
 app = typer.Typer(
     help="Compare the memories in Qdrant with the history in Postgres, and repair. Without a "
@@ -38,9 +38,9 @@ def default(ctx: typer.Context, as_json: JsonOption = False) -> int:
 @app.command(epilog=EXIT_STATUSES)
 def audit(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Compare both stores and print every difference. Writes nothing."""
-    with opened_stores(ctx) as (settings, postgres, vectors):
+    with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(as_json=as_json) as tell:
-            found = reconcile.audit(postgres, vectors, settings, tell)
+            found = reconcile.audit(postgres, ltm, settings, tell)
         return print_audit(found, as_json=as_json)
 
 
@@ -54,16 +54,16 @@ def plan(
     as_json: JsonOption = False,
 ) -> int:
     """Audit, and save what would repair it. Changes neither store."""
-    with opened_stores(ctx) as (settings, postgres, vectors):
+    with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(as_json=as_json) as tell:
-            found = reconcile.audit(postgres, vectors, settings, tell)
+            found = reconcile.audit(postgres, ltm, settings, tell)
         with postgres.session() as session:
-            instance_id = session.row("instance_id").id
+            database = instance_id(session)
         made = reconcile.make_plan(
             found,
-            instance_id=instance_id,
+            instance_id=database,
             home=settings.collection,
-            embedder=projector(settings, vectors).embedder.name,
+            embedder=ltm.embedder.name,
             unsafe=unsafe,
         )
     _save(made, out)
@@ -90,8 +90,8 @@ def apply(
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the plan {file}: {error}") from None
     saved = Plan.from_json(text, str(file))
-    with opened_stores(ctx) as (settings, postgres, vectors), progress(as_json=as_json) as tell:
-        done = reconcile.apply(saved, postgres, projector(settings, vectors), tell)
+    with opened_stores(ctx) as (_, postgres, ltm), progress(as_json=as_json) as tell:
+        done = reconcile.apply(saved, postgres, ltm, tell)
     if as_json:
         print_json(done=done.done, done_before=done.done_before)
     else:

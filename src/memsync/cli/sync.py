@@ -10,7 +10,6 @@ from memsync.cli.common import (
     print_facts,
     print_json,
     progress,
-    projector,
 )
 from memsync.memory import drain, outbox_status, revive
 
@@ -24,8 +23,8 @@ app = typer.Typer(
 @app.command(epilog=EXIT_STATUSES)
 def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Drain the outbox once. Safe to run again; entries that failed are retried later."""
-    with opened_stores(ctx) as (settings, postgres, vectors), progress(as_json=as_json) as tell:
-        done = drain(postgres, projector(settings, vectors), tell)
+    with opened_stores(ctx) as (_, postgres, ltm), progress(as_json=as_json) as tell:
+        done = drain(postgres, ltm, tell)
     if as_json:
         print_json(entries=done.entries, memories=done.memories)
     else:

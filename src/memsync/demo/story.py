@@ -15,9 +15,10 @@ from memsync.model.progress import Tell
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.plans import Plan
 from memsync.settings import Settings
-from memsync.stores.ltm import Projector
+from memsync.stores.history.catalog import instance_id
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres
-from memsync.stores.vectors.protocol import VectorStore
+from memsync.stores.vectors import VectorStore
 
 FAULTS: Mapping[str, int] = {
     "missing-point": 4,
@@ -52,11 +53,11 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the story is played on."""
+    """What the story is played on. `ltm` are the memories in `vectors`."""
 
     postgres: Postgres
     vectors: VectorStore
-    projector: Projector
+    ltm: LongTermMemory
     settings: Settings
     tell: Tell
 
@@ -82,11 +83,11 @@ def _build(stage: Stage, world: legacy.World) -> Iterator[Scene]:
         [
             ("Postgres", stage.postgres.label),
             ("Qdrant", stage.vectors.label),
-            ("embedder", stage.projector.embedder.name),
+            ("embedder", stage.ltm.embedder.name),
         ],
     )
     with stage.postgres.session() as session:
-        legacy.load(world, session, stage.vectors, stage.projector.embedder.documents)
+        legacy.load(world, session, stage.vectors, stage.ltm.embedder.documents)
     made = world.manifest
     yield Scene(
         "A legacy app: history by user, memories by persona",
@@ -146,7 +147,7 @@ def _migrate(stage: Stage, world: legacy.World) -> Iterator[Scene]:
 
 
 def _remember_and_sync(stage: Stage, speakers: "_Speakers") -> Scene:
-    memory = Memory(stage.postgres, stage.settings, stage.projector)
+    memory = Memory(stage.postgres, stage.settings, stage.ltm)
     for persona_id, (said, answered) in zip(speakers.persona_ids, _SAID, strict=True):
         memory.remember(
             NewExchange(
@@ -157,7 +158,7 @@ def _remember_and_sync(stage: Stage, speakers: "_Speakers") -> Scene:
                 assistant_text=answered,
             )
         )
-    drained = drain(stage.postgres, stage.projector, stage.tell)
+    drained = drain(stage.postgres, stage.ltm, stage.tell)
     return Scene(
         "Two personas of one user say something new; the relay carries it to Qdrant",
         "memsync sync run",
@@ -167,7 +168,7 @@ def _remember_and_sync(stage: Stage, speakers: "_Speakers") -> Scene:
 
 
 def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
-    found = reconcile.audit(stage.postgres, stage.vectors, stage.settings, stage.tell)
+    found = reconcile.audit(stage.postgres, stage.ltm, stage.settings, stage.tell)
     yield Scene(
         "The audit finds the planted faults and what the old layout implies, and nothing else",
         "memsync reconcile",
@@ -177,9 +178,9 @@ def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
     with stage.postgres.session() as session:
         plan = reconcile.make_plan(
             found,
-            instance_id=session.row("instance_id").id,
+            instance_id=instance_id(session),
             home=stage.settings.collection,
-            embedder=stage.projector.embedder.name,
+            embedder=stage.ltm.embedder.name,
             unsafe=True,
         )
     yield Scene(
@@ -188,21 +189,21 @@ def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
         _actions(plan),
         _unless("findings left unrepaired", {}, plan.left),
     )
-    applied = reconcile.apply(plan, stage.postgres, stage.projector, stage.tell)
+    applied = reconcile.apply(plan, stage.postgres, stage.ltm, stage.tell)
     yield Scene(
         "Exactly that plan, carried out; what it removes is kept in quarantine",
         "memsync reconcile apply plan.json",
         [("actions carried out", applied.done)],
         _unless("actions", len(plan.actions), applied.done),
     )
-    again = reconcile.audit(stage.postgres, stage.vectors, stage.settings, stage.tell)
+    again = reconcile.audit(stage.postgres, stage.ltm, stage.settings, stage.tell)
     yield Scene(
         "The audit again: clean",
         "memsync reconcile",
         [*_read(again), ("findings", len(again.findings))],
         _unless("findings", {}, again.counts),
     )
-    gate = reconcile.check(stage.postgres, stage.vectors, stage.settings, stage.tell)
+    gate = reconcile.check(stage.postgres, stage.ltm, stage.settings, stage.tell)
     yield Scene(
         "The gate for CI and cron",
         "memsync check",
@@ -212,7 +213,7 @@ def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
 
 
 def _recall(stage: Stage, speakers: "_Speakers") -> Scene:
-    memory = Memory(stage.postgres, stage.settings, stage.projector)
+    memory = Memory(stage.postgres, stage.settings, stage.ltm)
     answers = []
     for persona_id in speakers.persona_ids:
         best = memory.recall(_QUESTION, persona_id=persona_id, limit=1)

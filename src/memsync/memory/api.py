@@ -1,8 +1,8 @@
-"""Memory: the library that retrieval code calls.
+"""Memory: the library that an app calls to read and write its two memories.
 
-Decides what a caller must say: a persona, always, by keyword, as a validated id. Reading takes no
-free filter, so no call can name somebody else's memories by mistake. Writing is rows and outbox
-entry in one transaction; the relay does the rest.
+Decides what a caller must say: the persona, always, by keyword, as a valid id. No read takes a
+free filter, so no call can name another persona's memories by mistake. A write is the two rows and
+an outbox entry in one transaction; the relay writes the memory later.
 """
 
 import contextlib
@@ -10,26 +10,33 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Self, overload
+from typing import Self, overload
 from uuid import UUID, uuid4
 
-from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch
+from memsync.errors import InvalidInput, SchemaMismatch
 from memsync.model import ids
-from memsync.model.ids import MessageId, PersonaId
-from memsync.model.records import Memory as Record
-from memsync.model.records import Message, UserMessage, storable_text
+from memsync.model.ids import MessageId
+from memsync.model.records import Message, Thread, UserMessage, storable_text
 from memsync.settings import Settings
+from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.ltm import Projector, load_embedder
+from memsync.stores.history.exchanges import (
+    insert_message,
+    lock_thread,
+    next_anchors,
+    recent_history,
+    recent_history_of_user,
+    thread_clock,
+)
+from memsync.stores.ltm import LongTermMemory, Recollection
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.open import open_postgres
-from memsync.stores.vectors import open_vectors
 
 LIMIT_MAX = 1000
 
 
 class _Unsaid(Enum):
-    """Tells an argument that was left out from None, which is a mistake."""
+    """The default of an argument that may be left out; None there is a mistake."""
 
     UNSAID = 0
 
@@ -63,32 +70,23 @@ class Remembered:
     assistant_message_id: MessageId
 
 
-@dataclass(frozen=True, slots=True)
-class Recollection:
-    """A memory that `recall` found, and its cosine similarity to the query."""
-
-    id: UUID | int
-    memory: Record
-    score: float
-
-
 class Memory:
     """Both stores of one app. Open it once, share it between threads, close it at the end."""
 
     def __init__(
-        self, postgres: Postgres, settings: Settings, projector: Projector | None = None
+        self, postgres: Postgres, settings: Settings, ltm: LongTermMemory | None = None
     ) -> None:
         """Use stores that are open already; `open` is the usual way."""
         self._postgres = postgres
         self._settings = settings
         self._closing = contextlib.ExitStack()
         self._opening = threading.Lock()
-        self._projector = projector
+        self._ltm = ltm
         self._knows_personas = False
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
-        """Open both stores; Qdrant and the embedder only when something is recalled.
+        """Open Postgres now, Qdrant and the embedder when something is first recalled.
 
         Raises: StoreUnreachable, StoreBusy, SettingsError.
         """
@@ -104,38 +102,27 @@ class Memory:
         channel_id = ids.channel_id(exchange.channel_id)
         personality_id = ids.personality_id(exchange.personality_id)
         persona_id = ids.persona_id(exchange.persona_id)
-        texts = {
-            "user": storable_text(exchange.user_text, "user_text"),
-            "assistant": storable_text(exchange.assistant_text, "assistant_text"),
-        }
+        user_text = storable_text(exchange.user_text, "user_text")
+        assistant_text = storable_text(exchange.assistant_text, "assistant_text")
         given = _given_times(exchange)
-        # In order, so that the pair stands in order even at the same moment.
-        user_id, assistant_id = sorted((uuid4(), uuid4()), key=lambda each: each.bytes)
-        thread = {
-            "channel_id": channel_id,
-            "personality_id": personality_id,
-            "persona_id": persona_id,
-        }
+        # Messages of one moment stand in the order of their ids, so the user's id is the smaller.
+        user_id, assistant_id = map(
+            MessageId, sorted((uuid4(), uuid4()), key=lambda each: each.bytes)
+        )
+        place = (channel_id, personality_id, persona_id)
+        thread = Thread(*place)
         with self._postgres.session() as session, session.transaction():
-            session.row("lock_thread", thread=f"{channel_id}/{personality_id}/{persona_id}")
+            lock_thread(session, thread)
             said_at, answered_at = given or _clock(session, thread)
-            for message_id, role, moment in (
-                (user_id, "user", said_at),
-                (assistant_id, "assistant", answered_at),
-            ):
-                session.run(
-                    "insert_message",
-                    id=message_id,
-                    role=role,
-                    content=texts[role],
-                    created_at=moment,
-                    **thread,
-                )
-            written = [user_id, assistant_id]
-            # A backdated exchange changes which message stands before a later reply.
-            followers = [row.id for row in session.rows("next_anchors", ids=written)]
-            session.run("enqueue", ids=list({assistant_id, *followers}))
-        return Remembered(MessageId(user_id), MessageId(assistant_id))
+            insert_message(session, Message(user_id, *place, "user", user_text, said_at))
+            insert_message(
+                session, Message(assistant_id, *place, "assistant", assistant_text, answered_at)
+            )
+            # A backdated exchange changes which message stands before a later reply, so the memory
+            # of that reply must be made anew as well.
+            followers = next_anchors(session, [user_id, assistant_id])
+            outbox.enqueue(session, {assistant_id, *followers})
+        return Remembered(user_id, assistant_id)
 
     @overload
     def get_recent_history(
@@ -179,22 +166,19 @@ class Memory:
             raise TypeError("get_recent_history() takes persona_id, or user_id before contract")
         channel = ids.channel_id(channel_id)
         personality = ids.personality_id(personality_id)
-        thread = {"channel_id": channel, "personality_id": personality, "limit": _limit(limit)}
+        newest = _limit(limit)
         with self._postgres.session() as session:
             if user_id is not _UNSAID:
-                user = ids.user_id(user_id)
-                rows = _rows_of_user(session, user_id=user, **thread)
-                return [
-                    UserMessage(MessageId(row.id), channel, personality, user, *_said(row))
-                    for row in reversed(rows)
-                ]
+                return recent_history_of_user(
+                    session,
+                    channel_id=channel,
+                    personality_id=personality,
+                    user_id=ids.user_id(user_id),
+                    limit=newest,
+                )
             persona = ids.persona_id(persona_id)
             self._require_personas(session)
-            rows = session.rows("recent_history", persona_id=persona, **thread)
-            return [
-                Message(MessageId(row.id), channel, personality, persona, *_said(row))
-                for row in reversed(rows)
-            ]
+            return recent_history(session, Thread(channel, personality, persona), newest)
 
     def recall(
         self,
@@ -205,33 +189,24 @@ class Memory:
         limit: int = 10,
         score_threshold: float | None = None,
     ) -> list[Recollection]:
-        """The persona's memories most like `query`, best first.
+        """The persona's memories most like `query`, best first; none where no collection stands.
 
-        Raises: InvalidInput for malformed ids, text or limit; StoreUnreachable. Effects: the
-        collection and its indexes are made if they are missing.
+        Raises: InvalidInput for malformed ids, text or limit; DimensionMismatch when the collection
+        was made for another embedder; StoreUnreachable.
         """
         persona = ids.persona_id(persona_id)
-        projector = self._ltm()
-        codec = projector.codec
-        where = {codec.key("persona_id"): str(persona)}
-        if personality_id is not None:
-            where[codec.key("personality_id")] = str(ids.personality_id(personality_id))
-        hits = projector.vectors.query(
-            projector.collection,
-            projector.embedder.query(storable_text(query, "query")),
-            where=where,
-            limit=_limit(limit),
+        personality = None if personality_id is None else ids.personality_id(personality_id)
+        text, nearest = storable_text(query, "query"), _limit(limit)
+        return self._opened_ltm().recall(
+            text,
+            persona_id=persona,
+            personality_id=personality,
+            limit=nearest,
             score_threshold=score_threshold,
         )
-        found = [
-            Recollection(hit.point.id, codec.decode(hit.point.payload).memory, hit.score)
-            for hit in hits
-        ]
-        _require_own(found, persona)
-        return found
 
     def _require_personas(self, session: Session) -> None:
-        """Refuse to read by persona while messages have none: the thread would have holes."""
+        """Refuse to read by persona while some messages have none: they would be left out."""
         if self._knows_personas:
             return
         catalog = Catalog.read(session, notes=False)
@@ -240,25 +215,19 @@ class Memory:
                 f"the history is {catalog.stage}: not every message has a persona yet. Read by "
                 "user_id until `memsync migrate run --to backfill` is done"
             )
-        # Once so, it stays so: the way back keeps every persona for as long as the column stands.
+        # It stays true, because the way back keeps every persona while the column is there.
         self._knows_personas = True
 
-    def _ltm(self) -> Projector:
-        """Qdrant and the embedder, opened by the first thread that needs them."""
+    def _opened_ltm(self) -> LongTermMemory:
+        """Long-term memory, opened by the first thread that needs it."""
         with self._opening:
-            if self._projector is None:
-                vectors = contextlib.closing(open_vectors(self._settings))
-                projector = Projector(
-                    self._closing.enter_context(vectors),
-                    self._settings,
-                    load_embedder(self._settings.embedder),
-                )
-                self._projector = projector
-            self._projector.prepare()
-            return self._projector
+            if self._ltm is None:
+                self._ltm = LongTermMemory.open(self._settings)
+                self._closing.callback(self._ltm.close)
+            return self._ltm
 
     def close(self) -> None:
-        """Let go of both stores."""
+        """Close Postgres, and Qdrant if this object opened it."""
         self._closing.close()
         self._postgres.close()
 
@@ -267,20 +236,6 @@ class Memory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _rows_of_user(session: Session, **thread: object) -> list[Any]:
-    try:
-        # The app's, so that contract sees who still reads by user.
-        return session.rows_for_app("recent_history_of_user", **thread)
-    except SchemaMismatch as error:
-        raise SchemaMismatch(
-            f"{session.label}: the history has no user_id since contract; read by persona_id"
-        ) from error
-
-
-def _said(row: Any) -> tuple[Any, str, datetime]:
-    return row.role, row.content, row.created_at.replace(tzinfo=UTC)
 
 
 def _limit(limit: int) -> int:
@@ -305,24 +260,15 @@ def _given_times(exchange: NewExchange) -> tuple[datetime, datetime] | None:
 
 
 def _utc_ms(moment: datetime) -> datetime:
-    """To the naive UTC milliseconds that the column holds."""
+    """The moment in UTC, cut to the milliseconds that the column holds. A naive one is in UTC."""
     try:
-        naive = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        utc = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:
         raise InvalidInput(f"{moment} is outside the years 1 to 9999 in UTC") from None
-    return naive.replace(microsecond=naive.microsecond // 1000 * 1000)
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 
-def _clock(session: Session, thread: dict[str, object]) -> tuple[datetime, datetime]:
-    moment = session.row("thread_clock", **thread).moment
+def _clock(session: Session, thread: Thread) -> tuple[datetime, datetime]:
+    """The times of a message and its reply that are written now."""
+    moment = thread_clock(session, thread)
     return moment, moment + _MS
-
-
-def _require_own(found: list[Recollection], persona: PersonaId) -> None:
-    """Refuse to hand out what the store should never have returned."""
-    foreign = [each.id for each in found if each.memory.persona_id != persona]
-    if foreign:
-        raise MemsyncError(
-            f"Qdrant returned memories of another persona than {persona}: {foreign[:3]}. They were "
-            "not handed out; run `memsync check`"
-        )

@@ -1,8 +1,9 @@
 """Carries out a plan, exactly and resumably.
 
-Decides when a plan is stale: an action whose stores are neither as they were audited nor as it
-would leave them. All actions are looked at before the first one writes, and each again before it
-does. What is removed or overwritten goes to quarantine first, committed.
+Decides when a plan is stale: when the stores are neither as the audit saw them nor as the action
+would leave them. All actions are looked at before the first one writes, and each is looked at
+again right before it writes. A point goes to quarantine, committed, before it is removed or
+overwritten.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +12,15 @@ from itertools import groupby
 from uuid import UUID
 
 from memsync.errors import StalePlan
-from memsync.model.digests import buckets, exchange_digest, memory_digest, point_state
+from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
-from memsync.model.records import Exchange, Memory, Point
+from memsync.model.records import Exchange, Point
 from memsync.model.sequences import batched
 from memsync.reconcile.plans import Action, ActionKind, Plan
+from memsync.stores.history.catalog import instance_id
 from memsync.stores.history.exchanges import exchanges_by_anchor
-from memsync.stores.ltm import Projector
-from memsync.stores.ltm.layouts import persona_of_collection
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres, Session, json_value
 from memsync.stores.postgres.locks import LockKey, exclusive
 
@@ -28,42 +29,41 @@ _BATCH = 128
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did: actions carried out now, and those found done already."""
+    """What an apply did: the actions carried out now, and those that were done already."""
 
     done: int
     done_before: int
 
 
-def apply(plan: Plan, postgres: Postgres, projector: Projector, tell: Tell = silent) -> Applied:
+def apply(plan: Plan, postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Applied:
     """Carry out the plan; running it again after a crash finishes the rest.
 
-    Raises: StalePlan when a store moved on since the plan was made (before any write, or, if it
-    moved meanwhile, in between: what was done stays done); StoreBusy when another repair runs;
-    StoreUnreachable. Effects: both stores.
+    Raises: StalePlan when a store moved on since the plan was made; StoreBusy when another repair
+    runs; StoreUnreachable. A store that moved on before the apply is noticed before any write. If
+    it moves on meanwhile, the actions that are done stay done. Effects: both stores.
     """
     with exclusive(postgres, LockKey.REPAIR, "repair") as session:
-        applier = _Applier(plan, session, projector, tell)
+        applier = _Applier(plan, session, ltm, tell)
         applier.require_same_stores()
-        projector.prepare()
+        ltm.prepare()
         open_actions = applier.still_open(plan.actions)
         applier.carry_out(open_actions)
         return Applied(len(open_actions), len(plan.actions) - len(open_actions))
 
 
 class _Applier:
-    def __init__(self, plan: Plan, session: Session, projector: Projector, tell: Tell) -> None:
+    def __init__(self, plan: Plan, session: Session, ltm: LongTermMemory, tell: Tell) -> None:
         self._plan = plan
         self._session = session
-        self._projector = projector
-        self._vectors = projector.vectors
+        self._ltm = ltm
         self._tell = tell
 
     def require_same_stores(self) -> None:
         """Refuse a plan that was made for another database, collection or embedder."""
         here = {
-            "database": (self._plan.instance_id, self._session.row("instance_id").id),
-            "collection": (self._plan.collection, self._projector.collection),
-            "embedder": (self._plan.embedder, self._projector.embedder.name),
+            "database": (self._plan.instance_id, instance_id(self._session)),
+            "collection": (self._plan.collection, self._ltm.collection),
+            "embedder": (self._plan.embedder, self._ltm.embedder.name),
         }
         for what, (planned, found) in here.items():
             if planned != found:
@@ -104,7 +104,7 @@ class _Applier:
         """For each action, all of one kind and collection: whether it is done already."""
         kind, collection = actions[0].kind, actions[0].collection
         if kind is ActionKind.RETIRE:
-            return [self._vectors.describe(each.collection) is None for each in actions]
+            return [not self._ltm.stands(each.collection) for each in actions]
         points = self._points(collection, actions)
         if kind is not ActionKind.PUT:
             return [self._is_gone(each, points) for each in actions]
@@ -116,9 +116,7 @@ class _Applier:
         self, collection: str, actions: Sequence[Action], *, vectors: bool = False
     ) -> dict[PointId, Point]:
         ids = [each.point_id for each in actions if each.point_id is not None]
-        if self._vectors.describe(collection) is None:
-            return {}
-        return {p.id: p for p in self._vectors.retrieve(collection, ids, vectors=vectors)}
+        return self._ltm.points(collection, ids, vectors=vectors)
 
     def _is_gone(self, action: Action, points: dict[PointId, Point]) -> bool:
         found = points.get(action.point_id) if action.point_id is not None else None
@@ -137,7 +135,7 @@ class _Applier:
         if row is None or digest != action.row_digest:
             raise _stale(action, "exchange", action.row_digest, digest)
         found = points.get(row.anchor_id)
-        wanted = Point(row.anchor_id, self._projector.codec.encode(row, self._plan.embedder))
+        wanted = Point(row.anchor_id, self._ltm.codec.encode(row, self._plan.embedder))
         if point_state(found) == point_state(wanted):
             return True
         if point_state(found) != action.point_state:
@@ -151,27 +149,13 @@ class _Applier:
         points = self._points(self._plan.collection, actions, vectors=True)
         self._keep(actions, points)
         exchanges = list(exchanges_by_anchor(self._session, anchors).values())
-        made = self._projector.points(exchanges)
-        absent = [point for point in made if point.id not in points]
-        standing = [point for point in made if point.id in points]
-        if absent:
-            self._vectors.upsert(self._plan.collection, absent, only_absent=True)
-        if standing:
-            self._vectors.upsert(self._plan.collection, standing)
+        self._ltm.put(exchanges, standing=points)
         if self.still_open(actions):
             raise _stale(actions[0], "point", "written", "written by somebody else")
 
     def _move(self, actions: list[Action]) -> None:
         points = self._points(actions[0].collection, actions)
-        memories = list(points.values())
-        texts = [self._projector.codec.decode(p.payload).memory.content or "" for p in memories]
-        vectors = self._projector.embedder.documents(texts)
-        moved = [
-            Point(old.id, self._archived_payload(actions[0].collection, old), vector)
-            for old, vector in zip(memories, vectors, strict=True)
-        ]
-        if moved:
-            self._vectors.upsert(self._plan.collection, moved, only_absent=True)
+        moved = self._ltm.bring_home(actions[0].collection, list(points.values()))
         written = self._points(self._plan.collection, actions)
         for action, point in zip(actions, moved, strict=True):
             if point_state(written.get(point.id)) != point_state(point):
@@ -183,14 +167,14 @@ class _Applier:
             return
         points = self._points(actions[0].collection, actions, vectors=True)
         self._keep(actions, points)
-        self._vectors.delete(actions[0].collection, list(points))
+        self._ltm.delete(actions[0].collection, list(points))
 
     def _retire(self, actions: list[Action]) -> None:
         for action in actions:
-            left = self._vectors.count(action.collection)
+            left = self._ltm.count(action.collection)
             if left:
                 raise _stale(action, "collection", "empty", f"{left} points")
-            self._vectors.drop(action.collection)
+            self._ltm.drop(action.collection)
 
     def _keep(self, actions: Sequence[Action], points: dict[PointId, Point]) -> None:
         """Copy what is about to be removed or overwritten into quarantine."""
@@ -210,34 +194,6 @@ class _Applier:
         if kept:
             with self._session.transaction():
                 self._session.run_many("quarantine_point", kept)
-
-    def _archived_payload(self, collection: str, point: Point) -> dict[str, object]:
-        """The payload of an archived memory in its new place: agreed keys, its text as it is."""
-        codec = self._projector.codec
-        payload = codec.restyled(point.payload, self._plan.embedder)
-        persona = persona_of_collection(collection)
-        if persona is not None:
-            payload[codec.key("persona_id")] = str(persona)
-        digest = _archived_digest(point, codec.decode(payload).memory)
-        if digest:
-            fp1, fp2 = buckets(digest)
-            payload |= {codec.key("digest"): digest, codec.key("fp1"): fp1, codec.key("fp2"): fp2}
-        return payload
-
-
-def _archived_digest(point: Point, memory: Memory) -> str | None:
-    if not isinstance(point.id, UUID) or memory.persona_id is None:
-        return None
-    if memory.personality_id is None or memory.created_at_ms is None:
-        return None
-    return memory_digest(
-        point.id,
-        memory.persona_id,
-        memory.personality_id,
-        memory.channel_id or "",
-        memory.created_at_ms,
-        memory.content or "",
-    )
 
 
 def _batches(actions: Sequence[Action]) -> list[list[Action]]:

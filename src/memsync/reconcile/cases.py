@@ -37,7 +37,7 @@ class Found:
 
     @property
     def persona_id(self) -> UUID | None:
-        """Whose memory the app takes it for: the collection's persona, else the payload's."""
+        """The persona whose memory the app takes it for: the collection's, else the payload's."""
         of_collection = None if self.home else persona_of_collection(self.collection)
         return of_collection or self.reading.memory.persona_id
 
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What the rules judge: an exchange without a point, a point without an exchange, or a pair.
+    """An exchange without a point, a point without an exchange, or a pair. Rules judge cases.
 
     `kept` is the id of the point that holds the same exchange and stays. `memory_stands`: another
     point has the id that the exchange's memory must have. `archived`: the point is from before the
@@ -102,7 +102,7 @@ class Case:
 
     @property
     def persona_id(self) -> UUID | None:
-        """Whose case it is: the row's persona, else the point's."""
+        """The persona that the case is about: the row's, else the point's."""
         if self.exchange is not None:
             return self.exchange.persona_id
         return self.found.persona_id if self.found is not None else None

@@ -18,7 +18,7 @@ class Severity(StrEnum):
 
 
 class Grade(StrEnum):
-    """Who may repair it: anybody, only who says `--unsafe`, or not memsync."""
+    """When memsync may repair it: always, only with `--unsafe`, or never."""
 
     SAFE = "safe"
     UNSAFE = "unsafe"
@@ -26,7 +26,7 @@ class Grade(StrEnum):
 
 
 class Repair(StrEnum):
-    """What a plan does about it."""
+    """The repair that a plan makes of it."""
 
     MEND = "mend"
     """Write the exchange's memory anew from Postgres; remove the point if it stands elsewhere."""

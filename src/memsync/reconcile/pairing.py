@@ -1,12 +1,12 @@
 """Pairing: brings exchanges and points together into cases.
 
-Memories at home are merged with exchanges in id order, two streams and one comparison each. Points
-of deployed collections have random ids: they are matched persona by persona, then, those that no
-exchange of their own persona explains, against everybody's. What is kept in memory grows with the
-deployed and foreign points, not with the stores.
+Memories at home and exchanges are two streams in id order, so one pass merges them. Points of
+deployed collections have random ids. They are matched with the exchanges of their own persona
+first; those that none of these explains are matched with everybody's. The memory that this takes
+grows with the deployed and foreign points, not with the stores.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -19,27 +19,34 @@ from memsync.reconcile.cases import (
     Found,
     says,
 )
-from memsync.stores.history.exchanges import exchange_of, exchanges_in_order
+from memsync.stores.history.exchanges import (
+    Moment,
+    exchanges_at,
+    exchanges_in_order,
+    exchanges_of_persona,
+    known_personas,
+)
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import (
     PERSONA_PREFIX,
     PERSONALITY_PREFIX,
     persona_of_collection,
 )
-from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
-from memsync.stores.vectors.protocol import VectorStore, scan
 
 _BATCH = 1000
 
 
 @dataclass
 class Pairing:
-    """One audit's pairing, from its sources to its cases."""
+    """One audit's pairing, from its sources to its cases.
+
+    `horizon_ms` is the time before which no row is kept; None when the history is empty. `unread`
+    are the deployed collections that could not be read to their end.
+    """
 
     session: Session
-    vectors: VectorStore
-    home: str
-    codec: PayloadCodec
+    ltm: LongTermMemory
     horizon_ms: int | None
     rows: int = 0
     points: int = 0
@@ -47,20 +54,16 @@ class Pairing:
     _claims: dict[UUID, list[tuple[Found, Exchange]]] = field(default_factory=dict)
     _unclaimed: list[Found] = field(default_factory=list)
     _missing: list[Exchange] = field(default_factory=list)
-    _deployed: PayloadCodec = field(default_factory=lambda: PayloadCodec("camel"))
 
     def read_deployed(self, collection: str) -> int:
         """Match a deployed collection's points with its persona's exchanges; how many there are."""
         persona = persona_of_collection(collection)
-        of_persona = (
-            self.session.rows("exchanges_of_persona", persona_id=persona) if persona else []
-        )
-        index = ExchangeIndex(map(exchange_of, of_persona))
+        index = ExchangeIndex(exchanges_of_persona(self.session, persona) if persona else [])
         count = 0
         self.unread.add(collection)
-        for point in scan(self.vectors, collection):
+        for point in self.ltm.scan(collection):
             count += 1
-            found = Found.read(collection, point, self._deployed, home=False)
+            found = self._found(collection, point)
             self._claim(found, index.match(found))
         self.unread.remove(collection)
         self.points += count
@@ -68,11 +71,12 @@ class Pairing:
 
     def merge_home(self) -> Iterator[Case]:
         """Compare the memories at home with all exchanges; yields those that meet by id."""
-        points = scan(self.vectors, self.home) if self._home_stands() else iter(())
+        home = self.ltm.collection
+        points = self.ltm.scan(home) if self.ltm.stands(home) else iter(())
         for exchange, point in merged(exchanges_in_order(self.session), points):
             self.rows += exchange is not None
             self.points += point is not None
-            found = point and self._found_at_home(point)
+            found = point and self._found(home, point)
             if found and exchange:
                 yield Case(exchange, found)
             elif found:
@@ -84,12 +88,12 @@ class Pairing:
         """Everything that did not meet by id: foreign, duplicate, orphaned, missing."""
         self._claim_from_anybody()
         for anchors in batched(self._claims, _BATCH):
-            standing = {p.id for p in self._retrieve(anchors)}
+            standing = self.ltm.points(self.ltm.collection, anchors)
             for anchor in anchors:
                 yield from _claimants(self._claims[anchor], anchor if anchor in standing else None)
         for some in batched(self._unclaimed, _BATCH):
-            personas = list({each.persona_id for each in some if each.persona_id})
-            known = {row.id for row in self.session.rows("known_personas", ids=personas)}
+            personas = {each.persona_id for each in some if each.persona_id}
+            known = known_personas(self.session, personas)
             for found in some:
                 yield Case(
                     found=found,
@@ -109,38 +113,27 @@ class Pairing:
     def _claim_from_anybody(self) -> None:
         left, self._unclaimed = self._unclaimed, []
         for some in batched(left, _BATCH):
-            timed = [
-                (each.personality_id, each.reading.time_window_ms)
+            moments = [
+                Moment(each.personality_id, *each.reading.time_window_ms)
                 for each in some
                 if each.personality_id and each.reading.time_window_ms
             ]
-            rows = self.session.rows(
-                "exchanges_at",
-                personality_ids=[personality for personality, _ in timed],
-                from_ms=[window[0] for _, window in timed],
-                to_ms=[window[1] for _, window in timed],
-            )
-            index = ExchangeIndex(map(exchange_of, rows))
+            index = ExchangeIndex(exchanges_at(self.session, moments))
             for found in some:
                 self._claim(found, _match_of_anybody(found, index))
 
-    def _retrieve(self, anchors: Iterable[UUID]) -> list[Point]:
-        return self.vectors.retrieve(self.home, list(anchors)) if self._home_stands() else []
-
-    def _found_at_home(self, point: Point) -> Found:
-        return Found.read(self.home, point, self.codec, home=True)
+    def _found(self, collection: str, point: Point) -> Found:
+        at_home = collection == self.ltm.collection
+        return Found.read(collection, point, self.ltm.codec_of(collection), home=at_home)
 
     def _may_be_unread(self, exchange: Exchange) -> bool:
-        """Whether the memory may lie in a collection that could not be read, so is not missing."""
+        """Whether its memory may lie in a collection that could not be read: it is not missing."""
         return not self.unread.isdisjoint(
             {
                 f"{PERSONA_PREFIX}{exchange.persona_id}",
                 f"{PERSONALITY_PREFIX}{exchange.personality_id}",
             }
         )
-
-    def _home_stands(self) -> bool:
-        return self.vectors.describe(self.home) is not None
 
     def _is_archived(self, found: Found) -> bool:
         """Whether the point is a memory from before the oldest row. Without text it is none."""
@@ -179,12 +172,12 @@ def merged(
 
 
 def _claimants(claims: list[tuple[Found, Exchange]], standing: UUID | None) -> Iterator[Case]:
-    """The cases of all points about one exchange: one of its persona's is kept, if there is one."""
+    """The cases of all points about one exchange; of its own persona's points one is kept."""
     own = [found for found, exchange in claims if found.persona_id in {None, exchange.persona_id}]
     best = min(own, key=lambda each: (not each.home, point_order(each.point.id)), default=None)
     for found, exchange in claims:
         kept = standing or (best.point.id if best and found is not best else None)
-        # One that came between the reading of rows and of points stands where it belongs.
+        # A memory that was written after the rows were read stands where it belongs.
         itself = found.home and found.point.id == exchange.anchor_id
         agrees = found.persona_id in {None, exchange.persona_id}
         yield Case(

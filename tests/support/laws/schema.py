@@ -38,7 +38,7 @@ def missing_index(lab: Lab, _: list[Exchange]) -> Planted:
 def missing_payload_index(lab: Lab, said: list[Exchange]) -> Planted:
     """A collection that was restored without one of its indexes."""
     kept = [lab.point(each.anchor_id) for each in said]
-    indexes = dict(lab.projector.codec.indexes)
+    indexes = dict(lab.ltm.codec.indexes)
     kind = indexes.pop("persona_id")
     lab.vectors.drop(lab.home)
     lab.vectors.create(lab.home, DIMS, indexes)

@@ -23,6 +23,7 @@ from memsync.model.sequences import batched
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import (
     is_deployed,
     persona_of_collection,
@@ -32,8 +33,7 @@ from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.postgres.locks import LockKey, require_free
-from memsync.stores.vectors import open_standing
-from memsync.stores.vectors.protocol import VectorStore, scan
+from memsync.stores.vectors import VectorStore, open_standing
 
 SAMPLES_MAX = 10
 
@@ -163,17 +163,19 @@ class Evidence:
         self, vectors: VectorStore, settings: Settings, tell: Tell
     ) -> Iterator[tuple[object, ...]]:
         """Every point that says who, to whom, when and what, as a row of memsync_points."""
-        home = settings.collection
+        ltm = LongTermMemory(vectors, settings)
         try:
-            names = [name for name in vectors.collections() if name == home or is_deployed(name)]
+            names = [
+                name for name in ltm.collections() if name == ltm.collection or is_deployed(name)
+            ]
             for number, name in enumerate(names, start=1):
                 reader = _Reader(
                     name,
-                    PayloadCodec(settings.payload_style if name == home else "camel"),
+                    ltm.codec_of(name),
                     persona_of_collection(name),
                     personality_of_collection(name),
                 )
-                for point in scan(vectors, name):
+                for point in ltm.scan(name):
                     self.points += 1
                     row = reader.row(point)
                     if row is None:
@@ -252,7 +254,7 @@ class _Reader:
         if window is None or persona is None or personality is None:
             return None
         try:
-            # What Postgres cannot hold no message says.
+            # Postgres cannot store this text, so no message can contain it.
             content = storable_text(memory.content, "content")
         except InvalidInput:
             return None

@@ -12,6 +12,7 @@ from memsync.errors import GateClosed
 from memsync.migrate.options import Unresolved
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import TABLE, history_size
+from memsync.stores.history.exchanges import messages_without_persona
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.ddl import OnlineDdl
 
@@ -44,8 +45,8 @@ def freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
     session = ddl.session
     without = [row.user_id for row in session.rows("freeze_map")]
     if without and unresolved == "fail":
-        rows = session.row("messages_without_persona", limit=1).total
-        require_resolved([str(each) for each in without], rows)
+        first = messages_without_persona(session, limit=1)
+        require_resolved([str(each) for each in without], first[0].total if first else 0)
     for user_id in without:
         _create_default_persona(ddl, user_id)
     if without:

@@ -29,6 +29,7 @@ from memsync.stores.history.catalog import (
     TABLE,
     history_has_null_persona,
 )
+from memsync.stores.history.exchanges import messages_without_persona
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import statement
 
@@ -114,12 +115,13 @@ def _fill(run: Run) -> None:
         freeze(run.ddl, run.options.unresolved)
         checkpoint.restart_fill(session, "personas", end_block=end_block(session))
         run.rows_filled += fill_in_place(run, Workers(run.ddl), "personas")
-    left = session.row("messages_without_persona", limit=1)
-    raise PartlyDone(
-        f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
-        f"{left.id}. Run again; if it stays, `memsync migrate plan` lists users without a persona",
-        rows=left.total,
-    )
+    for left in messages_without_persona(session, limit=1):
+        raise PartlyDone(
+            f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
+            f"{left.id}. Run again; if it stays, `memsync migrate plan` lists users without a "
+            "persona",
+            rows=left.total,
+        )
 
 
 def _first_pass(run: Run, choice: Choice) -> int:

@@ -1,10 +1,15 @@
-"""What a rule is: one class per finding code, which looks at a case and says what is wrong."""
+"""What a rule is: one class for each finding code.
 
-from collections.abc import Mapping
+A CaseRule looks at one exchange and its memory, a StateRule at both stores as a whole. Both say
+what is wrong and change nothing.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
+from memsync.reconcile.state import State
 
 Evidence = Mapping[str, object]
 
@@ -65,7 +70,16 @@ class CaseRule(Rule):
 
 
 class StateRule(Rule):
-    """A rule about a store as a whole; the audit says what it saw."""
+    """A rule about a store as a whole.
+
+    `only_in_check`: `memsync check` asks it, an audit of the memories does not.
+    """
+
+    only_in_check: ClassVar[bool] = True
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """A finding for each place where the state breaks the rule."""
+        raise NotImplementedError
 
     def finding(self, store: str, key: str, **evidence: object) -> Finding:
         """The finding about `key` in `store`."""
@@ -84,7 +98,7 @@ class StateRule(Rule):
 
 
 def _short(value: object) -> object:
-    """Evidence is for people at night: long texts are cut, everything else is kept."""
+    """The value as evidence: a long text is cut, so that a report can be read."""
     if isinstance(value, str) and len(value) > _TEXT_MAX:
         return f"{value[:_TEXT_MAX]}… ({len(value)} characters)"
     return value if value is None or isinstance(value, int | float | bool) else str(value)

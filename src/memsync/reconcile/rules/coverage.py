@@ -1,8 +1,12 @@
 """MSC: whether every exchange has its memory, and every memory its exchange, exactly once."""
 
+from collections.abc import Iterator
+
 from memsync.reconcile.cases import Case
-from memsync.reconcile.findings import Grade, Repair, Severity
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
+from memsync.reconcile.state import OUTBOX, State
+from memsync.stores.history.outbox import LateEntry
 
 
 class MissingPoint(CaseRule):
@@ -90,6 +94,12 @@ class UnacknowledgedOutbox(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync sync run"
 
+    def look(self, state: State) -> Iterator[Finding]:
+        """Entries older than the alarm age that the relay still tries."""
+        for entry in state.late_entries:
+            if not entry.dead:
+                yield self.finding(OUTBOX, str(entry.id), **_facts(entry))
+
 
 class DeadOutboxEntry(StateRule):
     """An intent to write a memory failed too often and is no longer tried.
@@ -101,3 +111,19 @@ class DeadOutboxEntry(StateRule):
     code, name = "MSC007", "dead-outbox-entry"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync sync retry"
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """Entries that the relay has given up."""
+        for entry in state.late_entries:
+            if entry.dead:
+                yield self.finding(OUTBOX, str(entry.id), **_facts(entry))
+
+
+def _facts(entry: LateEntry) -> Evidence:
+    return {
+        "memory": entry.anchor_id,
+        "age_s": round(entry.age_s),
+        "attempts": entry.attempts,
+        "last_error": entry.last_error,
+        "entries_in_all": entry.total,
+    }

@@ -1,8 +1,11 @@
 """MSI: whether every memory and message is its own persona's, and nobody else's."""
 
+from collections.abc import Iterator
+
 from memsync.reconcile.cases import Case
-from memsync.reconcile.findings import Grade, Repair
+from memsync.reconcile.findings import Finding, Grade, Repair
 from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
+from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import persona_of_collection
 
 
@@ -104,3 +107,13 @@ class HistoryWithoutPersona(StateRule):
     code, name = "MSI006", "history-without-persona"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync migrate run --to backfill"
+    only_in_check = False
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """Messages whose persona is NULL."""
+        if not state.catalog.has_null_persona:
+            return
+        for message in state.messages_without_persona:
+            yield self.finding(
+                HISTORY, str(message.id), persona_id=None, messages_in_all=message.total
+            )

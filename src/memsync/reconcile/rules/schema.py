@@ -1,7 +1,12 @@
 """MSS: whether schema, indexes and collections on both sides are what the code expects."""
 
-from memsync.reconcile.findings import Grade, Repair, Severity
+from collections.abc import Iterator
+
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.rules.base import StateRule
+from memsync.reconcile.state import HISTORY, State
+from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX
+from memsync.stores.history.phases import Stage
 
 
 class MigrationBehind(StateRule):
@@ -16,6 +21,12 @@ class MigrationBehind(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync migrate run"
 
+    def look(self, state: State) -> Iterator[Finding]:
+        """A stage before the last."""
+        stage = state.catalog.stage
+        if stage is not Stage.CONTRACTED:
+            yield self.finding(HISTORY, "stage", expected=Stage.CONTRACTED, found=stage)
+
 
 class InvalidIndex(StateRule):
     """An index of the history is INVALID: its build was cut short.
@@ -28,6 +39,12 @@ class InvalidIndex(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync migrate run"
 
+    def look(self, state: State) -> Iterator[Finding]:
+        """Indexes of the history that Postgres marks as invalid."""
+        for name, valid in state.catalog.indexes.items():
+            if not valid:
+                yield self.finding(HISTORY, name, valid=False)
+
 
 class MissingIndex(StateRule):
     """An index that reading by persona needs is not there.
@@ -39,6 +56,15 @@ class MissingIndex(StateRule):
     code, name = "MSS006", "missing-index"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync migrate run"
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """Indexes that are not there although the history is read by persona."""
+        catalog = state.catalog
+        if not catalog.knows_personas and "user_id" in catalog.columns:
+            return
+        for name in (PERSONA_INDEX, RETRIEVAL_INDEX):
+            if name not in catalog.indexes:
+                yield self.finding(HISTORY, name, found=None)
 
 
 class MissingPayloadIndex(StateRule):
@@ -53,6 +79,17 @@ class MissingPayloadIndex(StateRule):
     severity = Severity.WARNING
     next_command = "memsync sync run"
 
+    def look(self, state: State) -> Iterator[Finding]:
+        """Keys of the home collection that have no index, or one of another kind."""
+        home = state.ltm.collection
+        info = state.ltm.describe(home)
+        if info is None:
+            return
+        for key, kind in state.ltm.codec.indexes.items():
+            found = info.indexes.get(key)
+            if found != kind:
+                yield self.finding(f"qdrant:{home}", key, expected=kind, found=found)
+
 
 class LegacyLayout(StateRule):
     """A collection of the deployed layout (one per persona) still holds memories.
@@ -65,3 +102,9 @@ class LegacyLayout(StateRule):
 
     code, name = "MSS011", "legacy-layout"
     severity, repair = Severity.WARNING, Repair.RETIRE
+    only_in_check = False
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """Deployed collections that could be read, empty ones too."""
+        for collection, points in state.deployed.items():
+            yield self.finding("qdrant", collection, points=points)

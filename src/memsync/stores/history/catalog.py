@@ -7,6 +7,7 @@ and reads the stage from what is there, never from a note of what was done. Chan
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
+from uuid import UUID
 
 from memsync.errors import SchemaMismatch
 from memsync.stores.history.phases import Phase, Stage, stage_of
@@ -184,6 +185,15 @@ def history_has_null_persona(session: Session) -> bool:
 def way_back_is_open(session: Session) -> bool:
     """Whether memsync dropped user_id and kept what is needed to fill it again."""
     return bool(session.row("way_back_is_open").open)
+
+
+def instance_id(session: Session) -> UUID:
+    """The database's own id. A plan carries it, so that another database refuses the plan.
+
+    Raises: SchemaMismatch when memsync's schema is not there yet.
+    """
+    found: UUID = session.row("instance_id").id
+    return found
 
 
 def own_schema_stands(session: Session) -> bool:

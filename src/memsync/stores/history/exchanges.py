@@ -1,17 +1,193 @@
-"""Exchanges as Postgres holds them: rows of queries/history.sql turned into records."""
+"""Messages and exchanges in Postgres: every question that memsync asks of them, as a function.
 
-from collections.abc import Iterator, Sequence
+The statements stand in exchanges.sql; this module turns their rows into records, so no caller sees
+a row. Decides nothing about memories. Times in records are aware and in UTC; the column holds them
+without a zone.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from memsync.model.ids import MessageId, PersonaId, PersonalityId
-from memsync.model.records import Exchange
+from memsync.errors import SchemaMismatch
+from memsync.model.ids import MessageId, PersonaId, PersonalityId, UserId
+from memsync.model.records import Exchange, Message, Thread, UserMessage
 from memsync.stores.postgres import Session
 
 _LAST_UUID = (1 << 128) - 1
 
 
-def exchange_of(row: Any) -> Exchange:
+@dataclass(frozen=True, slots=True)
+class MessageWithoutPersona:
+    """A message that has no persona. `total` is how many such messages there are in all."""
+
+    id: MessageId
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A personality, and the first and last millisecond at which its reply may have been written.
+
+    Both ends count.
+    """
+
+    personality_id: UUID
+    from_ms: int
+    to_ms: int
+
+
+# ---------------------------------------------------------------------- messages
+
+
+def recent_history(session: Session, thread: Thread, limit: int) -> list[Message]:
+    """The newest `limit` messages of a thread, oldest first; ties go by id."""
+    rows = session.rows(
+        "recent_history",
+        channel_id=thread.channel_id,
+        personality_id=thread.personality_id,
+        persona_id=thread.persona_id,
+        limit=limit,
+    )
+    return [
+        Message(
+            id=MessageId(row.id),
+            channel_id=thread.channel_id,
+            personality_id=thread.personality_id,
+            persona_id=thread.persona_id,
+            role=row.role,
+            content=row.content,
+            created_at=row.created_at.replace(tzinfo=UTC),
+        )
+        for row in reversed(rows)
+    ]
+
+
+def recent_history_of_user(
+    session: Session,
+    *,
+    channel_id: str,
+    personality_id: PersonalityId,
+    user_id: UserId,
+    limit: int,
+) -> list[UserMessage]:
+    """The same by user, for as long as the table has `user_id`.
+
+    The statement is marked as the app's, not as memsync's own, because contract waits until nobody
+    reads by user any more.
+
+    Raises: SchemaMismatch after contract.
+    """
+    try:
+        rows = session.rows_for_app(
+            "recent_history_of_user",
+            channel_id=channel_id,
+            personality_id=personality_id,
+            user_id=user_id,
+            limit=limit,
+        )
+    except SchemaMismatch as error:
+        raise SchemaMismatch(
+            f"{session.label}: the history has no user_id since contract; read by persona_id"
+        ) from error
+    return [
+        UserMessage(
+            id=MessageId(row.id),
+            channel_id=channel_id,
+            personality_id=personality_id,
+            user_id=user_id,
+            role=row.role,
+            content=row.content,
+            created_at=row.created_at.replace(tzinfo=UTC),
+        )
+        for row in reversed(rows)
+    ]
+
+
+def insert_message(session: Session, message: Message) -> None:
+    """Write one message.
+
+    Raises: InvalidInput for a persona or personality that does not exist.
+    """
+    session.run(
+        "insert_message",
+        id=message.id,
+        channel_id=message.channel_id,
+        personality_id=message.personality_id,
+        persona_id=message.persona_id,
+        role=message.role,
+        content=message.content,
+        created_at=message.created_at.replace(tzinfo=None),
+    )
+
+
+def lock_thread(session: Session, thread: Thread) -> None:
+    """Make other writers of this thread wait until the transaction ends."""
+    name = f"{thread.channel_id}/{thread.personality_id}/{thread.persona_id}"
+    session.row("lock_thread", thread=name)
+
+
+def thread_clock(session: Session, thread: Thread) -> datetime:
+    """The time to give the thread's next message: now, but after its newest message."""
+    moment: datetime = session.row(
+        "thread_clock",
+        channel_id=thread.channel_id,
+        personality_id=thread.personality_id,
+        persona_id=thread.persona_id,
+    ).moment
+    return moment.replace(tzinfo=UTC)
+
+
+def next_anchors(session: Session, message_ids: Sequence[UUID]) -> list[MessageId]:
+    """The assistant messages that directly follow any of these in their thread."""
+    return [MessageId(row.id) for row in session.rows("next_anchors", ids=list(message_ids))]
+
+
+def messages_without_persona(session: Session, limit: int) -> list[MessageWithoutPersona]:
+    """The first `limit` messages that have no persona, by id."""
+    rows = session.rows("messages_without_persona", limit=limit)
+    return [MessageWithoutPersona(MessageId(row.id), row.total) for row in rows]
+
+
+# ---------------------------------------------------------------------- exchanges
+
+
+def exchanges_in_order(session: Session, page_rows: int = 1000) -> Iterator[Exchange]:
+    """Every exchange in the order of anchor ids, read page by page."""
+    start = UUID(int=0)
+    while True:
+        rows = session.rows("exchanges_page", start=start, limit=page_rows)
+        yield from map(_exchange, rows)
+        if len(rows) < page_rows or rows[-1].anchor_id.int == _LAST_UUID:
+            return
+        start = UUID(int=rows[-1].anchor_id.int + 1)
+
+
+def exchanges_by_anchor(session: Session, ids: Sequence[UUID]) -> dict[UUID, Exchange]:
+    """The exchanges of these anchors. An anchor that forms no exchange is absent."""
+    rows = session.rows("exchanges_by_anchor", ids=list(ids))
+    return {row.anchor_id: _exchange(row) for row in rows}
+
+
+def exchanges_of_persona(session: Session, persona_id: UUID) -> list[Exchange]:
+    """All exchanges of one persona, by anchor id."""
+    return list(map(_exchange, session.rows("exchanges_of_persona", persona_id=persona_id)))
+
+
+def exchanges_at(session: Session, moments: Sequence[Moment]) -> list[Exchange]:
+    """The exchanges of any persona whose anchor was written at one of these moments."""
+    rows = session.rows(
+        "exchanges_at",
+        personality_ids=[each.personality_id for each in moments],
+        from_ms=[each.from_ms for each in moments],
+        to_ms=[each.to_ms for each in moments],
+    )
+    return list(map(_exchange, rows))
+
+
+def _exchange(row: Any) -> Exchange:
     """The exchange in a row of the fragment `exchange`."""
     return Exchange(
         anchor_id=MessageId(row.anchor_id),
@@ -24,18 +200,21 @@ def exchange_of(row: Any) -> Exchange:
     )
 
 
-def exchanges_in_order(session: Session, page_rows: int = 1000) -> Iterator[Exchange]:
-    """Every exchange in the order of anchor ids, read page by page."""
-    start = UUID(int=0)
-    while True:
-        rows = session.rows("exchanges_page", start=start, limit=page_rows)
-        yield from map(exchange_of, rows)
-        if len(rows) < page_rows or rows[-1].anchor_id.int == _LAST_UUID:
-            return
-        start = UUID(int=rows[-1].anchor_id.int + 1)
+# ---------------------------------------------------------------------- personas and clocks
 
 
-def exchanges_by_anchor(session: Session, ids: Sequence[UUID]) -> dict[UUID, Exchange]:
-    """The exchanges of these anchors; an anchor that forms none is absent."""
-    rows = session.rows("exchanges_by_anchor", ids=list(ids))
-    return {row.anchor_id: exchange_of(row) for row in rows}
+def known_personas(session: Session, ids: Iterable[UUID]) -> set[UUID]:
+    """Those of the given personas that exist."""
+    return {row.id for row in session.rows("known_personas", ids=list(ids))}
+
+
+def horizon_ms(session: Session) -> int | None:
+    """The time of the oldest message that is still kept; None when there is no message."""
+    found: int | None = session.row("horizon_ms").ms
+    return found
+
+
+def now_ms(session: Session) -> int:
+    """The time by the database's clock, in milliseconds since the Unix epoch."""
+    found: int = session.row("now_ms").ms
+    return found

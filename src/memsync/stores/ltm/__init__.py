@@ -1,6 +1,6 @@
-"""From exchanges to memories: embedders, and the one place that writes memories."""
+"""Long-term memory: what a memory is in Qdrant, the embedders, and the one reader and writer."""
 
 from memsync.stores.ltm.embedders import Embedder, load_embedder
-from memsync.stores.ltm.store import Projector
+from memsync.stores.ltm.store import LongTermMemory, Recollection
 
-__all__ = ["Embedder", "Projector", "load_embedder"]
+__all__ = ["Embedder", "LongTermMemory", "Recollection", "load_embedder"]

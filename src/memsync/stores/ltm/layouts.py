@@ -1,8 +1,9 @@
-"""The deployed layouts of long-term memory: what collections are called, and what texts say.
+"""The deployed layouts of long-term memory: the names of collections, and the form of texts.
 
-Decides which collections are the app's own, whose they are by their names, and when a memory's
-text is that of an exchange. Names inside a text are looked past: they may have changed since. The
-fragment `agrees` of queries/evidence.sql says the last in SQL; one test holds the two together.
+Decides by its name whether a collection is the app's own and whose it is, and decides when a
+memory's text is that of an exchange. Names inside a text are not compared, because they may have
+changed since. The fragment `agrees` of migrate/attribution/evidence.sql compares texts in SQL; one
+test holds the two together.
 """
 
 from uuid import UUID
@@ -22,7 +23,7 @@ def personality_of_collection(collection: str) -> UUID | None:
 
 
 def is_deployed(collection: str) -> bool:
-    """Whether the collection is one of the app's own, from before the shared layout."""
+    """Whether the collection is one that the app made, from before the shared layout."""
     return any(each(collection) for each in (persona_of_collection, personality_of_collection))
 
 

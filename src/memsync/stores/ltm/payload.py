@@ -1,7 +1,7 @@
-"""The payload codec: a memory to a point's payload, and whatever payload is found to a memory.
+"""The payload codec: turns a memory into a point's payload, and any payload into a memory.
 
-Decides the spelling of every payload key in both styles, and reads the deployed dirt (`text`,
-`timestamp`, seconds, floats) into a memory plus a list of what was wrong. Judges nothing.
+Decides the spelling of every payload key in both styles. Reads what the app left behind (`text`,
+`timestamp`, seconds, floats) as a memory and a list of what was wrong. Judges nothing.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,9 @@ from uuid import UUID
 
 from memsync.errors import InvalidInput
 from memsync.model import ids
-from memsync.model.digests import buckets, exchange_digest
-from memsync.model.records import Exchange, Memory
+from memsync.model.digests import buckets, exchange_digest, memory_digest
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Memory, Point
 from memsync.stores.vectors.protocol import IndexKind
 
 Style = Literal["snake", "camel"]
@@ -102,6 +103,23 @@ class PayloadCodec:
         }
         return kept | {self._spell[k]: v for k, v in values.items() if v is not None}
 
+    def archived(
+        self, point: Point, *, persona_id: UUID | None, embedder: str
+    ) -> dict[str, object]:
+        """The payload in this style of a deployed memory whose exchange is no longer kept.
+
+        Its text stays as it is. `persona_id` is the persona of its collection, which wins over the
+        payload's. It gets a digest where id and payload say all that a digest is made of.
+        """
+        payload = self.restyled(point.payload, embedder)
+        if persona_id is not None:
+            payload[self.key("persona_id")] = str(persona_id)
+        digest = _archived_digest(point.id, self.decode(payload).memory)
+        if digest:
+            fp1, fp2 = buckets(digest)
+            payload |= {self.key("digest"): digest, self.key("fp1"): fp1, self.key("fp2"): fp2}
+        return payload
+
     def decode(self, payload: Mapping[str, object]) -> Reading:
         """Understand a payload of either style, dirt and all. Never raises for what it finds."""
         wrong = [key for key in ("text", "timestamp") if key in payload]
@@ -110,7 +128,7 @@ class PayloadCodec:
             for spelled in dict.fromkeys((*_CAMEL, *_CAMEL.values()))
             if spelled in payload and spelled not in self._spell.values()
         ]
-        # What filters of this style see comes first.
+        # The spelling that this style's filters see comes first.
         at = self._either(payload, "created_at")
         at = payload.get("timestamp") if at is None else at
         window, wrong_unit = _time_window(at)
@@ -127,6 +145,21 @@ class PayloadCodec:
 
     def _either(self, payload: Mapping[str, object], name: str) -> object:
         return _first(payload, self._spell[name], name, _CAMEL[name])
+
+
+def _archived_digest(point_id: PointId, memory: Memory) -> str | None:
+    if not isinstance(point_id, UUID) or memory.persona_id is None:
+        return None
+    if memory.personality_id is None or memory.created_at_ms is None:
+        return None
+    return memory_digest(
+        point_id,
+        memory.persona_id,
+        memory.personality_id,
+        memory.channel_id or "",
+        memory.created_at_ms,
+        memory.content or "",
+    )
 
 
 def _first(payload: Mapping[str, object], *keys: str) -> object:

@@ -1,47 +1,172 @@
-"""Writes memories: what an exchange says in Postgres becomes its point, whole.
+"""Long-term memory: the one place that reads memories from Qdrant and writes them there.
 
-The one place that makes points, so that a memory is the same whoever asks for it: the relay, a
-repair. It never deletes: a memory whose exchange is gone is for the audit to judge.
+Decides which collection memories belong in (home), how a collection's payloads are spelled, and
+that a persona gets its own memories only. A read makes no collection and no index, and needs no
+embedder unless a text is looked for; only `prepare` makes what is missing. Judges no memory: a
+memory whose exchange is gone is for the audit.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
-from memsync.model.records import Exchange, Point
+from memsync.errors import MemsyncError, SchemaMismatch
+from memsync.model.ids import PersonaId, PersonalityId, PointId
+from memsync.model.records import Exchange, Memory, Point
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_by_anchor
-from memsync.stores.ltm.embedders import Embedder
+from memsync.stores.ltm.embedders import Embedder, load_embedder
+from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
-from memsync.stores.vectors.protocol import VectorStore
+from memsync.stores.vectors import CollectionInfo, VectorStore, open_vectors, scan
+
+_DEPLOYED = PayloadCodec("camel")
 
 
-class Projector:
-    """Makes the memories of exchanges in the settings' collection."""
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """A memory that `recall` found, and its cosine similarity to the query."""
 
-    def __init__(self, vectors: VectorStore, settings: Settings, embedder: Embedder) -> None:
-        self.vectors = vectors
+    id: UUID | int
+    memory: Memory
+    score: float
+
+
+class LongTermMemory:
+    """The memories in one vector store. Threads may share it.
+
+    `collection` is home: the collection where memories belong. `codec` spells its payloads.
+    """
+
+    def __init__(
+        self,
+        vectors: VectorStore,
+        settings: Settings,
+        embedder: Embedder | None = None,
+    ) -> None:
+        """Use a store that is open already; `open` is the usual way.
+
+        Without `embedder` the one that the settings name is loaded when it is first needed.
+        """
         self.collection = settings.collection
         self.codec = PayloadCodec(settings.payload_style)
-        self.embedder = embedder
+        self._vectors = vectors
+        self._embedder = embedder
+        self._embedder_name = settings.embedder
+        self._loading = threading.Lock()
         self._prepared = False
 
-    def prepare(self) -> None:
-        """Make the collection and its indexes if they are missing; only the first call asks.
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the vector store that the settings name.
 
-        Raises: DimensionMismatch when the collection was made for another embedder.
+        Raises: SettingsError when its driver is not installed; StoreBusy; StoreUnreachable.
+        """
+        return cls(open_vectors(settings), settings)
+
+    def close(self) -> None:
+        """Close the vector store."""
+        self._vectors.close()
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder, loaded by the first thread that needs it.
+
+        Raises: SettingsError when it cannot be loaded.
+        """
+        with self._loading:
+            if self._embedder is None:
+                self._embedder = load_embedder(self._embedder_name)
+            return self._embedder
+
+    # ------------------------------------------------------------------ reading
+
+    def recall(
+        self,
+        text: str,
+        *,
+        persona_id: PersonaId,
+        personality_id: PersonalityId | None = None,
+        limit: int,
+        score_threshold: float | None = None,
+    ) -> list[Recollection]:
+        """The persona's memories most like `text`, best first; none where no collection stands.
+
+        Raises: DimensionMismatch when the collection was made for another embedder; MemsyncError
+        when the store returns a point of another persona: then nothing is handed out.
+        """
+        where = {self.codec.key("persona_id"): str(persona_id)}
+        if personality_id is not None:
+            where[self.codec.key("personality_id")] = str(personality_id)
+        vector = self.embedder.query(text)
+        try:
+            hits = self._vectors.query(
+                self.collection, vector, where=where, limit=limit, score_threshold=score_threshold
+            )
+        except SchemaMismatch:
+            if self.stands(self.collection):
+                raise
+            return []
+        found = [
+            Recollection(hit.point.id, self.codec.decode(hit.point.payload).memory, hit.score)
+            for hit in hits
+        ]
+        _require_own(found, persona_id)
+        return found
+
+    def collections(self) -> list[str]:
+        """The names of all collections of the store, memsync's or not, sorted."""
+        return self._vectors.collections()
+
+    def describe(self, collection: str) -> CollectionInfo | None:
+        """What the collection says of itself; None when there is none of that name."""
+        return self._vectors.describe(collection)
+
+    def stands(self, collection: str) -> bool:
+        """Whether there is a collection of that name."""
+        return self.describe(collection) is not None
+
+    def codec_of(self, collection: str) -> PayloadCodec:
+        """The codec that reads a collection: the settings' at home, the app's elsewhere."""
+        return self.codec if collection == self.collection else _DEPLOYED
+
+    def scan(self, collection: str) -> Iterator[Point]:
+        """Every point of the collection in id order, without vectors, read page by page.
+
+        Raises: SchemaMismatch, when the first point is asked for and there is no such collection.
+        """
+        return scan(self._vectors, collection)
+
+    def points(
+        self, collection: str, ids: Iterable[PointId], *, vectors: bool = False
+    ) -> dict[PointId, Point]:
+        """The points that exist among `ids`, in id order; none where no collection stands."""
+        if not self.stands(collection):
+            return {}
+        found = self._vectors.retrieve(collection, list(ids), vectors=vectors)
+        return {point.id: point for point in found}
+
+    def count(self, collection: str) -> int:
+        """How many points the collection has, exactly.
+
+        Raises: SchemaMismatch when there is no such collection.
+        """
+        return self._vectors.count(collection)
+
+    # ------------------------------------------------------------------ writing
+
+    def prepare(self) -> None:
+        """Make the home collection and its payload indexes if they are missing.
+
+        Only the first call asks the store. Raises: DimensionMismatch when the collection was made
+        for another embedder.
         """
         if not self._prepared:
-            self.vectors.create(self.collection, self.embedder.dims, self.codec.indexes)
+            self._vectors.create(self.collection, self.embedder.dims, self.codec.indexes)
             self._prepared = True
-
-    def points(self, exchanges: Sequence[Exchange]) -> list[Point]:
-        """The points of these exchanges, vectors included."""
-        made = self.embedder.documents([each.content for each in exchanges])
-        return [
-            Point(each.anchor_id, self.codec.encode(each, self.embedder.name), vector)
-            for each, vector in zip(exchanges, made, strict=True)
-        ]
 
     def project(self, session: Session, anchor_ids: Sequence[UUID]) -> int:
         """Write the memories of these anchors as they are now; how many there were to write.
@@ -51,5 +176,62 @@ class Projector:
         self.prepare()
         exchanges = list(exchanges_by_anchor(session, anchor_ids).values())
         if exchanges:
-            self.vectors.upsert(self.collection, self.points(exchanges))
+            self._vectors.upsert(self.collection, self._made_of(exchanges))
         return len(exchanges)
+
+    def put(self, exchanges: Sequence[Exchange], *, standing: Collection[PointId]) -> None:
+        """Write the memories of these exchanges at home.
+
+        `standing` are the ids that points were seen to have. A memory under another id is written
+        only where still no point has it. One that is not written is no error: read it back to know.
+        """
+        made = self._made_of(exchanges)
+        absent = [point for point in made if point.id not in standing]
+        replacing = [point for point in made if point.id in standing]
+        if absent:
+            self._vectors.upsert(self.collection, absent, only_absent=True)
+        if replacing:
+            self._vectors.upsert(self.collection, replacing)
+
+    def bring_home(self, collection: str, points: Sequence[Point]) -> list[Point]:
+        """Write archived memories of another collection at home as well, under their ids.
+
+        Each keeps its text, is embedded anew, and is written only where no point has its id.
+        Returns the points as they should stand now; read them back to know. The old points stay.
+        """
+        codec, embedder, persona = self.codec, self.embedder, persona_of_collection(collection)
+        texts = [codec.decode(each.payload).memory.content or "" for each in points]
+        moved = [
+            Point(old.id, codec.archived(old, persona_id=persona, embedder=embedder.name), vector)
+            for old, vector in zip(points, embedder.documents(texts), strict=True)
+        ]
+        if moved:
+            self._vectors.upsert(self.collection, moved, only_absent=True)
+        return moved
+
+    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Remove points; ids that are not there are no error."""
+        self._vectors.delete(collection, ids)
+
+    def drop(self, collection: str) -> None:
+        """Remove a collection with all its points; nothing happens when there is none."""
+        self._vectors.drop(collection)
+
+    def _made_of(self, exchanges: Sequence[Exchange]) -> list[Point]:
+        """The points of these exchanges, with their vectors."""
+        embedder = self.embedder
+        vectors = embedder.documents([each.content for each in exchanges])
+        return [
+            Point(each.anchor_id, self.codec.encode(each, embedder.name), vector)
+            for each, vector in zip(exchanges, vectors, strict=True)
+        ]
+
+
+def _require_own(found: Sequence[Recollection], persona: PersonaId) -> None:
+    """Refuse to hand out what the store should never have returned."""
+    foreign = [each.id for each in found if each.memory.persona_id != persona]
+    if foreign:
+        raise MemsyncError(
+            f"Qdrant returned memories of another persona than {persona}: {foreign[:3]}. They were "
+            "not handed out; run `memsync check`"
+        )

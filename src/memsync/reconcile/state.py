@@ -1,0 +1,48 @@
+"""The state of both stores as a whole, for the rules that look at more than one case.
+
+Decides nothing. What costs a query is asked when the first rule wants it, and once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from memsync.settings import Settings
+from memsync.stores.history import exchanges, outbox
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.exchanges import MessageWithoutPersona
+from memsync.stores.history.outbox import LateEntry
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.postgres import Session
+
+HISTORY = "postgres:conversation_history"
+OUTBOX = "postgres:memsync.outbox"
+
+_SHOWN_MAX = 500
+"""At most so many messages, or entries, become findings; each finding says how many there are."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a StateRule looks at.
+
+    `deployed` are the deployed collections that were read, and how many points each has.
+    """
+
+    session: Session
+    ltm: LongTermMemory
+    settings: Settings
+    catalog: Catalog
+    deployed: Mapping[str, int]
+
+    @cached_property
+    def messages_without_persona(self) -> Sequence[MessageWithoutPersona]:
+        """The first messages that have no persona."""
+        return exchanges.messages_without_persona(self.session, _SHOWN_MAX)
+
+    @cached_property
+    def late_entries(self) -> Sequence[LateEntry]:
+        """The first entries of the outbox that are dead or older than the alarm age."""
+        if "memsync.outbox" not in self.catalog.own_tables:
+            return []
+        return outbox.late(self.session, alarm_s=self.settings.outbox_alarm_s, limit=_SHOWN_MAX)

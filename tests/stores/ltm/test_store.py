@@ -1,0 +1,141 @@
+"""Long-term memory on a store of its own: what it writes, what it reads, and when it embeds."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from memsync.errors import SchemaMismatch
+from memsync.model.digests import exchange_digest
+from memsync.model.ids import MessageId, PersonaId, PersonalityId
+from memsync.model.records import Exchange, Point
+from memsync.settings import Settings
+from memsync.stores.ltm import Embedder, LongTermMemory
+from memsync.stores.vectors import VectorStore, open_vectors
+
+PERSONA, PERSONALITY = PersonaId(uuid4()), PersonalityId(uuid4())
+SETTINGS = Settings(qdrant_url=":memory:")
+
+
+def embed(texts: Sequence[str]) -> list[list[float]]:
+    """Vectors that depend on the length alone."""
+    return [[1.0, float(len(text))] for text in texts]
+
+
+def exchange(text: str = "hi") -> Exchange:
+    """An exchange of the persona."""
+    anchor = MessageId(uuid4())
+    return Exchange(anchor, PERSONA, PERSONALITY, "1", 1_750_000_000_000, text, f"re {text}")
+
+
+@pytest.fixture
+def vectors() -> Iterator[VectorStore]:
+    """An empty store."""
+    with contextlib.closing(open_vectors(SETTINGS)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ltm(vectors: VectorStore) -> LongTermMemory:
+    """Long-term memory on it, prepared."""
+    made = LongTermMemory(vectors, SETTINGS, Embedder("test", embed))
+    made.prepare()
+    return made
+
+
+def test_reading_loads_no_embedder(vectors: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a recall and a write asks for the embedder; many threads load it once."""
+    loaded: list[str] = []
+
+    def load(name: str) -> Embedder:
+        loaded.append(name)
+        return Embedder(name, embed)
+
+    monkeypatch.setattr("memsync.stores.ltm.store.load_embedder", load)
+    ltm = LongTermMemory(vectors, SETTINGS)
+    home = ltm.collection
+    assert ([], None, False) == (ltm.collections(), ltm.describe(home), ltm.stands(home))
+    assert {} == ltm.points(home, [1])
+    for read in (lambda: list(ltm.scan(home)), lambda: ltm.count(home)):
+        with pytest.raises(SchemaMismatch):
+            read()
+    assert ([], []) == (loaded, vectors.collections())
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: ltm.recall("x", persona_id=PERSONA, limit=1), range(8)))
+    assert [[]] * 8 == found
+    assert [SETTINGS.embedder] == loaded
+
+
+def test_what_is_put_is_recalled(ltm: LongTermMemory) -> None:
+    """By its persona and personality, and by nobody else."""
+    said = exchange()
+    ltm.put([said], standing=())
+    [found] = ltm.recall("hi", persona_id=PERSONA, personality_id=PERSONALITY, limit=9)
+    assert (said.anchor_id, said.content) == (found.id, found.memory.content)
+    assert [] == ltm.recall("hi", persona_id=PersonaId(uuid4()), limit=9)
+    other = PersonalityId(uuid4())
+    assert [] == ltm.recall("hi", persona_id=PERSONA, personality_id=other, limit=9)
+
+
+def text_of(ltm: LongTermMemory, said: Exchange) -> object:
+    """What the exchange's memory says."""
+    return ltm.points(ltm.collection, [said.anchor_id])[said.anchor_id].payload["content"]
+
+
+def test_a_put_replaces_only_what_was_seen(ltm: LongTermMemory) -> None:
+    """A point that came meanwhile stays as it is; one that was seen standing is replaced."""
+    said = exchange("old")
+    ltm.put([said], standing=())
+    edited = replace(said, user_text="new")
+    ltm.put([edited], standing=())
+    assert said.content == text_of(ltm, said)
+    ltm.put([edited], standing={said.anchor_id})
+    assert edited.content == text_of(ltm, said)
+
+
+def test_an_archived_memory_comes_home_with_a_digest(
+    ltm: LongTermMemory, vectors: VectorStore
+) -> None:
+    """It is its collection's persona's, keeps text and id, and carries the exchange's digest."""
+    said, collection = exchange(), f"persona-{PERSONA}"
+    payload = {
+        "personaId": str(uuid4()),
+        "personalityId": str(PERSONALITY),
+        "channelId": "1",
+        "createdAt": said.created_at_ms,
+        "content": said.content,
+        "senders": ["1"],
+    }
+    vectors.create(collection, 2, {})
+    vectors.upsert(collection, [Point(said.anchor_id, payload, (1.0, 0.0))])
+    old = list(ltm.scan(collection))
+    [moved] = ltm.bring_home(collection, old)
+    assert {said.anchor_id: moved.payload} == {
+        point_id: point.payload
+        for point_id, point in ltm.points(ltm.collection, [moved.id]).items()
+    }
+    assert {**ltm.codec.encode(said, "test/2"), "senders": ["1"]} == moved.payload
+    assert exchange_digest(said) == moved.payload["digest"]
+    assert old == list(ltm.scan(collection))
+
+
+@pytest.mark.parametrize("point_id", [7, UUID(int=7)], ids=["number", "uuid"])
+def test_an_archived_memory_that_says_too_little_has_no_digest(
+    ltm: LongTermMemory, point_id: int | UUID
+) -> None:
+    """Without a uuid, or without a time, there is nothing to make the digest from."""
+    payload = {"personalityId": str(PERSONALITY), "content": "x"}
+    if isinstance(point_id, int):
+        payload["createdAt"] = str(1)
+    made = ltm.codec.archived(Point(point_id, payload), persona_id=PERSONA, embedder="test/2")
+    assert not {"digest", "fp1", "fp2"} & made.keys()
+
+
+def test_each_collection_has_its_codec(ltm: LongTermMemory) -> None:
+    """Home is spelled as the settings say, every other collection as the app spells it."""
+    assert ("persona_id", "personaId") == tuple(
+        ltm.codec_of(name).key("persona_id") for name in (ltm.collection, f"persona-{PERSONA}")
+    )
