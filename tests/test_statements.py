@@ -1,54 +1,260 @@
-"""A statement is run by the folder in which it stands: others call a function with typed results.
+"""Every call of a named statement agrees with the statement: it exists, its parameters and holes
+are those that the call gives, and it stands in the folder that runs it.
 
-So far this is asked of the library, reconcile, the demo and the commands.
+No type checker sees that a name in quotes leads to a text in a `.sql` file; this test does. It
+reads the calls from the source, so a name must be written where it is called: a literal, or the
+variable of a loop over a tuple of literals.
 """
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from memsync.stores.postgres.statements import parse
+from memsync.migrate.attribution.settings import fragments
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.settings_tables import DEFAULTS, SettingsTables
+from memsync.stores.postgres.statements import Query, load, statement
 
-PACKAGE = Path(__file__).parents[1] / "src" / "memsync"
-ASKED = ("cli", "demo", "memory", "reconcile")
-CALLS = {"row", "rows", "rows_for_app", "rows_with", "run", "run_many", "run_with"}
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "memsync"
+SESSION = PACKAGE / "stores" / "postgres" / "connection.py"
+MODULES = sorted(set(PACKAGE.rglob("*.py")) - {SESSION})
+"""Every module but the one that looks names up."""
+METHODS = frozenset(("row", "rows", "rows_for_app", "rows_with", "run", "run_many", "run_with"))
+"""How a session runs a statement by its name."""
+FUNCTIONS = frozenset(("composed", "statement"))
+"""How the text of a statement is taken."""
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+_HOLE = re.compile(r"\{([a-z_]+)\}")
 
 
-def homes() -> dict[str, Path]:
-    """The folder of every statement."""
-    return {
-        name: file.parent
-        for file in PACKAGE.rglob("*.sql")
-        for name in parse(file.read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class Call:
+    """A call of a statement by its name, and its keywords: None where these are a dictionary."""
+
+    where: str
+    folder: Path
+    how: str
+    name: str
+    given: frozenset[str] | None
+
+
+def calls_in(source: str, module: Path) -> Iterator[Call | str]:
+    """The calls in a module; a text says what is wrong with one whose name cannot be read."""
+    tree = ast.parse(source)
+    loops: dict[str, list[str]] = {}
+    for variable, texts in literal_loops(tree):
+        loops.setdefault(variable, []).extend(texts)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or (how := how_called(node)) is None:
+            continue
+        # partial(session.run, "name", ...) has the method before the name; `_with` the fragments.
+        arguments = node.args[1:] if is_partial(node) else node.args
+        named = arguments[1:] if how.endswith("_with") else arguments
+        where = f"{module.name}:{node.lineno}"
+        if not named:
+            continue
+        names = texts_of(ast.Tuple([named[0]]))
+        if isinstance(named[0], ast.Name):
+            names = loops.get(named[0].id)
+        if names is None:
+            yield f"{where}: the name of a statement is not written where it is called"
+            continue
+        keywords = {each.arg for each in node.keywords}
+        if None in keywords:
+            yield f"{where}: the parameters of {names[0]} are not written where it is called"
+            continue
+        given = None if how == "run_many" else frozenset(filter(None, keywords))
+        for name in names:
+            yield Call(where, module.parent, how, name, given)
+
+
+def how_called(node: ast.Call) -> str | None:
+    """By which method or function of ours a statement is called; None for any other call."""
+    called = node.args[0] if is_partial(node) else node.func
+    if isinstance(called, ast.Attribute) and called.attr in METHODS:
+        # run and row are words of others too.
+        return called.attr if ast.unparse(called.value).endswith("session") else None
+    if isinstance(called, ast.Name) and (called.id in FUNCTIONS or is_partial(node)):
+        return called.id if called.id in FUNCTIONS | METHODS else None
+    return None
+
+
+def is_partial(node: ast.Call) -> bool:
+    """Whether it is partial(function, ...)."""
+    return isinstance(node.func, ast.Name) and node.func.id == "partial" and bool(node.args)
+
+
+def literal_loops(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    """Variables of loops over a tuple of texts, and those texts."""
+    constants = {
+        node.targets[0].id: texts
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and (texts := texts_of(node.value))
     }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.For | ast.comprehension) and isinstance(node.target, ast.Name):
+            over = node.iter
+            texts = constants.get(over.id) if isinstance(over, ast.Name) else texts_of(over)
+            if texts:
+                yield node.target.id, texts
 
 
-def called(module: str) -> Iterator[str]:
-    """Every statement that a module runs by its name."""
-    for node in ast.walk(ast.parse(module)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            names = [each.value for each in node.args if isinstance(each, ast.Constant)]
-            if node.func.attr in CALLS and names and isinstance(names[0], str):
-                yield names[0]
+def texts_of(node: ast.expr) -> list[str] | None:
+    """The texts of a tuple of literals."""
+    if not isinstance(node, ast.Tuple):
+        return None
+    values = [each.value for each in node.elts if isinstance(each, ast.Constant)]
+    texts = [each for each in values if isinstance(each, str)]
+    return texts if len(texts) == len(node.elts) else None
 
 
-@pytest.mark.parametrize("folder", ASKED)
-def test_statements_are_run_where_they_stand(folder: str) -> None:
-    """No module of the folder runs a statement of another folder."""
-    standing = homes()
+def faults(call: Call, known: Mapping[str, Query]) -> Iterator[str]:
+    """What does not agree between a call and the statement that it names."""
+    found = known.get(call.name)
+    if found is None:
+        yield f"{call.where}: there is no statement {call.name}"
+        return
+    if found.kind == "fragment" and call.how in METHODS:
+        yield f"{call.where}: {call.name} is a fragment"
+        return
+    text = expanded(found.sql, known)
+    parameters, holes = set(_PARAMETER.findall(text)), set(_HOLE.findall(text))
+    given = parameters if call.given is None else set(call.given)
+    if call.how == "composed":
+        parameters, given, holes = set(), set(), holes ^ given
+    elif call.how == "statement":
+        # Its keywords name fragments for the holes; its text runs without parameters.
+        parameters = parameters if found.kind == "name" else set()
+        given, holes = set(), holes - given if found.kind == "name" else set()
+    elif call.how.endswith("_with"):
+        holes = set()  # see below: the fragments are a dictionary
+    if parameters != given:
+        yield f"{call.where}: {call.name} takes {sorted(parameters)}, is given {sorted(given)}"
+    if holes:
+        yield f"{call.where}: holes of {call.name} that do not agree: {sorted(holes)}"
+
+
+def expanded(text: str, known: Mapping[str, Query]) -> str:
+    """The text with its fragments taken in, as far as they fill holes of their own names."""
+
+    def fragment(hole: re.Match[str]) -> str:
+        found = known.get(hole[1])
+        taken = found is not None and found.kind == "fragment"
+        return expanded(found.sql, known) if found and taken else hole[0]
+
+    return _HOLE.sub(fragment, text)
+
+
+CALLS = [call for module in MODULES for call in calls_in(module.read_text(), module)]
+
+
+def test_calls_are_found() -> None:
+    """The checks below have something to check, of each kind."""
+    found = {call.how for call in CALLS if isinstance(call, Call)}
+    assert METHODS | FUNCTIONS == found
+    assert len(CALLS) > 300
+
+
+def test_every_name_is_written_where_it_is_called() -> None:
+    """Else nobody could follow it, this test included."""
+    assert [] == [call for call in CALLS if isinstance(call, str)]
+
+
+def test_every_call_agrees_with_its_statement() -> None:
+    """The statement exists; it takes the parameters that it is given, and no others."""
+    assert [] == [
+        fault for call in CALLS if isinstance(call, Call) for fault in faults(call, load())
+    ]
+
+
+def test_statements_are_run_where_they_stand() -> None:
+    """Other folders call a function, whose result has a type."""
     away = [
-        f"{path.relative_to(PACKAGE)}: {name}"
-        for path in sorted((PACKAGE / folder).rglob("*.py"))
-        for name in called(path.read_text(encoding="utf-8"))
-        if standing.get(name, path.parent) != path.parent
+        f"{call.where}: {call.name} stands in {load()[call.name].file}"
+        for call in CALLS
+        if isinstance(call, Call) and call.folder != (PACKAGE / load()[call.name].file).parent
     ]
     assert [] == away
 
 
-def test_a_statement_of_another_folder_would_be_seen() -> None:
-    """The search finds calls, and knows where statements stand."""
-    found = list(called('session.row("now_ms").ms; s.rows("claim", limit=1); s.row(x); row("y")'))
-    assert ["claim", "now_ms"] == sorted(found)
-    assert PACKAGE / "stores" / "history" == homes()["now_ms"]
+def test_every_statement_is_used() -> None:
+    """By a call, by another one that takes it in, in a file that is run whole, or in a script."""
+    named = {call.name for call in CALLS if isinstance(call, Call)}
+    scripts = "".join(part.read_text() for part in (ROOT / "sql" / "parts").glob("*.sql"))
+    named |= set(re.findall(r"\{\{query:([a-z_]+)", scripts))
+    named |= {hole for query in load().values() for hole in _HOLE.findall(query.sql)}
+    own_schema = {q.name for q in load().values() if q.file == "migrate/isolate/own_schema.sql"}
+    chosen = {
+        query.name
+        for query in load().values()
+        if query.kind == "fragment" and query.name.partition("_")[0] in CHOSEN
+    }
+    assert set() == load().keys() - named - own_schema - chosen
+
+
+CHOSEN = frozenset(("open", "override", "default", "by", "choices", "speaker"))
+"""How the names of fragments begin of which the caller chooses one for a hole."""
+
+
+@pytest.mark.parametrize("name", ["pairs_by_settings", "unresolved_users", "match_points"])
+def test_the_fragments_of_every_schema_fill_every_hole(name: str) -> None:
+    """Whatever stands of the settings, of persona_id and of the map: a statement can be made."""
+    for choices, defaults, persona_id, own in product(
+        (
+            {"user_personality_settings"},
+            {"user_personality_configs"},
+            {"", "user_personality_configs"},
+        ),
+        (set(), {DEFAULTS}),
+        (True, False),
+        (frozenset(), frozenset(("memsync.persona_map",))),
+    ):
+        tables = {(table, "relation", "r") for table in choices | defaults}
+        column = {("users", "column", "global_persona_id")}
+        settings = SettingsTables(frozenset(tables | column), frozenset(), frozenset())
+        columns = {"user_id": True} | ({"persona_id": False} if persona_id else {})
+        catalog = Catalog(
+            columns=columns,
+            indexes={},
+            constraints={},
+            triggers=frozenset(),
+            own_tables=own,
+            settings=settings,
+            has_null_persona=True,
+            users_return=False,
+        )
+        assert "{" not in statement(name, **fragments(catalog)).replace("'{}'", "")
+
+
+PLANTED = """
+session.row("now_ms")
+session.row("now_mz")
+session.run("settle_entries", idz=[1])
+session.run("settle_entries", ids=[1], more=2)
+session.rows(name)
+session.run("settle_entries", **params)
+partial(session.run, "settle_entries")
+composed("place_shadow", schemas=x)
+statement("settle_entries")
+for each in ("now_ms", "now_mz"):
+    session.row(each)
+"""
+
+
+def test_planted_faults_are_seen() -> None:
+    """A misspelt name, parameter or hole, one parameter too many, a name that nobody can follow."""
+    found = list(calls_in(PLANTED, PACKAGE / "x.py"))
+    said = [
+        fault
+        for call in found
+        for fault in ([call] if isinstance(call, str) else faults(call, load()))
+    ]
+    assert {3, 4, 5, 6, 7, 8, 9, 10, 12} == {int(each.split(":")[1]) for each in said}

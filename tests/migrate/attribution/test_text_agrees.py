@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memsync.stores.ltm.layouts import says_as_deployed
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import Postgres, statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,21 +23,23 @@ texts = st.text(
 )
 names = st.text(st.sampled_from("ab: ()é"), min_size=1, max_size=6)
 
+GIVEN = (
+    "(SELECT %s::text AS content) p, (SELECT %s::text AS content) u, (SELECT %s::text AS content) a"
+)
+"""A memory, the user's message and the reply, as the fragment `agrees` names them."""
+
 
 @pytest.fixture(scope="module")
 def agrees(postgres_cluster: PostgresCluster) -> Iterator[Callable[[str, str, str], bool]]:
     """What the database says of a text and an exchange."""
+    query = " ".join(("SELECT coalesce(", statement("agrees"), ", false) FROM", GIVEN))
     with Postgres.open(postgres_cluster.url) as postgres, postgres.session() as session:
-        yield (
-            lambda content, user_text, assistant_text: (
-                session.row(
-                    "text_agrees",
-                    content=content,
-                    user_text=user_text,
-                    assistant_text=assistant_text,
-                ).agrees
-            )
-        )
+
+        def asked(*texts: str) -> bool:
+            (found,) = session.connection.execute(query, texts).fetchone()  # type: ignore[misc]
+            return bool(found)
+
+        yield asked
 
 
 @given(user=texts, reply=texts, name=names, personality=names)

@@ -42,7 +42,6 @@ _JOINED_POINTS = 500_000
 """Every join reads the whole history once; its points wait in a temporary table."""
 _KEPT_ROWS = 2_000
 
-_TABLES = ("make_points", "make_matches", "make_verdicts", "make_evidence")
 _COLUMNS = ("earliest", "latest", "personality_id", "persona_id", "content", "source")
 
 
@@ -103,9 +102,7 @@ class Evidence:
         rows = self._rows(vectors, settings, tell)
         for some in batched(rows, _COPIED_POINTS):
             if not self._tables:
-                for table in _TABLES:
-                    self.session.run(table)
-                self._tables = True
+                self._make_tables()
             self.session.copy_rows("memsync_points", _COLUMNS, some)
             self._waiting += len(some)
             if self._waiting >= _JOINED_POINTS:
@@ -125,7 +122,8 @@ class Evidence:
         self.session.run("forget_verdicts")
         self.session.run("judge_matches")
         self.session.run("analyze_verdicts")
-        self._run_on_open("list_evidence")
+        with self._open_messages() as still_open:
+            self.session.run_with(still_open, "list_evidence")
         self.session.run("analyze_evidence")
 
     def keep(self, ddl: OnlineDdl) -> None:
@@ -188,16 +186,27 @@ class Evidence:
 
     def _match(self) -> None:
         self.session.run("analyze_points")
-        self._run_on_open("match_points")
+        with self._open_messages() as still_open:
+            self.session.run_with(still_open, "match_points")
         self.session.run("forget_points")
         self._waiting = 0
 
-    def _run_on_open(self, name: str) -> None:
-        """Run a statement on the messages that nothing has decided yet."""
+    def _make_tables(self) -> None:
+        self.session.run("make_points")
+        self.session.run("make_matches")
+        self.session.run("make_verdicts")
+        self.session.run("make_evidence")
+        self._tables = True
+
+    @contextlib.contextmanager
+    def _open_messages(self) -> Iterator[dict[str, str]]:
+        """A transaction for a statement on the messages that nothing has decided yet: the fragment
+        that it takes.
+        """
         still_open = {"open": fragments(Catalog.read(self.session))["open"]}
         with self.session.transaction():
             self.session.run("join_in_one_pass")
-            self.session.run_with(still_open, name)
+            yield still_open
 
 
 def awaited(catalog: Catalog) -> bool:

@@ -41,7 +41,7 @@ SELECT set_config('enable_nestloop', 'off', true);
 -- fragment: agrees
 -- Whether the text of point p is the exchange of message u and reply a: canonical, or as deployed,
 -- `User (<name>): <message>` and `<personality>: <reply>`, read from its end, whatever the names.
--- stores.deployed says the same in Python; one test holds the two together.
+-- stores.ltm.layouts says the same in Python; one test holds the two together.
 (SELECT p.content = 'user: ' || u.content || E'\nassistant: ' || a.content
      OR starts_with(p.content, 'User (')
         AND right(p.content, length(a.content) + 2) = ': ' || a.content
@@ -51,12 +51,6 @@ SELECT set_config('enable_nestloop', 'off', true);
  FROM (SELECT left(p.content, -(length(a.content) + 2)) AS head) h,
       LATERAL (SELECT split_part(h.head, E'\n', -1) AS personality) t,
       LATERAL (SELECT left(h.head, -(length(t.personality) + 1)) AS said) s);
-
--- name: text_agrees
--- The same of three given texts.
-SELECT coalesce({agrees}, false) AS agrees
-FROM (SELECT %(content)s::text AS content) p, (SELECT %(user_text)s::text AS content) u,
-     (SELECT %(assistant_text)s::text AS content) a;
 
 -- name: match_points
 -- Finds the exchanges that the points were made from, among messages that nothing has decided yet.

@@ -9,6 +9,13 @@ from memsync.stores.history.catalog import IDENTITY_TRIGGER, TABLE, USER_WRITE_T
 from memsync.stores.postgres import Statement, composed, relations, sql, statement
 from memsync.stores.postgres.ddl import OnlineDdl
 
+_SET_DEFAULT = {
+    "default_old": statement("set_default_old"),
+    "default_new": statement("set_default_new"),
+    "default_both": statement("set_default_both"),
+}
+"""How a persona is made the user's default, by where defaults stand."""
+
 
 def build(ddl: OnlineDdl, catalog: Catalog) -> None:
     """Build the sync triggers, or make those that stand as they are today.
@@ -17,7 +24,7 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
     """
     path = pinned_search_path(ddl)
     stand_in = places(catalog.settings)
-    set_default = sql.SQL(statement(f"set_default_{catalog.settings.defaults_in}"))
+    set_default = sql.SQL(_SET_DEFAULT[stand_in["default"]])
     ddl.run(
         statement("define_persona_override", override=stand_in["override"]),
         statement("define_persona_default", default=stand_in["default"]),

@@ -7,9 +7,9 @@ column comes again with its triggers, filled from the new tables and the archive
 
 from memsync.migrate.redesign import sync_triggers
 from memsync.migrate.redesign.changes import noted, unnoted
+from memsync.migrate.redesign.choices import choices_view
 from memsync.migrate.redesign.owners import settle_owners
 from memsync.migrate.redesign.settings_copy import copy_defaults_back, settle_sync
-from memsync.migrate.redesign.tables import choices_view
 from memsync.migrate.run import Run
 from memsync.stores.history.settings_tables import (
     CHOICES,

@@ -7,7 +7,7 @@ in batches. The indexes come last: that they stand says that the data is there.
 """
 
 from memsync.errors import SchemaMismatch
-from memsync.migrate.redesign import settings_copy, sync_triggers, tables
+from memsync.migrate.redesign import choices, settings_copy, sync_triggers, tables
 from memsync.migrate.redesign.changes import BEGUN, noted, unnoted
 from memsync.migrate.redesign.owners import restore_orphans, settle_owners
 from memsync.migrate.run import Run
@@ -29,7 +29,7 @@ class _Redesign:
         ddl.run(noted(BEGUN, "created"), table="users")
         tables.create_tables(ddl, settings)
         tables.add_columns(ddl, settings)
-        tables.rename_choices(ddl, settings)
+        choices.rename_choices(ddl, settings)
         sync_triggers.build_functions(ddl, settings)
         settings = run.catalog().settings
         settings_copy.restore_forks(ddl)
@@ -49,7 +49,7 @@ class _Redesign:
         if DEFAULTS in settings.created:
             tables.drop_defaults(ddl)
         tables.remove_configs(ddl, settings)
-        tables.rename_choices_back(ddl, settings)
+        choices.rename_choices_back(ddl, settings)
         tables.drop_indexes(ddl, settings)
         restore_orphans(ddl)
         sync_triggers.remove(ddl, unnoted(BEGUN))
