@@ -234,6 +234,52 @@ def test_the_fragments_of_every_schema_fill_every_hole(name: str) -> None:
         assert "{" not in statement(name, **fragments(catalog)).replace("'{}'", "")
 
 
+SENDERS = frozenset(("SQL", "execute", "run", "run_long", "run_script"))
+"""By which methods a text goes to the server."""
+_COMMAND = re.compile(
+    r"\s*(/\*.*?\*/\s*)?(ALTER|ANALYZE|CALL|COMMENT|COPY|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK"
+    r"|MERGE|REINDEX|REVOKE|SELECT|SET|TRUNCATE|UPDATE|VACUUM|WITH)\s",
+    re.IGNORECASE,
+)
+
+
+def texts_sent(source: str) -> Iterator[tuple[int, str]]:
+    """Texts that begin like a command of SQL and are written where they are sent."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr not in SENDERS:
+            continue
+        for each in (text for argument in node.args for text in ast.walk(argument)):
+            if isinstance(each, ast.Constant) and _COMMAND.match(str(each.value)):
+                yield each.lineno, str(each.value)
+
+
+def test_sql_stands_in_sql_files() -> None:
+    """Only the folder that talks to the server has statements of its own in Python."""
+    server = PACKAGE / "stores" / "postgres"
+    assert [] == [
+        f"{module.name}:{line}: {text}"
+        for module in MODULES
+        if server not in module.parents
+        for line, text in texts_sent(module.read_text())
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'session.execute("DROP TABLE x")',
+        'session.execute(f"DROP TABLE {x}")',
+        'ddl.run(sql.SQL("ALTER TABLE {} ADD x int").format(x), table="x")',
+        'connection.execute("/* memsync */ SELECT 1")',
+    ],
+)
+def test_a_planted_statement_in_python_is_seen(line: str) -> None:
+    """Plain, in an f-string, put together by name, and behind a comment."""
+    assert list(texts_sent(line))
+
+
 PLANTED = """
 session.row("now_ms")
 session.row("now_mz")
