@@ -1,8 +1,9 @@
-"""Memory: the library that an app calls to read and write its two memories.
+"""Memory: the library that an app calls to read and write short-term and long-term memory.
 
-Decides what a caller must say: the persona, always, by keyword, as a valid id. No read takes a
-free filter, so no call can name another persona's memories by mistake. A write is the two rows and
-an outbox entry in one transaction; the relay writes the memory later.
+It decides which arguments a caller must give: always the persona, by keyword, as a valid id. No
+read takes a free filter, so no call can reach another persona's memories by mistake. A write puts
+two rows and their outbox entries into Postgres in one transaction; the relay writes the memory
+later.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ LIMIT_MAX = 1000
 
 
 class _Unsaid(Enum):
-    """The default of an argument that may be left out; None there is a mistake."""
+    """The default of an argument that may be left out. None is an error for such an argument."""
 
     UNSAID = 0
 
@@ -47,10 +48,10 @@ _MS = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class NewExchange:
-    """What was said and answered, for `Memory.remember`.
+    """A user's message and its reply, for `Memory.remember`.
 
-    `said_at` and `answered_at` are for imports, both or neither: aware, or naive in UTC; kept to
-    the millisecond. Without them the database's clock is used.
+    `said_at` and `answered_at` are for imports; give both or neither. A naive time is UTC. Both
+    are cut to the millisecond. Without them the database's clock is used.
     """
 
     channel_id: str
@@ -64,7 +65,7 @@ class NewExchange:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """The ids of the rows written. The memory's point will have the assistant message's id."""
+    """The ids of the rows written. The memory's point gets the id of the assistant message."""
 
     user_message_id: MessageId
     assistant_message_id: MessageId
@@ -76,7 +77,7 @@ class Memory:
     def __init__(
         self, postgres: Postgres, settings: Settings, ltm: LongTermMemory | None = None
     ) -> None:
-        """Use stores that are open already; `open` is the usual way."""
+        """Use stores that are already open; most callers use `Memory.open` instead."""
         self._postgres = postgres
         self._settings = settings
         self._closing = contextlib.ExitStack()
@@ -86,7 +87,7 @@ class Memory:
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
-        """Open Postgres now, Qdrant and the embedder when something is first recalled.
+        """Open Postgres now. Qdrant and the embedder are opened by the first `recall`.
 
         Raises: StoreUnreachable, StoreBusy, SettingsError.
         """
@@ -94,10 +95,10 @@ class Memory:
         return cls(open_postgres(settings), settings)
 
     def remember(self, exchange: NewExchange) -> Remembered:
-        """Write the exchange's two messages and the intent to make its memory, all or nothing.
+        """Write the exchange's two messages and its outbox entries in one transaction.
 
         Raises: InvalidInput for ids, times or texts that cannot be stored, and for a persona or
-        personality that does not exist. Effects: Postgres; Qdrant follows with `sync run`.
+        personality that does not exist. Effects: Postgres; `sync run` writes to Qdrant later.
         """
         channel_id = ids.channel_id(exchange.channel_id)
         personality_id = ids.personality_id(exchange.personality_id)
@@ -105,7 +106,7 @@ class Memory:
         user_text = storable_text(exchange.user_text, "user_text")
         assistant_text = storable_text(exchange.assistant_text, "assistant_text")
         given = _given_times(exchange)
-        # Messages of one moment stand in the order of their ids, so the user's id is the smaller.
+        # Messages of the same time are ordered by id, so the user's message gets the smaller id.
         user_id, assistant_id = map(
             MessageId, sorted((uuid4(), uuid4()), key=lambda each: each.bytes)
         )
@@ -118,8 +119,8 @@ class Memory:
             insert_message(
                 session, Message(assistant_id, *place, "assistant", assistant_text, answered_at)
             )
-            # A backdated exchange changes which message stands before a later reply, so the memory
-            # of that reply must be made anew as well.
+            # A backdated exchange can end up directly before a later reply. The memory of that
+            # reply must then be made anew as well.
             followers = next_anchors(session, [user_id, assistant_id])
             outbox.enqueue(session, {assistant_id, *followers})
         return Remembered(user_id, assistant_id)
@@ -155,8 +156,8 @@ class Memory:
     ) -> list[Message] | list[UserMessage]:
         """The newest `limit` messages of one thread, oldest first; ties go by id.
 
-        A thread is one persona's. `user_id` instead reads one user's, for as long as the history
-        is not migrated: it works up to contract, `persona_id` from backfill on.
+        A thread belongs to one persona. While the history is not migrated, `user_id` can be given
+        instead: `user_id` works until contract, `persona_id` from backfill on.
 
         Raises: TypeError unless exactly one of the two is given; InvalidInput for malformed ids or
         a limit outside 1 to 1000; SchemaMismatch for a persona before backfill, and for a user
@@ -189,7 +190,7 @@ class Memory:
         limit: int = 10,
         score_threshold: float | None = None,
     ) -> list[Recollection]:
-        """The persona's memories most like `query`, best first; none where no collection stands.
+        """The persona's memories most like `query`, best first; none if there is no collection.
 
         Raises: InvalidInput for malformed ids, text or limit; DimensionMismatch when the collection
         was made for another embedder; StoreUnreachable.
@@ -206,7 +207,7 @@ class Memory:
         )
 
     def _require_personas(self, session: Session) -> None:
-        """Refuse to read by persona while some messages have none: they would be left out."""
+        """Refuse to read by persona while some messages have none: they would be missing."""
         if self._knows_personas:
             return
         catalog = Catalog.read(session, notes=False)
@@ -215,7 +216,7 @@ class Memory:
                 f"the history is {catalog.stage}: not every message has a persona yet. Read by "
                 "user_id until `memsync migrate run --to backfill` is done"
             )
-        # It stays true, because the way back keeps every persona while the column is there.
+        # This stays true, because a rollback keeps every persona as long as the column exists.
         self._knows_personas = True
 
     def _opened_ltm(self) -> LongTermMemory:
@@ -260,7 +261,7 @@ def _given_times(exchange: NewExchange) -> tuple[datetime, datetime] | None:
 
 
 def _utc_ms(moment: datetime) -> datetime:
-    """The moment in UTC, cut to the milliseconds that the column holds. A naive one is in UTC."""
+    """The moment in UTC, cut to milliseconds like the column. A naive moment is taken as UTC."""
     try:
         utc = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:
@@ -269,6 +270,6 @@ def _utc_ms(moment: datetime) -> datetime:
 
 
 def _clock(session: Session, thread: Thread) -> tuple[datetime, datetime]:
-    """The times of a message and its reply that are written now."""
+    """The times to give to a message and its reply that are written now, a millisecond apart."""
     moment = thread_clock(session, thread)
     return moment, moment + _MS

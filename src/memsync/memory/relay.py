@@ -1,8 +1,8 @@
-"""The relay: carries out the entries of the outbox, so that memories follow the history.
+"""The relay reads the outbox and writes memories to Qdrant, so that memories follow the history.
 
-Decides batch size and after how many attempts an entry is dead. An entry says only that an
-exchange's memory must be made anew. The exchange itself is read when the entry is carried out, so
-entries may repeat and come late. One relay runs at a time, because a slow one could overwrite a
+It decides the batch size, and after how many attempts an entry is dead. An entry says only that an
+exchange's memory must be made anew. The relay reads the exchange itself when it handles the entry,
+so entries may repeat and come late. One relay runs at a time, because a slow one could overwrite a
 newer memory with the older text that it has read.
 """
 
@@ -23,19 +23,19 @@ ATTEMPTS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What one drain did: entries settled, memories written."""
+    """The result of one drain: the numbers of entries settled and of memories written."""
 
     entries: int
     memories: int
 
 
 def drain(postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Drained:
-    """Carry out every outbox entry that is due.
+    """Write the memories of every outbox entry that is due, and remove those entries.
 
     Raises: StoreBusy when another relay runs; StoreUnreachable when a store went away (entries that
     are not settled stay due); SettingsError or DimensionMismatch, before anything is done, when the
-    embedder cannot be loaded or does not fit the collection; PartlyDone when memories could not be
-    made and wait for a retry. Effects: both stores.
+    embedder cannot be loaded or does not fit the collection; PartlyDone when some memories could
+    not be made: their entries wait for a retry or are dead. Effects: both stores.
     """
     entries = memories = 0
     failures: list[str] = []
@@ -67,7 +67,7 @@ def drain(postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Drain
 def _project(
     session: Session, ltm: LongTermMemory, anchors: list[UUID]
 ) -> tuple[int, dict[UUID, str]]:
-    """Write the memories of the anchors; how many were written, and why others could not be.
+    """Write the memories of the anchors. Returns how many were written, and the error per anchor.
 
     When a text in the batch is refused, each memory is tried alone, so that one bad text does not
     hold up the rest.
@@ -89,6 +89,6 @@ def outbox_status(postgres: Postgres) -> OutboxStatus:
 
 
 def revive(postgres: Postgres) -> int:
-    """Make dead entries due again; how many there were. Effects: Postgres."""
+    """Make all dead entries due again. Returns how many there were. Effects: Postgres."""
     with postgres.session() as session:
         return outbox.revive(session)

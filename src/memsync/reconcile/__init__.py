@@ -1,4 +1,4 @@
-"""Reconciling the stores: audit (reads), plan (a file), apply (exactly that file)."""
+"""Reconcile the stores: `audit` only reads, `make_plan` makes a plan, `apply` carries it out."""
 
 from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check

@@ -1,9 +1,9 @@
-"""Carries out a plan, exactly and resumably.
+"""Carries out exactly the actions of a plan; a run that was killed can be resumed.
 
-Decides when a plan is stale: when the stores are neither as the audit saw them nor as the action
-would leave them. All actions are looked at before the first one writes, and each is looked at
-again right before it writes. A point goes to quarantine, committed, before it is removed or
-overwritten.
+This module decides when a plan is stale: the stores are then neither as the audit saw them nor as
+the action would leave them. All actions are checked before the first write, and each is checked
+again right before its own write. A point is copied to quarantine, and the copy is committed, before
+the point is removed or overwritten.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ _BATCH = 128
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did: the actions carried out now, and those that were done already."""
+    """The result of an apply: how many actions it carried out, and how many were already done."""
 
     done: int
     done_before: int
@@ -38,9 +38,9 @@ class Applied:
 def apply(plan: Plan, postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Applied:
     """Carry out the plan; running it again after a crash finishes the rest.
 
-    Raises: StalePlan when a store moved on since the plan was made; StoreBusy when another repair
-    runs; StoreUnreachable. A store that moved on before the apply is noticed before any write. If
-    it moves on meanwhile, the actions that are done stay done. Effects: both stores.
+    Raises: StalePlan when a store changed since the plan was made; StoreBusy when another repair
+    runs; StoreUnreachable. A change from before the apply is noticed before any write. After a
+    change during the apply, the actions that are done stay done. Effects: both stores.
     """
     with exclusive(postgres, LockKey.REPAIR, "repair") as session:
         applier = _Applier(plan, session, ltm, tell)
@@ -73,7 +73,7 @@ class _Applier:
                 )
 
     def still_open(self, actions: Sequence[Action]) -> list[Action]:
-        """The actions that are not done yet, all of their states looked at.
+        """The actions that are not done yet. The states of all given actions are checked.
 
         Raises: StalePlan.
         """
@@ -85,7 +85,7 @@ class _Applier:
         return still
 
     def carry_out(self, actions: Sequence[Action]) -> None:
-        """Do them, batch by batch, each looked at again right before."""
+        """Carry out the actions batch by batch, and check each again right before."""
         do: dict[ActionKind, Callable[[list[Action]], None]] = {
             ActionKind.PUT: self._put,
             ActionKind.MOVE: self._move,
@@ -98,10 +98,13 @@ class _Applier:
             done += len(some)
             self._tell(Progress(Kind.STEP, "apply", done, len(actions)))
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ checking
 
     def _look(self, actions: list[Action]) -> list[bool]:
-        """For each action, all of one kind and collection: whether it is done already."""
+        """Whether each action is already done. All of them have one kind and one collection.
+
+        Raises: StalePlan.
+        """
         kind, collection = actions[0].kind, actions[0].collection
         if kind is ActionKind.RETIRE:
             return [not self._ltm.stands(each.collection) for each in actions]
@@ -177,7 +180,7 @@ class _Applier:
             self._ltm.drop(action.collection)
 
     def _keep(self, actions: Sequence[Action], points: dict[PointId, Point]) -> None:
-        """Copy what is about to be removed or overwritten into quarantine."""
+        """Copy the points that are about to be removed or overwritten into quarantine."""
         kept = [
             {
                 "plan_id": self._plan.plan_id,
@@ -197,7 +200,7 @@ class _Applier:
 
 
 def _batches(actions: Sequence[Action]) -> list[list[Action]]:
-    """Runs of actions of one kind and collection, at most _BATCH long."""
+    """The actions in batches of at most _BATCH; each batch has one kind and one collection."""
     return [
         list(some)
         for _, run in groupby(actions, key=lambda each: (each.kind, each.collection))

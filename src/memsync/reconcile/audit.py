@@ -1,7 +1,8 @@
-"""The audit: reads both stores, asks every rule, looks twice, and says what it could not read.
+"""The audit reads both stores and turns their differences into findings. It writes nothing.
 
-Decides when a difference becomes a finding: it is old enough, no entry of the outbox will mend it,
-and it is still there on a second look. Writes nothing.
+It decides when a difference becomes a finding: the difference is older than the settle window, no
+outbox entry will repair it, and it is still there when both stores are read a second time. The
+audit also says which parts of the stores it could not read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,8 +36,10 @@ def audit(
 ) -> Audit:
     """Compare the memories with the history.
 
+    A deployed collection that cannot be read makes the audit incomplete.
+
     Raises: StoreUnreachable when a store does not answer; SchemaMismatch when the database is not
-    the app's. A deployed collection that cannot be read makes the audit incomplete.
+    the app's.
     """
     return _Auditor(postgres, ltm, settings, tell).run(everything=False)
 
@@ -44,7 +47,10 @@ def audit(
 def check(
     postgres: Postgres, ltm: LongTermMemory, settings: Settings, tell: Tell = silent
 ) -> Audit:
-    """The gate: the audit, and whether schema, indexes and outbox are as they must be."""
+    """Audit, and also check that schema, indexes and outbox are as they must be.
+
+    Raises: as `audit` does.
+    """
     return _Auditor(postgres, ltm, settings, tell).run(everything=True)
 
 
@@ -76,12 +82,12 @@ class _Auditor:
                 findings += self._memory_findings(session, pairing)
                 if pairing.horizon_ms is None and pairing.points:
                     self._not_checked.append(
-                        "archived memories: the history is empty, so nothing says which memories "
-                        "are older than it; set retention_days if that is meant"
+                        "archived memories: the history is empty, so memsync cannot tell which "
+                        "memories are older than it; set retention_days if it is meant to be empty"
                     )
             else:
                 self._not_checked.append(
-                    f"memories: history is {catalog.stage} and cannot be read by persona; "
+                    f"memories: the history is {catalog.stage} and cannot be read by persona; "
                     "next: memsync migrate run"
                 )
         return Audit(
@@ -98,7 +104,7 @@ class _Auditor:
         return Pairing(session, self._ltm, horizon)
 
     def _read_deployed(self, pairing: Pairing, collections: list[str]) -> dict[str, int]:
-        """The deployed collections that could be read, and how many points each has."""
+        """Read the deployed collections. Returns the point counts of those that could be read."""
         home = self._ltm.collection
         deployed = [name for name in collections if is_deployed(name) and name != home]
         points: dict[str, int] = {}
@@ -130,7 +136,7 @@ class _Auditor:
     def _settled(
         self, session: Session, candidates: Iterable[tuple[Finding, Case]]
     ) -> list[Finding]:
-        """The candidates that are neither too young nor still to be written by the relay."""
+        """The candidates that are not settling; counts those too young or with an outbox entry."""
         some = list(candidates)
         anchors = [case.exchange.anchor_id for _, case in some if case.exchange]
         pending = outbox.pending_of(session, set(anchors))
@@ -147,7 +153,7 @@ class _Auditor:
         return kept
 
     def _confirmed(self, session: Session, findings: list[Finding]) -> Iterator[Finding]:
-        """The findings whose exchange and point are as they were on the first look."""
+        """The findings whose exchange and point are still as they were when first read."""
         rows = {f.witness.anchor_id for f in findings if f.witness.anchor_id}
         exchanges = exchanges_by_anchor(session, list(rows))
         digests = {anchor: exchange_digest(each) for anchor, each in exchanges.items()}
@@ -177,5 +183,5 @@ class _Auditor:
 
 
 def _point_looked_for(seen: Witness) -> PointId | None:
-    """The point's id, which may be 0; without a point, the id that the memory would have."""
+    """The id of the point that was seen (it may be 0), else the id that the memory must have."""
     return seen.point_id if seen.point_id is not None else seen.anchor_id

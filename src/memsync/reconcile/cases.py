@@ -1,7 +1,7 @@
-"""A case: one exchange, one point, or one of each that belong together, with what is known of it.
+"""A case is the unit that rules judge: an exchange, a point, or one of each that belong together.
 
-Decides how a point's text and time are compared with an exchange's. Judges nothing: the rules look
-at cases.
+This module decides how the text and the time of a point are compared with those of an exchange. It
+does not decide whether a difference is a fault: the rules do.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from memsync.stores.ltm.payload import PayloadCodec, Reading
 class Found:
     """A point as it was found, and the codec that reads its collection.
 
-    `home` says that its collection is the one memories belong in.
+    `home` is True when the point lies in the home collection, where memories belong.
     """
 
     collection: str
@@ -32,28 +32,28 @@ class Found:
 
     @classmethod
     def read(cls, collection: str, point: Point, codec: PayloadCodec, *, home: bool) -> Self:
-        """Read a point as it came."""
+        """Decode the payload of `point`, which lies in `collection`."""
         return cls(collection, home, point, codec.decode(point.payload), codec)
 
     @property
     def persona_id(self) -> UUID | None:
-        """The persona whose memory the app takes it for: the collection's, else the payload's."""
+        """The persona that the app takes it for: the deployed collection's, else the payload's."""
         of_collection = None if self.home else persona_of_collection(self.collection)
         return of_collection or self.reading.memory.persona_id
 
     @property
     def personality_id(self) -> UUID | None:
-        """The character that the payload names."""
+        """The personality that the payload names."""
         return self.reading.memory.personality_id
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An exchange without a point, a point without an exchange, or a pair. Rules judge cases.
+    """An exchange without a point, a point without an exchange, or a pair.
 
-    `kept` is the id of the point that holds the same exchange and stays. `memory_stands`: another
-    point has the id that the exchange's memory must have. `archived`: the point is from before the
-    oldest row that is kept, so it has no row by design.
+    `kept` is the id of another point of the same exchange, the one that stays. `memory_stands`:
+    another point already has the id that the exchange's memory must have. `archived`: the point is
+    from before the horizon, so it has no exchange by design.
     """
 
     exchange: Exchange | None = None
@@ -65,7 +65,7 @@ class Case:
 
     @property
     def is_anchored(self) -> bool:
-        """Whether the point has the id that the exchange's memory must have, in its collection."""
+        """Whether the point is at home under the id that the exchange's memory must have."""
         return (
             self.exchange is not None
             and self.found is not None
@@ -75,21 +75,21 @@ class Case:
 
     @property
     def persona_agrees(self) -> bool:
-        """Whether the point is its exchange's persona's. A point that names none agrees."""
+        """Whether point and exchange have the same persona. A point that names none agrees."""
         if self.exchange is None or self.found is None:
             return False
         return self.found.persona_id in {None, self.exchange.persona_id}
 
     @property
     def content_agrees(self) -> bool:
-        """Whether the point's text is the exchange's: canonical at home, with names as deployed."""
+        """Whether the point's text is that of the exchange, in the form of its collection."""
         if self.exchange is None or self.found is None:
             return False
         return says(self.found, self.exchange)
 
     @property
     def witness(self) -> Witness:
-        """The states of both stores that this case was made from."""
+        """The states of the exchange and the point that this case was made from."""
         row, found = self.exchange, self.found
         return Witness(
             anchor_id=row.anchor_id if row else None,
@@ -109,7 +109,10 @@ class Case:
 
 
 def says(found: Found, exchange: Exchange) -> bool:
-    """Whether the point's text is that of the exchange."""
+    """Whether the point's text is that of the exchange.
+
+    Outside the home collection the app's old form, with names in it, counts too.
+    """
     content = found.reading.memory.content
     if content is None:
         return False
@@ -119,7 +122,7 @@ def says(found: Found, exchange: Exchange) -> bool:
 
 
 class ExchangeIndex:
-    """Exchanges by personality and time, to find the one that a foreign point is about."""
+    """Exchanges by personality and second, to find the exchange that a point was made from."""
 
     def __init__(self, exchanges: Iterable[Exchange]) -> None:
         self._by_second: dict[tuple[UUID, int], list[Exchange]] = {}
@@ -128,17 +131,17 @@ class ExchangeIndex:
             self._by_second.setdefault(key, []).append(each)
 
     def match(self, found: Found) -> Exchange | None:
-        """The exchange written when the point says; among several, one that says the same.
+        """The exchange whose time and personality the point has; among several, one of equal text.
 
-        An exact time and a single exchange are enough, so that a point whose text went stale is
-        still known for what it is. A time in seconds is not: then the text must agree.
+        When the point's time is exact and only one exchange has it, the text need not agree, so
+        that a stale text can be found. When the time is given in seconds, the text must agree.
         """
         window, personality_id = found.reading.time_window_ms, found.personality_id
         if window is None or personality_id is None:
             return None
         near = self._by_second.get((personality_id, window[0] // 1000), [])
         timely = [each for each in near if window[0] <= each.created_at_ms <= window[1]]
-        # Its own persona's first: two may say the same at the same moment.
+        # Exchanges of the point's persona come first: two personas may say the same at one time.
         timely.sort(key=lambda each: each.persona_id != found.persona_id)
         agreeing = [each for each in timely if says(found, each)]
         if agreeing:

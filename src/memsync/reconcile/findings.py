@@ -1,4 +1,7 @@
-"""A finding: one fault, its evidence, and the state of both stores that it rests on."""
+"""A finding is one fault with its evidence; an `Audit` holds all findings of one audit.
+
+This module holds values only. Plans and reports are made from them.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,7 +13,7 @@ from memsync.model.ids import PointId
 
 
 class Severity(StrEnum):
-    """How bad it is: an error shows or hides the wrong memory, a warning will, info will not."""
+    """ERROR: recall shows or misses a memory wrongly. WARNING: it will. INFO: it will not."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -18,7 +21,7 @@ class Severity(StrEnum):
 
 
 class Grade(StrEnum):
-    """When memsync may repair it: always, only with `--unsafe`, or never."""
+    """Whether memsync may repair a finding: always, only with `--unsafe`, or never."""
 
     SAFE = "safe"
     UNSAFE = "unsafe"
@@ -26,14 +29,14 @@ class Grade(StrEnum):
 
 
 class Repair(StrEnum):
-    """The repair that a plan makes of it."""
+    """The repair that a plan contains for a finding."""
 
     MEND = "mend"
-    """Write the exchange's memory anew from Postgres; remove the point if it stands elsewhere."""
+    """Write the exchange's memory anew from Postgres; remove the point if it lies elsewhere."""
     REMOVE = "remove"
     """Move the point to quarantine."""
     MOVE = "move"
-    """Carry an archived memory over to the collection where memories belong."""
+    """Move an archived memory to the home collection."""
     RETIRE = "retire"
     """Remove a deployed collection once it is empty."""
     NONE = "none"
@@ -41,10 +44,11 @@ class Repair(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What was read: an exchange (None: there is none), a point (state None: there is none).
+    """The states of an exchange and a point when they were read.
 
-    `row_digest` is the exchange's digest, `point_state` the digest of the point's payload.
-    `memory_stands`: beside this point the exchange has its memory, where and as it must be found.
+    `row_digest` is the exchange's digest, None without an exchange; `point_state` is a digest of
+    the point's payload, None without a point. `memory_stands`: another point already has the id
+    that the exchange's memory must have.
     """
 
     anchor_id: UUID | None = None
@@ -74,9 +78,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found. `settling` are differences too young to count, or in the outbox.
+    """The result of an audit.
 
-    `complete` is False when something could not be read; `not_checked` says what and why.
+    `settling` counts the differences that are too young, have an outbox entry, or changed while
+    the audit ran. `not_checked` says which parts could not be read, and why.
     """
 
     findings: tuple[Finding, ...]

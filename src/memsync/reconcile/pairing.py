@@ -1,9 +1,9 @@
-"""Pairing: brings exchanges and points together into cases.
+"""Pairing joins exchanges with points into cases, for the audit's rules.
 
-Memories at home and exchanges are two streams in id order, so one pass merges them. Points of
-deployed collections have random ids. They are matched with the exchanges of their own persona
-first; those that none of these explains are matched with everybody's. The memory that this takes
-grows with the deployed and foreign points, not with the stores.
+Exchanges and the points of the home collection are two streams in id order, so one pass merges
+them. Points of deployed collections have random ids. They are matched with the exchanges of their
+own persona first, and the remaining ones with the exchanges of all personas. The memory needed
+grows with the number of points and exchanges that do not meet by id, not with the stores.
 """
 
 from collections.abc import Iterator
@@ -39,10 +39,11 @@ _BATCH = 1000
 
 @dataclass
 class Pairing:
-    """One audit's pairing, from its sources to its cases.
+    """The pairing of one audit. Call `read_deployed`, then `merge_home`, then `rest`.
 
-    `horizon_ms` is the time before which no row is kept; None when the history is empty. `unread`
-    are the deployed collections that could not be read to their end.
+    `horizon_ms` is the time before which no message is kept; None when the history is empty.
+    `rows` and `points` count what was read. `unread` are the deployed collections that could not
+    be read to their end.
     """
 
     session: Session
@@ -56,7 +57,7 @@ class Pairing:
     _missing: list[Exchange] = field(default_factory=list)
 
     def read_deployed(self, collection: str) -> int:
-        """Match a deployed collection's points with its persona's exchanges; how many there are."""
+        """Match a deployed collection's points with its persona's exchanges. Returns their number."""
         persona = persona_of_collection(collection)
         index = ExchangeIndex(exchanges_of_persona(self.session, persona) if persona else [])
         count = 0
@@ -70,7 +71,7 @@ class Pairing:
         return count
 
     def merge_home(self) -> Iterator[Case]:
-        """Compare the memories at home with all exchanges; yields those that meet by id."""
+        """Merge the home collection with all exchanges; yields the pairs that have the same id."""
         home = self.ltm.collection
         points = self.ltm.scan(home) if self.ltm.stands(home) else iter(())
         for exchange, point in merged(exchanges_in_order(self.session), points):
@@ -85,7 +86,7 @@ class Pairing:
                 self._missing.append(exchange)
 
     def rest(self) -> Iterator[Case]:
-        """Everything that did not meet by id: foreign, duplicate, orphaned, missing."""
+        """The cases of all points and exchanges that were not paired by id."""
         self._claim_from_anybody()
         for anchors in batched(self._claims, _BATCH):
             standing = self.ltm.points(self.ltm.collection, anchors)
@@ -127,7 +128,7 @@ class Pairing:
         return Found.read(collection, point, self.ltm.codec_of(collection), home=at_home)
 
     def _may_be_unread(self, exchange: Exchange) -> bool:
-        """Whether its memory may lie in a collection that could not be read: it is not missing."""
+        """Whether its memory may lie in an unread collection; it is not called missing then."""
         return not self.unread.isdisjoint(
             {
                 f"{PERSONA_PREFIX}{exchange.persona_id}",
@@ -136,7 +137,7 @@ class Pairing:
         )
 
     def _is_archived(self, found: Found) -> bool:
-        """Whether the point is a memory from before the oldest row. Without text it is none."""
+        """Whether the point is a memory from before the horizon. Without a text it is not one."""
         memory = found.reading.memory
         if memory.created_at_ms is None or not memory.content:
             return False
@@ -144,9 +145,10 @@ class Pairing:
 
 
 def _match_of_anybody(found: Found, index: ExchangeIndex) -> Exchange | None:
-    """Across personas time alone proves nothing: only an exchange that says the same counts.
+    """The exchange of any persona that the point was made from.
 
-    Within the point's own persona the time is enough, as it is in its own collection.
+    Within the point's own persona an equal time is enough. Across personas the text must be equal
+    too, because two personas may write at the same time.
     """
     exchange = index.match(found)
     if exchange and exchange.persona_id != found.persona_id and not says(found, exchange):
@@ -157,10 +159,10 @@ def _match_of_anybody(found: Found, index: ExchangeIndex) -> Exchange | None:
 def merged(
     exchanges: Iterator[Exchange], points: Iterator[Point]
 ) -> Iterator[tuple[Exchange | None, Point | None]]:
-    """Both streams, ordered by id, side by side: what has the same id comes together."""
+    """Merge two streams that are ordered by id: items of the same id come as a pair."""
     exchange, point = next(exchanges, None), next(points, None)
     while exchange or point:
-        # False sorts before True: the side that is exhausted comes last.
+        # False sorts before True, so a stream that is exhausted counts as the larger one.
         left = (exchange is None, point_order(exchange.anchor_id) if exchange else ())
         right = (point is None, point_order(point.id) if point else ())
         yield (exchange if left <= right else None), (point if right <= left else None)
@@ -172,12 +174,16 @@ def merged(
 
 
 def _claimants(claims: list[tuple[Found, Exchange]], standing: UUID | None) -> Iterator[Case]:
-    """The cases of all points about one exchange; of its own persona's points one is kept."""
+    """The cases of all points that claim one exchange.
+
+    `standing` is the id of the memory at home, if there is one: then it is kept. Otherwise the
+    best point of the exchange's own persona is.
+    """
     own = [found for found, exchange in claims if found.persona_id in {None, exchange.persona_id}]
     best = min(own, key=lambda each: (not each.home, point_order(each.point.id)), default=None)
     for found, exchange in claims:
         kept = standing or (best.point.id if best and found is not best else None)
-        # A memory that was written after the rows were read stands where it belongs.
+        # A memory that was written after the rows were read has the right place and id.
         itself = found.home and found.point.id == exchange.anchor_id
         agrees = found.persona_id in {None, exchange.persona_id}
         yield Case(

@@ -1,7 +1,8 @@
-"""Turns findings into a plan: what to do, in which order, resting on which states.
+"""Turns the findings of an audit into a plan: actions, their order, and the states they rely on.
 
-Decides the order: memories are written before the points that they replace are removed, and a
-collection is retired only when every point in it is accounted for. Reads and writes nothing.
+It decides the order. Memories are written before the points that they replace are removed, because
+a killed apply must not lose a memory. A collection is retired only when the plan removes every
+point in it. The module reads and writes no store.
 """
 
 from collections import Counter
@@ -19,11 +20,11 @@ def make_plan(
 ) -> Plan:
     """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`.
 
-    Raises: IncompleteAudit, because what was not read may be what a repair would take away.
+    Raises: IncompleteAudit, because a repair could remove a point whose exchange was not read.
     """
     if not audit.complete:
         raise IncompleteAudit(
-            "no plan is made of an incomplete audit: " + "; ".join(audit.not_checked)
+            "the audit is incomplete, so no plan is made: " + "; ".join(audit.not_checked)
         )
     grades = {Grade.SAFE, Grade.UNSAFE} if unsafe else {Grade.SAFE}
     chosen = [each for each in audit.findings if each.grade in grades]
@@ -58,9 +59,9 @@ def _mend(
     puts: dict[UUID, Action],
     point_actions: dict[tuple[ActionKind, str, object], Action],
 ) -> None:
-    """Write the exchange's memory, and remove the point unless that is where it is written.
+    """Plan to write the exchange's memory, and to remove the point if it is under another id.
 
-    Where the exchange's memory stands already, only the point goes.
+    When another point already has the memory's id, only the point is removed.
     """
     seen = finding.witness
     if seen.anchor_id is None:
@@ -86,7 +87,7 @@ def _add_point_action(
 
 
 def _retirements(chosen: Iterable[Finding], point_actions: Iterable[Action]) -> set[str]:
-    """The deployed collections of which no point is left when the actions are done."""
+    """The deployed collections that are empty once the actions are done."""
     leaving = Counter(action.collection for action in point_actions)
     return {
         each.key

@@ -1,7 +1,7 @@
-"""A plan: ordered actions with the states that they rest on, saved as a file.
+"""A plan is a list of ordered actions, with the states that they rely on, saved as a JSON file.
 
-Decides the file's format and that a file which was changed by hand is refused. Does not know how
-an action is carried out.
+This module decides the file's format, and refuses a file that was changed by hand: a checksum
+covers it. It does not know how an action is carried out.
 """
 
 import json
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 class ActionKind(StrEnum):
-    """What an action does, in the order of a plan: nothing goes before it is kept."""
+    """The kinds of actions, in the order of a plan: memories are written before points go."""
 
     PUT = "put"
     MOVE = "move"
@@ -30,8 +30,8 @@ class ActionKind(StrEnum):
 class Action:
     """One step. `point_state` and `row_digest` must still hold when it is carried out.
 
-    For PUT, `point_id` is the anchor's and `point_state` that of the point which stands in its
-    place now (None: nothing does). `reason` is the finding's name.
+    For PUT, `point_id` is the anchor's id, and `point_state` is the state of the point that has
+    this id now, or None when there is no such point. `reason` is the finding's name.
     """
 
     kind: ActionKind
@@ -44,7 +44,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `reconcile apply` will do, and to which database and collection.
+    """The actions for `reconcile apply`, and the database and collection that they are for.
 
     `left` counts the findings that the plan does not repair, by name.
     """
@@ -80,7 +80,7 @@ class Plan:
     def from_json(cls, text: str, source: str) -> Self:
         """Read a saved plan; `source` names it in errors.
 
-        Raises: InvalidInput when it is no plan, of another version, or was changed since.
+        Raises: InvalidInput when the text is no plan, has another version, or was changed.
         """
         try:
             body = json.loads(text)

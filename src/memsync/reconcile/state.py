@@ -1,6 +1,7 @@
 """The state of both stores as a whole, for the rules that look at more than one case.
 
-Decides nothing. What costs a query is asked when the first rule wants it, and once.
+A value that needs a query is read when the first rule uses it, and only once. The module decides
+nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +20,14 @@ HISTORY = "postgres:conversation_history"
 OUTBOX = "postgres:memsync.outbox"
 
 _SHOWN_MAX = 500
-"""At most so many messages, or entries, become findings; each finding says how many there are."""
+"""At most so many messages or entries become findings; each finding tells the total number."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a StateRule looks at.
+    """The input of a StateRule.
 
-    `deployed` are the deployed collections that were read, and how many points each has.
+    `deployed` maps each deployed collection that could be read to its number of points.
     """
 
     session: Session

@@ -1,4 +1,4 @@
-"""Every finding code, in one tuple. Codes are never used again for something else."""
+"""All rules, one per finding code. A code that was retired is never given to another rule."""
 
 from memsync.reconcile.rules import coverage, data, isolation, schema
 from memsync.reconcile.rules.base import CaseRule, Rule, StateRule

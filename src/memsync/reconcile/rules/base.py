@@ -1,7 +1,7 @@
-"""What a rule is: one class for each finding code.
+"""The base classes of the rules; each finding code has one rule class.
 
-A CaseRule looks at one exchange and its memory, a StateRule at both stores as a whole. Both say
-what is wrong and change nothing.
+A CaseRule looks at one exchange and its memory, a StateRule at both stores as a whole. Both return
+findings and change nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ class Rule:
 
     @classmethod
     def command(cls) -> str:
-        """What to run next."""
+        """The command that the operator should run next."""
         if cls.next_command:
             return cls.next_command
         return _PLAN_UNSAFE if cls.grade is Grade.UNSAFE else _PLAN
@@ -44,7 +44,7 @@ class CaseRule(Rule):
         raise NotImplementedError
 
     def can_be_repaired(self, case: Case) -> bool:
-        """Whether the stores say what is right. Without an exchange no memory can be made."""
+        """Whether the case can be repaired. Without an exchange no memory can be made."""
         return self.repair is not Repair.MEND or case.exchange is not None
 
     def judge(self, case: Case) -> Finding | None:
@@ -72,7 +72,7 @@ class CaseRule(Rule):
 class StateRule(Rule):
     """A rule about a store as a whole.
 
-    `only_in_check`: `memsync check` asks it, an audit of the memories does not.
+    `only_in_check`: `memsync check` uses the rule, `memsync reconcile` does not.
     """
 
     only_in_check: ClassVar[bool] = True
@@ -98,7 +98,7 @@ class StateRule(Rule):
 
 
 def _short(value: object) -> object:
-    """The value as evidence: a long text is cut, so that a report can be read."""
+    """The value as evidence. A long text is cut, so that a report stays readable."""
     if isinstance(value, str) and len(value) > _TEXT_MAX:
         return f"{value[:_TEXT_MAX]}… ({len(value)} characters)"
     return value if value is None or isinstance(value, int | float | bool) else str(value)

@@ -1,4 +1,4 @@
-"""MSC: whether every exchange has its memory, and every memory its exchange, exactly once."""
+"""MSC rules: every exchange has exactly one memory, every memory has its exchange."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ from memsync.stores.history.outbox import LateEntry
 class MissingPoint(CaseRule):
     """An exchange has no memory.
 
-    Why it matters: recall cannot find what was said. Either the app never stored it, the row was
-    written past the library, or the point was lost.
-    Repair: its memory is made from Postgres.
+    Why it matters: recall cannot find this exchange. Either the app never stored its memory, the
+    row was written without the library, or the point was lost.
+    Repair: the memory is made from Postgres.
     """
 
     code, name = "MSC001", "missing-point"
@@ -29,16 +29,16 @@ class MissingPoint(CaseRule):
 class OrphanPoint(CaseRule):
     """A memory from within the horizon has no exchange.
 
-    Why it matters: recall tells of something that history does not know. The row was deleted, or
-    the point is not what it says.
-    Repair: the point goes to quarantine, whole; memories exist nowhere else, so this is unsafe.
+    Why it matters: recall returns something that is not in the history. The row was deleted, or
+    the point's fields are wrong.
+    Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe.
     """
 
     code, name = "MSC002", "orphan-point"
     grade, repair = Grade.UNSAFE, Repair.REMOVE
 
     def look(self, case: Case) -> Evidence | None:
-        """A point of a known persona, with neither a row nor the age to be without one."""
+        """A point of a known persona that has no exchange and is not archived."""
         if case.found is None or case.exchange is not None or case.archived:
             return None
         if case.found.persona_id is None or not case.persona_is_known:
@@ -49,26 +49,27 @@ class OrphanPoint(CaseRule):
 class DuplicatePoint(CaseRule):
     """An exchange has a second memory.
 
-    Why it matters: recall spends two of its places on one exchange.
-    Repair: the one with the exchange's id (or the first by id) stays, the other goes to quarantine.
+    Why it matters: recall returns the same exchange twice.
+    Repair: the point with the anchor's id (or else the first by id) stays; the other is moved to
+    quarantine.
     """
 
     code, name = "MSC004", "duplicate-point"
     severity = Severity.WARNING
 
     def look(self, case: Case) -> Evidence | None:
-        """A point whose exchange has another that is kept."""
+        """A point whose exchange has another point, which is kept."""
         if case.found is None or case.exchange is None or case.kept is None:
             return None
         return {"kept": case.kept, "point": case.found.point.id}
 
 
 class ForeignPointId(CaseRule):
-    """A memory's id is not its exchange's.
+    """A memory's id is not the id of its exchange's anchor.
 
-    Why it matters: it cannot be compared by id, and a retry would make a second one. All points of
-    a deployed collection are so.
-    Repair: the memory is made anew under the exchange's id; the old point goes to quarantine.
+    Why it matters: it cannot be compared by id, and a retry would make a second one. This is so
+    for all points of a deployed collection.
+    Repair: the memory is made anew under the anchor's id; the old point is moved to quarantine.
     """
 
     code, name = "MSC005", "foreign-point-id"
@@ -84,9 +85,9 @@ class ForeignPointId(CaseRule):
 
 
 class UnacknowledgedOutbox(StateRule):
-    """An intent to write a memory has waited longer than the alarm age.
+    """An outbox entry has waited longer than the alarm age.
 
-    Why it matters: what was said is not in LTM, and the relay does not seem to run.
+    Why it matters: its exchange is not in Qdrant yet, and the relay does not seem to run.
     Repair: run the relay.
     """
 
@@ -102,10 +103,10 @@ class UnacknowledgedOutbox(StateRule):
 
 
 class DeadOutboxEntry(StateRule):
-    """An intent to write a memory failed too often and is no longer tried.
+    """An outbox entry failed too often, and the relay no longer tries it.
 
-    Why it matters: what was said will not be in LTM until somebody mends the cause.
-    Repair: mend what `last_error` names, then retry.
+    Why it matters: its exchange will not be in Qdrant until somebody removes the cause.
+    Repair: remove the cause that `last_error` names, then retry.
     """
 
     code, name = "MSC007", "dead-outbox-entry"
@@ -113,7 +114,7 @@ class DeadOutboxEntry(StateRule):
     next_command = "memsync sync retry"
 
     def look(self, state: State) -> Iterator[Finding]:
-        """Entries that the relay has given up."""
+        """Entries that the relay no longer tries."""
         for entry in state.late_entries:
             if entry.dead:
                 yield self.finding(OUTBOX, str(entry.id), **_facts(entry))

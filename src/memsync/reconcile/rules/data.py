@@ -1,4 +1,4 @@
-"""MSD: whether a memory says what its exchange says, in the form that was agreed."""
+"""MSD rules: a memory has its exchange's content and fields, in the agreed form."""
 
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Severity
@@ -6,10 +6,10 @@ from memsync.reconcile.rules.base import CaseRule, Evidence
 
 
 class StaleContent(CaseRule):
-    """A memory's text is not its exchange's.
+    """A memory's text is not that of its exchange.
 
-    Why it matters: recall tells what was not said. The row was edited after the memory was made,
-    or a message came in between.
+    Why it matters: recall returns text that was not said. The row was edited after the memory was
+    made, or a message was inserted in between.
     Repair: the memory is made anew from Postgres.
     """
 
@@ -25,16 +25,16 @@ class StaleContent(CaseRule):
 
 
 class PayloadDrift(CaseRule):
-    """A memory's text is right, but another field of its payload is not the row's.
+    """A memory's text is right, but another field of its payload differs from the row.
 
-    Why it matters: filters by personality, channel or time miss it, and its digest proves nothing.
+    Why it matters: filters by personality, channel or time miss it, or its digest is wrong.
     Repair: the memory is made anew from Postgres.
     """
 
     code, name = "MSD002", "payload-drift"
 
     def look(self, case: Case) -> Evidence | None:
-        """A point under the right id whose fields or digest differ."""
+        """A point at home under the right id whose fields or digest differ."""
         if case.exchange is None or case.found is None or not case.is_anchored:
             return None
         if not case.persona_agrees or not case.content_agrees:
@@ -42,8 +42,8 @@ class PayloadDrift(CaseRule):
         reading, payload = case.found.reading, case.found.point.payload
         if reading.wrong_unit or reading.wrong_keys or reading.memory.persona_id is None:
             return None
-        # As it is spelled, not as it was understood: filters compare what is spelled. Who made the
-        # vector is not the row's to say.
+        # The raw payload is compared, not the decoded one, because filters use the raw payload.
+        # The embedder is left out: it does not follow from the row.
         expected = case.found.codec.encode(case.exchange, embedder="")
         expected.pop(case.found.codec.key("embedder"))
         for key, value in expected.items():
@@ -53,16 +53,16 @@ class PayloadDrift(CaseRule):
 
 
 class WrongPayloadKey(CaseRule):
-    """A payload spells a key in a way that the app does not read.
+    """A payload has a key in a spelling that the app does not read.
 
-    Why it matters: what is under that key is not seen: a memory without text, or without a time.
+    Why it matters: the value under that key is not seen. The memory seems to lack a text or a time.
     Repair: the memory is made anew from Postgres.
     """
 
     code, name = "MSD003", "wrong-payload-key"
 
     def look(self, case: Case) -> Evidence | None:
-        """A pair whose payload has foreign spellings."""
+        """A pair whose payload has keys in a wrong spelling."""
         if case.exchange is None or case.found is None or case.kept is not None:
             return None
         if not case.found.reading.wrong_keys or not case.persona_agrees:
@@ -81,7 +81,7 @@ class WrongTimeUnit(CaseRule):
     severity = Severity.WARNING
 
     def look(self, case: Case) -> Evidence | None:
-        """A pair whose payload gives seconds, or a fraction."""
+        """A pair whose payload gives the time in seconds or as a fraction."""
         if case.exchange is None or case.found is None or case.kept is not None:
             return None
         if not case.found.reading.wrong_unit or not case.persona_agrees:

@@ -1,4 +1,4 @@
-"""MSI: whether every memory and message is its own persona's, and nobody else's."""
+"""MSI rules: every memory and every message belongs to the right persona, and only to that one."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,9 @@ from memsync.stores.ltm.layouts import persona_of_collection
 class PersonaMismatch(CaseRule):
     """A memory belongs to another persona than its exchange does.
 
-    Why it matters: one persona's story is told to another. This is the fault memsync exists for.
-    Repair: the memory is made anew for the row's persona; the point goes to quarantine.
+    Why it matters: recall returns one persona's memories to another. memsync was made to prevent
+    this fault.
+    Repair: the memory is made anew for the row's persona; the point is moved to quarantine.
     """
 
     code, name = "MSI001", "persona-mismatch"
@@ -30,8 +31,8 @@ class PersonaMismatch(CaseRule):
 class UnknownPersona(CaseRule):
     """A memory belongs to a persona that does not exist.
 
-    Why it matters: nobody can recall it, forget it, or say whose it was.
-    Repair: the point goes to quarantine, whole; it may be the only trace, so this is unsafe.
+    Why it matters: nobody can recall it, delete it, or tell whose it was.
+    Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe.
     """
 
     code, name = "MSI002", "unknown-persona"
@@ -47,8 +48,8 @@ class UnknownPersona(CaseRule):
 class MissingPersona(CaseRule):
     """A memory's payload names no persona.
 
-    Why it matters: only its collection's name says whose it is, if that.
-    Repair: where its exchange is known the memory is made anew. Else it is reported only.
+    Why it matters: at best, its collection's name shows whose it is.
+    Repair: the memory is made anew where its exchange is known. Otherwise it is only reported.
     """
 
     code, name = "MSI003", "missing-persona"
@@ -67,24 +68,24 @@ class MissingPersona(CaseRule):
 
 
 class MisplacedPoint(CaseRule):
-    """A memory lies in another collection than it belongs in, and has no exchange to make it from.
+    """An archived memory lies in a deployed collection; its exchange is no longer in Postgres.
 
-    Why it matters: recall does not look there. So it is with archived memories in deployed
-    collections.
-    Repair: it is carried over, with its text as it is; the old point goes to quarantine. Where
-    payload and collection name two personas, nobody knows whose it is: it is reported only.
+    Why it matters: recall looks in the home collection only.
+    Repair: it is moved to the home collection with its text unchanged; the old point is kept in
+    quarantine. It is only reported where payload and collection name different personas, because
+    then nobody knows whose it is.
     """
 
     code, name = "MSI004", "misplaced-point"
     repair = Repair.MOVE
 
     def can_be_repaired(self, case: Case) -> bool:
-        """Whether payload and collection agree whose it is."""
+        """Whether payload and collection agree on the persona."""
         found = case.found
         return found is not None and found.reading.memory.persona_id in {None, found.persona_id}
 
     def look(self, case: Case) -> Evidence | None:
-        """An archived point outside the home collection, or one in another persona's."""
+        """An archived point outside the home collection, of a known persona."""
         found = case.found
         if found is None or case.exchange is not None or not case.archived or found.home:
             return None
@@ -100,7 +101,7 @@ class MisplacedPoint(CaseRule):
 class HistoryWithoutPersona(StateRule):
     """Messages have no persona.
 
-    Why it matters: they are in nobody's history, and their exchanges have no memory.
+    Why it matters: they are in no persona's history, and their exchanges have no memory.
     Repair: the migration fills them.
     """
 

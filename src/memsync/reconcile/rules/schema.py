@@ -1,4 +1,4 @@
-"""MSS: whether schema, indexes and collections on both sides are what the code expects."""
+"""MSS rules: schema, indexes and collections of both stores are as the code expects."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,8 @@ from memsync.stores.history.phases import Stage
 class MigrationBehind(StateRule):
     """The history is not fully migrated.
 
-    Why it matters: until the last phase both versions of the app are served by a trigger, and the
-    way forward is open.
+    Why it matters: before the last phase the database serves the old and the new version of the
+    app at once, through sync triggers.
     Repair: run the rest of the migration.
     """
 
@@ -29,10 +29,11 @@ class MigrationBehind(StateRule):
 
 
 class InvalidIndex(StateRule):
-    """An index of the history is INVALID: its build was cut short.
+    """An index of the history is INVALID: its build was interrupted.
 
-    Why it matters: every write pays for it and no read uses it.
-    Repair: the migration rebuilds its own; others are for the app's operator to rebuild.
+    Why it matters: Postgres still updates it at every write, but no query uses it. See
+    https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY
+    Repair: the migration rebuilds its own indexes; the app's operator must rebuild the others.
     """
 
     code, name = "MSS005", "invalid-index"
@@ -40,7 +41,7 @@ class InvalidIndex(StateRule):
     next_command = "memsync migrate run"
 
     def look(self, state: State) -> Iterator[Finding]:
-        """Indexes of the history that Postgres marks as invalid."""
+        """Indexes of the history that Postgres marks as invalid, each as a finding."""
         for name, valid in state.catalog.indexes.items():
             if not valid:
                 yield self.finding(HISTORY, name, valid=False)
@@ -58,7 +59,7 @@ class MissingIndex(StateRule):
     next_command = "memsync migrate run"
 
     def look(self, state: State) -> Iterator[Finding]:
-        """Indexes that are not there although the history is read by persona."""
+        """Missing indexes, at the stages where the history is read by persona."""
         catalog = state.catalog
         if not catalog.knows_personas and "user_id" in catalog.columns:
             return
@@ -68,10 +69,10 @@ class MissingIndex(StateRule):
 
 
 class MissingPayloadIndex(StateRule):
-    """A payload key that queries filter by is not indexed. Snapshots and moves lose indexes.
+    """A payload key that queries filter by has no index. A copied collection may lack indexes.
 
     Why it matters: every recall scans the collection, or is refused under strict mode.
-    Repair: the relay makes missing indexes before it writes.
+    Repair: the relay creates missing indexes before it writes.
     """
 
     code, name = "MSS007", "missing-payload-index"
@@ -92,12 +93,11 @@ class MissingPayloadIndex(StateRule):
 
 
 class LegacyLayout(StateRule):
-    """A collection of the deployed layout (one per persona) still holds memories.
+    """A deployed collection (made by the app for one persona or personality) still exists.
 
-    Why it matters: recall looks in the shared collection only; a collection each does not scale
-    past about a thousand.
-    Repair: its memories are repaired one by one (see the findings about them); then, empty, it is
-    removed.
+    Why it matters: recall looks in the home collection only, and one collection per persona does
+    not scale past about a thousand.
+    Repair: its memories are repaired one by one (see their findings). Once empty, it is removed.
     """
 
     code, name = "MSS011", "legacy-layout"
