@@ -57,7 +57,7 @@ class Pairing:
     _missing: list[Exchange] = field(default_factory=list)
 
     def read_deployed(self, collection: str) -> int:
-        """Match a deployed collection's points with its persona's exchanges. Returns their number."""
+        """Match a deployed collection's points with its persona's exchanges; count the points."""
         persona = persona_of_collection(collection)
         index = ExchangeIndex(exchanges_of_persona(self.session, persona) if persona else [])
         count = 0
