@@ -114,9 +114,9 @@ def all_in_one(url: str) -> None:
 def measured(
     url: str, method: str, rows: int, work: Callable[[str], None], *, live: bool = True
 ) -> Pass:
-    """Time `work` on the database, with live clients or without. Prints a line on stderr.
+    """Time `work` on the database, with live clients or without.
 
-    Raises: Invalid when memsync gave a message a wrong persona; RuntimeError when one was lost.
+    Raises: Invalid for a wrong persona by memsync; RuntimeError when a message was lost.
     """
     table, whole = sizes_bytes(url)
     with clients(url) if live else nullcontext() as waits:

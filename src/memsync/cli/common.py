@@ -85,8 +85,8 @@ def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, Long
 def progress(*, as_json: bool) -> Iterator[Tell]:
     """A function that shows progress on stderr: bars for steps with a total, lines for the rest.
 
-    When stderr is no terminal, only messages that may need an operator are printed. With --json
-    nothing is, because stderr then carries at most one object, the error.
+    A log gets only the messages that may need an operator. With --json nothing is printed, because
+    stderr then carries at most one object, the error.
     """
     if as_json:
         yield silent

@@ -144,7 +144,7 @@ def run(
     ] = 10,
     backup_confirmed: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Name your own backup; without it memsync's must exist."),
+        typer.Option(metavar="TEXT", help="Name your own backup; else one of memsync's is needed."),
     ] = None,
     backup_max_age_hours: Annotated[
         float, typer.Option(help="The age up to which a backup made by memsync counts.")
@@ -272,7 +272,7 @@ def rollback(
 @app.command(epilog=EXIT_STATUSES)
 def finalize(
     ctx: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; else only list it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it, do not only list it.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Remove the archive, which rollback from contract needs. This cannot be undone."""
@@ -283,7 +283,7 @@ def finalize(
     if as_json:
         print_json(finalized=yes, **asdict(kept))
     elif yes:
-        typer.echo(f"removed {_told(kept)}; there is no way back now")
+        typer.echo(f"removed {_told(kept)}; contract cannot be undone now")
     else:
         typer.echo(
             f"this would remove {_told(kept)}, and with them `memsync migrate rollback` from "

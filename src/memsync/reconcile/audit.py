@@ -1,8 +1,7 @@
 """The audit reads both stores and turns their differences into findings. It writes nothing.
 
-It decides when a difference becomes a finding: the difference is older than the settle window, no
-outbox entry will repair it, and it is still there when both stores are read a second time. The
-audit also says which parts of the stores it could not read.
+A difference becomes a finding when it is older than the settle window, no outbox entry will repair
+it, and it is still there on a second read. An audit also lists the parts that it could not read.
 """
 
 from collections.abc import Iterable, Iterator

@@ -38,8 +38,8 @@ class Healthy:
 class Ground:
     """The state that the faults are planted in.
 
-    `healthy` are the exchanges that no fault has taken yet. `history_ms` is the time of the oldest
-    and the newest row, in milliseconds since the Unix epoch.
+    `healthy` are the exchanges not yet taken by a fault; `history_ms` the times of the oldest and
+    the newest row.
     """
 
     rng: random.Random
@@ -109,8 +109,8 @@ class Ground:
 def alone(exchanges: Iterable[Exchange]) -> Callable[[Exchange], bool]:
     """A test for exchanges that are the only one of their personality in their second.
 
-    Faults are planted on such exchanges only. A point whose time is in seconds or whose persona is
-    wrong then still matches exactly one exchange, so the expected findings are certain.
+    Only such exchanges get faults. A point with a time in seconds or a wrong persona then still
+    matches exactly one exchange, so the expected findings are certain.
     """
     seconds = Counter((each.personality_id, each.created_at_ms // 1000) for each in exchanges)
     return lambda each: seconds[each.personality_id, each.created_at_ms // 1000] == 1
