@@ -1,8 +1,9 @@
-"""Clients of the app, in processes of their own: what they wait for while something else happens.
+"""Clients of the app, in their own processes; they measure how long their statements take.
 
-Two versions of the app: it writes user_id until the server says that there is none, then
-persona_id, at once and within the same wait. Whatever else a client is told is an error, before
-that and after. A hostile client holds a transaction open, as a forgotten session does.
+The clients act as two versions of the app. They write user_id until the server reports that the
+column does not exist, and repeat that write with persona_id at once; both count as one wait. Every
+other error of the server counts as a client error. A hostile client holds a transaction open, as a
+forgotten session does.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ WRITERS = 2
 PAUSE_S = 0.005
 START_TIMEOUT_S = 60.0
 
-# The persona who speaks now, as the app has it: the user's choice for the personality, or default.
+# The persona that the app would write now: the user's choice for the personality, or the default.
 _PAIRS = """
 SELECT DISTINCT ON (h.user_id, h.personality_id)
        h.channel_id, h.personality_id, h.user_id, coalesce(s.persona_id, u.global_persona_id)
@@ -36,7 +37,7 @@ LEFT JOIN user_personality_settings s
 
 @dataclass
 class Waits:
-    """What all clients saw together: how many statements, their waits, errors."""
+    """The measurements of all clients: number of statements, waits in milliseconds, errors."""
 
     statements: int = 0
     worst_ms: float = 0.0
@@ -45,7 +46,7 @@ class Waits:
     errors: list[str] = field(default_factory=list)
 
     def fill(self, took_ms: list[float]) -> None:
-        """Take the waits of every statement."""
+        """Compute the figures from the waits of all statements."""
         took_ms.sort()
         self.statements = len(took_ms)
         self.worst_ms = took_ms[-1]
@@ -55,7 +56,7 @@ class Waits:
 
 @contextlib.contextmanager
 def clients(url: str) -> Iterator[Waits]:
-    """Run the clients while the block runs; the result is filled when it ends."""
+    """Run the clients while the block runs. The result is filled in when the block ends."""
     context = mp.get_context("spawn")
     stop, ready, results = context.Event(), context.Semaphore(0), context.Queue()
     running = [
@@ -120,7 +121,7 @@ def _read(connection: psycopg.Connection[Any], pair: Any) -> None:
 
 
 def _write(connection: psycopg.Connection[Any], pair: Any, *, by_persona: bool) -> bool:
-    """Write as this version of the app does; whether it is the new one from now on."""
+    """Write one message. Returns whether the client acts as the new version of the app from now."""
     if not by_persona:
         try:
             _insert(connection, pair, "user_id", pair[2])
@@ -141,7 +142,7 @@ def _insert(connection: psycopg.Connection[Any], pair: Any, column: str, owner: 
 
 
 class Hostile:
-    """Clients that write one message and touch their user, and then do nothing for `held_s`."""
+    """Clients that update a message and a user, and hold the transaction open for `held_s` s."""
 
     def __init__(self, url: str, held_s: float) -> None:
         self._url = url
@@ -151,7 +152,7 @@ class Hostile:
         self._running: list[BaseProcess] = []
 
     def begin(self) -> None:
-        """Begin one more; returns when its transaction holds its locks."""
+        """Start one more client. Returns when its transaction holds its locks."""
         holds = self._context.Event()
         process = self._context.Process(
             target=_hold, daemon=True, args=(self._url, self._held_s, holds, self._errors)
@@ -162,7 +163,7 @@ class Hostile:
             raise RuntimeError(f"a hostile client did not begin within {START_TIMEOUT_S:g} s")
 
     def ended(self) -> list[str]:
-        """The errors that they met, once all have ended."""
+        """Wait for all clients to end. Returns their errors."""
         met = [self._errors.get(timeout=self._held_s + START_TIMEOUT_S) for _ in self._running]
         for process in self._running:
             process.join()

@@ -1,7 +1,7 @@
-"""What a benchmark measured, beside its reference and its target: as a table and as JSON.
+"""The figures of a benchmark, each with its reference and its target: as a table and as JSON.
 
-Decides how figures are written down. Every unit stands in the name. A target that is missed is
-said, not raised: a benchmark fails only where what it measured is wrong.
+It decides how figures are written down. A figure's name contains its unit. A missed target is
+printed and is no failure: a benchmark fails only when its measurement is wrong.
 """
 
 import json
@@ -21,7 +21,9 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value. `limit` bounds `judged`: the ratio to the reference, or the value."""
+    """One measured value. `limit` bounds the ratio to the reference if `limits_ratio`, else the
+    value. It is a maximum unless `at_least`.
+    """
 
     target: str
     name: str
@@ -39,14 +41,14 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none, or no reference to judge by."""
+        """Whether the target is met; None without a target, or without a reference it needs."""
         judged = self.ratio if self.limits_ratio else self.value
         if self.limit is None or judged is None:
             return None
         return judged >= self.limit if self.at_least else judged <= self.limit
 
     def as_json(self) -> dict[str, Any]:
-        """Every field, with what follows from them."""
+        """Every field, with the ratio and whether the target is met."""
         return asdict(self) | {"ratio": self.ratio, "met": self.met}
 
     def as_row(self) -> tuple[str, ...]:
@@ -61,19 +63,19 @@ class Figure:
 
 
 def show(title: str, figures: Iterable[Figure]) -> None:
-    """Print them as a table on stdout."""
+    """Print the figures as a table on stdout."""
     columns = ("", "measured", "method", "memsync", "reference", "ratio", "target", "")
     table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
     for column in table.columns[3:6]:
         column.justify = "right"
     for figure in figures:
         table.add_row(*figure.as_row())
-    # Into a pipe, rich would cut the table to 80 columns.
+    # rich would cut a table that goes into a pipe to 80 columns.
     Console(width=None if os.isatty(1) else 140).print(table)
 
 
 def write_json(path: Path, figures: Iterable[Figure], **facts: object) -> None:
-    """The same as one JSON object, with the machine and whatever else was seen."""
+    """Write the figures as one JSON object, with facts about the machine and the given `facts`."""
     content = {
         "schema_version": SCHEMA_VERSION,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),

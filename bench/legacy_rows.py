@@ -1,10 +1,9 @@
-"""A legacy app of any size, made by SQL, and who was truly the persona of each of its messages.
+"""A legacy app of any size, made by SQL, and the true persona of each of its messages.
 
-Decides what the benchmarked data is like: 2,000 users who talk to 20 personalities in turn. Every
-fifth user chose another persona for every fourth personality, so that both rules, override and
-default, decide rows; some settings choose a model only. The truth is kept aside, in a schema of
-the benchmark's own, and recomputed from a
-message's time: it uses nothing that a migration writes.
+It decides the benchmarked data: 2,000 users who talk to 20 personalities in turn. Every fifth user
+chose another persona for every fourth personality, so that both rules, override and default, decide
+rows; some settings choose a model only. The true personas stand in the benchmark's own schema. They
+are found by a message's time, so the check uses nothing that a migration writes but the persona.
 """
 
 import contextlib
@@ -53,8 +52,8 @@ VACUUM ANALYZE;
 CHECKPOINT;
 """
 
-# A message's number is its second; from it follow its user and its personality, as _ROWS has it.
-# Messages that live clients wrote are younger than the benchmark's.
+# The number of a message is its time in seconds; _ROWS derives its user and personality from this
+# number. Messages of live clients are younger than the benchmark's, so they are not counted.
 _WRONG_ROWS = """
 WITH numbered AS (
     SELECT persona_id, extract(epoch FROM created_at - timestamp '2020-01-01')::bigint AS i
@@ -67,7 +66,7 @@ LEFT JOIN bench.truth t ON t.user_n = i / 2 % 2000 AND t.personality_n = (i / 40
 
 @contextlib.contextmanager
 def server(url: str | None) -> Iterator[str]:
-    """A server to make databases on: the given one, or one of our own, durable."""
+    """A server to make databases on: the given one, or a durable embedded one."""
     if url:
         yield url
         return
@@ -100,7 +99,7 @@ def one(url: str, query: str, *params: object) -> Any:
 
 
 def sizes_bytes(url: str) -> tuple[int, int]:
-    """The history with its indexes, and the whole database, what is kept for the way back too."""
+    """The sizes of the history with its indexes, and of the whole database with the archive."""
     return tuple(
         one(
             url,
@@ -111,7 +110,7 @@ def sizes_bytes(url: str) -> tuple[int, int]:
 
 
 def wrong_rows(url: str, rows: int) -> int:
-    """How many of the messages have another persona than the one who spoke.
+    """How many of the messages have a wrong persona.
 
     Raises: RuntimeError when messages were lost.
     """

@@ -1,13 +1,13 @@
 """Benchmark: `migrate run` beside the all-in-one script that people used, on the same rows.
 
-Measures what clients wait for (T1), how fast the migration is and how much it grows (T2), and what
-the proof costs (T3), for every method that memsync offers. The reference runs in the same run.
+It measures how long clients wait (T1), how fast the migration is and how much the table grows (T2),
+and how long the proof takes (T3), for every method that memsync offers. The script is measured too.
 Usage: python bench/migrate.py [--rows 100000] [--rate] [--no-hostile] [--json FILE]
 [--postgres-url URL].
 Without a URL it starts an embedded server, durable, in a temporary folder.
 
-It fails (status 1) where memsync gave a message to a wrong persona, lost one, or did not find the
-wrong one that was planted: then no figure counts. A missed target is printed, and no failure.
+It fails (status 1) when memsync gave a message a wrong persona, lost one, or did not find the wrong
+persona that was planted: then no figure counts. A missed target is printed and is no failure.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PROOF_MAX_S = 10.0
 
 
 def wait_figures(kind: str, ours: Pass, reference: Waits | None) -> Iterator[Figure]:
-    """T1 of one pass."""
+    """The figures of target T1 (waits) for one pass."""
     waits = ours.waits or Waits()
     for label, name, limit in (
         ("longest wait, ms", "worst_ms", WAIT_MAX_MS),
@@ -47,7 +47,7 @@ def wait_figures(kind: str, ours: Pass, reference: Waits | None) -> Iterator[Fig
 
 
 def speed_figures(ours: Pass, reference: Pass) -> Iterator[Figure]:
-    """T2 of one pass."""
+    """The figures of target T2 (speed and growth) for one pass."""
     method = ours.method
     yield Figure(
         "T2",
@@ -79,7 +79,7 @@ def _of(method: str, limits: dict[str, float]) -> float:
 
 
 def rate_figures(url: str, passes: list[Pass]) -> Iterator[Figure]:
-    """T2's rate: alone on the server, small and large, ours and the reference."""
+    """T2's rate without other clients, for a small and a large history, with the reference."""
     alone: dict[tuple[str, int], Pass] = {}
     for rows in RATE_ROWS:
         for method in (REFERENCE, *methods()):
@@ -104,7 +104,7 @@ def rate_figures(url: str, passes: list[Pass]) -> Iterator[Figure]:
 
 
 def figures_of(url: str, rows: int, passes: list[Pass], *, with_hostile: bool) -> Iterator[Figure]:
-    """Every figure of one size, each given as soon as it is there; `passes` gets what was seen."""
+    """Every figure for one size, each yielded once measured. The passes are added to `passes`."""
     with database(url, rows) as made:
         reference = measured(made, REFERENCE, rows, working(REFERENCE))
     passes.append(reference)
@@ -133,7 +133,7 @@ def figures_of(url: str, rows: int, passes: list[Pass], *, with_hostile: bool) -
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print the figures, write them if asked. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="messages of the main passes")
     parser.add_argument("--rate", action="store_true", help="also 300 k and 3 M, alone: minutes")
@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--postgres-url", help="a server to make databases on")
     given = parser.parse_args()
-    # Asked to end, it stops the server that it started.
+    # SIGTERM acts like Ctrl-C, so that a server which was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     passes: list[Pass] = []
     with server(given.postgres_url) as url:

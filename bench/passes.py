@@ -1,7 +1,7 @@
-"""One migration of one database, measured: by any method that memsync offers, or the reference.
+"""Measures one migration of one database, by a method that memsync offers or by the reference.
 
-Decides what is timed and what counts as a valid measurement: no message lost, none with a wrong
-persona, every hostile transaction begun, the planted wrong row found. Knows no target.
+It decides what is timed, and when a measurement is valid: no message is lost, none has a wrong
+persona, every hostile transaction has begun, the planted wrong row is found. It knows no target.
 """
 
 import sys
@@ -24,7 +24,7 @@ from memsync.stores.postgres import Postgres
 HELD_S = 10.0
 REFERENCE = "all-in-one"
 
-# One transaction, as it was: every index and key first, then the fill, then NOT NULL and drop.
+# The old script, in one transaction: every index and key first, then the fill, NOT NULL and drop.
 ALL_IN_ONE = """
 BEGIN;
 ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
@@ -38,7 +38,7 @@ ALTER TABLE conversation_history DROP COLUMN user_id;
 COMMIT;
 """
 
-# The checks that people ran after it: counts.
+# The counts that people checked after the script.
 GUIDE_CHECKS = """
 SELECT count(*), count(DISTINCT persona_id), count(*) FILTER (WHERE persona_id IS NULL)
 FROM conversation_history
@@ -52,12 +52,12 @@ WHERE id = (SELECT id FROM conversation_history OFFSET {row} LIMIT 1) RETURNING 
 
 
 class Invalid(Exception):
-    """What was measured is wrong, so no figure counts."""
+    """The measurement is wrong, so no figure counts."""
 
 
 @dataclass
 class Pass:
-    """One migration of a database of its own: how long, how large, who waited."""
+    """One measured migration: its time, the growth of the data (after / before), and the waits."""
 
     method: str
     rows: int
@@ -70,12 +70,12 @@ class Pass:
 
     @property
     def rows_per_s(self) -> float:
-        """How fast it was."""
+        """The messages migrated per second."""
         return self.rows / self.wall_s
 
 
 BY_TWO = ", 2 workers"
-"""Added to the name of a method; measured beside it."""
+"""The suffix of a method's name when it is measured with two workers."""
 
 
 def methods() -> list[str]:
@@ -85,7 +85,7 @@ def methods() -> list[str]:
 
 
 def run_options(method: str, to: Phase = Phase.CONTRACT) -> migrate.RunOptions:
-    """The choices of a run, as far as memsync offers them: a benchmark needs no gate."""
+    """The options of a run that memsync offers, with the gates of contract switched off."""
     name = method.removesuffix(BY_TWO)
     wanted: dict[str, Any] = {
         "to": to,
@@ -99,14 +99,14 @@ def run_options(method: str, to: Phase = Phase.CONTRACT) -> migrate.RunOptions:
 
 
 def memsync_run(url: str, method: str, tell: Tell = silent, to: Phase = Phase.CONTRACT) -> None:
-    """Ours."""
+    """Migrate with memsync."""
     with Postgres.open(url) as postgres:
         settings = Settings(postgres_url="postgresql://bench")
         migrate.run(postgres, settings, run_options(method, to), tell=tell)
 
 
 def all_in_one(url: str) -> None:
-    """The reference."""
+    """Migrate with the reference script."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(ALL_IN_ONE)
 
@@ -114,7 +114,10 @@ def all_in_one(url: str) -> None:
 def measured(
     url: str, method: str, rows: int, work: Callable[[str], None], *, live: bool = True
 ) -> Pass:
-    """Do the work, under live clients or alone."""
+    """Time `work` on the database, with live clients or without.
+
+    Raises: Invalid for a wrong persona by memsync; RuntimeError when a message was lost.
+    """
     table, whole = sizes_bytes(url)
     with clients(url) if live else nullcontext() as waits:
         started = time.monotonic()
@@ -133,7 +136,7 @@ def measured(
 
 
 def phases_s(url: str) -> dict[str, float]:
-    """How long each phase took, as the record of runs has it."""
+    """The seconds that each phase took, from memsync.runs."""
     (found,) = one(
         url,
         "SELECT json_object_agg(phase, took_s) FROM (SELECT phase,"
@@ -144,9 +147,9 @@ def phases_s(url: str) -> dict[str, float]:
 
 
 def hostile_run(url: str, method: str) -> None:
-    """Ours, while a hostile transaction is held open three times: at expand, fill, contract.
+    """Migrate with memsync while hostile transactions are held open at expand, fill and contract.
 
-    Raises: Invalid when one of them was never begun, or met an error.
+    Raises: Invalid when one of the three did not begin, or ended with an error.
     """
     hostile = Hostile(url, HELD_S)
     begun: set[str] = set()
@@ -165,9 +168,9 @@ def hostile_run(url: str, method: str) -> None:
 
 
 def proof(url: str, rows: int) -> tuple[float, float]:
-    """Seconds of `migrate verify` before contract, and of the guide's counts.
+    """The seconds that `migrate verify` takes before contract, and those of the old counts.
 
-    Raises: Invalid unless exactly the planted wrong row is found and named.
+    Raises: Invalid unless verify finds and names exactly the planted wrong row.
     """
     memsync_run(url, "in-place", to=Phase.BACKFILL)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -191,5 +194,5 @@ def proof(url: str, rows: int) -> tuple[float, float]:
 
 
 def working(method: str) -> Callable[[str], None]:
-    """What brings a database forward by that method."""
+    """The function that migrates a database by that method."""
     return all_in_one if method == REFERENCE else lambda url: memsync_run(url, method)

@@ -1,1 +1,1 @@
-"""The command line: parse, call one library function, render. `app.main` is the way in."""
+"""The command line. Each command parses, calls one library function and prints; see `app.main`."""

@@ -1,6 +1,6 @@
-"""The way in: puts the commands together, and turns every error into a line and an exit status.
+"""The entry point: it registers the commands, and turns every error into a line and an exit status.
 
-The one place where errors become exit statuses. stdout carries data, stderr everything else.
+No other module turns errors into exit statuses. stdout carries data, stderr everything else.
 """
 
 import json
@@ -81,7 +81,8 @@ app.command("rules", epilog=EXIT_STATUSES)(rules.rules)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status. Never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Drivers log what they also raise, and alembic every step; stderr is for what is said here.
+    # Drivers log errors that they also raise, and alembic logs every step. Both stay off stderr,
+    # which carries only memsync's own messages.
     logging.basicConfig(handlers=[logging.NullHandler()])
     try:
         result = app(args=arguments, prog_name="memsync", standalone_mode=False)
@@ -95,14 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return USAGE
         return _failed(arguments, "UsageError", message, USAGE)
     except (BrokenPipeError, SystemExit):
-        # typer makes the first into the second. The reader of our output has gone: stop quietly.
+        # typer turns BrokenPipeError into SystemExit. The reader of our output is gone, so stop
+        # without a message.
         return PIPE_CLOSED
-    except Exception as error:  # noqa: BLE001  the last stop: an internal error has a status too
+    except Exception as error:  # noqa: BLE001  the last resort: internal errors have a status too
         if "--json" not in arguments:
             traceback.print_exc()
         return _failed(arguments, type(error).__name__, f"internal error: {error}", INTERNAL_ERROR)
     if result == INTERRUPTED:
-        # typer keeps the interrupt to itself and hands out its status.
+        # typer catches the interrupt and returns its status.
         return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
     return int(result or 0)
 
@@ -126,12 +128,12 @@ def _failed(
 
 
 def entry() -> None:
-    """The console script. Asked to end, it ends as if interrupted: what it started is stopped."""
+    """The console script. SIGTERM and SIGHUP act like Ctrl-C, so servers it started are stopped."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, signal.default_int_handler)
     status = main()
     if status == PIPE_CLOSED:
-        # What is left in the buffer has no reader; at exit Python would try again, and complain.
+        # The rest of the buffer has no reader. At exit Python would write it and print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

@@ -1,6 +1,6 @@
-"""How checks look: those of `migrate plan`, and those of `migrate verify`.
+"""Prints checks: those of `migrate plan` and those of `migrate verify`.
 
-Decides order and layout; how severe a check is, it says itself.
+It decides their order and layout. The checks carry their own severity.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ _WIDTH = 7
 
 
 def print_checks(checks: Sequence[Check], *, by_severity: bool) -> None:
-    """The checks in their order, or counted and the most severe first; below each what to do."""
+    """Print the checks, each with its next step.
+
+    With `by_severity` the counts come first, then the checks, most severe first.
+    """
     ordered = list(checks)
     if by_severity:
         counts = {state: sum(check.state is state for check in checks) for state in State}

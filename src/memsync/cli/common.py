@@ -1,6 +1,6 @@
-"""What the commands share: options, opening stores, progress, and printing results.
+"""The parts that the commands share: options, opening stores, progress, and printing results.
 
-Decides how output looks. Knows nothing of what is printed.
+It decides how output looks, as text and as JSON. It decides nothing about the stores.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.open import open_postgres
 
 SCHEMA_VERSION = 2
-"""Of what --json prints, failures too. A saved plan has a version of its own."""
+"""The version of everything that --json prints, failures too. A saved plan has its own version."""
 
 FINDINGS = 1
 USAGE = InvalidInput.exit_status
@@ -34,7 +34,7 @@ INCOMPLETE = IncompleteAudit.exit_status
 INTERNAL_ERROR = MemsyncError.exit_status
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-"""128 and the number of SIGPIPE, as a shell has it."""
+"""128 plus the number of SIGPIPE: the status that a shell reports."""
 
 EXIT_STATUSES = (
     "Exit statuses: 0 done and clean; 1 findings; 2 usage; 3 partly done, run again to resume; "
@@ -57,7 +57,7 @@ class Options:
     fixed: Settings | None = None
 
     def settings(self) -> Settings:
-        """The settings in force: `fixed` ones, else those of file, variables and options."""
+        """The settings in force: `fixed` if given, else those of file, variables and options."""
         return self.fixed or Settings.load(
             self.config, postgres_url=self.postgres_url, qdrant_url=self.qdrant_url
         )
@@ -65,7 +65,7 @@ class Options:
 
 @contextlib.contextmanager
 def opened_postgres(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres]]:
-    """The settings, and Postgres open."""
+    """The settings, and Postgres, open while the block runs."""
     settings: Settings = ctx.obj.settings()
     with open_postgres(settings) as postgres:
         yield settings, postgres
@@ -73,7 +73,7 @@ def opened_postgres(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres]]:
 
 @contextlib.contextmanager
 def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, LongTermMemory]]:
-    """The settings, and both stores open. The embedder is loaded when it is first needed."""
+    """The settings, and both stores, open while the block runs. The embedder is loaded later."""
     with (
         opened_postgres(ctx) as (settings, postgres),
         contextlib.closing(LongTermMemory.open(settings)) as ltm,
@@ -83,8 +83,10 @@ def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, Long
 
 @contextlib.contextmanager
 def progress(*, as_json: bool) -> Iterator[Tell]:
-    """Bars on stderr for steps that have a total, lines for the rest; into a log only what may ask
-    for an act. With --json nothing: what stands on stderr is one object, that of a failure.
+    """A function that shows progress on stderr: bars for steps with a total, lines for the rest.
+
+    A log gets only the messages that may need an operator. With --json nothing is printed, because
+    stderr then carries at most one object, the error.
     """
     if as_json:
         yield silent
@@ -112,11 +114,11 @@ _FOR_A_LOG = WAITS | {Kind.PAUSED, Kind.RESUMED, Kind.NOTE}
 
 
 def _tell_waits(console: Console) -> Tell:
-    """Into a log go only the things that somebody may have to act on."""
+    """A function that prints only the kinds of messages that an operator may have to act on."""
 
     def tell(step: Progress) -> None:
         if step.kind in _FOR_A_LOG:
-            # One line each, however long: a log is searched by lines.
+            # Each message stays on one line, because people search a log by lines.
             console.print(_shown(step), markup=False, highlight=False, soft_wrap=True)
 
     return tell
@@ -141,7 +143,7 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def print_audit(audit: Audit, *, as_json: bool, shown_max: int = 20) -> int:
-    """Print what an audit found; return the exit status that it means."""
+    """Print the result of an audit. Returns the exit status."""
     if as_json:
         print_json(
             ok=audit.ok,

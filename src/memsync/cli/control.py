@@ -1,4 +1,4 @@
-"""`memsync migrate` from another terminal: pause, resume, cancel; and the backup."""
+"""`memsync migrate pause`, `resume` and `cancel`, for another terminal; and `backup`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,26 +11,26 @@ from memsync.cli.common import JsonOption, opened_postgres, print_facts, print_j
 
 
 def pause(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Ask the running migration to wait between two batches; it keeps its place and its lock."""
+    """Ask the running migration to pause after its current batch. It keeps its lock."""
     return _print_runner(_asked(ctx, "pause"), as_json=as_json)
 
 
 def resume(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Let a paused migration go on."""
+    """Let a paused migration continue."""
     return _print_runner(_asked(ctx, "run"), as_json=as_json)
 
 
 def cancel(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Ask the running migration to end at the next safe moment; `run` goes on from there."""
+    """Ask the running migration to end at the next safe moment. `run` continues from there."""
     return _print_runner(_asked(ctx, "cancel"), as_json=as_json)
 
 
 def backup(
     ctx: typer.Context,
-    to: Annotated[Path | None, typer.Option(help="The file; it must be new.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The new file to write.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Dump the affected tables with pg_dump, read the dump back, and record it for contract."""
+    """Dump the affected tables with pg_dump, check the dump, and record it for contract."""
     with opened_postgres(ctx) as (_, postgres), progress(as_json=as_json) as tell:
         made = migrate.backup(postgres, to, tell=tell)
     if as_json:
@@ -51,7 +51,7 @@ def backup(
 
 
 def described(runner: migrate.Runner) -> str:
-    """Who runs, in words."""
+    """The state of the run, its pid and start, and the client that asked it to pause or end."""
     if runner.pid is None:
         return runner.state
     asked = f", asked by {runner.asked_by}" if runner.asked_by else ""

@@ -1,4 +1,4 @@
-"""`memsync demo`: the story, told on stores of its own."""
+"""`memsync demo`: plays the story of memsync on temporary stores, and prints each step."""
 
 import contextlib
 import shutil
@@ -34,12 +34,12 @@ _DIRECTORY_MODE = 0o755
 def demo(
     ctx: typer.Context,
     dialogues: Annotated[
-        Path | None, typer.Option(help="Talk in these dialogues (jsonl.gz) instead of small talk.")
+        Path | None, typer.Option(help="Use this file's dialogues (jsonl.gz), not made-up ones.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
+    seed: Annotated[int, typer.Option(help="Another seed makes another app.")] = 1,
     as_json: JsonOption = False,
 ) -> int:
-    """Build a legacy app with known faults, migrate, reconcile, check, recall; say each step."""
+    """Build a legacy app with known faults, migrate, reconcile, check, recall; print each step."""
     started = time.monotonic()
     source = tuple(legacy.read_dialogues(dialogues)) if dialogues else ()
     recipe = legacy.Recipe(
@@ -84,9 +84,9 @@ def _print(number: int, scene: story.Scene) -> None:
 def _stores_of_its_own(ctx: typer.Context) -> Iterator[None]:
     """Fix the settings to stores in a temporary folder, which is removed afterwards.
 
-    The story writes a whole app: it must never find anybody's stores, and what it expects holds
-    for the default settings, whatever the operator's are. The folder is opened to
-    others because, as root, the embedded server runs as another user.
+    The operator's settings are ignored, because the story writes a whole app and must never reach
+    real stores, and because its expectations hold for the default settings only. Others may read
+    the folder, because under root the embedded server runs as another user.
     """
     folder = Path(tempfile.mkdtemp(prefix="memsync-demo-"))
     folder.chmod(_DIRECTORY_MODE)
@@ -104,7 +104,7 @@ def _stores_of_its_own(ctx: typer.Context) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let a second interrupt wait until what the first one asked for is done."""
+    """Ignore further interrupts while the block cleans up after the first one."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:

@@ -1,4 +1,7 @@
-"""`memsync migrate`: plan, run, status, verify, and the way back; cli/control.py has the rest."""
+"""`memsync migrate`: plan, run, status, verify, rollback, finalize and resolve.
+
+The commands backup, pause, resume and cancel stand in cli/control.py.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -38,8 +41,9 @@ app = typer.Typer(
 MethodOption = Annotated[
     Literal["auto", "in-place", "copy"],
     typer.Option(
-        help="The backfill: rows in place, or a copy that takes the table's place: quicker, "
-        "without bloat, for 1.4 times its size in free disk. auto: a copy where nothing forbids it."
+        help="How the backfill works. in-place: it updates the table's rows. copy: it fills a "
+        "shadow table that replaces the table; this is quicker and leaves no bloat, but needs 1.4 "
+        "times its size in free disk. auto: copy where nothing forbids it."
     ),
 ]
 WorkersOption = Annotated[
@@ -47,14 +51,14 @@ WorkersOption = Annotated[
     typer.Option(
         min=1,
         max=WORKERS_MAX,
-        help="Sessions at the same time: they fill in place, or build the indexes of a copy.",
+        help="How many sessions fill rows in place, or build the indexes of a copy, in parallel.",
     ),
 ]
 EvidenceOption = Annotated[
     Literal["prefer", "ignore"],
     typer.Option(
-        help="Memories made from the old messages say who spoke then: they decide before the "
-        "settings do, or not at all."
+        help="Memories made from the old messages show which persona spoke. prefer: they decide "
+        "before the settings do. ignore: only the settings decide."
     ),
 ]
 
@@ -77,11 +81,11 @@ def plan(
     ctx: typer.Context,
     evidence: EvidenceOption = "prefer",
     as_sql: Annotated[
-        bool, typer.Option("--sql", help="Print a script for psql that does what is ahead.")
+        bool, typer.Option("--sql", help="Print a psql script for the phases still ahead.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Say where the database stands and what `run` would do. Writes nothing."""
+    """Show the stage of the database and what `run` would do. Writes nothing."""
     with contextlib.ExitStack() as opened:
         settings, postgres = opened.enter_context(opened_postgres(ctx))
         tell = opened.enter_context(progress(as_json=as_json))
@@ -124,29 +128,29 @@ def run(
     to: Annotated[Phase, typer.Option(help="The last phase to run.")] = Phase.CONTRACT,
     unresolved: Annotated[
         Literal["fail", "create"],
-        typer.Option(help="Users without a persona: stop, or make a default one for each."),
+        typer.Option(help="For users without a persona: stop, or make a default one for each."),
     ] = "fail",
     orphan_owners: Annotated[
         str,
         typer.Option(
             metavar="fail|quarantine|assign:USER_ID",
-            help="Personas without an owner that not exactly one user uses: stop, take them out of "
-            "the app's table (kept), or give them to this user.",
+            help="For personas that have no owner and are used by none or several users: stop, "
+            "move them out of the app's table (they are kept), or give them to this user.",
         ),
     ] = "fail",
     quiet_minutes: Annotated[
         float,
-        typer.Option(min=0, help="Contract waits for this long without user_id in use; 0: never."),
+        typer.Option(min=0, help="Contract needs user_id unused for this long; 0: not checked."),
     ] = 10,
     backup_confirmed: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Say which backup there is; else one memsync made."),
+        typer.Option(metavar="TEXT", help="Name your own backup; else one of memsync's is needed."),
     ] = None,
     backup_max_age_hours: Annotated[
-        float, typer.Option(help="How long a backup made by memsync counts.")
+        float, typer.Option(help="The age up to which a backup made by memsync counts.")
     ] = 24,
     max_lag_ms: Annotated[
-        float | None, typer.Option(help="The fill waits while a standby is further behind.")
+        float | None, typer.Option(help="The fill waits while a standby lags more than this.")
     ] = None,
     max_rate: Annotated[
         float | None, typer.Option(metavar="MB/S", help="The fill waits above this rate of WAL.")
@@ -158,7 +162,7 @@ def run(
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed.
 
-    Contract drops user_id. It starts when every row is proven, nobody works by user_id any more,
+    Contract drops user_id. It starts when every row is proven, no client uses user_id any more,
     and there is a backup (`memsync migrate backup`).
     """
     options = migrate.RunOptions(
@@ -186,7 +190,7 @@ def run(
 
 @app.command(epilog=EXIT_STATUSES)
 def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Say how far the migration has come. Writes nothing."""
+    """Show how far the migration has come. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = migrate.status(postgres)
         theirs, unknown = prisma.told(postgres)
@@ -220,7 +224,7 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
 
 @app.command(epilog=EXIT_STATUSES)
 def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Prove every message's persona, and print the counts of the checklist. Writes nothing."""
+    """Prove every message's persona, and print the checks with their counts. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         proof = migrate.verify(postgres)
     if as_json:
@@ -237,7 +241,7 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
     if proof.decisions_outdated:
         typer.echo(
             f"note: {proof.decisions_outdated} (user, personality) pairs were decided before "
-            "their settings changed; their messages keep the persona of then"
+            "their settings changed; their messages keep the persona decided then"
         )
     for problem in proof.problems:
         typer.echo(f"problem: {problem}")
@@ -250,13 +254,13 @@ def rollback(
     ctx: typer.Context,
     to: Annotated[
         Literal["start", "isolate", "redesign", "expand", "backfill"],
-        typer.Option(help="The last phase that stays; start: none does."),
+        typer.Option(help="The last phase to keep; start: keep none."),
     ],
     as_json: JsonOption = False,
 ) -> int:
-    """Take back every phase after --to, contract included. Every message keeps user and persona.
+    """Undo every phase after --to, contract included. Every message keeps user and persona.
 
-    Online, like the way forward, and safe to run again; running forward afterwards gives every
+    Clients can work meanwhile, as during `run`. It is safe to run again. A later `run` gives every
     message the persona that it has now.
     """
     phase = None if to == "start" else Phase(to)
@@ -268,10 +272,10 @@ def rollback(
 @app.command(epilog=EXIT_STATUSES)
 def finalize(
     ctx: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what goes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it, do not only list it.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """End the way back: remove the archive that rollback needs. This cannot be undone."""
+    """Remove the archive, which rollback from contract needs. This cannot be undone."""
     with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
         kept = migrate.archive(postgres)
         if yes:
@@ -279,7 +283,7 @@ def finalize(
     if as_json:
         print_json(finalized=yes, **asdict(kept))
     elif yes:
-        typer.echo(f"removed {_told(kept)}; there is no way back now")
+        typer.echo(f"removed {_told(kept)}; contract cannot be undone now")
     else:
         typer.echo(
             f"this would remove {_told(kept)}, and with them `memsync migrate rollback` from "
@@ -301,7 +305,7 @@ def resolve(
     ),
     as_json: JsonOption = False,
 ) -> int:
-    """Tell Prisma's history what was done by other means, as `prisma migrate resolve` does."""
+    """Record in Prisma's history what was done by other means, as `prisma migrate resolve` does."""
     if (applied is None) == (rolled_back is None):
         raise InvalidInput("give either --applied NAME or --rolled-back NAME")
     with opened_postgres(ctx) as (_, postgres):
@@ -318,7 +322,7 @@ def resolve(
 
 
 def _opened(settings: Settings, opened: contextlib.ExitStack) -> VectorStore | None:
-    """The vector store where there is one, closed with `opened`."""
+    """The vector store if there is one. It is closed with `opened`."""
     vectors = open_standing(settings)
     if vectors is not None:
         opened.callback(vectors.close)
@@ -326,10 +330,10 @@ def _opened(settings: Settings, opened: contextlib.ExitStack) -> VectorStore | N
 
 
 def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
-    """What a person wants to know of it; nothing where there are no memories."""
+    """The report of the evidence as lines; none where there are no memories."""
     if evidence.not_read is not None:
         yield f"evidence: not read: {evidence.not_read}"
-        yield "without it the counts above are by the settings alone"
+        yield "the counts above follow from the settings alone"
         return
     if not evidence.points:
         return

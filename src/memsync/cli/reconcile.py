@@ -20,8 +20,8 @@ from memsync.reconcile.plans import Plan
 from memsync.stores.history.catalog import instance_id
 
 app = typer.Typer(
-    help="Compare the memories in Qdrant with the history in Postgres, and repair. Without a "
-    "command it audits.",
+    help="Compare the memories in Qdrant with the history in Postgres, and repair them. Without "
+    "a command it audits.",
     epilog=EXIT_STATUSES,
     invoke_without_command=True,
 )
@@ -53,7 +53,7 @@ def plan(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Audit, and save what would repair it. Changes neither store."""
+    """Audit, and save a plan that repairs the findings. Changes neither store."""
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(as_json=as_json) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell)
@@ -84,7 +84,7 @@ def apply(
     file: Annotated[Path, typer.Argument(help="A plan that `reconcile plan` saved.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Carry out exactly that plan, or refuse. Running it again finishes what was cut short."""
+    """Carry out exactly that plan, or refuse it. Running it again finishes an interrupted apply."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -100,7 +100,7 @@ def apply(
 
 
 def _save(made: Plan, out: Path) -> None:
-    """Write the file whole or not at all."""
+    """Write the whole file or nothing."""
     partial = out.with_name(f"{out.name}.partial")
     try:
         partial.write_text(made.to_json(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`memsync rules`: every finding code, or one explained."""
+"""`memsync rules`: lists every finding code, or explains one."""
 
 import inspect
 from typing import Annotated

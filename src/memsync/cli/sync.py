@@ -1,4 +1,4 @@
-"""`memsync sync`: the relay, by hand."""
+"""`memsync sync`: runs the relay once, shows the outbox, and revives dead entries."""
 
 import typer
 
@@ -14,7 +14,7 @@ from memsync.cli.common import (
 from memsync.memory import drain, outbox_status, revive
 
 app = typer.Typer(
-    help="Carry what was remembered from the outbox in Postgres to Qdrant.",
+    help="Write the memories that wait in the outbox in Postgres to Qdrant.",
     epilog=EXIT_STATUSES,
     no_args_is_help=True,
 )
@@ -34,7 +34,7 @@ def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
 
 @app.command(epilog=EXIT_STATUSES)
 def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Say what waits in the outbox. Writes nothing."""
+    """Show how many entries wait in the outbox. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = outbox_status(postgres)
     facts = {"pending": now.pending, "dead": now.dead, "oldest_s": round(now.oldest_s, 1)}

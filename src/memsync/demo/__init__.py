@@ -1,1 +1,1 @@
-"""The demonstration: a made-up app and the story that is told on it."""
+"""The demonstration: a made-up app, and the story of migrating and reconciling it."""

@@ -1,7 +1,7 @@
-"""The story of memsync on stores of its own: a legacy app goes in, a pair that agrees comes out.
+"""The story of `memsync demo`: it makes a legacy app, migrates it, and reconciles both stores.
 
-Decides what is told, in which order, and what must come true. Every step goes through the same
-functions as the commands; nothing here knows how they work.
+It decides the steps, their order, and the result that each step must have. A step calls the same
+library functions as the commands do, and yields a `Scene` with its results.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ _QUESTION = "what about peanuts for breakfast?"
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One step of the story: what was done, what came out, and every expectation that failed."""
+    """One step of the story: its title, command and results, and each expectation that failed."""
 
     title: str
     command: str
@@ -53,7 +53,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the story is played on. `ltm` are the memories in `vectors`."""
+    """The stores and settings that the story uses. `ltm` is the long-term memory in `vectors`."""
 
     postgres: Postgres
     vectors: VectorStore
@@ -106,7 +106,7 @@ def _migrate(stage: Stage, world: legacy.World) -> Iterator[Scene]:
     ahead = migrate.plan(stage.postgres, stage.settings, lambda: stage.vectors)
     evidence = ahead.evidence or migrate.EvidenceReport(not_read="nothing was asked")
     yield Scene(
-        "What the migration will do",
+        "The plan of the migration",
         "memsync migrate plan",
         [
             ("stage", ahead.stage),
@@ -170,7 +170,7 @@ def _remember_and_sync(stage: Stage, speakers: "_Speakers") -> Scene:
 def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
     found = reconcile.audit(stage.postgres, stage.ltm, stage.settings, stage.tell)
     yield Scene(
-        "The audit finds the planted faults and what the old layout implies, and nothing else",
+        "The audit finds the planted faults and those of the old layout, and nothing else",
         "memsync reconcile",
         [*_read(found), *found.counts.items()],
         _unless("findings", dict(world.manifest.expected), found.counts),
@@ -191,7 +191,7 @@ def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
     )
     applied = reconcile.apply(plan, stage.postgres, stage.ltm, stage.tell)
     yield Scene(
-        "Exactly that plan, carried out; what it removes is kept in quarantine",
+        "The plan is carried out exactly; removed points are kept in quarantine",
         "memsync reconcile apply plan.json",
         [("actions carried out", applied.done)],
         _unless("actions", len(plan.actions), applied.done),

@@ -1,4 +1,4 @@
-"""The library for an app: `Memory` reads and writes; the relay keeps long-term memory up to date."""
+"""The library for an app: `Memory` reads and writes, the relay updates long-term memory."""
 
 from memsync.memory.api import Memory, NewExchange, Remembered
 from memsync.memory.relay import Drained, drain, outbox_status, revive

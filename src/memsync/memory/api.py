@@ -65,7 +65,7 @@ class NewExchange:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """The ids of the rows written. The memory's point will have `assistant_message_id` as its id."""
+    """The ids of the rows written. The memory's point gets the id of the assistant message."""
 
     user_message_id: MessageId
     assistant_message_id: MessageId
@@ -95,7 +95,7 @@ class Memory:
         return cls(open_postgres(settings), settings)
 
     def remember(self, exchange: NewExchange) -> Remembered:
-        """Write the exchange's two messages and its outbox entry in one transaction.
+        """Write the exchange's two messages and its outbox entries in one transaction.
 
         Raises: InvalidInput for ids, times or texts that cannot be stored, and for a persona or
         personality that does not exist. Effects: Postgres; `sync run` writes to Qdrant later.

@@ -1,9 +1,9 @@
 """Carries out exactly the actions of a plan; a run that was killed can be resumed.
 
-This module decides when a plan is stale: the stores are then neither as the audit saw them nor as
-the action would leave them. All actions are checked before the first write, and each is checked
-again right before its own write. A point is copied to quarantine, and the copy is committed, before
-the point is removed or overwritten.
+It decides when a plan is stale: the stores are then neither as the audit saw them nor as the action
+would leave them. All actions are checked before the first write, and each is checked again right
+before its own. A point is copied to quarantine, in a committed transaction, before it is removed or
+overwritten.
 """
 
 from collections.abc import Callable, Sequence
@@ -101,10 +101,7 @@ class _Applier:
     # ------------------------------------------------------------------ checking
 
     def _look(self, actions: list[Action]) -> list[bool]:
-        """Whether each action is already done. All of them have one kind and one collection.
-
-        Raises: StalePlan.
-        """
+        """Whether each action is already done. All of them have one kind and one collection."""
         kind, collection = actions[0].kind, actions[0].collection
         if kind is ActionKind.RETIRE:
             return [not self._ltm.stands(each.collection) for each in actions]
@@ -211,7 +208,7 @@ def _batches(actions: Sequence[Action]) -> list[list[Action]]:
 def _stale(action: Action, what: str, planned: object, found: object) -> StalePlan:
     return StalePlan(
         f"{action.kind} of {action.point_id or ''} in {action.collection}: the {what} is "
-        f"{found or 'not there'}, the plan rests on {planned or 'none'}. Audit and plan again; "
+        f"{found or 'not there'}, the plan expects {planned or 'none'}. Audit and plan again; "
         "what was done stays done",
         action=action.kind.value,
         collection=action.collection,

@@ -1,8 +1,7 @@
 """The audit reads both stores and turns their differences into findings. It writes nothing.
 
-It decides when a difference becomes a finding: the difference is older than the settle window, no
-outbox entry will repair it, and it is still there when both stores are read a second time. The
-audit also says which parts of the stores it could not read.
+A difference becomes a finding when it is older than the settle window, no outbox entry will repair
+it, and it is still there on a second read. An audit also lists the parts that it could not read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -104,7 +103,7 @@ class _Auditor:
         return Pairing(session, self._ltm, horizon)
 
     def _read_deployed(self, pairing: Pairing, collections: list[str]) -> dict[str, int]:
-        """Read the deployed collections. Returns those that could be read, with their point counts."""
+        """Read the deployed collections. Returns the point counts of those that could be read."""
         home = self._ltm.collection
         deployed = [name for name in collections if is_deployed(name) and name != home]
         points: dict[str, int] = {}
@@ -136,7 +135,7 @@ class _Auditor:
     def _settled(
         self, session: Session, candidates: Iterable[tuple[Finding, Case]]
     ) -> list[Finding]:
-        """The candidates that are old enough and have no outbox entry; the others are counted."""
+        """The candidates that are not settling; counts those too young or with an outbox entry."""
         some = list(candidates)
         anchors = [case.exchange.anchor_id for _, case in some if case.exchange]
         pending = outbox.pending_of(session, set(anchors))

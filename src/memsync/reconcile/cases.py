@@ -1,7 +1,7 @@
 """A case is the unit that rules judge: an exchange, a point, or one of each that belong together.
 
-This module decides how the text and the time of a point are compared with those of an exchange. It
-does not decide whether a difference is a fault: the rules do.
+This module decides how a point's text and time are compared with an exchange's. Only the rules
+decide whether a difference is a fault.
 """
 
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ class Found:
 
     @property
     def persona_id(self) -> UUID | None:
-        """The persona that recall finds it under: the deployed collection's, else the payload's."""
+        """The persona that the app takes it for: the deployed collection's, else the payload's."""
         of_collection = None if self.home else persona_of_collection(self.collection)
         return of_collection or self.reading.memory.persona_id
 
@@ -109,10 +109,7 @@ class Case:
 
 
 def says(found: Found, exchange: Exchange) -> bool:
-    """Whether the point's text is that of the exchange.
-
-    Outside the home collection the app's old form, with names in it, counts too.
-    """
+    """Whether the point's text is that of the exchange; outside home the app's form counts too."""
     content = found.reading.memory.content
     if content is None:
         return False

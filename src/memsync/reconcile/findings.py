@@ -1,4 +1,4 @@
-"""A finding is one fault with its evidence; an `Audit` is the result of an audit, with all findings.
+"""A finding is one fault with its evidence; an `Audit` holds all findings of one audit.
 
 This module holds values only. Plans and reports are made from them.
 """
@@ -32,7 +32,7 @@ class Repair(StrEnum):
     """The repair that a plan contains for a finding."""
 
     MEND = "mend"
-    """Write the exchange's memory anew from Postgres; remove the point if it has another place."""
+    """Write the exchange's memory anew from Postgres; remove the point if it lies elsewhere."""
     REMOVE = "remove"
     """Move the point to quarantine."""
     MOVE = "move"

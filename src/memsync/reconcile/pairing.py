@@ -2,8 +2,8 @@
 
 Exchanges and the points of the home collection are two streams in id order, so one pass merges
 them. Points of deployed collections have random ids. They are matched with the exchanges of their
-own persona first, and the remaining ones with the exchanges of all personas. The memory needed
-grows with the number of points and exchanges that do not meet by id, not with the stores.
+own persona first, then with those of all personas. The memory needed grows with the number of
+points and exchanges that are not paired by id, not with the stores.
 """
 
 from collections.abc import Iterator
@@ -42,8 +42,7 @@ class Pairing:
     """The pairing of one audit. Call `read_deployed`, then `merge_home`, then `rest`.
 
     `horizon_ms` is the time before which no message is kept; None when the history is empty.
-    `rows` and `points` count what was read. `unread` are the deployed collections that could not
-    be read to their end.
+    `unread` are the deployed collections that could not be read to their end.
     """
 
     session: Session
@@ -57,7 +56,7 @@ class Pairing:
     _missing: list[Exchange] = field(default_factory=list)
 
     def read_deployed(self, collection: str) -> int:
-        """Match a deployed collection's points with its persona's exchanges. Returns the points."""
+        """Match a deployed collection's points with its persona's exchanges; count the points."""
         persona = persona_of_collection(collection)
         index = ExchangeIndex(exchanges_of_persona(self.session, persona) if persona else [])
         count = 0
@@ -145,10 +144,9 @@ class Pairing:
 
 
 def _match_of_anybody(found: Found, index: ExchangeIndex) -> Exchange | None:
-    """The exchange of any persona that the point was made from.
+    """The point's exchange among those of all personas.
 
-    Within the point's own persona an equal time is enough. Across personas the text must be equal
-    too, because two personas may write at the same time.
+    Across personas the text must be equal too, because two personas may write at the same time.
     """
     exchange = index.match(found)
     if exchange and exchange.persona_id != found.persona_id and not says(found, exchange):
@@ -176,8 +174,7 @@ def merged(
 def _claimants(claims: list[tuple[Found, Exchange]], standing: UUID | None) -> Iterator[Case]:
     """The cases of all points that claim one exchange.
 
-    `standing` is the id of the memory at home, if there is one: then it is kept. Otherwise the
-    best point of the exchange's own persona is.
+    The memory at home (`standing`) is kept, else the best point of the exchange's own persona.
     """
     own = [found for found, exchange in claims if found.persona_id in {None, exchange.persona_id}]
     best = min(own, key=lambda each: (not each.home, point_order(each.point.id)), default=None)

@@ -1,8 +1,8 @@
-"""A legacy deployment to practise on: the app's database and memories, made from a seed.
+"""A made-up legacy app: its database and its memories, generated from a seed.
 
-`make_world` turns a `Recipe` into a `World` with the truth about it in its `Manifest`; `load`
-writes it into stores. The demo, the tests and the benchmarks all use this one generator. Knows
-the deployed layout only, nothing of migrating or auditing.
+`make_world` turns a `Recipe` into a `World`, whose `Manifest` holds the expected counts; `load`
+writes the world into stores. The demo, the tests and the benchmarks all use this one generator. It
+knows the app's old layout only, and nothing of migrating or auditing.
 """
 
 from memsync.demo.world.faults import FAULTS

@@ -1,8 +1,8 @@
-"""Who is there: users, their personas, the personalities, and who speaks as whom to whom.
+"""Makes the users, personas, personalities and settings of a legacy world.
 
-Decides which users have several personas, which override, which have none, and answers the one
-question the migration must get right: the persona of a (user, personality). Must not know
-messages or memories.
+It decides which users have several personas, which of them override their default, and which have
+no persona. It also knows the right answer that the migration must find: the persona of each (user,
+personality) pair. It must not know messages or memories.
 """
 
 import json
@@ -37,10 +37,10 @@ _WINDOWS = (20, 30, 40)
 
 @dataclass(frozen=True)
 class Cast:
-    """The rows of everybody and everything that exists before a word is said.
+    """The rows that exist before any message is written.
 
-    `defaults` maps users to their default persona, `overrides` (user, personality) to the
-    persona chosen for it; `by_scenario` is empty unless the dialogues were given.
+    `defaults` maps users to their default persona, `overrides` maps (user, personality) to the
+    persona chosen for it. `by_scenario` is empty unless the recipe gives dialogues.
     """
 
     users: Sequence[User]
@@ -55,13 +55,13 @@ class Cast:
     by_scenario: Mapping[str, Personality]
 
     def resolved(self, user_id: UUID, personality_id: UUID) -> UUID | None:
-        """The persona as whom the user speaks to the personality; None when nothing says it."""
+        """The persona that the user has with the personality; None when the user has none."""
         chosen = self.overrides.get((user_id, personality_id))
         return chosen or self.defaults.get(user_id)
 
 
 def make_cast(recipe: Recipe) -> Cast:
-    """Everybody that `recipe` asks for."""
+    """The cast that `recipe` describes."""
     rng = recipe.rng("cast")
     born = from_ms(recipe.history_ms[0]).replace(tzinfo=None) - timedelta(days=30)
     prompts = [
@@ -115,7 +115,7 @@ def _personality(
     configs: Sequence[LlmConfig],
     born: datetime,
 ) -> Personality:
-    # The window goes with the config, so that moving it onto the config loses nothing.
+    # Personalities of one config have one window, so moving the window to the config loses nothing.
     config = at % (len(configs) + 1)
     return Personality(
         id=random_uuid(rng),
@@ -189,7 +189,7 @@ def _settings(
         chosen: list[tuple[Personality, UUID | None]] = [
             (each, rng.choice(others[user.id])) for each in shuffled[:half]
         ]
-        # A row that names only a model, not a persona, must fall through to the default.
+        # A row that names a model but no persona must leave the default persona in force.
         if at % 2 and half < len(shuffled):
             chosen.append((shuffled[half], None))
         for personality, persona_id in chosen:

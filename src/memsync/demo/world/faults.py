@@ -1,8 +1,8 @@
-"""Planted faults: each by name, each in a known number, no two on one exchange or point.
+"""Plants faults in the points of a world, in known numbers; no two share an exchange or a point.
 
-Decides what is wrong with the long-term memory of a world, and how many findings an audit must
-therefore report. Each plant is a small function on the ground that all share. Must not know the
-codes of findings, nor how an audit finds anything.
+It decides what is wrong with the long-term memory of a world, and how many findings an audit must
+therefore report. Each fault is a small function on the shared `Ground`. The module must not know
+the codes of findings, nor how an audit finds anything.
 """
 
 import random
@@ -27,7 +27,7 @@ _ARCHIVE_HOURS = 720
 
 @dataclass(frozen=True, slots=True)
 class Healthy:
-    """An exchange whose one point is where and what it must be."""
+    """An exchange with its one point, which is in the right collection and has no fault."""
 
     exchange: Exchange
     collection: str
@@ -36,7 +36,11 @@ class Healthy:
 
 @dataclass
 class Ground:
-    """What the plants work on. `history_ms` is the time of the oldest and the newest row."""
+    """The state that the faults are planted in.
+
+    `healthy` are the exchanges not yet taken by a fault; `history_ms` the times of the oldest and
+    the newest row.
+    """
 
     rng: random.Random
     cast: Cast
@@ -45,9 +49,9 @@ class Ground:
     history_ms: tuple[int, int]
 
     def take(self, count: int, fault: str) -> list[Healthy]:
-        """`count` exchanges that no other fault gets.
+        """Take `count` exchanges, so that no other fault gets them.
 
-        Raises: InvalidInput when there are not so many left.
+        Raises: InvalidInput when too few are left.
         """
         if count > len(self.healthy):
             raise InvalidInput(
@@ -91,7 +95,7 @@ class Ground:
         self.put(victim.collection, replace(victim.point, payload=changed))
 
     def made_up(self, persona_id: UUID, called: str, at_ms: int) -> Point:
-        """A point of something never said, at a millisecond that no row has."""
+        """A point of an exchange that never happened, at a millisecond that no row has."""
         personality = self.rng.choice(self.cast.personalities)
         at_ms = at_ms // LANES * LANES + MADE_UP
         return made_up_point(self.rng, persona_id, called, personality, at_ms)
@@ -103,10 +107,10 @@ class Ground:
 
 
 def alone(exchanges: Iterable[Exchange]) -> Callable[[Exchange], bool]:
-    """A test for exchanges that are their personality's only one of their second.
+    """A test for exchanges that are the only one of their personality in their second.
 
-    Victims are such, so that a point with a coarse time or a wrong persona still has exactly one
-    exchange that it can be of, and the expected findings are no matter of opinion.
+    Only such exchanges get faults. A point with a time in seconds or a wrong persona then still
+    matches exactly one exchange, so the expected findings are certain.
     """
     seconds = Counter((each.personality_id, each.created_at_ms // 1000) for each in exchanges)
     return lambda each: seconds[each.personality_id, each.created_at_ms // 1000] == 1
@@ -187,7 +191,8 @@ def _older_layout(ground: Ground, count: int) -> None:
         ground.put(collection, replace(victim.point, payload=payload))
 
 
-# Planted in this order whatever the order asked for: equal counts give equal worlds.
+# Faults are planted in this order, whatever the order of the counts, so that equal counts give
+# equal worlds.
 FAULTS: Mapping[str, Callable[[Ground, int], None]] = {
     "orphan-point": _orphan_point,
     "misplaced-point": _misplaced_point,
@@ -206,7 +211,7 @@ FAULTS: Mapping[str, Callable[[Ground, int], None]] = {
 def plant(ground: Ground, counts: Mapping[str, int]) -> None:
     """Plant each fault as often as `counts` says.
 
-    Raises: InvalidInput for a fault of no known name, a negative count, too small a world.
+    Raises: InvalidInput for an unknown fault, a negative count, or a world that is too small.
     """
     for name, count in counts.items():
         if name not in FAULTS:
@@ -224,8 +229,8 @@ def expected_findings(
 ) -> dict[str, int]:
     """The findings, by name, that an audit must report for a world with these faults.
 
-    `pointed` and `pointless` are the exchanges that had a point before the planting, and those
-    that had none; `collections` are those of the deployed layouts. Zero counts are left out.
+    `pointed` counts the exchanges that had a point before the planting, `pointless` those that had
+    none, `collections` the app's own collections. Zero counts are left out.
     """
     planted = {name: counts.get(name, 0) for name in FAULTS}
     older = planted.pop("older-layout")

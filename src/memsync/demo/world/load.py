@@ -1,7 +1,7 @@
 """Writes a legacy world into an empty database and an empty vector store.
 
-Decides the order: tables, rows, then indexes and foreign keys, because users and personas refer
-to each other. Must not know a driver: both stores come as what they promise.
+It decides the order: tables, rows, then indexes and foreign keys, because users and personas refer
+to each other. It must not know a driver: callers pass both stores as protocols.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +21,10 @@ _AFTER_TABLES = "-- CreateIndex"
 
 
 class RowWriter(Protocol):
-    """What loading needs of Postgres."""
+    """The methods that loading needs from a Postgres session."""
 
     def run_script(self, script: str, /) -> None:
-        """Run a text of several statements."""
+        """Run a script of several statements."""
         ...
 
     def copy_rows(
@@ -55,7 +55,8 @@ def load_rows(world: World, postgres: RowWriter) -> None:
     for table, columns, rows in world.tables():
         postgres.copy_rows(table, columns, rows)
     postgres.run_script(mark + constraints)
-    # A live database has statistics; one just loaded would plan as if it were empty.
+    # Without statistics the planner would not know the real sizes of tables that were just loaded.
+    # https://www.postgresql.org/docs/current/sql-analyze.html
     postgres.run_script("ANALYZE")
 
 

@@ -1,7 +1,7 @@
-"""Points as the app wrote them: camelCase payloads, names in the content, random ids.
+"""Makes points as the app wrote them: camelCase payloads, names in the content, random ids.
 
-Decides the deployed spelling of a memory, the healthy one; `faults` spoils it. Must not know
-which exchanges get a point.
+It decides how the app spells a memory without faults; `faults` changes some of them. It must not
+know which exchanges get a point.
 """
 
 import random
@@ -19,12 +19,12 @@ def persona_collection(persona_id: UUID) -> str:
 
 
 def personality_collection(personality_id: UUID) -> str:
-    """The older kind: everybody's memories of one personality."""
+    """The collection of the older layout: the memories of all users with one personality."""
     return f"personality-{personality_id}"
 
 
 def content_of(called: str, personality: Personality, user_text: str, reply: str) -> str:
-    """The text of a memory, `called` being the persona's name in it."""
+    """The text of a memory; `called` is the persona's name in it."""
     return f"User ({called}): {user_text}\n{personality.called}: {reply}"
 
 
@@ -42,7 +42,7 @@ def memory_point(
     *,
     in_group: bool,
 ) -> Point:
-    """The point that the app made of `exchange`; `sender` is the user's account."""
+    """The point that the app made from `exchange`; `sender` is the user's account id."""
     content = content_of(called, personality, exchange.user_text, exchange.assistant_text)
     return _point(
         rng,
@@ -59,7 +59,7 @@ def memory_point(
 def made_up_point(
     rng: random.Random, persona_id: UUID, called: str, personality: Personality, at_ms: int
 ) -> Point:
-    """A point in the deployed form, of something that was never said."""
+    """A point in the app's form, of an exchange that never happened."""
     content = content_of(called, personality, made_line(rng, "user"), made_line(rng, "assistant"))
     channel = snowflake(rng) if rng.random() < 0.9 else None
     return _point(

@@ -1,8 +1,8 @@
-"""What a legacy world shall be like: its size, its mix of users, its faults, its seed.
+"""A recipe describes a legacy world: its size, its mix of users, its faults, its seed.
 
-Decides the defaults and refuses what makes no sense. Every random choice made anywhere in the
-world comes from a stream that the recipe names and seeds, so equal recipes give equal worlds and
-one part can be made again without the others. Must not know how any part is made.
+The module decides the defaults, and refuses values that make no sense together. Every random choice
+in a world comes from a stream that the recipe names and seeds, so equal recipes give equal worlds,
+and one part can be made again without the others. It must not know how any part is made.
 """
 
 import random
@@ -21,12 +21,12 @@ _YOUNGEST = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a world. Shares are parts of all users, except `group_share`, of dialogues.
+    """How to make a world. Shares are fractions of all users; `group_share` is one of dialogues.
 
-    `source` are dialogues to use in turn, each scenario becoming a personality; without them
-    small talk is made for `personalities` characters. `dialogues` says how many are held: by
-    default each of the source once, or 240. `faults` counts planted faults by name. Without
-    `points` there is no long-term memory at all, and memory use does not grow with messages.
+    `source` are dialogues to use in turn; each scenario becomes a personality. Without them small
+    talk is made for `personalities` characters. `dialogues` is the number of dialogues held; the
+    default is each of the source once, or 240. `faults` counts planted faults by name. Without
+    `points` there is no long-term memory, and memory use does not grow with messages.
     """
 
     seed: int = 1
@@ -77,7 +77,7 @@ class Recipe:
 
     @property
     def override_users(self) -> int:
-        """How many of those choose another persona for some personalities."""
+        """How many of these users choose another persona for some personalities."""
         return round(self.override_share * self.users)
 
     @property
@@ -87,12 +87,12 @@ class Recipe:
 
     @property
     def history_ms(self) -> tuple[int, int]:
-        """The first and the last millisecond between which all messages lie."""
+        """The first and the last moment of all messages, in milliseconds since the Unix epoch."""
         end = self.now - _YOUNGEST
         return to_ms(end - timedelta(days=self.days)), to_ms(end)
 
     def rng(self, *stream: object) -> random.Random:
-        """A fresh source of chance for the part of the world that `stream` names."""
+        """A new random generator for the part of the world that `stream` names."""
         stream_seed = "/".join(map(str, (self.seed, *stream)))
         return random.Random(stream_seed)
 
@@ -103,5 +103,5 @@ def random_uuid(rng: random.Random) -> UUID:
 
 
 def snowflake(rng: random.Random) -> str:
-    """An id of 17 to 19 digits, as chat services give them to accounts, channels, messages."""
+    """An id of 17 to 19 digits, as chat services give to accounts, channels and messages."""
     return str(rng.randrange(10**16, 10 ** rng.choice((17, 18, 19))))

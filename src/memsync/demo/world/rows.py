@@ -1,7 +1,7 @@
-"""The rows of the legacy tables: one named tuple per table, its fields the columns in order.
+"""The rows of the legacy tables: one named tuple per table, with a field for each column written.
 
-Decides nothing but spelling: what `schema.sql` calls a column, the tuple calls its field.
-Timestamps are naive and in UTC, as the columns are; jsonb is JSON text.
+The fields have the names of the columns in `schema.sql`. Timestamps are naive and in UTC, as the
+columns are; jsonb is JSON text.
 """
 
 from datetime import datetime
@@ -39,7 +39,7 @@ class Persona(NamedTuple):
 
     @property
     def called(self) -> str:
-        """What a personality calls this persona."""
+        """The name by which a personality calls this persona."""
         return self.preferred_name or self.name
 
 

@@ -1,6 +1,6 @@
--- The app's database as memsync meets it: what its ORM made before the redesign.
--- For an empty database. The sections stand in the ORM's own order (tables, indexes, foreign
--- keys), so rows can be loaded between the first section and the rest.
+-- The app's database before the migration, as its ORM made it. For an empty database. The sections
+-- stand in the ORM's order (tables, indexes, foreign keys), so rows can be loaded between the first
+-- section and the rest.
 
 -- CreateTable
 CREATE TABLE "_prisma_migrations" (

@@ -1,9 +1,9 @@
-"""Who says what to whom, where and when: dialogues become rows of `conversation_history`.
+"""Turns dialogues into rows of `conversation_history`.
 
-Decides rooms (one personality in one channel), how users interleave in them, and every timestamp:
-strictly increasing within a thread, except that a reply may carry its question's millisecond,
-with the larger id. Must not know personas or memories. A room's rows are made when asked for,
-from a stream of chance of their own, so they need not be kept.
+It decides the rooms (one personality in one channel), how users interleave in them, and every
+timestamp. Timestamps increase strictly within a thread, except that a reply may have its question's
+millisecond, with the larger id. The rows of a room are made when asked for, from their own random
+stream, so they need not be kept. The module must not know personas or memories.
 """
 
 import random
@@ -20,8 +20,8 @@ from memsync.demo.world.text import Dialogue, Turn, made_dialogues
 from memsync.errors import InvalidInput
 from memsync.model.records import from_ms, to_ms
 
-# A millisecond's remainder says what made it. So a user's exchanges with one personality never
-# share a millisecond, whatever the channel, and made-up memories share none with any row.
+# A time in milliseconds, modulo LANES, tells which of the kinds below made it. So a user's private
+# and group exchanges with one personality never share a time, and no made-up memory has a row's.
 LANES = 4
 PRIVATE, GROUP, MADE_UP = range(3)
 
@@ -43,7 +43,7 @@ class Room:
 
 
 def make_rooms(recipe: Recipe, cast: Cast) -> list[Room]:
-    """All dialogues dealt out to users and rooms; every user gets at least one."""
+    """Distribute all dialogues over users and rooms; every user gets at least one."""
     rng = recipe.rng("rooms")
     pool = recipe.source or made_dialogues(recipe.rng("text"), min(recipe.held, _POOL_DIALOGUES))
     private = {user.id: snowflake(rng) for user in cast.users}
@@ -67,7 +67,7 @@ def make_rooms(recipe: Recipe, cast: Cast) -> list[Room]:
 def _groups(
     recipe: Recipe, cast: Cast, rng: random.Random
 ) -> Mapping[UUID, Sequence[tuple[str, Sequence[UUID]]]]:
-    """For each personality its group channels; none shares a member with another of them."""
+    """The group channels of each personality with their members; a user is in one at most."""
     count = max(1, recipe.users // (_MEMBERS * len(cast.personalities)))
     everyone = [user.id for user in cast.users]
     groups = {}
@@ -80,7 +80,7 @@ def _groups(
 def room_rows(recipe: Recipe, room: Room) -> Iterator[HistoryRow]:
     """The room's messages by created_at; users who hold a dialogue at the same time interleave.
 
-    Raises: InvalidInput when so much is said in the room that the days are too short for it.
+    Raises: InvalidInput when the dialogues of the room do not fit into the recipe's days.
     """
     rng = recipe.rng("room", room.channel_id, room.personality_id)
     start_ms, end_ms = recipe.history_ms
@@ -125,7 +125,7 @@ def _round(
             at_ms += int(gap_ms * rng.uniform(0.2, 1)) // LANES * LANES
         row_id = random_uuid(rng)
         if tied and own and to_ms(own.created_at) == at_ms:
-            # Order is (created_at, id): the question must keep the smaller id.
+            # Messages are ordered by (created_at, id), so the question must get the smaller id.
             low, row_id = sorted((own.id, row_id))
             rows[last[user_id]] = own._replace(id=low)
         last[user_id] = len(rows)
@@ -144,7 +144,7 @@ def _round(
 
 
 def _may_tie(own: HistoryRow | None, turn: Turn, at_ms: int) -> bool:
-    """Whether the turn may carry `at_ms`: its thread has nothing there, or just its question."""
+    """Whether the turn may have the time `at_ms`: only its question may have it in its thread."""
     if own is None or to_ms(own.created_at) < at_ms:
         return True
     return own.role == "user" and turn.role == "assistant"

@@ -1,7 +1,7 @@
-"""What people and characters say: dialogues made from a seed, or read from a file.
+"""Makes the dialogues of a legacy world from a seed, or reads them from a file.
 
-Decides the text of the legacy world and who says each line. Must not know users, channels or
-times: `talk` turns a dialogue into messages.
+It decides the text of each line and its role. It must not know users, channels or times: `talk`
+turns a dialogue into messages.
 """
 
 import gzip
@@ -27,13 +27,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What one user and one personality said to each other; either may have stayed silent."""
+    """The turns between one user and one personality; either of them may have no turn."""
 
     scenario: str
     turns: tuple[Turn, ...]
 
 
-# Each topic: things that are talked about, and what there is to say about them.
+# The topics, each with its things to talk about.
 _TOPICS = {
     "gardening": ("the tomatoes", "my basil", "the old pear tree", "that compost heap"),
     "cooking": ("the lentil soup", "a crème brûlée", "sourdough", "my grandmother's goulash"),
@@ -76,7 +76,7 @@ _NOTES = ("[the conversation was moved here]", "[the character's settings were c
 
 
 def made_dialogues(rng: random.Random, count: int) -> tuple[Dialogue, ...]:
-    """`count` dialogues of small talk, the same ones for the same state of `rng`."""
+    """`count` dialogues of small talk, equal for equal states of `rng`."""
     return tuple(_made(rng) for _ in range(count))
 
 
@@ -113,8 +113,8 @@ def read_dialogues(path: Path) -> tuple[Dialogue, ...]:
     """The dialogues of a file, gzipped or not, with one JSON object a line.
 
     Shapes: {"scenario": str, "turns": [{"role": "user" | "assistant", "text": str}, ...]}; other
-    keys are passed over.
-    Raises: InvalidInput naming the file, and the line that cannot be used.
+    keys are ignored.
+    Raises: InvalidInput that names the file and the line at fault.
     """
     dialogues = tuple(_dialogue(line, f"{path}, line {n}") for n, line in _lines(path))
     if not dialogues:

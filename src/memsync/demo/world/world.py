@@ -1,8 +1,8 @@
-"""A whole legacy deployment as values: rows of every table, points, and what is true of them.
+"""A whole legacy app as values: the rows of every table, the points, and the expected counts.
 
-Decides how the parts are put together and counted. Nothing is written anywhere: `load` does
-that. The history is made again at each reading instead of being kept, so a world without points
-takes the same memory however much was said.
+It decides how the parts are put together and counted. It writes to no store: `load` does that. The
+history is generated at each reading and not kept, so the memory that a world without points needs
+does not grow with the number of messages.
 """
 
 import heapq
@@ -25,10 +25,10 @@ from memsync.model.records import Exchange, Message, Point, exchanges, from_ms, 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The truth about a world: sizes, and the findings by name that an audit must report.
+    """The true sizes of a world, and the findings by name that an audit must report.
 
-    `exchanges` counts those of unresolved users too, under the one persona that each is to get;
-    `points` and `collections` are counted after the faults were planted.
+    `exchanges` includes those of users without a persona, as if each had the one persona that the
+    migration makes. `points` and `collections` are counted after the faults were planted.
     """
 
     users: int
@@ -44,7 +44,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class World:
-    """A legacy deployment. `points` are by collection, their vectors yet to be made."""
+    """A legacy app. `points` are by collection and have no vectors yet."""
 
     recipe: Recipe
     cast: Cast
@@ -55,12 +55,12 @@ class World:
     manifest: Manifest
 
     def history(self) -> Iterator[rows.HistoryRow]:
-        """Every row of `conversation_history` in the order in which they were said."""
+        """Every row of `conversation_history`, ordered by created_at."""
         said = (room_rows(self.recipe, room) for room in self.rooms)
         return heapq.merge(*said, key=attrgetter("created_at"))
 
     def resolved(self, user_id: UUID, personality_id: UUID) -> UUID | None:
-        """The persona as whom the user speaks to the personality; None when nothing says it."""
+        """The persona that the user has with the personality; None when the user has none."""
         return self.cast.resolved(user_id, personality_id)
 
     def tables(self) -> Iterator[tuple[str, Sequence[str], Iterable[Sequence[object]]]]:
@@ -81,7 +81,7 @@ class World:
 def make_world(recipe: Recipe) -> World:
     """The world that `recipe` describes; equal recipes give equal worlds.
 
-    Raises: InvalidInput when the recipe asks for more than fits: faults, or talk in one channel.
+    Raises: InvalidInput when the recipe's faults, or its dialogues in one channel, do not fit.
     """
     cast = make_cast(recipe)
     rooms = make_rooms(recipe, cast)
@@ -122,7 +122,7 @@ def make_world(recipe: Recipe) -> World:
 
 
 class _Survey:
-    """One reading of the history: counts it, and makes the points of its exchanges."""
+    """Reads the history once, counts it, and makes the points of its exchanges."""
 
     def __init__(self, recipe: Recipe, cast: Cast) -> None:
         self._recipe = recipe
@@ -139,7 +139,7 @@ class _Survey:
         self.pending: dict[UUID, rows.PendingMemory] = {}
 
     def read(self, room: Room) -> None:
-        """Take in one room."""
+        """Count the messages and exchanges of one room, and make their points."""
         messages = [self._message(row) for row in room_rows(self._recipe, room)]
         self.messages += len(messages)
         self.oldest_ms = min(self.oldest_ms, to_ms(messages[0].created_at))
@@ -152,7 +152,8 @@ class _Survey:
                 self._remember(exchange, in_group=room.lane == GROUP)
 
     def _message(self, row: rows.HistoryRow) -> Message:
-        # Without a persona the user's own id stands for the one persona that the user will get.
+        # For a user without a persona, the user's id is used in place of the id of the persona that
+        # the migration will make.
         persona_id = self._cast.resolved(row.user_id, row.personality_id) or row.user_id
         return Message(
             id=MessageId(row.id),
@@ -186,7 +187,7 @@ class _Survey:
             self.pointed += 1
 
     def _pending(self, exchange: Exchange, point: Point) -> rows.PendingMemory:
-        """The app's own note of a memory to write; it forgot to remove it after writing."""
+        """The app's own note of a memory to write, which it did not remove after writing."""
         said = from_ms(exchange.created_at_ms).replace(tzinfo=None)
         return rows.PendingMemory(
             id=random_uuid(self._rng),

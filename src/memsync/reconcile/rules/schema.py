@@ -12,8 +12,8 @@ from memsync.stores.history.phases import Stage
 class MigrationBehind(StateRule):
     """The history is not fully migrated.
 
-    Why it matters: until the last phase, sync triggers must keep the old and the new columns equal
-    for both versions of the app.
+    Why it matters: before the last phase the database serves the old and the new version of the
+    app at once, through sync triggers.
     Repair: run the rest of the migration.
     """
 
