@@ -49,7 +49,7 @@ def test_an_audit_writes_nothing(any_lab: Lab) -> None:
 
 
 def test_an_audit_of_nothing_makes_nothing(any_lab: Lab) -> None:
-    """Where no collection exists, audit, gate and plan create none; audit and gate need no embedder."""
+    """Where no collection exists, audit, gate and plan create none and load no embedder."""
     any_lab.say()
     any_lab.sql("DELETE FROM memsync.outbox")
     before = any_lab.vectors.collections()
@@ -365,7 +365,7 @@ def test_a_disputed_archived_memory_is_nobodys_to_give_away(lab: Lab) -> None:
 
 
 def test_what_filters_see_is_what_counts(open_lab: "partial[Lab]") -> None:
-    """When a payload has both spellings of a key, the configured one counts, as it does in recall."""
+    """When a payload has both spellings of a key, the configured one counts, as in recall."""
     lab = open_lab(payload_style="camel")
     said = lab.settled()
     lab.respell(said[0].anchor_id, persona_id=str(B))

@@ -90,7 +90,7 @@ def test_some_real_dialogues(
 def test_postgres_and_python_pair_the_same_exchanges(
     open_lab: "partial[Lab]", database: str
 ) -> None:
-    """Postgres and Python count the same exchanges in an app where several messages share a time."""
+    """Postgres and Python count the same exchanges, although several messages share a time."""
     lab = open_lab(url=database)
     world = make_world(Recipe(unresolved_share=0))
     with lab.postgres.session() as session:

@@ -39,7 +39,7 @@ def exchange(
 
 
 def deployed(content: str | None, at: object = AT, *, home: bool = False) -> Found:
-    """A point with a payload of the deployed layout; `home` says that it lies in the home collection."""
+    """A point with a payload of the deployed layout; `home`: it lies in the home collection."""
     payload = {"personalityId": str(PERSONALITY), "content": content, "createdAt": at}
     point = Point(uuid4(), payload)
     return Found.read(f"persona-{PERSONA}", point, PayloadCodec("camel"), home=home)
@@ -113,7 +113,7 @@ def test_another_text_is_another(content: str | None) -> None:
     [(("foo): bar", "r"), ("bar", "r")), (("m", "a: b"), ("m", "b"))],
     ids=["message", "reply"],
 )
-@pytest.mark.xfail(strict=True, reason="a name may be anything, so the lost part is taken for a name")
+@pytest.mark.xfail(strict=True, reason="a name may be anything, so the lost part is read as a name")
 def test_a_text_cut_at_a_colon_is_another(was: tuple[str, str], now: tuple[str, str]) -> None:
     """A row whose text lost its beginning up to a colon does not match the deployed text."""
     content = f"User (Al): {was[0]}\nAda: {was[1]}"
@@ -134,7 +134,7 @@ class TestExchangeIndex:
         assert row == index.match(deployed("User (x): u\nAda: a", AT // 1000))
 
     def test_of_several_the_one_that_says_so(self) -> None:
-        """Among several exchanges of one millisecond the text decides; if none agrees, none matches."""
+        """Among exchanges of one millisecond the text decides; if none agrees, none matches."""
         rows = [exchange(user="1"), exchange(user="2"), exchange(user="3")]
         assert rows[1] == ExchangeIndex(rows).match(deployed("User (x): 2\nAda: a"))
         assert ExchangeIndex(rows).match(deployed("User (x): 4\nAda: a")) is None

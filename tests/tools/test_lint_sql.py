@@ -239,7 +239,7 @@ def test_a_hole_that_callers_fill() -> None:
 
 
 def test_psql_commands_and_variables() -> None:
-    """psql's commands and variables are taken out, and every line keeps its number."""
+    """Commands and variables of psql are taken out, and every line keeps its number."""
     text = (
         f"{HEAD}SELECT to_regclass(:'name') IS NOT NULL AS there, :limit AS l \\gset\n"
         '\\if :there\n    \\echo it\'s there\nSELECT id::text FROM :"name" LIMIT :limit;\n'
@@ -259,7 +259,7 @@ MARKED = "-- lint: allow NO-WHERE the table has one row\n"
 
 
 def test_a_mark_waives_its_rule_on_its_statement_only() -> None:
-    """A mark with a reason, above or beside a statement, waives its rule for that statement alone."""
+    """A mark with a reason, above or beside a statement, waives its rule for that one only."""
     assert [] == codes(f"{HEAD}{MARKED}UPDATE users SET a = 1;\n")
     assert [] == codes(f"{HEAD}UPDATE users SET a = 1; {MARKED}")
     assert [("NO-WHERE", 4)] == codes(f"{HEAD}{MARKED}DELETE FROM users;\nDELETE FROM users;\n")
