@@ -107,7 +107,7 @@ def test_interrupt_is_130(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupt_says_so(
     app: str, monkeypatch: pytest.MonkeyPatch, json_option: tuple[str, ...]
 ) -> None:
-    """The message says that running the command again goes on."""
+    """The message says that the command goes on when it is run again."""
     monkeypatch.setattr("memsync.cli.migrate.migrate.status", interrupt)
     ran = on(app, ":memory:", "migrate", "status", *json_option)
 
@@ -137,7 +137,7 @@ def test_failures_have_a_shape(command: tuple[str, ...]) -> None:
     ],
 )
 def test_usage_errors_have_a_shape(arguments: tuple[str, ...], error: str) -> None:
-    """A failure before the command starts its work is the same object."""
+    """A failure before a command starts its work is one object on stderr, too."""
     assert (error, 2) == (
         (found := run(*arguments).failure())["error"],
         found["exit_status"],

@@ -20,7 +20,7 @@ def test_file_that_is_no_plan_is_2(text: str, tmp_path: Path) -> None:
 
 
 def test_plan_that_cannot_be_saved_is_2(app: str, qdrant: str, tmp_path: Path) -> None:
-    """A plan file that cannot be written is named."""
+    """When a plan file cannot be written, the message names it."""
     ran = on(app, qdrant, "reconcile", "plan", "--out", str(tmp_path / "none" / "plan.json"))
 
     assert (2, "") == (ran.status, ran.out)

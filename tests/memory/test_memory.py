@@ -62,7 +62,7 @@ def test_two_personas_of_one_user_are_apart(any_lab: Lab) -> None:
 
 
 def test_a_thread_is_one_channel_and_one_personality(lab: Lab) -> None:
-    """History is read by channel and personality; recall crosses both unless it is given one."""
+    """History is read by channel and personality; recall crosses both unless given a personality."""
     lab.memory.remember(said("here"))
     lab.memory.remember(said("elsewhere", channel_id="2"))
     lab.memory.remember(said("with basil", personality_id=BASIL))
@@ -165,7 +165,7 @@ def test_limits_that_make_no_sense(lab: Lab, limit: Any) -> None:
 
 
 def test_a_persona_is_required_by_keyword(lab: Lab) -> None:
-    """Every read requires a persona, by keyword, and takes no user beside it."""
+    """A read refuses a persona by position, a persona beside a user, and a call with neither."""
     memory: Any = lab.memory
     with pytest.raises(TypeError):
         memory.get_recent_history(CHANNEL, ADA)
@@ -380,7 +380,7 @@ def test_a_backdated_import_goes_where_it_belongs(lab: Lab, ago: timedelta) -> N
 
 @pytest.mark.xfail(strict=True, reason="the memory of an exchange that has ended is not removed")
 def test_an_import_between_a_message_and_its_reply(lab: Lab) -> None:
-    """An import that parts a reply from its message ends their exchange, and a sync its memory."""
+    """After an import between a message and its reply, a sync removes their exchange's memory."""
     [first] = lab.say()
     lab.sync()
     at = LONG_AGO + timedelta(seconds=1)

@@ -327,7 +327,7 @@ def test_an_archived_memory_without_words_does_not_stop_the_rest(lab: Lab) -> No
 
 
 def test_planning_takes_time_in_proportion(lab: Lab) -> None:
-    """Planning compares each finding at most once, so that its time grows with their number."""
+    """Planning compares each finding at most once, so its time is proportional to their number."""
     from memsync.reconcile.findings import Finding  # noqa: PLC0415
 
     said = lab.settled()
@@ -351,7 +351,7 @@ def test_planning_takes_time_in_proportion(lab: Lab) -> None:
 
 
 def test_a_plan_of_an_incomplete_audit(lab: Lab) -> None:
-    """An incomplete audit gives no plan, as it could drop a collection that was not read."""
+    """An incomplete audit gives no plan, as a plan could drop a collection that was not read."""
     said = lab.settled()
     lab.deploy(said[0])
     found = lab.audit(Failing(lab.vectors, at=2))

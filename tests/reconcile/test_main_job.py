@@ -82,7 +82,7 @@ def test_real_dialogues(
 def test_some_real_dialogues(
     real_dialogues: Sequence[Dialogue], open_lab: "partial[Lab]", database: str, seed: int
 ) -> None:
-    """With some hundred of those dialogues, the faults are found exactly and repaired."""
+    """With 200 of those dialogues, the faults are found exactly and repaired."""
     recipe = Recipe(seed=seed, source=real_dialogues[:200], faults=dict.fromkeys(FAULTS, 4))
     do_the_job(open_lab("edge", url=database), make_world(recipe))
 

@@ -136,7 +136,7 @@ HIDDEN = [(code, fault) for code, fault in FAULTS if code != "UNREADABLE"]
 
 @pytest.mark.parametrize(("code", "fault"), [each for each in HIDDEN if "INTO TEMP" not in each[1]])
 def test_in_a_do_block(code: str, fault: str) -> None:
-    """A fault inside a DO block is reported on its line inside the block."""
+    """A fault inside a DO block is found and reported on its own line."""
     planted = fault.replace("SELECT", "PERFORM", 1) if fault.startswith("SELECT") else fault
     block = f"DO $$\nBEGIN\n    IF true THEN\n        {planted};\n    END IF;\nEND $$;\n"
     assert (code, 5) in codes(HEAD + block)

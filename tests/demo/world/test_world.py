@@ -1,4 +1,4 @@
-"""Tests that a made-up app has every case a migration must get right, and that a seed fixes it."""
+"""Tests that a made-up app has every case a migration must handle, and is the same for a seed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Tests what is written in Python and in SQL, the memory digest and the exchange: both agree."""
+"""Tests that Python and SQL agree on the memory digest and on what an exchange is."""
 
 from __future__ import annotations
 

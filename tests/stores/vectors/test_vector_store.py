@@ -113,7 +113,7 @@ class TestCollections:
     def test_missing(
         self, vector_store: VectorStore, name: str, call: Callable[[VectorStore, str], object]
     ) -> None:
-        """A read or write without its collection raises SchemaMismatch, which names it."""
+        """A read or write of a missing collection raises SchemaMismatch, which names it."""
         with pytest.raises(SchemaMismatch, match=name):
             call(vector_store, name)
 
