@@ -62,7 +62,7 @@ def test_two_personas_of_one_user_are_apart(any_lab: Lab) -> None:
 
 
 def test_a_thread_is_one_channel_and_one_personality(lab: Lab) -> None:
-    """History is read by channel and personality; recall crosses both unless given a personality."""
+    """History is of one channel and personality; recall crosses both unless given a personality."""
     lab.memory.remember(said("here"))
     lab.memory.remember(said("elsewhere", channel_id="2"))
     lab.memory.remember(said("with basil", personality_id=BASIL))

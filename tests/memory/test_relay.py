@@ -101,7 +101,7 @@ def test_a_store_that_does_not_answer_costs_no_attempt(lab: Lab) -> None:
 
 
 def test_one_poisonous_text_does_not_hold_up_the_rest(lab: Lab) -> None:
-    """An entry that keeps failing delays no other, is dead after its last try, and can be revived."""
+    """An entry that keeps failing delays no other, dies after its last try and can be revived."""
     lab.say(5)
     poisoned = with_embedder(lab, picky)
     for attempt in range(1, ATTEMPTS_MAX + 1):
