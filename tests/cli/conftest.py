@@ -1,4 +1,4 @@
-"""A small app before and after its migration, and no settings of the caller."""
+"""Fixtures for tests of commands: no settings of the caller, an app before and after migration."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from support.postgres import NewDatabase, PostgresCluster
 
 @pytest.fixture(autouse=True)
 def quiet_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings of the caller's, an embedder that loads at once, an empty working folder."""
+    """Remove the caller's settings, name an embedder that loads at once, enter an empty folder."""
     for name in list(os.environ):
         if name.startswith("PG") or (
             name.startswith("MEMSYNC_") and not name.startswith("MEMSYNC_TEST_")
@@ -42,7 +42,7 @@ def legacy_template(postgres_cluster: PostgresCluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def contracted_template(postgres_cluster: PostgresCluster, legacy_template: str) -> Iterator[str]:
-    """The same app after the whole migration."""
+    """The name of a database with the same app after the whole migration."""
     name = postgres_cluster.create(template=legacy_template)
     with Postgres.open(postgres_cluster.url_of(name)) as postgres:
         options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="test")
@@ -59,11 +59,11 @@ def legacy_app(new_database: NewDatabase, legacy_template: str) -> str:
 
 @pytest.fixture
 def app(new_database: NewDatabase, contracted_template: str) -> str:
-    """The URL of a migrated app's database. Qdrant holds nothing of it."""
+    """The URL of a migrated app's database, which has no memories in Qdrant yet."""
     return new_database(template=contracted_template)
 
 
 @pytest.fixture
 def qdrant(tmp_path: Path) -> str:
-    """The URL of an empty vector store that outlives a command."""
+    """The URL of a vector store, empty at first, that keeps its points between commands."""
     return f"edge:{tmp_path / 'qdrant'}"

@@ -1,4 +1,4 @@
-"""The command line through `main`: statuses, streams, and the shape of a failure."""
+"""Tests what all commands share: exit statuses, the use of both streams, the shape of errors."""
 
 import psycopg
 import pytest
@@ -8,7 +8,7 @@ from support.cli import COMMANDS, NO_QDRANT, NOWHERE, every_command, on, run
 
 @every_command
 def test_unreachable_postgres_is_10(command: tuple[str, ...]) -> None:
-    """One clear line with the host, nothing on stdout."""
+    """Stderr has one line, which names the host and the setting; stdout stays empty."""
     ran = on(NOWHERE, ":memory:", *command)
 
     assert (10, "") == (ran.status, ran.out)
@@ -64,7 +64,7 @@ def test_database_that_is_not_ours_is_12(command: tuple[str, ...], database: str
     ids=" ".join,
 )
 def test_usage_is_2(arguments: tuple[str, ...]) -> None:
-    """What cannot be meant is refused before any store is opened."""
+    """Wrong usage is refused with one message before any store is opened."""
     ran = run(*arguments)
 
     assert (2, "") == (ran.status, ran.out)
@@ -73,7 +73,7 @@ def test_usage_is_2(arguments: tuple[str, ...]) -> None:
 
 
 def test_internal_error_is_70(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody foresaw has a status and a line, too."""
+    """An unexpected exception gives status 70, and stderr ends with a line that names it."""
 
     def broken(*_: object) -> None:
         raise RuntimeError("a fault of ours")
@@ -86,7 +86,7 @@ def test_internal_error_is_70(app: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_internal_error_as_json(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --json stderr is one object, whatever failed."""
+    """With --json stderr is one object, even for an unexpected exception."""
 
     def broken(*_: object) -> None:
         raise RuntimeError("a fault of ours")
@@ -107,7 +107,7 @@ def test_interrupt_is_130(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupt_says_so(
     app: str, monkeypatch: pytest.MonkeyPatch, json_option: tuple[str, ...]
 ) -> None:
-    """Who interrupts is told that running again goes on."""
+    """The message says that the command goes on when it is run again."""
     monkeypatch.setattr("memsync.cli.migrate.migrate.status", interrupt)
     ran = on(app, ":memory:", "migrate", "status", *json_option)
 
@@ -115,7 +115,7 @@ def test_interrupt_says_so(
 
 
 def interrupt(*_: object) -> None:
-    """As Ctrl-C does."""
+    """Raise KeyboardInterrupt, as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
@@ -137,7 +137,7 @@ def test_failures_have_a_shape(command: tuple[str, ...]) -> None:
     ],
 )
 def test_usage_errors_have_a_shape(arguments: tuple[str, ...], error: str) -> None:
-    """Also what fails before a command starts."""
+    """A failure before a command starts its work is one object on stderr, too."""
     assert (error, 2) == (
         (found := run(*arguments).failure())["error"],
         found["exit_status"],
@@ -145,7 +145,7 @@ def test_usage_errors_have_a_shape(arguments: tuple[str, ...], error: str) -> No
 
 
 def test_version_and_help_are_data() -> None:
-    """What was asked for goes to stdout."""
+    """Version and help are what was asked for, so they go to stdout with status 0."""
     assert (0, "") == ((ran := run("--version")).status, ran.err)
     assert ran.out.strip().count(".") == 2
     for command in [(), *COMMANDS, ("migrate",), ("sync",), ("rules",), ("demo",)]:
@@ -156,7 +156,7 @@ def test_version_and_help_are_data() -> None:
 
 @pytest.mark.parametrize("command", [(), ("migrate",), ("sync",)])
 def test_no_command_shows_help_once(command: tuple[str, ...]) -> None:
-    """The help stands alone: no prefix before it, no 'Try --help' after it."""
+    """Without a command stderr is the help alone: no prefix, no 'Try --help' after it."""
     ran = run(*command)
 
     assert 2 == ran.status

@@ -1,10 +1,10 @@
-"""`memsync check`: what cannot be read is unknown."""
+"""Tests `memsync check` on a database that it cannot read in full."""
 
 from support.cli import on
 
 
 def test_check_of_legacy_database_is_15(legacy_app: str) -> None:
-    """What cannot be read is unknown, not clean; what was found is shown all the same."""
+    """A check that could not read everything is not clean, and still shows its findings."""
     ran = on(legacy_app, ":memory:", "check", "--json")
 
     assert 15 == ran.status

@@ -1,4 +1,4 @@
-"""`memsync demo`: the story, its status, its settings, and what it leaves behind."""
+"""Tests `memsync demo`: its story, exit status and settings, and that it leaves nothing behind."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from support.cli import NO_QDRANT, NOWHERE, run
 
 @pytest.mark.slow
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The story comes true on stores of its own, and leaves nothing behind."""
+    """The demo uses stores of its own, meets all its expectations and leaves nothing behind."""
     monkeypatch.delenv("MEMSYNC_EMBEDDER")
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", NOWHERE)
     monkeypatch.setenv("MEMSYNC_QDRANT_URL", NO_QDRANT)
@@ -37,13 +37,13 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left() -> set[str]:
-    """The demo's folders that are there now."""
+    """The names of the demo's temporary folders that exist now."""
     return {path.name for path in Path(tempfile.gettempdir()).glob("memsync-d*")}
 
 
 @pytest.mark.slow
 def test_demo_that_fails_is_70(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An expectation that does not come true is said on both streams, and in the status."""
+    """An expectation that is not met is printed on both streams and sets the exit status."""
 
     def play(*_: object) -> Iterator[demo.Scene]:
         yield demo.Scene("A scene", "memsync check", [("clean", False)], ["clean: not at all"])
@@ -59,7 +59,7 @@ def test_demo_that_fails_is_70(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_demo_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of a production do not make the story fail: its counts rest on the defaults."""
+    """The demo ignores the caller's settings, because its expected counts rest on the defaults."""
     monkeypatch.setenv("MEMSYNC_RETENTION_DAYS", "30")
     monkeypatch.setenv("MEMSYNC_SETTLE_S", "99999999")
     seen: list[Settings] = []
@@ -87,7 +87,7 @@ def test_demo_refuses_bad_dialogues(content: bytes, tmp_path: Path) -> None:
 
 
 def test_demo_reads_plain_lines(tmp_path: Path) -> None:
-    """A file with one JSON object a line need not be compressed."""
+    """A file with one JSON object per line need not be compressed."""
     turns = [{"role": "user", "text": "Hello"}, {"role": "assistant", "text": "Hi"}]
     file = tmp_path / "dialogues.jsonl"
     file.write_text(json.dumps({"id": 1, "scenario": "s", "turns": turns}) + "\n")
@@ -105,7 +105,7 @@ def test_demo_reads_plain_lines(tmp_path: Path) -> None:
     ],
 )
 def test_demo_cleans_up_when_told_to_end(number: signal.Signals, reachable_dir: Path) -> None:
-    """Ended in the middle, the demo stops its server and removes its folder."""
+    """A demo that a signal ends in the middle stops its server and removes its folder."""
     environ = {name: value for name, value in os.environ.items() if name != "MEMSYNC_EMBEDDER"}
     process = subprocess.Popen(
         [sys.executable, "-m", "memsync", "demo"],
@@ -130,7 +130,7 @@ def test_demo_cleans_up_when_told_to_end(number: signal.Signals, reachable_dir: 
 
 
 def stop_servers_below(folder: Path) -> None:
-    """Stop what a demo that was killed left running."""
+    """Stop the servers that a killed demo left running."""
     for file in folder.glob("*/postgres/postmaster.pid"):
         pid = int(file.read_text().split()[0])
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""`memsync migrate`: its statuses, and what it says while it waits."""
+"""Tests `memsync migrate`: its exit statuses, and its messages while it waits for a lock."""
 
 import psycopg
 import pytest
@@ -9,7 +9,7 @@ from support.cli import THROUGH, Ran, on
 
 
 def test_second_migration_is_11(legacy_app: str) -> None:
-    """Who holds the lock is named by its pid."""
+    """The failure gives the pid of the session that holds the lock."""
     with Postgres.open(legacy_app) as postgres, exclusive(postgres, LockKey.MIGRATE, "migration"):
         ran = on(legacy_app, ":memory:", "migrate", "run", "--json")
 
@@ -18,7 +18,7 @@ def test_second_migration_is_11(legacy_app: str) -> None:
 
 
 def behind_a_lock(url: str, *options: str) -> Ran:
-    """A run that gives up on a lock, after it said that it waits."""
+    """Run the migration while a client holds a lock; it reports the wait and then gives up."""
     with psycopg.connect(url) as client:
         client.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
         client.execute("SELECT count(*), count(username), count(discord_id) FROM users")
@@ -28,7 +28,7 @@ def behind_a_lock(url: str, *options: str) -> Ran:
 def test_a_failure_after_a_wait_is_one_object(
     legacy_app: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --json nothing else stands on stderr."""
+    """With --json stderr holds the failure alone, without the line about the wait."""
     monkeypatch.setenv("MEMSYNC_LOCK_DEADLINE_S", "0.5")
     ran = behind_a_lock(legacy_app, "--json")
 
@@ -36,7 +36,7 @@ def test_a_failure_after_a_wait_is_one_object(
 
 
 def test_a_wait_is_one_line_of_a_log(legacy_app: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long: who it waits for stands in the line that says so."""
+    """The message that names the session in the way is one line, however long."""
     monkeypatch.setenv("MEMSYNC_LOCK_DEADLINE_S", "0.5")
     ran = behind_a_lock(legacy_app)
     waiting, failed = ran.err.splitlines()
@@ -47,7 +47,7 @@ def test_a_wait_is_one_line_of_a_log(legacy_app: str, monkeypatch: pytest.Monkey
 
 
 def test_users_without_persona_are_14(legacy_app: str) -> None:
-    """The migration stops before it changes anything."""
+    """With --unresolved fail, a user without persona stops the run before it changes anything."""
     ran = on(legacy_app, ":memory:", "migrate", "run", "--unresolved", "fail")
 
     assert (14, "") == (ran.status, ran.out)

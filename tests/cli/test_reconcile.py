@@ -1,4 +1,4 @@
-"""`memsync reconcile`: files that are no plan of this database, and JSON."""
+"""Tests `memsync reconcile`: the plan files that it refuses, and its JSON output."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from support.cli import NOWHERE, THROUGH, on
 
 @pytest.mark.parametrize("text", ["{}", "[]", "", "not json", '{"schema_version": 9}', "\udcff"])
 def test_file_that_is_no_plan_is_2(text: str, tmp_path: Path) -> None:
-    """Any other file is refused by name."""
+    """A file that is not a plan is refused, and the message names it."""
     file = tmp_path / "plan.json"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
 
@@ -20,7 +20,7 @@ def test_file_that_is_no_plan_is_2(text: str, tmp_path: Path) -> None:
 
 
 def test_plan_that_cannot_be_saved_is_2(app: str, qdrant: str, tmp_path: Path) -> None:
-    """A folder that is not there is named."""
+    """When a plan file cannot be written, the message names it."""
     ran = on(app, qdrant, "reconcile", "plan", "--out", str(tmp_path / "none" / "plan.json"))
 
     assert (2, "") == (ran.status, ran.out)
@@ -42,7 +42,7 @@ def test_plan_of_another_database_is_13(
 
 
 def test_json_before_a_subcommand_counts(app: str, qdrant: str) -> None:
-    """`memsync reconcile --json plan` prints JSON, or refuses."""
+    """`memsync reconcile --json plan` prints JSON or refuses the option; it never ignores it."""
     ran = on(app, qdrant, "reconcile", "--json", "plan")
 
     assert 2 == ran.status or ran.json()

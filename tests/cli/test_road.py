@@ -1,4 +1,4 @@
-"""Every command in turn, from a legacy app to two stores that agree."""
+"""Runs every command in turn, from a legacy app to two stores that agree."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ AUDIT = {
 
 
 def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
-    """Every command's object on stdout, from a legacy app to two stores that agree."""
+    """With --json every command on the way prints one object, whose keys are the agreed ones."""
     plan = str(tmp_path / "plan.json")
 
     def ran(*command: str, expected: int = 0) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
 
 
 def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
-    """The same for people: each ends by saying how it went, and stderr stays empty."""
+    """Without --json each command's last line says how it went, and stderr stays empty."""
 
     def last(*command: str) -> str:
         done = on(legacy_app, qdrant, *command)

@@ -1,4 +1,4 @@
-"""`memsync rules`: every code is explained."""
+"""Tests `memsync rules`: every finding code is explained."""
 
 import pytest
 
@@ -7,14 +7,14 @@ from support.cli import run
 
 
 def test_closed_pipe_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`memsync rules | head -1` ends quietly; main returns a status."""
+    """`memsync rules | head -1` ends quietly: main returns a status and raises nothing."""
     monkeypatch.setattr("memsync.cli.rules.print_json", closed)
 
     assert 141 == main(["rules", "--json"])
 
 
 def closed(**_: object) -> None:
-    """As print does when nobody reads."""
+    """Raise what print raises when the other end of the pipe is closed."""
     raise BrokenPipeError(32, "Broken pipe")
 
 

@@ -1,4 +1,4 @@
-"""No command shows a password or a key, whatever is wrong."""
+"""Tests that no command shows a password or a key, whatever is wrong."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def test_postgres_password_is_never_shown(
 
 
 def test_wrong_password_is_never_shown(database: str, postgres_cluster: Any) -> None:
-    """A server that answers does not make memsync repeat the password."""
+    """A login that the server refuses does not show the password."""
     url = database.replace("postgresql://postgres@", f"postgresql://nobody_of_us:{CANARY}@")
     if url == database:
         pytest.skip(f"{postgres_cluster.url} names another role")
@@ -76,7 +76,7 @@ def test_wrong_password_is_never_shown(database: str, postgres_cluster: Any) -> 
 def test_qdrant_secrets_are_never_shown(
     url: str, json_option: tuple[str, ...], app: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the API key nor a password in the URL."""
+    """Neither the API key nor a password in the URL is shown."""
     monkeypatch.setenv("MEMSYNC_QDRANT_API_KEY", CANARY)
     ran = on(app, url, "check", *json_option)
 
@@ -87,7 +87,7 @@ def test_qdrant_secrets_are_never_shown(
 def test_key_that_no_header_carries_is_never_shown(
     app: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key with a line break is refused without repeating it."""
+    """A key with a line break is refused, and the message does not show it."""
     monkeypatch.setenv("MEMSYNC_QDRANT_API_KEY", f"{CANARY}\n{CANARY}")
     ran = on(app, NO_QDRANT, "check")
 
@@ -96,7 +96,7 @@ def test_key_that_no_header_carries_is_never_shown(
 
 
 def test_secrets_in_files_are_never_shown(tmp_path: Path) -> None:
-    """A settings file that cannot be used is not quoted."""
+    """An error in a settings file is reported without quoting the file."""
     config = tmp_path / "memsync.toml"
     for text in (
         f'qdrant_api_key = "{CANARY}',
@@ -131,7 +131,7 @@ def test_secrets_in_files_are_never_shown(tmp_path: Path) -> None:
 def test_encoded_password_is_never_shown(
     around: tuple[str, str], shape: str, json_option: tuple[str, ...]
 ) -> None:
-    """Any password, percent-encoded as a URL asks, stays hidden in every failure."""
+    """Any password, percent-encoded as URLs require, stays hidden in every failure."""
     secret = quote(around[0] + CANARY + around[1], safe="", errors="replace")
     ran = on(shape.format(secret), ":memory:", "migrate", "status", *json_option)
 
@@ -141,7 +141,7 @@ def test_encoded_password_is_never_shown(
 
 
 def test_errors_hold_no_password() -> None:
-    """Neither in the library's error, its fields, nor in what caused it."""
+    """No error of the library shows the password: not its fields, nor its causes."""
     with pytest.raises(MemsyncError) as caught:
         Postgres.open(f"postgresql://user:{CANARY}@127.0.0.1:1/app")
 

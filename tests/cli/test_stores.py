@@ -1,4 +1,4 @@
-"""How a command finds its stores: URLs, libpq's variables, and stores that are held."""
+"""Tests how a command finds its stores: URLs, libpq's variables, and stores already in use."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from support.cli import NOWHERE, on, run
 
 
 def test_held_data_directories_are_11(reachable_dir: Path, app: str, tmp_path: Path) -> None:
-    """Both embedded stores are used by one process at a time."""
+    """An embedded store that is already in use is refused, both of Postgres and of Qdrant."""
     with start_embedded(reachable_dir / "postgres", durable=False):
         ran = run("--postgres-url", f"embedded:{reachable_dir / 'postgres'}", "migrate", "status")
     assert (11, "") == (ran.status, ran.out)
@@ -34,7 +34,7 @@ def test_held_data_directories_are_11(reachable_dir: Path, app: str, tmp_path: P
     ],
 )
 def test_postgres_url_that_cannot_be_meant_is_2(url: str) -> None:
-    """A wrong URL is wrong settings, not a server that is down."""
+    """A malformed URL is an error in the settings, not a server that is down."""
     ran = on(url, ":memory:", "migrate", "status")
 
     assert (2, "") == (ran.status, ran.out)
@@ -46,7 +46,7 @@ def test_postgres_url_that_cannot_be_meant_is_2(url: str) -> None:
     ["http://127.0.0.1:port", "http://127.0.0.1:99999", "http://[::1", "http:host", "http://"],
 )
 def test_qdrant_url_that_cannot_be_meant_is_2(url: str) -> None:
-    """A wrong URL is wrong settings, found before Postgres is opened."""
+    """A malformed URL is an error in the settings, found before Postgres is opened."""
     ran = on(NOWHERE, url, "check")
 
     assert (2, "") == (ran.status, ran.out)
@@ -54,7 +54,7 @@ def test_qdrant_url_that_cannot_be_meant_is_2(url: str) -> None:
 
 
 def test_libpq_variables_work(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL may leave to PG* whatever it does not say."""
+    """Parts that the URL leaves out are taken from the PG* variables."""
     facts = psycopg.conninfo.conninfo_to_dict(app)
     for variable, name in (("PGHOST", "host"), ("PGPORT", "port"), ("PGUSER", "user")):
         if name in facts:
@@ -68,7 +68,7 @@ def test_libpq_variables_work(app: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_message_names_the_host_of_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator is sent to the server that was asked, not to localhost."""
+    """The message does not name localhost when PGHOST names another host."""
     monkeypatch.setenv("PGHOST", "127.0.0.2")
     monkeypatch.setenv("PGPORT", "1")
 
@@ -81,7 +81,7 @@ def test_message_names_the_host_of_libpq(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_libpq_variables_do_not_reach_the_embedded_server(
     variable: str, value: str, reachable_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Variables that are meant for another server never redirect the embedded one."""
+    """PG* variables never redirect a connection to the embedded server."""
     monkeypatch.setenv(variable, value)
     ran = run("--postgres-url", f"embedded:{reachable_dir / 'data'}", "migrate", "status")
 

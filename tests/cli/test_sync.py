@@ -1,4 +1,4 @@
-"""`memsync sync`: collections, embedders, and entries that are left."""
+"""Tests `memsync sync`: collections, embedders, and outbox entries that fail."""
 
 import contextlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from support.cli import EMBEDDERS, on
 
 
 def remember(url: str) -> None:
-    """Say something, so that the outbox holds an entry."""
+    """Remember one exchange, so that the outbox holds an entry."""
     with Postgres.open(url) as postgres:
         with psycopg.connect(url) as connection:
             personality, persona = connection.execute(
@@ -26,7 +26,7 @@ def remember(url: str) -> None:
 
 
 def test_refused_sync_leaves_qdrant_alone(database: str, qdrant: str) -> None:
-    """A relay that is pointed at the wrong database makes no collection."""
+    """A relay on a database that is not the app's creates no collection."""
     assert 12 == on(database, qdrant, "sync", "run").status
 
     with contextlib.closing(open_edge(Path(qdrant.removeprefix("edge:")))) as vectors:
@@ -34,7 +34,7 @@ def test_refused_sync_leaves_qdrant_alone(database: str, qdrant: str) -> None:
 
 
 def test_collection_of_another_size_is_12(app: str, qdrant: str) -> None:
-    """Vectors that do not fit are refused, with both sizes."""
+    """A collection of another vector size is refused, and the message gives both sizes."""
     with contextlib.closing(open_edge(Path(qdrant.removeprefix("edge:")))) as vectors:
         vectors.create("memories", 7, {})
 
@@ -46,7 +46,7 @@ def test_collection_of_another_size_is_12(app: str, qdrant: str) -> None:
 
 
 def test_partly_done_is_3(app: str, qdrant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entries that cannot be carried over are left for another run, and that is said."""
+    """Entries whose memories cannot be made stay in the outbox, and the failure counts them."""
     remember(app)
     monkeypatch.setenv("MEMSYNC_EMBEDDER", f"{EMBEDDERS}:embed_nothing")
 

@@ -1,4 +1,4 @@
-"""The lab, for tests of the library."""
+"""The fixtures of support.lab, for tests of the library."""
 
 from support.lab import (
     any_lab,

@@ -1,4 +1,4 @@
-"""The library: nobody reads anybody else's thread, and nothing is half-written."""
+"""Tests `Memory`: reads give their own persona's data only, and a write is all or nothing."""
 
 import random
 import threading
@@ -25,20 +25,20 @@ PERSONAS = (A, B, C)
 
 
 def said(text: str, persona: UUID = A, **others: Any) -> NewExchange:
-    """An exchange of a persona."""
+    """A new exchange of one persona."""
     return replace(NewExchange(CHANNEL, ADA, persona, text, f"reply to {text}"), **others)
 
 
 def texts(messages: list[Message]) -> list[str]:
-    """What was said."""
+    """The texts of the messages."""
     return [each.content for each in messages]
 
 
-# ---------------------------------------------------------------------- whose thread
+# ---------------------------------------------------------------------- isolation
 
 
 def test_two_users_in_one_channel_see_only_their_own_thread(lab: Lab) -> None:
-    """The bug that started it all: same channel, same personality, two people."""
+    """Two users of one channel and one personality each read only their own messages."""
     for text, persona in (("mine", A), ("yours", C), ("mine again", A)):
         lab.memory.remember(said(text, persona))
     history = lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A)
@@ -49,7 +49,7 @@ def test_two_users_in_one_channel_see_only_their_own_thread(lab: Lab) -> None:
 
 
 def test_two_personas_of_one_user_are_apart(any_lab: Lab) -> None:
-    """Two faces of one person share neither window nor memories."""
+    """Two personas of one user share neither recent history nor memories."""
     for text, persona in (("of a", A), ("of b", B)):
         any_lab.memory.remember(said(text, persona))
     any_lab.sync()
@@ -62,7 +62,7 @@ def test_two_personas_of_one_user_are_apart(any_lab: Lab) -> None:
 
 
 def test_a_thread_is_one_channel_and_one_personality(lab: Lab) -> None:
-    """Other channels and personalities are other threads; recall crosses them unless told."""
+    """History is of one channel and personality; recall crosses both unless given a personality."""
     lab.memory.remember(said("here"))
     lab.memory.remember(said("elsewhere", channel_id="2"))
     lab.memory.remember(said("with basil", personality_id=BASIL))
@@ -75,7 +75,7 @@ def test_a_thread_is_one_channel_and_one_personality(lab: Lab) -> None:
 
 
 def test_isolation_under_thousands_of_calls(open_lab: "partial[Lab]", seed: int) -> None:
-    """Over 120 personas in shared channels, no call ever returns a row of somebody else."""
+    """With 120 personas in shared channels, no call ever returns another persona's data."""
     lab = open_lab("edge")
     rng = random.Random(seed)
     personas = [UUID(int=rng.getrandbits(128), version=4) for _ in range(120)]
@@ -117,7 +117,7 @@ def _adversaries(lab: Lab, rng: random.Random, personas: list[UUID]) -> None:
 
 
 def test_what_the_store_should_not_have_returned_is_not_handed_out(lab: Lab) -> None:
-    """A memory that names two personas matches both filters, and is given to neither."""
+    """A memory whose payload names two personas matches both filters, but is given to neither."""
     lab.memory.remember(said("mine"))
     lab.sync()
     [exchange] = lab.exchanges()
@@ -127,11 +127,11 @@ def test_what_the_store_should_not_have_returned_is_not_handed_out(lab: Lab) -> 
             lab.memory.recall("mine", persona_id=persona)
 
 
-# ---------------------------------------------------------------------- the window
+# ---------------------------------------------------------------------- recent history
 
 
 def test_the_window_is_the_newest_oldest_first(lab: Lab) -> None:
-    """`limit` counts messages from the newest; ties go by id."""
+    """A read gives the `limit` newest messages, oldest first."""
     lab.say(5)
     for limit in range(1, 12):
         window = lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A, limit=limit)
@@ -140,7 +140,7 @@ def test_the_window_is_the_newest_oldest_first(lab: Lab) -> None:
 
 
 def test_ties_go_by_id(lab: Lab) -> None:
-    """Messages of one millisecond stand in the order of their ids, in every window."""
+    """Messages of the same millisecond are ordered by id, whatever the limit."""
     for _ in range(6):
         lab.memory.remember(said("x", said_at=LONG_AGO, answered_at=LONG_AGO))
     window = lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A)
@@ -153,7 +153,7 @@ def test_ties_go_by_id(lab: Lab) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 1001, 2.0, "5", None, True])
 def test_limits_that_make_no_sense(lab: Lab, limit: Any) -> None:
-    """Only whole numbers from 1 to 1000, for both reads."""
+    """Both reads take only whole numbers from 1 to 1000 as a limit."""
     with pytest.raises(InvalidInput, match="limit"):
         lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A, limit=limit)
     lab.ltm.prepare()
@@ -161,11 +161,11 @@ def test_limits_that_make_no_sense(lab: Lab, limit: Any) -> None:
         lab.memory.recall("x", persona_id=A, limit=limit)
 
 
-# ---------------------------------------------------------------------- what a caller must say
+# ---------------------------------------------------------------------- arguments
 
 
 def test_a_persona_is_required_by_keyword(lab: Lab) -> None:
-    """There is no call that reads without a persona, or takes it by position."""
+    """A read refuses a persona by position, a persona beside a user, and a call with neither."""
     memory: Any = lab.memory
     with pytest.raises(TypeError):
         memory.get_recent_history(CHANNEL, ADA)
@@ -187,7 +187,7 @@ MALFORMED = (
 
 @pytest.mark.parametrize("persona", MALFORMED, ids=repr)
 def test_a_persona_in_any_other_spelling_is_refused(lab: Lab, persona: Any) -> None:
-    """Only a uuid in canonical spelling passes, in every call; nothing is written."""
+    """Every call refuses a persona that is not a uuid in canonical spelling; nothing is written."""
     memory = lab.memory
     calls: list[Callable[[], object]] = [
         lambda: memory.remember(said("x", persona)),
@@ -202,7 +202,7 @@ def test_a_persona_in_any_other_spelling_is_refused(lab: Lab, persona: Any) -> N
 
 
 def test_capital_letters_mean_the_same(lab: Lab) -> None:
-    """The same id in capitals finds and writes the same thread."""
+    """An id in capitals reads and writes the same thread."""
     lab.memory.remember(NewExchange(CHANNEL, str(ADA).upper(), str(A).upper(), "x", "y"))
     lab.sync()
     for spelled in (str(A), str(A).upper(), A):
@@ -227,7 +227,7 @@ BAD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("changes", BAD.values(), ids=list(BAD))
 def test_what_cannot_be_stored_leaves_nothing(lab: Lab, changes: dict[str, Any]) -> None:
-    """InvalidInput that says why; neither rows nor outbox change."""
+    """An exchange that cannot be stored raises InvalidInput and changes neither rows nor outbox."""
     before = lab.tables()
     with pytest.raises(InvalidInput):
         lab.memory.remember(said("x", **changes))
@@ -235,7 +235,7 @@ def test_what_cannot_be_stored_leaves_nothing(lab: Lab, changes: dict[str, Any])
 
 
 def test_half_a_pair_in_the_channel_is_refused(lab: Lab) -> None:
-    """A channel id that has no UTF-8 spelling is the caller's mistake, said as one."""
+    """A channel id that UTF-8 cannot encode raises InvalidInput, not UnicodeEncodeError."""
     try:
         lab.memory.get_recent_history("1\ud800", ADA, persona_id=A)
     except InvalidInput:
@@ -250,7 +250,7 @@ ENDS = [(FIRST, FIRST), (LAST, LAST)]
 
 @pytest.mark.parametrize("times", ENDS)
 def test_the_ends_of_time_are_stored_or_refused(lab: Lab, times: tuple[datetime, datetime]) -> None:
-    """Whatever moment Python has is kept to the millisecond, or InvalidInput."""
+    """Python's first and last datetime are stored to the millisecond, and audits find no fault."""
     lab.memory.remember(said("x", said_at=times[0], answered_at=times[1]))
     first = lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A)[0]
     micros = times[0].microsecond // 1000 * 1000
@@ -260,7 +260,7 @@ def test_the_ends_of_time_are_stored_or_refused(lab: Lab, times: tuple[datetime,
 
 
 def test_a_moment_before_time_is_refused(lab: Lab) -> None:
-    """A moment that has no UTC is the caller's mistake, said as one."""
+    """A moment that lies before the year 1 in UTC raises InvalidInput, not OverflowError."""
     said_at = FIRST.replace(tzinfo=timezone(timedelta(hours=14)))
     try:
         lab.memory.remember(said("x", said_at=said_at, answered_at=LONG_AGO))
@@ -271,13 +271,13 @@ def test_a_moment_before_time_is_refused(lab: Lab) -> None:
 
 
 class Stop(Exception):
-    """The connection fails here."""
+    """Stands for a connection that fails."""
 
 
 def test_remember_that_fails_at_any_statement_leaves_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut short at each statement in turn: neither rows nor outbox change."""
+    """A `remember` that fails at any of its statements changes neither rows nor outbox."""
     ran: list[str] = []
     real_execute = Session._execute
 
@@ -314,7 +314,7 @@ TEXTS = (
 
 
 def test_every_text_comes_back_as_it_was(any_lab: Lab) -> None:
-    """Fifty kinds of text through remember, history, sync and recall, unchanged to the byte."""
+    """Fifty kinds of text come back unchanged from history, and from recall after a sync."""
     assert len(TEXTS) >= 50
     for number, text in enumerate(TEXTS):
         any_lab.memory.remember(
@@ -331,7 +331,7 @@ def test_every_text_comes_back_as_it_was(any_lab: Lab) -> None:
 
 
 def test_a_text_of_a_megabyte(any_lab: Lab) -> None:
-    """A very long text is no different."""
+    """A text of a megabyte is stored and recalled like any other."""
     long = "é" * 2**19
     any_lab.memory.remember(said("", user_text=long, assistant_text=long))
     any_lab.sync()
@@ -344,7 +344,7 @@ def test_a_text_of_a_megabyte(any_lab: Lab) -> None:
 
 
 def test_concurrent_remembers_in_one_thread_never_interleave(lab: Lab) -> None:
-    """From 8 threads into one thread: every reply stands right after its message."""
+    """When 8 Python threads write to one conversation, every reply follows its own message."""
     memory, barrier = lab.memory, threading.Barrier(8)
 
     def talk(who: int) -> None:
@@ -367,7 +367,7 @@ def test_concurrent_remembers_in_one_thread_never_interleave(lab: Lab) -> None:
 
 @pytest.mark.parametrize("ago", [timedelta(0), timedelta(seconds=1), timedelta(days=9)])
 def test_a_backdated_import_goes_where_it_belongs(lab: Lab, ago: timedelta) -> None:
-    """Before, beside and after others of the thread: every exchange gets its one memory."""
+    """An exchange imported before or between others gets its own memory, and theirs stay right."""
     lab.say(3)
     lab.sync()
     at = LONG_AGO + timedelta(minutes=1) - ago
@@ -378,9 +378,9 @@ def test_a_backdated_import_goes_where_it_belongs(lab: Lab, ago: timedelta) -> N
     assert lab.check().ok
 
 
-@pytest.mark.xfail(strict=True, reason="the memory of an exchange that is none any more stays")
+@pytest.mark.xfail(strict=True, reason="the memory of an exchange that has ended is not removed")
 def test_an_import_between_a_message_and_its_reply(lab: Lab) -> None:
-    """The reply is no exchange any more: after the sync both stores agree on that."""
+    """After an import between a message and its reply, a sync removes their exchange's memory."""
     [first] = lab.say()
     lab.sync()
     at = LONG_AGO + timedelta(seconds=1)
@@ -391,7 +391,7 @@ def test_an_import_between_a_message_and_its_reply(lab: Lab) -> None:
 
 
 def test_an_import_just_before_a_reply(lab: Lab) -> None:
-    """A reply that follows another message now is a new exchange: its memory is made anew."""
+    """A message that has lost its reply gets no memory, and the exchange after it gets its own."""
     lab.memory.remember(said("first", said_at=LONG_AGO, answered_at=LONG_AGO))
     lab.sql(
         "DELETE FROM conversation_history WHERE role = 'assistant' AND content = 'reply to first'"
@@ -404,7 +404,7 @@ def test_an_import_just_before_a_reply(lab: Lab) -> None:
 
 
 def test_times_are_kept_to_the_millisecond_in_utc(lab: Lab) -> None:
-    """Aware moments of any zone and naive ones mean the same; microseconds are cut."""
+    """Aware times are converted to UTC, naive ones are taken as UTC, and microseconds are cut."""
     zone = timezone(timedelta(hours=-9, minutes=-30))
     aware = datetime(2025, 5, 1, 2, 30, 0, 123_999, tzinfo=zone)
     lab.memory.remember(said("x", said_at=aware, answered_at=datetime(2025, 5, 1, 12, 0, 1)))  # noqa: DTZ001  naive on purpose
@@ -417,13 +417,13 @@ def test_times_are_kept_to_the_millisecond_in_utc(lab: Lab) -> None:
 
 
 def test_recall_before_anything_was_written(lab: Lab) -> None:
-    """A library given open stores recalls nothing from stores that are still empty."""
+    """A recall from an empty collection returns nothing."""
     lab.ltm.prepare()
     assert [] == lab.memory.recall("x", persona_id=A)
 
 
 def test_recall_with_stores_handed_in(lab: Lab) -> None:
-    """The same whoever opened the stores."""
+    """A recall on stores that the caller opened returns nothing while no collection exists."""
     try:
         assert [] == lab.memory.recall("x", persona_id=A)
     except MemsyncError as error:
@@ -431,7 +431,7 @@ def test_recall_with_stores_handed_in(lab: Lab) -> None:
 
 
 def test_a_recall_makes_no_collection(any_lab: Lab) -> None:
-    """Where the collection does not stand there is nothing to recall, and afterwards no more."""
+    """A recall without a collection returns nothing and creates none."""
     before = any_lab.vectors.collections()
     assert [] == any_lab.memory.recall("x", persona_id=A, personality_id=ADA)
     assert before == any_lab.vectors.collections()
@@ -439,14 +439,14 @@ def test_a_recall_makes_no_collection(any_lab: Lab) -> None:
 
 
 def test_a_recall_makes_no_index(any_lab: Lab) -> None:
-    """A collection that stands without indexes is searched, and stands without them afterwards."""
+    """A recall searches a collection without indexes and creates none."""
     any_lab.vectors.create(any_lab.home, DIMS, {})
     assert [] == any_lab.memory.recall("x", persona_id=A)
     assert CollectionInfo(DIMS, "Cosine", {}) == any_lab.vectors.describe(any_lab.home)
 
 
 def test_a_recall_with_an_embedder_of_another_size(any_lab: Lab) -> None:
-    """DimensionMismatch: a collection that cannot be searched is not an empty one."""
+    """A recall from a collection of another vector size raises DimensionMismatch."""
     any_lab.vectors.create(any_lab.home, DIMS + 1, {})
     with pytest.raises(DimensionMismatch):
         any_lab.memory.recall("x", persona_id=A)
@@ -454,7 +454,7 @@ def test_a_recall_with_an_embedder_of_another_size(any_lab: Lab) -> None:
 
 @dataclass
 class Leaking(Failing):
-    """A store that forgets the filter of every query."""
+    """A store that ignores the filter of every query."""
 
     def query(self, collection: str, vector: Vector, *, where: Where, **others: Any) -> list[Hit]:
         assert str(A) in where.values()
@@ -462,7 +462,7 @@ class Leaking(Failing):
 
 
 def test_a_point_of_another_persona_is_refused(any_lab: Lab) -> None:
-    """A store that returns a foreign point beside the right ones: nothing at all is handed out."""
+    """When the store also returns a point of another persona, recall raises and returns nothing."""
     any_lab.memory.remember(said("mine"))
     any_lab.sync()
     memory = Memory(
@@ -476,7 +476,7 @@ def test_a_point_of_another_persona_is_refused(any_lab: Lab) -> None:
 
 
 def test_open_opens_qdrant_late_and_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """History works without Qdrant; the first recalls of many threads open it once."""
+    """History needs no Qdrant; the first recalls, from many threads at once, open it once."""
     monkeypatch.setattr("memsync.stores.ltm.store.load_embedder", lambda _: lab.ltm.embedder)
     opened: list[object] = []
 

@@ -1,4 +1,4 @@
-"""The relay: whatever goes wrong, an entry is settled only when its memory is written."""
+"""Tests the relay: whatever fails, an entry is settled only once its memory is written."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,22 +18,22 @@ from support.lab import DIMS, Lab, drain, embed
 
 
 def attempts(lab: Lab) -> list[tuple[int, bool]]:
-    """Of every entry: how often it was tried, and whether it is dead."""
+    """Of every entry in id order: the number of attempts, and whether it is dead."""
     return lab.sql("SELECT attempts, dead FROM memsync.outbox ORDER BY id")
 
 
 def due(lab: Lab) -> None:
-    """Make every entry that waits due at once."""
+    """Make every waiting entry due now."""
     lab.sql("UPDATE memsync.outbox SET next_attempt_at = now()")
 
 
 def picky(texts: Sequence[str]) -> list[list[float]]:
-    """Gives a zero vector to poison."""
+    """Embed, but give `question 1` a zero vector, which is refused."""
     return [[0.0] * DIMS if "question 1\n" in each else embed([each])[0] for each in texts]
 
 
 def raising(texts: Sequence[str]) -> list[list[float]]:
-    """Raises at poison, as models do."""
+    """Embed, but raise at `question 1`, as a model may."""
     if any("question 1\n" in each for each in texts):
         raise RuntimeError("too many tokens")
     return embed(texts)
@@ -54,7 +54,7 @@ def test_draining_twice_is_draining_once(any_lab: Lab) -> None:
 
 
 def test_an_entry_may_repeat_and_may_mean_nothing(lab: Lab) -> None:
-    """Entries of one exchange make one memory; entries of no exchange make none."""
+    """Several entries of one exchange make one memory; an entry without an exchange makes none."""
     [exchange] = lab.say()
     lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=exchange.anchor_id)
     lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (gen_random_uuid())")
@@ -63,7 +63,7 @@ def test_an_entry_may_repeat_and_may_mean_nothing(lab: Lab) -> None:
 
 
 def test_more_than_a_batch(lab: Lab) -> None:
-    """All batches are drained in one run."""
+    """One drain carries out all batches."""
     count = BATCH_ENTRIES + 1
     lab.sql("INSERT INTO memsync.outbox (point_id) SELECT gen_random_uuid()"
             " FROM generate_series(1, %(n)s)", n=count)  # fmt: skip
@@ -72,7 +72,7 @@ def test_more_than_a_batch(lab: Lab) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_call(lab: Lab, *, after: bool) -> None:
-    """Dead between write and settlement: the entry stays due and is carried out again."""
+    """When the relay dies at any store call, its entries stay due and the next drain does them."""
     exchanges = lab.say(3)
     watched = Failing(lab.vectors)
     drain(lab.postgres, lab.with_store(watched))
@@ -90,7 +90,7 @@ def test_killed_at_any_call(lab: Lab, *, after: bool) -> None:
 
 
 def test_a_store_that_does_not_answer_costs_no_attempt(lab: Lab) -> None:
-    """StoreUnreachable passes; nothing is settled, nothing counted."""
+    """StoreUnreachable reaches the caller; no entry is settled and no attempt is counted."""
     lab.say(3)
     for at in (1, 2):
         with pytest.raises(StoreUnreachable):
@@ -101,7 +101,7 @@ def test_a_store_that_does_not_answer_costs_no_attempt(lab: Lab) -> None:
 
 
 def test_one_poisonous_text_does_not_hold_up_the_rest(lab: Lab) -> None:
-    """It alone waits, is tried again, dies after its last attempt, and may be revived."""
+    """An entry that keeps failing delays no other, dies after its last try and can be revived."""
     lab.say(5)
     poisoned = with_embedder(lab, picky)
     for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -123,7 +123,7 @@ def test_one_poisonous_text_does_not_hold_up_the_rest(lab: Lab) -> None:
 
 
 def test_a_deferred_entry_waits_before_it_is_tried_again(lab: Lab) -> None:
-    """Right after a failure nothing is due."""
+    """An entry that failed is due only some time after it was enqueued."""
     lab.say(2)
     poisoned = with_embedder(lab, picky)
     with pytest.raises(PartlyDone):
@@ -133,7 +133,7 @@ def test_a_deferred_entry_waits_before_it_is_tried_again(lab: Lab) -> None:
 
 
 def test_a_model_that_raises_is_no_different(lab: Lab) -> None:
-    """One text at which the model raises does not hold up the rest for ever."""
+    """One text at which the model raises does not hold up the other entries."""
     lab.say(3)
     with suppress(PartlyDone, RuntimeError):
         drain(lab.postgres, with_embedder(lab, raising))
@@ -141,7 +141,7 @@ def test_a_model_that_raises_is_no_different(lab: Lab) -> None:
 
 
 def test_two_relays(lab: Lab) -> None:
-    """The second is told that another runs, and does nothing."""
+    """A second relay raises StoreBusy and changes nothing."""
     lab.say()
     with (
         exclusive(lab.postgres, LockKey.RELAY, "relay"),
@@ -153,7 +153,7 @@ def test_two_relays(lab: Lab) -> None:
 
 
 def test_an_embedder_of_another_size_is_refused_first(any_lab: Lab) -> None:
-    """DimensionMismatch before anything is written or counted."""
+    """An embedder of another size raises DimensionMismatch before anything changes."""
     any_lab.settled()
     any_lab.say()
     before = any_lab.points(), any_lab.tables()
@@ -164,7 +164,7 @@ def test_an_embedder_of_another_size_is_refused_first(any_lab: Lab) -> None:
 
 
 def test_what_is_enqueued_while_the_relay_runs_is_not_lost(lab: Lab) -> None:
-    """An exchange edited right after it was read gets the new text in the end."""
+    """An exchange that is edited after the relay has read it ends up with the new text."""
     [exchange] = lab.say()
 
     def edit(name: str) -> None:
@@ -180,7 +180,7 @@ def test_what_is_enqueued_while_the_relay_runs_is_not_lost(lab: Lab) -> None:
 
 
 def test_a_text_longer_than_a_request(open_lab: "partial[Lab]") -> None:
-    """A batch of long texts is cut into requests that a server takes."""
+    """A batch of texts too long for one request is written all the same."""
     lab = open_lab("server")
     for number in range(12):
         lab.memory.remember(_long(number))
@@ -196,6 +196,6 @@ def _long(number: int) -> Any:
 
 
 def test_one_run_right_after_another(lab: Lab) -> None:
-    """A run that has returned holds no lock: the next never hears that another is running."""
+    """A drain that has returned holds no lock, so the next one can start at once."""
     for _ in range(40):
         relay.drain(lab.postgres, lab.ltm)

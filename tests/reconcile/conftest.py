@@ -1,4 +1,4 @@
-"""The lab, for tests of reconcile."""
+"""The fixtures of support.lab, for tests of reconcile."""
 
 from support.lab import (
     any_lab,

@@ -1,6 +1,7 @@
-"""Apply carries out exactly the plan: whatever is cut short is finished, whatever moved is refused.
+"""Tests apply: it does exactly what the plan says, can be resumed, and refuses changed stores.
 
-The world has every kind of action in it; quarantine must hold each removed or overwritten point.
+Most tests start from `spoil`, which causes every kind of action. Quarantine must then hold each
+point that was removed or overwritten.
 """
 
 import json
@@ -24,7 +25,7 @@ OLD_MS = at_ms(LONG_AGO) - 86_400_000
 
 
 def spoil(lab: Lab) -> list[tuple[str, str]]:
-    """One of every kind of action; the points that must end in quarantine."""
+    """Cause every kind of action; returns collection and id of each point to be quarantined."""
     said = lab.settled(6)
     gone: list[tuple[str, str]] = []
 
@@ -64,7 +65,7 @@ def restore(lab: Lab, kept: dict[str, list[tuple[object, object, object]]]) -> N
 
 
 def test_every_kind_of_action_in_its_order(any_lab: Lab) -> None:
-    """Memories are written before points go, collections go last; then both stores agree."""
+    """Writes come before removals, and dropping collections comes last; then both stores agree."""
     lab = any_lab
     gone = spoil(lab)
     plan = lab.plan()
@@ -83,7 +84,7 @@ def test_every_kind_of_action_in_its_order(any_lab: Lab) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_crash_at_any_call_is_finished_by_the_next_apply(lab: Lab, *, after: bool) -> None:
-    """Killed at any store call, then applied again: the state of an undisturbed apply."""
+    """An apply that is killed at any store call and repeated ends like an undisturbed one."""
     gone = spoil(lab)
     kept = lab.points()
     plan = lab.plan()
@@ -102,7 +103,7 @@ def test_a_crash_at_any_call_is_finished_by_the_next_apply(lab: Lab, *, after: b
 
 
 def test_a_store_that_goes_away_is_said_and_finished_later(lab: Lab) -> None:
-    """StoreUnreachable passes, and the same plan finishes the rest."""
+    """StoreUnreachable reaches the caller, and the same plan later finishes the rest."""
     gone = spoil(lab)
     plan = lab.plan()
     with pytest.raises(StoreUnreachable):
@@ -138,7 +139,7 @@ def _occupy(lab: Lab, plan: Plan) -> None:
 def test_a_store_that_moved_on_is_refused_before_any_write(
     change: Callable[[Lab, Plan], None], lab: Lab
 ) -> None:
-    """Whatever changed since the plan was made: StalePlan, status 13, nothing written."""
+    """A change since the plan was made raises StalePlan, status 13, before anything is written."""
     spoil(lab)
     plan = lab.plan()
     change(lab, plan)
@@ -150,7 +151,7 @@ def test_a_store_that_moved_on_is_refused_before_any_write(
 
 
 def test_a_collection_that_filled_again_is_not_dropped(lab: Lab) -> None:
-    """A point written into a deployed collection after the plan keeps the collection."""
+    """A deployed collection that got a point after the plan was made is not dropped."""
     spoil(lab)
     plan = lab.plan()
     late = lab.deploy(lab.said[0], collection=f"persona-{C}")
@@ -169,14 +170,14 @@ def saved(lab: Lab) -> str:
 
 
 def test_a_plan_reads_back_as_it_was(lab: Lab) -> None:
-    """Saving and reading change nothing."""
+    """A plan that is saved and read back is equal to the first."""
     spoil(lab)
     plan = lab.plan()
     assert plan == Plan.from_json(plan.to_json(), "x")
 
 
 def test_a_truncated_plan_is_refused(saved: str) -> None:
-    """Cut anywhere (the newline at the end apart), a plan is no plan."""
+    """A plan file that is cut short is refused, wherever it is cut."""
     for at in range(0, len(saved) - 1, 97):
         with pytest.raises(InvalidInput):
             Plan.from_json(saved[:at], "cut")
@@ -197,7 +198,7 @@ def test_a_truncated_plan_is_refused(saved: str) -> None:
     ],
 )
 def test_a_plan_edited_by_hand_is_refused(saved: str, edit: Callable[[object], object]) -> None:
-    """Any change of what it says breaks its checksum."""
+    """A change anywhere in a plan file, or a missing checksum, raises InvalidInput."""
     body = json.loads(saved)
     edit(body)
     with pytest.raises(InvalidInput):
@@ -206,7 +207,7 @@ def test_a_plan_edited_by_hand_is_refused(saved: str, edit: Callable[[object], o
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "1", '"x"', "[" * 100_000, "\ufeff{}"])
 def test_what_is_no_plan_is_refused(text: str) -> None:
-    """Any other text is no plan."""
+    """A text that is not a plan raises InvalidInput."""
     with pytest.raises(InvalidInput):
         Plan.from_json(text, "x")
 
@@ -215,7 +216,7 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
     "other", [{"instance_id": uuid4()}, {"collection": "x"}, {"embedder": "x"}]
 )
 def test_a_plan_of_elsewhere_is_refused(lab: Lab, other: dict[str, object]) -> None:
-    """Another database, collection or embedder: StalePlan before anything is made."""
+    """A plan for another database, collection or embedder raises StalePlan and changes nothing."""
     spoil(lab)
     plan = replace(lab.plan(), **other)  # type: ignore[arg-type]  # by name
     before = lab.points(), lab.tables()
@@ -225,7 +226,7 @@ def test_a_plan_of_elsewhere_is_refused(lab: Lab, other: dict[str, object]) -> N
 
 
 def test_two_applies_at_once(lab: Lab) -> None:
-    """The second is told that another repair runs, and does nothing."""
+    """A second apply raises StoreBusy and changes nothing."""
     spoil(lab)
     plan = lab.plan()
     before = lab.points()
@@ -240,7 +241,7 @@ def test_two_applies_at_once(lab: Lab) -> None:
 
 
 def test_an_empty_plan_does_nothing(lab: Lab) -> None:
-    """Nothing to do is no error."""
+    """An apply of an empty plan succeeds and changes nothing."""
     lab.settled()
     before = lab.points()
     done = lab.apply(lab.plan())
@@ -249,7 +250,7 @@ def test_an_empty_plan_does_nothing(lab: Lab) -> None:
 
 
 def test_a_plan_of_several_batches(open_lab: "partial[Lab]") -> None:
-    """More actions than fit in one batch, of every kind."""
+    """A plan with more actions than fit in one batch is carried out whole."""
     lab = open_lab("edge")
     said = lab.say(150)
     lab.sync()
@@ -284,7 +285,7 @@ def test_an_archived_memory_keeps_its_text_and_more(lab: Lab) -> None:
 
 
 def test_two_archived_memories_with_one_id_both_stay(lab: Lab) -> None:
-    """The same id in two collections: neither memory may be dropped in silence."""
+    """Archived memories with one id in two collections both stay, or the plan is refused."""
     said = lab.settled()
     point_id = lab.new_id()
     for persona in (A, C):
@@ -300,7 +301,7 @@ def test_two_archived_memories_with_one_id_both_stay(lab: Lab) -> None:
 
 
 def test_a_mismatch_beside_a_memory_of_another_embedder(lab: Lab) -> None:
-    """A standing memory that the audit accepts does not make every plan stale."""
+    """A memory of another embedder, which the audit accepts, does not make the plan stale."""
     said = lab.settled()
     lab.respell(said[0].anchor_id, embedder="older/8")
     assert lab.audit().ok
@@ -310,7 +311,7 @@ def test_a_mismatch_beside_a_memory_of_another_embedder(lab: Lab) -> None:
 
 
 def test_an_archived_memory_without_words_does_not_stop_the_rest(lab: Lab) -> None:
-    """What the embedder cannot embed is left or kept; the rest of the plan is carried out."""
+    """An archived memory that cannot be embedded does not stop the rest of the plan."""
 
     def picky(texts: object) -> list[list[float]]:
         return [[0.0] * DIMS if not each else embed([each])[0] for each in texts]  # type: ignore[attr-defined]  # strings
@@ -326,7 +327,7 @@ def test_an_archived_memory_without_words_does_not_stop_the_rest(lab: Lab) -> No
 
 
 def test_planning_takes_time_in_proportion(lab: Lab) -> None:
-    """Every finding is looked at a fixed number of times, however many there are."""
+    """Planning compares each finding at most once, so its time is proportional to their number."""
     from memsync.reconcile.findings import Finding  # noqa: PLC0415
 
     said = lab.settled()
@@ -350,7 +351,7 @@ def test_planning_takes_time_in_proportion(lab: Lab) -> None:
 
 
 def test_a_plan_of_an_incomplete_audit(lab: Lab) -> None:
-    """Nobody can plan on an incomplete audit, so none retires the collection that was not read."""
+    """An incomplete audit gives no plan, as a plan could drop a collection that was not read."""
     said = lab.settled()
     lab.deploy(said[0])
     found = lab.audit(Failing(lab.vectors, at=2))

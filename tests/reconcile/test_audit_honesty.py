@@ -1,4 +1,4 @@
-"""The audit says what is so: no false alarm, no false "equal", and nothing is written."""
+"""Tests that the audit reports no false finding, misses no difference and writes nothing."""
 
 import threading
 from functools import partial
@@ -18,12 +18,12 @@ from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, A, B, Lab, at_ms, d
 
 
 def now_exchange(text: str, persona: object = A) -> NewExchange:
-    """Something said now."""
+    """An exchange that is said now."""
     return NewExchange(CHANNEL, ADA, str(persona), text, f"reply to {text}")
 
 
 def deployed_world(lab: Lab) -> list[Exchange]:
-    """Memories at home and in deployed collections, with a fault of several kinds."""
+    """Memories at home and in deployed collections, with faults of several kinds."""
     said = lab.settled(6)
     for each in said[:3]:
         lab.vectors.delete(lab.home, [each.anchor_id])
@@ -49,7 +49,7 @@ def test_an_audit_writes_nothing(any_lab: Lab) -> None:
 
 
 def test_an_audit_of_nothing_makes_nothing(any_lab: Lab) -> None:
-    """Where no collection stands, audit, gate and plan make none, and load no embedder."""
+    """Where no collection exists, audit, gate and plan create none and load no embedder."""
     any_lab.say()
     any_lab.sql("DELETE FROM memsync.outbox")
     before = any_lab.vectors.collections()
@@ -63,7 +63,7 @@ def test_an_audit_of_nothing_makes_nothing(any_lab: Lab) -> None:
 
 
 def test_an_audit_makes_no_index(any_lab: Lab) -> None:
-    """A collection that stands without indexes is reported, and stands without them afterwards."""
+    """A collection without indexes is reported, and none is created."""
     any_lab.vectors.create(any_lab.home, DIMS, {})
     wanted = len(any_lab.ltm.codec.indexes)
     assert {"missing-payload-index": wanted} == any_lab.check().counts
@@ -71,7 +71,7 @@ def test_an_audit_makes_no_index(any_lab: Lab) -> None:
 
 
 def test_young_differences_are_settling(lab: Lab) -> None:
-    """An exchange of just now without memory is no finding, and is counted as settling."""
+    """A new exchange without a memory is no finding and is counted as settling."""
     lab.settled()
     lab.memory.remember(now_exchange("young"))
     lab.sql("DELETE FROM memsync.outbox")
@@ -80,7 +80,7 @@ def test_young_differences_are_settling(lab: Lab) -> None:
 
 
 def test_old_differences_are_not_settling(open_lab: "partial[Lab]") -> None:
-    """With a settle window of nothing the same difference is a finding."""
+    """With a settle window of 0 s the same difference is a finding."""
     lab = open_lab(settle_s=0)
     lab.settled()
     lab.memory.remember(now_exchange("young"))
@@ -89,7 +89,7 @@ def test_old_differences_are_not_settling(open_lab: "partial[Lab]") -> None:
 
 
 def test_an_entry_in_the_outbox_excuses(lab: Lab) -> None:
-    """An old exchange without memory, or with another text, is settling while the relay owes it."""
+    """A missing or outdated memory is counted as settling while the outbox has an entry for it."""
     said = lab.settled()
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     lab.respell(said[1].anchor_id, content="x")
@@ -101,7 +101,7 @@ def test_an_entry_in_the_outbox_excuses(lab: Lab) -> None:
 
 
 def test_a_dead_entry_excuses_nothing(lab: Lab) -> None:
-    """What the relay has given up is a finding."""
+    """A missing memory whose outbox entry is dead is a finding."""
     said = lab.settled()
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     lab.sql(
@@ -111,7 +111,7 @@ def test_a_dead_entry_excuses_nothing(lab: Lab) -> None:
 
 
 def test_a_message_dated_in_the_future_does_not_settle_for_ever(lab: Lab) -> None:
-    """A clock that ran ahead must not hide a lost memory: the row is not younger than now."""
+    """A missing memory is a finding even if a wrong clock dated its message in the future."""
     [exchange] = lab.say()
     lab.sync()
     lab.sql("UPDATE conversation_history SET created_at = '2199-01-01'")
@@ -131,7 +131,7 @@ FIELDS = {
 
 @pytest.fixture
 def thousand(open_lab: "partial[Lab]") -> Lab:
-    """A thousand exchanges in step."""
+    """An app with a thousand exchanges and their memories."""
     lab = open_lab("edge")
     lab.sql(
         """
@@ -150,7 +150,7 @@ def thousand(open_lab: "partial[Lab]") -> Lab:
 
 
 def test_one_difference_in_a_thousand_is_found(thousand: Lab) -> None:
-    """Whichever field it is in, one wrong value in one of 1,000 memories is found."""
+    """One wrong or missing value in one of 1,000 memories is found, whichever field has it."""
     assert (True, 1000) == (thousand.audit().ok, thousand.audit().points_checked)
     exchanges = thousand.exchanges()
     for field, wrong in FIELDS.items():
@@ -168,14 +168,14 @@ def test_one_difference_in_a_thousand_is_found(thousand: Lab) -> None:
     [("persona_id", str(A).upper()), ("personality_id", str(ADA).upper()), ("fp1", -1)],
 )
 def test_a_spelling_that_filters_miss_is_found(lab: Lab, field: str, wrong: object) -> None:
-    """A value that a filter by equality does not match is a fault, though it means the same."""
+    """A value that a filter by equality does not match is a finding, even if it means the same."""
     said = lab.settled()
     lab.respell(said[0].anchor_id, **{field: wrong})
     assert {"payload-drift": 1} == lab.audit().counts
 
 
 def test_a_store_that_fails_never_gives_a_clean_audit(lab: Lab) -> None:
-    """Whichever call fails, the gate raises or says that it is incomplete."""
+    """When any store call fails, the gate raises or reports that it is incomplete."""
     deployed_world(lab)
     watched = Failing(lab.vectors)
     complete = reconcile.check(lab.postgres, lab.with_store(watched), lab.settings)
@@ -205,7 +205,7 @@ def test_what_could_not_be_read_is_unknown_not_empty(lab: Lab) -> None:
 
 
 def _during(lab: Lab, at: int, act: object) -> Failing:
-    """A store during whose call `at` something happens."""
+    """A store that runs `act` right before its call number `at`."""
 
     def meanwhile(_: str) -> None:
         if len(store.calls) == at:
@@ -217,7 +217,7 @@ def _during(lab: Lab, at: int, act: object) -> Failing:
 
 
 def test_an_exchange_that_arrives_during_the_audit_is_no_finding(lab: Lab) -> None:
-    """Said and synced between the reading of rows and of points: not a finding."""
+    """An exchange that is said and synced while the audit reads is no finding."""
     lab.settled()
     watched = Failing(lab.vectors)
     lab.audit(watched)
@@ -231,7 +231,7 @@ def test_an_exchange_that_arrives_during_the_audit_is_no_finding(lab: Lab) -> No
 
 
 def test_an_edit_during_the_audit_is_no_finding(lab: Lab) -> None:
-    """A row edited and synced at any moment of the audit: not a finding."""
+    """A row that is edited and synced at any moment of the audit is no finding."""
     said = lab.settled()
     watched = Failing(lab.vectors)
     lab.audit(watched)
@@ -249,7 +249,7 @@ def test_an_edit_during_the_audit_is_no_finding(lab: Lab) -> None:
 
 
 def test_live_traffic_makes_no_false_finding(open_lab: "partial[Lab]") -> None:
-    """While two threads talk and one relays, no audit finds anything."""
+    """While two threads write and a third one relays, no audit finds anything."""
     lab = open_lab("edge")
     lab.settled()
     stop, failures = threading.Event(), list[BaseException]()
@@ -279,7 +279,7 @@ def test_live_traffic_makes_no_false_finding(open_lab: "partial[Lab]") -> None:
 
 
 class lab_errors:  # noqa: N801  used like contextlib's own
-    """Keeps what a thread raised."""
+    """Collects the exceptions that a thread raised."""
 
     def __init__(self, into: list[BaseException]) -> None:
         self._into = into
@@ -295,7 +295,7 @@ class lab_errors:  # noqa: N801  used like contextlib's own
 
 @pytest.mark.parametrize("at", [1.7e18, -1.7e18, 1.7e30, 9_000_000_000_000_000_000])
 def test_a_time_beyond_all_calendars_is_a_finding_not_a_failure(lab: Lab, at: float) -> None:
-    """One memory dated in nanoseconds does not stop the audit."""
+    """A memory whose time is outside every calendar does not stop the audit."""
     said = lab.settled()
     lab.deploy(said[0], createdAt=at)
     try:
@@ -306,14 +306,14 @@ def test_a_time_beyond_all_calendars_is_a_finding_not_a_failure(lab: Lab, at: fl
 
 
 def test_a_home_named_like_a_deployed_collection_stays(open_lab: "partial[Lab]") -> None:
-    """Whatever the home collection is called, the memories in it are at home."""
+    """A home collection that is named like a deployed one is still home."""
     lab = open_lab(collection=f"persona-{A}")
     lab.settled()
     assert {} == lab.audit().counts
 
 
 def test_a_point_is_matched_with_its_own_personas_exchange_first(lab: Lab) -> None:
-    """Two personas say the same at the same millisecond: neither memory is a mismatch."""
+    """When two personas say the same in one millisecond, each memory is matched with its own."""
     at = LONG_AGO
     for persona in (A, B):
         lab.memory.remember(NewExchange(CHANNEL, ADA, persona, "hi", "hello", at, at))
@@ -326,14 +326,14 @@ def test_a_point_is_matched_with_its_own_personas_exchange_first(lab: Lab) -> No
 
 @pytest.mark.parametrize("point_id", [0, 7])
 def test_a_point_with_a_number_is_found_whatever_the_number(lab: Lab, point_id: int) -> None:
-    """0 is an id like any other."""
+    """A point with an integer id is found, even with id 0."""
     said = lab.settled()
     lab.deploy(said[0], collection=f"persona-{uuid4()}", point_id=point_id, createdAt=1)
     assert {"unknown-persona": 1, "legacy-layout": 1} == lab.audit().counts
 
 
 def test_a_time_that_is_a_fraction_is_mended(lab: Lab) -> None:
-    """1.7e12 equals 1700000000000 in Python, but not for whoever reads whole milliseconds."""
+    """A time stored as a float is a finding and is repaired, though Python finds it equal."""
     said = lab.settled()
     lab.respell(said[0].anchor_id, created_at=float(said[0].created_at_ms))
     assert {"wrong-time-unit": 1} == lab.audit().counts
@@ -342,7 +342,7 @@ def test_a_time_that_is_a_fraction_is_mended(lab: Lab) -> None:
 
 
 def test_without_history_nothing_says_what_is_archived(lab: Lab) -> None:
-    """Memories beside an empty table are not called archived, and the audit not complete."""
+    """An audit of an empty history is incomplete, as nothing tells which memories are archived."""
     lab.settled()
     lab.sql("TRUNCATE conversation_history CASCADE")
     found = lab.audit()
@@ -351,12 +351,12 @@ def test_without_history_nothing_says_what_is_archived(lab: Lab) -> None:
 
 
 def test_two_empty_stores_agree(lab: Lab) -> None:
-    """A new app has neither history nor memories."""
+    """An app with neither history nor memories is clean."""
     assert lab.check().ok
 
 
 def test_a_disputed_archived_memory_is_nobodys_to_give_away(lab: Lab) -> None:
-    """Collection and payload name two personas: it is reported, and no plan moves it."""
+    """An archived memory whose collection and payload name two personas is reported, not moved."""
     said = lab.settled()
     lab.deploy(said[0], createdAt=1, personaId=str(B))
     plan = lab.plan()
@@ -365,7 +365,7 @@ def test_a_disputed_archived_memory_is_nobodys_to_give_away(lab: Lab) -> None:
 
 
 def test_what_filters_see_is_what_counts(open_lab: "partial[Lab]") -> None:
-    """Both spellings in one payload: the configured one is the memory's, as recall has it."""
+    """When a payload has both spellings of a key, the configured one counts, as in recall."""
     lab = open_lab(payload_style="camel")
     said = lab.settled()
     lab.respell(said[0].anchor_id, persona_id=str(B))

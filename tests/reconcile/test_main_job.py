@@ -1,4 +1,4 @@
-"""The whole job on a legacy world with every kind of fault: migrate, audit, plan, apply, check."""
+"""Runs the whole job on a made-up app with planted faults: migrate, audit, plan, apply, check."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ REAL = Path(__file__).parents[3] / "shared/data/dialogs/dialogs.jsonl.gz"
 
 
 def do_the_job(lab: Lab, world: World) -> None:
-    """Everything, with what must come out of each step."""
+    """Migrate, audit, plan, apply and check, and assert the outcome of each step."""
     with lab.postgres.session() as session:
         load(world, session, lab.vectors, lab.ltm.embedder.documents)
     migrate.run(lab.postgres, lab.settings, replace(UNHINDERED, unresolved="create"))
@@ -56,7 +56,7 @@ def test_every_fault_at_once(
 def test_each_fault_alone(
     faults: Mapping[str, int], open_lab: "partial[Lab]", database: str, seed: int
 ) -> None:
-    """The same for each fault by itself."""
+    """Each kind of fault alone is found exactly and repaired."""
     world = make_world(Recipe(seed=seed, users=8, dialogues=60, unresolved_share=0, faults=faults))
     do_the_job(open_lab("edge", url=database), world)
 
@@ -73,7 +73,7 @@ def real_dialogues() -> Sequence[Dialogue]:
 def test_real_dialogues(
     real_dialogues: Sequence[Dialogue], open_lab: "partial[Lab]", database: str, seed: int
 ) -> None:
-    """The same with thousands of dialogues that people wrote."""
+    """With thousands of dialogues that people wrote, the faults are found exactly and repaired."""
     recipe = Recipe(seed=seed, users=80, source=real_dialogues, faults=dict.fromkeys(FAULTS, 9))
     do_the_job(open_lab("edge", url=database), make_world(recipe))
 
@@ -82,7 +82,7 @@ def test_real_dialogues(
 def test_some_real_dialogues(
     real_dialogues: Sequence[Dialogue], open_lab: "partial[Lab]", database: str, seed: int
 ) -> None:
-    """The same with some hundred of them."""
+    """With 200 of those dialogues, the faults are found exactly and repaired."""
     recipe = Recipe(seed=seed, source=real_dialogues[:200], faults=dict.fromkeys(FAULTS, 4))
     do_the_job(open_lab("edge", url=database), make_world(recipe))
 
@@ -90,7 +90,7 @@ def test_some_real_dialogues(
 def test_postgres_and_python_pair_the_same_exchanges(
     open_lab: "partial[Lab]", database: str
 ) -> None:
-    """Both statements of what an exchange is agree on a whole world, ties and all."""
+    """Postgres and Python count the same exchanges, although several messages share a time."""
     lab = open_lab(url=database)
     world = make_world(Recipe(unresolved_share=0))
     with lab.postgres.session() as session:

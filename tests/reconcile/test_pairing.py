@@ -1,4 +1,4 @@
-"""Merging two streams by id, and telling which exchange a deployed text is of."""
+"""Tests how exchanges and points are merged by id, and how deployed points are matched."""
 
 from uuid import UUID, uuid4
 
@@ -39,7 +39,7 @@ def exchange(
 
 
 def deployed(content: str | None, at: object = AT, *, home: bool = False) -> Found:
-    """A point of a deployed collection."""
+    """A point with a payload of the deployed layout; `home`: it lies in the home collection."""
     payload = {"personalityId": str(PERSONALITY), "content": content, "createdAt": at}
     point = Point(uuid4(), payload)
     return Found.read(f"persona-{PERSONA}", point, PayloadCodec("camel"), home=home)
@@ -47,7 +47,7 @@ def deployed(content: str | None, at: object = AT, *, home: bool = False) -> Fou
 
 @given(left=st.sets(uuids), right=st.sets(ids))
 def test_merged_is_the_full_outer_join(left: set[UUID], right: set[PointId]) -> None:
-    """Every id of either side once, in order, beside its like where there is one."""
+    """Merging gives each id of either stream once, in order, and both sides where both have it."""
     exchanges = iter([exchange(each) for each in sorted(left, key=point_order)])
     points = iter([Point(each, {}) for each in sorted(right, key=point_order)])
     expected = [
@@ -64,7 +64,7 @@ def test_merged_is_the_full_outer_join(left: set[UUID], right: set[PointId]) -> 
 def test_a_deployed_text_is_known_for_what_it_is(
     user: str, assistant: str, name: str, character: str
 ) -> None:
-    """Whatever the texts and names hold, the exchange's own deployed text is recognised."""
+    """An exchange's own deployed text is recognised, whatever its texts and names contain."""
     content = f"User ({name}): {user}\n{character}: {assistant}"
     assert says(deployed(content), exchange(user=user, assistant=assistant))
 
@@ -79,7 +79,7 @@ def test_the_canonical_text_is_known_anywhere(user: str, assistant: str) -> None
 
 @given(user=hostile, assistant=hostile, name=names)
 def test_a_name_counts_only_in_deployed_collections(user: str, assistant: str, name: str) -> None:
-    """At home the text must be canonical."""
+    """A deployed text, which has names in it, is not recognised in the home collection."""
     row = exchange(user=user, assistant=assistant)
     content = f"User ({name}): {user}\nAda: {assistant}"
     assert not says(deployed(content, home=True), row)
@@ -104,7 +104,7 @@ def test_a_name_counts_only_in_deployed_collections(user: str, assistant: str, n
     ],
 )
 def test_another_text_is_another(content: str | None) -> None:
-    """A difference anywhere but in the names is seen."""
+    """A deployed text that differs anywhere but in the names is not recognised."""
     assert not says(deployed(content), exchange(user="u", assistant="a"))
 
 
@@ -113,34 +113,34 @@ def test_another_text_is_another(content: str | None) -> None:
     [(("foo): bar", "r"), ("bar", "r")), (("m", "a: b"), ("m", "b"))],
     ids=["message", "reply"],
 )
-@pytest.mark.xfail(strict=True, reason="a name may be anything, so it swallows what was cut off")
+@pytest.mark.xfail(strict=True, reason="a name may be anything, so the lost part is read as a name")
 def test_a_text_cut_at_a_colon_is_another(was: tuple[str, str], now: tuple[str, str]) -> None:
-    """A row that lost its beginning up to a colon is not what the deployed memory says."""
+    """A row whose text lost its beginning up to a colon does not match the deployed text."""
     content = f"User (Al): {was[0]}\nAda: {was[1]}"
     assert not says(deployed(content), exchange(user=now[0], assistant=now[1]))
 
 
 class TestExchangeIndex:
     def test_exact_time_is_enough(self) -> None:
-        """A stale text at the exact millisecond of one exchange is of that exchange."""
+        """A point with another text matches the only exchange of its exact millisecond."""
         row = exchange()
         assert row == ExchangeIndex([row]).match(deployed("another"))
 
     def test_seconds_are_not(self) -> None:
-        """In seconds the text must agree."""
+        """A point with a time in seconds matches only an exchange whose text agrees."""
         row = exchange()
         index = ExchangeIndex([row, exchange(at=AT + 1)])
         assert index.match(deployed("another", AT // 1000)) is None
         assert row == index.match(deployed("User (x): u\nAda: a", AT // 1000))
 
     def test_of_several_the_one_that_says_so(self) -> None:
-        """At one millisecond the text decides; when it does not, nothing is guessed."""
+        """Among exchanges of one millisecond the text decides; if none agrees, none matches."""
         rows = [exchange(user="1"), exchange(user="2"), exchange(user="3")]
         assert rows[1] == ExchangeIndex(rows).match(deployed("User (x): 2\nAda: a"))
         assert ExchangeIndex(rows).match(deployed("User (x): 4\nAda: a")) is None
 
     def test_another_time_or_personality_is_another(self) -> None:
-        """Neither a millisecond off nor another character matches, though the text agrees."""
+        """Another time or another personality does not match, even if the text agrees."""
         row = exchange()
         assert ExchangeIndex([row]).match(deployed(row.content, AT + 1)) is None
         assert ExchangeIndex([row]).match(deployed(row.content, None)) is None
@@ -149,6 +149,6 @@ class TestExchangeIndex:
         assert ExchangeIndex([row]).match(found) is None
 
     def test_before_the_epoch(self) -> None:
-        """Times before 1970 are no different."""
+        """Times before 1970 match like any others."""
         row = exchange(at=-AT)
         assert row == ExchangeIndex([row]).match(deployed("x", -AT))

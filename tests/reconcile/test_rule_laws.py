@@ -1,7 +1,7 @@
-"""What holds for every finding code: clean is silent, a planted fault is found, a plan mends it.
+"""Tests every finding code: a clean app has no findings, a planted fault is found and repaired.
 
-Each law plants one fault in a clean app and says what the gate must then report beyond what it
-reported before: name, number, key and evidence.
+Each law of support.laws plants one fault in a clean app and says what the gate must then report:
+name, number, key and evidence.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ def _ids(each: tuple[str, str, Law]) -> str:
 
 
 def test_every_rule_has_a_law() -> None:
-    """A code without a law here, or a law for no code, is an oversight."""
+    """Every finding code has a law, and every law has a finding code."""
     assert {rule.code for rule in reconcile.RULES} == {code for code, *_ in LAWS}
 
 
@@ -39,7 +39,7 @@ def test_codes_and_names_are_unique() -> None:
 
 
 def test_a_clean_app_has_no_findings(any_lab: Lab) -> None:
-    """Both stores in step: nothing is found, everything is read, the plan is empty."""
+    """In an app whose stores agree nothing is found, everything is read and the plan is empty."""
     said = any_lab.settled()
     gate = any_lab.check()
     assert ({}, (), 0) == (gate.counts, gate.not_checked, gate.settling)
@@ -62,7 +62,7 @@ ELSEWHERE = [each for each in LAWS if each[1] in {"home", "deployed"}]
 
 @pytest.mark.parametrize("rule", OTHERS, ids=_ids)
 def test_a_planted_fault_is_found_and_mended(rule: tuple[str, str, Law], lab: Lab) -> None:
-    """Exactly the planted fault is found; plan and apply leave nothing; the next plan is empty."""
+    """Exactly the planted fault is found; an apply repairs it unless it is report-only."""
     _hold(rule, lab)
 
 
@@ -70,7 +70,7 @@ def test_a_planted_fault_is_found_and_mended(rule: tuple[str, str, Law], lab: La
 def test_a_planted_fault_of_the_schema_is_found(
     rule: tuple[str, str, Law], open_lab: "partial[Lab]", own_database: str
 ) -> None:
-    """The same for faults that alter the database."""
+    """The same holds for faults in schema and history, on a database of their own."""
     _hold(rule, open_lab(url=own_database))
 
 
@@ -80,7 +80,7 @@ def test_a_planted_fault_of_the_schema_is_found(
 def test_laws_on_real_engines(
     rule: tuple[str, str, Law], store: str, open_lab: "partial[Lab]"
 ) -> None:
-    """The same holds on the engine in process and on a server."""
+    """The same holds on qdrant-edge and on a Qdrant server."""
     _hold(rule, open_lab(store))
 
 
@@ -108,7 +108,7 @@ def _hold(rule: tuple[str, str, Law], lab: Lab) -> None:
 
 
 def test_without_unsafe_nothing_is_removed_for_lack_of_a_row(lab: Lab) -> None:
-    """Orphans and memories of unknown personas stay, and are said to be left."""
+    """Without `unsafe`, orphans and memories of unknown personas stay and are counted as left."""
     said = lab.settled()
     orphan(lab, said)
     unknown(lab, said[1:])
@@ -119,11 +119,11 @@ def test_without_unsafe_nothing_is_removed_for_lack_of_a_row(lab: Lab) -> None:
     assert before == lab.points()
 
 
-# What the report-only findings advise does mend them.
+# A finding that is report-only is gone after the command that it advises.
 
 
 def test_sync_run_mends_the_outbox_and_the_indexes(lab: Lab) -> None:
-    """MSC006 and MSS007 say `memsync sync run`; after it both are gone."""
+    """MSC006 and MSS007 advise `memsync sync run`; after it both are gone."""
     said = lab.settled()
     unacknowledged(lab, said)
     missing_payload_index(lab, said)
@@ -133,7 +133,7 @@ def test_sync_run_mends_the_outbox_and_the_indexes(lab: Lab) -> None:
 
 
 def test_sync_retry_mends_dead_entries(lab: Lab) -> None:
-    """MSC007 says `memsync sync retry`; after it, and a drain, the entry is gone."""
+    """MSC007 advises `memsync sync retry`; after it and a drain the finding is gone."""
     dead(lab, lab.settled())
     assert 1 == revive(lab.postgres)
     lab.sync()
@@ -144,7 +144,7 @@ def test_sync_retry_mends_dead_entries(lab: Lab) -> None:
 def test_migrate_run_mends_the_schema(
     plant: Law, open_lab: "partial[Lab]", own_database: str
 ) -> None:
-    """MSS001 and MSS006 say `memsync migrate run`; after it both are gone."""
+    """MSS001 and MSS006 advise `memsync migrate run`; after it both are gone."""
     lab = open_lab(url=own_database)
     plant(lab, lab.settled())
     migrate.run(lab.postgres, lab.settings, UNHINDERED)

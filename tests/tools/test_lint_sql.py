@@ -1,4 +1,4 @@
-"""The lint of our own SQL: each rule fires on a planted fault, wherever it hides."""
+"""Tests the lint of memsync's own SQL: each rule finds a planted fault, wherever SQL may stand."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ CLEAN = [
 
 
 def codes(text: str, name: str = "x.sql") -> list[tuple[str, int]]:
-    """The faults in the text of a file of this name: rule and line."""
+    """The faults in a file of this name and text, each as (rule, line)."""
     return [(fault.code, fault.line) for fault in lint(Path(name), text)]
 
 
 def test_what_is_shipped_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
-    """All of our SQL is found, read and faultless."""
+    """All SQL that memsync ships is found, can be read and has no fault."""
     names = {str(file.relative_to(ROOT)) for file in shipped(ROOT)}
     assert {
         "src/memsync/migrate/backfill/fill.sql",
@@ -105,7 +105,7 @@ def test_what_is_shipped_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_fault_ends_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And is printed with file, line and rule."""
+    """A fault is printed with file, line and rule, and the exit status is 1."""
     file = tmp_path / "x.sql"
     file.write_text(f"{HEAD}SELECT 1;\n\nDELETE\nFROM users;\n")
     assert 1 == main([str(file)])
@@ -113,29 +113,30 @@ def test_a_fault_ends_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_every_rule_has_a_planted_fault() -> None:
-    """None is without a test."""
+    """Every rule is broken by one of FAULTS, but ERROR-STOP, which has a test of its own."""
     assert CODES == {code for code, _ in FAULTS} | {"ERROR-STOP"}
 
 
 @pytest.mark.parametrize(("code", "fault"), FAULTS)
 def test_in_a_script(code: str, fault: str) -> None:
-    """On the line on which it stands."""
+    """A fault in a script is reported on its own line."""
     assert (code, 4) in codes(f"{HEAD}-- Says ünïcode.\nSELECT 1;\n{fault};\nSELECT 2;\n")
 
 
 @pytest.mark.parametrize("statement", CLEAN)
 def test_what_is_right_is_left_alone(statement: str) -> None:
-    """No rule sees a fault where none is."""
+    """A statement without a fault is not reported."""
     assert [] == codes(f"{HEAD}{statement};\n")
 
 
-# Postgres has these run by EXECUTE alone, or not at all, inside a function.
+# PL/pgSQL cannot hold an unreadable statement, and SELECT INTO assigns variables there, so that
+# INTO TEMP can only stand in an EXECUTE.
 HIDDEN = [(code, fault) for code, fault in FAULTS if code != "UNREADABLE"]
 
 
 @pytest.mark.parametrize(("code", "fault"), [each for each in HIDDEN if "INTO TEMP" not in each[1]])
 def test_in_a_do_block(code: str, fault: str) -> None:
-    """Where other linters do not look; the line is that inside the block."""
+    """A fault inside a DO block is found and reported on its own line."""
     planted = fault.replace("SELECT", "PERFORM", 1) if fault.startswith("SELECT") else fault
     block = f"DO $$\nBEGIN\n    IF true THEN\n        {planted};\n    END IF;\nEND $$;\n"
     assert (code, 5) in codes(HEAD + block)
@@ -143,7 +144,7 @@ def test_in_a_do_block(code: str, fault: str) -> None:
 
 @pytest.mark.parametrize(("code", "fault"), HIDDEN)
 def test_in_the_text_of_execute(code: str, fault: str) -> None:
-    """As a literal, through format(), and in a query that is looped over."""
+    """A fault in EXECUTE is found in a literal, in format(), before a ||, and in a FOR loop."""
     quoted = fault.replace("'", "''")
     for said in (
         f"EXECUTE '{quoted}'",
@@ -157,7 +158,7 @@ def test_in_the_text_of_execute(code: str, fault: str) -> None:
 
 @pytest.mark.parametrize(("code", "fault"), [each for each in HIDDEN if "INTO TEMP" not in each[1]])
 def test_in_functions(code: str, fault: str) -> None:
-    """Of both languages, and in an exception handler."""
+    """A fault is found in functions of both languages, and in an exception handler."""
     planted = fault.replace("SELECT", "PERFORM", 1) if fault.startswith("SELECT") else fault
     plpgsql = (
         "CREATE FUNCTION g() RETURNS trigger LANGUAGE plpgsql AS $f$\nBEGIN\n    NULL;\n"
@@ -169,7 +170,7 @@ def test_in_functions(code: str, fault: str) -> None:
 
 
 def test_in_an_expression_of_plpgsql() -> None:
-    """Conditions, assignments, RETURN QUERY: each is a statement too."""
+    """A fault is found in a declaration, a condition, an assignment and a RETURN QUERY."""
     text = (
         f"{HEAD}CREATE FUNCTION g() RETURNS SETOF int LANGUAGE plpgsql AS $f$\n"
         "DECLARE n int := (SELECT 1 WHERE 1 NOT IN (SELECT 2));\nBEGIN\n"
@@ -188,14 +189,14 @@ def test_in_an_expression_of_plpgsql() -> None:
 
 
 def test_format_with_unknown_parts() -> None:
-    """Names that are filled in do not hide the statement around them."""
+    """Names that format() fills in do not hide the statement around them."""
     text = "DO $$ BEGIN\nEXECUTE format('CREATE INDEX %I ON %I (id)', 'a', 'b');\nEND $$;\n"
     assert [("INDEX-BLOCKS", 3)] == codes(HEAD + text)
 
 
 @pytest.mark.parametrize(("code", "fault"), FAULTS)
 def test_in_python(code: str, fault: str) -> None:
-    """In string literals, also those of several parts, and in f-strings."""
+    """A fault is found in string literals, also those of several parts, and in f-strings."""
     if code == "UNREADABLE" or fault.startswith("WITH"):
         fault = f"{fault} "
     head, _, tail = fault.partition(" ")
@@ -212,14 +213,14 @@ def test_python_that_only_talks_is_no_sql() -> None:
 
 
 def test_names_in_f_strings_are_filled_in() -> None:
-    """A name that is a keyword elsewhere reads as a name."""
+    """A variable of an f-string is read as a name, even if SQL has a keyword like it."""
     text = 'S = f"ALTER TABLE {table} DROP CONSTRAINT {check} CASCADE"\n'
     assert [("CASCADE", 1)] == codes(text, "x.py")
 
 
 @pytest.mark.parametrize(("code", "fault"), FAULTS)
 def test_in_named_queries(code: str, fault: str) -> None:
-    """A file of queries/, with its holes and parameters, on the line of the file."""
+    """A fault in a file of named statements is reported on the file's line, despite any holes."""
     text = (
         "-- name: first\n-- Says.\nSELECT id FROM ({exchange}) e WHERE id = %(id)s;\n\n"
         "-- fragment: exchange\n-- Says.\nSELECT id FROM users;\n\n"
@@ -229,7 +230,7 @@ def test_in_named_queries(code: str, fault: str) -> None:
 
 
 def test_a_hole_that_callers_fill() -> None:
-    """Takes one of the fragments made for it; a statement with it is read whole."""
+    """A hole that callers fill is read as one of the fragments made for it."""
     text = (
         "-- name: first\n-- Says.\nDELETE FROM users WHERE id NOT IN ({open});\n\n"
         "-- fragment: open_all\n-- Says.\nSELECT id\nFROM users;\n"
@@ -238,7 +239,7 @@ def test_a_hole_that_callers_fill() -> None:
 
 
 def test_psql_commands_and_variables() -> None:
-    """They are taken out, and every line stays where it was."""
+    """Commands and variables of psql are taken out, and every line keeps its number."""
     text = (
         f"{HEAD}SELECT to_regclass(:'name') IS NOT NULL AS there, :limit AS l \\gset\n"
         '\\if :there\n    \\echo it\'s there\nSELECT id::text FROM :"name" LIMIT :limit;\n'
@@ -249,7 +250,7 @@ def test_psql_commands_and_variables() -> None:
 
 @pytest.mark.parametrize("first", ["SELECT 1;", "BEGIN;", r"\set ON_ERROR_STOP off", r"\timing"])
 def test_scripts_stop_at_the_first_error(first: str) -> None:
-    """Before anything else; comments may stand above."""
+    """A script's first command must set ON_ERROR_STOP; only comments may stand above it."""
     assert [("ERROR-STOP", 2)] == codes(f"-- Says.\n{first}\n\\set ON_ERROR_STOP on\n")
     assert [] == codes(f"-- Says.\n\n{HEAD}")
 
@@ -258,7 +259,7 @@ MARKED = "-- lint: allow NO-WHERE the table has one row\n"
 
 
 def test_a_mark_waives_its_rule_on_its_statement_only() -> None:
-    """Above or beside it, with a reason."""
+    """A mark with a reason, above or beside a statement, waives its rule for that one only."""
     assert [] == codes(f"{HEAD}{MARKED}UPDATE users SET a = 1;\n")
     assert [] == codes(f"{HEAD}UPDATE users SET a = 1; {MARKED}")
     assert [("NO-WHERE", 4)] == codes(f"{HEAD}{MARKED}DELETE FROM users;\nDELETE FROM users;\n")
@@ -276,5 +277,5 @@ def test_a_mark_waives_its_rule_on_its_statement_only() -> None:
     ],
 )
 def test_a_mark_without_reason_or_use_is_a_fault(mark: str) -> None:
-    """Nor does it waive anything."""
+    """A mark without a reason, or without a use, is itself a fault and waives nothing."""
     assert [("IDLE-MARK", 2), ("NO-WHERE", 3)] == codes(f"{HEAD}{mark}DELETE FROM users;\n")

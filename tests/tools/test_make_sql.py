@@ -1,4 +1,4 @@
-"""The scripts in `sql/` are made from the engine's statements; nobody edits them by hand."""
+"""Tests that the generated scripts in `sql/` match the statements that they are made from."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_scripts_are_what_their_sources_make() -> None:
-    """After a change of the engine's statements or of sql/parts, `make sql` was run."""
+    """`make sql` was run after the last change of a statement or of sql/parts."""
     done = subprocess.run(
         [sys.executable, "tools/make_sql.py", "--check"],
         cwd=ROOT,

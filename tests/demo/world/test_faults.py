@@ -1,7 +1,7 @@
-"""Every planted fault is there, as often as was asked, and nothing else is.
+"""Tests that a made-up app has the faults that were asked for, as often as asked, and no others.
 
-The counting here is written apart from the generator: it reads rows and points as an audit would,
-the slow and simple way.
+`audited` counts faults independently of the generator: it reads rows and points as an audit would,
+in a slow and simple way.
 """
 
 from collections import Counter, defaultdict
@@ -16,11 +16,11 @@ from memsync.model.records import Point, to_ms
 
 SECONDS_BELOW = 10**11
 Key = tuple[UUID, UUID, int]
-"""Persona (the user's id where there is none), personality, time of the reply."""
+"""Persona (the user's id where there is none), personality, time of the reply in ms."""
 
 
 def exchanges(world: World) -> dict[Key, str]:
-    """The deployed content of every exchange."""
+    """The text of every exchange, as the app writes it into a memory."""
     personas = {each.id: each for each in world.cast.personas}
     names = {each.id: each for each in world.cast.personalities}
     rows = defaultdict(list)
@@ -41,7 +41,7 @@ def exchanges(world: World) -> dict[Key, str]:
 
 
 def audited(world: World) -> dict[str, int]:
-    """The findings in the world, by name."""
+    """How many findings of each name an audit of the world must report."""
     said = exchanges(world)
     by_second = {(a, b, ms // 1000): (a, b, ms) for a, b, ms in said}
     by_content = {(b, ms, content): (a, b, ms) for (a, b, ms), content in said.items()}

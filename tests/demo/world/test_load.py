@@ -1,4 +1,4 @@
-"""Loading writes the world whole into both stores."""
+"""Tests that loading a made-up app writes all its rows and points into both stores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from memsync.stores.vectors.protocol import IndexKind
 
 
 class Vectors:
-    """As much of a vector store as loading uses."""
+    """The part of a vector store that loading uses."""
 
     label = "a list"
 
@@ -57,7 +57,7 @@ def test_every_row_and_point_arrives(database: str) -> None:
 
 
 def plain(row: Sequence[object], columns: Sequence[str]) -> dict[str, object]:
-    """The row by column, JSON text parsed as Postgres does."""
+    """The row by column name, its JSON text parsed as psycopg does when it reads."""
     found = dict(zip(columns, row, strict=True))
     for column in {"custom_fields", "metadata"} & set(found):
         value = found[column]

@@ -1,4 +1,4 @@
-"""The legacy schema applies to an empty database, and its objects have the ORM's names."""
+"""Tests that the legacy schema applies to an empty database and has the names of the ORM."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Dialogues: made from a seed, or read from a file whose faults are named."""
+"""Tests dialogues: those made from a seed, and those read from a file, whose errors are named."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The world has the shapes that the migration must get right, and is the same for a seed."""
+"""Tests that a made-up app has every case a migration must handle, and is the same for a seed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def world() -> World:
 
 
 def threads(world: World) -> dict[Thread, list[HistoryRow]]:
-    """The rows by (channel, personality, user), each by (created_at, id)."""
+    """The rows of each (channel, personality, user), in the order of (created_at, id)."""
     found = defaultdict(list)
     for row in world.history():
         found[row.channel_id, row.personality_id, row.user_id].append(row)
@@ -109,15 +109,15 @@ def default_of(world: World, row: HistoryRow) -> UUID | None:
 
 
 def test_users_interleave_in_group_channels(world: World) -> None:
-    rooms = defaultdict(list)
+    channels = defaultdict(list)
     for row in world.history():
-        rooms[row.channel_id, row.personality_id].append(row.user_id)
-    changes = [sum(a != b for a, b in pairwise(users)) for users in rooms.values()]
-    shared = [len(set(users)) for users in rooms.values()]
+        channels[row.channel_id, row.personality_id].append(row.user_id)
+    changes = [sum(a != b for a, b in pairwise(users)) for users in channels.values()]
+    shared = [len(set(users)) for users in channels.values()]
     assert max(shared) >= 3
     assert max(changes) > 10
     assert 1 in shared
-    groups = {room for room, users in rooms.items() if len(set(users)) > 1}
+    groups = {channel for channel, users in channels.items() if len(set(users)) > 1}
     assert groups <= {(a.channel_id, a.personality_id) for a in world.activated_channels}
 
 

@@ -1,4 +1,4 @@
-"""The app as it was deployed, for tests of what memory is in Postgres."""
+"""The fixtures of support.app, a legacy app to migrate, for tests of the history in Postgres."""
 
 from support.app import app, new_app, world, world_template
 

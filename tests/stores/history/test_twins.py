@@ -1,4 +1,4 @@
-"""What is said twice, in Python and in SQL, is the same: the memory digest and the exchange."""
+"""Tests that Python and SQL agree on the memory digest and on what an exchange is."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ INSERT: LiteralString = """
 
 
 def test_digest_is_the_same_in_sql(app: App) -> None:
-    """Over texts of every kind and length both compute one digest; another text has another."""
+    """Python and SQL compute the same digest for texts of every kind and length."""
     app.run(Phase.ISOLATE)
     with app.connected() as connection:
 
@@ -108,7 +108,7 @@ def messages_of(app: App) -> st.SearchStrategy[list[Message]]:
 
 
 def asked(session: Session, messages: Sequence[Message]) -> dict[str, list[Exchange]]:
-    """What each statement built on the fragment says of these messages and no others."""
+    """The exchanges of these messages, by each statement that uses the fragment `exchange`."""
     ids = [message.id for message in messages]
     personas = sorted({message.persona_id for message in messages})
     found = {
@@ -141,7 +141,7 @@ def asked(session: Session, messages: Sequence[Message]) -> dict[str, list[Excha
 
 
 def test_exchanges_are_the_same_in_sql(app: App) -> None:
-    """Python and SQL pair the same messages: equal moments, one-sided threads, system messages."""
+    """Python and SQL pair the same messages, with equal times and any order of roles."""
     app.run()
     app.do("TRUNCATE conversation_history CASCADE")
     paired = 0

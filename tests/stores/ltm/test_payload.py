@@ -1,4 +1,4 @@
-"""The payload codec: what it writes it reads, and nothing that it finds makes it raise."""
+"""Tests the payload codec: it reads what it writes, and no payload makes it raise."""
 
 import json
 from typing import Any
@@ -45,7 +45,7 @@ keys = st.sampled_from(
 @pytest.mark.parametrize("style", STYLES)
 @given(exchange=exchanges)
 def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
-    """Encoded and decoded in one style, a memory is the exchange's, without any dirt."""
+    """An encoded payload decodes to the exchange's memory, with nothing wrong in it."""
     codec = PayloadCodec(style)
     payload = codec.encode(exchange, "test/8")
     at = exchange.created_at_ms
@@ -64,7 +64,7 @@ def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @given(payload=st.dictionaries(keys | st.text(), json_values, max_size=8))
 def test_nothing_makes_it_raise(style: Style, payload: dict[str, Any]) -> None:
-    """Any JSON object is read; what is understood is of the right kind."""
+    """Any JSON object can be read, and each field that is understood has the right type."""
     codec = PayloadCodec(style)
     reading = codec.decode(payload)
     assert isinstance(reading.memory.persona_id, UUID | None)
@@ -75,7 +75,7 @@ def test_nothing_makes_it_raise(style: Style, payload: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("at", [10**400, -(10**400)])
 def test_an_integer_larger_than_any_float(at: int) -> None:
-    """JSON knows no limit for integers; neither may the codec fail at one."""
+    """A time beyond every float is a wrong unit, not an error; JSON does not limit integers."""
     try:
         reading = PayloadCodec("snake").decode({"created_at": at})
     except OverflowError as error:
@@ -137,12 +137,12 @@ def test_keys_of_the_other_style_are_wrong(style: Style, key: str) -> None:
 
 @pytest.mark.parametrize("persona", [PERSONA.replace("-", ""), f"{{{PERSONA}}}", 7, [PERSONA], ""])
 def test_what_is_no_persona(persona: object) -> None:
-    """Another spelling or kind names no persona."""
+    """A persona id of another spelling or type is read as None."""
     assert PayloadCodec("snake").decode({"persona_id": persona}).memory.persona_id is None
 
 
 def test_respelled_dirt_is_clean() -> None:
-    """A deployed payload in the other style keeps what is unknown, and no dirt."""
+    """A deployed payload that is restyled has nothing wrong in it, and keeps its unknown keys."""
     deployed = {
         "personaId": PERSONA, "personalityId": PERSONALITY, "text": "x", "timestamp": AT / 1000,
         "senders": ["1"], "digest": "old", "embedder": "old",

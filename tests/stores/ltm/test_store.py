@@ -1,4 +1,4 @@
-"""Long-term memory on a store of its own: what it writes, what it reads, and when it embeds."""
+"""Tests LongTermMemory on a store of its own: its writes, its reads, when it loads an embedder."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ def ltm(vectors: VectorStore) -> LongTermMemory:
 
 
 def test_reading_loads_no_embedder(vectors: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but a recall and a write asks for the embedder; many threads load it once."""
+    """Reads other than a recall load no embedder; recalls from many threads load it once."""
     loaded: list[str] = []
 
     def load(name: str) -> Embedder:
@@ -70,7 +70,7 @@ def test_reading_loads_no_embedder(vectors: VectorStore, monkeypatch: pytest.Mon
 
 
 def test_what_is_put_is_recalled(ltm: LongTermMemory) -> None:
-    """By its persona and personality, and by nobody else."""
+    """A memory is recalled for its own persona and personality only."""
     said = exchange()
     ltm.put([said], standing=())
     [found] = ltm.recall("hi", persona_id=PERSONA, personality_id=PERSONALITY, limit=9)
@@ -81,12 +81,12 @@ def test_what_is_put_is_recalled(ltm: LongTermMemory) -> None:
 
 
 def text_of(ltm: LongTermMemory, said: Exchange) -> object:
-    """What the exchange's memory says."""
+    """The text of the exchange's memory."""
     return ltm.points(ltm.collection, [said.anchor_id])[said.anchor_id].payload["content"]
 
 
 def test_a_put_replaces_only_what_was_seen(ltm: LongTermMemory) -> None:
-    """A point that came meanwhile stays as it is; one that was seen standing is replaced."""
+    """A put replaces a point that the caller saw, and leaves one that was written meanwhile."""
     said = exchange("old")
     ltm.put([said], standing=())
     edited = replace(said, user_text="new")
@@ -99,7 +99,7 @@ def test_a_put_replaces_only_what_was_seen(ltm: LongTermMemory) -> None:
 def test_an_archived_memory_comes_home_with_a_digest(
     ltm: LongTermMemory, vectors: VectorStore
 ) -> None:
-    """It is its collection's persona's, keeps text and id, and carries the exchange's digest."""
+    """A memory brought home keeps id and text, and gets its collection's persona and a digest."""
     said, collection = exchange(), f"persona-{PERSONA}"
     payload = {
         "personaId": str(uuid4()),
@@ -126,7 +126,7 @@ def test_an_archived_memory_comes_home_with_a_digest(
 def test_an_archived_memory_that_says_too_little_has_no_digest(
     ltm: LongTermMemory, point_id: int | UUID
 ) -> None:
-    """Without a uuid, or without a time, there is nothing to make the digest from."""
+    """An archived memory whose id is no uuid, or that has no time, gets no digest."""
     payload = {"personalityId": str(PERSONALITY), "content": "x"}
     if isinstance(point_id, int):
         payload["createdAt"] = str(1)
@@ -135,7 +135,7 @@ def test_an_archived_memory_that_says_too_little_has_no_digest(
 
 
 def test_each_collection_has_its_codec(ltm: LongTermMemory) -> None:
-    """Home is spelled as the settings say, every other collection as the app spells it."""
+    """The home collection is spelled as the settings say, every other one as the app does."""
     assert ("persona_id", "personaId") == tuple(
         ltm.codec_of(name).key("persona_id") for name in (ltm.collection, f"persona-{PERSONA}")
     )

@@ -1,4 +1,8 @@
-"""How a statement that needs a lock gets it."""
+"""Tests how OnlineDdl gets a lock.
+
+Postgres applies lock_timeout to each lock separately:
+https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ GIVES_UP_AT_ONCE = -1.0
 
 
 def test_locks_of_one_transaction_are_queued_for_together(new_database: NewDatabase) -> None:
-    """Clients behind the first lock wait for the second one too: what is used up is used up."""
+    """All locks of a transaction share one lock_timeout, as clients wait for all of them."""
     url = new_database()
     with psycopg.connect(url) as holder, Postgres.open(url) as postgres:
         holder.execute("CREATE TABLE held ()")

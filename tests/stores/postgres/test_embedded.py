@@ -1,4 +1,4 @@
-"""The embedded Postgres: it starts, keeps data, survives every kill, and touches nothing else."""
+"""Tests the embedded Postgres: it starts, keeps data, survives kills, leaves the rest alone."""
 
 import importlib.util
 import os
@@ -36,7 +36,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the serve
 
 @contextmanager
 def owner_process(directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another Python that has the server; it ends when its standard input does."""
+    """Another process that started the server; it ends when its standard input is closed."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(directory)],
         stdin=subprocess.PIPE,
@@ -63,7 +63,7 @@ def modes(path: Path) -> dict[Path, tuple[int, int]]:
 
 
 def test_restart_keeps_data(reachable_dir: Path) -> None:
-    """What was committed is there after stop and start."""
+    """Committed data is there after a stop and a start."""
     with start_embedded(reachable_dir / "data") as server:
         query(server, "CREATE TABLE kept AS SELECT 42 AS answer")
     with start_embedded(reachable_dir / "data") as server:
@@ -71,7 +71,7 @@ def test_restart_keeps_data(reachable_dir: Path) -> None:
 
 
 def test_the_cluster_is_utf8_and_utc(reachable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the locale, the zone nor the PG* variables of the caller shape the cluster."""
+    """The cluster is UTF-8 and UTC, whatever the caller's locale, time zone and PG* variables."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("LC_ALL", "POSIX")
@@ -89,7 +89,7 @@ def test_durable(reachable_dir: Path, fsync: str, *, durable: bool) -> None:
 
 
 def test_stop_twice(reachable_dir: Path) -> None:
-    """Stopping is idempotent, and nothing but data, lock and log stays."""
+    """Stopping twice is no error, and only data, lock and log stay."""
     server = start_embedded(reachable_dir / "data", durable=False)
     server.stop()
     server.stop()
@@ -109,7 +109,7 @@ def test_stop_ends_open_connections(reachable_dir: Path) -> None:
 
 
 def test_second_process_is_told_who_has_it(reachable_dir: Path) -> None:
-    """While a live process has the directory, others learn which, in one line."""
+    """A directory that another process uses is refused, in one line that names both."""
     directory = reachable_dir / "data"
     with owner_process(directory) as owner:
         with pytest.raises(StoreBusy) as raised:
@@ -131,7 +131,7 @@ def test_exit_stops_the_server(reachable_dir: Path) -> None:
 
 @pytest.mark.parametrize("durable", [False, True])
 def test_server_of_a_killed_process(reachable_dir: Path, *, durable: bool) -> None:
-    """It is adopted, unless its settings are not the wanted ones; it is stopped in the end."""
+    """The server of a killed process is adopted if its settings fit, and restarted if not."""
     directory = reachable_dir / "data"
     with owner_process(directory) as owner:
         owner.kill()
@@ -144,7 +144,7 @@ def test_server_of_a_killed_process(reachable_dir: Path, *, durable: bool) -> No
 
 
 def test_killed_server_recovers(reachable_dir: Path) -> None:
-    """A postmaster.pid without a server behind it does not stand in the way."""
+    """A postmaster.pid that a killed server left behind does not prevent a start."""
     directory = reachable_dir / "data"
     with owner_process(directory) as owner:
         owner.kill()
@@ -172,7 +172,7 @@ def until_gone(pid: int) -> None:
 
 @pytest.mark.parametrize("name", ["deep" * 30, "a, b", 'say "so"', "ä ö"])
 def test_paths_that_are_no_good_for_sockets(reachable_dir: Path, name: str) -> None:
-    """The server works in any folder, and no socket folder is left."""
+    """The server works in a folder of any name, and leaves no socket folder."""
     before = set(Path(tempfile.gettempdir()).glob("memsync-pg-*"))
     with start_embedded(reachable_dir / name / "data", durable=False) as server:
         assert 1 == query(server, "SELECT 1")
@@ -198,7 +198,7 @@ def test_parents_are_left_as_they_are(reachable_dir: Path) -> None:
 
 @as_root
 def test_untraversable_parent_is_named(reachable_dir: Path) -> None:
-    """As root, a closed folder on the way is an error, and nothing is made or opened."""
+    """As root, a folder that the server's user may not enter is named, and nothing is made."""
     closed = reachable_dir / "closed"
     closed.mkdir(mode=0o700)
 
@@ -229,7 +229,7 @@ def test_unreachable_wheel_is_copied(reachable_dir: Path, monkeypatch: pytest.Mo
 
 
 def test_half_made_cluster_is_made_anew(reachable_dir: Path) -> None:
-    """A crash in the middle of initdb leaves nothing that the next start trips over."""
+    """A crash in the middle of initdb does not disturb the next start."""
     directory = reachable_dir / "data"
     with subprocess.Popen([sys.executable, "-c", OWNER, str(directory)]) as crashed:
         deadline = time.monotonic() + DEADLINE_S
@@ -245,7 +245,7 @@ def test_half_made_cluster_is_made_anew(reachable_dir: Path) -> None:
 
 
 def start_when_free(directory: Path) -> EmbeddedPostgres:
-    """Start once the orphaned initdb has let go of the lock."""
+    """Start once the orphaned initdb has released the lock."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
         try:
@@ -269,7 +269,7 @@ def test_foreign_folders_are_not_touched(reachable_dir: Path, name: str) -> None
 
 
 def test_failure_shows_what_the_server_said(reachable_dir: Path) -> None:
-    """A server that does not start is quoted, and the directory is free again."""
+    """When a server does not start, the error quotes its log and the directory is free again."""
     directory = reachable_dir / "data"
     start_embedded(directory, durable=False).stop()
     (directory / "postgresql.conf").write_text("no_such_setting = 1\n")
@@ -298,5 +298,5 @@ def test_forked_child_leaves_the_server_alone(reachable_dir: Path) -> None:
 
 
 def test_messages_fit_the_embedded_url() -> None:
-    """The socket's limit keeps clear of what the systems allow."""
+    """The limit for a socket's path is below that of every supported system."""
     assert embedded._SOCKET_PATH_BYTES_MAX < 104

@@ -1,4 +1,4 @@
-"""Every driver of the vector store, opened as a user opens it: from settings."""
+"""Fixtures that open every driver of the vector store from settings, as users do."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ DRIVERS = ("memory", "local", "edge", "server-rest", "server-grpc")
 
 @pytest.fixture(params=DRIVERS)
 def vector_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Settings that name one driver's store; server drivers are skipped where there is none."""
+    """Settings that name one driver's store; without a server, server drivers are skipped."""
     driver: str = request.param
     if driver == "memory":
         return Settings(qdrant_url=":memory:")
@@ -43,7 +43,7 @@ def vector_store(vector_settings: Settings) -> Iterator[VectorStore]:
 
 @pytest.fixture
 def name(vector_store: VectorStore) -> Iterator[str]:
-    """The name of a collection that is not there; a server's is removed afterwards."""
+    """The name of a collection that does not exist yet; it is dropped after the test."""
     name = f"conformance-{uuid4().hex}"
     yield name
     vector_store.drop(name)

@@ -1,4 +1,4 @@
-"""How the drivers of the vector store open, close and fail."""
+"""Tests how the drivers of the vector store open, close and fail."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ def in_another_process(settings: Settings, code: str) -> str:
 
 class TestLifetime:
     def test_close_twice(self, vector_settings: Settings) -> None:
-        """Closing twice is no error; a closed store says that it is closed."""
+        """Closing twice is no error; calling a closed store raises StoreUnreachable."""
         store = open_vectors(vector_settings)
         store.close()
         store.close()
@@ -61,7 +61,7 @@ class TestLifetime:
             store.collections()
 
     def test_kept(self, directory_settings: Settings) -> None:
-        """What was written is there after close and reopen, indexes and vectors too."""
+        """Points, their vectors and the indexes are there after a close and an open."""
         name = "some name.with dots, é"
         with_vector = Point(uuid4(), {"text": TEXT}, (0.6, 0.8, 0.0))
         store = open_vectors(directory_settings)
@@ -97,7 +97,7 @@ class TestLifetime:
         store.close()
 
     def test_outlives_its_process(self, directory_settings: Settings) -> None:
-        """What a returned write wrote is there after the process died without closing."""
+        """A write that returned is kept even if the process dies without closing the store."""
         died = in_another_process(
             directory_settings,
             "import os; from memsync.model.records import Point\n"
@@ -111,7 +111,7 @@ class TestLifetime:
         store.close()
 
     def test_one_process_at_a_time(self, directory_settings: Settings) -> None:
-        """A directory that is open is refused to another process in one line that names it."""
+        """A second process is refused a directory that is open, in one line that names it."""
         code = (
             "try: open_vectors(settings)\n"
             "except Exception as error: print(type(error).__name__, error)\n"
@@ -126,7 +126,7 @@ class TestLifetime:
         assert in_another_process(directory_settings, code) == "opened"
 
     def test_no_half_collection(self, tmp_path: Path) -> None:
-        """What a crash left of a collection on its way in or out is not taken for one."""
+        """A collection that a crash left half made or half dropped is ignored, then removed."""
         left_over = tmp_path / ".passing-crashed" / "segments"
         left_over.mkdir(parents=True)
         store = open_vectors(Settings(qdrant_url=f"edge:{tmp_path}"))
@@ -138,7 +138,7 @@ class TestLifetime:
 
     @pytest.mark.parametrize("driver", ["local", "edge"])
     def test_unusable_directory(self, tmp_path: Path, driver: str) -> None:
-        """A directory that cannot be made is StoreUnreachable, and named."""
+        """A directory that cannot be made raises StoreUnreachable, and the message names it."""
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreUnreachable, match="file"):
             open_vectors(Settings(qdrant_url=f"{driver}:{tmp_path}/file/store"))
@@ -154,7 +154,7 @@ class TestLifetime:
 class TestUnreachable:
     @pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
     def test_nothing_listens(self, grpc: bool) -> None:
-        """A server that is not there is StoreUnreachable on every call; the key stays secret."""
+        """When no server listens, every call raises StoreUnreachable and shows no secret."""
         # Port 1 is privileged and belongs to no service in use; connecting to it is refused.
         settings = Settings.model_validate(
             {
@@ -178,7 +178,7 @@ class TestUnreachable:
         store.close()
 
     def test_key_that_no_header_carries(self) -> None:
-        """A key with a line break is refused by its setting's name, unquoted."""
+        """A key with a line break is refused: the message names the setting, not the key."""
         settings = Settings.model_validate(
             {"qdrant_url": "http://127.0.0.1:1", "qdrant_api_key": "sesame\nopens"}
         )
@@ -188,7 +188,7 @@ class TestUnreachable:
 
 
 def answering(answer: Callable[[httpx.Request], httpx.Response]) -> QdrantStore:
-    """A store whose server answers as told."""
+    """A store whose server answers each request as `answer` says."""
     transport = httpx.MockTransport(answer)
     client = QdrantClient(
         url="http://127.0.0.1:1",
@@ -224,7 +224,7 @@ class TestAnswers:
         ],
     )
     def test_meaning(self, response: httpx.Response, expected: type[MemsyncError]) -> None:
-        """Each answer of a server, or of what is no Qdrant, means one of memsync's errors."""
+        """Each bad answer, from Qdrant or another server, becomes one of memsync's errors."""
         store = answering(lambda _: response)
         with pytest.raises(expected) as caught:
             store.count("some")
@@ -233,7 +233,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.ConnectTimeout, httpx.ReadError])
     def test_no_answer(self, error: type[httpx.TransportError]) -> None:
-        """A server that falls silent is StoreUnreachable, and the message says how."""
+        """A server that does not answer raises StoreUnreachable, which names the cause."""
 
         def fail(_: httpx.Request) -> httpx.Response:
             raise error("")
@@ -244,7 +244,7 @@ class TestAnswers:
         store.close()
 
     def test_write_not_finished(self) -> None:
-        """A write that the server put off is not reported as done."""
+        """A write that the server only acknowledged is not reported as done."""
         answer = {"result": {"operation_id": 1, "status": "acknowledged"}}
         store = answering(lambda _: httpx.Response(200, json=answer))
         with pytest.raises(StoreUnreachable, match="did not finish"):
@@ -256,7 +256,7 @@ class TestAnswers:
         [("1.18.3", ["upsert"]), ("1.17.0-dev", ["upsert"]), ("1.16.9", ["read"]), ("?", ["read"])],
     )
     def test_conditions_by_version(self, version: str, sent: list[str]) -> None:
-        """Conditions go to servers that know them; others are read first, as they ignore them."""
+        """Points are read first on servers before 1.17, because these ignore conditions."""
         seen = []
 
         def answer(request: httpx.Request) -> httpx.Response:

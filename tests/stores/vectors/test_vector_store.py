@@ -1,4 +1,4 @@
-"""The promises of `stores.protocols.VectorStore`, asked of every driver alike."""
+"""Tests that every driver keeps the promises of `memsync.stores.vectors.protocol.VectorStore`."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -41,7 +41,7 @@ def made(vector_store: VectorStore, name: str) -> str:
 
 class TestCollections:
     def test_listed_by_name(self, vector_store: VectorStore, name: str) -> None:
-        """A collection is listed once it is made, and no more once it is dropped."""
+        """A collection is listed once it is made, and no longer once it is dropped."""
         before = vector_store.collections()
         vector_store.create(name, 3, {})
         assert sorted([*before, name]) == vector_store.collections()
@@ -49,7 +49,7 @@ class TestCollections:
         assert before == vector_store.collections()
 
     def test_describes_nothing(self, vector_store: VectorStore, name: str) -> None:
-        """A collection that is not there is described as None."""
+        """A collection that does not exist is described as None."""
         assert vector_store.describe(name) is None
 
     def test_describes_itself(self, vector_store: VectorStore, made: str) -> None:
@@ -78,12 +78,12 @@ class TestCollections:
         assert expected == vector_store.describe(name)
 
     def test_create_refuses_another_size(self, vector_store: VectorStore, made: str) -> None:
-        """A standing collection of another size is refused, with both sizes."""
+        """An existing collection of another vector size is refused, with both sizes."""
         with pytest.raises(DimensionMismatch, match="3 dimensions, not 4"):
             vector_store.create(made, 4, INDEXES)
 
     def test_drop_twice(self, vector_store: VectorStore, made: str) -> None:
-        """Dropping what is not there is no error."""
+        """Dropping a collection that does not exist is no error."""
         vector_store.drop(made)
         vector_store.drop(made)
         assert vector_store.describe(made) is None
@@ -113,7 +113,7 @@ class TestCollections:
     def test_missing(
         self, vector_store: VectorStore, name: str, call: Callable[[VectorStore, str], object]
     ) -> None:
-        """A collection that is not there is a SchemaMismatch that names it."""
+        """A read or write of a missing collection raises SchemaMismatch, which names it."""
         with pytest.raises(SchemaMismatch, match=name):
             call(vector_store, name)
 
@@ -135,7 +135,7 @@ class TestOrder:
         assert sorted(self.IDS, key=point_order) == found
 
     def test_start_that_is_not_there(self, vector_store: VectorStore, made: str) -> None:
-        """A page starts at the first id at or after its start, be it there or not."""
+        """A page starts at the first id that is equal to its start or after it."""
         low, high = UUID(int=16), UUID(int=32)
         vector_store.upsert(made, [point(each) for each in (5, 9, low, high)])
         for start, expected in (
@@ -153,7 +153,7 @@ class TestOrder:
     def test_page_boundary(
         self, vector_store: VectorStore, made: str, limit: int, expected: int | None
     ) -> None:
-        """A page tells the next one's first id, and None exactly when nothing follows."""
+        """A page gives the next page's first id, and None exactly when nothing follows."""
         vector_store.upsert(made, [point(1), point(2), point(3)])
         page = vector_store.scroll(made, start=None, limit=limit)
         assert list(range(1, 4))[:limit] == [each.id for each in page.points]
@@ -164,7 +164,7 @@ class TestOrder:
         assert Page([], None) == vector_store.scroll(made, start=None, limit=10)
 
     def test_retrieve(self, vector_store: VectorStore, made: str) -> None:
-        """Retrieving gives what is there once each in id order, whatever the asking order."""
+        """Retrieving gives each existing point once, in id order, whatever order was asked."""
         vector_store.upsert(made, [point(each) for each in self.IDS])
         asked = [*reversed(self.IDS), 1234, uuid4(), self.IDS[0]]
         assert list(self.IDS) == [each.id for each in vector_store.retrieve(made, asked)]
@@ -172,7 +172,7 @@ class TestOrder:
         assert vector_store.retrieve(made, []) == []
 
     def test_no_page_of_nothing(self, vector_store: VectorStore, made: str) -> None:
-        """A page of no points is refused: it could never come to an end."""
+        """A page of no points is refused, because reading by such pages would never end."""
         with pytest.raises(InvalidInput):
             vector_store.scroll(made, start=None, limit=0)
 
@@ -207,7 +207,7 @@ class TestWrites:
         assert [kept] == [hit.point.id for hit in hits]
 
     def test_only_absent(self, vector_store: VectorStore, made: str) -> None:
-        """With only_absent new ids are written, standing points stay, deleted ones come back."""
+        """With only_absent new and deleted ids are written, and existing points stay."""
         vector_store.upsert(made, [point(1, a="old"), point(2, a="old")])
         vector_store.delete(made, [2])
         new = [point(each, NORTH, a="new") for each in (1, 2, 3)]
@@ -216,7 +216,7 @@ class TestWrites:
         assert expected == list(scan(vector_store, made, vectors=True))
 
     def test_only_where(self, vector_store: VectorStore, made: str) -> None:
-        """With only_where a point is written only over one that matches, never where none is."""
+        """With only_where a point is written only over an existing point that matches."""
         vector_store.upsert(
             made,
             [
@@ -242,7 +242,7 @@ class TestWrites:
         self, vector_store: VectorStore, made: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """On servers before 1.17 points are compared first, with the same outcome."""
-        # The engine in process always has conditions: there the patch is idle.
+        # qdrant-edge always knows conditions, so the patch changes nothing there.
         monkeypatch.setattr(vector_store, "_is_conditional", lambda: False, raising=False)
         standing = [point(1, digest="a"), point(2, digest=["b", "a"]), point(3)]
         vector_store.upsert(made, standing)
@@ -253,7 +253,7 @@ class TestWrites:
         assert expected == list(scan(vector_store, made, vectors=True))
 
     def test_one_condition(self, vector_store: VectorStore, made: str) -> None:
-        """The two conditions exclude each other."""
+        """A write with both conditions is refused."""
         with pytest.raises(InvalidInput):
             vector_store.upsert(made, [point(1)], only_absent=True, only_where={"fp1": 1})
 
@@ -266,7 +266,7 @@ class TestWrites:
             vector_store.query(made, (1.0, 0.0), where={}, limit=1)
 
     def test_many(self, vector_store: VectorStore, made: str) -> None:
-        """A call with more points than a request or a page holds writes and finds them all."""
+        """A call may write, find or delete more points than one request or one page holds."""
         ids = sorted(uuid4() for _ in range(2500))
         vector_store.upsert(made, [point(each, fp1=n % 2) for n, each in enumerate(ids)])
         assert (2500, 1250) == (vector_store.count(made), vector_store.count(made, {"fp1": 1}))
@@ -276,7 +276,7 @@ class TestWrites:
         assert ids[2400:] == [each.id for each in scan(vector_store, made)]
 
     def test_heavy(self, vector_store: VectorStore, made: str) -> None:
-        """A call of more bytes than a server takes in one request is written all the same."""
+        """A call may write more bytes than a server takes in one request."""
         text = "🙂" * 2**18
         vector_store.upsert(made, [point(each, text=text) for each in range(40)])
         assert [text] * 40 == [each.payload["text"] for each in scan(vector_store, made)]
@@ -309,14 +309,14 @@ class TestPayloads:
         ids=lambda value: repr(value)[:24],
     )
     def test_round_trip(self, vector_store: VectorStore, made: str, value: object) -> None:
-        """A JSON value comes back equal and of its type."""
+        """A JSON value comes back equal and of the same type."""
         vector_store.upsert(made, [point(1, value=value)])
         (found,) = vector_store.retrieve(made, [1])
         assert {"value": value} == found.payload
         assert repr(value) == repr(found.payload["value"])
 
     def test_empty(self, vector_store: VectorStore, made: str) -> None:
-        """A point without a payload is kept; reads without vectors have none."""
+        """A point with an empty payload is kept; reads without vectors return none."""
         vector_store.upsert(made, [point(1)])
         assert [Point(1, {})] == vector_store.retrieve(made, [1])
         assert Page([Point(1, {})], None) == vector_store.scroll(made, start=None, limit=1)
@@ -338,7 +338,7 @@ class TestPayloads:
         ids=["nan", "inf", "big", "small", "surrogate", "uuid", "vector", "id", "sign", "none"],
     )
     def test_refused(self, vector_store: VectorStore, made: str, bad: Point) -> None:
-        """What a driver could not keep as it is, none takes; the whole call is refused."""
+        """Every driver refuses a value that one of them cannot keep, and the whole call with it."""
         with pytest.raises(InvalidInput):
             vector_store.upsert(made, [point(1), bad])
         assert vector_store.count(made) == 0
@@ -375,7 +375,7 @@ class TestQueries:
         assert [3, 2] == [hit.point.id for hit in near]
 
     def test_isolation(self, vector_store: VectorStore, made: str) -> None:
-        """A filtered query or count sees the points that match all of it, and no others."""
+        """A filtered query or count sees the points that match the whole filter, and no others."""
         mine, other = str(uuid4()), str(uuid4())
         vector_store.upsert(
             made,
