@@ -390,7 +390,7 @@ def test_an_import_between_a_message_and_its_reply(lab: Lab) -> None:
     assert {} == lab.audit().counts
 
 
-def test_an_import_just_before_a_reply(lab: Lab) -> None:
+def test_a_message_that_lost_its_reply_gets_no_memory(lab: Lab) -> None:
     """A message that has lost its reply gets no memory, and the exchange after it gets its own."""
     lab.memory.remember(said("first", said_at=LONG_AGO, answered_at=LONG_AGO))
     lab.sql(
