@@ -63,7 +63,7 @@ class Fate:
                 os.kill(self._given.postmaster, signal.SIGQUIT)
 
     def strike_during(self, pid: int, watches: threading.Event, over: threading.Event) -> None:
-        """Strike once the server shows `pid` as active, at the latest when its statement is over."""
+        """Strike once the server shows `pid` as active, at the latest after its statement."""
         query = "SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
         with psycopg.connect(self._given.url, autocommit=True) as watcher:
             watches.set()
