@@ -212,7 +212,7 @@ def test_a_lock_that_never_comes_ends_in_store_busy(app: App) -> None:
 def test_it_gives_way_before_the_server_looks_for_deadlocks(
     app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No setting makes DDL queue for longer: a client could become the victim of a deadlock."""
+    """DDL queues for half of deadlock_timeout at most, so that no client becomes a victim."""
     queued_ms: list[int] = []
     queue_for = ddl.OnlineDdl._queue_for
 

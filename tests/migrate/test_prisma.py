@@ -48,7 +48,7 @@ def resolve(app: App, *arguments: object) -> int:
 
 
 def test_applied(app: App, prisma_dir: Path) -> None:
-    """--applied adds a row with the file's checksum, no steps, empty logs, finished at its start."""
+    """--applied adds a finished row with the file's checksum, no steps and empty logs."""
     checksum = hashlib.sha256((prisma_dir / NAME / "migration.sql").read_bytes()).hexdigest()
     assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
     assert [(checksum, True, False, "", 0)] == rows(app)

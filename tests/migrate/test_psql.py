@@ -80,7 +80,7 @@ def back(app: App, to: Phase | None = None) -> Stage:
 
 @pytest.fixture
 def hard(new_app: NewApp) -> NewApp:
-    """Call it for an app whose redesign has more to do than that of the world."""
+    """Call it for an app whose redesign has more to do."""
 
     def make() -> App:
         app = new_app()
@@ -176,7 +176,7 @@ def test_from_where_a_deployment_stands(new_app: NewApp, parts: tuple[str, ...])
 
 
 def test_messages_of_a_persona_that_was_deleted_meanwhile(app: App) -> None:
-    """Before the foreign key stands, they get the user's next persona."""
+    """Messages of a persona deleted before the foreign key stands get the user's next persona."""
     app.run(Phase.EXPAND)
     _, _, before, now = changed_since(app)
     app.do("UPDATE conversation_history SET persona_id = %s WHERE channel_id = 'since'", before)
@@ -201,7 +201,7 @@ def test_from_half_way_back(hard: NewApp, by_engine: App) -> None:
 
 @pytest.mark.slow
 def test_forward_again_after_all_was_taken_back(hard: NewApp) -> None:
-    """After the whole way back, the script restores forks and decides new rows as the engine."""
+    """After the whole way back the script ends as the engine does, forks and new rows included."""
     app, other = hard(), hard()
     for each in (app, other):
         each.run()

@@ -36,7 +36,7 @@ pytestmark = needs_psql
 
 @pytest.mark.slow
 def test_a_step_that_comes_too_early_changes_nothing(app: App) -> None:
-    """Each step is refused too early, even when only the step before it is missing."""
+    """A step that comes too early is refused, even when only the step before it is missing."""
     for done, early in (
         (None, list(Phase)[1:]),
         (Phase.ISOLATE, list(Phase)[2:]),
@@ -66,7 +66,7 @@ HALF_REDESIGNS = {
 
 @pytest.mark.parametrize("why", HALF_REDESIGNS)
 def test_what_only_memsync_can_go_on_from_is_refused(app: App, why: str) -> None:
-    """A redesign half done by the app, or an unusual history, is left to memsync."""
+    """A redesign half done by the app, or an unusual history, is refused and left to memsync."""
     script(app, HALF_REDESIGNS[why])
     before = untouched(app)
     status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)
@@ -163,7 +163,7 @@ def test_rows_filled_by_another_rule_stop_contract(app: App) -> None:
 
 
 def test_verify_says_what_stands(app: App) -> None:
-    """The script for verify fails before persona_id exists, and succeeds around contract."""
+    """The script for verify fails before persona_id exists, and succeeds from backfill on."""
     assert STOPPED == psql(app, VERIFY)[0]
     app.run(Phase.BACKFILL)
     status, said = psql(app, VERIFY)

@@ -222,7 +222,7 @@ def test_the_way_back_brings_the_user_index(
 
 
 def test_created_personas_are_defaults_of_those_who_had_none(app: App) -> None:
-    """Exactly the unresolved users get one: named for them, owned, and set as default."""
+    """Exactly the unresolved users get a persona, which is named for them and their default."""
     before = app.query("SELECT id FROM personas")
     unresolved = {user.id for user in app.world.cast.users if not user.global_persona_id}
     app.run()

@@ -268,7 +268,7 @@ def test_index_build_that_waits_says_for_whom(app: App) -> None:
 
 @pytest.mark.xfail(strict=True, reason="user_id stays NOT NULL after expand")
 def test_persona_without_owner_is_written_by_the_new_app(app: App) -> None:
-    """Between expand and contract a persona that nobody owns can still be spoken as."""
+    """Between expand and contract a message by persona may have a persona that nobody owns."""
     app.run(Phase.EXPAND)
     personality = app.query("SELECT id FROM personalities LIMIT 1")[0][0]
     persona = uuid4()

@@ -119,7 +119,7 @@ def test_json(app: App, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line for each check, what to do below, and the verdict last."""
+    """The text has a line for each check, what to do below it, and the verdict last."""
     assert 1 == app.command("verify")
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  FAILED   no NULL persona_id ") for line in lines)

@@ -124,7 +124,7 @@ def test_users_whom_evidence_decides_need_no_default(app: App, store: VectorStor
 def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error names --evidence ignore; plan says why there is no evidence, and all the rest."""
+    """The error names --evidence ignore; plan says why evidence is missing, and all the rest."""
     before = app.catalog()
     with (
         contextlib.closing(open_vectors(Settings(qdrant_url=NOWHERE))) as nowhere,
@@ -150,7 +150,7 @@ def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
 def test_what_blocks_the_backfill_is_told_without_reading_the_memories(
     app: App, store: VectorStore, remembered: World
 ) -> None:
-    """Plan reads no memories, which takes long, where a check already blocks the backfill."""
+    """Plan does not read memories, which may take long, where a check blocks the backfill."""
     load(remembered, store)
     app.do("CREATE VIEW by_user AS SELECT user_id FROM conversation_history")
     ahead = app.plan(store)

@@ -141,7 +141,7 @@ def test_an_old_row_that_is_edited_meanwhile_gets_its_persona(
 def test_an_old_row_that_is_edited_before_its_batch_takes_what_was_decided(
     app: App, store: VectorStore, when_filled: WhenFilled, method: str
 ) -> None:
-    """The sync trigger gives an old row that is edited before its batch the evidence's persona."""
+    """The sync trigger gives an old row edited before its batch the evidence's persona."""
     block: LiteralString = (
         "SELECT id FROM conversation_history ORDER BY (ctid::text::point)[0] DESC LIMIT 20"
     )

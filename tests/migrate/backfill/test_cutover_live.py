@@ -431,7 +431,7 @@ def test_a_long_change_log_is_not_read_as_a_whole(app: App) -> None:
     app.run(Phase.BACKFILL, tell=at_step(Kind.BUILD, look), options=COPY)
     assert len(asked) == len(plans)
     for plan in plans:
-        assert "Seq Scan on change_log" not in plan, plan
+        assert "Seq Scan on touched" not in plan, plan
 
 
 # ------------------------------------------------------------------ crashes
@@ -515,7 +515,7 @@ def test_rows_of_a_copy_that_was_cleared_away_are_not_counted(app: App, step: Ki
 
 
 def test_rows_of_a_copy_that_took_the_place_stay_counted(app: App) -> None:
-    """Rows of a copy that took over stay counted, if only the next run drops the old table, too."""
+    """Rows of a copy that took over stay counted, even if only the next run drops the old table."""
     with app.connected(autocommit=False) as reader:
 
         def hold() -> None:

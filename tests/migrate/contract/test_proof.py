@@ -27,7 +27,7 @@ INSERT = (
 
 
 def several(app: App) -> tuple[UUID, UUID, UUID, UUID]:
-    """A user with several personas, a personality they spoke to, its persona, another of theirs."""
+    """A user with several personas, a personality, the persona for it, and another persona."""
     user, personality, persona, other = app.query(
         "SELECT h.user_id, h.personality_id, u.global_persona_id, p.id"
         " FROM conversation_history h JOIN users u ON u.id = h.user_id"

@@ -210,7 +210,7 @@ def test_long_transactions_are_named(app: App, eventually: Eventually) -> None:
     ("free", "state"), [(0, State.BLOCKER), (3.0, State.WARNING), (3.5, State.OK)]
 )
 def test_disk(app: App, monkeypatch: pytest.MonkeyPatch, free: float, state: State) -> None:
-    """Space for neither method is a blocker, for a fill in place only a warning."""
+    """Disk space for neither method is a blocker; space for a fill in place only is a warning."""
     total = app.query("SELECT pg_total_relation_size('conversation_history')")[0][0]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(free * total)))
     assert state is checks(app)["disk"].state

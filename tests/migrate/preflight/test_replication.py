@@ -106,7 +106,7 @@ def prepared(app: App, lock: LiteralString) -> Iterator[None]:
 
 @pytest.mark.parametrize("table", ["user_personality_settings", "llm_configs"])
 def test_prepared_transactions_on_the_settings(app: App, table: LiteralString) -> None:
-    """The redesign changes those tables too, so a lock there stops the run as well."""
+    """A prepared transaction that locks a table of the settings stops the run as well."""
     with prepared(app, "LOCK TABLE " + table + " IN ROW EXCLUSIVE MODE"):
         found = check(app, "prepared transactions")
     assert (State.BLOCKER, True) == (found.state, f"holds locks on {table})" in found.found)

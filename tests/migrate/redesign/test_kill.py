@@ -168,7 +168,7 @@ def test_cut_short_it_ends_the_same(
     seed: int,
     name: str,
 ) -> None:
-    """A leg cut at a seeded statement ends with the same catalog and rows, on or turned round."""
+    """A leg that is cut at a seeded statement, then finished or turned round, ends the same."""
     chance = random.Random(f"{seed}/{name}")
     cut_through(
         prepared, new_database, monkeypatch, name,

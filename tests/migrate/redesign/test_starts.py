@@ -117,7 +117,7 @@ def test_a_choice_removed_meanwhile_does_not_come_back(app: App) -> None:
 def test_what_cannot_be_completed_is_refused_before_anything_is_changed(
     app: App, state: LiteralString, why: str
 ) -> None:
-    """Plan and run refuse it and name the requirement that is not met; nothing is changed."""
+    """Plan and run name the requirement that is not met, and change nothing."""
     with app.connected() as connection:
         connection.execute(state.encode())
     catalog = app.catalog()
@@ -301,7 +301,7 @@ def test_what_plan_says_is_next_is_not_refused(app: App) -> None:
 def test_a_way_back_cut_short_at_its_end_restores_the_quarantined(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rollback that ended after the tables is finished by the next, which restores personas."""
+    """A rollback cut short at its end is finished by the next, quarantined personas included."""
     resolve_all(app)
     new_persona(app, None)
     before = [app.query(text) for text in SETTINGS]
