@@ -43,10 +43,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle what the whole run shares."""
+    """Settle the seed and the Qdrant server of the whole test run."""
     seed = os.environ.get("MEMSYNC_TEST_SEED") or str(random.SystemRandom().randrange(2**32))
     config.stash[SEED] = int(seed)
-    # Workers of this run, which inherit it, must draw and collect the same.
+    # The processes of pytest-xdist inherit it, because all must draw and collect the same.
     os.environ["MEMSYNC_TEST_SEED"] = seed
     config.stash[QDRANT_SOURCE] = find_qdrant()
     if config.getoption("--require-servers") and config.stash[QDRANT_SOURCE] == "none":
@@ -73,7 +73,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what was not asked for or cannot run."""
+    """Skip slow tests that were not asked for, and tests whose server is missing."""
     no_server = config.stash[QDRANT_SOURCE] == "none"
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """What every random choice of a test is drawn from; the header of the run shows it."""
+    """The seed of every random choice of a test; the header of the test run shows it."""
     return request.config.stash[SEED]
 
 

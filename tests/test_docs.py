@@ -1,4 +1,4 @@
-"""What the documents claim: their examples run, and every command they name exists."""
+"""The documents are true: their examples run, and every command they name exists."""
 
 import ast
 import contextlib
@@ -28,7 +28,7 @@ NewDatabase = Callable[..., str]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TICKED = re.compile(r"`memsync ([a-z-][^`]*)`")
 _NEXT = re.compile(r"(?:next: |next: [^;\n]*? or |saved .*; next: )memsync ([a-z][^;\n]*)")
-# A text that is a command, or a choice that ends in one: what a check says is to be done.
+# A text that is a command as a whole, or a choice that ends in one, as a check's `next` is.
 _WHOLE = re.compile(r"\A(?:[^;\n]*, or )?memsync ((?:migrate|reconcile|sync|check)\b[^;\n]*)\Z")
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 _HOLE = "0"
@@ -102,7 +102,7 @@ def answer(*arguments: str) -> tuple[int, str]:
 
 
 def test_hints_are_found() -> None:
-    """The check below has something to check, of each kind."""
+    """Hints of each kind are found, so that the test below has something to check."""
     found = {command.split()[0] for _, command in HINTS}
 
     assert {"check", "migrate", "reconcile", "rules", "sync"} <= found
@@ -113,7 +113,7 @@ def test_hints_are_found() -> None:
 
 
 def test_hints_that_name_nothing_are_noticed() -> None:
-    """The check below tells a command that exists from one that does not."""
+    """The test below tells a command that exists from one that does not."""
     assert 0 == answer("reconcile", "plan", "--help")[0]
     assert 2 == answer("reconcile", "nope", "--help")[0]
     assert 2 == answer("reconcile", "plan", "--nope", "--help")[0]
@@ -121,13 +121,13 @@ def test_hints_that_name_nothing_are_noticed() -> None:
 
 @pytest.mark.parametrize(("where", "command"), HINTS, ids=lambda value: value)
 def test_every_command_that_is_named_exists(where: str, command: str) -> None:
-    """Nobody is sent to a command or an option that is not there."""
+    """Every command and option that a message or a document names exists."""
     assert where
     assert (0, "") == answer(*shlex.split(command), "--help")
 
 
 def test_make_targets_exist() -> None:
-    """`make X` in a document is a target, and CI's script calls only such."""
+    """Every make target that a document or CI's script names is in the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
         word
@@ -145,7 +145,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Every link to a file of the project is one."""
+    """Every link to a file of the project leads to a file."""
     links = [
         (document.name, link)
         for document in DOCUMENTS
@@ -157,7 +157,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_files_that_are_named_exist() -> None:
-    """CONTRIBUTING's table of folders is the tree."""
+    """Every folder and file that CONTRIBUTING names exists."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     named = re.findall(r"`((?:src/memsync/|migrations|sql)[\w./]*)`", text)
 
@@ -166,12 +166,12 @@ def test_files_that_are_named_exist() -> None:
 
 
 def test_paths_of_examples_are_inside_the_checkout() -> None:
-    """A stranger's clone has nothing beside it."""
+    """No example leads out of the checkout, because a clone has nothing beside it."""
     assert [] == [words for _, words in shell_lines() if any("../" in word for word in words)]
 
 
 def test_exit_statuses_are_said_once_and_the_same() -> None:
-    """README, help, and the errors with their tree name the same numbers."""
+    """README, help, the error classes and the tree in their docstring name the same statuses."""
     readme = (ROOT / "README.md").read_text().partition("## Exit statuses")[2]
     said = re.findall(r"(?:: |; )(\d+) ", EXIT_STATUSES)
 
@@ -187,7 +187,7 @@ def test_exit_statuses_are_said_once_and_the_same() -> None:
 
 
 def test_every_command_takes_json() -> None:
-    """As the README has it."""
+    """The README says that every command takes --json, and so does `memsync demo`."""
     assert "Every command takes `--json`" in (ROOT / "README.md").read_text()
     assert 0 == answer("demo", "--json", "--help")[0]
 
@@ -210,7 +210,7 @@ def test_readme_settings_load(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_readme_example_runs(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library's example, word for word, on real stores; then the relay; then again."""
+    """The README's example runs as written; after the relay it recalls what it wrote before."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", database)
     monkeypatch.setenv("MEMSYNC_QDRANT_URL", f"edge:{tmp_path / 'qdrant'}")
@@ -238,7 +238,7 @@ def test_readme_example_runs(
 
 
 def run_example(code: str, personality_id: object, persona_id: object) -> dict[str, Any]:
-    """The names that the example leaves behind."""
+    """Run the example; return the variables that it leaves behind."""
     names: dict[str, Any] = {"personality_id": personality_id, "persona_id": persona_id}
     exec(compile(code, "README.md", "exec"), names)  # noqa: S102  the claim is that it runs
     return names

@@ -24,7 +24,7 @@ PACKAGES = [
 
 
 def test_public_names() -> None:
-    """The library is small on purpose; a name that comes or goes is noticed here."""
+    """The public names are exactly these, because the library is small on purpose."""
     assert [
         "Memory",
         "MemsyncError",
@@ -37,7 +37,7 @@ def test_public_names() -> None:
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_all_is_sorted_and_importable(name: str) -> None:
-    """What a package exports exists, in order and once."""
+    """Every name in `__all__` exists and stands there once; memsync's own list is sorted."""
     package = importlib.import_module(name)
     exported = list(getattr(package, "__all__", ()))
 
@@ -74,7 +74,7 @@ def test_public_names_explain_themselves(name: str) -> None:
 
 @every_module
 def test_every_module_imports_and_says_what_it_is(name: str) -> None:
-    """No module needs another to be imported first."""
+    """Every module can be imported, and has a docstring."""
     assert importlib.import_module(name).__doc__
 
 
@@ -96,5 +96,6 @@ def test_persona_is_required_by_keyword() -> None:
     for name in ("get_recent_history", "recall"):
         parameter = inspect.signature(getattr(memsync.Memory, name)).parameters["persona_id"]
         assert parameter.KEYWORD_ONLY == parameter.kind
-    # The other one may be given a user instead; that neither is refused, its own tests say.
+    # recall requires it. get_recent_history takes a user instead; its own tests say that it
+    # refuses neither.
     assert parameter.empty is parameter.default

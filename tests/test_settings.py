@@ -1,4 +1,4 @@
-"""Settings: which source wins, what is refused, and that no value is ever repeated."""
+"""Settings: which source wins, what is refused, and that no error repeats a value."""
 
 import tomllib
 from pathlib import Path
@@ -16,18 +16,18 @@ CANARY = "Canary7Xyzzy"
 
 
 def load(config: Path | None = None, /, **arguments: Any) -> Settings:
-    """The settings of a machine where nothing is set."""
+    """Load settings with an empty environment."""
     return Settings.load(config, environ={}, **arguments)
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No memsync.toml but the test's own."""
+    """Run in an empty folder, so that there is no memsync.toml but the test's own."""
     monkeypatch.chdir(tmp_path)
 
 
 def toml(text: str, name: str = "memsync.toml") -> Path:
-    """A settings file in the working folder."""
+    """Write a settings file into the working folder."""
     path = Path(name)
     path.write_text(text)
     return path
@@ -48,14 +48,14 @@ def test_each_source_hides_the_next() -> None:
 
 
 def test_none_is_not_given() -> None:
-    """An option that was left out hides nothing."""
+    """An argument of None does not hide the value of another source."""
     found = Settings.load(environ={"MEMSYNC_COLLECTION": "kept"}, collection=None)
 
     assert "kept" == found.collection
 
 
 def test_empty_variable_is_not_set() -> None:
-    """As libpq has it: an empty variable leaves the file's value."""
+    """An empty variable leaves the file's value, as in libpq."""
     toml('collection = "of-file"')
 
     assert "of-file" == Settings.load(environ={"MEMSYNC_COLLECTION": ""}).collection
@@ -70,7 +70,7 @@ def test_named_file_hides_the_default_file() -> None:
 
 
 def test_variables_of_others_are_passed_over() -> None:
-    """Only MEMSYNC_ is ours, and MEMSYNC_TEST_ is the tests'."""
+    """Variables without our prefix are ignored, and so are the tests' own, MEMSYNC_TEST_."""
     Settings.load(environ={"MEMSYNC_TEST_SEED": "1", "PGHOST": "x", "MEMSYNCH_COLLECTION": "y"})
 
 
@@ -78,7 +78,7 @@ def test_variables_of_others_are_passed_over() -> None:
 
 
 def test_every_bad_field_is_reported_at_once() -> None:
-    """One run shows all there is to correct, whatever source it came from."""
+    """One error names every bad field, whatever source it came from."""
     toml("settle_s = -1\nnot_a_setting = 1")
     environ = {"MEMSYNC_LOCK_TIMEOUT_MS": "soon", "MEMSYNC_POSTGRES_URLS": "x"}
 
@@ -95,7 +95,7 @@ def test_every_bad_field_is_reported_at_once() -> None:
 
 @pytest.mark.parametrize("source", ["file", "environment", "argument"])
 def test_unknown_name_is_an_error(source: str) -> None:
-    """A misspelt setting is told, with the names that there are."""
+    """An unknown name is refused, and the error lists the known ones."""
     if source == "file":
         toml("colection = 'x'")
     environ = {"MEMSYNC_COLECTION": "x"} if source == "environment" else {}
@@ -106,13 +106,13 @@ def test_unknown_name_is_an_error(source: str) -> None:
 
 
 def test_unknown_variable_is_named_as_it_is_spelt() -> None:
-    """Who has to unset a variable finds it by its own name."""
+    """The error names an unknown variable as the environment spells it."""
     with pytest.raises(SettingsError, match="MEMSYNC_COLECTION"):
         Settings.load(environ={"MEMSYNC_COLECTION": "x"})
 
 
 def test_table_in_the_file_is_an_error() -> None:
-    """The keys stand at the top of the file."""
+    """A table is refused, because the keys stand at the top of the file."""
     toml('[memsync]\ncollection = "x"')
 
     with pytest.raises(SettingsError, match="memsync: is no setting"):
@@ -162,7 +162,7 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_limits(name: str, value: str) -> None:
-    """What is out of range or of another type is refused by its name, and only that."""
+    """A value out of range or of another type is refused by its name, and no other is named."""
     with pytest.raises(SettingsError) as caught:
         load(**{name: value})
 
@@ -172,7 +172,7 @@ def test_limits(name: str, value: str) -> None:
 
 @pytest.mark.parametrize("name", ["retention_days", "settle_s", "lock_timeout_ms"])
 def test_true_is_no_number(name: str) -> None:
-    """`retention_days = true` must not come to mean that one day of history is kept."""
+    """True is refused: `retention_days = true` must not mean that one day is kept."""
     toml(f"{name} = true")
 
     with pytest.raises(SettingsError, match=name):
@@ -184,7 +184,7 @@ def test_true_is_no_number(name: str) -> None:
     [("settle_s", "inf"), ("lock_deadline_s", "inf"), ("retention_days", "9" * 30)],
 )
 def test_numbers_that_no_store_can_count_to(name: str, value: str) -> None:
-    """What cannot be a time is refused here, not by the database later."""
+    """A number that cannot be a time is refused here, not by the database later."""
     with pytest.raises(SettingsError, match=name):
         load(**{name: value})
 
@@ -193,12 +193,12 @@ def test_numbers_that_no_store_can_count_to(name: str, value: str) -> None:
     ("text", "expected"), [("true", True), ("1", True), ("yes", True), ("false", False)]
 )
 def test_booleans_of_the_environment(text: str, *, expected: bool) -> None:
-    """The usual spellings work."""
+    """The usual spellings of a boolean are understood."""
     assert expected is Settings.load(environ={"MEMSYNC_QDRANT_GRPC": text}).qdrant_grpc
 
 
 def test_values_of_the_environment_are_converted() -> None:
-    """Text becomes numbers, and the file's whole numbers become seconds."""
+    """Text of the environment becomes numbers, and the file's integers become floats."""
     toml("settle_s = 5")
     found = Settings.load(
         environ={"MEMSYNC_RETENTION_DAYS": " 30 ", "MEMSYNC_LOCK_TIMEOUT_MS": "9"}
@@ -208,7 +208,7 @@ def test_values_of_the_environment_are_converted() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """What was checked stays as it was."""
+    """Settings cannot be changed after they were checked."""
     found = load()
 
     with pytest.raises(pydantic.ValidationError):
@@ -242,7 +242,7 @@ def test_secrets_are_not_in_repr() -> None:
     ),
 )
 def test_bad_values_are_never_repeated(name: str, value: object) -> None:
-    """Any field may hold a secret that was put into the wrong place."""
+    """No error repeats a value, because any field may hold a secret that was put there wrongly."""
     try:
         load(**{name: value})
     except SettingsError as error:
@@ -251,7 +251,7 @@ def test_bad_values_are_never_repeated(name: str, value: object) -> None:
 
 
 def test_constructor_does_not_repeat_the_password() -> None:
-    """`Settings(...)` is public too; its error is as silent as that of `load`."""
+    """The error of `Settings(...)` does not repeat a password either."""
     with pytest.raises(ValueError, match="postgres_url") as caught:
         Settings(postgres_url=f"mysql://user:{CANARY}@host/db")
 
@@ -259,7 +259,7 @@ def test_constructor_does_not_repeat_the_password() -> None:
 
 
 def test_line_of_a_broken_file_is_not_repeated() -> None:
-    """TOML's errors say where, not what."""
+    """The error of a file that is not TOML does not repeat the broken line."""
     path = toml(f'qdrant_api_key = "{CANARY}')
 
     with pytest.raises(tomllib.TOMLDecodeError):
@@ -283,7 +283,7 @@ def test_line_of_a_broken_file_is_not_repeated() -> None:
     ],
 )
 def test_redacted(url: str, expected: str) -> None:
-    """What is left of a URL tells where, never with what."""
+    """A redacted URL keeps user, host and path, and loses every secret."""
     assert expected == redacted(url.format(CANARY, CANARY))
 
 

@@ -30,7 +30,7 @@ def test_example_loads(tmp_path: Path, *, examples_on: bool) -> None:
 
 
 def test_lines_that_are_not_commented_out_are_the_defaults() -> None:
-    """Copying the file unchanged changes nothing."""
+    """Every value that is not commented out is the default."""
     defaults = Settings.load(environ={}).model_dump()
     shown = tomllib.loads(EXAMPLE.read_text())
 

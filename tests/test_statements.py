@@ -26,9 +26,9 @@ SESSION = PACKAGE / "stores" / "postgres" / "connection.py"
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {SESSION})
 """Every module but the one that looks names up."""
 METHODS = frozenset(("row", "rows", "rows_for_app", "rows_with", "run", "run_many", "run_with"))
-"""How a session runs a statement by its name."""
+"""The methods of a session that run a statement by its name."""
 FUNCTIONS = frozenset(("composed", "statement"))
-"""How the text of a statement is taken."""
+"""The functions that return the text of a statement."""
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _HOLE = re.compile(r"\{([a-z_]+)\}")
 
@@ -53,7 +53,8 @@ def calls_in(source: str, module: Path) -> Iterator[Call | str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or (how := how_called(node)) is None:
             continue
-        # partial(session.run, "name", ...) has the method before the name; `_with` the fragments.
+        # In partial(session.run, "name", ...) the method stands before the name; a method whose
+        # name ends in `_with` has the fragments there.
         arguments = node.args[1:] if is_partial(node) else node.args
         named = arguments[1:] if how.endswith("_with") else arguments
         where = f"{module.name}:{node.lineno}"
@@ -75,10 +76,10 @@ def calls_in(source: str, module: Path) -> Iterator[Call | str]:
 
 
 def how_called(node: ast.Call) -> str | None:
-    """By which method or function of ours a statement is called; None for any other call."""
+    """The method or function by which a statement is called; None for any other call."""
     called = node.args[0] if is_partial(node) else node.func
     if isinstance(called, ast.Attribute) and called.attr in METHODS:
-        # run and row are words of others too.
+        # Other objects have methods called run and row, too.
         return called.attr if ast.unparse(called.value).endswith("session") else None
     if isinstance(called, ast.Name) and (called.id in FUNCTIONS or is_partial(node)):
         return called.id if called.id in FUNCTIONS | METHODS else None
@@ -117,7 +118,7 @@ def texts_of(node: ast.expr) -> list[str] | None:
 
 
 def faults(call: Call, known: Mapping[str, Query]) -> Iterator[str]:
-    """What does not agree between a call and the statement that it names."""
+    """The disagreements between a call and the statement that it names."""
     found = known.get(call.name)
     if found is None:
         yield f"{call.where}: there is no statement {call.name}"
@@ -157,26 +158,26 @@ CALLS = [call for module in MODULES for call in calls_in(module.read_text(), mod
 
 
 def test_calls_are_found() -> None:
-    """The checks below have something to check, of each kind."""
+    """Calls of each kind are found, so that the tests below have something to check."""
     found = {call.how for call in CALLS if isinstance(call, Call)}
     assert METHODS | FUNCTIONS == found
     assert len(CALLS) > 300
 
 
 def test_every_name_is_written_where_it_is_called() -> None:
-    """Else nobody could follow it, this test included."""
+    """Every call names its statement by a literal, which readers and this test can follow."""
     assert [] == [call for call in CALLS if isinstance(call, str)]
 
 
 def test_every_call_agrees_with_its_statement() -> None:
-    """The statement exists; it takes the parameters that it is given, and no others."""
+    """Every called statement exists, and takes exactly the parameters that it is given."""
     assert [] == [
         fault for call in CALLS if isinstance(call, Call) for fault in faults(call, load())
     ]
 
 
 def test_statements_are_run_where_they_stand() -> None:
-    """Other folders call a function, whose result has a type."""
+    """A statement is run in its own folder only; others call a function, which has types."""
     away = [
         f"{call.where}: {call.name} stands in {load()[call.name].file}"
         for call in CALLS
@@ -186,7 +187,7 @@ def test_statements_are_run_where_they_stand() -> None:
 
 
 def test_every_statement_is_used() -> None:
-    """By a call, by another one that takes it in, in a file that is run whole, or in a script."""
+    """Every statement is used: by a call, a statement, a script, or in a file that is run whole."""
     named = {call.name for call in CALLS if isinstance(call, Call)}
     scripts = "".join(part.read_text() for part in (ROOT / "sql" / "parts").glob("*.sql"))
     named |= set(re.findall(r"\{\{query:([a-z_]+)", scripts))
@@ -201,12 +202,12 @@ def test_every_statement_is_used() -> None:
 
 
 CHOSEN = frozenset(("open", "override", "default", "by", "choices", "speaker"))
-"""How the names of fragments begin of which the caller chooses one for a hole."""
+"""Prefixes of fragments' names; of those with one prefix, a caller chooses one for a hole."""
 
 
 @pytest.mark.parametrize("name", ["pairs_by_settings", "unresolved_users", "match_points"])
 def test_the_fragments_of_every_schema_fill_every_hole(name: str) -> None:
-    """Whatever stands of the settings, of persona_id and of the map: a statement can be made."""
+    """No hole is left, whichever of the settings' tables, persona_id and the map exist."""
     for choices, defaults, persona_id, own in product(
         (
             {"user_personality_settings"},
@@ -296,7 +297,7 @@ for each in ("now_ms", "now_mz"):
 
 
 def test_planted_faults_are_seen() -> None:
-    """A misspelt name, parameter or hole, one parameter too many, a name that nobody can follow."""
+    """A misspelt name, parameter or hole, an extra parameter and an unreadable name are found."""
     found = list(calls_in(PLANTED, PACKAGE / "x.py"))
     said = [
         fault

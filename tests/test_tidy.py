@@ -1,4 +1,4 @@
-"""Sizes and habits that ruff does not check. A median says nothing; the longest is what counts."""
+"""Sizes of files and functions, and other rules that ruff does not check."""
 
 import ast
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def lines_without_docstring(function: Function) -> int:
 
 
 def test_modules_are_found() -> None:
-    """The checks below have something to check."""
+    """Modules are found, so that the tests below have something to check."""
     assert SRC / "memsync" / "errors.py" in MODULES
     assert set(FOLDERS) == {folder for folder in FOLDERS for m in MODULES if folder in m.parents}
     assert Path(__file__) in TEST_MODULES
@@ -51,13 +51,13 @@ def test_modules_are_found() -> None:
 
 @every_module
 def test_file_is_short(module: Path) -> None:
-    """A file fits in a head."""
+    """No module is longer than FILE_LINES_MAX."""
     assert len(module.read_text().splitlines()) <= FILE_LINES_MAX
 
 
 @every_module
 def test_functions_are_short(module: Path) -> None:
-    """A function fits on a screen."""
+    """No function is longer than FUNCTION_LINES_MAX, its docstring not counted."""
     lengths = {f.name: lines_without_docstring(f) for f in functions(ast.parse(module.read_text()))}
 
     assert {} == {name: n for name, n in lengths.items() if n > FUNCTION_LINES_MAX}
@@ -70,7 +70,7 @@ def test_module_says_what_it_decides(module: Path) -> None:
 
 
 def test_only_cli_and_demo_print() -> None:
-    """A library does not talk on its caller's stdout; ruff's T20 can be silenced, this cannot."""
+    """Only the command line and the demo print; ruff's T20 can be silenced, this test cannot."""
     quiet = [m for m in SRC.rglob("*.py") if m.relative_to(SRC).parts[1] not in {"cli", "demo"}]
     nodes = ((module, node) for module in quiet for node in ast.walk(ast.parse(module.read_text())))
 
@@ -110,12 +110,12 @@ def test_no_test_imports_a_test(module: Path) -> None:
     ],
 )
 def test_a_planted_import_of_a_test_is_found(line: str, found: str) -> None:
-    """In every form, also where only a type checker reads it, and inside a function."""
+    """An import is found in every form, also for type checkers only, and inside a function."""
     assert [found] == imported_tests(f"import pytest\n{line}\n")
 
 
 def test_other_imports_are_no_imports_of_tests() -> None:
-    """What only sounds like a test file is none."""
+    """A module whose name only resembles a test file's is not taken for one."""
     assert [] == imported_tests(
         "import latest_news\nfrom support.app import App\nfrom support.app import test_data\n"
     )

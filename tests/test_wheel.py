@@ -41,7 +41,7 @@ def files_under(folder: str) -> set[str]:
     [("src", ""), ("migrations", "memsync/_migrations/"), ("sql", "memsync/_sql/")],
 )
 def test_wheel_is_complete(wheel: Path, folder: str, packaged: str) -> None:
-    """Code, revisions and SQL are all there."""
+    """The wheel holds all code, revisions and SQL."""
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
 
@@ -49,7 +49,7 @@ def test_wheel_is_complete(wheel: Path, folder: str, packaged: str) -> None:
 
 
 def test_files_that_are_no_modules(wheel: Path) -> None:
-    """The files that are read at run time, by name: a folder that moved is noticed here."""
+    """The wheel holds the files that are read at run time, at the paths where they are read."""
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
 
@@ -83,7 +83,7 @@ def test_wheel_imports_without_checkout(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_wheel_tells_the_whole_story(wheel: Path, tmp_path: Path) -> None:
-    """`memsync demo` from the wheel alone: migrations and SQL are found where they travelled."""
+    """`memsync demo` runs from the wheel alone, and finds its migrations and SQL there."""
     with ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Copies of the app, and what a test does to a run from outside."""
+"""Copies of the app, and the means to act in the middle of a run."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def redesigned(app: App) -> App:
 
 @pytest.fixture
 def large_app(new_database: NewDatabase, large_template: str, large_world: World) -> App:
-    """A larger app, as it was deployed."""
+    """A larger app before any migration."""
     return App(new_database(template=large_template), large_world)
 
 
 @pytest.fixture
 def settled(new_app: NewApp) -> App:
-    """An app whose migration nobody disturbed: what every other run is compared with."""
+    """An app after an undisturbed migration, with which other runs are compared."""
     app = new_app()
     app.run()
     return app
@@ -92,23 +92,23 @@ def eventually() -> Callable[[Callable[[], bool], str], None]:
 
 @pytest.fixture
 def when() -> Callable[[str, Callable[[], object]], Tell]:
-    """Makes a `tell` that acts once at the start of a phase, `isolate` … `contract`, or of a step:
-    a `Kind`.
+    """Makes a `tell` that acts once when a phase (`isolate` to `contract`) or a step begins.
 
-    A phase is told before anything of it is done: at `backfill` nothing is decided, no row filled.
+    A step is named by its `Kind`. A phase is told before it does anything: at `backfill` nothing
+    is decided and no row is filled.
     """
     return at
 
 
 @pytest.fixture
 def when_filled() -> Callable[[float, Callable[[], object]], Tell]:
-    """Makes a `tell` that acts once when so large a share of the rows is filled."""
+    """Makes a `tell` that acts once when this share of the rows is filled."""
     return at_share
 
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fills that take a block at a time, so that there is a time between batches."""
+    """Make fills take one block at a time, so that there are many moments between batches."""
     for way in (fill, cutover):
         monkeypatch.setattr(way, "_BLOCKS_START", 1)
         monkeypatch.setattr(way, "_BLOCKS_MAX", 1)

@@ -60,7 +60,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, dumped: Callable[[Dump, Path, Any],
 
 
 def test_a_backup_opens_the_gate(ready: App, tmp_path: Path) -> None:
-    """It is of mode 600, its digest and its rows are right, and contract counts it."""
+    """A backup has mode 600, the right digest and number of rows, and opens contract's gate."""
     file = tmp_path / "a.dump"
     made = back_up(ready, file)
 
@@ -77,7 +77,7 @@ def test_a_backup_opens_the_gate(ready: App, tmp_path: Path) -> None:
 
 
 def test_a_backup_can_be_restored(ready: App, tmp_path: Path, new_database: NewDatabase) -> None:
-    """On an empty server it brings back the history as it was, triggers and all, and runs on."""
+    """A backup restored into an empty database has history and triggers, and can be migrated."""
     ready.do("CREATE TABLE unrelated (id int)")
     file = back_up(ready, tmp_path / "a.dump").file
     restored = type(ready)(new_database(), ready.world)
@@ -94,7 +94,7 @@ def test_a_backup_can_be_restored(ready: App, tmp_path: Path, new_database: NewD
 def test_what_is_written_meanwhile_is_not_in_it(
     ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Count and dump are of one moment, whatever clients do."""
+    """Rows deleted during a backup are in it, because count and dump share a snapshot."""
 
     def dumped(real: Dump, _: Path, __: Any) -> None:
         ready.do("DELETE FROM conversation_history")
@@ -122,7 +122,7 @@ def test_a_dump_that_is_not_whole_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
     fault: Callable[[Dump, Path, Any], None],
 ) -> None:
-    """Cut short, or without a table: it is refused, removed, and not recorded."""
+    """A dump that is cut short or lacks a table is refused, removed, and not recorded."""
     instead(monkeypatch, fault)
     with pytest.raises(BackupFailed, match="no backup was made"):
         back_up(ready, tmp_path / "a.dump")
@@ -132,7 +132,7 @@ def test_a_dump_that_is_not_whole_does_not_count(
 def test_a_dump_with_a_row_too_few_does_not_count(
     ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pg_dump that looks at another moment than the count is found out by one row."""
+    """A dump of another snapshot than the count is refused for a single missing row."""
 
     def dumped(_: Dump, file: Path, given: Any) -> None:
         ready.do(
@@ -155,7 +155,7 @@ def test_a_dump_with_a_row_too_few_does_not_count(
 def test_an_interrupted_backup_leaves_nothing(
     ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No half a file that somebody takes for a backup."""
+    """An interrupted backup leaves no file that somebody could take for a backup."""
 
     def dumped(_: Dump, __: Path, ___: Any) -> None:
         raise KeyboardInterrupt
@@ -169,7 +169,7 @@ def test_an_interrupted_backup_leaves_nothing(
 def test_a_file_that_is_there_is_never_written(
     ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not at the start, and not when it appears while pg_dump runs."""
+    """An existing file is never overwritten, not even one that appears while pg_dump runs."""
     file = tmp_path / "a.dump"
     file.write_text("precious")
     with pytest.raises(InvalidInput, match="is there already"):
@@ -188,7 +188,7 @@ def test_a_file_that_is_there_is_never_written(
 
 
 def test_a_folder_that_is_not_there(ready: App, tmp_path: Path) -> None:
-    """It is not made: a typo would become a place for backups."""
+    """A missing folder is not made, because a typo would become a place for backups."""
     assert 2 == ready.command("backup", "--to", str(tmp_path / "typo" / "a.dump"))
 
 
@@ -200,7 +200,7 @@ def test_where_nothing_can_be_recorded(app: App, tmp_path: Path) -> None:
 
 
 def test_a_run_and_a_backup_keep_apart(ready: App, tmp_path: Path) -> None:
-    """The locks of the one would hold up the other."""
+    """A backup is refused while a run is at work, because their locks would hold each other up."""
     with (
         Postgres.open(ready.url) as postgres,
         exclusive(postgres, LockKey.MIGRATE, "migration"),
@@ -218,7 +218,7 @@ def program(folder: Path, name: str, script: str) -> None:
 def test_a_pg_dump_that_is_too_old_is_named(
     ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of an older major refuses a newer server; the message says which was found."""
+    """A pg_dump that is older than the server is refused, and the error names it."""
     programs, files = tmp_path / "bin", tmp_path / "files"
     programs.mkdir()
     files.mkdir()
@@ -233,7 +233,7 @@ def test_a_pg_dump_that_is_too_old_is_named(
 def test_the_password_is_in_no_argument(
     ready: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everybody on a machine can read the arguments of a program."""
+    """No program gets the password as an argument, which everybody on a machine can read."""
     real = dump.find_programs(major(ready)).folder
     for name in ("pg_dump", "pg_restore"):
         program(
@@ -253,7 +253,7 @@ def test_the_password_is_in_no_argument(
 
 
 def test_the_wheels_programs_are_found_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without any client programs still has those of the embedded server."""
+    """The programs of the embedded server are the last to be tried, where there are no others."""
     monkeypatch.setattr(shutil, "which", lambda _: None)
     folders = [*dump._folders()]
 

@@ -1,4 +1,4 @@
-"""Runs that meet their end at seeded statements, of every kind, forward and back.
+"""Runs that are cut short at seeded statements, in every way, forward and back.
 
 The next run ends where an undisturbed one ends: same catalog, same personas, same contents; and
 nothing that was committed is done a second time.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Eventually = Callable[[Callable[[], bool], str], None]
     NewWay = Callable[[type[Way], str, str], Way]
 
-# How many ends of each kind a run of the tests meets, all methods together; and with --slow.
+# How many runs of each kind are cut short, all methods together: without and with --slow.
 FEW = {
     (Way, "client"): 8,
     (Way, "terminate"): 7,
@@ -83,12 +83,12 @@ def test_enough_is_tried() -> None:
     ],
 )
 def test_an_end_is_drawn_among_what_acts(statement: str, own: str, *, does_more: bool) -> None:
-    """What only reads is no end of its own, also where it begins with memsync's own mark."""
+    """A statement that only reads is not drawn as an end, with or without memsync's own mark."""
     assert does_more == acts(own + statement)
 
 
 def test_work_done_twice_is_seen(app: App, way_for: NewWay) -> None:
-    """One row that is written again, or that the checkpoint forgot, fails what is asserted."""
+    """A row that is written again, or that the checkpoint does not count, fails the assertion."""
     way = way_for(Way, "client", IN_PLACE)
     app.run(Phase.BACKFILL)
     before = done_so_far(app, way)
@@ -116,7 +116,7 @@ def test_a_run_cut_short_is_finished_by_the_next(
     fate: str,
     method: str,
 ) -> None:
-    """Client killed, session ended, server stopped: at a few statements from first to last."""
+    """After a client was killed, a session ended or a server stopped, the next run finishes."""
     way = way_for(direction, fate, method)
     kills = -(-FEW[direction, fate] // len(offered_methods()))
     ends = drawn(f"{seed}/{way.name}/{fate}/{method}", fate, way.acting, kills)
@@ -134,7 +134,7 @@ def test_a_run_cut_short_is_finished_by_the_next_many_times(
     fate: str,
     method: str,
 ) -> None:
-    """The same at hundreds."""
+    """The same holds at hundreds of statements."""
     way = way_for(direction, fate, method)
     kills = MANY[direction, fate]
     ends = drawn(f"{seed}/many/{way.name}/{fate}/{method}", fate, way.acting, kills)

@@ -1,4 +1,4 @@
-"""Runs that are cut short at steps of their own; test_cut_short.py draws statements to do it at."""
+"""Runs that are cut short at chosen steps; test_cut_short.py does it at drawn statements."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run_when_free(app: App, eventually: Eventually) -> None:
 def test_runs_killed_one_after_another_get_there(
     app: App, settled: App, eventually: Eventually, seed: int
 ) -> None:
-    """Each killed somewhat later than the one before, the runs add up to a whole one."""
+    """Several killed runs, one after another, are finished by the next one."""
     chance = random.Random(f"{seed}/again")
     for _ in range(3):
         status, out = ended(migrator(app, chance.randint(5, 60), "after"))
@@ -61,7 +61,7 @@ def test_runs_killed_one_after_another_get_there(
 
 
 def test_killed_during_an_index_build(app: App, settled: App, eventually: Eventually) -> None:
-    """Ended while it builds an index concurrently, a run leaves an INVALID one; it is rebuilt."""
+    """A run killed while it builds an index leaves it INVALID, and the next run rebuilds it."""
     app.run(Phase.EXPAND)
     building = (
         "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%%'"
@@ -87,7 +87,7 @@ def test_killed_during_an_index_build(app: App, settled: App, eventually: Eventu
 
 
 def test_killed_during_validation(app: App, settled: App, eventually: Eventually) -> None:
-    """Ended while the key is being validated, a run leaves it NOT VALID; the next validates it."""
+    """A run killed while it validates the key leaves it NOT VALID, and the next validates it."""
     app.run(Phase.BACKFILL)
     for statement in (
         "ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_persona_id_fkey",
@@ -100,7 +100,7 @@ def test_killed_during_validation(app: App, settled: App, eventually: Eventually
     with app.connected(autocommit=False) as hostile:
         hostile.execute("LOCK TABLE personas IN ACCESS EXCLUSIVE MODE")
         process = migrator(app)
-        # Its session waits for the lock behind the catalog's reading of personas or the key's.
+        # Its session waits for the lock on personas, to read the catalog or to validate the key.
         eventually(
             lambda: bool(
                 app.query(
@@ -126,7 +126,7 @@ def test_killed_during_validation(app: App, settled: App, eventually: Eventually
     ],
 )
 def test_an_invalid_index_is_rebuilt(app: App, settled: App, index: LiteralString) -> None:
-    """An INVALID index left by a build that was cut short is not taken for an index."""
+    """An INVALID index left by a build that was cut short is rebuilt."""
     app.run(Phase.EXPAND)
     app.do("CREATE INDEX " + index + " ON conversation_history (persona_id)")
     app.do("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", index)
@@ -141,7 +141,7 @@ SET_VALID: LiteralString = "UPDATE pg_index SET indisvalid = %s WHERE indexrelid
 def test_a_user_index_that_stands_before_a_copy_is_had_once(
     app: App, new_app: NewApp, *, valid: bool
 ) -> None:
-    """Valid or INVALID, whoever built it: the copy has its own, by the same name."""
+    """A user index that stands before a copy, valid or INVALID, is there once afterwards."""
     other = new_app()
     other.run(Phase.ISOLATE)
     other.run(Phase.BACKFILL, options={"method": "in-place"})
@@ -152,7 +152,7 @@ def test_a_user_index_that_stands_before_a_copy_is_had_once(
 
 
 def test_an_invalid_user_index_is_taken_back(app: App) -> None:
-    """It says that isolate was begun, though not that it was done."""
+    """An INVALID user index is taken back too, because it shows that isolate was begun."""
     before = app.catalog()
     app.run(Phase.ISOLATE)
     app.do(SET_VALID, "false", USER_INDEX)
@@ -162,7 +162,7 @@ def test_an_invalid_user_index_is_taken_back(app: App) -> None:
 
 
 def test_an_error_of_ours_is_no_other(app: App) -> None:
-    """A run on a server that is gone says so."""
+    """A run on a server that is gone ends with an error of memsync."""
     gone = type(app)("postgresql://nobody@127.0.0.1:1/nothing", app.world)
     with pytest.raises(MemsyncError):
         gone.run()

@@ -49,7 +49,7 @@ def test_one_users_thread_reads_the_same_up_to_contract(app: App) -> None:
 
 
 def test_by_persona_only_when_every_message_has_one(app: App) -> None:
-    """Before backfill a persona's thread would have holes, so it is refused; from then on not."""
+    """Reading by persona is refused until backfill, because the thread would have holes."""
     channel, personality, user, _ = app.query(THREADS)[0]
     persona = app.world.resolved(user, personality) or user
     for phase in (None, Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND):
@@ -67,7 +67,7 @@ def test_by_persona_only_when_every_message_has_one(app: App) -> None:
 
 
 def test_by_user_after_contract_says_so(app: App) -> None:
-    """There is no user_id any more, and the error says what to give instead."""
+    """Reading by user is refused after contract, and the error says what to give instead."""
     app.run()
     channel, personality = app.query(
         "SELECT channel_id, personality_id FROM conversation_history LIMIT 1"
@@ -82,7 +82,7 @@ def test_by_user_after_contract_says_so(app: App) -> None:
 
 @pytest.mark.parametrize("phase", [Phase.BACKFILL, Phase.CONTRACT])
 def test_a_role_of_the_app_needs_no_more_than_is_said(app: App, phase: Phase) -> None:
-    """With rights on the app's tables, and those on ours that the README names."""
+    """Grants on the app's tables, and those on ours that the README names, are enough."""
     app.run(phase)
     channel, personality, persona = app.query(
         "SELECT channel_id, personality_id, persona_id FROM conversation_history LIMIT 1"

@@ -155,7 +155,7 @@ def test_a_long_wait_is_told_again_after_a_while(
     *,
     often: bool,
 ) -> None:
-    """While a client is in the way it is named again each time that so long has passed."""
+    """A client in the way is named again each time that _TELL_EVERY_S has passed."""
     monkeypatch.setattr(ddl, "_TELL_EVERY_S", every_s)
     app.run(Phase.REDESIGN)
     told: list[Progress] = []
@@ -212,7 +212,7 @@ def test_a_lock_that_never_comes_ends_in_store_busy(app: App) -> None:
 def test_it_gives_way_before_the_server_looks_for_deadlocks(
     app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a client could be the victim of one. So no setting makes it queue for longer."""
+    """DDL queues for half of deadlock_timeout at most, so that no client becomes a victim."""
     queued_ms: list[int] = []
     queue_for = ddl.OnlineDdl._queue_for
 
@@ -303,10 +303,10 @@ def statuses_of_four(app: App, eventually: Eventually, *, held: bool) -> list[in
 def test_of_four_runs_at_once_one_migrates(
     new_app: NewApp, settled: App, eventually: Eventually, round_: int
 ) -> None:
-    """The others say that it is busy (11); nothing deadlocks, no index is INVALID.
+    """One of four runs migrates, the others exit with 11; nothing deadlocks, no index is INVALID.
 
-    One that came after the end finds nothing to do, which is 0 as well: it has no entry in the
-    record of runs, where every run that works opens one for each phase.
+    A run that comes after the end finds nothing to do and exits with 0. It has no entry in
+    memsync.runs, where every run that works has one for each phase.
     """
     app = new_app()
     held = round_ % 2 == 0

@@ -36,7 +36,7 @@ def server_of(app: App) -> tuple[str, int, str]:
 
 
 class Proxy:
-    """Passes everything on; with `rewrite`, the process id of each connection is of its own."""
+    """Passes everything on; with `rewrite`, it tells the client another process id."""
 
     def __init__(self, host: str, port: int, *, rewrite: bool) -> None:
         self._target = (host, port)
@@ -70,7 +70,7 @@ class Proxy:
         return server
 
     def _answer(self, server: socket.socket, client: socket.socket) -> None:
-        """Messages one by one up to the key, then bytes."""
+        """Pass messages on one by one up to the backend's key, then bytes."""
         kind = b""
         with suppress(OSError, EOFError):
             while kind != BACKEND_KEY:
@@ -117,7 +117,7 @@ def proxied(app: App, *, rewrite: bool) -> Iterator[App]:
 
 
 def test_a_process_id_that_is_not_the_servers_is_refused(app: App) -> None:
-    """Exit status 2, both ids in the message, nothing done; the same way without it is fine."""
+    """A proxy that changes the process id is refused with status 2 and both ids in the message."""
     with proxied(app, rewrite=True) as behind:
         with pytest.raises(InvalidInput) as refused:
             behind.run()
@@ -136,7 +136,7 @@ def test_a_process_id_that_is_not_the_servers_is_refused(app: App) -> None:
 def test_pgbouncer_is_noticed(
     app: App, mode: str, reachable_dir: Path, eventually: Callable[..., None]
 ) -> None:
-    """The real one, in every mode."""
+    """PgBouncer is refused in every mode."""
     host, port, database = server_of(app)
     with socket.create_server(("127.0.0.1", 0)) as free:
         listen = free.getsockname()[1]
@@ -149,7 +149,7 @@ def test_pgbouncer_is_noticed(
     config.chmod(0o644)
     uid = None
     if os.geteuid() == 0:
-        # It refuses root; the server's socket lies in a folder of the server's user.
+        # PgBouncer refuses root; the server's socket lies in a folder of the server's user.
         uid = Path(host).stat().st_uid if host.startswith("/") else pwd.getpwnam("nobody").pw_uid
     with subprocess.Popen(
         ["pgbouncer", "-q", config], user=uid, cwd="/", stderr=subprocess.DEVNULL

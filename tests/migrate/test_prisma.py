@@ -1,4 +1,4 @@
-"""Prisma's history: what `resolve` writes is what Prisma itself would have written."""
+"""Prisma's history: `resolve` writes what Prisma itself would have written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prisma_dir(tmp_path: Path) -> Path:
 
 
 def rows(app: App) -> list[tuple[Any, ...]]:
-    """What Prisma's history says of the migration."""
+    """The rows of Prisma's history about the migration."""
     return app.query(
         "SELECT checksum, finished_at = started_at, rolled_back_at IS NOT NULL, logs,"
         " applied_steps_count FROM _prisma_migrations WHERE migration_name = %s"
@@ -43,29 +43,29 @@ def rows(app: App) -> list[tuple[Any, ...]]:
 
 
 def resolve(app: App, *arguments: object) -> int:
-    """`memsync migrate resolve`."""
+    """The exit status of `memsync migrate resolve`."""
     return app.command("resolve", *map(str, arguments))
 
 
 def test_applied(app: App, prisma_dir: Path) -> None:
-    """A new row with the file's checksum, no steps, empty logs, finished as it started."""
+    """--applied adds a finished row with the file's checksum, no steps and empty logs."""
     checksum = hashlib.sha256((prisma_dir / NAME / "migration.sql").read_bytes()).hexdigest()
     assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
     assert [(checksum, True, False, "", 0)] == rows(app)
-    # Prisma refuses the second time, and so it is here.
+    # Prisma refuses the second time, and so does memsync.
     assert 2 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
     assert 1 == len(rows(app))
 
 
 def test_applied_after_a_failure(app: App, prisma_dir: Path) -> None:
-    """The unfinished row is marked as rolled back first."""
+    """--applied first marks an unfinished row as rolled back."""
     app.do(FAILED, NAME)
     assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
     assert [(None, True), (True, False)] == [(row[1], row[2]) for row in rows(app)]
 
 
 def test_rolled_back_is_for_failed_ones_only(app: App, prisma_dir: Path) -> None:
-    """Neither one that is not there nor one that is applied can be marked."""
+    """--rolled-back refuses a migration that is not there, and one that is applied."""
     assert 2 == resolve(app, "--rolled-back", NAME)
     app.do(FAILED, NAME)
     assert 0 == resolve(app, "--rolled-back", NAME)
@@ -77,20 +77,20 @@ def test_rolled_back_is_for_failed_ones_only(app: App, prisma_dir: Path) -> None
 
 @pytest.mark.parametrize("name", ["20990101000000_nobody_wrote_it", "../escape", ""])
 def test_a_name_without_a_directory_is_refused(app: App, prisma_dir: Path, name: str) -> None:
-    """Prisma would offer to reset the database over it."""
+    """A name without a directory is refused: Prisma would offer to reset the database."""
     before = app.query("SELECT count(*) FROM _prisma_migrations")
     assert 2 == resolve(app, "--applied", name, "--prisma-dir", prisma_dir)
     assert before == app.query("SELECT count(*) FROM _prisma_migrations")
 
 
 def test_one_of_the_two_options(app: App) -> None:
-    """Neither both nor none."""
+    """Exactly one of --applied and --rolled-back must be given."""
     assert 2 == resolve(app)
     assert 2 == resolve(app, "--applied", NAME, "--rolled-back", NAME)
 
 
 def test_another_table_is_refused(app: App, prisma_dir: Path) -> None:
-    """A history of another shape is another Prisma's."""
+    """A history with other columns is refused, because another Prisma writes it."""
     app.do("ALTER TABLE _prisma_migrations RENAME COLUMN logs TO log")
     assert 12 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
 
@@ -104,7 +104,7 @@ def test_prisma_at_work_is_left_alone(app: App, prisma_dir: Path) -> None:
 
 
 def test_status_shows_both_histories(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """The stage, and beside it what Prisma believes."""
+    """Status shows the stage, and beside it the state in Prisma's history."""
     app.do(FAILED, NAME)
     assert 0 == app.command("status")
     assert f"Prisma: {NAME}  failed" in capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_a_newer_prisma_is_named_and_refused_by_resolve(
     made: list[LiteralString],
     named: str,
 ) -> None:
-    """No history of the known name, but another of the kind: plan and status say so and go on."""
+    """A history of an unknown kind is named by plan and status, and refused by resolve."""
     for each in made:
         app.do(each)
     assert {"prisma": State.OK} == of_prisma(app)
@@ -150,19 +150,19 @@ def test_a_newer_prisma_is_named_and_refused_by_resolve(
 def test_a_history_that_may_not_be_read_is_not_known(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status says so, and tells the rest all the same."""
+    """A history that may not be read is reported as not known, with the rest of the status."""
     with role(app) as url:
         assert 0 == at_url(app, url).command("status", "--json")
     assert "_prisma_migrations" in json.loads(capsys.readouterr().out)["prisma_unknown"]
 
 
 def of_prisma(app: App) -> dict[str, State]:
-    """What plan checks of it."""
+    """The checks of `plan` that concern Prisma."""
     return {each.name: each.state for each in app.plan().checks if each.name == "prisma"}
 
 
 def test_an_app_without_prisma(app: App, prisma_dir: Path) -> None:
-    """Plan and status have nothing to say of it; resolve has nothing to write to."""
+    """Without Prisma's history plan and status work, and resolve is refused."""
     app.do("DROP TABLE _prisma_migrations")
     assert 0 == app.command("plan")
     assert 0 == app.command("status")

@@ -1,4 +1,4 @@
-"""The scripts for psql: the engine's result, from every start, and honest exit statuses."""
+"""The scripts for psql: they end as the engine does, from every start, with the right status."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_psql
 
-# What the redesign must fork, derive and archive, besides what the world has.
+# Settings that the redesign must fork, derive and archive, besides those of the world.
 HARD = """
     UPDATE personalities SET llm_config_id = (SELECT id FROM llm_configs ORDER BY id LIMIT 1);
     UPDATE personalities SET context_window_size = 50
@@ -80,7 +80,7 @@ def back(app: App, to: Phase | None = None) -> Stage:
 
 @pytest.fixture
 def hard(new_app: NewApp) -> NewApp:
-    """Call it for an app in which there is more to do than to fill."""
+    """Call it for an app whose redesign has more to do."""
 
     def make() -> App:
         app = new_app()
@@ -99,7 +99,7 @@ def by_engine(hard: NewApp) -> App:
 
 
 def test_same_result_as_the_engine_and_twice(hard: NewApp, by_engine: App) -> None:
-    """The script leaves what `memsync migrate run` leaves, to the last object; again, the same."""
+    """The script leaves exactly what `memsync migrate run` leaves; again, it changes nothing."""
     app = hard()
     said = migrated(app)
     assert by_engine.catalog() == app.catalog()
@@ -121,7 +121,7 @@ def test_same_result_as_the_engine_and_twice(hard: NewApp, by_engine: App) -> No
 
 
 def test_each_step_ends_where_the_engines_phase_ends(hard: NewApp) -> None:
-    """Step by step the catalog is the engine's, and memsync sees the stage."""
+    """After each step the catalog is the engine's, and memsync sees the stage."""
     app, other = hard(), hard()
     for phase in Phase:
         migrated(app, STEPS[phase])
@@ -137,7 +137,7 @@ def test_each_step_ends_where_the_engines_phase_ends(hard: NewApp) -> None:
 def test_script_and_engine_go_on_from_each_other(
     hard: NewApp, by_engine: App, phase: Phase
 ) -> None:
-    """From each phase that one did, the other goes on to the same end."""
+    """After each phase that one of them did, the other goes on to the same end."""
     by_script, by_both = hard(), hard()
     for each in list(Phase)[: list(Phase).index(phase) + 1]:
         migrated(by_script, STEPS[each])
@@ -164,7 +164,7 @@ def test_script_and_engine_go_on_from_each_other(
     ],
 )
 def test_from_where_a_deployment_stands(new_app: NewApp, parts: tuple[str, ...]) -> None:
-    """What the app or a hand did already is taken as it is, as by the engine."""
+    """Work that the app or a person did already is kept, as by the engine."""
     app, other = new_app(), new_app()
     for each in (app, other):
         script(each, *parts)
@@ -176,7 +176,7 @@ def test_from_where_a_deployment_stands(new_app: NewApp, parts: tuple[str, ...])
 
 
 def test_messages_of_a_persona_that_was_deleted_meanwhile(app: App) -> None:
-    """Before the key stands they fall to the user's next persona."""
+    """Messages of a persona deleted before the foreign key stands get the user's next persona."""
     app.run(Phase.EXPAND)
     _, _, before, now = changed_since(app)
     app.do("UPDATE conversation_history SET persona_id = %s WHERE channel_id = 'since'", before)
@@ -190,7 +190,7 @@ def test_messages_of_a_persona_that_was_deleted_meanwhile(app: App) -> None:
 
 @pytest.mark.slow
 def test_from_half_way_back(hard: NewApp, by_engine: App) -> None:
-    """What the way back left is gone forward from."""
+    """The script goes forward from a way back that stopped half way."""
     app = hard()
     app.run()
     back(app, Phase.EXPAND)
@@ -201,7 +201,7 @@ def test_from_half_way_back(hard: NewApp, by_engine: App) -> None:
 
 @pytest.mark.slow
 def test_forward_again_after_all_was_taken_back(hard: NewApp) -> None:
-    """Forks, windows and owners come again as by the engine; rows since go by today's settings."""
+    """After the whole way back the script ends as the engine does, forks and new rows included."""
     app, other = hard(), hard()
     for each in (app, other):
         each.run()
@@ -215,7 +215,7 @@ def test_forward_again_after_all_was_taken_back(hard: NewApp) -> None:
 
 
 def test_memsync_takes_it_back(hard: NewApp) -> None:
-    """After the script, `verify` is content and `rollback` brings everything back."""
+    """After the script `verify` is ok, and `rollback` restores the app."""
     app = hard()
     catalog, users = app.catalog(), app.query("SELECT id, user_id FROM conversation_history")
     configs = app.query("SELECT id, llm_config_id, context_window_size FROM personalities")
@@ -234,7 +234,7 @@ def test_memsync_takes_it_back(hard: NewApp) -> None:
 
 @pytest.mark.slow
 def test_back_before_contract_and_forward_again(hard: NewApp) -> None:
-    """persona_id goes as by memsync, from anywhere; going forward, each row is as it was."""
+    """The script takes persona_id back as memsync does; forward again, each row is as it was."""
     app, other = hard(), hard()
     for each in (app, other):
         each.run(Phase.BACKFILL)
@@ -286,7 +286,7 @@ def doom(app: App, victim: int) -> None:
 
 
 def spare(app: App) -> int:
-    """Ends that; how many there were."""
+    """End that; return how many changes and batches there were."""
     ((steps,),) = app.query("SELECT last_value FROM doom.deaths")
     script(
         app,
@@ -315,7 +315,7 @@ def steps_of(app: App) -> int:
 
 @pytest.mark.slow
 def test_killed_anywhere_it_goes_on(hard: NewApp, by_engine: App, seed: int) -> None:
-    """A session that dies in the middle of anything is gone on from by the next."""
+    """A session that dies at a seeded change or batch is finished by the next script."""
     total = steps_of(hard())
     assert 60 < total
     for victim in random.Random(seed).sample(range(1, total + 1), 2):
@@ -324,13 +324,13 @@ def test_killed_anywhere_it_goes_on(hard: NewApp, by_engine: App, seed: int) -> 
 
 @pytest.mark.slow
 def test_killed_everywhere_it_goes_on(hard: NewApp, by_engine: App) -> None:
-    """The same, at every step there is."""
+    """The same holds at every change and batch."""
     for victim in range(1, steps_of(hard()) + 1):
         die_and_go_on(hard(), by_engine, victim)
 
 
 def test_one_migration_at_a_time(app: App, eventually: Eventually) -> None:
-    """While a script waits for a lock, memsync and another script stop; it gives up, or goes on."""
+    """While a script waits for a lock, memsync and another script are refused."""
     app.run(Phase.REDESIGN)
     with app.connected(autocommit=False) as client:
         client.execute("SELECT FROM conversation_history LIMIT 1")

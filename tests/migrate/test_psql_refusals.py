@@ -1,4 +1,4 @@
-"""What stops the scripts for psql: the status says so, and nothing was changed."""
+"""Refusals by the scripts for psql: the status says so, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = needs_psql
 
 @pytest.mark.slow
 def test_a_step_that_comes_too_early_changes_nothing(app: App) -> None:
-    """Each says so, also when all but the step before it was done."""
+    """A step that comes too early is refused, even when only the step before it is missing."""
     for done, early in (
         (None, list(Phase)[1:]),
         (Phase.ISOLATE, list(Phase)[2:]),
@@ -66,7 +66,7 @@ HALF_REDESIGNS = {
 
 @pytest.mark.parametrize("why", HALF_REDESIGNS)
 def test_what_only_memsync_can_go_on_from_is_refused(app: App, why: str) -> None:
-    """A redesign half done by the app, or a history that the script does not fit, is left alone."""
+    """A redesign half done by the app, or an unusual history, is refused and left to memsync."""
     script(app, HALF_REDESIGNS[why])
     before = untouched(app)
     status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)
@@ -74,7 +74,7 @@ def test_what_only_memsync_can_go_on_from_is_refused(app: App, why: str) -> None
 
 
 def test_back_refuses_what_is_not_its_own(app: App) -> None:
-    """Where nothing was begun, or contract was, it changes nothing."""
+    """The script for the way back is refused where nothing was begun, or contract was."""
     before = untouched(app)
     status, said = psql(app, BACK)
     unchanged(app, status, said, before, "nothing to take back")
@@ -86,7 +86,7 @@ def test_back_refuses_what_is_not_its_own(app: App) -> None:
 
 @pytest.mark.parametrize("stdin", [False, True])
 def test_users_without_a_persona_stop_it_before_it_begins(app: App, stdin: bool) -> None:
-    """Without a choice it fails with a status, also through stdin, names them, changes nothing."""
+    """Users without a persona are named and stop the script, also through stdin."""
     before = untouched(app)
     users = [str(user.id) for user in app.world.cast.users if not user.global_persona_id]
     status, said = psql(app, stdin=stdin, backup_confirmed=BACKUP)
@@ -95,7 +95,7 @@ def test_users_without_a_persona_stop_it_before_it_begins(app: App, stdin: bool)
 
 @pytest.mark.parametrize("users", [0, 2])
 def test_personas_that_nobody_can_be_given_stop_it(app: App, users: int) -> None:
-    """A persona without an owner that nobody or several use is named; nothing is changed."""
+    """A persona without an owner that nobody or several use is named, and stops the script."""
     app.do(
         "UPDATE personas SET owner_id = NULL WHERE id = (SELECT max(id::text)::uuid FROM personas)"
     )
@@ -124,14 +124,14 @@ def test_personas_that_nobody_can_be_given_stop_it(app: App, users: int) -> None
 def test_what_it_cannot_do_it_says_first(
     app: App, choices: dict[str, Any], more: tuple[str, ...], why: str
 ) -> None:
-    """A wrong choice, or a run as one transaction, changes nothing."""
+    """A wrong choice, or a run as one transaction, is refused before any change."""
     before = untouched(app)
     status, said = psql(app, ALL_IN_ONE, *more, **choices)
     unchanged(app, status, said, before, why)
 
 
 def test_another_database_is_refused(new_database: Callable[[], str], app: App) -> None:
-    """Where the app's tables are not, nothing is made."""
+    """A database without the app's tables is refused, and nothing is made in it."""
     other = type(app)(new_database(), app.world)
     before = other.catalog()
     status, said = psql(other, unresolved="create")
@@ -151,7 +151,7 @@ def test_contract_waits_for_a_backup(app: App) -> None:
 
 
 def test_rows_filled_by_another_rule_stop_contract(app: App) -> None:
-    """The proof names them; user_id is still there."""
+    """Rows filled by another rule are counted and stop contract; user_id is still there."""
     script(app, CREATE_MISSING, ADD_COLUMN, FILL_BY_DEFAULT_ONLY)
     status, said = psql(app, backup_confirmed=BACKUP)
     wrong = app.verify().wrong_persona_ids
@@ -163,7 +163,7 @@ def test_rows_filled_by_another_rule_stop_contract(app: App) -> None:
 
 
 def test_verify_says_what_stands(app: App) -> None:
-    """It fails before there is a persona_id, and is content before and after contract."""
+    """The script for verify fails before persona_id exists, and succeeds from backfill on."""
     assert STOPPED == psql(app, VERIFY)[0]
     app.run(Phase.BACKFILL)
     status, said = psql(app, VERIFY)

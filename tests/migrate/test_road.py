@@ -1,4 +1,4 @@
-"""The migration when nothing disturbs it: phase by phase, told and proven."""
+"""The undisturbed migration: what each phase leaves and reports, and its proof."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prisma_name(columns: str, suffix: str) -> str:
 
 
 def of_history(catalog: Catalog) -> Catalog:
-    """What of the catalog belongs to the history, or to no table."""
+    """The objects of the catalog that belong to the history, or to no table."""
     return {
         kind: {each for each in found if kind in {"functions", "schemas"} or TABLE in str(each)}
         for kind, found in catalog.items()
@@ -48,7 +48,7 @@ def of_history(catalog: Catalog) -> Catalog:
 
 
 def left(before: Catalog, after: Catalog) -> dict[str, tuple[set[Any], set[Any]]]:
-    """By kind of object: what went and what came. Equal kinds are absent."""
+    """The objects that went and those that came, by kind; equal kinds are absent."""
     return {
         kind: (before[kind] - after[kind], after[kind] - before[kind])
         for kind in before
@@ -77,7 +77,7 @@ def test_a_wrong_persona_would_be_seen(app: App) -> None:
 def test_nothing_but_the_persona_changes(app: App) -> None:
     """Every other column of every message is as it was, and so is every other row of the app.
 
-    Until contract even the old places of the settings say what they said.
+    Until contract even the old tables of the settings are as they were.
     """
     before = [app.query(text) for text in OTHERS]
     messages = set(app.query(MESSAGES))
@@ -176,7 +176,7 @@ def has_user_index(app: App) -> bool:
 
 @pytest.mark.parametrize("method", ["in-place", "copy"])
 def test_a_run_that_fills_leaves_the_user_index_out(app: App, new_app: NewApp, method: str) -> None:
-    """Nobody reads by it: what another, phase by phase, leaves has just that index more."""
+    """A run phase by phase builds the user index; one straight to the fill lacks just that."""
     stepwise = new_app()
     for phase in list(Phase)[:4]:
         stepwise.run(phase)
@@ -190,7 +190,7 @@ def test_a_run_that_fills_leaves_the_user_index_out(app: App, new_app: NewApp, m
 
 
 def test_the_user_index_is_built_when_it_is_asked_for(app: App) -> None:
-    """By a run to isolate alone, however far the database is."""
+    """A run to isolate builds the user index, however far the database is."""
     app.run(Phase.BACKFILL)
     assert Stage.BACKFILLED == app.run(Phase.ISOLATE)
     assert has_user_index(app)
@@ -207,7 +207,7 @@ def test_the_user_index_is_built_when_it_is_asked_for(app: App) -> None:
 def test_the_way_back_brings_the_user_index(
     app: App, when: When, to: Phase | None, cut_at: str
 ) -> None:
-    """To where threads are read by user again, also from a run that was cut short."""
+    """A rollback to any phase builds the user index, also after a run that was cut short."""
 
     def fall() -> None:
         raise KeyboardInterrupt
@@ -222,7 +222,7 @@ def test_the_way_back_brings_the_user_index(
 
 
 def test_created_personas_are_defaults_of_those_who_had_none(app: App) -> None:
-    """Exactly the unresolved users get one: named for them, owned, and set as default."""
+    """Exactly the unresolved users get a persona, which is named for them and their default."""
     before = app.query("SELECT id FROM personas")
     unresolved = {user.id for user in app.world.cast.users if not user.global_persona_id}
     app.run()
@@ -255,7 +255,7 @@ def test_phases_one_by_one_say_where_they_stand(app: App) -> None:
 
 
 def test_each_phase_again_changes_nothing(app: App, settled: App) -> None:
-    """Run again after every phase, the catalog stays; the end is that of a run in one go."""
+    """Phases that are run again change nothing, and the end is that of a run in one go."""
     for phase in Phase:
         app.run(phase)
         filled = phase in {Phase.EXPAND, Phase.BACKFILL, Phase.CONTRACT}
@@ -281,13 +281,16 @@ def test_what_is_filled_is_not_read_again(app: App) -> None:
 def test_most_rows_that_are_filled_stay_in_their_page(
     large_app: App, eventually: Eventually
 ) -> None:
-    """There and back: so no index has to be told of them, and the table does not grow by them."""
+    """Most rows, forward and back, are HOT updates: no index has a new entry for them.
+
+    See https://www.postgresql.org/docs/current/storage-hot.html.
+    """
     app = large_app
     updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s"
     messages = app.world.manifest.messages
 
     def stayed(filled: int) -> int:
-        # A session tells what it did when it is over.
+        # A session reports what it did when it ends.
         eventually(lambda: app.query(updates, TABLE)[0][0] == filled, f"{filled} are counted")
         return int(app.query(updates, TABLE)[0][1])
 
@@ -301,7 +304,7 @@ def test_most_rows_that_are_filled_stay_in_their_page(
 
 
 def test_verify_proves_every_row_before_contract(app: App) -> None:
-    """After backfill every row is recomputed; after contract the counts are what can be said."""
+    """Verify recomputes every row after backfill; after contract it can only count."""
     app.run(Phase.BACKFILL)
     before = app.verify()
     app.run()
@@ -320,7 +323,7 @@ def test_verify_proves_every_row_before_contract(app: App) -> None:
 
 
 def test_the_commands_say_it_in_json(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """plan, status, run and verify each print one object, and their exit statuses say the rest."""
+    """Each of plan, status, run and verify prints one JSON object and exits with its status."""
 
     def said(*arguments: str) -> tuple[int, dict[str, Any]]:
         status = app.command(*arguments, "--json")

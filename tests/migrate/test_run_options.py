@@ -1,4 +1,4 @@
-"""What the command line makes of the flags of `migrate run`."""
+"""The command line turns the flags of `migrate run` into RunOptions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CHOSEN = migrate.RunOptions(
 
 
 def captured(monkeypatch: pytest.MonkeyPatch) -> list[migrate.RunOptions]:
-    """The options with which the command line runs from now on; nothing is migrated."""
+    """Collect the options of all runs from now on; nothing is migrated."""
     given: list[migrate.RunOptions] = []
 
     def run(_postgres: object, _settings: object, options: migrate.RunOptions, **_: Any) -> Stage:
@@ -55,7 +55,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[migrate.RunOptions]:
 
 
 def test_every_flag_reaches_the_run(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each with a value of its own; none of them is what the run would do without the flag."""
+    """Every flag reaches the run; no value of the test is the default."""
     default = migrate.RunOptions()
     same = [
         field.name

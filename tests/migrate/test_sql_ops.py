@@ -38,7 +38,7 @@ def said(app: App, name: str) -> str:
 
 
 def test_scripts_are_found() -> None:
-    """The checks below have something to check."""
+    """Scripts are found, so that the tests below have something to check."""
     assert {"locks.sql", "long-transactions.sql", "who-writes-user-id.sql"} <= {
         script.name for script in SCRIPTS
     }
@@ -46,7 +46,7 @@ def test_scripts_are_found() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_scripts_say_what_they_are(script: Path) -> None:
-    """A comment first, which says that it only reads; then errors stop it."""
+    """Each script begins with a comment that says that it only reads, and stops at an error."""
     lines = script.read_text().splitlines()
     comment = [line for line in lines[: lines.index(r"\set ON_ERROR_STOP on")] if line]
     assert comment
@@ -56,7 +56,7 @@ def test_scripts_say_what_they_are(script: Path) -> None:
 
 @needs_psql
 def test_every_script_at_every_stage(app: App) -> None:
-    """From a legacy app on, after the way back, and after finalize: no error, no warning."""
+    """Every script runs without a warning at every stage, after rollback and after finalize."""
     for script in SCRIPTS:
         psql(app, script)
     for phase in Phase:
@@ -74,7 +74,7 @@ def test_every_script_at_every_stage(app: App) -> None:
 
 @needs_psql
 def test_every_script_in_an_empty_database(app: App, database: str) -> None:
-    """A table that is not there is no error, except where there is nothing else to ask of."""
+    """Every script runs in an empty database, because a missing table is no error."""
     empty = type(app)(database, app.world)
     for script in SCRIPTS:
         psql(empty, script)
@@ -83,7 +83,7 @@ def test_every_script_in_an_empty_database(app: App, database: str) -> None:
 @needs_psql
 @pytest.mark.parametrize("kind", ["app", "redesigned"])
 def test_users_without_persona(request: pytest.FixtureRequest, kind: str) -> None:
-    """The same users before the redesign and after it."""
+    """The query finds the same users before the redesign and after it."""
     app: App = request.getfixturevalue(kind)
     unresolved = {str(user.id) for user in app.world.cast.users if not user.global_persona_id}
     rows = said(app, "users-without-persona").splitlines()[1:-1]
@@ -93,7 +93,7 @@ def test_users_without_persona(request: pytest.FixtureRequest, kind: str) -> Non
 
 @needs_psql
 def test_who_writes_user_id(app: App) -> None:
-    """The session, the role and the view that still go by user_id."""
+    """The query names the session, the role and the view that still use user_id."""
     app.do("CREATE VIEW talk AS SELECT user_id FROM conversation_history")
     with app.connected() as client:
         client.execute("SELECT user_id FROM conversation_history LIMIT 1")
@@ -105,7 +105,7 @@ def test_who_writes_user_id(app: App) -> None:
 
 @needs_psql
 def test_locks(app: App) -> None:
-    """Who holds a lock on the history and keeps it, and who does not."""
+    """The query names a session that keeps a lock on the history, and no other."""
     with app.connected(autocommit=False) as client, app.connected(autocommit=False) as other:
         client.execute("LOCK TABLE conversation_history IN ROW EXCLUSIVE MODE")
         other.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
@@ -116,7 +116,7 @@ def test_locks(app: App) -> None:
 
 @needs_psql
 def test_long_transactions(app: App, tmp_path: Path) -> None:
-    """Who has a transaction open for longer than the script asks for, and what ends it."""
+    """The query names transactions that are open for over a minute, and the call to end them."""
     at_once = tmp_path / "at-once.sql"
     text = (FOLDER / "long-transactions.sql").read_text()
     assert "interval '1 minute'" in text
@@ -132,7 +132,7 @@ def test_long_transactions(app: App, tmp_path: Path) -> None:
 
 @needs_psql
 def test_progress(app: App) -> None:
-    """Before the fill it says so; after it, that all is done."""
+    """The query says before the fill that it has not begun, and after it that all is done."""
     assert "the fill has not begun" in said(app, "progress")
     app.run(Phase.BACKFILL)
     assert "|100.0|" in said(app, "progress")
@@ -140,7 +140,7 @@ def test_progress(app: App) -> None:
 
 @needs_psql
 def test_table_size(app: App) -> None:
-    """The table, each index, and our own tables once they are there."""
+    """The query lists the table, each index, and our own tables once they exist."""
     out = said(app, "table-size")
     assert "conversation_history|table|" in out
     assert "conversation_history_user_id_idx|index|" in out

@@ -1,4 +1,4 @@
-"""Where a deployment may stand when memsync meets it, and that the run goes on from there."""
+"""States in which memsync may find an app; a run goes on from each of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_column_half_filled(app: App, settled: App) -> None:
 
 
 def test_finished_by_hand(app: App, settled: App) -> None:
-    """user_id is gone and persona_id is NOT NULL: only what is missing is built."""
+    """Where user_id is gone and persona_id is NOT NULL, only missing objects are built."""
     script(app, CREATE_MISSING, ADD_COLUMN, FILL_RIGHTLY, ";", DROP_USER)
     before = app.personas()
     assert Stage.BACKFILLED == app.plan().stage
@@ -56,7 +56,7 @@ def test_finished_by_hand(app: App, settled: App) -> None:
 
 
 def test_finished_by_hand_without_key_and_index(app: App, settled: App) -> None:
-    """The same where the hand forgot the index, the key and NOT NULL: they are made."""
+    """A migration by hand that left out the index, the key and NOT NULL gets them."""
     script(
         app,
         CREATE_MISSING,
@@ -139,7 +139,7 @@ def test_alembic_is_not_the_one_to_say_what_is_done(app: App, settled: App) -> N
 
 
 def test_app_restored_beside_our_schema(app: App, settled: App) -> None:
-    """The history restored as of before the migration, our schema left: a run migrates it."""
+    """A history restored from before the migration, beside our schema, is migrated again."""
     script(app, "CREATE TABLE kept AS TABLE conversation_history")
     app.run()
     script(

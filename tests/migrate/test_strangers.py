@@ -1,4 +1,4 @@
-"""Roles, names, paths and settings that are not the usual ones."""
+"""Unusual roles, names, search paths and settings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from support.app import App
 
 
-def test_a_right_that_is_missing_has_a_status_of_its_own(
+def test_a_missing_privilege_has_a_status_of_its_own(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A role that may not read our tables: 16, not that of a database that nobody knows."""
+    """A role that may not read our tables exits with 16, not as on a database without the app."""
     app.run(Phase.ISOLATE)
     with role(app) as url:
         assert 16 == at_url(app, url).command("status", "--json")
@@ -32,7 +32,7 @@ def test_a_right_that_is_missing_has_a_status_of_its_own(
 
 
 def test_the_apps_own_role_writes_on_while_another_role_migrates(app: App) -> None:
-    """An app whose role has rights on its own tables only writes in every phase before contract."""
+    """A role with grants on the app's tables alone can write in every phase before contract."""
     personality, user = app.query("SELECT personality_id, user_id FROM conversation_history")[0]
     with role(app, *APP_GRANTS) as url, psycopg.connect(url, autocommit=True) as client:
         for phase in (Phase.ISOLATE, Phase.EXPAND, Phase.BACKFILL):
@@ -49,8 +49,8 @@ def test_the_apps_own_role_writes_on_while_another_role_migrates(app: App) -> No
     )
 
 
-def test_nobody_else_may_use_what_runs_with_our_rights(app: App) -> None:
-    """A client that hung such a function on a table of its own could write our tables by it."""
+def test_nobody_else_may_execute_what_runs_as_its_owner(app: App) -> None:
+    """PUBLIC may execute no SECURITY DEFINER function: as a trigger it could write our tables."""
     ours: LiteralString = """
         SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
         WHERE n.nspname LIKE 'memsync%' AND p.prosecdef"""
@@ -75,7 +75,7 @@ def test_owner_who_may_not_create_a_schema_is_told(app: App) -> None:
 
 
 def test_role_that_may_not_read_is_told(app: App) -> None:
-    """Without any right the error is of its kind, and says what is missing."""
+    """A role without any grant is refused, and the error says what to grant."""
     with role(app) as url, pytest.raises(GateClosed, match=r"privileges: .* GRANT "):
         at_url(app, url).run(unresolved="fail")
 
@@ -136,7 +136,7 @@ def test_usernames_of_every_kind(app: App, username: str) -> None:
 
 
 def test_search_path_with_another_schema_first(app: App) -> None:
-    """The app's tables are found by the path; what another schema holds is not touched."""
+    """The app's tables are found by the search path; those of another schema are not touched."""
     app.do("CREATE SCHEMA other")
     app.do("CREATE TABLE other.users (id int)")
     name = app.query("SELECT current_database()")[0][0]
@@ -151,7 +151,7 @@ def test_search_path_with_another_schema_first(app: App) -> None:
 
 
 def test_client_with_another_search_path(app: App) -> None:
-    """The trigger finds its tables whatever path the writing session has."""
+    """The sync trigger finds its tables whatever search_path the client has."""
     app.run(Phase.EXPAND)
     personality, user = app.query("SELECT personality_id, user_id FROM conversation_history")[0]
     with app.connected(options="-c search_path=pg_catalog") as client:
@@ -206,7 +206,7 @@ def test_a_view_in_the_place_of_the_table(app: App) -> None:
     ids=["no table", "version table", "instance only"],
 )
 def test_a_half_made_schema_is_completed(app: App, settled: App, made: str) -> None:
-    """What a crash in the first revision leaves is taken up."""
+    """A schema that a crash in the first revision left half made is completed."""
     with app.connected() as connection:
         connection.execute(made.encode())
     assert Stage.CONTRACTED == app.run()
@@ -224,7 +224,7 @@ def test_a_schema_of_ours_with_the_wrong_tables_is_refused(app: App) -> None:
 def run_behind_a_client(app: App, tell: Tell) -> None:
     """Run while a client's open transaction makes the index build wait for half a second.
 
-    From when the run says that it waits: how long it takes to get there is another matter.
+    The time counts from when the run says that it waits, however long it takes to get there.
     """
     with app.connected(autocommit=False) as hostile:
         hostile.execute("UPDATE conversation_history SET content = content WHERE false")
@@ -247,7 +247,7 @@ def run_behind_a_client(app: App, tell: Tell) -> None:
 
 @pytest.mark.parametrize("setting", ["statement_timeout", "lock_timeout"])
 def test_timeouts_of_the_role_do_not_cut_the_long_steps(app: App, setting: LiteralString) -> None:
-    """A statement_timeout or lock_timeout set for the app's clients is not the migration's."""
+    """A statement_timeout or lock_timeout of the database does not apply to the migration."""
     name = app.query("SELECT current_database()")[0][0]
     with app.connected() as connection:
         connection.execute(
@@ -268,7 +268,7 @@ def test_index_build_that_waits_says_for_whom(app: App) -> None:
 
 @pytest.mark.xfail(strict=True, reason="user_id stays NOT NULL after expand")
 def test_persona_without_owner_is_written_by_the_new_app(app: App) -> None:
-    """Between expand and contract a persona that nobody owns can still be spoken as."""
+    """Between expand and contract a message by persona may have a persona that nobody owns."""
     app.run(Phase.EXPAND)
     personality = app.query("SELECT id FROM personalities LIMIT 1")[0][0]
     persona = uuid4()

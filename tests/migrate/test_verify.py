@@ -1,4 +1,4 @@
-"""The checklist of `migrate verify`: each check is ok when it should be, and fails when planted."""
+"""The checks of `migrate verify`: each is ok on a sound app, and fails for a planted fault."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INSERT: LiteralString = (
 
 
 def checks(app: App) -> dict[str, Check]:
-    """The checklist, by name."""
+    """The checks, by name."""
     return {check.name: check for check in app.verify().checks}
 
 
@@ -47,14 +47,14 @@ def failures(app: App) -> set[str]:
 
 
 def mended(app: App, name: str) -> None:
-    """Run the SQL that the check gives as what is to be done."""
+    """Run the SQL that the check names as what to do next."""
     command = (checks(app)[name].next or "").removeprefix("where user_id is right: ")
     with app.connected() as client:
         client.execute(command.encode())
 
 
 def moved_row(app: App, *, content: LiteralString = "%") -> UUID:
-    """A message whose user_id an old app changed to another user's, past every trigger of ours."""
+    """Change a message's user_id to another user, as an old app may; its id."""
     row: UUID = app.query(
         "UPDATE conversation_history SET user_id = (SELECT id FROM users u WHERE id <> user_id"
         "  AND global_persona_id IS NOT NULL ORDER BY id LIMIT 1)"
@@ -67,7 +67,7 @@ def moved_row(app: App, *, content: LiteralString = "%") -> UUID:
 
 
 def test_the_road(app: App) -> None:
-    """What is due at each stage is asked there, and is ok; what is not is said to come."""
+    """At each stage the checks that are due are made; the others are not applicable yet."""
     assert {"no NULL persona_id": FAILED, "every user has a persona": FAILED} == states(app)
     app.run(Phase.EXPAND)
     found = states(app)
@@ -93,7 +93,7 @@ def test_the_road(app: App) -> None:
 
 @pytest.mark.parametrize("back", [Phase.BACKFILL, Phase.EXPAND, Phase.ISOLATE])
 def test_the_way_back(settled: App, back: Phase) -> None:
-    """After each phase taken back nothing fails that a run forward does not do."""
+    """After each phase that is taken back, only checks fail that a run forward mends."""
     assert 0 == settled.command("rollback", "--to", back.value)
     allowed = set() if back is not Phase.ISOLATE else {"no NULL persona_id"}
     assert allowed == failures(settled)
@@ -102,7 +102,7 @@ def test_the_way_back(settled: App, back: Phase) -> None:
 
 
 def test_json(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """The keys of the guide's figures stay; checks and stage stand beside them."""
+    """The figures stand under these keys, with the stage and the checks beside them."""
     app.run(Phase.BACKFILL)
     assert 0 == app.command("verify", "--json")
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -119,7 +119,7 @@ def test_json(app: App, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line for each check, what to do below, and the verdict last."""
+    """The text has a line for each check, what to do below it, and the verdict last."""
     assert 1 == app.command("verify")
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  FAILED   no NULL persona_id ") for line in lines)
@@ -128,7 +128,7 @@ def test_text(app: App, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_user_changed_by_an_old_app_is_named_and_mended(app: App) -> None:
-    """Row, user and owner are named; the given command gives the row its user's persona."""
+    """Row, user and owner are named, and the command to do next gives the right persona."""
     app.run(Phase.BACKFILL)
     row = moved_row(app)
     found = checks(app)["personas are their users' own"]
@@ -144,7 +144,7 @@ def test_a_user_changed_by_an_old_app_is_named_and_mended(app: App) -> None:
     with pytest.raises(GateClosed):
         app.run()
     mended(app, "personas are their users' own")
-    # It came to its pair after the freeze; what is right about it is its persona.
+    # The row joined its pair after the freeze, so counts may differ; its persona is right.
     assert failures(app) <= {"counts per user"}
     assert [(user,)] == app.query(
         "SELECT p.owner_id FROM conversation_history h JOIN personas p ON p.id = h.persona_id"
@@ -155,7 +155,7 @@ def test_a_user_changed_by_an_old_app_is_named_and_mended(app: App) -> None:
 
 
 def test_a_message_written_live_whose_user_is_changed_is_found(app: App) -> None:
-    """What the archive knows of a row counts for the user that it knew."""
+    """An archived decision of a row does not count once the row has another user."""
     app.run(Phase.EXPAND)
     personality, user = app.query(
         "SELECT h.personality_id, h.user_id FROM conversation_history h"
@@ -173,7 +173,7 @@ def test_a_message_written_live_whose_user_is_changed_is_found(app: App) -> None
 
 
 def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None:
-    """More old messages than at the freeze: named with both counts. Fewer is no fault."""
+    """More old messages than at the freeze are reported with both counts; fewer are no fault."""
     app.run(Phase.BACKFILL)
     one, other, personality = app.query(
         "SELECT a.user_id, b.user_id, a.personality_id FROM memsync.persona_map a"
@@ -194,7 +194,7 @@ def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None
         other,
         personality,
     )[0][0]
-    # With the right persona, so that nothing but the count tells.
+    # With the right persona, so that only the count shows it.
     taken = app.do(
         "UPDATE conversation_history h SET user_id = m.user_id, persona_id = m.persona_id"
         " FROM memsync.persona_map m WHERE m.user_id = %s AND m.personality_id = %s"
@@ -208,7 +208,7 @@ def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None
 
 
 def test_counts_per_user_after_contract(app: App) -> None:
-    """By the owner of the persona then; messages written since do not count as old ones."""
+    """After contract old messages are counted by their personas' owners, newer ones left out."""
     app.run(Phase.BACKFILL)
     before = checks(app)["counts per user"]
     app.run()
@@ -228,7 +228,7 @@ def test_counts_per_user_after_contract(app: App) -> None:
 
 
 def test_after_finalize_there_is_nothing_to_count_against(settled: App) -> None:
-    """The archive is gone: not known is not ok."""
+    """After finalize the counts are not applicable, because the archive is gone."""
     assert 0 == settled.command("finalize", "--yes")
     assert LATER is states(settled)["counts per user"]
     assert set() == failures(settled)
@@ -254,7 +254,7 @@ BROKEN: list[tuple[str, LiteralString]] = [
 @pytest.mark.parametrize(("name", "fault"), BROKEN)
 @pytest.mark.parametrize("phase", [Phase.BACKFILL, Phase.CONTRACT])
 def test_key_and_indexes(app: App, phase: Phase, name: str, fault: LiteralString) -> None:
-    """Missing or not valid fails, and the run that is named mends it and goes no further."""
+    """A missing or invalid key or index fails; the run that the check names mends it."""
     app.run(phase)
     assert set() == failures(app)
     app.do(fault)
@@ -273,7 +273,7 @@ def test_key_and_indexes(app: App, phase: Phase, name: str, fault: LiteralString
     ],
 )
 def test_the_trigger_before_contract(app: App, fault: LiteralString) -> None:
-    """Neither missing nor disabled; what the check says mends it."""
+    """A missing or disabled sync trigger fails; the command that the check names mends it."""
     app.run(Phase.BACKFILL)
     app.do(fault)
     assert {"identity trigger"} == failures(app)
@@ -287,7 +287,7 @@ def test_the_trigger_before_contract(app: App, fault: LiteralString) -> None:
 
 
 def test_the_trigger_after_contract(settled: App) -> None:
-    """One that still stands fails every write."""
+    """A sync trigger that still stands fails, because it would fail every write."""
     settled.do(
         "CREATE TRIGGER memsync_sync_identity BEFORE INSERT ON conversation_history"
         " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
@@ -306,7 +306,7 @@ def test_not_null_after_contract(settled: App) -> None:
 
 
 def test_personas_that_do_not_exist(app: App) -> None:
-    """Counted before contract with a command that mends it, and after it as well."""
+    """Messages of missing personas are counted, and the command to do next mends them."""
     app.run(Phase.BACKFILL)
     app.do(f"ALTER TABLE conversation_history DROP CONSTRAINT {KEY}")
     app.do(
@@ -321,7 +321,7 @@ def test_personas_that_do_not_exist(app: App) -> None:
 
 
 def test_personas_that_do_not_exist_after_contract(settled: App) -> None:
-    """There is no user to decide by: only a backup knows, or nobody."""
+    """After contract no user is left to decide by, so the check asks to restore the personas."""
     settled.do(f"ALTER TABLE conversation_history DROP CONSTRAINT {KEY}")
     settled.do(
         "UPDATE conversation_history SET persona_id = gen_random_uuid()"
@@ -332,7 +332,7 @@ def test_personas_that_do_not_exist_after_contract(settled: App) -> None:
 
 
 def test_users_without_a_persona_are_named(app: App) -> None:
-    """With the command that makes one for each."""
+    """Users without a persona are named, with the command that creates one for each."""
     app.run(Phase.EXPAND)
     found = checks(app)["every user has a persona"]
     assert found.found.startswith("3 users have neither a choice nor a default: ")
@@ -340,7 +340,7 @@ def test_users_without_a_persona_are_named(app: App) -> None:
 
 
 def test_already_applied(settled: App, tmp_path: Path) -> None:
-    """Everything is done: said, with what Prisma's history should be told; told, it is quiet."""
+    """After contract the check names the `resolve` commands for Prisma, until they were run."""
     found = checks(settled)["already applied"]
     assert (
         "In Prisma's history not applied: " + ", ".join(f"{each} (not there)" for each in NAMES)

@@ -29,7 +29,7 @@ USERS = "SELECT id, user_id FROM conversation_history"
 
 
 def back(app: App, to: Phase | None = None, tell: Tell = silent) -> Stage:
-    """`memsync migrate rollback`."""
+    """Do `memsync migrate rollback`."""
     with Postgres.open(app.url) as postgres:
         return migrate.rollback(postgres, app.settings(), to=to, tell=tell)
 
@@ -40,7 +40,7 @@ def users(app: App) -> dict[UUID, UUID]:
 
 
 def said_since(app: App) -> dict[UUID, tuple[UUID, UUID]]:
-    """Every persona says something after contract; the messages, with persona and owner."""
+    """Insert a message of every persona after contract; by message, its persona and owner."""
     said = {}
     for persona, owner in app.query("SELECT id, owner_id FROM personas"):
         message = uuid4()
@@ -57,7 +57,7 @@ def said_since(app: App) -> dict[UUID, tuple[UUID, UUID]]:
 
 
 def test_every_phase_is_taken_back_to_what_it_was(app: App) -> None:
-    """Step by step back, the app's schema is each time what it was at that stage on the way."""
+    """After each step back, the app's schema is that of the same stage on the way forward."""
     was: dict[Phase | None, Catalog] = {None: of_the_app(app.catalog())}
     for phase in Phase:
         app.run(phase)
@@ -69,7 +69,7 @@ def test_every_phase_is_taken_back_to_what_it_was(app: App) -> None:
 
 
 def test_every_message_gets_its_user_again(app: App) -> None:
-    """Those of before, those written since, and those whose persona is somebody else's."""
+    """Old messages, newer ones and those of another user's persona all get their user again."""
     before = users(app)
     lent, owner = app.query("SELECT id, owner_id FROM personas ORDER BY id LIMIT 1")[0]
     other = app.query("SELECT id FROM users WHERE id <> %s ORDER BY id LIMIT 1", owner)[0][0]
@@ -83,13 +83,13 @@ def test_every_message_gets_its_user_again(app: App) -> None:
 
 
 def test_forward_back_forward_is_forward(app: App) -> None:
-    """The same catalog, and every message with the persona that it had, also those of since."""
+    """Forward, back and forward again, the catalog and every message's persona are the same."""
     app.run()
     said = said_since(app)
     catalog, personas = app.catalog(), app.personas()
 
     back(app)
-    # What a user changes meanwhile decides about new messages, not about these.
+    # Settings that change meanwhile decide new messages, not these.
     app.do("UPDATE users SET global_persona_id = NULL")
     app.run(unresolved="create")
 
@@ -99,7 +99,7 @@ def test_forward_back_forward_is_forward(app: App) -> None:
 
 
 def test_both_versions_of_the_app_write_on_the_way_back(app: App) -> None:
-    """Taken back to backfill, a row by user and a row by persona are both whole."""
+    """After a rollback to backfill, a row by user and a row by persona get both ids."""
     app.run()
     back(app, Phase.BACKFILL)
     persona, owner = app.query(
@@ -124,7 +124,7 @@ def test_both_versions_of_the_app_write_on_the_way_back(app: App) -> None:
 def test_what_is_written_after_all_was_taken_back_goes_by_the_settings_of_its_day(
     app: App, method: str
 ) -> None:
-    """Decisions of before are for messages of before; those keep the personas that they had."""
+    """Old decisions hold for old messages, which keep their personas, and for no newer ones."""
     app.run(Phase.BACKFILL)
     personas = app.personas()
     back(app)
@@ -149,7 +149,7 @@ def test_what_is_written_after_all_was_taken_back_goes_by_the_settings_of_its_da
 
 
 def test_who_has_no_persona_any_more_is_told(app: App) -> None:
-    """A user who lost the default and wrote on is decided as any other who has none."""
+    """A user who lost the default and wrote since is treated as any user without a persona."""
     app.run(Phase.BACKFILL)
     back(app)
     user, _, _, _ = changed_since(app)
@@ -189,7 +189,7 @@ def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
 def test_a_contract_killed_anywhere_is_taken_back_whole(
     new_app: NewApp, eventually: Eventually, seed: int
 ) -> None:
-    """From wherever contract was cut short, `start` is the app's schema as it was deployed."""
+    """From wherever contract was cut short, a rollback to the start restores the legacy schema."""
     app = new_app()
     legacy, spoken = of_the_app(app.catalog()), users(app)
     app.run(Phase.BACKFILL)
@@ -209,7 +209,7 @@ def test_a_contract_killed_anywhere_is_taken_back_whole(
 def test_a_validation_that_fails_leaves_no_check_behind(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A contract that may not happen must not refuse the live app's messages."""
+    """A contract that fails leaves no CHECK that would refuse the live app's messages."""
     app.run(Phase.BACKFILL)
     lost = uuid4()
     app.do(
@@ -242,7 +242,7 @@ def test_a_validation_that_fails_leaves_no_check_behind(
 def test_finalize_killed_after_its_work_has_ended_the_way_back(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The archive and the note that it is gone go together."""
+    """The archive is removed in the transaction that records it as removed."""
     app.run()
 
     def killed(*_: object, **__: object) -> None:
@@ -265,7 +265,7 @@ def test_finalize_killed_after_its_work_has_ended_the_way_back(
 
 
 def test_an_archived_persona_survives_an_edit_on_the_way_forward(app: App) -> None:
-    """Back to the start, the old app edits a row before the fill: its persona is still its own."""
+    """A row that the old app edits after the way back still gets its archived persona."""
     app.run()
     said = said_since(app)
     back(app)
@@ -323,7 +323,7 @@ def free_again(eventually: Eventually, work: Callable[[], Stage], to: Stage) -> 
 def test_a_run_killed_at_its_very_end_has_a_way_back(
     new_app: NewApp, eventually: Eventually
 ) -> None:
-    """Whether or not the end was recorded: who archived and dropped user_id is known."""
+    """A run killed at its very end can be taken back, whether or not its end was recorded."""
     status, out = doomed(new_app())
     assert 0 == status, out
     for point in range(int(out) - 7, int(out) + 1):
@@ -353,7 +353,7 @@ def test_finalize_says_what_goes_and_ends_the_way_back(
 
 
 def test_contract_by_other_hands_has_no_way_back(app: App) -> None:
-    """Where memsync archived nothing it promises nothing."""
+    """A contract done by hand has no way back, because memsync archived nothing."""
     app.run(Phase.BACKFILL)
     app.do("DROP TRIGGER memsync_sync_identity ON conversation_history")
     app.do("DROP TRIGGER memsync_record_user_write ON conversation_history")
@@ -364,8 +364,8 @@ def test_contract_by_other_hands_has_no_way_back(app: App) -> None:
         back(app)
 
 
-def test_the_ledger_tells_who_did_what(app: App) -> None:
-    """Every phase, forward and back, with its outcome and the rows that it filled.
+def test_the_record_of_runs_tells_who_did_what(app: App) -> None:
+    """The record has every phase, forward and back, with its outcome and its filled rows.
 
     Isolate left nothing to take back: its index was not built.
     """

@@ -1,4 +1,4 @@
-"""What several test files use. Its asserts explain their failures, as those of a test file do."""
+"""Helpers that several test files share; pytest rewrites their asserts as it does in test files."""
 
 import pkgutil
 

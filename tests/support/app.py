@@ -1,6 +1,6 @@
-"""A legacy app in a database of its own, and the questions that tests ask of it.
+"""A legacy app in a database of its own, with the queries that tests run on it.
 
-Its fixtures are at the end; the conftest of a folder that needs them imports them.
+The fixtures are at the end; the conftest.py of a folder that needs them imports them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[Any, ...]]
 Catalog = Mapping[str, set[tuple[Any, ...]]]
-"""What stands in the app's schema, by kind of object."""
+"""The objects of the app's schema, as rows by kind of object."""
 
 CATALOG: dict[str, LiteralString] = {
     "columns": """
@@ -60,7 +60,7 @@ CATALOG: dict[str, LiteralString] = {
         WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'""",
 }
 
-# Created personas have ids of chance; a persona's owner and name say which one it is.
+# The ids of created personas are random, so a persona is identified by its owner and name.
 CONTENTS: LiteralString = """
     SELECT h.id, h.channel_id, h.personality_id, h.role, h.content, h.created_at,
            p.owner_id, p.name
@@ -69,7 +69,7 @@ CONTENTS: LiteralString = """
 
 @dataclass(frozen=True)
 class App:
-    """A legacy app's database. `world` says what is true of it."""
+    """A legacy app's database; `world` is the generated data that it was filled with."""
 
     url: str
     world: World
@@ -79,7 +79,7 @@ class App:
         return f"{self.url}{'&' if '?' in self.url else '?'}{parameter}"
 
     def settings(self, **given: object) -> Settings:
-        """Settings that lead to it."""
+        """Settings whose postgres_url is this database."""
         return Settings.model_validate({"postgres_url": self.url, **given})
 
     def run(
@@ -92,7 +92,7 @@ class App:
         vectors: VectorStore | None = None,
         **given: object,
     ) -> Stage:
-        """`memsync migrate run`; `options` are more of RunOptions, `given` are settings."""
+        """Do `memsync migrate run`; `options` are further RunOptions, `given` are settings."""
         held_back: dict[str, Any] = {"quiet_minutes": 0, "backup_confirmed": "test"}
         chosen = migrate.RunOptions(
             to=to, unresolved=unresolved, **(held_back | dict(options or {}))
@@ -102,22 +102,22 @@ class App:
             return migrate.run(postgres, settings, chosen, vectors=vectors, tell=tell)
 
     def verify(self) -> migrate.Verification:
-        """`memsync migrate verify`."""
+        """Do `memsync migrate verify`."""
         with Postgres.open(self.url) as postgres:
             return migrate.verify(postgres)
 
     def plan(self, vectors: VectorStore | None = None) -> migrate.Plan:
-        """`memsync migrate plan`; without `vectors` as if --evidence ignore."""
+        """Do `memsync migrate plan`; without `vectors`, with --evidence ignore."""
         with Postgres.open(self.url) as postgres:
             return migrate.plan(postgres, self.settings(), (lambda: vectors) if vectors else None)
 
     def status(self) -> migrate.Status:
-        """`memsync migrate status`."""
+        """Do `memsync migrate status`."""
         with Postgres.open(self.url) as postgres:
             return migrate.status(postgres)
 
     def command(self, *arguments: str, qdrant: str = ":memory:") -> int:
-        """The exit status of `memsync migrate …`; never on anybody's own vector store."""
+        """The exit status of `memsync migrate …`, by default on a vector store in memory."""
         return main(["--postgres-url", self.url, "--qdrant-url", qdrant, "migrate", *arguments])
 
     @contextmanager
@@ -135,12 +135,12 @@ class App:
             return connection.execute(text, params or None).fetchall()
 
     def do(self, text: LiteralString, *params: object) -> int:
-        """Run a statement; the number of rows that it touched."""
+        """Run a statement; return the number of rows that it affected."""
         with self.connected() as connection:
             return connection.execute(text, params or None).rowcount
 
     def catalog(self) -> Catalog:
-        """What stands in the app's schema."""
+        """The objects of the app's schema, by kind."""
         return {kind: set(self.query(text)) for kind, text in CATALOG.items()}
 
     def contents(self) -> set[tuple[Any, ...]]:
@@ -152,7 +152,7 @@ class App:
         return dict(self.query("SELECT id, persona_id FROM conversation_history"))
 
     def expected(self) -> dict[UUID, UUID]:
-        """The persona that each message of the world must have, created ones included."""
+        """The persona that each message of the world must have, created personas included."""
         created: dict[UUID, UUID] = dict(
             self.query("SELECT owner_id, id FROM personas WHERE description = 'Default persona'")
         )
@@ -196,5 +196,5 @@ def new_app(new_database: NewDatabase, world_template: str, world: World) -> New
 
 @pytest.fixture
 def app(new_app: NewApp) -> App:
-    """The app as it was deployed."""
+    """The app before any migration."""
     return new_app()

@@ -1,4 +1,4 @@
-"""Commands as the console script runs them, and what they did."""
+"""Runs memsync commands as the console script does, and keeps their status and output."""
 
 import contextlib
 import io
@@ -21,25 +21,25 @@ THROUGH = (
     *("migrate", "run", "--unresolved", "create"),
     *("--quiet-minutes", "0", "--backup-confirmed", "test"),
 )
-"""All phases at once, on an app that nobody uses."""
+"""`migrate run` through all phases, with the gates of quiet and backup open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What one command did."""
+    """The exit status and the output of one command."""
 
     status: int
     out: str
     err: str
 
     def json(self) -> dict[str, Any]:
-        """The object on stdout, when all went well."""
+        """The JSON object on stdout; stderr must be empty."""
         assert "" == self.err
         found: dict[str, Any] = json.loads(self.out)
         return found
 
     def failure(self) -> dict[str, Any]:
-        """The object on stderr, with nothing on stdout."""
+        """The JSON error on stderr; stdout must be empty."""
         assert "" == self.out
         found: dict[str, Any] = json.loads(self.err)
         assert self.status == found["exit_status"]
@@ -78,10 +78,10 @@ every_command = pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 
 
 def embed(texts: Sequence[str]) -> list[list[float]]:
-    """Vectors that are good enough to be stored."""
+    """Vectors that a store accepts."""
     return [[1.0 + len(text) % 7, 2.0, 3.0, 4.0] for text in texts]
 
 
 def embed_nothing(texts: Sequence[str]) -> list[list[float]]:
-    """Vectors that no store can compare."""
+    """Zero vectors, which no store can compare."""
     return [[0.0] * 4 for _ in texts]

@@ -1,4 +1,4 @@
-"""What hangs on the history before and after a cut-over, and the way back from one."""
+"""Reads everything attached to the history table, to compare a cut-over with a fill in place."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ HANGING: dict[str, LiteralString] = {
 
 
 def hanging(app: App) -> dict[str, set[tuple[Any, ...]]]:
-    """Everything that hangs on the history, by kind."""
+    """Everything attached to the history table, by kind of object."""
     found = {kind: app.query(text) for kind, text in HANGING.items()}
     return {
         kind: {tuple(str(value) for value in row) for row in rows} for kind, rows in found.items()
@@ -80,6 +80,6 @@ def hanging(app: App) -> dict[str, set[tuple[Any, ...]]]:
 
 
 def rollback(app: App, to: Phase | None = None) -> Stage:
-    """`memsync migrate rollback`."""
+    """Do `memsync migrate rollback`."""
     with Postgres.open(app.url) as postgres:
         return migrate.rollback(postgres, app.settings(), to=to)

@@ -1,11 +1,11 @@
-"""A migrator that meets its end: `python doomed.py URL [--back] STATEMENT MOMENT --fate FATE`.
+"""A migrator that is cut short: `python doomed.py URL [--back] STATEMENT MOMENT --fate FATE`.
 
-It runs the whole migration, or takes it back. At its STATEMENT-th statement (`before` it is sent,
-`during` it, as soon as the server is seen at it, or `after` its result came) the fate strikes: the
-client sends itself SIGKILL, its session is ended as an administrator does (`terminate`), or the
-server is stopped at once, as a crash does (`server`). Without STATEMENT it lives, and prints how
-many statements there were, or with `--list` which of them do more than read. What memsync raises
-ends it with that error's exit status.
+It runs the whole migration, or takes it back. It is cut short at statement number STATEMENT:
+`before` the statement is sent, `during` it (once the server shows it as active) or `after` its
+result came. The fate says how: the client sends itself SIGKILL (`client`), an administrator ends
+its session (`terminate`), or the server is stopped as by a crash (`server`). Without STATEMENT it
+runs to its end and prints how many statements it sent, or with `--list` the numbers of those that
+do more than read. An error of memsync ends it with that error's exit status.
 """
 
 import argparse
@@ -30,19 +30,20 @@ from memsync.stores.postgres import OWN_STATEMENT, Postgres
 execute = psycopg.Cursor.execute
 
 READS = ("SELECT", "WITH", "SHOW")
-# What begins like a read acts by these. A setting is no act: it goes with its session.
+# A statement that begins like a read does more if it holds one of these. A setting does not count,
+# because it ends with its session.
 ACTS = ("INSERT INTO", "UPDATE ", "DELETE FROM", "FOR UPDATE", "FOR NO KEY", "ADVISORY_", "SETVAL",
         "MEMSYNC.CREATE_")  # fmt: skip
 
 
 def acts(query: object) -> bool:
-    """Whether the statement does more than read: most of a run's statements ask the catalog."""
+    """Whether the statement does more than read; most statements of a run only read the catalog."""
     text = str(query).removeprefix(OWN_STATEMENT).lstrip().upper()
     return not text.startswith(READS) or any(word in text for word in ACTS)
 
 
 class Fate:
-    """Counts the statements of the main thread and strikes at one of them."""
+    """Counts the statements of the main thread and cuts the run short at one of them."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.count = 0
@@ -50,7 +51,7 @@ class Fate:
         self._given = given
 
     def strike(self, pid: int) -> None:
-        """The client's session has the backend `pid`."""
+        """Cut the run short; `pid` is the server process of its session."""
         match self._given.fate:
             case "client":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -62,7 +63,7 @@ class Fate:
                 os.kill(self._given.postmaster, signal.SIGQUIT)
 
     def strike_during(self, pid: int, watches: threading.Event, over: threading.Event) -> None:
-        """Strike when the server says that it is at work for `pid`; at the latest when it was."""
+        """Strike once the server shows `pid` as active, at the latest after its statement."""
         query = "SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
         with psycopg.connect(self._given.url, autocommit=True) as watcher:
             watches.set()
@@ -71,10 +72,10 @@ class Fate:
         self.strike(pid)
 
     def meets(self, cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> Any:
-        """Run one statement, and strike if it is the one.
+        """Run one statement, and strike if its number has come.
 
-        How long a statement may queue is set anew as time passes, so those are not counted: every
-        run has the same number of the others.
+        Statements that set lock_timeout are not counted, because their number depends on the time
+        that passes. Every run has the same number of the others.
         """
         others = threading.current_thread() is not threading.main_thread()
         if others or "lock_timeout" in str(args[0]):
@@ -107,7 +108,7 @@ class Fate:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("statement", type=int, nargs="?")
@@ -121,7 +122,7 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen(options: dict[str, Any]) -> dict[str, Any]:
-    """The choices of the run: those given, and no gate in the way where memsync has gates."""
+    """The run's options: those given, and others that open every gate."""
     wanted: dict[str, Any] = {
         "unresolved": "create",
         "backup_confirmed": "tests",
@@ -133,7 +134,7 @@ def chosen(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Migrate until the end, whoever's it is."""
+    """Migrate to the end, or until the fate strikes."""
     given = arguments()
     fate = Fate(given)
 
@@ -144,8 +145,8 @@ def main() -> int:
     options = chosen(given.options)
     try:
         with Postgres.open(given.url) as postgres:
-            # Batches that go by blocks and looks that go by batches, not by the clock: every run
-            # has the same statements.
+            # The size of batches and the looks between them must not depend on the clock, because
+            # every run must send the same statements.
             pace.LOOK_EVERY_S = 0.0
             fill._BLOCKS_START = fill._BLOCKS_MAX = 4
             cutover._BLOCKS_START = cutover._BLOCKS_MAX = 4

@@ -1,4 +1,4 @@
-"""Exchanges of the old app, and the memories that say who spoke in them."""
+"""Exchanges of the legacy app, and memories that name the persona who spoke in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXCHANGES: LiteralString = """
 
 @dataclass(frozen=True)
 class Said:
-    """An exchange of the old app, and two personas of its user."""
+    """An exchange; `now` is its user's persona by the settings, `other` another of that user."""
 
     anchor: UUID
     message: UUID
@@ -50,7 +50,7 @@ class Said:
         return self.anchor, self.message
 
     def payload(self, persona: UUID, **changed: object) -> dict[str, object]:
-        """What the app remembered of it; None leaves a key out."""
+        """The payload of the app's memory of it; None leaves a key out."""
         whole = {
             "personalityId": str(self.personality),
             "personaId": str(persona),
@@ -62,7 +62,7 @@ class Said:
 
 
 def remember(store: VectorStore, collection: str, payload: Mapping[str, object]) -> UUID:
-    """Write one point; its id."""
+    """Write one point; return its id."""
     point = uuid4()
     store.create(collection, len(VECTOR), {})
     store.upsert(collection, [Point(point, payload, VECTOR)])
@@ -70,7 +70,7 @@ def remember(store: VectorStore, collection: str, payload: Mapping[str, object])
 
 
 def remember_as(store: VectorStore, said: Said, persona: UUID, **changed: object) -> UUID:
-    """Write the exchange down as this persona's, as the app did."""
+    """Write the memory of the exchange into this persona's collection, as the app did."""
     return remember(store, f"persona-{persona}", said.payload(persona, **changed))
 
 
@@ -79,7 +79,7 @@ def load(remembered: World, store: VectorStore) -> None:
 
 
 def exchanges(app: App) -> list[Said]:
-    """Exchanges whose user has several personas, and speaks by their default."""
+    """The exchanges whose user has several personas and speaks as the default one."""
     several: dict[UUID, str] = dict(
         app.query(
             "SELECT u.id, min(p.id::text) FROM users u JOIN personas p ON p.owner_id = u.id"
@@ -104,13 +104,13 @@ def personas(app: App, *rows: UUID) -> list[UUID | None]:
 
 
 def reasons(app: App, *rows: UUID) -> list[Any]:
-    """Why these messages have a decision of their own."""
+    """The reason of each message's own decision in the archive; None where it has none."""
     why: dict[UUID, str] = dict(app.query("SELECT history_id, reason FROM memsync.row_archive"))
     return [why.get(row) for row in rows]
 
 
 def move_on(app: App) -> None:
-    """Every user with several personas speaks as another one now, to everybody."""
+    """Change the settings: every user with several personas now speaks as another one."""
     app.do(
         "UPDATE users u SET global_persona_id = (SELECT max(p.id::text)::uuid FROM personas p"
         " WHERE p.owner_id = u.id AND p.id <> u.global_persona_id)"
@@ -128,12 +128,12 @@ def first_of(found: list[Said]) -> tuple[UUID, UUID, UUID, UUID]:
 
 
 def at(second: float) -> int:
-    """Milliseconds of a time that no other row has."""
+    """A time, in milliseconds, that no row of the world has."""
     return 1_000_000_000_000 + int(second * 1000)
 
 
 def write(app: App, user: UUID, personality: UUID, role: str, text: str, second: float) -> UUID:
-    """A message of the old app."""
+    """Insert a message as the legacy app does; return its id."""
     row = uuid4()
     app.do(
         "INSERT INTO conversation_history"
@@ -150,7 +150,7 @@ def write(app: App, user: UUID, personality: UUID, role: str, text: str, second:
 
 
 def by_evidence(app: App, remembered: World) -> dict[UUID, UUID]:
-    """The persona of then of every message that the made world remembers."""
+    """The persona who spoke each message of which the world has a memory."""
     assert app.world.manifest.messages == remembered.manifest.messages
     return {
         row: persona

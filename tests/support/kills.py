@@ -1,7 +1,7 @@
-"""Runs that are cut short at seeded statements, and what must hold of the next one.
+"""Cuts runs short at seeded statements, and checks that the next run finishes them.
 
 `Lab` makes copies of the app on a server, `DurableLab` on one that may be stopped at any moment.
-`Way` is a direction: how it is walked, again after an end, and what it leaves.
+`Way` is a direction, forward or back: it runs the migration and knows how it must end.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ FATES = ("client", "terminate", "server")
 
 IN_PLACE = "in-place"
 BY_THREE = ", by 3 workers"
-"""Added to a method's name."""
+"""Added to a method's name for a run with three workers."""
 
 
 def offered_methods() -> list[str]:
-    """The methods by which a run may go about it; `auto` chooses one of the others."""
+    """The methods of the backfill except `auto`, which chooses one of the others."""
     return [each for each in get_args(get_type_hints(RunOptions)["method"]) if each != "auto"]
 
 
 def run_options(method: str) -> dict[str, Any]:
-    """The choices of a run by that method, where there is a choice."""
+    """The options of a run by that method."""
     name = method.removesuffix(BY_THREE)
     return {"method": name, "workers": 1 if name == method else 3}
 
@@ -68,9 +68,9 @@ class End:
 
 
 def drawn(seed: str, fate: str, acting: list[int], kills: int) -> list[End]:
-    """Ends of one kind: one in each equal part of a run, so that every phase has its share.
+    """Draw ends of one fate: one in each equal part of a run, so that every phase has its share.
 
-    What a statement leaves lasts until the next that acts, so reads are no ends of their own.
+    Only statements that do more than read are drawn, because a read changes nothing.
     """
     chance = random.Random(seed)
     parts = [
@@ -80,7 +80,7 @@ def drawn(seed: str, fate: str, acting: list[int], kills: int) -> list[End]:
 
 
 def migrator(app: App, *arguments: str) -> tuple[int, str]:
-    """A migrator in a process of its own: its exit status, and what it printed."""
+    """Run a migrator in a process of its own; return its exit status and output."""
     ran = subprocess.run(
         [sys.executable, str(DOOMED), app.url, *arguments],
         stdout=subprocess.PIPE,
@@ -105,7 +105,7 @@ class Lab:
         self.legacy = self.template(self._load)
 
     def template(self, make: Callable[[App], object], of: str = "template1") -> str:
-        """A database to copy: like `of`, with `make` done to it; its name."""
+        """Make a database to copy: like `of`, with `make` done to it. Returns its name."""
         name = self._cluster.create(template=of)
         self._templates.append(name)
         make(self._app_of(self._cluster.url_of(name), self._world))
@@ -129,7 +129,7 @@ class Lab:
             load_rows(self._world, session)
 
     def fate_arguments(self) -> list[str]:
-        """What a fate on this server needs to know."""
+        """The arguments that a fate needs on this server."""
         return []
 
     def recover(self) -> None:
@@ -137,7 +137,7 @@ class Lab:
 
 
 class DurableLab(Lab):
-    """The same on a server that keeps what it committed, and that a fate may stop."""
+    """The same on a durable server, which a fate may stop."""
 
     def __init__(
         self,
@@ -154,9 +154,9 @@ class DurableLab(Lab):
     def app(self, template: str) -> Iterator[App]:
         """A copy of a template."""
         with super().app(template) as app:
-            # Postgres writes a sequence's next values to the log ahead, but not those of a page
-            # just copied with its database: a crash would set the sequence back, and so give an
-            # id twice.
+            # Postgres logs a sequence's values ahead, but not for a page that was just copied with
+            # its database. Without a checkpoint, a crash would set the sequence back, and it would
+            # give an id twice.
             app.do("CHECKPOINT")
             yield app
 
@@ -183,14 +183,14 @@ class DurableLab(Lab):
 
 @dataclass(frozen=True)
 class Left:
-    """What a whole migration leaves: compared with what an interrupted one left."""
+    """The result of an undisturbed migration, with which that of an interrupted one is compared."""
 
     catalog: Catalog
     contents: set[tuple[Any, ...]]
 
 
 class Way:
-    """Forward: from the app as it was deployed to the end of the migration."""
+    """Forward: from the app before any migration to the end of contract."""
 
     name = "forward"
     flags: tuple[str, ...] = ()
@@ -212,7 +212,7 @@ class Way:
         return app.run(options=run_options(self.method))
 
     def walk(self, app: App) -> Stage:
-        """The whole way, undisturbed."""
+        """Go the whole way, undisturbed."""
         return self.forward(app)
 
     def assert_whole(self, app: App) -> None:
@@ -228,7 +228,7 @@ class Way:
 
     @cached_property
     def acting(self) -> list[int]:
-        """Which statements of a run that nobody disturbs do more than read."""
+        """The numbers of the statements of an undisturbed run that do more than read."""
         with self.lab.app(self.begins_with) as app:
             status, out = self.doomed(app, "--list")
             assert status == 0, out
@@ -238,7 +238,7 @@ class Way:
 
 
 class WayBack(Way):
-    """Back to the app as it was deployed; from there, forward again is the same as ever."""
+    """Back: from the end of contract to the app before any migration, then forward again."""
 
     name = "back"
     flags = ("--back",)
@@ -259,13 +259,13 @@ class WayBack(Way):
 
 
 def of_the_app(catalog: Catalog) -> Catalog:
-    """What stands in the app's schema; our own schema keeps its tables and its digest."""
+    """The objects of the app's own tables; memsync's schema stays after the way back."""
     kinds = ("columns", "indexes", "constraints", "triggers")
     return {kind: catalog[kind] for kind in kinds}
 
 
 def assert_as_if_undisturbed(app: App, settled: App) -> None:
-    """Where an undisturbed run ended, this one ended too."""
+    """The migration of this app ended as the undisturbed one did."""
     assert settled.catalog() == app.catalog()
     assert app.expected() == app.personas()
     assert settled.contents() == app.contents()
@@ -283,11 +283,11 @@ class Done:
     row_versions: dict[UUID, str]
     rows_total: int
     rows_done: int | None
-    ledger_id: int
+    last_run_id: int
 
 
 def done_so_far(app: App, way: Way) -> Done:
-    """Look at the fill in a database that nobody works on."""
+    """Read how far the fill is, in a database that no run works on."""
     columns = {
         row[0]
         for row in app.query(
@@ -322,15 +322,15 @@ def done_so_far(app: App, way: Way) -> Done:
 
 
 def assert_no_batch_twice(app: App, way: Way, before: Done) -> None:
-    """What was committed was not done again: only the one batch that was open can have been.
+    """No committed batch was done again by the next run.
 
-    The checkpoint told of exactly the rows that were filled; the next run filled exactly the
-    others; and no row that was filled was written again, its version is still the one of then.
+    The checkpoint counted exactly the filled rows, the next run filled exactly the others, and
+    every row that was filled before still has the same version (xmin).
     """
     if before.rows_done is not None:
         assert before.rows_done == len(before.row_versions)
     filled = app.query(
-        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.runs WHERE id > %s", before.ledger_id
+        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.runs WHERE id > %s", before.last_run_id
     )[0][0]
     assert before.rows_total == len(before.row_versions) + filled
     now = done_so_far(app, way).row_versions
@@ -338,19 +338,20 @@ def assert_no_batch_twice(app: App, way: Way, before: Done) -> None:
 
 
 def cut_short(way: Way, end: End, eventually: Eventually) -> None:
-    """One run that meets its end, and the next one, which finishes it."""
+    """Cut one run short, and check that the next one finishes it."""
     with way.lab.app(way.begins_with) as app:
         status, out = way.doomed(app, *end.arguments())
-        # A lock that was not had at once made the listed run longer than this one.
+        # The listed run may have sent more statements than this one, to try again for a lock.
         met = status != 0 or int(out) >= end.statement
         if met and end.fate == "server":
             way.lab.recover()
-        # A session is not missed where it had only tried the connection, or was at its end.
+        # A run does not notice that its session was ended where it had only tried the connection,
+        # or was at its end.
         wanted = -signal.SIGKILL if end.fate == "client" else StoreUnreachable.exit_status
         assert status == wanted or (status == 0 and end.fate != "client") or not met, out
         eventually(lambda: nobody_works_on(app), "the session of the run that met its end goes")
         if status == 0:
-            # It was over by then, or it had only tried the connection.
+            # The run was over by then, or had only tried the connection.
             way.assert_whole(app)
         before = done_so_far(app, way)
         assert way.end == way.walk(app)
@@ -362,7 +363,7 @@ def cut_short(way: Way, end: End, eventually: Eventually) -> None:
 
 
 def nobody_works_on(app: App) -> bool:
-    """Whether no session of memsync is left: a killed client's lives until its statement ends."""
+    """Whether no session of memsync is left; a killed client's lives until its statement ends."""
     return not app.query(
         "SELECT FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'memsync'"
@@ -370,7 +371,7 @@ def nobody_works_on(app: App) -> bool:
 
 
 def all_cut_short(way: Way, ends: list[End], eventually: Eventually, seed: int) -> None:
-    """Every end; a failure tells which one it was, and how to meet it again."""
+    """Try every end; a failure notes which one it was, and the seed that draws it again."""
     for end in ends:
         try:
             cut_short(way, end, eventually)

@@ -1,8 +1,8 @@
-"""A small migrated app on both stores, for tests to spoil, audit and repair.
+"""A small migrated app on both stores, which tests spoil, audit and repair.
 
-The database is migrated once for the whole run; a test that alters its schema asks for a copy.
-Two users: one with the personas A and B, one with C; two personalities. Says nothing of what must
-come out.
+The database is migrated once for all tests; a test that alters its schema asks for a copy. There
+are two users, one with the personas A and B and one with C, and two personalities. What an audit
+must find is written in the tests and laws, not here.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ WHERE d.datname = current_database() AND locktype = 'advisory' AND classid = x'6
 
 @contextmanager
 def released(url: str) -> Iterator[None]:
-    """Afterwards no run holds its lock any more: a server lets go of it a moment later."""
+    """Wait at the end until no run holds its lock: a server releases it a moment later."""
     try:
         yield
     except StoreBusy:
@@ -105,7 +105,7 @@ def _await_release(url: str) -> None:
 
 
 def drain(postgres: Postgres, ltm: LongTermMemory) -> Drained:
-    """Drain the outbox, and be done with it."""
+    """Drain the outbox, and wait until its lock is released."""
     with released(postgres.conninfo):
         return relay.drain(postgres, ltm)
 
@@ -139,7 +139,7 @@ class Lab:
     # ------------------------------------------------------------------ writing
 
     def say(self, count: int = 1, *, persona: UUID = A, personality: UUID = ADA) -> list[Exchange]:
-        """Exchanges a minute apart, long ago, in Postgres and the outbox."""
+        """Write exchanges a minute apart, dated long ago, into Postgres and the outbox."""
         made: list[Exchange] = []
         for _ in range(count):
             number = len(self.said) + len(made)
@@ -159,7 +159,7 @@ class Lab:
         return made
 
     def exchange(self, anchor: UUID) -> Exchange:
-        """The exchange of an anchor."""
+        """The exchange whose anchor has this id."""
         return next(each for each in self.exchanges() if each.anchor_id == anchor)
 
     def exchanges(self) -> list[Exchange]:
@@ -172,13 +172,13 @@ class Lab:
         drain(self.postgres, self.ltm)
 
     def settled(self, count: int = 4) -> list[Exchange]:
-        """Exchanges of personas A and C whose memories stand."""
+        """Write exchanges of personas A and C, and their memories."""
         made = [*self.say(count), *self.say(count, persona=C)]
         self.sync()
         return made
 
     def sql(self, statement: str, **params: object) -> list[Any]:
-        """Run a statement past the library."""
+        """Run a statement without the library."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), params)
             return cursor.fetchall() if cursor.description else []
@@ -190,7 +190,7 @@ class Lab:
     def put(
         self, point_id: PointId, payload: Mapping[str, object], collection: str | None = None
     ) -> Point:
-        """Write a point past the library; a collection of the deployed layout is made."""
+        """Write a point without the library; a missing collection is created without indexes."""
         name = collection or self.home
         if self.vectors.describe(name) is None:
             self.vectors.create(name, DIMS, {})
@@ -199,7 +199,7 @@ class Lab:
         return self.point(point_id, name)
 
     def respell(self, anchor: UUID, **changes: object) -> Point:
-        """Write the standing memory again with other values; None leaves a key out."""
+        """Write an existing memory again with other values; None leaves a key out."""
         payload = {**self.point(anchor).payload, **changes}
         return self.put(anchor, {key: v for key, v in payload.items() if v is not None})
 
@@ -211,7 +211,7 @@ class Lab:
         point_id: PointId | None = None,
         **changes: object,
     ) -> Point:
-        """Write the memory of an exchange as the app used to; None leaves a key out."""
+        """Write the memory of an exchange as the legacy app did; None leaves a key out."""
         payload: dict[str, object] = {
             "personalityId": str(exchange.personality_id),
             "personalityName": "Ada",
@@ -234,20 +234,20 @@ class Lab:
     # ------------------------------------------------------------------ reading
 
     def audit(self, vectors: VectorStore | None = None) -> Audit:
-        """The audit."""
+        """The whole audit of `memsync reconcile audit`."""
         ltm = self.with_store(vectors) if vectors else self.ltm
         return reconcile.audit(self.postgres, ltm, self.settings)
 
     def check(self) -> Audit:
-        """The gate."""
+        """The audit of `memsync check`, with schema, indexes and outbox."""
         return reconcile.check(self.postgres, self.ltm, self.settings)
 
     def findings(self) -> list[Finding]:
-        """The gate's findings."""
+        """The findings of `check`."""
         return list(self.check().findings)
 
     def plan(self, audit: Audit | None = None, *, unsafe: bool = True) -> Plan:
-        """A plan, read back from its file."""
+        """Make a plan from an audit, and read it back from its JSON."""
         with self.postgres.session() as session:
             database = instance_id(session)
         made = reconcile.make_plan(
@@ -275,7 +275,7 @@ class Lab:
         }
 
     def memories(self) -> dict[str, list[object]]:
-        """Every point, vectors to five digits: a store may normalise what is written again."""
+        """Every point, its vector rounded: a store may normalise a vector that is rewritten."""
         return {
             name: [(i, p, v and tuple(round(x, 5) for x in v)) for i, p, v in points]
             for name, points in self.points().items()
@@ -287,7 +287,7 @@ class Lab:
         return {name: sorted(self.sql(f"SELECT t::text FROM {name} t")) for name in names}  # noqa: S608  names of ours
 
     def quarantined(self) -> list[tuple[str, str]]:
-        """Collection and id of all that is in quarantine, each with its vector."""
+        """Collection and id of every quarantined point; its vector, if kept, must be whole."""
         rows = self.sql("SELECT collection, point_id, cardinality(vector) FROM memsync.quarantine")
         assert {DIMS} >= {dims for *_, dims in rows}
         return sorted((collection, point_id) for collection, point_id, _ in rows)
@@ -295,7 +295,7 @@ class Lab:
 
 @pytest.fixture(scope="session")
 def migrated(postgres_cluster: "PostgresCluster") -> Iterator[str]:
-    """The name of a database with the cast and no talk, fully migrated; a template."""
+    """The name of a migrated database with the cast and no messages, to copy."""
     name = postgres_cluster.create()
     url = postgres_cluster.url_of(name)
     with Postgres.open(url) as postgres:
@@ -319,7 +319,7 @@ def shared_database(postgres_cluster: "PostgresCluster", migrated: str) -> Itera
 def open_lab(
     request: pytest.FixtureRequest, shared_database: str, tmp_path: Path
 ) -> "Iterator[partial[Lab]]":
-    """Call it with the name of a vector store for a lab on it; `url` is another database's."""
+    """Call it with the kind of a vector store for a lab; `url` is that of another database."""
     with ExitStack() as after:
         yield partial(_open, request, shared_database, tmp_path, after)
 

@@ -36,8 +36,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 class Client:
     """One version of the app, reading and writing until it is told to stop.
 
-    `written` has the persona that each of its rows must end with, None where it is not known yet
-    who will be created; `longest_s` is the longest that it waited for one statement.
+    `written` has for each of its rows the user and the persona that the row must end with; None
+    where that persona is yet to be created. `longest_s` is the longest wait for one statement.
     """
 
     app: App

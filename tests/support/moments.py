@@ -1,4 +1,4 @@
-"""Waiting for a moment, and acting at one: polls and progress calls."""
+"""Polls for a condition, and `tell` functions that act at a moment of a run."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def at(moment: str, action: Callable[[], object]) -> Tell:
 
 
 def at_share(share: float, action: Callable[[], object]) -> Tell:
-    """A `tell` that acts once, after the first batch by which this share of the rows has its
-    persona: 0 is after the first of all, 1 after the last, before the indexes and the key.
+    """A `tell` that acts once, after the batch with which this share of the rows is filled.
+
+    0 is after the first batch, 1 after the last, before the indexes and the foreign key.
     """
     done = False
 

@@ -31,13 +31,13 @@ class PostgresCluster:
         return f"{scheme}://{host}/{database}" + (f"?{query}" if query else "")
 
     def create(self, *, template: str = "template1") -> str:
-        """A new database, like `template`; its name."""
+        """Create a database like `template`; return its name."""
         name = f"memsync_test_{uuid4().hex}"
         self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
         return name
 
     def drop(self, database: str) -> None:
-        """Drop a database, whoever still uses it."""
+        """Drop a database, even while clients are connected to it."""
         self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)
 
     def _run(self, statement: str, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""What the preflight says of an app, and that it stops a run."""
+"""The checks of the preflight on an app, and the assertion that one of them stops a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def checks(app: App, older_s: float = 60.0) -> dict[str, Check]:
-    """What `migrate plan` checks, by name."""
+    """The checks of `migrate plan`, by name; transactions are long from `older_s` on."""
     with Postgres.open(app.url) as postgres, postgres.session() as session:
         quick = preflight(session, Catalog.read(session), older_s=older_s)
     named = {check.name: check for check in app.plan().checks}

@@ -1,4 +1,4 @@
-"""psql, and which tests need it."""
+"""Finds psql, and marks the tests that need it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ import pytest
 from memsync.stores.postgres import pg_dump as dump
 
 PSQL = shutil.which("psql", path=os.pathsep.join([os.environ["PATH"], *map(str, dump._folders())]))
-"""psql of PATH, else of where pg_dump is looked for, of the embedded wheel at last."""
+"""psql on PATH, else in the folders searched for pg_dump, the embedded wheel's last."""
 
 needs_psql = pytest.mark.skipif(PSQL is None, reason="no psql, nor the embedded wheel")

@@ -1,4 +1,4 @@
-"""Where a run finds a Qdrant server, and how one is started."""
+"""Finds or starts the Qdrant server of a test run."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ QdrantSource = Literal["url", "program", "docker", "none"]
 
 
 def find_qdrant() -> QdrantSource:
-    """Where the server of this run comes from."""
+    """Where the server of this test run comes from."""
     if os.environ.get("MEMSYNC_TEST_QDRANT_URL"):
         return "url"
     if shutil.which("qdrant"):

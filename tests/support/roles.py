@@ -1,4 +1,4 @@
-"""Roles with few rights, and the app as one of them sees it."""
+"""Roles with few grants, and the app as one of them sees it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OWNER_GRANTS: tuple[LiteralString, ...] = (
 
 @contextmanager
 def role(app: App, *grants: LiteralString) -> Iterator[str]:
-    """A role that may do only what is granted here; its URL."""
+    """Create a role with only these grants; its URL of the app's database."""
     name = f"memsync_role_{uuid4().hex[:12]}"
     with app.connected() as connection:
         connection.execute(

@@ -25,7 +25,7 @@ LOST = 2
 
 WHO: LiteralString = "(SELECT (p.owner_id, p.name)::text FROM personas p WHERE p.id = persona_id)"
 
-# Everything but ids of chance, of moments and of the migration's own clock.
+# All that a migration leaves, but for random ids and times, which differ between two runs.
 STATE: tuple[LiteralString, ...] = (
     "SELECT to_jsonb(c) FROM llm_configs c",
     "SELECT id, to_jsonb(p) - 'updated_at' FROM personalities p",
@@ -43,7 +43,7 @@ STATE: tuple[LiteralString, ...] = (
     "SELECT user_id, WHO FROM memsync.created_persona",
 )
 
-# How the objects of the catalog are made, and who may use them.
+# The definitions and grants of the objects that a migration makes.
 MADE: tuple[LiteralString, ...] = (
     "SELECT pg_get_functiondef(p.oid), p.proacl::text FROM pg_proc p"
     " WHERE p.pronamespace = 'memsync'::regnamespace",
@@ -84,31 +84,31 @@ def started(
 def psql(
     app: App, name: str = ALL_IN_ONE, *more: str, stdin: bool = False, **choices: object
 ) -> tuple[int, str]:
-    """Run one; its exit status, and all that it said."""
+    """Run a script; return its exit status and all that it printed."""
     with started(app, name, *more, stdin=stdin, **choices) as process:
         out, err = process.communicate(timeout=60)
     return process.returncode, out + err
 
 
 def migrated(app: App, name: str = ALL_IN_ONE) -> str:
-    """Run it with all that it asks for; it must succeed."""
+    """Run a script with the choices that it asks for; it must succeed. Returns what it printed."""
     status, said = psql(app, name, unresolved="create", backup_confirmed=BACKUP)
     assert 0 == status, said
     return said
 
 
 def state(app: App) -> list[list[str]]:
-    """What the app's and memsync's tables say."""
+    """The rows of the app's and memsync's tables, but for random ids and times."""
     return [sorted(map(str, app.query(text.replace("WHO", WHO)))) for text in STATE]
 
 
 def made(app: App) -> list[list[str]]:
-    """How what stands was made."""
+    """The definitions and grants of the objects in the catalog."""
     return [sorted(map(str, app.query(text))) for text in MADE]
 
 
 def untouched(app: App) -> object:
-    """All that a script which may not begin must leave as it is."""
+    """Everything that a script must leave unchanged when it refuses to begin."""
     tables: tuple[LiteralString, ...] = (
         "SELECT to_jsonb(h) FROM conversation_history h",
         "SELECT to_jsonb(u) FROM users u",

@@ -1,4 +1,4 @@
-"""The app's settings: what they say, and what a test makes them say."""
+"""Reads and changes the settings of an app: defaults, choices, configs and windows."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def new_persona(app: App, owner: UUID | None) -> UUID:
 
 
 def resolve_all(app: App) -> None:
-    """Gives every user a default, so that a run makes none of its own."""
+    """Give every user a default persona, so that a run creates none."""
     for (user,) in app.query("SELECT id FROM users WHERE global_persona_id IS NULL"):
         persona = new_persona(app, user)
         app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", persona, user)
 
 
 def in_step(app: App) -> bool:
-    """Whether the old places say what the new ones say."""
+    """Whether the old and the new tables of settings agree."""
     users = (
         "SELECT FROM users u FULL JOIN user_default_personas d ON d.user_id = u.id"
         " WHERE u.global_persona_id IS DISTINCT FROM d.persona_id"
@@ -61,7 +61,7 @@ def in_step(app: App) -> bool:
 
 
 def conflicting(app: App) -> tuple[UUID, list[tuple[UUID, int]]]:
-    """Makes one config serve every personality, with windows 20, 20, 40, 50 and so on."""
+    """Make one config serve every personality, with windows 20, 20, 40, 50 and so on."""
     config = app.query("SELECT id FROM llm_configs ORDER BY id LIMIT 1")[0][0]
     app.do("UPDATE personalities SET llm_config_id = %s, context_window_size = 20", config)
     personalities = app.query("SELECT id FROM personalities ORDER BY id")

@@ -1,4 +1,4 @@
-"""Where a deployment may stand: what its app or a hand did to it before a run."""
+"""SQL that brings an app into states in which a run may find it: partly migrated by hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def script(app: App, *parts: str) -> None:
 
 
 def changed_since(app: App) -> tuple[UUID, UUID, UUID, UUID]:
-    """A user takes another default, and the old app writes on: user, personality, before, now."""
+    """Change a user's default, then write a message; user, personality, personas before and now."""
     user, personality, before = app.query(
         "SELECT h.user_id, h.personality_id, u.global_persona_id FROM conversation_history h"
         " JOIN users u ON u.id = h.user_id WHERE u.global_persona_id IS NOT NULL AND NOT EXISTS"

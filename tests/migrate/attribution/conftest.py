@@ -1,4 +1,4 @@
-"""Vector stores for evidence, and a world whose app remembers."""
+"""Vector stores for evidence, and a world with the memories that its app made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence: memories made from the old exchanges say who spoke then, not who would now."""
+"""Evidence: the memory of an old exchange decides its persona, before today's settings do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from memsync.stores.vectors.protocol import VectorStore
     from support.app import App
 
-# The script that people used, and the same with overrides: who would speak now.
+# The personas that today's settings say: by the default alone, and with overrides.
 RULE_3: LiteralString = "SELECT h.id, u.global_persona_id"
 RULES_2_3: LiteralString = "SELECT h.id, coalesce(s.persona_id, u.global_persona_id)"
 OF_ROWS: LiteralString = """
@@ -46,7 +46,7 @@ OF_ROWS: LiteralString = """
 def test_who_spoke_then_not_who_would_speak_now(
     app: App, any_store: VectorStore, remembered: World
 ) -> None:
-    """Users changed their settings after the talk: only the memories know, and they decide."""
+    """After settings changed, messages with a memory get its persona, not that of the settings."""
     load(remembered, any_store)
     then = {
         row: app.world.resolved(user, personality)
@@ -62,7 +62,7 @@ def test_who_spoke_then_not_who_would_speak_now(
 
     after = app.personas()
     assert then == {row: after[row] for row in then}
-    # What is in no exchange has no memory: there the settings decide, as they are now.
+    # A message outside every exchange has no memory, so today's settings decide it.
     rest = {row: by_settings[row] for row in by_settings.keys() - then.keys() if by_settings[row]}
     assert rest == {row: after[row] for row in rest}
     wrong = Counter(
@@ -79,7 +79,7 @@ def test_who_spoke_then_not_who_would_speak_now(
 
 
 def test_ignored_evidence_decides_nothing(app: App, store: VectorStore, remembered: World) -> None:
-    """With `ignore` the store is not even looked at."""
+    """With --evidence ignore the vector store is not even read."""
     load(remembered, store)
     move_on(app)
     by_settings = {row: who for row, who in app.query(RULES_2_3 + OF_ROWS) if who}
@@ -92,7 +92,7 @@ def test_ignored_evidence_decides_nothing(app: App, store: VectorStore, remember
 
 
 def test_the_source_is_kept(app: App, store: VectorStore) -> None:
-    """Which point decided stands beside the decision until the archive goes."""
+    """The archive keeps, beside a decision, the point that made it."""
     said = exchanges(app)[0]
     point = remember_as(store, said, said.other)
     app.run(vectors=store)
@@ -105,7 +105,7 @@ def test_the_source_is_kept(app: App, store: VectorStore) -> None:
 
 
 def test_only_the_message_directly_before_is_of_the_exchange(app: App, store: VectorStore) -> None:
-    """Of two questions in a row the second is; others in the channel do not come between."""
+    """Of two questions in a row only the second counts, even if a stranger spoke after it."""
     user, personality, now, other = first_of(exchanges(app))
     stranger = app.query("SELECT id FROM users WHERE id <> %s LIMIT 1", user)[0][0]
     rows = [
@@ -128,7 +128,7 @@ def test_only_the_message_directly_before_is_of_the_exchange(app: App, store: Ve
 
 
 def test_two_personas_of_one_user_are_ambiguous(app: App, store: VectorStore) -> None:
-    """Both say that they said it: the settings decide, and the case is counted."""
+    """Memories of two personas of one user are ambiguous: counted, and the settings decide."""
     doubted, sure = exchanges(app)[:2]
     remember_as(store, doubted, doubted.now)
     remember_as(store, doubted, doubted.other)
@@ -144,7 +144,7 @@ def test_two_personas_of_one_user_are_ambiguous(app: App, store: VectorStore) ->
 
 
 def test_a_persona_of_another_user_is_foreign(app: App, store: VectorStore) -> None:
-    """It never gets the row; beside one of the user's own it does not count."""
+    """Another user's persona never gets the row, and does not make the user's own ambiguous."""
     said, disputed = exchanges(app)[:2]
     stranger = app.query("SELECT id FROM personas WHERE owner_id <> %s LIMIT 1", said.user)[0][0]
     remember_as(store, said, stranger)
@@ -163,7 +163,7 @@ def test_a_persona_of_another_user_is_foreign(app: App, store: VectorStore) -> N
 
 
 def test_a_persona_that_is_gone_or_nobodys_is_no_evidence(app: App, store: VectorStore) -> None:
-    """It is counted as vanished; one without an owner speaks for no user."""
+    """A deleted persona counts as vanished, an ownerless one as foreign; neither decides."""
     gone, orphaned = exchanges(app)[:2]
     remember_as(store, gone, uuid4())
     nobodys = uuid4()
@@ -172,7 +172,7 @@ def test_a_persona_that_is_gone_or_nobodys_is_no_evidence(app: App, store: Vecto
     )
     remember_as(store, orphaned, nobodys)
     report = app.plan(store).evidence
-    # Whoever gets the one without an owner, it is not who spoke.
+    # The ownerless persona is assigned to a user who did not speak.
     stranger = app.world.cast.users[-1].id
     app.run(vectors=store, options={"orphan_owners": f"assign:{stranger}"})
 
@@ -194,7 +194,7 @@ def test_a_persona_that_is_gone_or_nobodys_is_no_evidence(app: App, store: Vecto
 def test_what_does_not_agree_is_no_evidence(
     app: App, store: VectorStore, changed: dict[str, object]
 ) -> None:
-    """Text, time and personality must all be the exchange's."""
+    """A memory with another text, time or personality than the exchange's is no evidence."""
     said = exchanges(app)[0]
     remember_as(store, said, said.other, **changed)
     app.run(vectors=store)
@@ -210,7 +210,7 @@ def test_what_does_not_agree_is_no_evidence(
     ["text", "timestamp", "seconds", "float", "float seconds", "no persona", "older", "canonical"],
 )
 def test_dirt_is_read_through(app: App, store: VectorStore, dirt: str) -> None:
-    """What is found in the wild says who spoke all the same."""
+    """A memory in a form that real apps left behind decides all the same."""
     said = exchanges(app)[0]
     collection = f"persona-{said.other}"
     payload = said.payload(said.other)
@@ -244,7 +244,7 @@ def test_dirt_is_read_through(app: App, store: VectorStore, dirt: str) -> None:
 
 
 def test_points_that_say_too_little_are_counted(app: App, store: VectorStore) -> None:
-    """No persona, no time, no text, text that Postgres cannot hold, names that contradict."""
+    """Points without persona, time or storable text, or with two personas, count as unusable."""
     said = exchanges(app)[0]
     older = f"personality-{said.personality}"
     remember(store, older, said.payload(said.other, personaId=None, userId=str(said.user)))
@@ -268,7 +268,7 @@ def test_points_that_say_too_little_are_counted(app: App, store: VectorStore) ->
 
 
 def test_a_time_in_seconds_lets_the_text_decide(app: App, store: VectorStore) -> None:
-    """Within one second what was said tells exchanges apart; the same words twice are ambiguous."""
+    """With a time in seconds the text decides; the same text twice in a second is ambiguous."""
     user, personality, now, other = first_of(exchanges(app))
     talk = [
         (
@@ -304,7 +304,7 @@ def test_a_time_in_seconds_lets_the_text_decide(app: App, store: VectorStore) ->
 
 
 def test_a_wrong_persona_is_found_though_the_row_has_evidence(app: App, store: VectorStore) -> None:
-    """Planted after the fill: what the settings say is wrong here, and so is the archive's own."""
+    """A wrong persona is found, though the settings say the same, or a forged archive does."""
     planted, forged = exchanges(app)[:2]
     stranger = app.query("SELECT id FROM personas WHERE owner_id <> %s LIMIT 1", forged.user)[0][0]
     for said in (planted, forged):
@@ -313,7 +313,7 @@ def test_a_wrong_persona_is_found_though_the_row_has_evidence(app: App, store: V
     assert app.verify().ok
     change = "UPDATE conversation_history SET persona_id = %s WHERE id = %s"
     app.do(change, planted.now, planted.anchor)
-    # The archive was tampered with, and the row with it: they agree, and are wrong.
+    # Archive and row were tampered with alike: they agree, and both are wrong.
     app.do(change, stranger, forged.anchor)
     app.do(
         "UPDATE memsync.row_archive SET persona_id = %s WHERE history_id = %s",
@@ -333,7 +333,7 @@ def test_a_wrong_persona_is_found_though_the_row_has_evidence(app: App, store: V
 
 
 def test_a_filled_row_whose_evidence_is_lost_is_found(app: App, store: VectorStore) -> None:
-    """Without its entry nothing but the settings speaks for the row, and they say another."""
+    """Once its archive entry is lost, a row whose persona the settings do not say is reported."""
     said = exchanges(app)[0]
     remember_as(store, said, said.other)
     app.run(Phase.BACKFILL, vectors=store)

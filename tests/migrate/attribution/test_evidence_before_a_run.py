@@ -1,4 +1,4 @@
-"""Evidence before a run: what plan tells of it, and stores that do not answer."""
+"""Evidence before a run: what `plan` reports of it, and stores that do not answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 def test_plan_tells_what_evidence_decides(app: App, store: VectorStore) -> None:
-    """Rows by rule, and those where the settings say otherwise, with both personas and point."""
+    """Plan counts rows by rule, and shows where evidence and settings disagree, and the point."""
     differs, same = exchanges(app)[:2]
     point = remember_as(store, differs, differs.other)
     remember_as(store, same, same.now)
@@ -59,7 +59,7 @@ def test_plan_tells_what_evidence_decides(app: App, store: VectorStore) -> None:
 def test_the_command_line_opens_the_store(
     app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Plan prints the disagreement for people and machines; run decides by it."""
+    """Plan prints the disagreement as text and as JSON; run decides by the evidence."""
     qdrant = f"edge:{tmp_path / 'qdrant'}"
     said = exchanges(app)[0]
     with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))) as store:
@@ -86,7 +86,7 @@ def test_the_command_line_opens_the_store(
 
 
 def test_plan_shows_at_most_ten_samples(app: App, store: VectorStore, remembered: World) -> None:
-    """All are counted, ten are shown."""
+    """Plan counts every disagreement and shows ten."""
     load(remembered, store)
     move_on(app)
     report = app.plan(store).evidence
@@ -96,7 +96,7 @@ def test_plan_shows_at_most_ten_samples(app: App, store: VectorStore, remembered
 
 
 def test_users_whom_evidence_decides_need_no_default(app: App, store: VectorStore) -> None:
-    """Every message of theirs is told by a memory: nobody has to choose, no persona is made up."""
+    """A user whose every message has a memory needs no default, and gets no created persona."""
     user, _, _, other = first_of(exchanges(app))
     theirs = [said for said in exchanges(app) if said.user == user]
     kept = [row for said in theirs for row in said.rows]
@@ -124,7 +124,7 @@ def test_users_whom_evidence_decides_need_no_default(app: App, store: VectorStor
 def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The way without is named; plan says why it does not know, and the rest."""
+    """The error names --evidence ignore; plan says why evidence is missing, and all the rest."""
     before = app.catalog()
     with (
         contextlib.closing(open_vectors(Settings(qdrant_url=NOWHERE))) as nowhere,
@@ -142,7 +142,7 @@ def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
     without = ("run", *UNHINDERED, "--unresolved", "create", "--evidence", "ignore")
     assert 0 == app.command(*without, qdrant=NOWHERE)
     assert app.expected() == app.personas()
-    # What is done needs no evidence any more.
+    # A finished migration needs no evidence any more.
     assert 0 == app.command("run", qdrant=NOWHERE)
     assert 0 == app.command("plan", qdrant=NOWHERE)
 
@@ -150,7 +150,7 @@ def test_a_store_that_does_not_answer_stops_the_run_before_it_changes_anything(
 def test_what_blocks_the_backfill_is_told_without_reading_the_memories(
     app: App, store: VectorStore, remembered: World
 ) -> None:
-    """Reading may take long, and what blocks is mended first. What blocks contract alone waits."""
+    """Plan does not read memories, which may take long, where a check blocks the backfill."""
     load(remembered, store)
     app.do("CREATE VIEW by_user AS SELECT user_id FROM conversation_history")
     ahead = app.plan(store)
@@ -170,7 +170,7 @@ def test_what_blocks_the_backfill_is_told_without_reading_the_memories(
 def test_half_of_the_points_are_no_evidence(
     app: App, store: VectorStore, remembered: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that fails in the middle decides nothing, in plan as in run."""
+    """A store that fails in the middle of reading decides nothing, neither in plan nor in run."""
     load(remembered, store)
     last = max(remembered.points)
     scroll = type(store).scroll
@@ -185,7 +185,7 @@ def test_half_of_the_points_are_no_evidence(
 
     assert ahead.evidence
     assert "the store went away" == ahead.evidence.not_read
-    # The checks tell of the moment, too.
+    # The checks are left out, because they depend on the moment.
     assert replace(without, checks=()) == replace(ahead, evidence=None, checks=())
     with pytest.raises(StoreUnreachable):
         app.run(vectors=store)
@@ -194,7 +194,7 @@ def test_half_of_the_points_are_no_evidence(
 
 @pytest.mark.parametrize("kind", ["edge", "local"])
 def test_no_store_is_made(app: App, kind: str, tmp_path: Path) -> None:
-    """Where the embedded store has no folder there are no points, and no folder afterwards."""
+    """An embedded store without a folder counts as empty, and its folder is not made."""
     folder = tmp_path / "not" / "there"
 
     assert 0 == app.command("plan", qdrant=f"{kind}:{folder}")

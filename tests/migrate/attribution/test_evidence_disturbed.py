@@ -57,7 +57,7 @@ def test_a_run_cut_short_is_finished_by_the_next(
     eventually: Eventually,
     step: str,
 ) -> None:
-    """Ended right after any of its steps, the next run ends where an undisturbed one does."""
+    """A run ended right after any of its steps is finished by the next, as if undisturbed."""
     load(remembered, store)
     move_on(app)
     expected = by_evidence(app, remembered)
@@ -89,7 +89,7 @@ def test_a_run_cut_short_is_finished_by_the_next(
 
 
 def test_running_twice_decides_once(app: App, store: VectorStore) -> None:
-    """What was decided stays decided, though the memory changed in between."""
+    """A decision stays, though the memory changed before the next run."""
     said = exchanges(app)[0]
     remember_as(store, said, said.other)
     app.run(Phase.BACKFILL, vectors=store)
@@ -101,7 +101,7 @@ def test_running_twice_decides_once(app: App, store: VectorStore) -> None:
 
 
 def test_what_was_written_live_is_not_overwritten(app: App, store: VectorStore) -> None:
-    """Rows that the bridge decided after expand keep its decision, whatever a point says."""
+    """Rows that the sync trigger decided after expand keep its decision, whatever a point says."""
     user, personality, now, other = first_of(exchanges(app))
     app.run(Phase.EXPAND)
     message = write(app, user, personality, "user", "live", 1)
@@ -118,7 +118,7 @@ def test_what_was_written_live_is_not_overwritten(app: App, store: VectorStore) 
 def test_an_old_row_that_is_edited_meanwhile_gets_its_persona(
     app: App, store: VectorStore, when: When, moment: str
 ) -> None:
-    """Between expand and the freeze an edit decides nothing, whatever the settings say."""
+    """An edit of an old row between expand and the freeze does not decide its persona."""
     said = exchanges(app)[0]
     remember_as(store, said, said.other)
 
@@ -141,7 +141,7 @@ def test_an_old_row_that_is_edited_meanwhile_gets_its_persona(
 def test_an_old_row_that_is_edited_before_its_batch_takes_what_was_decided(
     app: App, store: VectorStore, when_filled: WhenFilled, method: str
 ) -> None:
-    """The bridge goes by the evidence too, before the map, while the row waits for the fill."""
+    """The sync trigger gives an old row edited before its batch the evidence's persona."""
     block: LiteralString = (
         "SELECT id FROM conversation_history ORDER BY (ctid::text::point)[0] DESC LIMIT 20"
     )
@@ -174,7 +174,7 @@ def test_an_old_row_that_is_edited_before_its_batch_takes_what_was_decided(
 def test_what_changes_between_reading_and_keeping_counts(
     app: App, store: VectorStore, when: When, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A persona goes, one gets another owner, a row its persona from the app: verify agrees."""
+    """Evidence is void once its persona is deleted or changes owner, or the app fills the row."""
     gone = exchanges(app)[0]
     moved = next(said for said in exchanges(app) if said.user != gone.user)
     spoken = next(each for each in exchanges(app) if each.user not in {gone.user, moved.user})
@@ -212,12 +212,12 @@ def test_what_changes_between_reading_and_keeping_counts(
 
 @pytest.mark.parametrize("again", [True, False], ids=["read again", "not read again"])
 def test_back_and_forward_keeps_the_persona(app: App, store: VectorStore, again: bool) -> None:
-    """Evidence rows as they were, also without the memories, and one that the app changed since."""
+    """Back and forward, rows keep their personas, with or without the memories being read."""
     kept, changed, by_map = exchanges(app)[:3]
     for said in (kept, changed):
         remember_as(store, said, said.other)
     app.run(vectors=store)
-    # It comes too late: what a run decided stands.
+    # This memory comes too late, because a run has decided the exchange.
     remember_as(store, by_map, by_map.other)
     app.do(
         "UPDATE conversation_history SET persona_id = %s WHERE id = %s", changed.now, changed.anchor
@@ -239,7 +239,7 @@ def test_back_and_forward_keeps_the_persona(app: App, store: VectorStore, again:
 def test_evidence_speaks_of_what_was_written_after_the_way_back(
     app: App, store: VectorStore
 ) -> None:
-    """A pair that was decided before is asked about again, for its messages since."""
+    """Evidence decides messages written since the way back, though their pair was decided."""
     said = exchanges(app)[0]
     app.run(Phase.BACKFILL)
     with Postgres.open(app.url) as postgres:

@@ -1,4 +1,4 @@
-"""Whether a memory tells of an exchange: SQL and Python say the same of any texts."""
+"""SQL and Python agree on whether the text of a memory is that of an exchange."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GIVEN = (
 
 @pytest.fixture(scope="module")
 def agrees(postgres_cluster: PostgresCluster) -> Iterator[Callable[[str, str, str], bool]]:
-    """What the database says of a text and an exchange."""
+    """Call it for the database's answer about a text and an exchange."""
     query = " ".join(("SELECT coalesce(", statement("agrees"), ", false) FROM", GIVEN))
     with Postgres.open(postgres_cluster.url) as postgres, postgres.session() as session:
 
@@ -46,7 +46,7 @@ def agrees(postgres_cluster: PostgresCluster) -> Iterator[Callable[[str, str, st
 def test_a_memory_agrees_with_its_exchange(
     agrees: Callable[[str, str, str], bool], user: str, reply: str, name: str, personality: str
 ) -> None:
-    """Whatever is said and whatever the names are."""
+    """A memory agrees with its exchange, whatever the texts and names are."""
     for content in (
         f"User ({name}): {user}\n{personality}: {reply}",
         f"user: {user}\nassistant: {reply}",
@@ -100,6 +100,6 @@ def test_both_languages_agree_on_what_agrees(
 def test_other_texts_do_not_agree(
     agrees: Callable[[str, str, str], bool], content: str, said: bool
 ) -> None:
-    """A part of the message, another message, a missing line."""
+    """Texts close to the exchange's get the expected answer, in SQL and in Python."""
     assert said == agrees(content, "hi there", "yo")
     assert said == says_as_deployed(content, "hi there", "yo")

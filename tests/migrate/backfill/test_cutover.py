@@ -1,4 +1,4 @@
-"""The backfill by copy and swap: where it ends, and what it carries over."""
+"""The backfill by copy: it ends as a fill in place does, and carries over all of the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from support.app import App, NewApp
     from support.postgres import PostgresCluster
 
-# Everything that may hang on a table.
+# Everything that may be attached to a table.
 HUNG: LiteralString = """
     ALTER TABLE conversation_history SET (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05,
         autovacuum_enabled = true, toast.autovacuum_vacuum_threshold = 70);
@@ -90,7 +90,7 @@ HUNG: LiteralString = """
 
 @pytest.fixture
 def roles(postgres_cluster: PostgresCluster) -> Iterator[dict[str, sql.Identifier]]:
-    """Two roles of the server. Ask for it before the apps: it must outlive their databases."""
+    """Two roles of the server. Request it before the apps: it must outlive their databases."""
     names = {each: f"memsync_{each}_{uuid4().hex[:12]}" for each in ("reader", "keeper")}
     with psycopg.connect(postgres_cluster.url, autocommit=True) as connection:
         for name in names.values():
@@ -106,7 +106,7 @@ def rows_of(app: App) -> set[tuple[Any, ...]]:
 
 
 def test_a_copy_ends_as_a_fill_in_place(app: App, settled: App) -> None:
-    """Same catalog, same contents; the record of runs says how and why."""
+    """A copy leaves the catalog and contents of a fill in place; memsync.runs says how and why."""
     assert Stage.CONTRACTED == app.run(options=COPY)
 
     assert app.expected() == app.personas()
@@ -118,7 +118,7 @@ def test_a_copy_ends_as_a_fill_in_place(app: App, settled: App) -> None:
 
 
 def test_after_the_backfill_nobody_can_tell(new_app: NewApp) -> None:
-    """At the end of the backfill too, catalog and rows are those of a fill in place."""
+    """After the backfill alone, too, catalog and rows are those of a fill in place."""
     copied, filled = new_app(), new_app()
     for app, options in ((copied, COPY), (filled, IN_PLACE)):
         assert Stage.BACKFILLED == app.run(Phase.BACKFILL, options=options)
@@ -132,7 +132,7 @@ def test_after_the_backfill_nobody_can_tell(new_app: NewApp) -> None:
 def test_everything_that_hangs_on_the_table_comes_along(
     roles: dict[str, sql.Identifier], new_app: NewApp
 ) -> None:
-    """Whatever may hang on a table is on the copy, down to comments and disabled triggers."""
+    """The copy has all that may be attached to a table, even comments and disabled triggers."""
     copied, filled = new_app(), new_app()
     for app, options in ((copied, COPY), (filled, IN_PLACE)):
         with app.connected() as connection:
@@ -149,7 +149,7 @@ def test_everything_that_hangs_on_the_table_comes_along(
 
 
 def test_back_and_forward_again_by_either_way(new_app: NewApp, settled: App) -> None:
-    """By copy, all the way back, in place, back, and by copy: the ends are the same."""
+    """Forward by copy, in place and by copy, with the way back between: the ends are the same."""
     app = new_app()
     before = app.catalog()
     for options in (COPY, IN_PLACE, COPY):
@@ -162,7 +162,7 @@ def test_back_and_forward_again_by_either_way(new_app: NewApp, settled: App) -> 
 
 
 def test_an_owner_who_is_no_superuser_copies(app: App) -> None:
-    """Owning the tables and CREATE on the database are enough, for a copy too."""
+    """Owning the tables and CREATE on the database are enough for a copy too."""
     name = app.query("SELECT current_database()")[0][0]
     with role(app, *OWNER_GRANTS) as url:
         owner = url.partition("//")[2].partition(":")[0]
@@ -177,7 +177,7 @@ def test_an_owner_who_is_no_superuser_copies(app: App) -> None:
 
 
 def test_an_app_in_a_schema_of_its_own_is_copied_there(app: App) -> None:
-    """The copy takes the history's place in the history's schema."""
+    """The copy of a history outside public ends in the history's own schema."""
     app.do("ALTER SCHEMA public RENAME TO chat")
     name = app.query("SELECT current_database()")[0][0]
     with app.connected() as connection:

@@ -1,4 +1,4 @@
-"""Copy and swap on a live table: clients, transactions in the way, rewrites, crashes."""
+"""The backfill by copy on a live table: clients, transactions in the way, rewrites, crashes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LEFT: LiteralString = """
 def at_step(
     step: Kind, action: Callable[[], object], *, nth: int = 1
 ) -> Callable[[Progress], None]:
-    """A `tell` that acts at the nth word of a step of this kind."""
+    """A `tell` that acts at the nth progress of this kind."""
     seen = 0
 
     def tell(progress: Progress) -> None:
@@ -56,7 +56,7 @@ def at_step(
 
 
 def test_both_versions_of_the_app_write_while_it_is_copied(large_app: App, seed: int) -> None:
-    """Inserts, updates and deletes of both versions: none lost, none doubled, none stale."""
+    """Every insert, update and delete of both versions is in the copy once, and up to date."""
     app = large_app
     clients = [Client(app, f"{seed}/{n}", by_persona=n % 2 == 1) for n in range(4)]
 
@@ -91,9 +91,9 @@ def test_both_versions_of_the_app_write_while_it_is_copied(large_app: App, seed:
 def test_what_is_done_to_the_old_rows_while_they_are_copied_is_done_to_the_copy(
     large_app: App, seed: int
 ) -> None:
-    """Old rows updated, deleted, moved and cascaded away all the while end as they were left.
+    """Old rows that are updated, deleted or given other ids meanwhile end as clients left them.
 
-    A twin table, written in the same transactions by a trigger, says what must be there.
+    A twin table, which a trigger writes in the same transactions, holds what must be there.
     """
     app = large_app
     with app.connected() as connection:
@@ -121,7 +121,7 @@ def test_what_is_done_to_the_old_rows_while_they_are_copied_is_done_to_the_copy(
         "SELECT count(*) FROM pending_memories m LEFT JOIN conversation_history h"
         " ON h.id = m.conversation_history_id WHERE h.id IS NULL"
     )
-    # The indexes know the same rows as the table.
+    # The indexes hold the same rows as the table.
     with app.connected() as connection:
         connection.execute("SET enable_seqscan = off")
         by_index = connection.execute(
@@ -177,7 +177,7 @@ def _disturb(app: App, seed: str, stop: threading.Event, errors: list[str]) -> N
 
 
 def test_a_persona_deleted_while_it_is_copied_takes_no_message_along(app: App) -> None:
-    """As in place: before the key stands, its messages get what the settings then say."""
+    """Before the foreign key stands, a deleted persona's messages get what the settings say."""
     user, persona = app.query(
         "SELECT id, global_persona_id FROM users u WHERE global_persona_id IS NOT NULL"
         " AND EXISTS (SELECT FROM conversation_history WHERE user_id = u.id) LIMIT 1"
@@ -201,13 +201,13 @@ ROWS: LiteralString = "SELECT id FROM conversation_history"
 def test_the_copy_is_vacuumed_as_it_grows(
     large_app: App, monkeypatch: pytest.MonkeyPatch, meanwhile: LiteralString | None
 ) -> None:
-    """While its pages are in memory; less and less often where somebody may not see them yet."""
+    """The copy is vacuumed as it grows, but less often while a snapshot may not see its rows."""
     monkeypatch.setattr(cutover, "_BLOCKS_START", 16)
     monkeypatch.setattr(cutover, "_BLOCKS_MAX", 16)
     large_app.run(Phase.EXPAND)
     name = large_app.query("SELECT current_database()")[0][0]
     with large_app.connected() as connection:
-        # As in production: what is not on the disk yet cannot be marked.
+        # As in production: VACUUM cannot mark rows whose commit is not on the disk yet.
         connection.execute(
             sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(sql.Identifier(name))
         )
@@ -230,7 +230,7 @@ def test_the_copy_is_vacuumed_as_it_grows(
     if meanwhile:
         assert slices.bit_length() >= vacuumed[-1]
     else:
-        # Not quite each time: a glance at it may hide what was just written.
+        # Not quite each time: the snapshot of a query may hide the newest rows from a vacuum.
         assert vacuumed[-1] > slices * 0.6
     assert large_app.expected() == large_app.personas()
 
@@ -241,10 +241,10 @@ COPY_TABLE = "memsync_shadow.conversation_history"
 # ------------------------------------------------------------------ transactions in the way
 
 
-def test_an_open_transaction_delays_the_exchange_and_nobody_else(
+def test_an_open_transaction_delays_the_cutover_and_nobody_else(
     app: App, eventually: Eventually
 ) -> None:
-    """A session that read and stays open is waited for and named; other clients go on."""
+    """The cut-over waits for a session that read and stays open, and names it; clients go on."""
     told: list[Progress] = []
     client = Client(app, "reader", by_persona=False)
     with app.connected(autocommit=False) as hostile, ThreadPoolExecutor(1) as pool:
@@ -279,7 +279,7 @@ def test_an_open_transaction_delays_the_exchange_and_nobody_else(
 def test_a_snapshot_from_before_the_copy_still_sees_every_row(
     app: App, eventually: Eventually
 ) -> None:
-    """A transaction that reads as of earlier is waited for: to it the copy would be empty."""
+    """The cut-over waits for an older snapshot, because to it the copy would be empty."""
     told: list[Progress] = []
     app.run(Phase.EXPAND)
     with app.connected(autocommit=False) as reader, ThreadPoolExecutor(1) as pool:
@@ -306,7 +306,7 @@ def test_a_snapshot_from_before_the_copy_still_sees_every_row(
 def test_a_history_rewritten_meanwhile_is_copied_again(
     new_app: NewApp, rewrite: LiteralString, step: Kind
 ) -> None:
-    """TRUNCATE and VACUUM FULL in the middle: the copy is started over, and ends right."""
+    """After a TRUNCATE or VACUUM FULL in the middle, the copy starts over and ends right."""
     copied, filled = new_app(), new_app()
     told: list[Progress] = []
     act = at_step(step, lambda: copied.do(rewrite))
@@ -326,7 +326,7 @@ def test_a_history_rewritten_meanwhile_is_copied_again(
 def test_a_history_rewritten_again_and_again_ends_the_run(
     app: App, settled: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so with a status of its own instead of copying for ever; the next run finishes."""
+    """A copy that is started too often ends the run with exit status 3; the next run finishes."""
     monkeypatch.setattr(cutover, "_STARTS_MAX", 1)
     rewrite = at_step(Kind.BUILD, lambda: app.do("VACUUM FULL conversation_history"))
     with pytest.raises(PartlyDone, match="was started 1 times") as ended:
@@ -342,7 +342,7 @@ def test_a_history_rewritten_again_and_again_ends_the_run(
 def test_rows_written_faster_than_they_are_copied_end_the_run(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the deadline it gives up catching up; nothing is lost, and the next run finishes."""
+    """A copy that cannot catch up by the deadline ends the run; the next finishes, without loss."""
 
     def write_all() -> None:
         app.do("UPDATE conversation_history SET content = content || '!'")
@@ -383,7 +383,7 @@ def test_rows_written_faster_than_they_are_copied_end_the_run(
 def test_a_history_altered_meanwhile_is_copied_again(
     new_app: NewApp, change: LiteralString
 ) -> None:
-    """Whatever is changed on the table while it is copied is there in the end."""
+    """A change of the table while it is copied is there in the end."""
     copied, filled = new_app(), new_app()
     copied.run(Phase.BACKFILL, tell=at_step(Kind.BUILD, lambda: copied.do(change)), options=COPY)
     filled.run(Phase.EXPAND)
@@ -395,8 +395,8 @@ def test_a_history_altered_meanwhile_is_copied_again(
 
 
 @pytest.mark.parametrize("step", [Kind.BUILD, Kind.CUTOVER])
-def test_a_view_that_is_made_meanwhile_forbids_the_exchange(app: App, step: Kind) -> None:
-    """It would go on to read the retired table; the history stays, and the view is named."""
+def test_a_view_that_is_made_meanwhile_forbids_the_cutover(app: App, step: Kind) -> None:
+    """The view is named and the history stays: after a cut-over it would read the retired table."""
     view: LiteralString = "CREATE VIEW talk AS SELECT id, content FROM conversation_history"
     with pytest.raises(GateClosed, match="view talk"):
         app.run(Phase.BACKFILL, tell=at_step(step, lambda: app.do(view)), options=COPY)
@@ -408,8 +408,8 @@ def test_a_view_that_is_made_meanwhile_forbids_the_exchange(app: App, step: Kind
     assert not app.query(LEFT)
 
 
-def test_a_long_log_is_not_read_as_a_whole(app: App) -> None:
-    """What is taken from it, and whether a row of a slice is in it, is asked of its indexes."""
+def test_a_long_change_log_is_not_read_as_a_whole(app: App) -> None:
+    """Every query on a long change log goes by its indexes."""
     params = {"limit": 256, "ids": [], "start": "(0,0)", "stop": "(1,0)"}
     asked = [
         statement("take_changes"),
@@ -442,7 +442,7 @@ BY_COPY = ("--options", '{"method": "copy"}')
 
 
 def expanded(new_app: NewApp) -> App:
-    """An app whose backfill comes next: so most of the points below are in the copy."""
+    """An app whose backfill comes next, so that most of the points below are in the copy."""
     app = new_app()
     app.run(Phase.EXPAND)
     return app
@@ -455,7 +455,7 @@ def statements_of(app: App) -> int:
 
 
 def when_free(action: Callable[[], Stage], eventually: Eventually) -> Stage:
-    """Do it once the killed client's session is gone."""
+    """Do the action once the killed client's session is gone."""
     result: list[Stage] = []
 
     def done() -> bool:
@@ -493,7 +493,7 @@ def killed(new_app: NewApp, settled: App, eventually: Eventually, seed: int, kil
 def test_a_killed_copy_is_finished_or_cleared_away_by_whatever_comes_next(
     new_app: NewApp, settled: App, eventually: Eventually, seed: int
 ) -> None:
-    """SIGKILL at seeded statements, then a copy, a fill in place, or the way back and a copy."""
+    """After SIGKILL at a seeded statement, a copy, a fill in place or a rollback ends well."""
     killed(new_app, settled, eventually, seed, kills=3)
 
 
@@ -501,13 +501,13 @@ def test_a_killed_copy_is_finished_or_cleared_away_by_whatever_comes_next(
 def test_a_killed_copy_is_finished_or_cleared_away_many_times(
     new_app: NewApp, settled: App, eventually: Eventually, seed: int
 ) -> None:
-    """The same at more points."""
+    """The same holds at more points."""
     killed(new_app, settled, eventually, seed + 1, kills=60)
 
 
 @pytest.mark.parametrize("step", [Kind.BUILD, Kind.CUTOVER])
 def test_rows_of_a_copy_that_was_cleared_away_are_not_counted(app: App, step: Kind) -> None:
-    """A copy cut short and then a fill in place: as many rows are done as there are, not twice."""
+    """After a copy that was cut short, a fill in place counts each row once."""
     with pytest.raises(ZeroDivisionError):
         app.run(Phase.BACKFILL, tell=at_step(step, lambda: 1 // 0), options=COPY)
     assert app.status().rows_done
@@ -517,7 +517,7 @@ def test_rows_of_a_copy_that_was_cleared_away_are_not_counted(app: App, step: Ki
 
 
 def test_rows_of_a_copy_that_took_the_place_stay_counted(app: App) -> None:
-    """Also when what it replaced is cleared away by the next run only."""
+    """Rows of a copy that took over stay counted, even if only the next run drops the old table."""
     with app.connected(autocommit=False) as reader:
 
         def hold() -> None:
@@ -539,7 +539,7 @@ def test_rows_of_a_copy_that_took_the_place_stay_counted(app: App) -> None:
 
 
 def test_what_others_put_beside_the_copy_is_not_dropped(app: App) -> None:
-    """A stranger's table in our schema stops the clearing, and is named; then the run goes on."""
+    """A stranger's function in our schema is named, not dropped; without it a run finishes."""
     with pytest.raises(GateClosed, match=r"function memsync_shadow\.loud"):
         app.run(
             tell=at_step(
@@ -558,7 +558,7 @@ def test_what_others_put_beside_the_copy_is_not_dropped(app: App) -> None:
 
 @pytest.mark.parametrize("_round", range(2))
 def test_of_four_copies_at_once_one_is_made(new_app: NewApp, settled: App, _round: int) -> None:
-    """The others are told StoreBusy, or find it done."""
+    """One of four runs makes the copy; the others get StoreBusy, or find it done."""
     app = new_app()
     start = threading.Barrier(4)
 

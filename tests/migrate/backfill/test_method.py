@@ -1,4 +1,4 @@
-"""Which way the backfill goes: what forbids a copy, and whether there is room for one."""
+"""The choice of the backfill's method: what forbids a copy, and what disk space it needs."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ OBSTACLES: dict[str, tuple[LiteralString, str]] = {
 
 
 class Usage(NamedTuple):
-    """As shutil.disk_usage tells it."""
+    """The result of shutil.disk_usage."""
 
     total: int
     used: int
@@ -140,7 +140,7 @@ class Usage(NamedTuple):
 
 
 def chosen(app: App, asked: Method = "auto") -> migrate.Choice:
-    """The way that the backfill would go."""
+    """The method that the backfill would use."""
     with Postgres.open(app.url) as postgres, postgres.session() as session:
         return migrate.choose_method(session, Catalog.read(session), asked)
 
@@ -154,7 +154,7 @@ def large(app: App, monkeypatch: pytest.MonkeyPatch) -> App:
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_what_a_copy_would_lose_forbids_it(large: App, obstacle: str) -> None:
-    """Each is named; --method copy is refused before anything is changed, auto goes in place."""
+    """Each obstacle is named: --method copy is refused before any change, auto fills in place."""
     script, reason = OBSTACLES[obstacle]
     with large.connected() as connection:
         connection.execute(script)
@@ -171,14 +171,14 @@ def test_what_a_copy_would_lose_forbids_it(large: App, obstacle: str) -> None:
 
 
 def test_nothing_in_the_way_of_a_usual_app(large: App) -> None:
-    """The deployed schema can be copied, at every stage before the fill."""
+    """The usual schema can be copied, at every stage before the fill."""
     for phase in (Phase.ISOLATE, Phase.EXPAND):
         large.run(phase)
         assert migrate.Choice("copy", "asked for") == chosen(large, "copy")
 
 
 def test_another_role_than_the_owner_is_refused(app: App) -> None:
-    """Who does not own the table cannot replace it."""
+    """A role that does not own the table cannot replace it."""
     with role(app, *APP_GRANTS) as url:
         with pytest.raises(GateClosed) as refused:
             chosen(at_url(app, url), "copy")
@@ -186,13 +186,13 @@ def test_another_role_than_the_owner_is_refused(app: App) -> None:
 
 
 def test_small_tables_are_filled_in_place(app: App) -> None:
-    """Below 64 MiB a copy wins nothing."""
+    """A table below 64 MiB is filled in place, because a copy would gain nothing."""
     assert "in-place" == chosen(app).method
     assert chosen(app).reason.startswith("table and indexes are small, ")
 
 
-def test_a_copy_needs_room(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1.4 times table and indexes, and WAL, must be free on this disk."""
+def test_a_copy_needs_disk_space(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy needs 1.4 times the size of table and indexes, and the WAL, free on the disk."""
     [(size,)] = large.query("SELECT pg_total_relation_size('conversation_history')")
     needed = int(size * 1.4) + 2 * size
     for free, expected in ((needed, "copy"), (needed - 1, "in-place")):
@@ -202,7 +202,7 @@ def test_a_copy_needs_room(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_wal_no_more_is_counted_than_the_server_keeps() -> None:
-    """A large history is filled through many checkpoints: max_wal_size is all that stands."""
+    """However large the history, its WAL counts as max_wal_size: checkpoints recycle the rest."""
     gib = 2**30
     found = DiskSpace(
         table_bytes=60 * gib, index_bytes=40 * gib, wal_bytes_max=gib, free_bytes=None
@@ -211,7 +211,7 @@ def test_of_wal_no_more_is_counted_than_the_server_keeps() -> None:
 
 
 def test_plan_does_not_contradict_itself(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its check of the disk and the way that it names go by the same figures."""
+    """The plan's check of the disk and its choice of the method go by the same figures."""
     [(size,)] = large.query("SELECT pg_total_relation_size('conversation_history')")
     seen = set()
     for share in (0, 1, 2.4, 2.6, 3.3, 3.5, 9):
@@ -225,8 +225,8 @@ def test_plan_does_not_contradict_itself(large: App, monkeypatch: pytest.MonkeyP
     assert {State.BLOCKER, State.WARNING, State.OK} == seen
 
 
-def test_room_that_is_not_known_is_no_room(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the server's processes are not on this machine, the fill is in place, or as told."""
+def test_disk_space_that_is_not_known_is_none(large: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server is on another machine, auto fills in place; --method copy still copies."""
 
     def no_process(*_: object) -> None:
         raise ProcessLookupError
@@ -237,10 +237,10 @@ def test_room_that_is_not_known_is_no_room(large: App, monkeypatch: pytest.Monke
     assert "copy" == chosen(large, "copy").method
 
 
-def test_auto_copies_where_there_is_room(
+def test_auto_copies_where_there_is_disk_space(
     large: App, settled: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The plan says so and why, the record of runs too; and what was begun is gone on with."""
+    """Auto copies, and both the plan and memsync.runs say so and why."""
     assert 0 == large.command("plan", "--json")
     plan: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert "copy" == plan["method"]["method"]
@@ -269,6 +269,6 @@ def test_a_fill_that_was_begun_in_place_is_gone_on_with(large: App) -> None:
 
 
 def test_with_every_persona_there_nothing_is_copied(large: App) -> None:
-    """Run again after the backfill, a copy is not made for nothing."""
+    """After the backfill no copy is made, because no message is without a persona."""
     large.run(Phase.BACKFILL, options=IN_PLACE)
     assert migrate.Choice("in-place", "no message is without a persona") == chosen(large, "copy")

@@ -1,4 +1,4 @@
-"""The gates of contract: proof, quiet, backup. Each holds user_id back for its own reason."""
+"""The gates of contract, proof, quiet and backup: each refuses contract for its own reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ready(app: App) -> App:
 
 
 def long_ago(app: App, seconds: int) -> None:
-    """Let what was heard of user_id be older."""
+    """Make the last recorded write of user_id older by so many seconds."""
     app.query(
         "SELECT setval('memsync.user_id_written_at', last_value - %s, is_called)"
         " FROM memsync.user_id_written_at",
@@ -76,7 +76,7 @@ def write(app: App, *names: str, on: psycopg.Connection[Any] | None = None) -> N
 
 
 def refused(app: App, options: Mapping[str, Any]) -> GateClosed:
-    """The refusal of a contract, which changed nothing."""
+    """Run contract, which must be refused and change nothing; the error."""
     catalog = app.catalog()
     with pytest.raises(GateClosed) as closed:
         app.run(options=options)
@@ -86,7 +86,7 @@ def refused(app: App, options: Mapping[str, Any]) -> GateClosed:
 
 @contextmanager
 def owner(app: App) -> Iterator[App]:
-    """The app as a role sees it that owns the tables, but may not look at other roles' sessions."""
+    """The app as seen by a role that owns the tables, but may not look at others' sessions."""
     name = f"memsync_owner_{uuid4().hex[:12]}"
     facts = psycopg.conninfo.conninfo_to_dict(app.url)
     port = f"&port={facts['port']}" if "port" in facts else ""
@@ -112,7 +112,7 @@ def owner(app: App) -> Iterator[App]:
 
 
 def grounds(app: App) -> str:
-    """Why the gates were open, as the record of runs has it."""
+    """Why the gates were open, according to memsync.runs."""
     rows = app.query("SELECT note FROM memsync.runs WHERE gates_passed ORDER BY id")
     return str(rows[-1][0])
 
@@ -121,14 +121,14 @@ def grounds(app: App) -> str:
 
 
 def test_quiet_app_is_contracted(ready: App) -> None:
-    """Nobody used user_id for an hour: the gate is open, and the record of runs says so."""
+    """When nobody used user_id for an hour, the gate is open, and memsync.runs says why."""
     assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)
     assert "nobody used user_id for 30 min; backup confirmed: test" == grounds(ready)
 
 
 @pytest.mark.parametrize("names", [("user_id",), ("user_id", "persona_id")])
 def test_a_client_that_names_user_id_closes_the_gate(ready: App, names: tuple[str, ...]) -> None:
-    """Contract would break its next INSERT, whether or not it knows personas too."""
+    """A client that names user_id closes the gate: contract would break its next INSERT."""
     write(ready, *names)
 
     closed = refused(ready, HALF_AN_HOUR)
@@ -140,7 +140,7 @@ def test_a_client_that_names_user_id_closes_the_gate(ready: App, names: tuple[st
 
 
 def test_the_gate_opens_when_the_write_is_old_enough(ready: App) -> None:
-    """The same write half an hour later is no hindrance."""
+    """A write that is older than the quiet minutes does not close the gate."""
     write(ready, "user_id")
     long_ago(ready, 29 * 60)
     refused(ready, HALF_AN_HOUR)
@@ -150,21 +150,21 @@ def test_the_gate_opens_when_the_write_is_old_enough(ready: App) -> None:
 
 
 def test_a_client_that_knows_personas_only_does_not_close_it(ready: App) -> None:
-    """Its user_id is filled in by the bridge; that is not the client's doing."""
+    """A user_id that the sync trigger fills in does not count as written by the client."""
     write(ready, "persona_id")
 
     assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)
 
 
 def test_the_time_before_the_watch_counts_as_use(app: App) -> None:
-    """A run straight through has watched for seconds: that says nothing about half an hour."""
+    """A run straight through is refused, because it has watched writes for seconds only."""
     app.run(Phase.BACKFILL)
 
     assert "writes are watched only since " in refused(app, HALF_AN_HOUR).message
 
 
 def test_writers_do_not_wait_for_one_another(ready: App) -> None:
-    """The moment is noted without a lock that lasts to the end of a transaction."""
+    """A write is recorded without a lock that lasts to the end of its transaction."""
     with ready.connected(autocommit=False) as first, ready.connected() as second:
         write(ready, "user_id", on=first)
         second.execute("SET lock_timeout = '200ms'")
@@ -174,7 +174,7 @@ def test_writers_do_not_wait_for_one_another(ready: App) -> None:
 
 
 def test_a_reader_by_user_id_closes_the_gate(ready: App) -> None:
-    """It is named with what it asked; once it has gone, the gate is open."""
+    """A session that reads by user_id is named with its query; once it ends, the gate is open."""
     with ready.connected(application_name="old-app") as reader:
         reader.execute(READ_BY_USER, (anyone(ready)[0],))
         closed = refused(ready, HALF_AN_HOUR)
@@ -187,7 +187,7 @@ def test_a_reader_by_user_id_closes_the_gate(ready: App) -> None:
 
 
 def test_a_reader_by_user_id_through_the_library_closes_the_gate(ready: App) -> None:
-    """It is a client like any other; once it reads by persona, the gate is open."""
+    """The library is a client like any other; once it reads by persona, the gate is open."""
     user, personality, persona = anyone(ready)
     with Memory.open(ready.settings()) as memory:
         memory.get_recent_history("1", personality, user_id=user)
@@ -202,7 +202,7 @@ def test_a_reader_by_user_id_through_the_library_closes_the_gate(ready: App) -> 
 
 
 def test_readers_by_persona_do_not_close_it(ready: App) -> None:
-    """Nor do those who ask other tables for a user_id."""
+    """Readers by persona, and readers of user_id in other tables, do not close the gate."""
     with ready.connected() as first, ready.connected() as second:
         first.execute("SELECT FROM conversation_history WHERE persona_id = gen_random_uuid()")
         second.execute("SELECT user_id FROM user_personality_settings LIMIT 1")
@@ -210,7 +210,7 @@ def test_readers_by_persona_do_not_close_it(ready: App) -> None:
 
 
 def test_sessions_of_memsync_do_not_close_it(ready: App) -> None:
-    """They name user_id all the time, under whatever application name."""
+    """Sessions of memsync name user_id, but do not count, whatever their application_name."""
     url = ready.url_with("application_name=anything")
     with Postgres.open(url) as postgres:
         migrate.verify(postgres)
@@ -220,8 +220,8 @@ def test_sessions_of_memsync_do_not_close_it(ready: App) -> None:
             assert Stage.CONTRACTED == ready.run(options=HALF_AN_HOUR)
 
 
-def test_the_apps_role_needs_no_rights_in_our_schema(app: App) -> None:
-    """A client that may only write its own tables is heard as well."""
+def test_the_apps_role_needs_no_grants_in_our_schema(app: App) -> None:
+    """The write of a client that may use only its own tables is recorded as well."""
     with owner(app) as client:
         app.run(Phase.BACKFILL)
         long_ago(app, 3600)
@@ -230,7 +230,7 @@ def test_the_apps_role_needs_no_rights_in_our_schema(app: App) -> None:
 
 
 def test_what_cannot_be_seen_is_said(app: App) -> None:
-    """A role that does not see others' statements says so instead of calling it quiet."""
+    """A run that may not see others' statements says so instead of calling the app quiet."""
     told: list[Progress] = []
     with owner(app) as seen, app.connected() as reader:
         seen.run(Phase.BACKFILL)
@@ -247,7 +247,7 @@ def test_what_cannot_be_seen_is_said(app: App) -> None:
 
 
 def test_no_contract_without_a_backup(ready: App) -> None:
-    """The refusal names both ways to open the gate."""
+    """Without a backup contract is refused; the error names both ways to open the gate."""
     closed = refused(ready, {"quiet_minutes": 0, "backup_confirmed": None})
 
     assert "memsync made none" in closed.message
@@ -255,8 +255,8 @@ def test_no_contract_without_a_backup(ready: App) -> None:
     assert "--backup-confirmed" in closed.message
 
 
-def test_a_confirmed_backup_is_in_the_ledger(ready: App) -> None:
-    """Who, when, and the words."""
+def test_a_confirmed_backup_is_in_the_record_of_runs(ready: App) -> None:
+    """The record of runs keeps who confirmed a backup, and the words."""
     assert 0 == ready.command(
         *("run", "--quiet-minutes", "0", "--backup-confirmed", "pgBackRest 20261122-F")
     )
@@ -271,7 +271,7 @@ RECORDED: LiteralString = """
 
 
 def test_a_recorded_backup_counts_for_a_day(ready: App) -> None:
-    """Or as long as the operator says."""
+    """A recorded backup counts for 24 hours, or for as long as the operator says."""
     options = {"quiet_minutes": 0, "backup_confirmed": None}
     ready.do(RECORDED, 25)
     said = refused(ready, options).message
@@ -282,7 +282,7 @@ def test_a_recorded_backup_counts_for_a_day(ready: App) -> None:
 
 
 def test_a_backup_from_before_the_way_back_does_not_count(ready: App) -> None:
-    """Contract taken back means that history was written since in the old way."""
+    """A backup from before contract was taken back lacks the history written since."""
     options = {"quiet_minutes": 0, "backup_confirmed": None}
     ready.do(RECORDED, 1)
     assert Stage.CONTRACTED == ready.run(options=options)
@@ -298,7 +298,7 @@ def test_a_backup_from_before_the_way_back_does_not_count(ready: App) -> None:
 
 
 def test_gates_are_asked_in_their_order(ready: App) -> None:
-    """The proof first, then quiet, then the backup."""
+    """The gates are checked in this order: proof, quiet, backup."""
     user, _, _ = anyone(ready)
     row, persona = ready.query(
         "SELECT h.id, h.persona_id FROM conversation_history h WHERE user_id = %s LIMIT 1", user
@@ -318,7 +318,7 @@ def test_gates_are_asked_in_their_order(ready: App) -> None:
 
 
 def cut_short(app: App, when: When) -> None:
-    """Contract that passed its gates, and then did not get the lock that drops user_id's key."""
+    """Run a contract that passes its gates, but does not get the lock to drop user_id's key."""
     with app.connected(autocommit=False) as hostile:
         tell = when(Kind.PROOF, lambda: hostile.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE"))
         with pytest.raises(StoreBusy):
@@ -327,7 +327,7 @@ def cut_short(app: App, when: When) -> None:
 
 
 def test_a_contract_cut_short_is_finished_without_asking_again(ready: App, when: When) -> None:
-    """Half a contract is the worst place to stop at."""
+    """The next run finishes a contract that was cut short, whatever the gates would say."""
     cut_short(ready, when)
     write(ready, "user_id")
 
@@ -336,7 +336,7 @@ def test_a_contract_cut_short_is_finished_without_asking_again(ready: App, when:
 
 
 def test_after_the_way_back_the_gates_are_asked_again(ready: App, when: When) -> None:
-    """What was begun and taken back is not half done."""
+    """A contract that was begun and then taken back must pass its gates again."""
     cut_short(ready, when)
     with Postgres.open(ready.url) as postgres:
         migrate.rollback(postgres, ready.settings(), to=Phase.BACKFILL)
@@ -346,7 +346,7 @@ def test_after_the_way_back_the_gates_are_asked_again(ready: App, when: When) ->
 
 
 def test_what_other_hands_half_did_is_not_ours_to_finish(ready: App) -> None:
-    """A key that somebody dropped looks like half a contract, but no gate was ever asked."""
+    """A key that somebody dropped looks like half a contract, but no gate was ever passed."""
     ready.do("ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_user_id_fkey")
     write(ready, "user_id")
 
@@ -366,6 +366,6 @@ def test_what_other_hands_half_did_is_not_ours_to_finish(ready: App) -> None:
     ids=str,
 )
 def test_choices_that_cannot_be_meant(options: dict[str, Any]) -> None:
-    """They are refused before anything is opened."""
+    """Options out of range are refused before anything is opened."""
     with pytest.raises(InvalidInput):
         migrate.RunOptions(**options)

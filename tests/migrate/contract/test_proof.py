@@ -27,7 +27,7 @@ INSERT = (
 
 
 def several(app: App) -> tuple[UUID, UUID, UUID, UUID]:
-    """A user with several personas, a personality they spoke to, its persona, another of theirs."""
+    """A user with several personas, a personality, the persona for it, and another persona."""
     user, personality, persona, other = app.query(
         "SELECT h.user_id, h.personality_id, u.global_persona_id, p.id"
         " FROM conversation_history h JOIN users u ON u.id = h.user_id"
@@ -80,7 +80,7 @@ def test_a_wrong_persona_is_named_and_closes_the_gate(app: App, whose: str) -> N
 
 
 def test_a_wrong_persona_after_settings_changed_is_found(app: App) -> None:
-    """Settings that moved on do not open a hole: the frozen decision is what counts then."""
+    """After settings changed, the proof still compares each row with the frozen decision."""
     app.run(Phase.BACKFILL)
     user, personality, persona, other = several(app)
     default_of(app, user, other)
@@ -91,7 +91,7 @@ def test_a_wrong_persona_after_settings_changed_is_found(app: App) -> None:
 
 
 def test_rows_without_persona_are_counted(app: App) -> None:
-    """A run that stopped before the fill is not proven: every row is without a persona."""
+    """Before the fill verify is not ok, because every row is without a persona."""
     app.run(Phase.EXPAND)
     proof = app.verify()
 
@@ -99,10 +99,10 @@ def test_rows_without_persona_are_counted(app: App) -> None:
 
 
 def test_one_row_without_persona_is_filled_by_the_next_run(app: App) -> None:
-    """A single NULL is found by verify, and filled with what was frozen."""
+    """A single row without persona is found by verify, and filled by the next run."""
     app.run(Phase.BACKFILL)
     with app.connected() as connection:
-        # Past the trigger, as only a fault could be.
+        # Past the sync trigger, as only a fault could do it.
         connection.execute("SET session_replication_role = replica")
         connection.execute(
             "UPDATE conversation_history SET persona_id = NULL"
@@ -115,7 +115,7 @@ def test_one_row_without_persona_is_filled_by_the_next_run(app: App) -> None:
 
 
 def test_settings_changed_after_the_freeze_keep_the_frozen_decision(app: App) -> None:
-    """Old rows keep the persona of then, new ones get that of today, and neither is a fault."""
+    """Old rows keep the frozen persona, new rows get today's, and verify accepts both."""
     app.run(Phase.BACKFILL)
     before = app.expected()
     user, personality, persona, other = several(app)
@@ -136,7 +136,7 @@ def test_settings_changed_after_the_freeze_keep_the_frozen_decision(app: App) ->
 
 
 def test_settings_changed_between_expand_and_fill_count_as_of_the_freeze(app: App) -> None:
-    """What the settings say when the fill starts is the decision; earlier new rows keep theirs."""
+    """Settings at the start of the fill decide old rows; rows written live keep their persona."""
     app.run(Phase.EXPAND)
     user, personality, persona, other = several(app)
     assert [(persona,)] == app.query(INSERT, personality, user)
@@ -155,7 +155,7 @@ def test_settings_changed_between_expand_and_fill_count_as_of_the_freeze(app: Ap
 
 
 def test_default_unset_after_the_freeze_needs_no_new_decision(app: App) -> None:
-    """A run stopped after the freeze goes on though the user has no persona now."""
+    """A run that stopped after the freeze goes on, though a user lost the default since."""
     app.run(Phase.BACKFILL)
     user, *_ = several(app)
     default_of(app, user, None)
@@ -196,7 +196,7 @@ def tell_at(when: When, when_filled: WhenFilled) -> Callable[[str, Callable[[], 
 @every_moment
 @pytest.mark.usefixtures("small_batches")
 def test_user_deleted_mid_way(app: App, tell_at: When, moment: str) -> None:
-    """A user who leaves takes their rows along, at any point; the run goes on."""
+    """A user who is deleted at any moment takes their rows along, and the run goes on."""
     user, *_ = several(app)
     app.run(tell=tell_at(moment, lambda: app.do("DELETE FROM users WHERE id = %s", user)))
     rows = {row.id for row in app.world.history() if row.user_id == user}
@@ -209,9 +209,9 @@ def test_user_deleted_mid_way(app: App, tell_at: When, moment: str) -> None:
 @every_moment
 @pytest.mark.usefixtures("small_batches")
 def test_persona_deleted_mid_way(app: App, tell_at: When, moment: str) -> None:
-    """A persona deleted while the run is at work stops nothing; no row refers to it afterwards.
+    """A persona deleted at any moment does not stop the run, and no row refers to it afterwards.
 
-    Before the key stands its rows fall to the user's next persona, after that they go with it.
+    Before the foreign key stands its rows get the user's next persona; later they go with it.
     """
     user, _, persona, other = several(app)
 
@@ -230,7 +230,7 @@ def test_persona_deleted_mid_way(app: App, tell_at: When, moment: str) -> None:
 
 
 def test_a_message_of_a_deleted_persona_that_a_client_holds(app: App) -> None:
-    """It is waited for as for any lock, in short turns, and named; nobody waits for the run."""
+    """A run waits for a message that a client locks, up to its deadline; the next run fills it."""
     user, personality, persona, other = several(app)
     app.run(Phase.EXPAND)
     assert [(persona,)] == app.query(INSERT, personality, user)
@@ -250,7 +250,7 @@ def test_a_message_of_a_deleted_persona_that_a_client_holds(app: App) -> None:
 
 
 def test_persona_deleted_when_nothing_else_is_left(app: App) -> None:
-    """Rows written live whose persona goes, and whose user gets a new one later, can be proven."""
+    """Rows written live whose persona was deleted can be proven once their user has a new one."""
     user, personality, persona, other = several(app)
     app.run(Phase.EXPAND)
     assert [(persona,)] == app.query(INSERT, personality, user)
@@ -275,7 +275,7 @@ def test_persona_deleted_when_nothing_else_is_left(app: App) -> None:
 
 
 def test_message_without_persona_before_contract_closes_the_gate(app: App, when: When) -> None:
-    """A user without a persona who writes between proof and contract is no internal error."""
+    """A message without persona, written between proof and contract, is no internal error."""
     app.run(Phase.BACKFILL)
     personality = app.query("SELECT id FROM personalities LIMIT 1")[0][0]
     stranger = app.query(
@@ -291,7 +291,7 @@ def test_message_without_persona_before_contract_closes_the_gate(app: App, when:
 
 
 def test_verify_while_the_app_has_the_column_but_memsync_has_not(app: App) -> None:
-    """persona_id of the app's own making, our schema just made: verify answers all the same."""
+    """Verify answers where the app made persona_id itself and memsync has only its schema."""
     app.do("ALTER TABLE conversation_history ADD COLUMN persona_id uuid")
     app.run(Phase.ISOLATE)
 

@@ -1,4 +1,4 @@
-"""Pause, resume and cancel from another terminal; also of runs that die while they wait."""
+"""Pause, resume and cancel of a run from another terminal, also where the run dies meanwhile."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
 FILLS = {"in-place": Kind.FILL_PERSONAS, "copy": Kind.COPY}
-"""What each method tells of a batch."""
+"""The kind of progress that each method tells after a batch."""
 
 by_either = pytest.mark.parametrize("method", FILLS)
 
 
 @pytest.fixture
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in small batches that look after each of them."""
+    """Make runs take small batches, and look for requests after each of them."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(fill, "_BLOCKS_START", 1)
     monkeypatch.setattr(cutover, "_BLOCKS_START", 1)
@@ -75,7 +75,7 @@ def back(app: App, tell: Tell = silent) -> Stage:
 def paused(
     app: App, eventually: Eventually, tell: Tell = silent, *, method: str = "in-place"
 ) -> Iterator[Future[Stage]]:
-    """A run that paused in the middle of its fill; it goes on when the test is through."""
+    """A run that is paused in the middle of its fill; at the end it is resumed."""
     pause = in_the_fill(lambda: ask(app, "pause"), FILLS[method])
 
     def both(step: Progress) -> None:
@@ -105,7 +105,7 @@ def assert_as_if_undisturbed(app: App, settled: App) -> None:
 @by_either
 @pytest.mark.usefixtures("attentive")
 def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, method: str) -> None:
-    """In the middle of the fill it waits: lock kept, no transaction, nothing of the app's held."""
+    """A paused run keeps its own lock, but no transaction and no lock on the app's tables."""
     told: list[Progress] = []
 
     with paused(app, eventually, told.append, method=method) as run:
@@ -141,7 +141,7 @@ def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, meth
 @by_either
 @pytest.mark.usefixtures("attentive")
 def test_cancelled_in_the_fill_and_run_again(app: App, settled: App, method: str) -> None:
-    """It ends with a part of the rows filled; the request is used up; the next run finishes."""
+    """A cancelled run ends with a part of the rows filled, and the next run finishes."""
     cancel = in_the_fill(lambda: ask(app, "cancel"), FILLS[method])
     with pytest.raises(Cancelled) as cancelled:
         app.run(tell=cancel, options={"method": method}, **SLOWLY)
@@ -157,7 +157,7 @@ def test_cancelled_in_the_fill_and_run_again(app: App, settled: App, method: str
 
 
 class Replayed:
-    """A `tell` that makes the log of a copy long at a step, and acts at its next replay."""
+    """A `tell` that makes the change log long at a step, and acts at its next replay."""
 
     def __init__(
         self, app: App, step: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
@@ -191,7 +191,7 @@ STILL_LOGGED = "SELECT FROM memsync_shadow.change_log"
 def test_cancelled_while_a_copy_catches_up(
     app: App, monkeypatch: pytest.MonkeyPatch, step: Kind
 ) -> None:
-    """A long log of what was written meanwhile is not replayed to its end first."""
+    """A cancel is heard before a long change log is replayed to its end."""
     cancelling = Replayed(app, step, lambda: ask(app, "cancel"), monkeypatch)
     with pytest.raises(Cancelled):
         app.run(tell=cancelling, options={"method": "copy"})
@@ -209,7 +209,7 @@ def test_cancelled_while_a_copy_catches_up(
 def test_paused_while_a_copy_catches_up(
     app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, step: Kind
 ) -> None:
-    """It waits with no transaction open, for longer than the catching up itself may take."""
+    """A pause keeps no transaction open, and may last longer than the catching up may take."""
     pausing = Replayed(app, step, lambda: ask(app, "pause"), monkeypatch)
     may_take_s = 1.0
     with ThreadPoolExecutor() as threads:
@@ -234,7 +234,7 @@ def test_paused_while_a_copy_catches_up(
 @pytest.mark.slow
 @pytest.mark.usefixtures("attentive")
 def test_cancelled_on_the_way_back_and_taken_back_again(app: App) -> None:
-    """The refill of users hears as well."""
+    """The refill of user_id hears a cancel as well; the next rollback finishes."""
     before = app.catalog()
     users = app.query("SELECT id, user_id FROM conversation_history ORDER BY id")
     app.run()
@@ -250,7 +250,7 @@ def test_cancelled_on_the_way_back_and_taken_back_again(app: App) -> None:
 @by_either
 @pytest.mark.usefixtures("attentive")
 def test_cancelled_while_paused(app: App, eventually: Eventually, method: str) -> None:
-    """Nobody has to resume first."""
+    """A paused run can be cancelled without a resume."""
     with paused(app, eventually, method=method) as run:
         assert "cancelling" == ask(app, "cancel").state
         with pytest.raises(Cancelled):
@@ -260,7 +260,7 @@ def test_cancelled_while_paused(app: App, eventually: Eventually, method: str) -
 
 @pytest.mark.slow
 def test_cancelled_while_it_waits_for_a_lock(app: App) -> None:
-    """A client in the way for hours does not keep the operator from ending the run."""
+    """A run that waits for a lock hears a cancel."""
     app.run(Phase.BACKFILL)
 
     def tell(step: Progress) -> None:
@@ -276,7 +276,7 @@ def test_cancelled_while_it_waits_for_a_lock(app: App) -> None:
 
 
 def test_killed_while_paused(app: App, settled: App, eventually: Eventually) -> None:
-    """The pause dies with its run: the next one does not wait for a resume."""
+    """A pause ends with its run: the next run does not wait for a resume."""
     command = [sys.executable, "-m", "memsync", "--postgres-url", app.url, "migrate", "run"]
     command += ["--unresolved", "create", "--quiet-minutes", "0", "--backup-confirmed", "test"]
     environ = os.environ | {"MEMSYNC_BATCH_TARGET_MS": "1"}
@@ -307,7 +307,7 @@ def asked(app: App, wanted: migrate.Wanted) -> bool:
 
 @pytest.mark.parametrize("wanted", ["pause", "resume", "cancel"])
 def test_nothing_runs(app: App, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there is no run there is nobody to ask: neither before the first nor after the last."""
+    """Where no run is at work, before the first or after the last, the exit status is 18."""
     assert 18 == app.command(wanted)
     app.run()
     assert 18 == app.command(wanted, "--json")
@@ -316,7 +316,7 @@ def test_nothing_runs(app: App, wanted: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_run_that_cannot_hear_yet(app: App) -> None:
-    """Who holds the lock, but is not the session of the requests, is named; nothing is asked."""
+    """A holder of the lock that hears no requests is named, and nothing is asked."""
     app.run()
     with Postgres.open(app.url) as postgres, exclusive(postgres, LockKey.MIGRATE, "x") as holder:
         pid = holder.connection.info.backend_pid
@@ -329,7 +329,7 @@ def test_a_run_that_cannot_hear_yet(app: App) -> None:
 
 
 def test_a_run_that_reads_evidence_first_cannot_hear_yet(app: App) -> None:
-    """From legacy there is no table yet in which it could be asked."""
+    """A run from legacy cannot be asked yet, because there is no table for requests."""
     with (
         Postgres.open(app.url) as postgres,
         exclusive(postgres, LockKey.MIGRATE, "x"),
@@ -341,7 +341,7 @@ def test_a_run_that_reads_evidence_first_cannot_hear_yet(app: App) -> None:
 def test_who_runs_is_said(
     app: App, when: Callable[..., Tell], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In words and as JSON: state, pid, since when, who asked."""
+    """Status names, in text and JSON, the run's state, pid and start, and who asked."""
     said: list[Any] = []
 
     def look() -> None:
@@ -365,7 +365,7 @@ def test_who_runs_is_said(
 def test_status_says_what_comes_next(
     app: App, when: Callable[..., Tell], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The next phases, or to go on where a run is paused; nothing where it is at work or done."""
+    """The next command is a run, or resume while one is paused, or none while one is at work."""
     said: list[str | None] = []
 
     def look(wanted: migrate.Wanted) -> None:

@@ -1,4 +1,4 @@
-"""A fill that gives way: to clients that wait for it, to the rate of WAL, to standbys that lag."""
+"""Pacing of a fill: by clients that wait for it, by a limit of WAL, and by standbys that lag."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SMALLER = Progress(
     Kind.WAITING_FOR_CLIENTS, "waiting: clients wait for rows of a batch; batches get smaller"
 )
 FILLS = {"in-place": Kind.FILL_PERSONAS, "copy": Kind.COPY}
-"""What each method tells of a batch."""
+"""The kind of progress that each method tells after a batch."""
 
 by_either = pytest.mark.parametrize("method", FILLS)
 
 
 @pytest.fixture
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pace that looks whenever it is asked."""
+    """Make a pace look every time that it is asked."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
 
 
@@ -84,7 +84,7 @@ def someone_waits(app: App, statement: str, eventually: Eventually) -> Iterator[
 
 @pytest.mark.usefixtures("attentive")
 def test_batches_shrink_while_clients_wait_for_them(app: App, eventually: Eventually) -> None:
-    """Whoever waits for a row of the batch is seen before it commits; then there is less of it."""
+    """Batches shrink while clients wait for their rows, and grow again afterwards."""
     told: list[Progress] = []
     touch = "UPDATE conversation_history SET content = content"
     with paced(app, told) as (session, mine):
@@ -108,10 +108,10 @@ def test_batches_shrink_while_clients_wait_for_them(app: App, eventually: Eventu
 def test_a_fill_sees_who_waits_for_its_batch(
     app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """By either method it looks before it commits, says so, and holds back."""
+    """A fill by either method looks for waiting clients before it commits, and makes them known."""
     told: list[Progress] = []
     looks = Pace.before_commit
-    # Nothing is changed; it waits for whoever so much as reads.
+    # It changes nothing, and waits even for sessions that only read.
     lock = "DO 'BEGIN LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE; END'"
     with ExitStack() as waiting:
         left = [lambda: waiting.enter_context(someone_waits(app, lock, eventually))]
@@ -134,7 +134,7 @@ def test_a_fill_sees_who_waits_for_its_batch(
 
 @pytest.mark.usefixtures("attentive")
 def test_a_batch_that_nobody_waits_for_does_not_shrink(app: App, eventually: Eventually) -> None:
-    """Clients that wait for one another elsewhere are not the fill's doing."""
+    """Clients that wait for one another elsewhere do not make batches smaller."""
     told: list[Progress] = []
     touch = "UPDATE users SET username = username"
     with paced(app, told) as (session, mine), app.connected(autocommit=False) as holder:
@@ -153,7 +153,7 @@ def test_a_batch_that_nobody_waits_for_does_not_shrink(app: App, eventually: Eve
 def test_the_fill_steps_aside_for_those_who_wait_for_the_table(
     app: App, eventually: Eventually
 ) -> None:
-    """Though it holds nothing itself: it does not add to a jam. It goes on when that is over."""
+    """The fill waits while a client waits for the table, though it holds no lock itself."""
     with app.connected(autocommit=False) as holder:
 
         class Told(list[Progress]):
@@ -175,7 +175,7 @@ def test_the_fill_steps_aside_for_those_who_wait_for_the_table(
 def test_a_jam_of_others_does_not_stop_the_fill_for_ever(
     app: App, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a while it takes its next batch all the same, and looks again."""
+    """After a limited wait the fill goes on, though clients still wait for the table."""
     monkeypatch.setattr(throttle, "_ASIDE_MAX_S", 0.3)
     told: list[Progress] = []
     with paced(app, told) as (_, mine), app.connected(autocommit=False) as holder:
@@ -214,7 +214,7 @@ class Measured:
 @by_either
 @pytest.mark.usefixtures("small_batches")
 def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """The fill takes as long as the limit asks; why it waits is told once and recorded."""
+    """The fill keeps its limit of WAL; the reason of its waits is told once and recorded."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.02)
     measured = Measured(app, method)
     options = {"max_rate_mb_s": LIMIT, "method": method}
@@ -232,7 +232,7 @@ def test_the_rate_of_wal_is_kept(app: App, monkeypatch: pytest.MonkeyPatch, meth
 @by_either
 @pytest.mark.usefixtures("small_batches")
 def test_without_a_limit_nothing_waits(app: App, method: str) -> None:
-    """And the same fill writes faster than the limit above."""
+    """Without a limit the same fill never waits, and writes faster than the limit above."""
     measured = Measured(app, method)
     app.run(Phase.BACKFILL, tell=measured, options={"method": method}, batch_target_ms=1)
 
@@ -244,7 +244,7 @@ def test_without_a_limit_nothing_waits(app: App, method: str) -> None:
 @by_either
 @pytest.mark.usefixtures("attentive", "small_batches")
 def test_cancel_is_heard_while_the_fill_waits(app: App, method: str) -> None:
-    """A limit that can never be kept does not make the run deaf."""
+    """A run that waits for a limit that it can never keep still hears a cancel."""
 
     def tell(step: Progress) -> None:
         if step.kind is Kind.WAITING_FOR_RATE:
@@ -278,7 +278,7 @@ def test_a_lag_that_cannot_be_seen_is_no_limit(app: App) -> None:
 
 
 def test_without_standbys_no_lag_holds_anything(app: App) -> None:
-    """A limit that nobody breaks."""
+    """A limit of lag holds nothing up where there are no standbys."""
     assert Stage.CONTRACTED == app.run(options={"max_lag_ms": 1})
 
 
@@ -331,7 +331,7 @@ def test_a_standby_that_lags_holds_the_fill(
     monkeypatch: pytest.MonkeyPatch,
     method: str,
 ) -> None:
-    """One that stopped replaying reports no lag at all; the fill waits until it has caught up."""
+    """The fill waits for a standby that stopped replaying, though such a one reports no lag."""
     monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.02)
     with (
         standby(large_app, reachable_dir, eventually) as url,

@@ -1,4 +1,4 @@
-"""Several sessions that fill at the same time: the same result, whoever of them is lost."""
+"""Workers that fill at the same time: the result of one, even if a worker's session is lost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SLOWLY: dict[str, Any] = {"batch_target_ms": 1}
 
 @pytest.fixture
 def workers(app: App) -> Iterator[Workers]:
-    """Three sessions."""
+    """Three workers."""
     with Postgres.open(app.url) as postgres:
         own = OnlineDdl(postgres.dedicated(), lock_timeout_ms=50, deadline_s=1, tell=silent)
         with open_workers(postgres, own, 3) as made:
@@ -57,7 +57,7 @@ def progress_of(app: App) -> tuple[Any, ...]:
 
 
 def end_a_session(app: App, *, of_the_helpers: bool) -> None:
-    """Only the run's own holds an advisory lock."""
+    """End one session of a run; only the run's own session holds an advisory lock."""
     app.query(
         "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a"
         " WHERE datname = current_database() AND application_name = 'memsync'"
@@ -71,7 +71,7 @@ def end_a_session(app: App, *, of_the_helpers: bool) -> None:
 
 
 def test_jobs_are_done_at_the_same_time_each_on_a_session_of_its_own(workers: Workers) -> None:
-    """Their results come in the order of the jobs."""
+    """Three jobs run at once, each on its own session; results come in the order of the jobs."""
     all_there = threading.Barrier(3, timeout=10)
 
     def job(number: int, ddl: OnlineDdl) -> tuple[int, int]:
@@ -89,7 +89,7 @@ def test_jobs_are_done_at_the_same_time_each_on_a_session_of_its_own(workers: Wo
 def test_what_a_job_raises_is_raised_when_all_have_ended(
     workers: Workers, error: BaseException
 ) -> None:
-    """And no more jobs are begun."""
+    """After a job raised, no other is begun; the error is raised when all have ended."""
     ended: list[int] = []
     failed = threading.Event()
 
@@ -106,7 +106,7 @@ def test_what_a_job_raises_is_raised_when_all_have_ended(
 
 
 def test_while_the_run_is_held_up_nobody_begins_another_job(workers: Workers) -> None:
-    """A pause is heard between two jobs of the run's own session, and stops the others too."""
+    """While the run's own session is held up between two jobs, the other workers begin none."""
     begun: list[int] = []
     held_up: list[int] = []
     pauses = iter([False, True])
@@ -128,7 +128,7 @@ def test_while_the_run_is_held_up_nobody_begins_another_job(workers: Workers) ->
 
 
 def test_what_the_run_hears_between_two_jobs_ends_them_all(workers: Workers) -> None:
-    """Whoever waits for a next job meanwhile gets none."""
+    """An error between two jobs ends all workers, and no further job is begun."""
     begun: list[int] = []
     until_then: list[int] = []
 
@@ -148,7 +148,7 @@ def test_what_the_run_hears_between_two_jobs_ends_them_all(workers: Workers) -> 
 
 
 def test_every_session_is_prepared_for_much_work(workers: Workers) -> None:
-    """What it writes goes to the disk at once; nothing that was set is made less."""
+    """Every session has the settings for heavy work; values that were set before are kept."""
     for ddl in [workers.own, *workers._helpers]:
         if ddl is workers.own:
             ddl.session.run_script("SET maintenance_work_mem = '1GB'; SET backend_flush_after = 8")
@@ -164,7 +164,7 @@ def test_every_session_is_prepared_for_much_work(workers: Workers) -> None:
 
 
 def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has its share, every row has its persona, the checkpoint tells of each row once."""
+    """Every worker has a share, every row its persona, and the checkpoint counts each row once."""
     rows_by: Counter[int] = Counter()
     batch_of = fill._batch
 
@@ -186,13 +186,13 @@ def test_several_fill_as_one_does(large_app: App, monkeypatch: pytest.MonkeyPatc
     assert (total, total, True) == progress_of(large_app)
     assert large_app.verify().ok
     assert large_app.query("SELECT FROM memsync.runs WHERE rows_filled = %s", total)
-    # Who waits for the checkpoint is one of the workers, and no client.
+    # A worker that waits for the checkpoint's row is not taken for a client.
     assert [] == [each for each in told if each.kind is Kind.WAITING_FOR_CLIENTS]
 
 
 @pytest.mark.parametrize("of_the_helpers", [True, False], ids=["a helper", "the run's own"])
 def test_a_session_that_is_ended_costs_its_batch(large_app: App, *, of_the_helpers: bool) -> None:
-    """The run ends with it; the next one does the rest, and nothing twice."""
+    """A lost session ends the run and loses its batch only; the next run fills the rest."""
 
     def tell(step: Progress) -> None:
         if step.total is not None and step.done > step.total // 3:
@@ -213,7 +213,7 @@ def test_a_session_that_is_ended_costs_its_batch(large_app: App, *, of_the_helpe
 
 
 def test_a_row_that_is_held_is_waited_for_up_to_the_deadline(app: App) -> None:
-    """Though the others of the workers come through with what they fill beside it."""
+    """A run waits for a locked row up to its deadline, while other workers fill other rows."""
     app.run(Phase.EXPAND)
     with app.connected(autocommit=False) as hostile:
         hostile.execute("SELECT FROM conversation_history ORDER BY ctid LIMIT 1 FOR UPDATE")
@@ -230,8 +230,8 @@ def test_a_row_that_is_held_is_waited_for_up_to_the_deadline(app: App) -> None:
     assert app.expected() == app.personas()
 
 
-def test_a_crew_hears_that_it_is_to_end(large_app: App) -> None:
-    """As one does, between its batches."""
+def test_workers_hear_a_cancel(large_app: App) -> None:
+    """A cancel ends a run with several workers; the next run finishes."""
 
     def tell(step: Progress) -> None:
         if step.total is not None:
@@ -244,8 +244,8 @@ def test_a_crew_hears_that_it_is_to_end(large_app: App) -> None:
     assert large_app.expected() == large_app.personas()
 
 
-def test_several_runs_with_crews_at_once(new_app: NewApp) -> None:
-    """One of them migrates."""
+def test_several_runs_with_workers_at_once(new_app: NewApp) -> None:
+    """One of several runs migrates; the others end with StoreBusy, or find nothing to do."""
     app = new_app()
     with ThreadPoolExecutor(3) as pool:
         runs = [pool.submit(app.run, options=THREE) for _ in range(3)]
@@ -258,10 +258,10 @@ def test_several_runs_with_crews_at_once(new_app: NewApp) -> None:
 @pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fate", ["client", "terminate"])
 @pytest.mark.parametrize("method", offered_methods())
-def test_a_crew_cut_short(
+def test_workers_cut_short(
     way_for: NewWay, eventually: Eventually, seed: int, method: str, fate: str, kills: int
 ) -> None:
-    """The next run ends the same, and what was committed is not done again."""
+    """A run with workers that is cut short is finished by the next, and no batch is done twice."""
     way = way_for(Way, fate, method + BY_THREE)
     ends = drawn(f"{seed}/workers/{method}/{kills}/{fate}", fate, way.acting, kills)
     all_cut_short(way, ends, eventually, seed)
@@ -273,7 +273,7 @@ def test_a_crew_cut_short(
 def test_several_build_the_indexes_of_a_copy(
     app: App, settled: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has its share of them, at the same time; the end is that of one."""
+    """Three workers build the indexes at the same time, and the result is that of one."""
     all_there = threading.Barrier(3, timeout=10)
     built_by: list[int] = []
     build = cutover._build
@@ -294,7 +294,7 @@ def test_several_build_the_indexes_of_a_copy(
 def test_who_still_builds_for_a_run_that_was_lost_is_waited_for(
     app: App, settled: App, eventually: Eventually
 ) -> None:
-    """The next run names it, and builds what is missing when it has ended."""
+    """The next run names a session that still builds, waits, and builds what is missing."""
 
     def fail(step: Progress) -> None:
         if step.kind is Kind.INDEX:
@@ -324,7 +324,7 @@ def test_who_still_builds_for_a_run_that_was_lost_is_waited_for(
 def test_a_session_that_is_ended_while_it_builds_costs_its_index(
     app: App, settled: App, eventually: Eventually, *, of_the_helpers: bool
 ) -> None:
-    """The run ends with it; the next one builds what is missing."""
+    """A session lost while it builds ends the run; the next one builds what is missing."""
     ended = threading.Event()
 
     def tell(step: Progress) -> None:
@@ -347,7 +347,7 @@ def test_a_session_that_is_ended_while_it_builds_costs_its_index(
 def test_a_size_that_cannot_be_meant(
     app: App, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Refused, by the library and by the command line."""
+    """A number of workers out of range is refused by the library and by the command line."""
     with pytest.raises(InvalidInput, match=f"workers is {workers}"):
         RunOptions(workers=workers)
     assert 2 == app.command("run", "--workers", str(workers))

@@ -1,4 +1,4 @@
-"""The preflight on what hangs on the columns that go: views, triggers, functions and rules."""
+"""The preflight on dependents of the columns that go: views, triggers, functions and rules."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HANGS_ON_USER_ID: dict[str, LiteralString] = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("named", "made"), HANGS_ON_USER_ID.items(), ids=HANGS_ON_USER_ID.keys())
 def test_what_hangs_on_user_id_blocks_contract(app: App, named: str, made: LiteralString) -> None:
-    """It is named; the server itself would refuse to drop the column; the run stops before."""
+    """A dependent of user_id stops the run and is named: Postgres would not drop the column."""
     with app.connected() as connection:
         connection.execute(made.encode())
     found = checks(app)["user_id"]
@@ -69,7 +69,7 @@ def test_a_blocker_of_contract_lets_the_phases_before_it_run(app: App) -> None:
 
 
 def test_a_view_on_persona_id_stops_the_way_back(app: App) -> None:
-    """It is named, with status 14; with it gone the way back goes on."""
+    """A view on persona_id stops the way back with status 14 and is named, until it is dropped."""
     app.run(Phase.BACKFILL)
     app.do("CREATE VIEW talk AS SELECT persona_id FROM conversation_history")
     with Postgres.open(app.url) as postgres, pytest.raises(GateClosed, match="view talk depends"):
@@ -106,7 +106,7 @@ HANGS_ON_OLD_SETTINGS: dict[str, LiteralString] = {
 def test_what_hangs_on_old_settings_blocks_contract(
     app: App, named: str, made: LiteralString
 ) -> None:
-    """It is named with the column that it uses; the server would refuse; the run stops before."""
+    """A dependent of an old column of the settings stops the run, and is named with the column."""
     app.do(made)
     found = checks(app)["old settings"]
 
@@ -120,7 +120,7 @@ def test_what_hangs_on_old_settings_blocks_contract(
 
 
 def test_what_hangs_on_the_old_table_of_choices_follows_its_new_name(app: App) -> None:
-    """At legacy it is a table: a view on it is one on the renamed table, and stays."""
+    """A view that was made on the old table of choices follows the renaming, and stays."""
     app.do("CREATE VIEW talk AS SELECT user_id, persona_id FROM user_personality_settings")
     assert State.OK is checks(app)["old settings"].state
     assert Stage.CONTRACTED == app.run()
@@ -141,7 +141,7 @@ def test_what_hangs_on_the_old_table_of_choices_follows_its_new_name(app: App) -
 def test_what_hangs_on_the_view_of_choices_blocks_contract(
     app: App, named: str, made: LiteralString
 ) -> None:
-    """From redesign on the old name is a view, which contract drops."""
+    """From redesign on the old name is a view that contract drops, so its dependents block it."""
     app.run(Phase.BACKFILL)
     assert State.OK is checks(app)["old settings"].state
     app.do(made)
@@ -168,7 +168,7 @@ def test_what_hangs_on_the_view_of_choices_blocks_contract(
     ],
 )
 def test_what_goes_with_old_settings_is_named(app: App, named: str, made: LiteralString) -> None:
-    """Postgres drops it with the column without a word; we say so before."""
+    """An object that Postgres drops with a column of the settings is named as a warning."""
     app.do(made)
     found = checks(app)["old settings"]
 
@@ -196,7 +196,7 @@ def test_what_goes_with_old_settings_is_named(app: App, named: str, made: Litera
     ],
 )
 def test_what_goes_with_user_id_is_named(app: App, named: str, made: LiteralString) -> None:
-    """Postgres drops it with the column without a word; we say so before."""
+    """An object that Postgres drops with user_id is named as a warning."""
     app.do(made)
     found = checks(app)["user_id"]
 
@@ -206,7 +206,7 @@ def test_what_goes_with_user_id_is_named(app: App, named: str, made: LiteralStri
 
 
 def test_triggers_that_read_user_id_block_contract(app: App) -> None:
-    """Their functions would fail every write of the app after it."""
+    """A trigger that reads user_id blocks contract, because every later write would fail."""
     app.do(
         "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN PERFORM NEW.user_id; RETURN NEW; END $$"
@@ -223,7 +223,7 @@ def test_triggers_that_read_user_id_block_contract(app: App) -> None:
 
 
 def test_a_trigger_that_only_speaks_of_user_id_blocks_nothing(app: App) -> None:
-    """Of another table's, in a comment, or out of the row as json: nothing fails without it."""
+    """A user_id of another table, in a comment or in json fails nothing, so it blocks nothing."""
     app.do(
         "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN -- not the user_id\n"
         " PERFORM to_jsonb(NEW) ->> 'user_id', (SELECT max(s.user_id::text)"
@@ -238,7 +238,7 @@ def test_a_trigger_that_only_speaks_of_user_id_blocks_nothing(app: App) -> None:
 
 
 def test_triggers_that_fire_for_every_filled_row_are_named(app: App) -> None:
-    """They do not stop the run, but somebody should know."""
+    """A trigger that fires for every filled row is a warning."""
     app.do(
         "CREATE TRIGGER calm BEFORE UPDATE ON conversation_history"
         " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
@@ -250,7 +250,7 @@ def test_triggers_that_fire_for_every_filled_row_are_named(app: App) -> None:
 
 
 def test_functions_that_speak_of_user_id_are_named(app: App) -> None:
-    """Only their text tells; so it is a warning."""
+    """A function whose text names user_id is a warning only, because texts prove little."""
     app.do(
         "CREATE FUNCTION last_words(who uuid) RETURNS text LANGUAGE sql AS"
         " 'SELECT content FROM conversation_history WHERE user_id = who LIMIT 1'"
@@ -260,14 +260,14 @@ def test_functions_that_speak_of_user_id_are_named(app: App) -> None:
 
 
 def test_rewrite_rules_block_every_phase(app: App) -> None:
-    """A rule would turn the fill into something else."""
+    """A rule on UPDATE blocks every phase, because it would replace the fill."""
     app.do("CREATE RULE quiet AS ON UPDATE TO conversation_history DO INSTEAD NOTHING")
     assert tuple(Phase) == checks(app)["rules"].phases
     assert_refused(app, "rules")
 
 
 def test_rewrite_rules_on_other_commands_are_named(app: App) -> None:
-    """They do not touch the fill."""
+    """A rule on another command is a warning, because it does not touch the fill."""
     app.do("CREATE RULE also AS ON DELETE TO conversation_history DO ALSO NOTHING")
     assert State.WARNING is checks(app)["rules"].state
     assert Stage.CONTRACTED == app.run()

@@ -1,4 +1,4 @@
-"""The preflight: each check sees what is planted, is quiet otherwise, and a blocker stops a run."""
+"""The preflight: each check finds what is planted, is ok otherwise, and a blocker stops a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def alter_database(app: App, change: LiteralString) -> None:
-    """ALTER DATABASE … `change`, for sessions to come."""
+    """Do ALTER DATABASE with this change, for sessions to come."""
     name = app.query("SELECT current_database()")[0][0]
     with app.connected() as connection:
         connection.execute(
@@ -39,7 +39,7 @@ def alter_database(app: App, change: LiteralString) -> None:
 
 
 def test_nothing_in_the_way(app: App) -> None:
-    """An app as it was deployed has no blocker; its users without a persona are all there is."""
+    """An app before any migration has no blocker; its one warning is users without a persona."""
     found = checks(app)
 
     assert {"users"} == {name for name, check in found.items() if check.state is State.WARNING}
@@ -55,7 +55,7 @@ def test_a_finished_migration_has_nothing_in_the_way(settled: App) -> None:
 
 
 def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """Blockers, then warnings, then what is fine; `next` names the blocker; the status is 0."""
+    """Plan shows blockers, warnings, then the rest; `next` names the blocker; the status is 0."""
     app.do("CREATE VIEW talk AS SELECT user_id FROM conversation_history")
     assert 0 == app.command("plan")
     lines = capsys.readouterr().out.splitlines()
@@ -90,7 +90,7 @@ def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixtur
     ],
 )
 def test_a_table_in_parts_is_refused(app: App, says: str, made: list[LiteralString]) -> None:
-    """Neither partitions nor inheritance: indexes cannot be built concurrently there."""
+    """Partitions and inheritance are refused: indexes cannot be built concurrently there."""
     for each in made:
         app.do(each)
     found = checks(app)["table"]
@@ -99,7 +99,7 @@ def test_a_table_in_parts_is_refused(app: App, says: str, made: list[LiteralStri
 
 
 def test_a_history_that_allows_no_user_is_refused(app: App) -> None:
-    """Nobody could say as whom a message without a user was written."""
+    """A nullable user_id is refused: nobody could say who wrote a message without a user."""
     app.do("ALTER TABLE conversation_history ALTER user_id DROP NOT NULL")
     found = checks(app)["table"]
     assert (State.BLOCKER, True) == (found.state, "user_id" in found.found)
@@ -109,7 +109,7 @@ def test_a_history_that_allows_no_user_is_refused(app: App) -> None:
 
 
 def test_a_user_id_that_came_to_be_optional_hides_nothing(app: App) -> None:
-    """It is no way back: contract is refused, and the proof is asked as ever."""
+    """A user_id made nullable later is not taken for a way back, and the proof still runs."""
     app.run(Phase.BACKFILL)
     app.do("ALTER TABLE conversation_history ALTER user_id DROP NOT NULL")
     app.do(
@@ -124,7 +124,7 @@ def test_a_user_id_that_came_to_be_optional_hides_nothing(app: App) -> None:
 
 
 def test_an_unlogged_history_is_named(app: App) -> None:
-    """It goes with the next crash of the server."""
+    """An unlogged history is a warning, because a crash of the server empties it."""
     app.do("DROP TABLE pending_memories")
     app.do("ALTER TABLE conversation_history SET UNLOGGED")
     found = checks(app)["table"]
@@ -132,7 +132,7 @@ def test_an_unlogged_history_is_named(app: App) -> None:
 
 
 def test_rows_that_are_hidden_from_us_are_refused(app: App) -> None:
-    """Under forced row security an owner sees, and would fill, a part of the rows only."""
+    """Forced row security is refused, because an owner would see and fill a part of the rows."""
     with owner(app) as theirs:
         assert State.OK is checks(theirs)["table"].state
         app.do("ALTER TABLE conversation_history ENABLE ROW LEVEL SECURITY")
@@ -155,7 +155,7 @@ def owner(app: App) -> Iterator[App]:
 
 
 def test_an_owner_may_do_all_but_not_see_all(app: App) -> None:
-    """Privileges are fine; that other sessions cannot be seen is said."""
+    """An owner's privileges are ok; a warning says that other sessions cannot be seen."""
     with owner(app) as theirs:
         found = checks(theirs)
         name = theirs.query("SELECT current_user")[0][0]
@@ -165,8 +165,8 @@ def test_an_owner_may_do_all_but_not_see_all(app: App) -> None:
         assert State.OK is checks(app)["visibility"].state
 
 
-def test_a_role_without_rights_is_told_which(app: App) -> None:
-    """Every missing right stands there as the GRANT that gives it."""
+def test_a_role_without_grants_is_told_which(app: App) -> None:
+    """Every missing privilege is reported as the GRANT that gives it."""
     with role(app, *APP_GRANTS) as url:
         theirs = at_url(app, url)
         name, database = theirs.query("SELECT current_user, current_database()")[0]
@@ -184,7 +184,7 @@ def test_a_role_without_rights_is_told_which(app: App) -> None:
 
 
 def test_a_stranger_s_llm_configs_are_named(app: App) -> None:
-    """A table of the redesign that is somebody else's."""
+    """A table of the redesign that another role owns blocks the phases that alter it."""
     with owner(app) as theirs:
         app.do("ALTER TABLE llm_configs OWNER TO CURRENT_USER")
         found = checks(theirs)["privileges"]
@@ -193,7 +193,7 @@ def test_a_stranger_s_llm_configs_are_named(app: App) -> None:
 
 
 def test_long_transactions_are_named(app: App, eventually: Eventually) -> None:
-    """By pid, state, age and query; a younger one is no matter."""
+    """A long transaction is named by pid, state, age and query; a younger one is ok."""
     with app.connected(autocommit=False) as open_one:
         pid = open_one.info.backend_pid
         open_one.execute("SELECT 'thinking'")
@@ -210,14 +210,14 @@ def test_long_transactions_are_named(app: App, eventually: Eventually) -> None:
     ("free", "state"), [(0, State.BLOCKER), (3.0, State.WARNING), (3.5, State.OK)]
 )
 def test_disk(app: App, monkeypatch: pytest.MonkeyPatch, free: float, state: State) -> None:
-    """In place needs half of table and indexes, a copy all and a little more, and both WAL."""
+    """Disk space for neither method is a blocker; space for a fill in place only is a warning."""
     total = app.query("SELECT pg_total_relation_size('conversation_history')")[0][0]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(free * total)))
     assert state is checks(app)["disk"].state
 
 
 def test_disk_of_another_machine_is_not_known(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the folder cannot be read nothing is claimed."""
+    """Where the data folder cannot be read, the disk is reported as not known."""
 
     def not_there(_: object) -> None:
         raise FileNotFoundError
@@ -228,7 +228,7 @@ def test_disk_of_another_machine_is_not_known(app: App, monkeypatch: pytest.Monk
 
 
 def test_disk_behind_a_tunnel_is_not_known(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the server's process is not on this machine, its disk is another one."""
+    """Where the server's process is not on this machine, its disk is reported as not known."""
 
     def no_process(*_: object) -> None:
         raise ProcessLookupError
@@ -239,7 +239,7 @@ def test_disk_behind_a_tunnel_is_not_known(app: App, monkeypatch: pytest.MonkeyP
 
 
 def test_pooler(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session whose server process is not the one it was told of goes through a pooler."""
+    """A session served by another process than it was told of goes through a pooler: refused."""
     monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 1))
     assert State.BLOCKER is checks(app)["pooler"].state
     with pytest.raises(InvalidInput, match="pooler"):
@@ -247,7 +247,7 @@ def test_pooler(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_broken_leftovers_are_named(app: App) -> None:
-    """INVALID indexes and NOT VALID constraints of the tables concerned."""
+    """INVALID indexes and NOT VALID constraints of the app's tables are named."""
     app.do(
         "UPDATE pg_index SET indisvalid = false"
         " WHERE indexrelid = 'personas_owner_id_idx'::regclass"
@@ -259,8 +259,8 @@ def test_broken_leftovers_are_named(app: App) -> None:
     assert "constraint named of users is NOT VALID" in found.found
 
 
-def test_rights_on_the_column_are_wanted_for_persona_id(app: App) -> None:
-    """The GRANT is given in words, works as it stands, and then nothing is wanted any more."""
+def test_column_grants_are_wanted_for_persona_id(app: App) -> None:
+    """Column grants on user_id are a warning; the GRANT that it names mends it."""
     with role(app, "GRANT SELECT (user_id), UPDATE (user_id) ON conversation_history TO {}"):
         found = checks(app)["column rights"]
         assert State.WARNING is found.state
@@ -272,7 +272,7 @@ def test_rights_on_the_column_are_wanted_for_persona_id(app: App) -> None:
 
 
 def test_references_are_listed(app: App) -> None:
-    """Foreign keys that point at the history; no harm, but good to know."""
+    """Foreign keys that point at the history are listed."""
     key = "pending_memories (pending_memories_conversation_history_id_fkey)"
     assert f"from {key}" == checks(app)["references"].found
     app.do("DROP TABLE pending_memories")
@@ -280,7 +280,7 @@ def test_references_are_listed(app: App) -> None:
 
 
 def test_event_triggers_are_named(app: App) -> None:
-    """Each may refuse our DDL."""
+    """Event triggers are a warning, because each may refuse our DDL."""
     app.do("CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
     app.do("CREATE EVENT TRIGGER watcher ON ddl_command_end EXECUTE FUNCTION watch()")
     found = checks(app)["event triggers"]
@@ -290,7 +290,7 @@ def test_event_triggers_are_named(app: App) -> None:
 
 
 def test_a_vacuum_at_work_is_named(app: App, eventually: Eventually) -> None:
-    """One that a person started gives way to nobody."""
+    """A VACUUM that a person started is named, because it gives way to nobody."""
     with app.connected(options="-c vacuum_cost_delay=100 -c vacuum_cost_limit=1") as vacuuming:
         pid = vacuuming.info.backend_pid
 
@@ -310,7 +310,7 @@ def test_a_vacuum_at_work_is_named(app: App, eventually: Eventually) -> None:
 
 
 def test_a_vacuum_against_wraparound_that_is_near_is_named(app: App) -> None:
-    """By the table's own setting, which is stricter than the server's."""
+    """A vacuum against wraparound counts as near by the table's own, stricter setting."""
     app.do("ALTER TABLE conversation_history SET (autovacuum_freeze_max_age = 100000)")
     assert State.OK is checks(app)["vacuum"].state
     app.do(
@@ -334,7 +334,7 @@ def test_a_vacuum_against_wraparound_that_is_near_is_named(app: App) -> None:
 def test_settings_of_the_database(
     app: App, setting: LiteralString, name: str, state: State
 ) -> None:
-    """What is set for role or database is seen, and said."""
+    """A setting of the database is found and reported."""
     assert State.OK is checks(app)[name].state
     alter_database(app, setting)
     found = checks(app)[name]
@@ -343,7 +343,7 @@ def test_settings_of_the_database(
 
 
 def test_a_lifted_timeout_is_said(app: App) -> None:
-    """Which, how long, and whose it is."""
+    """A timeout that is lifted for the run is named with its value and its source."""
     alter_database(app, "SET statement_timeout = '9min'")
     name = app.query("SELECT current_database()")[0][0]
     said = f"lifted for the run: statement_timeout = 9min (of DATABASE {name})"
@@ -351,7 +351,7 @@ def test_a_lifted_timeout_is_said(app: App) -> None:
 
 
 def test_personas_that_nobody_owns_or_that_are_not_there(app: App) -> None:
-    """Both are counted and named."""
+    """Ownerless personas are named, and messages of personas that do not exist are counted."""
     assert State.OK is checks(app)["personas"].state
     persona = app.query(
         "UPDATE personas SET owner_id = NULL"

@@ -51,7 +51,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def app(server: str, world: World) -> Iterator[App]:
-    """The app as it was deployed, on that server."""
+    """The app before any migration, on that server."""
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute("CREATE DATABASE app")
         url = server.replace("/postgres?", "/app?")
@@ -67,7 +67,7 @@ def check(app: App, name: str) -> Check:
 
 
 def test_prepared_transactions(app: App) -> None:
-    """One that holds a lock on the history stops the run; another is a warning; both are named."""
+    """A prepared transaction is a warning, or a blocker if it locks the history; it is named."""
     assert State.OK is check(app, "prepared transactions").state
     with app.connected() as client:
         client.execute("BEGIN")
@@ -106,14 +106,14 @@ def prepared(app: App, lock: LiteralString) -> Iterator[None]:
 
 @pytest.mark.parametrize("table", ["user_personality_settings", "llm_configs"])
 def test_prepared_transactions_on_the_settings(app: App, table: LiteralString) -> None:
-    """The redesign changes those tables too, so a lock there stops the run as well."""
+    """A prepared transaction that locks a table of the settings stops the run as well."""
     with prepared(app, "LOCK TABLE " + table + " IN ROW EXCLUSIVE MODE"):
         found = check(app, "prepared transactions")
     assert (State.BLOCKER, True) == (found.state, f"holds locks on {table})" in found.found)
 
 
 def test_a_prepared_transaction_in_the_way_is_named(app: App) -> None:
-    """It has no session to end, so what is named is its own name, and how to end it."""
+    """A prepared transaction has no session, so it is named with the command that ends it."""
     with Postgres.open(app.url) as postgres, prepared(app, "LOCK TABLE users IN SHARE MODE"):
         session = postgres.dedicated()
         ddl = OnlineDdl(session, lock_timeout_ms=10, deadline_s=-1.0, tell=silent)
@@ -142,7 +142,7 @@ def standby(url: str) -> Iterator[None]:
 
 
 def test_replicas(app: App, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are counted, and those far behind should catch up first."""
+    """Replicas are counted, and one that is far behind is a warning."""
     assert "none" == check(app, "replicas").found
     with standby(server):
         found = check(app, "replicas")
@@ -152,7 +152,7 @@ def test_replicas(app: App, server: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_idle_slot_keeps_all_that_is_written(app: App) -> None:
-    """It is named, with the way to drop it."""
+    """An idle slot is a warning, with the call that drops it."""
     assert "none" == check(app, "logical replication").found
     app.do("SELECT pg_create_logical_replication_slot('forgotten', 'pgoutput')")
     try:
@@ -164,7 +164,7 @@ def test_an_idle_slot_keeps_all_that_is_written(app: App) -> None:
 
 
 def refusal(app: App) -> GateClosed:
-    """How a copy that is asked for is refused."""
+    """The error that refuses a copy."""
     with Postgres.open(app.url) as postgres, postgres.session() as session:
         with pytest.raises(GateClosed, match="cannot be replaced by a copy") as refused:
             choose_method(session, Catalog.read(session), "copy")
@@ -172,7 +172,7 @@ def refusal(app: App) -> GateClosed:
 
 
 def test_a_copy_is_refused_where_a_slot_reads_the_database(app: App) -> None:
-    """Who decodes it learns of personas only from rows that are updated; the slot is named."""
+    """A slot forbids a copy: its reader learns of personas only from rows that are updated."""
     app.do("SELECT pg_create_logical_replication_slot('feeds_search', 'pgoutput')")
     try:
         reason = "logical replication slot feeds_search reads this database"
@@ -182,7 +182,7 @@ def test_a_copy_is_refused_where_a_slot_reads_the_database(app: App) -> None:
 
 
 def test_publications(app: App) -> None:
-    """Subscribers need the column first; without a replica identity no row could be filled."""
+    """A publication is a warning; without a replica identity it blocks, as no row can be filled."""
     app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
     found = check(app, "logical replication")
     assert (State.WARNING, True) == (found.state, "published by feed" in found.found)
@@ -193,7 +193,7 @@ def test_publications(app: App) -> None:
 
 
 def test_a_replica_identity_by_user_id(app: App) -> None:
-    """It would go with the column, and the table's updates with it."""
+    """An index on user_id as replica identity blocks contract: updates would fail without it."""
     app.do("CREATE UNIQUE INDEX mine ON conversation_history (id, user_id)")
     app.do("ALTER TABLE conversation_history REPLICA IDENTITY USING INDEX mine")
     found = check(app, "logical replication")
@@ -201,7 +201,7 @@ def test_a_replica_identity_by_user_id(app: App) -> None:
 
 
 def test_a_subscribed_history(app: App, server: str) -> None:
-    """Its rows are written by the subscription, and pass the trigger by."""
+    """A subscription to the history blocks: the rows that it writes pass by the sync trigger."""
     app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
     conninfo = psycopg.conninfo.make_conninfo(server, dbname="app")
     with app.connected() as client:

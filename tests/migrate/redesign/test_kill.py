@@ -1,4 +1,4 @@
-"""The redesign cut short anywhere, forward or back: the next run, or rollback, ends the same."""
+"""A redesign cut short anywhere, forward or back, ends the same after the next run or rollback."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Cut(BaseException):
 
 
 def cut_at(patched: pytest.MonkeyPatch, point: int | None, moment: str) -> Callable[[], int]:
-    """Cut the connection before or after the statement of this number; how many were sent."""
+    """Cut the connection at the statement of this number; the result counts those sent so far."""
     execute, count = psycopg.Cursor.execute, 0
 
     def counted(cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
         nonlocal count
         if "lock_timeout" in str(args[0]):
-            # Set anew as time passes: not every run has the same number of these.
+            # Not counted, because how often it is set depends on the time that passes.
             return execute(cursor, *args, **kwargs)
         count += 1
         if count == point and moment == "after":
@@ -60,7 +60,7 @@ def cut_at(patched: pytest.MonkeyPatch, point: int | None, moment: str) -> Calla
 
 @dataclass(frozen=True)
 class Leg:
-    """A stretch of the way: from where it starts, and what is asked for."""
+    """A part of the way: the phase where it starts, and the phase and direction asked for."""
 
     start: Phase | None
     to: Phase | None
@@ -90,7 +90,7 @@ LEGS = {
 
 
 def state(app: App) -> tuple[object, ...]:
-    """The catalog and every row of the app's."""
+    """The catalog, and every row of the app's tables."""
     rows = {
         name: app.query("SELECT to_jsonb(t)::text FROM " + name + " t ORDER BY 1")  # noqa: S608
         for (name,) in app.query(TABLES)
@@ -122,7 +122,7 @@ def cut_through(
     name: str,
     points: Callable[[int], list[tuple[int, str]]],
 ) -> None:
-    """Cut the leg at each point; finish it, or turn round, and compare with nobody's disturbing."""
+    """Cut the leg at each point, finish it or turn round, and compare with undisturbed ends."""
     leg = LEGS[name]
     turn = next(each for each in LEGS.values() if each.start is leg.to and each.to is leg.start)
 
@@ -134,7 +134,7 @@ def cut_through(
     if leg.start:
         Leg(None, leg.start, forward=True).go(at_start)
     if not leg.forward:
-        # What the way back makes anew, it makes at the ends of the tables.
+        # One round first, because the way back adds columns at the ends of their tables.
         leg.go(at_start)
         turn.go(at_start)
     before = copy(at_start)
@@ -168,7 +168,7 @@ def test_cut_short_it_ends_the_same(
     seed: int,
     name: str,
 ) -> None:
-    """At seeded statements of each leg, finished or turned round: same catalog, same rows."""
+    """A leg that is cut at a seeded statement, then finished or turned round, ends the same."""
     chance = random.Random(f"{seed}/{name}")
     cut_through(
         prepared, new_database, monkeypatch, name,
@@ -181,7 +181,7 @@ def test_cut_short_it_ends_the_same(
 def test_cut_short_at_every_statement_it_ends_the_same(
     prepared: App, new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The same at every statement."""
+    """The same holds at every statement."""
     cut_through(
         prepared, new_database, monkeypatch, name,
         lambda total: [(point, "after") for point in range(2, total + 1)],

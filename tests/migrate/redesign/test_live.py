@@ -49,7 +49,7 @@ OLD: Statements = (
         ("user", "personality", "persona"),
     ),
 )
-# Personas and configs that come and go, in use; those of the others stay.
+# These create and delete personas and configs in use; those of other statements stay.
 BRIEF: Statements = (
     (
         "WITH p AS (INSERT INTO personas (id, name, content, owner_id, updated_at)"
@@ -168,7 +168,7 @@ def assert_unharmed(clients: list[Chooser], capsys: pytest.CaptureFixture[str]) 
 def test_both_versions_may_write_the_same_setting_at_the_same_moment(
     app: App, seed: int, people: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Four clients on the same few rows: none meets a deadlock; all is in step at the end."""
+    """Four clients on the same few rows meet no deadlock, and old and new tables end in step."""
     app.run(Phase.REDESIGN)
     old, new = choosers(app, seed, people)
     try:
@@ -210,7 +210,7 @@ def stopping(
 def test_settings_are_written_all_the_way_there_and_back(
     app: App, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The old version until contract, the new one from redesign through contract and back."""
+    """Clients of both versions write settings without error, to contract and on the way back."""
     resolve_all(app)
     old, new = choosers(app, seed, 3)
     returned = [Chooser(app, f"{seed}/again/{n}", OLD, old[0].few) for n in range(2)]

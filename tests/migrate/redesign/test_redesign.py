@@ -63,7 +63,7 @@ KEYS = {
 
 
 def test_what_is_left_is_the_schema_asked_for(app: App) -> None:
-    """Columns, indexes and keys by the ORM's names; nothing of memsync's among the app's."""
+    """Columns, indexes and keys have the ORM's names, and no trigger or view is left."""
     before = app.catalog()
     app.run()
     after = app.catalog()
@@ -83,7 +83,7 @@ def test_what_is_left_is_the_schema_asked_for(app: App) -> None:
 
 
 def test_there_and_back_says_what_was_said(app: App) -> None:
-    """Taken back from its own end and from contract, every old place says what it said."""
+    """Taken back from redesign or from contract, every old setting has its old value."""
     resolve_all(app)
     app.do("UPDATE personas SET is_global = true WHERE id = (SELECT id FROM personas LIMIT 1)")
     catalog, said = app.catalog(), [app.query(text) for text in SETTINGS]
@@ -142,7 +142,7 @@ def test_what_either_version_says_the_other_reads(app: App, stage: Phase) -> Non
 
 
 def test_choices_are_one_table_by_two_names(app: App) -> None:
-    """An old version's insert, upsert and delete by the old name are the new version's rows."""
+    """An upsert or delete by the old name changes the rows of the new table."""
     app.run(Phase.REDESIGN)
     user, personality, persona = app.query(
         "SELECT u.id, p.id, x.id FROM users u, personalities p, personas x"
@@ -167,7 +167,7 @@ def test_choices_are_one_table_by_two_names(app: App) -> None:
 
 
 def test_a_config_of_several_windows_is_forked(app: App) -> None:
-    """Every personality keeps its window; the fork is the config but for name and window."""
+    """Every personality keeps its window; a fork equals its config but for name and window."""
     config, windows = conflicting(app)
     configs = app.query("SELECT count(*) FROM llm_configs")[0][0]
     app.run()
@@ -206,7 +206,7 @@ def test_forks_go_on_the_way_back_and_come_again_the_same(app: App) -> None:
 
 
 def test_an_orphan_belongs_to_the_one_who_uses_it(app: App) -> None:
-    """Its only user becomes its owner, whether it is their default or a choice."""
+    """An orphan's only user becomes its owner, whether it is their default or a choice."""
     user = app.world.cast.users[0].id
     other = app.world.cast.users[1].id
     default, chosen = new_persona(app, None), new_persona(app, None)
@@ -229,7 +229,7 @@ def test_an_orphan_belongs_to_the_one_who_uses_it(app: App) -> None:
 
 @pytest.mark.parametrize("users", [0, 2])
 def test_nobody_guesses_an_owner(app: App, users: int) -> None:
-    """Used by nobody or by two, an orphan stops the run before anything is changed."""
+    """An orphan that nobody or two users use stops the run before anything is changed."""
     orphan = new_persona(app, None)
     for user in app.world.cast.users[:users]:
         app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", orphan, user.id)
@@ -252,13 +252,13 @@ def test_an_orphan_is_assigned_to_whom_the_operator_names(app: App) -> None:
 
 @pytest.mark.parametrize("wrong", ["", "guess", "assign:", "assign:me"])
 def test_another_word_for_orphans_is_refused(wrong: str) -> None:
-    """What is neither fail, quarantine nor a user is a usage error."""
+    """A choice that is neither fail, quarantine nor assign:USER_ID is a usage error."""
     with pytest.raises(InvalidInput, match="orphan_owners"):
         migrate.RunOptions(orphan_owners=wrong)
 
 
 def test_a_quarantined_persona_is_kept_and_comes_back(app: App) -> None:
-    """It leaves the app's table, its users fall to the next rule; the way back restores all."""
+    """A quarantined persona leaves its table and its users' settings; the way back restores all."""
     orphan = new_persona(app, None)
     first, second = app.world.cast.users[:2]
     app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", orphan, first.id)
@@ -280,7 +280,7 @@ def test_a_quarantined_persona_is_kept_and_comes_back(app: App) -> None:
 
 
 def test_an_orphan_made_by_an_old_version_meanwhile_is_settled_by_contract(app: App) -> None:
-    """Contract asks again: a persona without an owner written since the redesign gets its user."""
+    """Contract asks again for owners of orphans, and gives one made since to its only user."""
     app.run(Phase.BACKFILL)
     user = app.world.cast.users[0].id
     orphan = new_persona(app, None)

@@ -1,4 +1,4 @@
-"""The redesign from what the app made of it, for a role with few rights, and its way back."""
+"""The redesign where the app has done a part of it, for a role with few grants, and back."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HALF_DONE: dict[str, LiteralString] = {
 
 @pytest.mark.parametrize("state", HALF_DONE)
 def test_a_half_done_redesign_is_completed_and_taken_back(app: App, state: str) -> None:
-    """From each state the redesign stands, in step where it has two places; back is as before."""
+    """The redesign is completed from each state, and the way back restores that state."""
     resolve_all(app)
     conflicting(app)
     app.do("DELETE FROM personas WHERE owner_id IS NULL")
@@ -78,7 +78,7 @@ def test_a_half_done_redesign_is_completed_and_taken_back(app: App, state: str) 
 
 
 def test_where_the_app_placed_configs_windows_are_kept(app: App) -> None:
-    """What the app's new table says counts, and no personality loses its window by it."""
+    """The configs in the app's new table count, and no personality loses its window."""
     _, windows = conflicting(app)
     with app.connected() as connection:
         connection.execute(HALF_DONE["configs of others"].encode())
@@ -88,7 +88,7 @@ def test_where_the_app_placed_configs_windows_are_kept(app: App) -> None:
 
 
 def test_a_choice_removed_meanwhile_does_not_come_back(app: App) -> None:
-    """Where old and new table of choices were merged, the old one returns as the new one is."""
+    """A choice deleted after both tables were merged does not return with the old table."""
     with app.connected() as connection:
         connection.execute(HALF_DONE["both choices"].encode())
     app.run(Phase.REDESIGN)
@@ -117,7 +117,7 @@ def test_a_choice_removed_meanwhile_does_not_come_back(app: App) -> None:
 def test_what_cannot_be_completed_is_refused_before_anything_is_changed(
     app: App, state: LiteralString, why: str
 ) -> None:
-    """The error says what does not fit; the catalog is as it was, and `plan` says it too."""
+    """Plan and run name the requirement that is not met, and change nothing."""
     with app.connected() as connection:
         connection.execute(state.encode())
     catalog = app.catalog()
@@ -144,8 +144,8 @@ def limited(app: App) -> str:
     return psycopg.conninfo.make_conninfo(app.url, user=role)
 
 
-def test_a_role_of_few_rights_keeps_them_in_the_new_places(app: App, limited: str) -> None:
-    """Who may set a default in the old place may in the new one; column grants hold in the view."""
+def test_a_role_with_few_grants_keeps_them_in_the_new_tables(app: App, limited: str) -> None:
+    """A role that may set a default may do so in the new table; column grants hold in the view."""
     app.run(Phase.REDESIGN)
     user, persona = app.query("SELECT owner_id, id FROM personas LIMIT 1")[0]
     personality, config = app.query("SELECT p.id, c.id FROM personalities p, llm_configs c")[0]
@@ -177,7 +177,7 @@ def test_a_role_of_few_rights_keeps_them_in_the_new_places(app: App, limited: st
 
 
 def test_tables_in_another_schema_stay_together(app: App) -> None:
-    """New tables and the view are made where the app's tables are, not first on the search path."""
+    """New tables and the view are made in the app's schema, not in the first of the search path."""
     for statement in (
         "CREATE SCHEMA first", "ALTER SCHEMA public RENAME TO theirs",
     ):  # fmt: skip
@@ -196,7 +196,7 @@ def test_tables_in_another_schema_stay_together(app: App) -> None:
 
 
 def test_statements_prepared_before_the_rename_work_after_it(app: App) -> None:
-    """An old version's prepared statements find its choices by the old name, there and back."""
+    """Statements prepared with the old name work after the redesign, and after the way back."""
     user = app.query("SELECT user_id FROM user_personality_settings ORDER BY id LIMIT 1")[0][0]
     with app.connected() as client:
         client.execute(
@@ -215,7 +215,7 @@ def test_statements_prepared_before_the_rename_work_after_it(app: App) -> None:
 
 
 def test_what_users_chose_of_the_forks_is_theirs_again(app: App) -> None:
-    """Back and forward, choices and personalities have the very forks that they had."""
+    """After the way back and forward, choices and personalities have the same forks again."""
     resolve_all(app)
     conflicting(app)
     app.run(Phase.REDESIGN)
@@ -237,7 +237,7 @@ def test_what_users_chose_of_the_forks_is_theirs_again(app: App) -> None:
 
 
 def test_a_quarantined_persona_takes_nothing_with_it(app: App) -> None:
-    """Where rows of another table hang on it, it stays, and the error counts them."""
+    """A persona that rows of another table refer to is not quarantined; the error counts them."""
     orphan = new_persona(app, None)
     app.do("CREATE TABLE shares (id int, persona_id uuid REFERENCES personas ON DELETE CASCADE)")
     app.do("INSERT INTO shares VALUES (1, %s)", orphan)
@@ -249,7 +249,7 @@ def test_a_quarantined_persona_takes_nothing_with_it(app: App) -> None:
 def test_finalize_says_what_it_removes_and_ends_the_way_back(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Quarantined personas are people's: their number is said; then there is no way back."""
+    """Finalize says how many quarantined personas it removes; then there is no way back."""
     new_persona(app, None)
     app.run(options={"orphan_owners": "quarantine"})
     assert 0 == app.command("finalize")
@@ -264,7 +264,7 @@ def test_finalize_says_what_it_removes_and_ends_the_way_back(
 def test_plan_says_what_the_redesign_has_to_decide(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Orphans and who would get them, configs to be forked, windows that go: read only."""
+    """Plan shows orphans, the owners they would get and configs to be forked, and only reads."""
     conflicting(app)
     user, orphan = app.world.cast.users[0].id, new_persona(app, None)
     app.do("UPDATE users SET global_persona_id = %s WHERE id = %s", orphan, user)
@@ -287,7 +287,7 @@ def test_plan_says_what_the_redesign_has_to_decide(
 
 
 def test_what_plan_says_is_next_is_not_refused(app: App) -> None:
-    """A persona that nobody owns or uses stops a run, so plan says it, until it is decided."""
+    """Plan's `next` asks for an owner while an orphan would stop the run, then names the run."""
     resolve_all(app)
     alone = new_persona(app, None)
     refused = "give those personas an owner, or memsync migrate run --orphan-owners quarantine"
@@ -301,7 +301,7 @@ def test_what_plan_says_is_next_is_not_refused(app: App) -> None:
 def test_a_way_back_cut_short_at_its_end_restores_the_quarantined(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended after all tables were taken back, the next rollback still brings the personas back."""
+    """A rollback cut short at its end is finished by the next, quarantined personas included."""
     resolve_all(app)
     new_persona(app, None)
     before = [app.query(text) for text in SETTINGS]

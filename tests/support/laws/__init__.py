@@ -1,4 +1,4 @@
-"""Every law. A law is in the list once its module is imported, so all of them are, here."""
+"""Imports every module of laws, because a law registers itself when its module is imported."""
 
 from support.laws import coverage, data, isolation, schema
 from support.laws.base import LAWS, Law

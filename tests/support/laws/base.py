@@ -1,6 +1,6 @@
-"""What a law is: a fault planted in a clean app, and what the gate must then report.
+"""A law: a fault planted in a clean app, and the findings that `memsync check` must then report.
 
-The report is that beyond what it reported before: name, number, key and evidence.
+Only findings beyond those reported before count: their name, number, key and evidence.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ OLD_MS = at_ms(LONG_AGO) - 86_400_000
 
 @dataclass(frozen=True)
 class Planted:
-    """What must be found: keys and evidence of the law's code; others of which it is the cause."""
+    """The findings to expect: evidence by key, and the numbers of other findings it causes."""
 
     evidence: Mapping[str, Mapping[str, object]]
     others: Mapping[str, int] | None = None
@@ -37,5 +37,5 @@ def law(code: str, where: str) -> Callable[[Law], Law]:
 
 
 def one(key: object, **evidence: object) -> dict[str, dict[str, object]]:
-    """One finding."""
+    """The evidence of one finding."""
     return {str(key): evidence}

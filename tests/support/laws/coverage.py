@@ -1,4 +1,4 @@
-"""Laws of coverage: memories that are missing, doubled or nobody's, and the outbox."""
+"""Laws of coverage: missing memories, duplicates, memories without rows, and the outbox."""
 
 from memsync.model.records import Exchange
 from support.lab import Lab
@@ -14,7 +14,7 @@ def missing(lab: Lab, said: list[Exchange]) -> Planted:
 
 @law("MSC001", "deployed")
 def missing_deployed(lab: Lab, said: list[Exchange]) -> Planted:
-    """A point lost while the others stand as deployed."""
+    """A lost point, while the other memories stand in deployed collections."""
     _, *others = said
     for each in said:
         lab.vectors.delete(lab.home, [each.anchor_id])
@@ -92,7 +92,7 @@ def foreign_id(lab: Lab, said: list[Exchange]) -> Planted:
 
 @law("MSC005", "deployed")
 def foreign_id_deployed(lab: Lab, said: list[Exchange]) -> Planted:
-    """A memory as deployed."""
+    """A memory that stands in a deployed collection only."""
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     point = lab.deploy(said[0])
     return Planted(

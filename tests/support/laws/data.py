@@ -1,4 +1,4 @@
-"""Laws of data: what a memory says is not what its rows say."""
+"""Laws of data: a memory does not agree with its rows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from support.laws.base import OLD_MS, Planted, law, one
 
 @law("MSD001", "home")
 def stale(lab: Lab, said: list[Exchange]) -> Planted:
-    """A memory of another text."""
+    """A memory whose text is not that of its rows."""
     lab.respell(said[0].anchor_id, content="user: x\nassistant: y")
     return Planted(one(said[0].anchor_id, row=said[0].content, point="user: x\nassistant: y"))
 
@@ -34,7 +34,7 @@ def stale_row(lab: Lab, said: list[Exchange]) -> Planted:
 
 @law("MSD001", "deployed")
 def stale_deployed(lab: Lab, said: list[Exchange]) -> Planted:
-    """A deployed memory of a draft."""
+    """A deployed memory whose text is a draft."""
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     point = lab.deploy(said[0], content="User (Al): x\nAda: draft")
     return Planted(
@@ -44,7 +44,7 @@ def stale_deployed(lab: Lab, said: list[Exchange]) -> Planted:
 
 
 def _drift(field: str, wrong: object, lab: Lab, said: list[Exchange]) -> Planted:
-    """A field that is not the row's."""
+    """A field that differs from the row's."""
     row, key = said[0], "created_at" if field == "created_at" else field
     lab.respell(row.anchor_id, **{field: wrong})
     right = {

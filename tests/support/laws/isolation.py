@@ -14,7 +14,7 @@ def mismatch(lab: Lab, said: list[Exchange]) -> Planted:
 
 @law("MSI001", "deployed")
 def mismatch_deployed(lab: Lab, said: list[Exchange]) -> Planted:
-    """A memory in the collection of somebody else."""
+    """A memory in the collection of another user's persona."""
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     point = lab.deploy(said[0], collection=f"persona-{C}", personaId=str(C))
     return Planted(one(point.id, row=str(A), point=str(C)), {"legacy-layout": 1})
@@ -22,7 +22,7 @@ def mismatch_deployed(lab: Lab, said: list[Exchange]) -> Planted:
 
 @law("MSI001", "deployed")
 def mismatch_beside_a_right_one(lab: Lab, said: list[Exchange]) -> Planted:
-    """A copy in the collection of somebody else, the right memory standing at home."""
+    """A copy in the collection of another user's persona, beside the right memory at home."""
     point = lab.deploy(said[0], collection=f"persona-{C}", personaId=str(C))
     return Planted(one(point.id, row=str(A), point=str(C)), {"legacy-layout": 1})
 
@@ -64,7 +64,7 @@ def no_persona(lab: Lab, said: list[Exchange]) -> Planted:
 
 @law("MSI003", "deployed")
 def no_persona_deployed(lab: Lab, said: list[Exchange]) -> Planted:
-    """A deployed memory whose persona only the collection names."""
+    """A deployed memory whose persona is named by its collection only."""
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     point = lab.deploy(said[0], personaId=None)
     return Planted(
@@ -75,7 +75,7 @@ def no_persona_deployed(lab: Lab, said: list[Exchange]) -> Planted:
 
 @law("MSI003", "deployed")
 def older_layout(lab: Lab, said: list[Exchange]) -> Planted:
-    """A memory in a collection by personality."""
+    """A memory in a collection of the older layout, one for each personality."""
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     name = f"personality-{ADA}"
     point = lab.deploy(said[0], collection=name, personaId=None, userId=str(NOBODY))
