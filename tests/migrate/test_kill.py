@@ -94,7 +94,7 @@ def test_killed_during_validation(app: App, settled: App, eventually: Eventually
         "ALTER TABLE conversation_history ADD CONSTRAINT conversation_history_persona_id_fkey"
         " FOREIGN KEY (persona_id) REFERENCES personas (id)"
         " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID",
-        "UPDATE memsync.alembic_version SET version_num = '0004'",
+        "UPDATE memsync.alembic_version SET version_num = '0003'",
     ):
         app.do(statement)
     with app.connected(autocommit=False) as hostile:

@@ -199,7 +199,7 @@ def test_a_view_in_the_place_of_the_table(app: App) -> None:
         "CREATE SCHEMA memsync",
         "CREATE SCHEMA memsync; CREATE TABLE memsync.alembic_version"
         " (version_num varchar(32) NOT NULL PRIMARY KEY)",
-        "CREATE SCHEMA memsync; CREATE TABLE memsync.instance (one boolean PRIMARY KEY"
+        "CREATE SCHEMA memsync; CREATE TABLE memsync.instance (singleton boolean PRIMARY KEY"
         " DEFAULT true, id uuid NOT NULL DEFAULT gen_random_uuid());"
         " INSERT INTO memsync.instance DEFAULT VALUES",
     ],

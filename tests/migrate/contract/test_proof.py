@@ -160,7 +160,7 @@ def test_default_unset_after_the_freeze_needs_no_new_decision(app: App) -> None:
     user, *_ = several(app)
     default_of(app, user, None)
     app.do("DROP INDEX conversation_history_channel_id_personality_id_persona_id_c_idx")
-    app.do("UPDATE memsync.alembic_version SET version_num = '0004'")
+    app.do("UPDATE memsync.alembic_version SET version_num = '0003'")
 
     assert Stage.CONTRACTED == app.run(unresolved="fail")
 
