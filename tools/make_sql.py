@@ -139,7 +139,7 @@ def computed() -> Mapping[str, str]:
 
 
 def _sync_triggers() -> Iterable[tuple[str, ...]]:
-    """Each old column of the settings with a trigger that keeps it in step, and how it is made."""
+    """Each old column of the settings with its sync triggers, and the statement for each."""
     on_personalities = query("create_config_trigger_on_personalities")
     for (table, column), triggers in settings_tables.SYNC_TRIGGERS.items():
         for on_table, name in triggers:

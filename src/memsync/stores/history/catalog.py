@@ -133,7 +133,7 @@ class Catalog:
 
     @property
     def stage(self) -> Stage:
-        """Where the migration of this database stands."""
+        """How far the migration of this database has come."""
         return stage_of(self.done)
 
     def is_ours(self, phase: Phase) -> bool:

@@ -144,7 +144,7 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
 
 @contextlib.contextmanager
 def translated(label: str) -> Iterator[None]:
-    """Turn the driver's errors into memsync's. One without a meaning is our bug, and passes."""
+    """Turn the driver's errors into memsync's. One that is not in `_MEANINGS` is a bug, and passes."""
     try:
         yield
     except PoolTimeout as error:
@@ -181,7 +181,7 @@ class Session:
             return self._execute(statement(name), params).fetchall()
 
     def rows_for_app(self, name: str, /, **params: Any) -> list[Any]:
-        """As `rows`, for what the app asks through the library: without memsync's own mark."""
+        """As `rows`, without memsync's own mark: for what the app asks through the library."""
         with translated(self.label):
             return self.connection.execute(statement(name), params).fetchall()
 

@@ -1,9 +1,9 @@
 """Runs DDL and other statements that need strong locks, and blocks clients only briefly.
 
-Clients queue behind a statement that waits for a strong lock. So it waits for lock_timeout
-(https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT) at most, gives
-up, sleeps for a random time and tries again. After a deadline the error names the sessions in the
-way. The module does not know what a table means.
+Clients queue behind a statement that waits for a strong lock. So such a statement waits no longer
+than lock_timeout
+(https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT), gives up,
+sleeps for a random time and tries again. After a deadline the error names the sessions in the way.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Gives a table that memsync creates the owner and the grants of the table that it replaces.
+"""Copies a table's owner and grants to the table that memsync creates in its place.
 
 A role of the app that may read and write the old table must be able to do so with the new one.
 Otherwise the app's new version fails, and a test with the migrating role would not show it.
@@ -14,7 +14,7 @@ from memsync.stores.postgres.ddl import OnlineDdl
 def like(
     ddl: OnlineDdl, relation: str, model: str, *, replaced: str | None = None
 ) -> tuple[sql.Composed, ...]:
-    """The statements that give `relation`, a new table, the owner and the grants of `model`.
+    """The statements that copy the owner and the grants of `model` to the new table `relation`.
 
     `replaced` is a column of `model` that the new table replaces: a role that may update the column
     may write to the table. Without it both have the same columns, whose own grants are copied, too.

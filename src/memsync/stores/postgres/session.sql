@@ -26,8 +26,8 @@ SELECT set_config('maintenance_work_mem',
         WHERE name = 'backend_flush_after' AND setting = '0' AND max_val::int > 0) AS writes;
 
 -- name: deadlock_patience
--- Half of deadlock_timeout, in ms. A session that waits no longer for a lock gives up before the
--- server looks for deadlocks; one that waits longer could make a client the victim.
+-- Half of deadlock_timeout, in ms. A wait for a lock of at most this length ends before the server
+-- looks for deadlocks; a longer one could make a client the victim.
 SELECT greatest(setting::int / 2, 1) AS half_ms FROM pg_settings WHERE name = 'deadlock_timeout';
 
 -- name: serving_pid

@@ -22,7 +22,7 @@ def prepare_heavy_work(session: Session) -> None:
 def deadlock_patience_ms(session: Session) -> int:
     """Half of the server's deadlock_timeout.
 
-    A wait for a lock that is no longer than this ends before the server looks for deadlocks
+    A wait for a lock of at most this length ends before the server looks for deadlocks
     (https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-DEADLOCK-TIMEOUT), so a
     client is never the victim of one.
     """

@@ -1,7 +1,7 @@
 """The vector store on qdrant-edge: Qdrant's engine in this process, with a folder per collection.
 
 One lock for the whole directory keeps other processes out. A collection's folder is created and
-removed by renaming, so that a crash leaves it whole or not at all. The driver does not know what a
+removed by renaming, so that a crash leaves it whole or absent. The driver does not know what a
 payload means.
 """
 

@@ -1,4 +1,4 @@
-"""Opens the vector store with the driver that the scheme of `qdrant_url` asks for.
+"""Opens the vector store with the driver that the scheme of `qdrant_url` names.
 
 A driver is imported only when it is opened, because qdrant-client takes long to load and
 qdrant-edge is optional.
@@ -40,7 +40,7 @@ def open_vectors(settings: Settings) -> VectorStore:
 
 
 def open_standing(settings: Settings) -> VectorStore | None:
-    """The same, but never creates a store: None for :memory:, and if an embedded folder is missing.
+    """The same, but never creates a store: None for :memory: and for a folder that is missing.
 
     Raises: SettingsError, StoreBusy, StoreUnreachable.
     """

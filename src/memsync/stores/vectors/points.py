@@ -67,7 +67,7 @@ def batches(points: Iterable[Point]) -> Iterator[list[Point]]:
 
     Raises: InvalidInput for a point that some driver could not store as it is.
     """
-    # All points are checked before any is sent, because a bad one at the end must not leave half.
+    # All points are checked before any is sent, so that a bad one does not leave half of them.
     sized = [(point, _bytes(point)) for point in {point.id: point for point in points}.values()]
     batch: list[Point] = []
     size_bytes = 0

@@ -87,7 +87,7 @@ class EmbeddedPostgres:
         self.adopted = process is None
         self.conninfo = (
             f"postgresql://postgres@/postgres?host={quote(str(postmaster.socket_folder), safe='')}"
-            # Empty, because else PGHOSTADDR and PGOPTIONS would apply.
+            # Empty, because otherwise PGHOSTADDR and PGOPTIONS would apply.
             f"&port={postmaster.port}&hostaddr=&options="
         )
         self._cluster = cluster
