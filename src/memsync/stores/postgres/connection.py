@@ -144,7 +144,7 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
 
 @contextlib.contextmanager
 def translated(label: str) -> Iterator[None]:
-    """Turn the driver's errors into memsync's. One that is not in `_MEANINGS` is a bug, and passes."""
+    """Turn the driver's errors into memsync's. One not in `_MEANINGS` is a bug, and passes."""
     try:
         yield
     except PoolTimeout as error:
