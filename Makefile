@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made from requirements.lock as soon as a target needs it.
+# Everything runs in .venv, which the first target that needs it makes from requirements.lock.
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
@@ -24,7 +24,7 @@ setup: $(INSTALLED) ## make .venv with memsync and all its tools, from requireme
 demo: setup ## migrate and reconcile a made-up app, on stores that need no server
 	@$(BIN)/memsync demo $(ARGS)
 
-# A file's tests stay together: they share databases. Each worker has servers of its own.
+# A file's tests run in one worker, because they share databases. Each worker has its own servers.
 test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backfill'
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
@@ -41,7 +41,7 @@ lint: setup ## check style, types and the direction of imports
 	$(BIN)/lint-imports
 	$(BIN)/python tools/lint_sql.py
 
-fmt: setup ## put the code into shape
+fmt: setup ## fix and format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
@@ -59,7 +59,7 @@ lock: ## pin the newest versions that pyproject.toml allows into requirements.lo
 clean: ## remove .venv and what the tools left
 	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis dist
 
-# A new lock makes a new environment, so that what it no longer names is gone.
+# A new lock makes a new environment, so that packages that it no longer names are gone.
 $(LOCKED): requirements.lock
 	@$(require-python)
 	$(PYTHON) -m venv --clear $(VENV)

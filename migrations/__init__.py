@@ -1,1 +1,1 @@
-"""Alembic's environment, and a revision for each phase: it calls the phase and does no more."""
+"""Alembic's environment and its revisions. A revision calls one phase and does nothing else."""

@@ -1,7 +1,7 @@
 """Alembic's entry: runs a revision on the session that holds the migration's lock.
 
-That session is in autocommit. Every statement of a phase is its own transaction or opens one, and
-every phase reads the catalog first, so running it again after a crash is harmless.
+That session is in autocommit, because a phase decides where its transactions begin and end. Every
+phase reads the catalog first, so running it again after a crash is harmless.
 """
 
 from alembic import context

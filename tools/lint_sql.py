@@ -1,9 +1,8 @@
 """Lints the SQL that memsync ships: `python tools/lint_sql.py [FILE…]`, by default all of it.
 
-It parses with Postgres' own parser and looks where other linters do not: inside functions, DO
-blocks, and the literal text of EXECUTE. What each rule means is in `sql_rules`, where the SQL comes
-from in `sql_sources`. A rule is waived by a comment on the statement, with its reason:
-`lint: allow SET-NOT-NULL a validated check proves it`.
+It uses Postgres' own parser and also looks inside functions, DO blocks, and the literal text of
+EXECUTE. `sql_rules` has the rules, and `sql_sources` finds the SQL. A comment on a statement waives
+a rule and gives the reason: `lint: allow SET-NOT-NULL a validated check proves it`.
 """
 
 import sys
@@ -74,7 +73,7 @@ def _found(chunk: Chunk, made: frozenset[str]) -> Iterator[Found]:
 
 
 def _head(file: Path, text: str) -> Iterator[Fault]:
-    """A script for psql goes on after an error and exits with 0, unless it says otherwise first."""
+    """Require ON_ERROR_STOP, because without it psql goes on after an error and exits with 0."""
     if file.suffix != ".sql" or is_named(text):
         return
     for number, line in enumerate(text.splitlines(), start=1):

@@ -1,10 +1,9 @@
 """Writes the script for psql in `sql/` from `sql/parts/`: `python tools/make_sql.py [--check]`.
 
-The parts in `sql/parts` are the migration as psql runs it. Statements that memsync runs too are not
-written there twice: a hole such as `{{query:freeze_map}}` takes in the engine's own text by its
-name, `{{catalog:TABLE}}` a constant. Holes in single braces stay; the script fills them itself, by
-what it finds in the database. `--check` writes nothing and exits with 1 when the script is not what
-it would write.
+The parts in `sql/parts` are the migration for psql. Statements that memsync also runs are not
+repeated there: the hole `{{query:freeze_map}}` is replaced by the named statement, and
+`{{catalog:TABLE}}` by a constant. Holes in single braces stay, because the script fills them with
+what it finds in the database. `--check` writes nothing, and exits with 1 when the script is stale.
 """
 
 import re
@@ -58,7 +57,7 @@ def script() -> str:
     """The script, whole."""
     lines = (f"-- {line}".rstrip() for line in _ABOUT.splitlines())
     text = "\n".join(lines) + "\n\n" + "".join(_sections())
-    text.encode("ascii")  # whatever the client's encoding is
+    text.encode("ascii")  # any client encoding can read it
     return text
 
 
@@ -66,7 +65,7 @@ def _sections() -> Iterable[str]:
     yield f"{part('head')}\n\\if :only_verify\n\\else\n{part('lock')}\\endif\n\n{part('helpers')}"
     yield f"\n\n\\if :forward\n{part('decide')}\\endif\n"
     for phase in Phase:
-        # A phase is passed over when nothing is left to do.
+        # A phase is skipped when nothing is left to do.
         yield (
             f"\n\n-- ==== {phase} ====\n"
             f"SELECT :'run_{phase}'::boolean AND NOT pg_temp.finished() AS ahead \\gset\n"
@@ -94,7 +93,7 @@ def part(name: str) -> str:
         for left in set(_HOLE.findall(taken)):
             if f"'{{{left}}}'" not in _all_parts():
                 raise ValueError(f"{path} has a hole {left}, and no part fills it")
-        # A text between quotes is taken as it is; a statement goes with the lines around it.
+        # A text between quotes stays as it is; a statement is indented like the lines around it.
         stated = path.startswith("query:") and not before.endswith("$q$")
         indent = before[: len(before) - len(before.lstrip())] if stated else ""
         return before + taken.replace("\n", f"\n{indent}")
@@ -103,10 +102,10 @@ def part(name: str) -> str:
 
 
 def query(name: str) -> str:
-    """A named statement; its parameters are the variables of that name, after a `_`."""
+    """A named statement; each parameter becomes the variable of its name with `_` before it."""
 
     def fragment(hole: re.Match[str]) -> str:
-        # There is no evidence from long-term memory in SQL.
+        # SQL cannot read the evidence from long-term memory.
         name = "by_evidence_unread" if hole[1] == "by_evidence" else hole[1]
         found = load().get(name)
         return query(name) if found and found.kind == "fragment" else hole[0]
@@ -117,7 +116,7 @@ def query(name: str) -> str:
 
 @cache
 def computed() -> Mapping[str, str]:
-    """What holes without a colon take in."""
+    """The texts for holes without a colon."""
     objects = query("objects_of").replace("_names", "ARRAY[_relation]")
     indexes = settings_tables.INDEXES
     return {
@@ -140,7 +139,7 @@ def computed() -> Mapping[str, str]:
 
 
 def _sync_triggers() -> Iterable[tuple[str, ...]]:
-    """Each old column of the settings with a trigger that keeps it in step, and how it is made."""
+    """Each old column of the settings with its sync triggers, and the statement for each."""
     on_personalities = query("create_config_trigger_on_personalities")
     for (table, column), triggers in settings_tables.SYNC_TRIGGERS.items():
         for on_table, name in triggers:

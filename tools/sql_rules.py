@@ -1,7 +1,7 @@
-"""The rules for SQL that memsync ships: what a statement may not do to a live app's tables.
+"""The rules for memsync's SQL: what a statement may not do to a live app's tables.
 
-Each rule is a function over one node of Postgres' parse tree. `app` tables are those that a file
-did not make itself and that are not in the schema memsync. Knows no files.
+Each rule is a function over one node of Postgres' parse tree. A table is the app's if the file did
+not create it and its schema is public or not named. The module does not know where the SQL is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +38,7 @@ _RULES: dict[str, tuple[tuple[type[sql.Node], ...], Rule]] = {}
 
 
 def rule(code: str, *kinds: type[sql.Node]) -> Callable[[Rule], Rule]:
-    """Note a rule for nodes of these kinds: it gives the message of a breach, or None."""
+    """Register a rule for nodes of these kinds: it returns the message of a breach, or None."""
 
     def noted(check: Rule) -> Rule:
         _RULES[code] = (kinds, check)
@@ -48,7 +48,7 @@ def rule(code: str, *kinds: type[sql.Node]) -> Callable[[Rule], Rule]:
 
 
 def breaches(node: Any, made: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Every rule that the statement breaks, in itself or in a part of it, and what is said of it.
+    """The code and message of every rule that the statement or a part of it breaks.
 
     `made` are the tables that its file creates.
     """
@@ -59,13 +59,13 @@ def breaches(node: Any, made: frozenset[str]) -> Iterator[tuple[str, str]]:
 
 
 def made_in(texts: Iterable[str]) -> frozenset[str]:
-    """The tables that these texts create: nobody uses them yet."""
+    """The tables that these texts create, which no client uses yet."""
     made: set[str] = set()
     for text in texts:
         try:
             statements: Any = parse_sql(text)
         except ParseError:
-            continue  # reported where it is read
+            continue  # lint_sql reports it as UNREADABLE
         for raw in statements:
             match raw.stmt:
                 case (
@@ -168,7 +168,7 @@ def _star(node: Any, _: frozenset[str]) -> str | None:
             case sql.ColumnRef(fields=[*of, sql.A_Star()]) if tables and (
                 not of or of[-1].sval in tables
             ):
-                return "SELECT * gives what the table has today; name the columns"
+                return "SELECT * returns other columns when the table changes; name the columns"
     return None
 
 
@@ -182,7 +182,7 @@ def _from_items(clause: Any) -> Iterator[sql.Node]:
 
 @rule("NOT-IN", sql.BoolExpr, sql.SubLink)
 def _not_in(node: Any, _: frozenset[str]) -> str | None:
-    message = "NOT IN (SELECT …) is never true once the subquery gives a NULL; NOT EXISTS"
+    message = "NOT IN (SELECT …) is never true if the subquery returns a NULL; use NOT EXISTS"
     match node:
         case sql.BoolExpr(boolop=BoolExprType.NOT_EXPR, args=[sql.SubLink() as link]):
             return message if link.subLinkType is SubLinkType.ANY_SUBLINK else None
@@ -202,7 +202,7 @@ def _advisory(node: Any, _: frozenset[str]) -> str | None:
 def _cascade(node: Any, _: frozenset[str]) -> str | None:
     if node.behavior is not DropBehavior.DROP_CASCADE:
         return None
-    return "CASCADE drops what nobody named"
+    return "CASCADE drops objects that the statement does not name"
 
 
 @rule("UTC", sql.InsertStmt, sql.UpdateStmt, sql.A_Expr)
@@ -242,7 +242,7 @@ def _inserted(select: Any) -> Iterator[list[Any]]:
 
 
 def _column(node: Any) -> str | None:
-    """The name of an app's column; one of memsync's own is written with its zone."""
+    """The name if the column is the app's created_at; memsync's own columns have a zone."""
     match node:
         case sql.ColumnRef(fields=[*_, sql.String(sval=name)]) if name == "created_at":
             return str(name)

@@ -1,8 +1,8 @@
-"""Where the SQL is, and how it is taken out: statements with the lines that they stand on.
+"""Finds the SQL in memsync's files, and parses it into statements with their line numbers.
 
-Three kinds of file: named statements with holes and parameters, scripts for psql (meta-commands and
-variables), Python (string literals that begin with an SQL keyword). What stands in for a hole or a
-variable keeps every line where it was. Knows no rule.
+There are three kinds of file: named statements with holes and parameters, scripts for psql
+(meta-commands and variables), Python (string literals that begin with an SQL keyword). Holes and
+variables are replaced without moving any line. The module does not know the rules.
 """
 
 import ast
@@ -40,8 +40,8 @@ _EXPRESSION, _ASSIGNMENTS = 2, {3, 4, 5}
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A text of SQL that stands by itself. `line` is that of its first character, `first` that of
-    the Python statement around it.
+    """A piece of SQL. `line` is the line where it begins, `first` that of the Python statement
+    around it.
     """
 
     sql: str
@@ -51,7 +51,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One parsed statement, its line in the file, and the line above which its comment stands."""
+    """One parsed statement, its line in the file, and the line below its comment."""
 
     node: Any
     line: int
@@ -60,7 +60,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """SQL that cannot be parsed: nothing is known of it, so it is a fault of its own."""
+    """SQL that cannot be parsed. It is a fault, because no rule can check it."""
 
     line: int
     why: str
@@ -72,12 +72,12 @@ class Unreadable:
 
 
 def is_named(text: str) -> bool:
-    """Whether this is the text of a file of statements by name."""
+    """Whether the text is that of a file with named statements."""
     return _QUERY.search(text) is not None
 
 
 def shipped(root: Path) -> list[Path]:
-    """Every file of ours that holds SQL."""
+    """Every file of memsync that may hold SQL."""
     found: list[Path] = []
     for pattern in _SHIPPED:
         found += sorted(root.glob(pattern))
@@ -85,7 +85,7 @@ def shipped(root: Path) -> list[Path]:
 
 
 def chunks_of(file: Path, text: str) -> Iterator[Chunk | Unreadable]:
-    """The SQL in a file of this kind; named fragments may stand in the files beside it."""
+    """The SQL in a file; its fragments may be in any `.sql` file of the package."""
     if file.suffix == ".py":
         yield from _of_python(text)
     elif is_named(text):
@@ -110,7 +110,7 @@ def _of_queries(text: str, beside: list[str]) -> Iterator[Chunk]:
 
     def filled(body: str) -> str:
         def fragment(hole: re.Match[str]) -> str:
-            # A hole that the caller fills takes any of the fragments made for it, else a name.
+            # A hole that the caller fills takes a fragment whose name begins with it, else `x`.
             fits = [hole[1], *sorted(n for n in fragments if n.startswith(f"{hole[1]}_"))]
             found = next((name for name in fits if name in fragments), "")
             lines = fragments.get(found, "x").splitlines()
@@ -120,7 +120,7 @@ def _of_queries(text: str, beside: list[str]) -> Iterator[Chunk]:
         return _HOLE.sub(fragment, body)
 
     for kind, _, start, body in _bodies(text):
-        # A fragment may be half a statement; it is read where a statement takes it in.
+        # A fragment may be half a statement; it is parsed inside the statements that use it.
         if kind == "fragment":
             continue
         line = text.count("\n", 0, start) + 1
@@ -136,7 +136,7 @@ def _bodies(text: str) -> Iterator[tuple[str, str, int, str]]:
 
 
 def _without_meta(text: str) -> str:
-    r"""A psql script without its commands: `\gset` ends a statement, other commands are a line."""
+    r"""A psql script without meta-commands: `\gset` ends a statement, others take a whole line."""
     text = re.sub(r"\\(gset|gexec|gx|g)\b[^\n]*", ";", text)
     text = re.sub(r"^\s*\\[^\n]*", "", text, flags=re.MULTILINE)
     text = re.sub(r"(?<![:\w]):'(\w+)'", r"'\1'", text)
@@ -147,7 +147,7 @@ def _without_meta(text: str) -> str:
 def _of_python(text: str) -> Iterator[Chunk]:
     tree = ast.parse(text)
     inside: set[ast.AST] = set()
-    # The innermost statements first: each literal belongs to the one right around it.
+    # The innermost statements come first, because a literal belongs to the one directly around it.
     for outer in reversed(list(ast.walk(tree))):
         if not isinstance(outer, ast.stmt) or isinstance(outer, ast.FunctionDef | ast.ClassDef):
             continue
@@ -171,12 +171,12 @@ def _said(part: ast.expr) -> str:
     if isinstance(part, ast.Constant):
         return str(part.value)
     name = part.value if isinstance(part, ast.FormattedValue) else part
-    # With a prefix, because a variable may be called `check`.
+    # The name gets a prefix, because a variable may be called `check`, which is a keyword.
     return f"x_{name.id.lower()}" if isinstance(name, ast.Name) else "x"
 
 
 def _without_holes(text: str) -> str:
-    """Psycopg's holes and parameters, filled with what may stand there."""
+    """The text with psycopg's holes and parameters replaced by something that parses."""
     text = re.sub(r"\bAS \{\}", "AS SELECT 1", text)
     text = re.sub(r"= \{\}", "= 0", text)
     text = re.sub(r"\{[a-z_]*\};", "NULL;", text)
@@ -186,7 +186,7 @@ def _without_holes(text: str) -> str:
 
 
 def statements_of(chunk: Chunk) -> Iterator[Statement | Unreadable]:
-    """The statements of a chunk, those inside functions, DO blocks and EXECUTE as well."""
+    """The statements of a chunk, with those inside functions, DO blocks and EXECUTE."""
     for each in _parsed(chunk.sql, chunk.line):
         if isinstance(each, Statement) and each.line == chunk.line:
             yield replace(each, first=chunk.first)
@@ -205,7 +205,7 @@ def _parsed(text: str, line: int) -> Iterator[Statement | Unreadable]:
     for raw in found:
         start = raw.stmt_location or 0
         end = start + raw.stmt_len if raw.stmt_len else len(text)
-        # What is before the first word are blanks and comments.
+        # Only blanks and comments precede the first word.
         body = text[start:end]
         begin = start + len(body) - len(_from_first_word(body))
         at = line + text.count("\n", 0, begin)
@@ -266,7 +266,7 @@ def _of_expression(text: str, mode: int, line: int) -> Iterator[Statement | Unre
 
 
 def _dynamic(text: str, line: int) -> Iterator[Statement | Unreadable]:
-    """What EXECUTE runs, as far as it stands there literally."""
+    """The statements that EXECUTE runs, as far as its text is literal."""
     selected: Any = parse_sql(f"SELECT {text}")[0].stmt
     literal = _literal(selected.targetList[0].val)
     if literal is None:
@@ -278,7 +278,7 @@ def _dynamic(text: str, line: int) -> Iterator[Statement | Unreadable]:
 
 
 def _literal(node: Any) -> tuple[bool, str] | None:
-    """The text that an expression gives, `x` for what is not known; and whether all was known."""
+    """Whether all of an expression's text is known, and the text, with `x` for unknown parts."""
     match node:
         case sql.A_Const(val=sql.String(sval=said)):
             return True, str(said)

@@ -1,6 +1,6 @@
-"""memsync's own tables in a schema of their own, and the index that serves reading by user.
+"""Creates memsync's tables in a schema of their own, and the index for reading by user.
 
-The tables are written in `memsync/migrate/isolate/own_schema.sql`.
+See `memsync/migrate/isolate/`: `own_schema.sql` has the tables, `user_index.sql` the index.
 """
 
 from memsync.migrate.isolate import ISOLATE

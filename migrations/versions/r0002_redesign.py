@@ -1,7 +1,7 @@
-"""The new tables of the settings beside the old places, and the triggers that keep them in step.
+"""Creates the new tables of the settings beside the old ones, and the sync triggers between them.
 
-Written in `memsync/migrate/redesign/`: `tables.sql` has the tables, `sync_triggers.sql` the
-triggers, `settings_copy.sql` the statements that copy.
+See `memsync/migrate/redesign/`: `tables.sql` has the tables, `sync_triggers.sql` the triggers,
+`settings_copy.sql` the statements that copy.
 """
 
 from memsync.migrate.redesign import REDESIGN

@@ -1,6 +1,6 @@
-"""The column persona_id, and the triggers that keep it in step with user_id.
+"""Adds the column persona_id, and the sync triggers between it and user_id.
 
-Written in `memsync/migrate/expand/`.
+See `memsync/migrate/expand/`.
 """
 
 from memsync.migrate.expand import EXPAND

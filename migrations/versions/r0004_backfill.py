@@ -1,6 +1,6 @@
-"""persona_id of every message, then its indexes and its foreign key.
+"""Fills persona_id of every message, then adds its indexes and its foreign key.
 
-Written in `memsync/migrate/backfill/`: `fill.sql` fills in place, `shadow_table.sql` by a copy.
+See `memsync/migrate/backfill/`: `fill.sql` fills in place, `shadow_table.sql` by a shadow table.
 """
 
 from memsync.migrate.backfill import BACKFILL

@@ -1,6 +1,6 @@
-"""The old places of the settings and user_id go; persona_id must hold a value.
+"""Drops user_id and the old objects of the settings, and makes persona_id NOT NULL.
 
-Written in `memsync/migrate/contract/`; the old places of the settings are in
+See `memsync/migrate/contract/`; for the old objects of the settings, see
 `memsync/migrate/redesign/old_places.sql`.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m memsync` is `memsync`."""
+"""Lets `python -m memsync` run the command `memsync`."""
 
 from memsync.cli.app import entry
 

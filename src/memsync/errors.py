@@ -4,22 +4,22 @@ MemsyncError
 ├── InvalidInput              2   a value from the caller cannot be used
 │   └── SettingsError         2   the settings cannot be used (all bad fields at once)
 ├── PartlyDone                3   some work is left; running again resumes it
-│   └── Cancelled             3   the operator ended a run at the next safe moment
+│   └── Cancelled             3   the operator asked the run to end
 ├── StoreUnreachable         10   Postgres or Qdrant does not answer
 ├── StoreBusy                11   another process holds the lock or the data directory
-├── SchemaMismatch           12   the database is not one that memsync knows, or not that far yet
+├── SchemaMismatch           12   memsync does not know this schema, or it is not at the right stage
 │   └── DimensionMismatch    12   the vectors and the collection differ in size
-├── StalePlan                13   the stores moved on since the plan was made
-├── GateClosed               14   a phase of the migration may not move yet
+├── StalePlan                13   a store changed since the plan was made
+├── GateClosed               14   a phase of the migration may not go forward or back yet
 ├── IncompleteAudit          15   something could not be read, so nothing is proven
 ├── MissingRight             16   the role may not do or see this
 ├── BackupFailed             17   no backup was made
 └── NothingRuns              18   there is no run to pause, resume or cancel
 
-Each status means one thing, here and in cli/common.py, which has those that are no errors.
+Each status has one meaning; cli/common.py has the statuses that are no errors.
 
-A message says what failed; why, with both values; what to do. Nothing here may hold a password
-or an API key: pass URLs through `memsync.settings.redacted` first.
+A message says what failed, why (with the expected and the actual value), and what to do. No message
+may hold a password or an API key: pass URLs through `memsync.settings.redacted` first.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from collections.abc import Mapping
 class MemsyncError(Exception):
     """Base of all errors that memsync raises on purpose.
 
-    `fields` are the facts of the failure by name; machine output carries them beside the message.
+    `fields` holds the facts of the failure by name; `--json` prints them beside the message.
     """
 
     exit_status = 70
@@ -56,7 +56,7 @@ class PartlyDone(MemsyncError):
 
 
 class Cancelled(PartlyDone):
-    """The operator asked the run to end. What it did is kept; running again goes on."""
+    """The operator asked the run to end. Its work so far is kept; run again to continue."""
 
 
 class StoreUnreachable(MemsyncError):
@@ -72,7 +72,7 @@ class StoreBusy(MemsyncError):
 
 
 class SchemaMismatch(MemsyncError):
-    """The database or collection is not one that memsync knows, or not at the stage for this.
+    """memsync does not know the database or collection, or it is not at the stage for this call.
 
     Check the URL first.
     """
@@ -81,7 +81,7 @@ class SchemaMismatch(MemsyncError):
 
 
 class DimensionMismatch(SchemaMismatch):
-    """The embedder's vectors do not fit the collection. Use the one that it was made with."""
+    """The embedder's vectors and the collection's differ in size. Use the collection's embedder."""
 
 
 class StalePlan(MemsyncError):
@@ -91,16 +91,16 @@ class StalePlan(MemsyncError):
 
 
 class GateClosed(MemsyncError):
-    """A phase may not move yet: a gate of contract, a blocker, or the state of the migration.
+    """A gate of contract, a blocker or the stage of the database stops a phase.
 
-    The message names what stands in its way, and the mending command.
+    The message names the obstacle and the command that removes it.
     """
 
     exit_status = 14
 
 
 class IncompleteAudit(MemsyncError):
-    """Something could not be read: that is unknown, never clean. Mend the cause, audit again."""
+    """Something could not be read, so its state is unknown. Fix the cause and audit again."""
 
     exit_status = 15
 
@@ -112,12 +112,12 @@ class MissingRight(MemsyncError):
 
 
 class BackupFailed(MemsyncError):
-    """No backup was made, and none is kept. The message says what it needs."""
+    """No backup was made, and no partial file is kept. The message says what is needed."""
 
     exit_status = 17
 
 
 class NothingRuns(MemsyncError):
-    """No run is there to ask. It has ended, or none was begun."""
+    """There is no run to pause, resume or cancel: it has ended, or none was started."""
 
     exit_status = 18

@@ -1,7 +1,8 @@
-"""One frozen Settings: arguments over MEMSYNC_* over memsync.toml over defaults.
+"""The settings of memsync as one frozen object, and how they are loaded.
 
-Decides every setting's name, type, default and limits, and reports all bad ones at once. Opens
-nothing: what a URL leads to is for `stores` to find out.
+Arguments override MEMSYNC_* variables, which override memsync.toml, which overrides the defaults.
+This module defines every setting's name, type, default and limits, and reports all bad values at
+once. It opens nothing: `stores` finds out where a URL leads.
 """
 
 import os
@@ -22,10 +23,10 @@ DEFAULT_FILE = Path("memsync.toml")
 
 
 def data_dir() -> Path:
-    """Where embedded stores live unless told otherwise.
+    """The default folder of embedded stores.
 
-    Postgres refuses to run as root and cannot reach into root's home as anyone else, so root's
-    data lies outside it.
+    For root it is outside of root's home, because Postgres refuses to run as root and no other
+    account may enter that home.
     """
     if os.name == "posix" and os.geteuid() == 0:
         return Path("/var/lib/memsync")
@@ -35,8 +36,8 @@ def data_dir() -> Path:
 def redacted(url: str) -> str:
     """`url` without password and query, fit for messages. Never raises."""
     scheme, slashes, rest = url.partition("//")
-    # Up to the last @: a password that was not percent-encoded may hold any of /, ? and @. What
-    # stands alone before it may be a token.
+    # The last @ ends the credentials, because a password that was not percent-encoded may hold /, ?
+    # and @. Credentials without a colon are dropped whole, because they may be a token.
     credentials, _, place = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
     place = place.partition("?")[0].partition("#")[0]
@@ -44,7 +45,7 @@ def redacted(url: str) -> str:
 
 
 def _require_plain(url: str) -> None:
-    """Refuse a URL that cannot be taken apart; never repeat it, it may hold a password."""
+    """Refuse a URL that cannot be parsed. The message never repeats it: it may hold a password."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -75,11 +76,11 @@ class Settings(BaseModel):
         "memories", description="the collection that holds the memories"
     )
     payload_style: Literal["snake", "camel"] = Field(
-        "snake", description="spelling of payload keys; camel is the deployed one"
+        "snake", description="spelling of payload keys; camel is the app's own"
     )
     embedder: str = Field("wordllama", description="wordllama, or package.module:attribute")
     settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        60.0, description="how young a difference may be to count as still on its way, in seconds"
+        60.0, description="a difference younger than this counts as still on its way, in seconds"
     )
     outbox_alarm_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         900.0, description="an outbox entry older than this is a finding, in seconds"
@@ -110,7 +111,7 @@ class Settings(BaseModel):
     )
     @classmethod
     def _number_is_no_bool(cls, value: object) -> object:
-        # `true` would be taken for 1: a day of history, a second of patience.
+        # Pydantic would take `true` for 1: one day of history, or a timeout of one second.
         if isinstance(value, bool):
             raise ValueError("must be a number")  # noqa: TRY004  pydantic takes ValueError
         return value
@@ -174,7 +175,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:
     given: dict[str, object] = {}
     for variable, value in environ.items():
         ours = variable.startswith(ENV_PREFIX) and not variable.startswith(_TESTS_PREFIX)
-        # An empty variable counts as not set, as libpq has it.
+        # An empty variable counts as not set, as in libpq.
         if ours and value:
             given[variable.removeprefix(ENV_PREFIX).lower()] = value
     return given

@@ -1,1 +1,1 @@
-"""Pure values: ids, records, digests, findings, plans, phases. No I/O."""
+"""Pure values that several packages share: ids, records, digests, progress. No I/O."""

@@ -1,7 +1,8 @@
-"""Digests: of a memory (the contract between the stores), of a point's state, of a file.
+"""Computes the digests of memories, and of the JSON of payloads and plans.
 
-The memory digest is computed a second time in SQL (`memsync.memory_digest`); one test holds the
-two together. Fields are length-prefixed, so no two different memories share an input.
+A memory's point carries the memory's digest, so that the point can be compared with the exchange in
+Postgres. The SQL function `memsync.memory_digest` computes the same, and a test compares the two.
+Fields are length-prefixed, so no two different memories give the same input.
 """
 
 import hashlib
@@ -54,7 +55,7 @@ def exchange_digest(exchange: Exchange) -> str:
 
 
 def buckets(digest: str) -> tuple[int, int]:
-    """The two 12-bit histogram buckets (`fp1`, `fp2`) cut from the front of a hex digest."""
+    """The two 12-bit histogram buckets (`fp1`, `fp2`): the first 24 bits of a hex digest."""
     head = int(digest[:6], 16)
     return head >> BUCKET_BITS, head & ((1 << BUCKET_BITS) - 1)
 
@@ -66,5 +67,5 @@ def json_digest(value: object) -> str:
 
 
 def point_state(point: Point | None) -> str | None:
-    """A digest of what a point's payload says, to tell later whether it changed. None: no point."""
+    """A digest of a point's payload, to tell later whether it changed; None for no point."""
     return None if point is None else json_digest(dict(point.payload))

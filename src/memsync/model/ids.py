@@ -1,6 +1,6 @@
-"""Validated identities: persona, personality, message and point ids.
+"""Types of ids, and the validation of those that callers give: users, personas, channels.
 
-Decides what a well-formed id is. Knows nothing of whether the id exists anywhere.
+Decides which ids are well-formed, not whether they exist in a store.
 """
 
 import re
@@ -15,19 +15,19 @@ PersonalityId = NewType("PersonalityId", UUID)
 MessageId = NewType("MessageId", UUID)
 
 PointId = UUID | int
-"""A point's id as Qdrant knows it: our own are uuids, foreign ones may be unsigned integers."""
+"""A point's id in Qdrant: memsync's are uuids, those of others may be unsigned integers."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 CHANNEL_CHARS_MAX = 20
-# NUL and half surrogate pairs: neither store can hold them.
+# Postgres cannot store NUL, and half a surrogate pair has no UTF-8 encoding.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def _uuid(value: object, what: str) -> UUID:
     if isinstance(value, UUID):
         return value
-    # uuid.UUID also takes braces, urn: and missing dashes; two spellings of one id are a leak
-    # waiting for a string comparison, so only the canonical spelling passes.
+    # uuid.UUID also takes braces, urn: and missing dashes. Only the canonical spelling passes,
+    # because a comparison of texts would take two spellings for two ids.
     if isinstance(value, str) and _UUID.fullmatch(value):
         return UUID(value)
     raise InvalidInput(
@@ -61,7 +61,7 @@ def personality_id(value: object) -> PersonalityId:
 
 
 def channel_id(value: object) -> str:
-    """Return `value` as a channel's id: 1 to 20 characters, as the column holds.
+    """Return `value` as a channel's id: 1 to 20 characters, the limit of its column.
 
     Raises: InvalidInput when it is not text, empty, too long, or carries a NUL.
     """
@@ -78,7 +78,7 @@ def channel_id(value: object) -> str:
 
 
 def point_order(point_id: PointId) -> tuple[bool, bytes]:
-    """The key under which ids sort as Qdrant scrolls them: integers first, then uuids bytewise."""
+    """The sort key for the order in which Qdrant scrolls: integers first, then uuids bytewise."""
     if isinstance(point_id, UUID):
         return True, point_id.bytes
     return False, point_id.to_bytes(8, "big")

@@ -1,6 +1,6 @@
-"""What a long step tells of itself while it runs.
+"""The reports that a long step gives while it runs.
 
-A consumer decides by the kind, never by the words: they are for people, and may change.
+A consumer decides by the kind and never by the text, which is for people and may change.
 """
 
 from collections.abc import Callable
@@ -9,28 +9,28 @@ from enum import StrEnum, auto
 
 
 class Kind(StrEnum):
-    """What something told is about. STEP is whatever nobody has to tell from the rest."""
+    """The subject of a report. STEP is for reports that no consumer has to distinguish."""
 
     PHASE = auto()
     """A phase begins; the text is its name."""
     PHASE_BACK = auto()
     """A phase is taken back; the text is its name."""
     PROOF = auto()
-    """Every row is proven before contract."""
+    """Every row is verified before contract."""
     METHOD = auto()
-    """The backfill has chosen its way."""
+    """The backfill has chosen between filling in place and a shadow table."""
     FILL_PERSONAS = auto()
     FILL_USERS = auto()
     COPY = auto()
     """Rows go into the shadow table."""
     COPY_AGAIN = auto()
-    """The shadow table is started over."""
+    """The copy into the shadow table starts again."""
     BUILD = auto()
-    """The indexes and keys of the shadow table are made."""
+    """The indexes and keys of the shadow table are built."""
     INDEX = auto()
     """One index of the shadow table is built."""
     CUTOVER = auto()
-    """The shadow table is to take the table's place."""
+    """The shadow table is about to replace the table."""
     STEP = auto()
     NOTE = auto()
     """Something that an operator should know."""
@@ -53,12 +53,12 @@ WAITS = frozenset(
         Kind.WAITING_FOR_RATE,
     )
 )
-"""The kinds that say for what a run waits."""
+"""The kinds that say what a run waits for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` units of the step `what`; a message alone has no total."""
+    """`done` of `total` units of the step `what`. A report without units has no total."""
 
     kind: Kind
     what: str

@@ -1,7 +1,7 @@
-"""What the stores hold, as values: messages, exchanges, memories, points.
+"""The values that the stores hold: messages, exchanges, memories and points.
 
-Decides the canonical content of a memory and which messages form an exchange. Does no I/O and
-knows no store's spelling: payload keys belong to `stores.payload`.
+Decides the text of a memory and which messages form an exchange. Does no I/O; the names of payload
+keys are in `stores.ltm.payload`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -71,7 +71,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """The same as it is read before contract, when the row still names its user."""
+    """A row of `conversation_history` before contract, read by its user."""
 
     id: MessageId
     channel_id: str
@@ -99,13 +99,13 @@ class Exchange:
 
     @property
     def content(self) -> str:
-        """The canonical text of the memory. No names: they change, memories do not."""
+        """The text of the memory. It holds no names, because names change and memories do not."""
         return f"user: {self.user_text}\nassistant: {self.assistant_text}"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point of the vector store, as it is kept there. `vector` is None when it was not read."""
+    """A point of the vector store. `vector` is None when it was not read."""
 
     id: PointId
     payload: Mapping[str, object]
@@ -114,7 +114,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A point that a query found, with its similarity (cosine, 1 is equal)."""
+    """A point that a query found. `score` is the cosine similarity; 1 is the same direction."""
 
     point: Point
     score: float
@@ -122,7 +122,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What LTM says of one exchange, decoded from a payload. Absent fields are None."""
+    """A memory, decoded from the payload of its point. Absent fields are None."""
 
     persona_id: UUID | None
     personality_id: UUID | None
@@ -135,7 +135,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """Where messages follow one another: one persona with one personality in one channel."""
+    """A conversation: the messages of one persona with one personality in one channel."""
 
     channel_id: str
     personality_id: PersonalityId
@@ -148,7 +148,7 @@ class Thread:
 
 
 def exchanges(messages: Iterable[Message]) -> list[Exchange]:
-    """Pair messages into exchanges, by the definition that the SQL states too.
+    """Pair messages into exchanges, as the SQL fragment `exchange` does.
 
     Within a thread, ordered by (created_at, id), an assistant message forms an exchange with the
     message directly before it if that one is the user's. The result is ordered by anchor id.

@@ -1,1 +1,1 @@
-"""The stores: how to talk to each (postgres, vectors), and what memory is in it (history, ltm)."""
+"""How memsync talks to each store (postgres, vectors), and what it keeps there (history, ltm)."""

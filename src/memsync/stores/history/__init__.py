@@ -1,4 +1,4 @@
 """Short-term memory: the history in Postgres, the tables of the settings, the outbox.
 
-Decides what the schema means; knows no migration step.
+These modules know what the tables mean, and take no step of the migration.
 """

@@ -1,7 +1,9 @@
-"""What the database's catalog says: which schema this is, and how far its migration has come.
+"""Reads from Postgres' catalog which schema a database has and how far its migration has come.
 
-Decides the names of the objects that the migration leaves (Prisma's convention, cut to 63 bytes)
-and reads the stage from what is there, never from a note of what was done. Changes nothing.
+The stage follows from the objects that exist, so it is right after a crash, too. memsync's own
+records answer only what the catalog cannot: which objects memsync created, and whether contract is
+being taken back. This module also decides the names of the migration's objects (Prisma's
+convention, cut to 63 bytes). It changes nothing.
 """
 
 from collections.abc import Mapping
@@ -23,8 +25,9 @@ USER_KEY = "conversation_history_user_id_fkey"
 PERSONA_KEY = "conversation_history_persona_id_fkey"
 IDENTITY_TRIGGER = "memsync_sync_identity"
 USER_WRITE_TRIGGER = "memsync_record_user_write"
-"""Fires before the other, which fills in the id that a client left out: the server fires triggers
-in the order of their names (https://www.postgresql.org/docs/current/trigger-definition.html)."""
+"""This trigger must fire before IDENTITY_TRIGGER, which fills in the id that a client left out.
+Postgres fires triggers in the order of their names
+(https://www.postgresql.org/docs/current/trigger-definition.html)."""
 PERSONA_CHECK = "memsync_persona_id_present"
 USER_CHECK = "memsync_user_id_present"
 
@@ -36,7 +39,7 @@ _OWN_TABLES = ("runs", "outbox", "persona_map", "backfill", "redesign_change")
 
 @dataclass(frozen=True, slots=True)
 class HistorySize:
-    """How large the history is. `rows` is the planner's estimate, `size_bytes` with the indexes."""
+    """How large the history is. `rows` is the planner's estimate; `size_bytes` has the indexes."""
 
     rows: int
     size_bytes: int
@@ -47,9 +50,9 @@ class HistorySize:
 class Catalog:
     """The catalog's facts about the history.
 
-    Mappings: columns to whether they are NOT NULL, indexes and constraints to whether they are
-    valid. `users_return` says that contract is being taken back: user_id is there again, and not
-    filled yet.
+    `columns` maps a name to whether the column is NOT NULL, `indexes` and `constraints` to whether
+    the object is valid. `users_return` is true while contract is being taken back: user_id exists
+    again, and is not filled yet.
     """
 
     columns: Mapping[str, bool]
@@ -63,7 +66,7 @@ class Catalog:
 
     @classmethod
     def read(cls, session: Session, *, notes: bool = True) -> Self:
-        """Read it; `notes` includes memsync's own notes, which a role of the app may not read.
+        """Read the catalog, and with `notes` memsync's tables, which the app's role may not read.
 
         Raises: SchemaMismatch when this is not the app's database, naming what is missing.
         """
@@ -85,7 +88,7 @@ class Catalog:
                 and not columns["persona_id"]
                 and history_has_null_persona(session)
             ),
-            # That it may be NULL would not tell: an app may allow that, or have come to.
+            # A nullable user_id alone proves nothing, because the app may have made it so.
             users_return=(
                 notes
                 and columns.get("user_id") is False
@@ -96,11 +99,11 @@ class Catalog:
 
     @property
     def done(self) -> frozenset[Phase]:
-        """The phases whose result stands."""
+        """The phases whose result is in place."""
         by_persona_only = not self.has_users
         expanded = self._in_step or by_persona_only
         holds = {
-            # Who goes on to the personas at once needs no index to read by user until then.
+            # A run that goes on past expand leaves this index out, so expand counts in its place.
             Phase.ISOLATE: self.indexes.get(USER_INDEX, expanded),
             Phase.REDESIGN: self.settings.stands,
             Phase.EXPAND: expanded,
@@ -130,21 +133,21 @@ class Catalog:
 
     @property
     def stage(self) -> Stage:
-        """Where the migration of this database stands."""
+        """How far the migration of this database has come."""
         return stage_of(self.done)
 
     def is_ours(self, phase: Phase) -> bool:
-        """Whether anything of the phase is memsync's to take back: the app may have redesigned."""
+        """Whether memsync made the phase's objects; the app may have done the redesign itself."""
         return phase is not Phase.REDESIGN or bool(self.settings.created)
 
     @property
     def has_users(self) -> bool:
-        """Whether messages say their user, in a column of their own."""
+        """Whether messages name their user: user_id exists and is filled."""
         return "user_id" in self.columns and not self.users_return
 
     @property
     def halfway(self) -> frozenset[Phase]:
-        """The phases that were begun, forward or back, and cut short."""
+        """The phases that were started, forward or back, and did not finish."""
         cut = {
             Phase.ISOLATE: self.indexes.get(USER_INDEX) is False,
             Phase.REDESIGN: bool(self.settings.created) and not self.settings.stands,
@@ -154,7 +157,7 @@ class Catalog:
 
     @property
     def _contract_is_halfway(self) -> bool:
-        """Whether user_id is there, but not as backfill leaves it."""
+        """Whether user_id exists, but not as backfill leaves it."""
         checks = {PERSONA_CHECK, USER_CHECK}
         return {"user_id", "persona_id"} <= self.columns.keys() and (
             not self.has_users
@@ -165,20 +168,20 @@ class Catalog:
 
     @property
     def knows_personas(self) -> bool:
-        """Whether every message has a persona and will have, so that reading by it is right."""
+        """Whether all messages, new ones too, have a persona, so that reading by it misses none."""
         if "user_id" not in self.columns:
             return "persona_id" in self.columns
         return self._filled and (self._in_step or self.columns["persona_id"])
 
 
 def history_size(session: Session) -> HistorySize:
-    """How large the history is, at no cost."""
+    """How large the history is, by estimates that cost no scan."""
     row = session.row("history_size")
     return HistorySize(row.rows_estimated, row.bytes_total, row.blocks)
 
 
 def history_has_null_persona(session: Session) -> bool:
-    """Whether any message is without a persona. Reads the whole table while there is no index."""
+    """Whether any message has no persona. Without an index, this reads the whole table."""
     return bool(session.row("history_has_null_persona").found)
 
 
@@ -190,14 +193,14 @@ def way_back_is_open(session: Session) -> bool:
 def instance_id(session: Session) -> UUID:
     """The database's own id. A plan carries it, so that another database refuses the plan.
 
-    Raises: SchemaMismatch when memsync's schema is not there yet.
+    Raises: SchemaMismatch when memsync's schema does not exist yet.
     """
     found: UUID = session.row("instance_id").id
     return found
 
 
 def own_schema_stands(session: Session) -> bool:
-    """Whether memsync's schema is there."""
+    """Whether memsync's schema exists."""
     return bool(session.row("own_schema").there)
 
 
@@ -218,7 +221,7 @@ def _require_app(session: Session) -> None:
 def _require_places(settings: SettingsTables) -> None:
     if settings.choices_in is None or settings.defaults_in is None:
         raise SchemaMismatch(
-            "the database says nowhere which persona a user chose (user_personality_settings or "
+            "the database does not say which persona a user chose (user_personality_settings or "
             "user_personality_configs) or has by default (users.global_persona_id or "
             "user_default_personas). Check postgres_url"
         )

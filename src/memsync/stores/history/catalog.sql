@@ -1,12 +1,12 @@
--- What the server's catalog says of the app's tables and of memsync's own.
+-- Reads the catalog's facts about the app's tables, and memsync's records of what it did to them.
 
 -- name: own_schema
--- Whether memsync's schema stands.
+-- Whether memsync's schema exists.
 SELECT to_regnamespace('memsync') IS NOT NULL AS there;
 
 -- name: objects_of
--- What the named relations are and have, as far as it is valid: relation (its relkind), column,
--- not null, index, constraint, trigger.
+-- The objects of the named relations, by kind: relation (its relkind), column, not null, index (if
+-- valid), constraint, trigger.
 WITH named AS (
     SELECT c.oid, n.name AS relation, c.relkind
     FROM unnest(%(names)s::text[]) AS n(name) JOIN pg_class c ON c.oid = to_regclass(n.name))
@@ -28,18 +28,18 @@ SELECT n.relation, 'trigger', t.tgname::text
 FROM named n JOIN pg_trigger t ON t.tgrelid = n.oid WHERE NOT t.tgisinternal;
 
 -- name: redesign_notes
--- What memsync made and dropped of the redesign.
+-- The objects of the redesign that memsync created or dropped.
 SELECT object, change FROM memsync.redesign_change;
 
 -- name: history_size
--- Rows (the planner's estimate) and bytes of the history with its indexes.
+-- The history's rows (the planner's estimate), bytes with its indexes, and blocks without them.
 SELECT greatest(reltuples, 0)::bigint AS rows_estimated,
        pg_total_relation_size(oid) AS bytes_total,
        pg_relation_size(oid) / current_setting('block_size')::int AS blocks
 FROM pg_class WHERE oid = to_regclass('conversation_history');
 
 -- name: history_has_null_persona
--- Whether any message is without a persona. Quick once persona_id is indexed.
+-- Whether any message has no persona. Fast once persona_id is indexed.
 SELECT EXISTS (SELECT FROM conversation_history WHERE persona_id IS NULL) AS found;
 
 -- name: instance_id
@@ -47,8 +47,8 @@ SELECT EXISTS (SELECT FROM conversation_history WHERE persona_id IS NULL) AS fou
 SELECT id FROM memsync.instance;
 
 -- name: way_back_is_open
--- Whether the last that happened to user_id is that memsync archived and dropped it, not that it
--- came back or that the archive was removed.
+-- Whether memsync archived and dropped user_id, and no later run took contract back or removed the
+-- archive.
 SELECT coalesce((SELECT user_id_dropped FROM memsync.runs
                  WHERE user_id_dropped
                     OR outcome = 'done' AND (verb = 'finalize'

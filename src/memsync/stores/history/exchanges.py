@@ -1,8 +1,7 @@
-"""Messages and exchanges in Postgres: every question that memsync asks of them, as a function.
+"""Reads and writes messages and exchanges in Postgres, with a function for each question.
 
-The statements stand in exchanges.sql; this module turns their rows into records, so no caller sees
-a row. Decides nothing about memories. Times in records are aware and in UTC; the column holds them
-without a zone.
+The statements are in exchanges.sql. The functions turn their rows into records, so no caller sees a
+row. Times in records carry the zone UTC; the column stores them without a zone.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,9 +28,9 @@ class MessageWithoutPersona:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A personality, and the first and last millisecond at which its reply may have been written.
+    """A personality, and the window in which its reply may have been written.
 
-    Both ends count.
+    `from_ms` and `to_ms` are milliseconds since the Unix epoch; the window includes both.
     """
 
     personality_id: UUID
@@ -73,10 +72,10 @@ def recent_history_of_user(
     user_id: UserId,
     limit: int,
 ) -> list[UserMessage]:
-    """The same by user, for as long as the table has `user_id`.
+    """The newest `limit` messages of a user's thread, oldest first, while `user_id` exists.
 
-    The statement is marked as the app's, not as memsync's own, because contract waits until nobody
-    reads by user any more.
+    The statement lacks the mark of memsync's own, because contract must see it as a client that
+    still reads by user.
 
     Raises: SchemaMismatch after contract.
     """
@@ -130,7 +129,7 @@ def lock_thread(session: Session, thread: Thread) -> None:
 
 
 def thread_clock(session: Session, thread: Thread) -> datetime:
-    """The time to give the thread's next message: now, but after its newest message."""
+    """The time for the thread's next message: now, or 1 ms after its newest if that is later."""
     moment: datetime = session.row(
         "thread_clock",
         channel_id=thread.channel_id,
@@ -204,7 +203,7 @@ def _exchange(row: Any) -> Exchange:
 
 
 def known_personas(session: Session, ids: Iterable[UUID]) -> set[UUID]:
-    """Those of the given personas that exist."""
+    """Which of the given personas exist."""
     return {row.id for row in session.rows("known_personas", ids=list(ids))}
 
 

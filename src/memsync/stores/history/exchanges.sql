@@ -1,4 +1,4 @@
--- Messages and exchanges, as retrieval reads and writes them.
+-- Reads and writes messages and exchanges.
 
 -- name: recent_history
 -- The newest messages of one thread, newest first.
@@ -10,7 +10,7 @@ ORDER BY created_at DESC, id DESC
 LIMIT %(limit)s;
 
 -- name: recent_history_of_user
--- The same by user, before contract.
+-- The newest messages of one user's thread, newest first; before contract.
 SELECT id, role, content, created_at
 FROM conversation_history
 WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
@@ -26,11 +26,11 @@ VALUES (%(id)s, %(channel_id)s, %(personality_id)s, %(persona_id)s, %(role)s, %(
         %(created_at)s);
 
 -- name: lock_thread
--- Serialises writers of one thread until the transaction ends, so that each sees its neighbours.
+-- Lets one transaction at a time write to a thread, so that each sees the messages before its own.
 SELECT pg_advisory_xact_lock(hashtextextended(%(thread)s, 0));
 
 -- name: thread_clock
--- The moment to give a thread's next message: now, but after the newest message it has.
+-- The time for a thread's next message: now, or 1 ms after its newest if that is later.
 SELECT greatest(
     date_trunc('milliseconds', clock_timestamp() AT TIME ZONE 'UTC'),
     (SELECT max(created_at) + interval '1 millisecond' FROM conversation_history
@@ -51,7 +51,7 @@ WHERE h.id = ANY(%(ids)s) AND n.role = 'assistant';
 
 -- fragment: exchange
 -- An assistant message with the user message directly before it in its thread.
--- model.records.exchanges says the same in Python; one test holds the two together.
+-- `model.records.exchanges` does the same in Python; a test compares the two.
 SELECT a.id AS anchor_id, a.persona_id, a.personality_id, a.channel_id,
        (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at_ms,
        u.content AS user_text, a.content AS assistant_text, a.created_at
@@ -64,7 +64,7 @@ CROSS JOIN LATERAL (
 WHERE a.role = 'assistant' AND u.role = 'user';
 
 -- name: exchanges_page
--- The next exchanges in the order of their anchors' ids: one page of an audit.
+-- One page of exchanges in the order of their anchors' ids.
 SELECT * FROM ({exchange}) e
 WHERE e.anchor_id >= %(start)s ORDER BY e.anchor_id LIMIT %(limit)s;
 
@@ -78,7 +78,7 @@ SELECT * FROM ({exchange}) e WHERE e.persona_id = %(persona_id)s ORDER BY e.anch
 
 -- name: exchanges_at
 -- Exchanges of any persona whose anchor was written in one of the given windows (milliseconds,
--- both ends included): for points that no exchange of their own persona explains.
+-- both ends included), for points that match no exchange of their own persona.
 SELECT DISTINCT e.* FROM ({exchange}) e
 JOIN unnest(%(personality_ids)s::uuid[], %(from_ms)s::bigint[], %(to_ms)s::bigint[])
      AS w(personality_id, from_ms, to_ms)
@@ -92,11 +92,11 @@ ORDER BY e.anchor_id;
 SELECT id FROM personas WHERE id = ANY(%(ids)s);
 
 -- name: horizon_ms
--- When the oldest message that is still kept was written.
+-- The time of the oldest message that is still kept.
 SELECT (extract(epoch FROM min(created_at)) * 1000)::bigint AS ms FROM conversation_history;
 
 -- name: now_ms
--- The database's clock: the one that settle windows are measured by.
+-- The database's clock, which measures settle windows.
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms;
 
 -- name: messages_without_persona

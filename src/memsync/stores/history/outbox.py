@@ -1,8 +1,8 @@
-"""The outbox: a table of committed intents to write memories, which the relay carries out.
+"""The outbox: a table of memories that must be written to Qdrant, which the relay processes.
 
-An entry names an anchor and says nothing else: that the memory of the anchor's exchange must be
-made anew. The statements stand in outbox.sql. Decides when an entry that failed is tried again;
-knows nothing of Qdrant.
+An entry names an anchor and nothing else: the relay writes the memory of its exchange as Postgres
+has it at that time. This module adds, claims and removes entries, and puts failed ones back. It
+does not talk to Qdrant. The statements are in outbox.sql.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from memsync.stores.postgres import Session
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An intent: the memory of this anchor's exchange must be made anew."""
+    """The memory of this anchor's exchange must be written as Postgres has it now."""
 
     id: int
     anchor_id: UUID
@@ -61,7 +61,7 @@ def settle(session: Session, entry_ids: Sequence[int]) -> None:
 
 
 def defer(session: Session, entry_ids: Sequence[int], *, error: str, attempts_max: int) -> None:
-    """Put entries back after a failure, each time for longer.
+    """Put entries back after a failure; the delay until the next attempt grows each time.
 
     After attempt number `attempts_max` they are dead: the relay no longer tries them.
     """
@@ -69,12 +69,12 @@ def defer(session: Session, entry_ids: Sequence[int], *, error: str, attempts_ma
 
 
 def revive(session: Session) -> int:
-    """Make all dead entries due again; how many there were."""
+    """Make all dead entries due again, and return how many there were."""
     return session.run("revive_entries")
 
 
 def status(session: Session) -> OutboxStatus:
-    """How full the outbox is."""
+    """How many entries the outbox has, and how late they are."""
     row = session.row("outbox_status")
     return OutboxStatus(row.pending, row.dead, row.oldest_s)
 
@@ -96,5 +96,5 @@ def late(session: Session, *, alarm_s: float, limit: int) -> list[LateEntry]:
 
 
 def pending_of(session: Session, anchor_ids: Iterable[UUID]) -> set[UUID]:
-    """Those of the anchors for which an entry waits that is not dead."""
+    """Which of the anchors have an entry that is not dead."""
     return {row.point_id for row in session.rows("outbox_pending_of", ids=list(anchor_ids))}

@@ -1,7 +1,7 @@
--- Points that are to be written, until they are.
+-- The outbox: memories that must be written to Qdrant.
 
 -- name: enqueue
--- Records that the memories of these anchors must be made anew; in the caller's transaction.
+-- Adds an entry for each of the anchors, in the caller's transaction.
 INSERT INTO memsync.outbox (point_id) SELECT unnest(%(ids)s::uuid[]);
 
 -- name: claim
@@ -15,7 +15,7 @@ ORDER BY id LIMIT %(limit)s;
 DELETE FROM memsync.outbox WHERE id = ANY(%(ids)s);
 
 -- name: defer_entries
--- Puts entries back after a failure, later each time; after the last attempt they are dead.
+-- Puts entries back after a failure, with a growing delay; after the last attempt they are dead.
 UPDATE memsync.outbox
 SET attempts = attempts + 1, last_error = %(error)s,
     dead = attempts + 1 >= %(attempts_max)s,
@@ -44,5 +44,5 @@ WHERE dead OR enqueued_at < clock_timestamp() - make_interval(secs => %(alarm_s)
 ORDER BY id LIMIT %(limit)s;
 
 -- name: outbox_pending_of
--- Which of the given memories have an intent that is still to be carried out.
+-- Which of the given anchors have an entry that is not dead.
 SELECT DISTINCT point_id FROM memsync.outbox WHERE point_id = ANY(%(ids)s) AND NOT dead;

@@ -1,11 +1,11 @@
-"""The phases of the migration, in their order, and the state each one leaves behind."""
+"""The phases of the migration in their order, and the stage that each one reaches."""
 
 from collections.abc import Collection
 from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What `memsync migrate run` does, in this order. `--to` takes these names."""
+    """The phases of `memsync migrate run`, in this order. `--to` takes these names."""
 
     ISOLATE = "isolate"
     REDESIGN = "redesign"
@@ -15,7 +15,7 @@ class Phase(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a database stands, as its catalog says."""
+    """How far the migration of a database has come."""
 
     LEGACY = "legacy"
     ISOLATED = "isolated"
@@ -32,12 +32,12 @@ REACHED = {
     Phase.BACKFILL: Stage.BACKFILLED,
     Phase.CONTRACT: Stage.CONTRACTED,
 }
-"""The stage at which a database stands once the phase is done."""
+"""The stage of a database once the phase is done."""
 
 
 def stage_of(done: Collection[Phase]) -> Stage:
     """The stage of a database on which these phases are done: that of the last of them.
 
-    An earlier one may be missing, where other hands did the later one.
+    An earlier phase may not be done, because the app itself may have done a later one.
     """
     return next((REACHED[phase] for phase in reversed(Phase) if phase in done), Stage.LEGACY)

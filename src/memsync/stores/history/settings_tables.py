@@ -1,9 +1,9 @@
-"""The tables of the app's settings, before the redesign and after it: which of them stand.
+"""Finds out which tables of the app's settings exist: the old ones, the redesigned ones, or both.
 
 Before the redesign, users and personas refer to each other, and a personality holds the config of
-its model. After it, tables of their own say which persona and which config is used. This module
-decides the names and reads from the catalog what stands. It also reads the notes of what memsync
-itself created or dropped, because the way back must not undo what the app did.
+its model. After it, separate tables say which persona and which config is used. This module decides
+the names and reads from the catalog which objects exist. It also reads memsync's notes of what it
+created or dropped, because going back must not undo the app's own changes.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ OLD_COLUMNS = (
     ("personas", "is_global"),
     ("llm_configs", "is_default"),
 )
-"""The columns that the redesign drops. Contract does it: until then old versions of the app read
-them."""
+"""The columns that the redesign replaces. Contract drops them, because old versions of the app read
+them until then."""
 
 OLD_INDEXES = (
     ("personas", "is_global", "idx_personas_global"),
     ("llm_configs", "is_default", "idx_llm_configs_default"),
 )
-"""Table, column and name of the app's indexes that go, and come again, with those columns."""
+"""Table, column and name of the app's indexes that are dropped and restored with those columns."""
 
 NEW_COLUMNS = ("owner_id", "is_global", "context_window_size")
 """The columns that `llm_configs` gains."""
@@ -41,8 +41,8 @@ INDEXES = (
     ("llm_configs", "llm_configs_owner_id_idx", "owner_id"),
     ("llm_configs", "llm_configs_is_global_idx", "is_global"),
 )
-"""Table, name and column. They are built last, so an index that stands says that the data is
-there."""
+"""Table, name and column. Indexes are built last, so an index that exists proves that the data is
+complete."""
 
 OWNER_CHECK = "memsync_owner_id_present"
 CONFIG_OWNER_KEY = "llm_configs_owner_id_fkey"
@@ -61,7 +61,7 @@ SYNC_TRIGGERS = {
     ("personalities", "context_window_size"): (("llm_configs", "memsync_sync_window"),),
     ("llm_configs", "is_default"): (("llm_configs", "memsync_sync_is_default"),),
 }
-"""For each old column the triggers that keep it in step with the new tables, by their table."""
+"""For each old column its sync triggers as (table, name): they keep it equal to the new tables."""
 
 _TABLES = ("users", "personas", "personalities", "llm_configs")
 Place = Literal["old", "new", "both"]
@@ -69,10 +69,10 @@ Place = Literal["old", "new", "both"]
 
 @dataclass(frozen=True, slots=True)
 class SettingsTables:
-    """What stands of the settings.
+    """The objects of the settings that exist in a database.
 
-    `objects` are (relation, kind, name) of everything that stands and is valid; a column that is
-    NOT NULL is there as `not null` too. `created` and `dropped` are memsync's own notes.
+    `objects` holds (relation, kind, name) as the statement `objects_of` returns them; a NOT NULL
+    column has a second entry of kind `not null`. `created` and `dropped` are memsync's own notes.
     """
 
     objects: frozenset[tuple[str, str, str]]
@@ -81,7 +81,7 @@ class SettingsTables:
 
     @classmethod
     def read(cls, session: Session, *, has_notes: bool) -> Self:
-        """Read it from the catalog, and the notes where memsync has any."""
+        """Read the catalog, and memsync's notes if `has_notes`."""
         names = [*_TABLES, DEFAULTS, CONFIGS, CHOICES, OLD_CHOICES]
         found = session.rows("objects_of", names=names)
         notes = session.rows("redesign_notes") if has_notes else []
@@ -92,11 +92,11 @@ class SettingsTables:
         )
 
     def has_table(self, name: str) -> bool:
-        """Whether it is there as a table, not as a view in its place."""
+        """Whether a table has this name; a view does not count."""
         return (name, "relation", "r") in self.objects
 
     def has_view(self, name: str) -> bool:
-        """Whether it is there as a view."""
+        """Whether a view has this name."""
         return (name, "relation", "v") in self.objects
 
     def has_column(self, table: str, column: str) -> bool:
@@ -108,7 +108,7 @@ class SettingsTables:
         return (table, "trigger", name) in self.objects
 
     def has_index(self, table: str, name: str) -> bool:
-        """Whether the table has the index, valid."""
+        """Whether the table has the index, and it is valid."""
         return (table, "index", name) in self.objects
 
     def has_constraint(self, table: str, name: str) -> bool:
@@ -117,37 +117,37 @@ class SettingsTables:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The app's tables without which there is nothing to redesign, and that are not there."""
+        """The app's tables that the redesign needs and the database lacks."""
         return tuple(name for name in _TABLES if not self.has_table(name))
 
     @property
     def choices_in(self) -> Place | None:
-        """Where it stands which persona a user chose for one personality."""
+        """Which tables say the persona that a user chose for one personality: old, new or both."""
         return _place(old=self.has_table(OLD_CHOICES), new=self.has_table(CHOICES))
 
     @property
     def defaults_in(self) -> Place | None:
-        """Where it stands which persona is a user's default."""
+        """Which places say a user's default persona: the old column, the new table or both."""
         return _place(
-            # In step with one another, either will do; the new one does not go with contract.
+            # While sync triggers keep the two equal, the new one is read: contract drops the old.
             old=self.has_column("users", "global_persona_id") and not self.stands,
             new=self.has_table(DEFAULTS),
         )
 
     @property
     def old_columns(self) -> tuple[tuple[str, str], ...]:
-        """The old columns that still stand."""
+        """The old columns that still exist."""
         return tuple(each for each in OLD_COLUMNS if self.has_column(*each))
 
     @property
     def sync_triggers(self) -> frozenset[tuple[str, str]]:
-        """The triggers, by table, that must stand while the old columns do."""
+        """The sync triggers, as (table, name), that the remaining old columns need."""
         wanted = (SYNC_TRIGGERS.get(each, ()) for each in self.old_columns)
         return frozenset(trigger for pair in wanted for trigger in pair)
 
     @property
     def stands(self) -> bool:
-        """Whether everything new is there and filled, and in step with what is left of the old."""
+        """Whether all new objects exist, and the sync triggers of the remaining old columns."""
         return (
             all(self.has_table(name) for name in (DEFAULTS, CONFIGS, CHOICES))
             and not self.has_table(OLD_CHOICES)
@@ -174,7 +174,7 @@ class SettingsTables:
 
     @property
     def is_halfway_out(self) -> bool:
-        """Whether contract, or the way back from it, was cut short among the old places."""
+        """Whether contract, or going back from it, stopped halfway through the old objects."""
         return (
             bool(self.dropped)
             or self.has_constraint("personas", OWNER_CHECK)

@@ -1,4 +1,4 @@
-"""Long-term memory: what a memory is in Qdrant, the embedders, and the one reader and writer."""
+"""Long-term memory: its form in Qdrant, the embedders, and the class that reads and writes it."""
 
 from memsync.stores.ltm.embedders import Embedder, load_embedder
 from memsync.stores.ltm.store import LongTermMemory, Recollection

@@ -1,7 +1,7 @@
-"""Embedders: texts to vectors, by a name in the settings.
+"""Embedders turn texts into vectors; a setting names the one to use.
 
-Decides which names there are and that every vector is finite, non-zero and of one size. Knows
-nothing of stores.
+This module decides which names are valid, and checks that every vector is finite, non-zero and of
+one size. It uses no store.
 """
 
 import importlib
@@ -20,19 +20,19 @@ _WORDLLAMA_DIMS = 256
 
 
 class LangChainEmbeddings(Protocol):
-    """What LangChain calls an embedder; any object of this shape will do."""
+    """The interface of LangChain's embedders; any object with these methods will do."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of texts that are kept."""
+        """The vectors of texts that will be stored."""
         ...
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a text that is looked for."""
+        """The vector of a text to search for."""
         ...
 
 
 class Embedder:
-    """Texts to vectors. `name` says who made a vector; it is kept beside every one."""
+    """Turns texts into vectors. `name`, the model and its size, is stored with every vector."""
 
     def __init__(self, model: str, documents: Embed, query: Embed | None = None) -> None:
         self._documents = documents
@@ -49,7 +49,8 @@ class Embedder:
     def documents(self, texts: Sequence[str]) -> list[Vector]:
         """One vector of `dims` floats for each text.
 
-        Raises: InvalidInput when the model returns one that cannot be compared.
+        Raises: InvalidInput when the model fails, or returns a vector that is zero, not finite or
+        of another size.
         """
         try:
             raw = self._documents(texts)
@@ -61,7 +62,7 @@ class Embedder:
         return self._checked(raw, texts)
 
     def query(self, text: str) -> Vector:
-        """The vector of a text that is looked for."""
+        """The vector of a text to search for."""
         return self._checked(self._query([text]), [text])[0]
 
     def _checked(self, raw: Sequence[Sequence[float]], texts: Sequence[str]) -> list[Vector]:
@@ -121,7 +122,7 @@ def _wordllama() -> Embedder:
         )
     from wordllama import WordLlama  # noqa: PLC0415  optional, and slow to import
 
-    # It looks for its own files in a cache folder and would download them; they are in its wheel.
+    # WordLlama would download its files if the cache folder lacks them; its wheel has them.
     model = WordLlama.load(
         dim=_WORDLLAMA_DIMS, cache_dir=Path(spec.origin).parent, disable_download=True
     )

@@ -1,9 +1,9 @@
-"""The deployed layouts of long-term memory: the names of collections, and the form of texts.
+"""The deployed layouts: how the app itself named its collections and wrote the texts of memories.
 
-Decides by its name whether a collection is the app's own and whose it is, and decides when a
-memory's text is that of an exchange. Names inside a text are not compared, because they may have
-changed since. The fragment `agrees` of migrate/attribution/evidence.sql compares texts in SQL; one
-test holds the two together.
+This module tells by a collection's name whether the app made it, and for which persona or
+personality. It also tells whether a memory's text was made from a given exchange; names inside a
+text are not compared, because they may have changed since. The fragment `agrees` of
+migrate/attribution/evidence.sql compares texts in SQL, and a test compares the two.
 """
 
 from uuid import UUID
@@ -13,17 +13,17 @@ PERSONALITY_PREFIX = "personality-"
 
 
 def persona_of_collection(collection: str) -> UUID | None:
-    """The persona that a deployed collection belongs to, by its name."""
+    """The persona in the name of an app's collection; None for any other name."""
     return _uuid_after(collection, PERSONA_PREFIX)
 
 
 def personality_of_collection(collection: str) -> UUID | None:
-    """The personality that an older deployed collection belongs to, by its name."""
+    """The personality in the name of an app's older collection; None for any other name."""
     return _uuid_after(collection, PERSONALITY_PREFIX)
 
 
 def is_deployed(collection: str) -> bool:
-    """Whether the collection is one that the app made, from before the shared layout."""
+    """Whether the app made the collection, by its name."""
     return any(each(collection) for each in (persona_of_collection, personality_of_collection))
 
 
@@ -37,7 +37,8 @@ def _uuid_after(name: str, prefix: str) -> UUID | None:
 def says_as_deployed(content: str, user_text: str, assistant_text: str) -> bool:
     """Whether `content` is `User (<name>): <message>` and `<personality>: <reply>` of an exchange.
 
-    Read from the end, because message and reply may hold anything; names hold no newline.
+    The text is read from its end, because message and reply may hold anything; names hold no
+    newline.
     """
     reply = f": {assistant_text}"
     if not content.endswith(reply) or not content.startswith("User ("):

@@ -1,7 +1,7 @@
-"""The payload codec: turns a memory into a point's payload, and any payload into a memory.
+"""The payload codec: turns an exchange into a point's payload, and any payload into a memory.
 
-Decides the spelling of every payload key in both styles. Reads what the app left behind (`text`,
-`timestamp`, seconds, floats) as a memory and a list of what was wrong. Judges nothing.
+Decides the spelling of every payload key in both styles. A payload that the app wrote (with `text`,
+`timestamp`, seconds or floats) becomes a memory and a list of what was wrong; callers judge that.
 """
 
 from collections.abc import Mapping
@@ -36,17 +36,18 @@ _INDEXED = {
     "fp1": IndexKind.INTEGER,
     "fp2": IndexKind.INTEGER,
 }
-# The years 1 to 9999: what a datetime holds, well within Postgres's timestamp.
+# The years 1 to 9999: the range of datetime, well within that of Postgres' timestamp.
 _MS_MIN, _MS_MAX = -62_135_596_800_000, 253_402_300_799_999
-# Before this many seconds (in 5138) a number is taken for seconds; it is 1973 in milliseconds.
+# A smaller number is taken for seconds: as seconds the limit is in 5138, as milliseconds in 1973.
 _SECONDS_BELOW = 100_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A payload as it was understood, and the dirt that had to be looked past.
+    """The memory in a payload, and what was wrong with the payload.
 
-    `time_window_ms` are the first and last millisecond that the point's time may mean.
+    `wrong_keys` are keys that this style does not use. `wrong_unit` is true for a time that is not
+    an integer of milliseconds. `time_window_ms` is the first and last millisecond it may mean.
     """
 
     memory: Memory
@@ -88,7 +89,7 @@ class PayloadCodec:
         return {self._spell[name]: value for name, value in values.items()}
 
     def restyled(self, payload: Mapping[str, object], embedder: str) -> dict[str, object]:
-        """A deployed payload in this style: known keys respelled, dirt cleaned, the rest kept."""
+        """An app's payload in this style: known keys respelled, values cleaned, the rest kept."""
         reading = self.decode(payload)
         memory = reading.memory
         known = {"text", "timestamp", *_CAMEL, *_CAMEL.values()}
@@ -106,10 +107,10 @@ class PayloadCodec:
     def archived(
         self, point: Point, *, persona_id: UUID | None, embedder: str
     ) -> dict[str, object]:
-        """The payload in this style of a deployed memory whose exchange is no longer kept.
+        """The payload, in this style, of an app's memory whose exchange is no longer kept.
 
-        Its text stays as it is. `persona_id` is the persona of its collection, which wins over the
-        payload's. It gets a digest where id and payload say all that a digest is made of.
+        Its text stays as it is. `persona_id` is the persona of its collection, and replaces the
+        payload's. A digest is added if id and payload have all that it is computed from.
         """
         payload = self.restyled(point.payload, embedder)
         if persona_id is not None:
@@ -121,14 +122,14 @@ class PayloadCodec:
         return payload
 
     def decode(self, payload: Mapping[str, object]) -> Reading:
-        """Understand a payload of either style, dirt and all. Never raises for what it finds."""
+        """Read a payload of either style. Wrong keys and values are reported and never raise."""
         wrong = [key for key in ("text", "timestamp") if key in payload]
         wrong += [
             spelled
             for spelled in dict.fromkeys((*_CAMEL, *_CAMEL.values()))
             if spelled in payload and spelled not in self._spell.values()
         ]
-        # The spelling that this style's filters see comes first.
+        # The key in this style comes first, because filters look at that one.
         at = self._either(payload, "created_at")
         at = payload.get("timestamp") if at is None else at
         window, wrong_unit = _time_window(at)

@@ -1,9 +1,9 @@
-"""Long-term memory: the one place that reads memories from Qdrant and writes them there.
+"""Reads and writes memories in Qdrant. All other modules use `LongTermMemory` for that.
 
-Decides which collection memories belong in (home), how a collection's payloads are spelled, and
-that a persona gets its own memories only. A read makes no collection and no index, and needs no
-embedder unless a text is looked for; only `prepare` makes what is missing. Judges no memory: a
-memory whose exchange is gone is for the audit.
+This module decides which collection memories belong in (home), how a collection's payloads are
+spelled, and that a persona gets its own memories only. A read creates no collection and no index,
+and loads the embedder only to search for a text; only `prepare` creates what is missing. The audit
+decides about memories whose exchange is gone.
 """
 
 import threading
@@ -38,7 +38,7 @@ class Recollection:
 class LongTermMemory:
     """The memories in one vector store. Threads may share it.
 
-    `collection` is home: the collection where memories belong. `codec` spells its payloads.
+    `collection` is home, the collection where memories belong. `codec` is that of its payloads.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class LongTermMemory:
         limit: int,
         score_threshold: float | None = None,
     ) -> list[Recollection]:
-        """The persona's memories most like `text`, best first; none where no collection stands.
+        """The persona's memories most like `text`, best first; none if home does not exist.
 
         Raises: DimensionMismatch when the collection was made for another embedder; MemsyncError
-        when the store returns a point of another persona: then nothing is handed out.
+        when the store returns a point of another persona.
         """
         where = {self.codec.key("persona_id"): str(persona_id)}
         if personality_id is not None:
@@ -122,7 +122,7 @@ class LongTermMemory:
         return self._vectors.collections()
 
     def describe(self, collection: str) -> CollectionInfo | None:
-        """What the collection says of itself; None when there is none of that name."""
+        """The collection's size, distance and indexes; None when there is none of that name."""
         return self._vectors.describe(collection)
 
     def stands(self, collection: str) -> bool:
@@ -130,7 +130,7 @@ class LongTermMemory:
         return self.describe(collection) is not None
 
     def codec_of(self, collection: str) -> PayloadCodec:
-        """The codec that reads a collection: the settings' at home, the app's elsewhere."""
+        """The codec for a collection: that of the settings at home, the app's for any other."""
         return self.codec if collection == self.collection else _DEPLOYED
 
     def scan(self, collection: str) -> Iterator[Point]:
@@ -143,7 +143,7 @@ class LongTermMemory:
     def points(
         self, collection: str, ids: Iterable[PointId], *, vectors: bool = False
     ) -> dict[PointId, Point]:
-        """The points that exist among `ids`, in id order; none where no collection stands."""
+        """The points that exist among `ids`, in id order; none if the collection is missing."""
         if not self.stands(collection):
             return {}
         found = self._vectors.retrieve(collection, list(ids), vectors=vectors)
@@ -159,7 +159,7 @@ class LongTermMemory:
     # ------------------------------------------------------------------ writing
 
     def prepare(self) -> None:
-        """Make the home collection and its payload indexes if they are missing.
+        """Create the home collection and its payload indexes if they are missing.
 
         Only the first call asks the store. Raises: DimensionMismatch when the collection was made
         for another embedder.
@@ -169,9 +169,9 @@ class LongTermMemory:
             self._prepared = True
 
     def project(self, session: Session, anchor_ids: Sequence[UUID]) -> int:
-        """Write the memories of these anchors as they are now; how many there were to write.
+        """Write the memories of these anchors as Postgres has them now; return how many.
 
-        An anchor that forms no exchange (any more) is passed over.
+        An anchor that forms no exchange (any more) is skipped.
         """
         self.prepare()
         exchanges = list(exchanges_by_anchor(session, anchor_ids).values())
@@ -182,8 +182,8 @@ class LongTermMemory:
     def put(self, exchanges: Sequence[Exchange], *, standing: Collection[PointId]) -> None:
         """Write the memories of these exchanges at home.
 
-        `standing` are the ids that points were seen to have. A memory under another id is written
-        only where still no point has it. One that is not written is no error: read it back to know.
+        `standing` are the ids of points seen before, which are replaced. Any other memory is
+        written only if no point has its id by now. A skipped one is no error: read back to know.
         """
         made = self._made_of(exchanges)
         absent = [point for point in made if point.id not in standing]
@@ -194,10 +194,10 @@ class LongTermMemory:
             self._vectors.upsert(self.collection, replacing)
 
     def bring_home(self, collection: str, points: Sequence[Point]) -> list[Point]:
-        """Write archived memories of another collection at home as well, under their ids.
+        """Copy archived memories of another collection to home, under their ids.
 
-        Each keeps its text, is embedded anew, and is written only where no point has its id.
-        Returns the points as they should stand now; read them back to know. The old points stay.
+        Each keeps its text, is embedded again, and is written only if no point has its id.
+        Returns the points as they should be now; read them back to know. The old points stay.
         """
         codec, embedder, persona = self.codec, self.embedder, persona_of_collection(collection)
         texts = [codec.decode(each.payload).memory.content or "" for each in points]
@@ -228,7 +228,7 @@ class LongTermMemory:
 
 
 def _require_own(found: Sequence[Recollection], persona: PersonaId) -> None:
-    """Refuse to hand out what the store should never have returned."""
+    """Raise if the store returned a memory of another persona."""
     foreign = [each.id for each in found if each.memory.persona_id != persona]
     if foreign:
         raise MemsyncError(

@@ -1,6 +1,6 @@
-"""Postgres: connections, statements by name, locks, DDL that clients do not feel, pg_dump.
+"""Postgres: connections, statements by name, locks, DDL that blocks clients only briefly, pg_dump.
 
-Decides how memsync talks to a server; knows no table of the app. No other room imports psycopg.
+Decides how memsync talks to a server; knows no table of the app. No other package imports psycopg.
 """
 
 from psycopg import sql

@@ -1,8 +1,8 @@
-"""Postgres: connections, transactions and named statements.
+"""Connections to Postgres, transactions, and statements run by name.
 
-Decides how memsync talks to the server: UTC, an application name, no statement that waits for
-ever to connect, and drivers' errors turned into memsync's. Knows no table; what the statements
-mean is for those who call them by name.
+Every session has the time zone UTC, an application name and a timeout for connecting. Errors of the
+driver become errors of memsync. The module knows no table and no statement: callers pass the name
+and the parameters, and get rows whose columns are attributes.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ POOL_CONNECTIONS_MAX = 4
 _CANCEL_TIMEOUT_S = 5
 
 OWN_STATEMENT = "/* memsync */"
-"""memsync's own work begins with it, so that its sessions are told from the app's."""
+"""memsync's own statements begin with it, which tells its sessions from the app's."""
 
 Connection = psycopg.Connection[Any]
 Statement = LiteralString | sql.SQL | sql.Composed
@@ -41,7 +41,7 @@ Statement = LiteralString | sql.SQL | sql.Composed
 
 def _conninfo(url: str) -> str:
     given = _parsed(url)
-    # libpq's own variables stay in force.
+    # PG* variables win over these defaults.
     of_environment = _of_environment()
     ours: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "memsync"}
     for name, value in ours.items():
@@ -63,7 +63,7 @@ def _parsed(url: str) -> dict[str, Any]:
 
 
 def _of_environment() -> dict[str, str]:
-    """What PG* variables (or libpq itself) say where a URL says nothing."""
+    """The connection's settings from PG* variables and libpq's defaults, for a URL to override."""
     defaults = Conninfo.get_defaults()
     return {each.keyword.decode(): each.val.decode() for each in defaults if each.val}
 
@@ -76,7 +76,7 @@ def _label(conninfo: str) -> str:
 
 _Drivers = tuple[type[psycopg.Error], ...]
 
-# What a driver's error means, first match wins; {why} is the server's own line.
+# memsync's error for each of the driver's. The first match wins; {why} is the server's message.
 _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
     (
         (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName),
@@ -86,8 +86,8 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
     (
         (errors.DependentObjectsStillExist,),
         GateClosed,
-        "something of others hangs on what would go at {label}: {why}. Take it away first, and run "
-        "again",
+        "another object depends on one that this step drops at {label}: {why}. Drop it first, and "
+        "run again",
     ),
     ((errors.WrongObjectType,), SchemaMismatch, "{label} is not as memsync knows it: {why}"),
     (
@@ -132,7 +132,7 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
     (
         (errors.DiskFull,),
         StoreUnreachable,
-        "{label} has no room on its disk: {why}. What was committed is kept; make room, run again",
+        "the disk of {label} is full: {why}. What was committed is kept; make room, run again",
     ),
     (
         (psycopg.OperationalError, psycopg.InterfaceError),
@@ -144,7 +144,7 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
 
 @contextlib.contextmanager
 def translated(label: str) -> Iterator[None]:
-    """Turn the driver's errors into memsync's. A programming error of ours passes as it is."""
+    """Turn the driver's errors into memsync's. One not in `_MEANINGS` is a bug, and passes."""
     try:
         yield
     except PoolTimeout as error:
@@ -181,12 +181,12 @@ class Session:
             return self._execute(statement(name), params).fetchall()
 
     def rows_for_app(self, name: str, /, **params: Any) -> list[Any]:
-        """The same for what the app asks through the library: no work of memsync's own."""
+        """As `rows`, without memsync's own mark: for what the app asks through the library."""
         with translated(self.label):
             return self.connection.execute(statement(name), params).fetchall()
 
     def rows_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> list[Any]:
-        """The same for a statement whose holes the caller fills with named fragments."""
+        """As `rows`, for a statement whose holes the caller fills with named fragments."""
         with translated(self.label):
             return self._execute(statement(name, **fragments), params).fetchall()
 
@@ -196,22 +196,22 @@ class Session:
             return self._execute(statement(name), params).fetchone()
 
     def run(self, name: str, /, **params: Any) -> int:
-        """Run the named statement; the number of rows that it touched."""
+        """Run the named statement; return the number of rows that it affected."""
         with translated(self.label):
             return self._execute(statement(name), params).rowcount
 
     def run_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> int:
-        """The same for a statement whose holes the caller fills with named fragments."""
+        """As `run`, for a statement whose holes the caller fills with named fragments."""
         with translated(self.label):
             return self._execute(statement(name, **fragments), params).rowcount
 
     def run_many(self, name: str, rows: Sequence[dict[str, Any]], /) -> None:
-        """Run the named statement once for each of `rows`, in one go."""
+        """Run the named statement once for each of `rows`, in one batch."""
         with translated(self.label), self.connection.cursor() as cursor:
             cursor.executemany(f"{OWN_STATEMENT} {statement(name)}", rows)
 
     def execute(self, *statements: Statement) -> None:
-        """Run statements that are put together by name, each by itself."""
+        """Run composed statements, one after the other."""
         with translated(self.label):
             for each in statements:
                 self.connection.execute(each)
@@ -237,8 +237,8 @@ class Session:
                 copy.write_row(row)
 
     def cancel(self) -> None:
-        """Ask the server to end the statement that this session is at; for another thread."""
-        # A session that is lost has nothing to end.
+        """Ask the server to cancel the running statement. Another thread calls this."""
+        # A lost session has no statement to cancel.
         with contextlib.suppress(psycopg.Error):
             self.connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
 
@@ -250,13 +250,13 @@ class Session:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Self]:
-        """All statements inside see the same moment, and write nothing."""
+        """All statements inside see one snapshot of the database, and cannot write."""
         with self.transaction():
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield self
 
     def _execute(self, text: str, params: dict[str, Any]) -> psycopg.Cursor[Any]:
-        # statement() returns nothing but text of queries/, which is ours.
+        # statement() returns only text from the package's own .sql files.
         return self.connection.execute(f"{OWN_STATEMENT} {text}", params)
 
 
@@ -284,10 +284,10 @@ class Postgres:
     def open(
         cls, url: str, *, label: str | None = None, on_close: contextlib.ExitStack | None = None
     ) -> Self:
-        """Connect once to see that the database answers, and keep a pool for what follows.
+        """Connect once to see that the database answers, and open a pool.
 
-        `label` names the database in messages, else its host and name do. `on_close` is closed
-        with the store; an embedded server is stopped there.
+        `label` names the database in messages; the default is its host and name. `on_close` is
+        closed with the store, which stops an embedded server.
 
         Raises: StoreUnreachable, InvalidInput.
         """
@@ -307,7 +307,7 @@ class Postgres:
             yield Session(connection, self.label)
 
     def dedicated(self) -> Session:
-        """A session of its own, for locks that live as long as their connection.
+        """A session outside the pool, for locks that last as long as their connection.
 
         Raises: StoreUnreachable.
         """
@@ -324,7 +324,7 @@ class Postgres:
         return Session(connection, self.label)
 
     def close(self) -> None:
-        """Close the pool, and stop what was started for it."""
+        """Close the pool and `on_close`."""
         self._pool.close()
         self._on_close.close()
 
@@ -336,5 +336,5 @@ class Postgres:
 
 
 def _configure(connection: Connection) -> None:
-    # The columns are `timestamp` in UTC; their defaults follow the session's zone.
+    # The app's columns hold UTC without a zone, but their defaults follow the session's zone.
     connection.execute("SET TIME ZONE 'UTC'")

@@ -1,8 +1,9 @@
-"""DDL and other lock-taking work that clients do not feel.
+"""Runs DDL and other statements that need strong locks, and blocks clients only briefly.
 
-Decides how a statement that needs a lock gets it: it queues for a moment only, gives way, waits a
-jittered while and tries again, up to a deadline; then it names who is in the way. Knows no table's
-meaning.
+Clients queue behind a statement that waits for a strong lock. So such a statement waits no longer
+than lock_timeout
+(https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT), gives up,
+sleeps for a random time and tries again. After a deadline the error names the sessions in the way.
 """
 
 import contextlib
@@ -27,13 +28,14 @@ _TELL_EVERY_S = 5.0
 
 
 class LockNotHad(Exception):
-    """A lock was not to be had within lock_timeout; the transaction is rolled back."""
+    """No lock within lock_timeout, or a deadlock; the transaction is rolled back."""
 
 
 class OnlineDdl:
-    """Runs lock-taking work on one session. `tell` hears about every wait, of a long one every 5 s;
-    `between` is called before an index is built and before a lock is tried again: no transaction
-    is open then.
+    """Runs statements that take locks, on one session.
+
+    `tell` gets a report of every wait, and every 5 s of a long one. `between` is called before an
+    index is built and before a lock is tried again, while no transaction is open.
     """
 
     def __init__(
@@ -57,9 +59,9 @@ class OnlineDdl:
 
     @contextlib.contextmanager
     def brief_transaction(self, *, ends_wait: bool = True) -> Iterator[None]:
-        """A transaction none of whose statements queues longer than lock_timeout.
+        """A transaction in which no statement waits longer than lock_timeout for a lock.
 
-        Its success ends a wait for a lock, unless it is one of several steps on the way there.
+        Its success ends the wait for the lock. `ends_wait` is false for a step before that.
 
         Raises: LockNotHad, after rolling back.
         """
@@ -76,7 +78,7 @@ class OnlineDdl:
 
     @contextlib.contextmanager
     def unhurried(self) -> Iterator[None]:
-        """Inside a brief transaction: statements that wait for nobody but memsync, and may."""
+        """Inside a brief transaction: lift lock_timeout where only memsync's own locks block."""
         self._queue_for(0)
         yield
         self._queue_for(self._lock_timeout_ms)
@@ -87,11 +89,11 @@ class OnlineDdl:
         )
 
     def had_turn(self) -> None:
-        """End the wait for a lock: it was had."""
+        """End the wait for a lock, because it was granted."""
         self._waiting_since, self._backoff_s = None, _BACKOFF_START_S
 
     def beside(self, session: Session) -> Self:
-        """The same on another session, which works at the same time."""
+        """An OnlineDdl with the same limits on another session, for work at the same time."""
         return type(self)(
             session,
             lock_timeout_ms=self._lock_timeout_ms,
@@ -100,11 +102,11 @@ class OnlineDdl:
         )
 
     def wait_turn(self, table: str, blockers: Sequence[Blocker] | None = None) -> None:
-        """Wait a little, longer each time in a row, before the next try for a lock on `table`.
+        """Sleep before the next try for a lock on `table`, longer each time in a row.
 
-        `blockers` are the sessions in the way, where they are others than those at the table.
+        `blockers` are the sessions in the way; without it, those that hold a lock on the table.
 
-        Raises: StoreBusy, naming who is in the way, when the deadline has passed.
+        Raises: StoreBusy, naming the sessions in the way, when the deadline has passed.
         """
         now = time.monotonic()
         self.waits += 1
@@ -128,7 +130,7 @@ class OnlineDdl:
         self._between()
 
     def run(self, *statements: Statement, table: str) -> None:
-        """Run the statements as one transaction that never queues long for its locks.
+        """Run the statements as one transaction, and try again until it gets its locks.
 
         `table` is the one whose lock is hardest to get. Raises: StoreBusy after the deadline.
         """
@@ -136,7 +138,8 @@ class OnlineDdl:
         def execute() -> None:
             began, left_ms = time.monotonic(), self._lock_timeout_ms
             for statement in statements:
-                # Clients behind the first lock wait for the others too: what is had is used up.
+                # Clients that queue for the first lock wait for the others, too, so all the
+                # statements share one lock_timeout.
                 used_ms = int((time.monotonic() - began) * 1000)
                 share_ms = max(self._lock_timeout_ms - used_ms, self._lock_timeout_ms // 4, 1)
                 if left_ms - share_ms > self._lock_timeout_ms // 10:
@@ -147,7 +150,7 @@ class OnlineDdl:
         self.do(execute, table=table)
 
     def do(self, work: Callable[[], Result], *, table: str) -> Result:
-        """The same for `work` that also asks, or decides; what it gives."""
+        """As `run`, for `work` that also reads or decides; return its result."""
         while True:
             try:
                 with self.brief_transaction():
@@ -156,16 +159,16 @@ class OnlineDdl:
                 self.wait_turn(table)
 
     def run_long(self, statement: Statement) -> None:
-        """Run a statement that takes long but lets readers and writers pass.
+        """Run a statement that takes long but does not block readers and writers.
 
-        CREATE INDEX CONCURRENTLY and VALIDATE CONSTRAINT wait for open transactions by design, so
-        no lock_timeout holds here.
+        It has no lock_timeout, because CREATE INDEX CONCURRENTLY waits for open transactions by
+        design (https://www.postgresql.org/docs/current/sql-createindex.html).
         """
         with translated(self.session.label):
             self.session.connection.execute(statement)
 
     def foreign_key(self, table: str, column: str, parent: str, *, sets_null: bool = False) -> None:
-        """Add the foreign key, by the app's naming, NOT VALID; `validate` follows.
+        """Add the foreign key NOT VALID, named as the app's are; `validate` must follow.
 
         Locks: SHARE ROW EXCLUSIVE on both tables, for a moment.
         """
@@ -181,7 +184,7 @@ class OnlineDdl:
             self.run(sql.SQL(text).format(*names), table=table)
 
     def validate(self, table: str, constraint: str) -> None:
-        """Validate the constraint unless it is; readers and writers pass."""
+        """Validate the constraint unless it is valid; readers and writers are not blocked."""
         if not relations.constraints(self.session, table)[constraint]:
             self.run_long(
                 sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
@@ -190,13 +193,14 @@ class OnlineDdl:
             )
 
     def require_not_null(self, table: str, column: str, check: str) -> None:
-        """Make the column NOT NULL, proven by a check that is validated while clients go on.
+        """Make the column NOT NULL without a scan that blocks clients.
 
-        SET NOT NULL scans under ACCESS EXCLUSIVE unless a validated check says the same; the check
-        is dropped in a statement of its own, or the proof would not be used.
+        SET NOT NULL scans under ACCESS EXCLUSIVE, unless a validated check proves the same
+        (https://www.postgresql.org/docs/current/sql-altertable.html). The check is dropped in a
+        separate statement, because ALTER TABLE executes its drops first.
 
-        Raises: GateClosed when a row has no value; the check is gone then, so that clients are not
-        refused for a step that did not happen.
+        Raises: GateClosed when a row has no value; the check is dropped, so that it does not refuse
+        clients' writes.
         """
         of_table, of_column, named = map(sql.Identifier, (table, column, check))
         try:
@@ -229,10 +233,9 @@ class OnlineDdl:
             )
 
     def index(self, name: str, statement: Statement, *, table: str) -> None:
-        """Build the index concurrently unless a valid one stands; an INVALID one is rebuilt.
+        """Build the index concurrently unless a valid one exists; an INVALID one is rebuilt.
 
-        A build that a crash cut short leaves an INVALID index: it is paid for by every write and
-        used by no read.
+        An interrupted build leaves an INVALID index, which every write updates and no query uses.
         """
         standing = relations.indexes(self.session, table)
         if standing.get(name):

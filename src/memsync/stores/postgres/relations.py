@@ -1,7 +1,7 @@
-"""What the server's catalog says of a table: its columns, indexes, constraints and triggers.
+"""Reads from the catalog a table's columns, indexes, constraints, triggers and blockers.
 
-Every function asks the server anew, so its answer holds for the moment. Relations are found by the
-session's search_path. Reads only; knows no table's meaning.
+Every function asks the server each time and caches nothing. Relations are found by the session's
+search_path. The module does not know what a table means.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from memsync.stores.postgres.connection import Session
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """A session that holds a lock, or a prepared transaction: that one has no pid.
+    """A session or a prepared transaction that blocks a lock; a prepared one has no pid.
 
-    `open_s` is how long its transaction has been open. `query` is what it runs, or for a prepared
-    transaction the statement that ends it.
+    `open_s` is the age of its transaction. `query` is the session's statement, or the statement
+    that ends the prepared transaction.
     """
 
     pid: int | None
@@ -39,7 +39,7 @@ def columns(session: Session, relation: str) -> dict[str, bool]:
 
 
 def insertable_columns(session: Session, relation: str) -> list[str]:
-    """The columns that an INSERT may name, in their order: no generated one is among them."""
+    """The columns that an INSERT may name, in their order; generated ones are left out."""
     return [row.name for row in session.rows("insertable", relation=relation)]
 
 
@@ -54,7 +54,7 @@ def constraints(session: Session, relation: str) -> dict[str, bool]:
 
 
 def triggers(session: Session, relation: str) -> frozenset[str]:
-    """The triggers on a table, without the server's own."""
+    """The triggers on a table, without the server's internal ones."""
     return frozenset(row.name for row in session.rows("triggers", relation=relation))
 
 
@@ -74,6 +74,6 @@ def server_version(session: Session) -> int:
 
 
 def blockers(session: Session, relation: str) -> list[Blocker]:
-    """The sessions that hold a lock on the table, the oldest transaction first; five at most."""
+    """The holders of a lock on the table, or else those who wait; the five oldest transactions."""
     rows = session.rows("blockers", relation=relation)
     return [Blocker(row.pid, row.state, row.query, row.open_s) for row in rows]

@@ -1,11 +1,11 @@
--- What the server's catalog says of any table.
+-- The catalog's facts about any table.
 
 -- name: relations
 -- Which of the named relations exist on the search path.
 SELECT name FROM unnest(%(names)s::text[]) AS name WHERE to_regclass(name) IS NOT NULL;
 
 -- name: columns
--- The columns of a table in their order, and whether each must hold a value.
+-- The columns of a table in their order, and whether each is NOT NULL.
 SELECT attname AS name, attnotnull AS not_null
 FROM pg_attribute
 WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped
@@ -35,7 +35,7 @@ SELECT conname AS name, convalidated AS valid
 FROM pg_constraint WHERE conrelid = to_regclass(%(relation)s);
 
 -- name: triggers
--- The triggers on a table that users made.
+-- The triggers on a table, without the server's internal ones.
 SELECT tgname AS name FROM pg_trigger
 WHERE tgrelid = to_regclass(%(relation)s) AND NOT tgisinternal;
 
@@ -44,8 +44,8 @@ WHERE tgrelid = to_regclass(%(relation)s) AND NOT tgisinternal;
 SELECT current_setting('server_version_num')::int AS number;
 
 -- name: blockers
--- Who holds a lock on the table, oldest transaction first, and what they are running. Who only
--- awaits one counts where nobody holds any. A prepared transaction has no pid: `query` ends it.
+-- The sessions that hold a lock on the table, or those that wait for one if none holds any; oldest
+-- transaction first. A prepared transaction has no pid, and its `query` is the statement to end it.
 WITH seen AS (
     SELECT pid, virtualtransaction, bool_or(granted) AS holds FROM pg_locks
     WHERE relation = to_regclass(%(relation)s) AND pid IS DISTINCT FROM pg_backend_pid()

@@ -1,6 +1,6 @@
-"""What a session of memsync asks of the server before long work.
+"""Sets up a session of memsync for long work.
 
-Decides which settings of a role or a database do not hold for it. Knows no statement of that work.
+Decides which settings of a role or a database it overrides, and does not know the work itself.
 """
 
 from memsync.stores.postgres.connection import Session
@@ -12,15 +12,18 @@ def lift_timeouts(session: Session) -> None:
 
 
 def prepare_heavy_work(session: Session) -> None:
-    """Give the session memory to sort indexes, and have it write to the disk early.
+    """Give the session memory to sort indexes, and make it write to disk early.
 
-    What a checkpoint has to sync all at once makes clients wait for their commits.
+    A checkpoint that has to sync much at once makes clients wait for their commits.
     """
     session.run("heavy_work")
 
 
 def deadlock_patience_ms(session: Session) -> int:
-    """Half of the server's deadlock_timeout: a wait no longer than this ends before a deadlock is
-    looked for, so that of a deadlock the client is never the victim.
+    """Half of the server's deadlock_timeout.
+
+    A wait for a lock of at most this length ends before the server looks for deadlocks
+    (https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-DEADLOCK-TIMEOUT), so a
+    client is never the victim of one.
     """
     return int(session.row("deadlock_patience").half_ms)

@@ -1,12 +1,11 @@
-"""Every statement that memsync runs against Postgres, by name.
+"""Loads memsync's named SQL statements and fills their holes.
 
-Statements stand in `.sql` files beside the code that runs them, and are read once. This module
-decides their format: `-- name: x` (or `-- fragment: x`), comment lines that describe it, the
-statement. A hole is a name in braces. A fragment fills the hole of its name, or the hole that the
-caller names for it; what the caller puts together with `psycopg.sql` fills any other. So nothing
-but text from these files and quoted identifiers ever becomes SQL. Parameters are psycopg's
-`%(name)s`. The app's tables are found by the connection's search_path; memsync's own are always
-written with their schema. Knows nothing of what the statements do.
+Statements are in `.sql` files beside the code that runs them, and are read once. Their format is
+`-- name: x` (or `-- fragment: x`), comment lines that describe it, the statement. A hole is a name
+in braces. A fragment fills the hole of its own name, or the hole for which the caller names it; any
+other hole takes what the caller composes with `psycopg.sql`. So only text from these files, quoted
+identifiers and literals become SQL. Parameters are psycopg's `%(name)s`. The app's tables are found
+by the connection's search_path; memsync's own are always written with their schema.
 """
 
 import re
@@ -24,7 +23,7 @@ _HOLE = re.compile(r"\{([a-z_]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A named statement or fragment. `about` is its describing comment, `file` where it stands."""
+    """A named statement or fragment. `about` is its comment, `file` its path in the package."""
 
     name: str
     kind: str
@@ -54,7 +53,7 @@ def parse(text: str, file: str = "") -> dict[str, Query]:
 
 @cache
 def load() -> dict[str, Query]:
-    """The statements and fragments of every file of the package that has any, file by file.
+    """The statements and fragments of all the package's files, by name.
 
     Raises: ValueError as `parse`, also for a name that two files give.
     """
@@ -69,7 +68,7 @@ def load() -> dict[str, Query]:
 
 def _sql_files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
     for each in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        # The wheel keeps its scripts for psql in a folder that begins with _: none of them is ours.
+        # The wheel has the scripts for psql in `_sql`; they hold no named statements.
         if each.is_dir() and not each.name.startswith("_"):
             yield from _sql_files(each, f"{path}{each.name}/")
         elif each.name.endswith(".sql"):
@@ -77,9 +76,9 @@ def _sql_files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversabl
 
 
 def statement(name: str, **fragments: str) -> str:
-    """The SQL of the statement `name`, its fragments taken in.
+    """The SQL of the statement `name`, with its holes filled by fragments.
 
-    `fragments` says which named fragment fills a hole that is no fragment's own name.
+    `fragments` maps a hole to the fragment that fills it; by default that is the one of its name.
 
     Raises: KeyError for a name that no file has, or a hole that nothing fills.
     """
@@ -89,9 +88,10 @@ def statement(name: str, **fragments: str) -> str:
 def composed(name: str, **holes: sql.Composable) -> sql.Composed:
     """The same for a statement whose holes take identifiers, literals or parts of statements.
 
-    Raises: KeyError for a name that no file has, and for a hole that nothing fills or is not there.
+    Raises: KeyError for a name that no file has, for a hole that nothing fills, and for a keyword
+    that is no hole.
     """
-    # Split by a pattern with one group, so texts and the names of holes take turns.
+    # The pattern has one group, so split() alternates between texts and the names of holes.
     parts = _HOLE.split(load()[name].sql)
     if strange := holes.keys() - set(parts[1::2]):
         raise KeyError(f"{name} has no hole {', '.join(sorted(strange))}")

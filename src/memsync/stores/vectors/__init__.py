@@ -1,6 +1,7 @@
-"""The vector store: what it promises, the drivers that keep the promise, and which one is opened.
+"""The vector store: its protocol, the drivers that implement it, and how one is opened.
 
-Decides how points are stored and found; knows no memory. No other room imports a client of Qdrant.
+It stores and finds points, and does not know what a memory is. No other package imports a client of
+Qdrant.
 """
 
 from memsync.stores.vectors.open import open_standing, open_vectors

@@ -1,8 +1,8 @@
-"""Vector store over qdrant-edge: the Qdrant engine inside this process, one folder a collection.
+"""The vector store on qdrant-edge: Qdrant's engine in this process, with a folder per collection.
 
-Decides how collections lie on disk, so that neither a crash nor a second process can spoil them:
-one lock for the whole directory, and folders that appear and vanish by renaming only. Must not
-know what a payload means.
+One lock for the whole directory keeps other processes out. A collection's folder is created and
+removed by renaming, so that a crash leaves it whole or absent. The driver does not know what a
+payload means.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Whe
 
 LOCK_FILE = ".lock"
 _PASSING = ".passing-"
-"""Starts the names of folders on their way in or out. No collection's folder starts with a dot."""
+"""Prefix of folders that are being made or removed. No collection's folder starts with a dot."""
 _FOLDER_CHARS_MAX = 255
 
 _SCHEMAS: Mapping[IndexKind, engine.PayloadSchemaType | engine.UuidIndexParams] = {
@@ -50,7 +50,7 @@ _KINDS = {
 
 
 def open_edge(directory: Path) -> "EdgeStore":
-    """The store in `directory`, which is made when it is not there.
+    """The store in `directory`, which is created if it is missing.
 
     Raises: StoreBusy when it is open elsewhere; StoreUnreachable when it cannot be used.
     """
@@ -81,7 +81,8 @@ def _busy(directory: Path) -> StoreBusy:
 class EdgeStore:
     """A `VectorStore` on qdrant-edge. `lock` is the directory's, held until `close`.
 
-    A returned write is in the engine's log and outlives the process; `close` puts it in place.
+    A write that has returned is in the engine's log and survives a crash of the process; `close`
+    flushes it.
     """
 
     def __init__(self, directory: Path, lock: IO[str]) -> None:
@@ -102,7 +103,7 @@ class EdgeStore:
             return sorted(unquote(each.name) for each in folders if each.name[0] != ".")
 
     def describe(self, collection: str) -> CollectionInfo | None:
-        """What the collection says of itself. Indexes of kinds memsync never makes are left out."""
+        """See the protocol. Indexes of kinds that memsync never makes are left out."""
         with self._translated(collection):
             folder = self._folder(collection)
             if not folder.is_dir():
@@ -137,8 +138,8 @@ class EdgeStore:
         config = engine.EdgeConfig(
             vectors=engine.EdgeVectorParams(size=dims, distance=engine.Distance.Cosine)
         )
-        # The engine takes a folder with some files missing for a collection with points missing:
-        # a collection must come whole or not at all.
+        # The engine loads a folder in which files are missing as a collection with fewer points,
+        # so the folder must appear whole or not at all.
         passing = self._passing()
         shard = engine.EdgeShard.create(str(passing), config)
         shard.flush()
@@ -243,7 +244,7 @@ class EdgeStore:
             return self._shard(collection).count(request)
 
     def close(self) -> None:
-        """Put everything on disk and let go of the store. Closing twice is no error."""
+        """Write everything to disk and release the store. Closing twice is no error."""
         with self._guard:
             if self._lock.closed:
                 return
@@ -257,7 +258,7 @@ class EdgeStore:
                 self._lock.close()
 
     def _folder(self, collection: str) -> Path:
-        # quote() leaves dots alone, and "." and ".." are folders of another kind.
+        # quote() does not escape dots, and "." and ".." would name other folders.
         name = quote(collection, safe="").replace(".", "%2E")
         if not 0 < len(name) <= _FOLDER_CHARS_MAX:
             raise InvalidInput(f"collection {collection!r:.80} is too long to name a folder")

@@ -1,7 +1,7 @@
-"""Which driver serves the vector store: decided by the scheme of `qdrant_url`.
+"""Opens the vector store with the driver that the scheme of `qdrant_url` names.
 
-Drivers are imported when one is opened: qdrant-client takes long to load, and qdrant-edge is
-optional.
+A driver is imported only when it is opened, because qdrant-client takes long to load and
+qdrant-edge is optional.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ def open_vectors(settings: Settings) -> VectorStore:
 
 
 def open_standing(settings: Settings) -> VectorStore | None:
-    """The same, but never makes one: None where an embedded store's folder is not there.
+    """The same, but never creates a store: None for :memory: and for a folder that is missing.
 
     Raises: SettingsError, StoreBusy, StoreUnreachable.
     """

@@ -1,7 +1,7 @@
-"""What all drivers do alike to points.
+"""Checks and batches points, the same for all drivers.
 
-Decides what a point must be to be stored the same by every driver: an unsigned id, a finite vector,
-a JSON payload. Must not know how any driver stores it.
+Decides which points every driver can store without change: those with a uuid or unsigned integer
+for an id, a finite vector and a JSON payload. Does not know how a driver stores them.
 """
 
 import json
@@ -17,7 +17,7 @@ from memsync.stores.vectors.protocol import Where
 
 BATCH_POINTS_MAX = 256
 BATCH_BYTES_MAX = 8 * 2**20
-"""Far under the 32 MiB that a server takes in one request, whatever the encoding adds."""
+"""Far below the 32 MiB that a server accepts in one request, whatever the encoding adds."""
 
 _FLOAT_BYTES = 24
 """A float spelled out in JSON, with its comma."""
@@ -26,9 +26,9 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def checked_id(point_id: PointId) -> PointId:
-    """Return `point_id` when Qdrant can hold it.
+    """Return `point_id` when Qdrant can store it.
 
-    Raises: InvalidInput for integers that do not fit 64 bits without a sign.
+    Raises: InvalidInput for an integer that does not fit into 64 bits without a sign.
     """
     if isinstance(point_id, int) and not 0 <= point_id < 2**64:
         raise InvalidInput(f"a point's id must be a uuid or 0 to 2**64 - 1, not {point_id}")
@@ -36,7 +36,7 @@ def checked_id(point_id: PointId) -> PointId:
 
 
 def float32(values: Sequence[float]) -> Vector:
-    """`values` as the store keeps them: REST spells them shorter than gRPC, both mean these."""
+    """`values` rounded to 32 bits as in the store, so that REST and gRPC return the same."""
     return tuple(array("f", values))
 
 
@@ -51,7 +51,7 @@ def another_size(collection: str, held: int, given: int) -> DimensionMismatch:
 
 
 def matches(payload: object, where: Where) -> bool:
-    """Whether a payload matches, as Qdrant sees it: a list matches by any of its members."""
+    """Whether a payload matches by Qdrant's rule: a list matches if any of its members does."""
     if not isinstance(payload, dict):
         return False
     for key, wanted in where.items():
@@ -63,11 +63,11 @@ def matches(payload: object, where: Where) -> bool:
 
 
 def batches(points: Iterable[Point]) -> Iterator[list[Point]]:
-    """`points` cut into requests of bounded size. Of several with one id the last is taken.
+    """`points` in batches of bounded size. Of several points with one id, the last is taken.
 
     Raises: InvalidInput for a point that some driver could not store as it is.
     """
-    # All are checked before the first is sent: a bad point at the end must not leave half a batch.
+    # All points are checked before any is sent, so that a bad one does not leave half of them.
     sized = [(point, _bytes(point)) for point in {point.id: point for point in points}.values()]
     batch: list[Point] = []
     size_bytes = 0

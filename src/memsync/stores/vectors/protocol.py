@@ -1,19 +1,16 @@
-"""What a vector store must promise. Every driver passes one conformance suite.
+"""The protocol of a vector store. Every driver implements it and passes one conformance suite.
 
-The relational store is Postgres and nothing else, so its promises are the methods of
-`stores.postgres`; this page is for the side that has several drivers.
-
-Promises that hold for every method:
+These promises hold for every method:
 
 - Order: points come by id, integers first, then uuids bytewise, as `model.ids.point_order` sorts.
 - Paging: a page starts at an id that need not exist; consecutive pages are no snapshot.
 - Atomicity: one point is written whole or not at all; a batch may be written in part.
-- Visibility: what a returned write wrote is seen by the next read of the same process.
+- Visibility: the next read in the same process sees a write that has returned.
 - Unknown outcomes: a write that raises StoreUnreachable may have happened. Every write is
   idempotent, so repeating it is safe.
 - Errors: StoreUnreachable when the store does not answer, StoreBusy when another process holds
-  its directory, SchemaMismatch for a collection that is not there, DimensionMismatch for vectors
-  of another size. Drivers' own exceptions never pass.
+  its directory, SchemaMismatch for a missing collection, DimensionMismatch for vectors of another
+  size. A driver's own exceptions never leave it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +37,7 @@ class IndexKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """What a collection says of itself. `indexes` maps payload keys to how they are indexed."""
+    """The form of a collection. `indexes` maps payload keys to how they are indexed."""
 
     dims: int
     distance: str
@@ -68,13 +65,13 @@ class VectorStore(Protocol):
         ...
 
     def describe(self, collection: str) -> CollectionInfo | None:
-        """What the collection says of itself; None when there is none of that name."""
+        """The form of the collection; None when there is none of that name."""
         ...
 
     def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
         """Make the collection and its payload indexes where they are missing; else do nothing.
 
-        Raises: DimensionMismatch when it stands with vectors of another size.
+        Raises: DimensionMismatch when it exists with vectors of another size.
         """
         ...
 
@@ -90,11 +87,11 @@ class VectorStore(Protocol):
         only_absent: bool = False,
         only_where: Where | None = None,
     ) -> None:
-        """Write points whole, each with its vector, replacing what stood under its id.
+        """Write points whole, each with its vector, replacing any point with its id.
 
-        With `only_absent` a point is written only where no point has its id; with `only_where`
-        only where the standing point's payload matches. A point that is not written is no error:
-        read it back to know. The two exclude each other.
+        With `only_absent` a point is written only if no point has its id; with `only_where` only
+        if the existing point's payload matches. The two exclude each other. A point that is not
+        written is no error: read it back to know.
         """
         ...
 
@@ -131,7 +128,7 @@ class VectorStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Put everything on disk and let go of the store. Closing twice is no error."""
+        """Write everything to disk and release the store. Closing twice is no error."""
         ...
 
 

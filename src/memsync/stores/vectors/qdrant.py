@@ -1,11 +1,11 @@
-"""Vector store over qdrant-client: a server by REST or gRPC, or the client's own local mode.
+"""The vector store on qdrant-client: a server by REST or gRPC, or the client's own local mode.
 
-Decides how the promises of `stores.protocols` are spelled for that client, and what each failure
-of it means. Must not know what a payload means.
+It implements `stores.vectors.protocol` and does not know what a payload means. `qdrant_errors`
+translates the client's failures.
 
-The local mode has no payload indexes: every filter reads every point. It therefore keeps the
-indexes that it was asked to create in the collection's metadata, and `describe` reports those, so
-that an audit finds the same index missing here and on a server.
+The local mode has no payload indexes: every filter reads every point. The driver therefore notes
+the indexes that it was asked to create in the collection's metadata, and `describe` reports those,
+so that an audit finds the same index missing here and on a server.
 """
 
 import sqlite3
@@ -40,7 +40,7 @@ REQUEST_S = 60
 REST_PORT = 6333
 LOCAL_INDEXES = "memsync_indexes"
 CONDITIONAL_SINCE = (1, 17)
-"""The first server that takes update_mode; older ones ignore what they do not know."""
+"""The first server version that knows update_mode; older ones ignore the field."""
 
 _SCHEMAS: Mapping[IndexKind, models.PayloadSchemaType | models.UuidIndexParams] = {
     IndexKind.TENANT: models.UuidIndexParams(type=models.UuidIndexType.UUID, is_tenant=True),
@@ -58,7 +58,7 @@ _KINDS = {
 def open_qdrant(url: str, *, api_key: str | None, grpc: bool) -> "QdrantStore":
     """The store at `url`: http(s)://host:port, local:DIR or :memory:. Calls no server yet.
 
-    gRPC is expected one port above REST, as Qdrant's defaults have it (6333 and 6334).
+    gRPC is expected one port above REST, as in Qdrant's defaults (6333 and 6334).
 
     Raises: StoreBusy when another process holds DIR; StoreUnreachable when DIR cannot be used;
     SettingsError for a key that no header can carry.
@@ -75,7 +75,7 @@ def open_qdrant(url: str, *, api_key: str | None, grpc: bool) -> "QdrantStore":
     parts = urlsplit(url)
     with warnings.catch_warnings():
         if parts.hostname in {"localhost", "127.0.0.1", "::1"}:
-            # On the machine itself a key without TLS is no risk worth a warning at every start.
+            # On the same machine a key without TLS is not worth a warning at every start.
             warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
         client = QdrantClient(
             url=url,
@@ -92,8 +92,8 @@ def open_qdrant(url: str, *, api_key: str | None, grpc: bool) -> "QdrantStore":
 
 
 def _connect_quickly(request: httpx.Request) -> None:
-    # A long answer may be worth waiting for, a server that does not pick up is not; the client
-    # has one timeout for both.
+    # The client has one timeout for connecting and answering. An answer may take long, but a
+    # server that does not accept a connection soon is not worth waiting for.
     request.extensions["timeout"]["connect"] = CONNECT_S
 
 
@@ -115,8 +115,8 @@ def _open_local(directory: Path) -> "QdrantStore":
 class QdrantStore:
     """A `VectorStore` on qdrant-client.
 
-    Conditional writes are the server's own from 1.17 on, and in the local mode; before, the
-    points are read and compared first, which another writer can slip between.
+    From 1.17 on, the server itself checks the condition of a write, and so does the local mode. For
+    an older server the points are read and compared first, and another writer can come between.
     """
 
     def __init__(self, client: QdrantClient, label: str) -> None:
@@ -138,7 +138,7 @@ class QdrantStore:
             return sorted(each.name for each in self._client.get_collections().collections)
 
     def describe(self, collection: str) -> CollectionInfo | None:
-        """What the collection says of itself. Indexes of kinds memsync never makes are left out.
+        """See the protocol. Indexes of kinds that memsync never makes are left out.
 
         Raises: SchemaMismatch when it keeps its vectors under names.
         """
@@ -188,7 +188,7 @@ class QdrantStore:
             with self._translated(collection):
                 self._client.create_collection(collection, vectors_config=vectors)
         except MemsyncError:
-            # Another process may have made it between our look and our try.
+            # Another process may have created it after `describe`.
             made = self.describe(collection)
             if made is None:
                 raise
@@ -228,7 +228,7 @@ class QdrantStore:
         if self._conditional and only_absent:
             mode = models.UpdateMode.INSERT_ONLY
         elif self._conditional and only_where is not None:
-            # Without the mode the filter guards standing points only, and absent ones go in.
+            # Without this mode the filter applies to existing points only, and others are inserted.
             mode = models.UpdateMode.UPDATE_ONLY
         with self._translated(collection):
             structs = [
@@ -306,7 +306,7 @@ class QdrantStore:
             return [Hit(_point(each), each.score) for each in found.points]
 
     def _fits(self, collection: str, vector: Vector) -> None:
-        # The local mode reports a query of another size in numpy's words only.
+        # For a vector of another size the local mode raises only an error of numpy's.
         info = self.describe(collection)
         if info and info.dims != len(vector):
             raise another_size(collection, info.dims, len(vector))
@@ -317,7 +317,7 @@ class QdrantStore:
             return self._client.count(collection, count_filter=_filter(where), exact=True).count
 
     def close(self) -> None:
-        """Put everything on disk and let go of the store. Closing twice is no error."""
+        """Write everything to disk and release the store. Closing twice is no error."""
         if not self._closed:
             self._closed = True
             self._client.close()
@@ -347,7 +347,7 @@ class QdrantStore:
         except MemsyncError:
             raise
         except DRIVER_ERRORS as error:
-            # Without the chain: the driver's own text may quote the headers it sent.
+            # The chain is cut, because the driver's own text may quote the headers that it sent.
             raise meaning(
                 error, label=self._label, collection=collection, secret=self._secret
             ) from None

@@ -1,8 +1,8 @@
-"""What the failures of qdrant-client mean.
+"""Translates the failures of qdrant-client into memsync's errors.
 
-REST, gRPC and the local mode spell the same failure in three ways; each is first brought to an
-HTTP status and a text, then to one of memsync's errors. Decides nothing but that, and must not
-know which call failed.
+REST, gRPC and the local mode report the same failure in three ways. Each is first turned into an
+HTTP status and a text, and these into an error. The translation does not depend on which call
+failed.
 """
 
 import re
@@ -93,13 +93,13 @@ def _status(error: Exception) -> tuple[int, str]:
             return error.status_code or _UNREACHABLE, _server_text(error)
         case grpc.RpcError() if isinstance(error, grpc.Call):
             return _HTTP.get(error.code(), _UNREACHABLE), error.details() or error.code().name
-        # What is not JSON at all comes from the client's decoder as it is.
+        # The client does not wrap the error of its decoder when an answer is not JSON.
         case (
             ResponseHandlingException(source=ValidationError())
             | JSONDecodeError()
             | UnicodeDecodeError()
         ):
-            return _UNREACHABLE, "what it sends is not an answer of Qdrant's"
+            return _UNREACHABLE, "its answer is not one of Qdrant's"
         case ResponseHandlingException():
             # httpx raises timeouts without a text.
             return _UNREACHABLE, str(error.source) or type(error.source).__name__

