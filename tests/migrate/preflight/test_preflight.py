@@ -262,13 +262,13 @@ def test_broken_leftovers_are_named(app: App) -> None:
 def test_rights_on_the_column_are_wanted_for_persona_id(app: App) -> None:
     """The GRANT is given in words, works as it stands, and then nothing is wanted any more."""
     with role(app, "GRANT SELECT (user_id), UPDATE (user_id) ON conversation_history TO {}"):
-        found = checks(app)["column rights"]
+        found = checks(app)["column grants"]
         assert State.WARNING is found.state
         app.run(Phase.EXPAND)
         grant = (found.next or "").removeprefix("after expand: ")
         with app.connected() as connection:
             connection.execute(grant.encode())
-        assert State.OK is checks(app)["column rights"].state
+        assert State.OK is checks(app)["column grants"].state
 
 
 def test_references_are_listed(app: App) -> None:
