@@ -103,7 +103,7 @@ def _require_new(file: Path) -> None:
 
 @contextlib.contextmanager
 def _partial(file: Path) -> Iterator[Path]:
-    """A new file beside `file` that only its owner may read; it is removed afterwards."""
+    """A new file beside `file` that only its owner may read; removed afterwards, if still there."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))

@@ -44,8 +44,9 @@ class Run:
 
 
 class PhaseWork(Protocol):
-    """The work of one phase. Each direction reads the catalog first and does only what is missing, so
-    that it may be run again after a crash at any point.
+    """The work of one phase. Each direction reads the catalog first and does only what is missing.
+
+    So it may be run again after a crash at any point.
     """
 
     @property

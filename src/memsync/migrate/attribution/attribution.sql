@@ -89,8 +89,8 @@ LEFT JOIN ({default}) d USING (user_id)
 GROUP BY 1 ORDER BY 1;
 
 -- name: unresolved_users
--- Users with messages for which neither an override nor a default names a persona. Users
--- with a default are left out first, so that the messages of most users need not be read.
+-- Users with messages for which neither an override nor a default names a persona. Users with a
+-- default are left out first, so that the messages of most users need not be read.
 WITH lacking AS MATERIALIZED (
     SELECT u.id, u.username FROM users u
     WHERE NOT EXISTS (SELECT FROM ({default}) d

@@ -39,7 +39,7 @@ SAMPLES_MAX = 10
 
 _COPIED_POINTS = 5_000
 _JOINED_POINTS = 500_000
-"""So many points wait in a temporary table, because each join reads the whole history once."""
+"""How many points wait in a temporary table for a join, because each reads the whole history."""
 _KEPT_ROWS = 2_000
 
 _COLUMNS = ("earliest", "latest", "personality_id", "persona_id", "content", "source")
@@ -201,7 +201,7 @@ class Evidence:
 
     @contextlib.contextmanager
     def _open_messages(self) -> Iterator[dict[str, str]]:
-        """A transaction for a statement on the undecided messages, and the fragment of these."""
+        """Open a transaction for a statement on the undecided messages; give their fragment."""
         still_open = {"open": fragments(Catalog.read(self.session))["open"]}
         with self.session.transaction():
             self.session.run("join_in_one_pass")

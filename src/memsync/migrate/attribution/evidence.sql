@@ -41,7 +41,7 @@ SELECT set_config('enable_nestloop', 'off', true);
 
 -- fragment: agrees
 -- Whether the text of point p is that of message u and reply a. It is canonical, or in the deployed
--- form, `User (<name>): <message>` and `<personality>: <reply>`. It is read from its end, because
+-- form, `User (<name>): <message>` and `<personality>: <reply>`, which is read from its end because
 -- the names may have changed. stores/ltm/layouts.py says the same; one test holds them together.
 (SELECT p.content = 'user: ' || u.content || E'\nassistant: ' || a.content
      OR starts_with(p.content, 'User (')

@@ -23,7 +23,7 @@ _MB = 1_000_000
 
 
 class Throttle:
-    """The limits of one run, and what was seen of the server so far."""
+    """The limits of one run, and its observations of the server so far."""
 
     def __init__(self, session: Session, options: RunOptions) -> None:
         self._session = session

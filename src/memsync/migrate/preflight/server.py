@@ -20,7 +20,7 @@ SETTINGS_TABLES = (
     "user_default_personas",
     "llm_configs",
 )
-"""The tables of settings: some may be missing, all are read, or changed by the redesign."""
+"""The tables of settings, where they are there: a run reads them, or the redesign changes them."""
 _LIFTED = (
     "statement_timeout",
     "lock_timeout",
