@@ -1,4 +1,4 @@
-"""The archive that the way back needs: what it holds, and its removal."""
+"""Counts and removes the archive that the way back from contract needs."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from memsync.stores.postgres import Session
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What the archive of the way back holds.
+    """How much the archive of the way back holds.
 
-    `pairs` are decisions, `rows` messages that differ from them; `settings` are values of dropped
-    columns, `personas` those that were quarantined for want of an owner.
+    `pairs` counts decisions, and `rows` messages with an entry of their own. `settings` counts
+    values of dropped columns, and `personas` those quarantined because they had no owner.
     """
 
     pairs: int
@@ -20,12 +20,12 @@ class Archive:
 
 
 def archive_of(session: Session) -> Archive:
-    """What the archive holds now. Reads only."""
+    """Count the entries of the archive. Reads only."""
     size = session.row("archive_size")
     return Archive(size.pairs, size.rows, size.settings, size.personas)
 
 
 def remove_archive(session: Session) -> None:
-    """Empty the archive, in the caller's transaction. There is no way back from contract then."""
+    """Empty the archive, in the caller's transaction. This ends the way back from contract."""
     session.run("remove_archive")
     session.run("remove_merged")

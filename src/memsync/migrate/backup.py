@@ -1,9 +1,9 @@
-"""A backup of what the migration touches, read back before it counts.
+"""Backs up the tables that the migration touches, and reads the backup back before it counts.
 
-Decides which tables are in it, that pg_dump sees exactly the snapshot in which the rows are
-counted, and when a dump is good: its contents name every table, all of its data can be read, and
-the history in it has as many rows as the snapshot. Then it gets its name and is recorded in
-`memsync.backup`; contract asks there (contract/gates.py). How pg_dump is run is pg_dump.py's.
+This module decides which tables are in it. pg_dump sees the same snapshot in which the rows are
+counted. A dump is good when its contents name every table, all of its data can be read, and it has
+as many messages as the snapshot. Only then does it get its name and an entry in `memsync.backup`,
+where contract looks for it (contract/gates.py). stores/postgres/pg_dump.py runs pg_dump.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ TABLES = (
     "user_personality_settings",
     "users",
 )
-"""What the migration changes or decides by, and what that refers to. Not all are in every app."""
+"""The tables that the migration changes or reads, and those they refer to. An app may lack some."""
 
 _MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A backup that was written and read back. `tables` are with their schemas."""
+    """A backup that was written and read back. `tables` are names with their schemas."""
 
     file: Path
     bytes: int
@@ -55,8 +55,8 @@ class Backup:
 def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -> Backup:
     """Dump the affected tables into a new file, check it, record it.
 
-    No run goes on meanwhile: pg_dump's locks and a run's would wait for each other.
-    Raises: InvalidInput (the file is there, or its folder is not), BackupFailed (no table to record
+    It takes the migration's lock, because pg_dump's locks and a run's would wait for each other.
+    Raises: InvalidInput (the file exists, or its folder does not), BackupFailed (no table to record
     it in, no pg_dump of the server's version, or the dump is not whole), StoreBusy (a run holds the
     lock).
     Effects: one file, one row in memsync.backup.
@@ -103,7 +103,7 @@ def _require_new(file: Path) -> None:
 
 @contextlib.contextmanager
 def _partial(file: Path) -> Iterator[Path]:
-    """A new file beside `file` that only its owner reads; gone afterwards, if it is still there."""
+    """A new file beside `file` that only its owner may read; removed afterwards, if still there."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
@@ -118,7 +118,7 @@ def _partial(file: Path) -> Iterator[Path]:
 def _dump(
     programs: Programs, conninfo: str, partial: Path, snapshot: str, tables: list[Any]
 ) -> None:
-    """Whole schemas but for what does not belong: so the functions that triggers need are in it."""
+    """Dump whole schemas without the other tables, because triggers need the schemas' functions."""
     programs.dump(
         conninfo,
         partial,
@@ -153,7 +153,7 @@ def _sha256(file: Path) -> str:
 
 
 def _publish(partial: Path, file: Path) -> None:
-    """Give the file its name once it is on disk; whoever took the name meanwhile keeps it."""
+    """Give the file its name once it is on disk; never replace a file that has appeared there."""
     _sync(partial)
     try:
         file.hardlink_to(partial)

@@ -1,4 +1,4 @@
--- What a backup holds, and that it was made.
+-- The snapshot and the tables of a backup, and its record.
 
 -- name: export_snapshot
 -- Lets pg_dump see exactly what this transaction sees.
@@ -6,7 +6,8 @@ SELECT pg_export_snapshot() AS id, now() AS taken_at,
        (SELECT count(*) FROM conversation_history) AS history_rows;
 
 -- name: backup_tables
--- Tables by schema: those to back up, with all of memsync's own, and the others beside them.
+-- Relations by schema. `kept` marks those to back up, all of memsync's own among them; the others
+-- only share a schema with them.
 WITH kept AS (
     SELECT to_regclass(name)::oid AS oid FROM unnest(%(names)s::text[]) AS name)
 SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind,

@@ -1,8 +1,8 @@
-"""One check: a value, its states, and a function for each way to say it.
+"""The result of one check, and a function that makes each kind of result.
 
-The preflight looks at what would stop a run, `verify` at what a migration has left; both say it so.
-A blocker stops the phases that it names, and only those: a run up to an earlier phase is let
-through. Nothing else stops a run. Knows nothing of what is checked.
+The preflight checks what would stop a run, and `verify` what a migration has left. A blocker stops
+the phases that it names and no others, so a run up to an earlier phase may start. No other state
+stops a run. This module knows nothing of what is checked.
 """
 
 from collections.abc import Iterable
@@ -15,8 +15,7 @@ from memsync.stores.history.phases import Phase
 class State(StrEnum):
     """How a check came out, most severe first.
 
-    Not applicable: the stage at which it is due is not reached, or is past. A check that cannot be
-    answered is not applicable too, never ok.
+    Not applicable: the check is not due at this stage, or cannot be answered.
     """
 
     BLOCKER = "blocker"
@@ -28,7 +27,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The question, the answer with its figures, and what to do. A blocker stops `phases`."""
+    """A question, its answer with figures, and what to do. A blocker stops `phases`."""
 
     name: str
     state: State
@@ -38,25 +37,25 @@ class Check:
 
 
 def blocker(name: str, found: str, what_to_do: str, phases: Iterable[Phase] = Phase) -> Check:
-    """The run would fail, or do harm, in these phases: all of them unless told otherwise."""
+    """The run would fail, or do harm, in these phases."""
     return Check(name, State.BLOCKER, found, what_to_do, tuple(phases))
 
 
 def failed(name: str, found: str, what_to_do: str) -> Check:
-    """The migration did not leave it as it should be; `what_to_do` mends it."""
+    """The migration left something wrong; `what_to_do` corrects it."""
     return Check(name, State.FAILED, found, what_to_do)
 
 
 def warning(name: str, found: str, what_to_do: str) -> Check:
-    """The run goes on; somebody should know, or do something."""
+    """The run may go on; the operator should know, or do something."""
     return Check(name, State.WARNING, found, what_to_do)
 
 
 def fine(name: str, found: str, what_to_do: str | None = None) -> Check:
-    """As it should be."""
+    """Nothing is wrong."""
     return Check(name, State.OK, found, what_to_do)
 
 
 def not_applicable(name: str, found: str) -> Check:
-    """Not to be asked here."""
+    """The check does not apply here, or cannot be answered."""
     return Check(name, State.NOT_APPLICABLE, found)

@@ -1,8 +1,9 @@
-"""Runs the phases forward and takes them back, each from what the catalog says.
+"""Runs the phases forward and takes them back, each according to the database's catalog.
 
-Decides the order, the questions that come before the first change, and that one run at a time holds
-the lock. Every phase may be run again, whatever a crash left: DDL reads the catalog first, a fill
-has its checkpoint. The record of runs keeps who did what, when and with what result.
+The functions here take a Postgres, the settings and the options of a run; they return the stage
+reached. This module decides the order of work and what is asked before the first change. It lets
+one run at a time hold the lock. Every phase may be run again after a crash, because DDL reads the
+catalog first and a fill has its checkpoint. Each phase gets an entry in memsync.runs.
 """
 
 import contextlib
@@ -41,10 +42,10 @@ def run(
 
     `vectors` holds the memories that are evidence of who spoke; without it there is none.
 
-    Raises: StoreBusy (another run, or a lock not had), GateClosed (the preflight found a blocker,
-    users have no persona, or a gate of contract), SchemaMismatch (not the app's database),
-    InvalidInput (behind a pooler), MissingRight, StoreUnreachable (the memories cannot be read;
-    nothing was changed), PartlyDone, Cancelled. Effects: Postgres only.
+    Raises: StoreBusy (another run, or no lock within the deadline), GateClosed (the preflight found
+    a blocker, users have no persona, or a gate of contract is closed), SchemaMismatch (not the
+    app's database), InvalidInput (behind a pooler), MissingRight, StoreUnreachable (the memories
+    cannot be read; nothing was changed), PartlyDone, Cancelled. Effects: Postgres only.
     """
     options = options or RunOptions()
     with _opened(postgres, settings, tell, options) as opened:
@@ -64,11 +65,11 @@ def run(
 def rollback(
     postgres: Postgres, settings: Settings, *, to: Phase | None, tell: Tell = silent
 ) -> Stage:
-    """Take back every phase after `to`, or all of them; return the stage that is left.
+    """Take back every phase after `to`, or all where it is None; return the stage reached.
 
-    After contract every message gets its user again, also those written since: the owner of its
-    persona, or the user that the archive kept. Nothing that was written is lost, and running
-    forward again gives every row the persona that it has now.
+    Taking contract back gives every message a user again, also those written since contract: the
+    user that the archive kept, else the owner of its persona. No message is lost. Running forward
+    again gives every message the persona that it has now.
 
     Raises: StoreBusy; GateClosed when the way back was ended by `finalize`, or contract was not
     done by memsync; PartlyDone, Cancelled. Effects: Postgres only.
@@ -79,13 +80,14 @@ def rollback(
         for work in reversed(order.PHASES[kept:]):
             _back(opened, work)
             if work.phase is Phase.CONTRACT and to:
-                # Threads may be read by user again; those that serve by persona go after this.
+                # Threads may be read by user again: build their index before the next phase back
+                # drops the indexes that serve reading by persona.
                 index_users(opened)
         return opened.catalog().stage
 
 
 def archive(postgres: Postgres) -> Archive:
-    """What `finalize` would remove. Reads only.
+    """Count what `finalize` would remove. Reads only.
 
     Raises: GateClosed when the migration is not finished.
     """
@@ -121,7 +123,7 @@ def _require_contracted(catalog: Catalog) -> None:
 def _opened(
     postgres: Postgres, settings: Settings, tell: Tell, options: RunOptions | None = None
 ) -> Iterator[Run]:
-    """A run, on a session of its own that holds the migration's lock."""
+    """Open a run on a session of its own, which holds the migration's lock."""
     options = options or RunOptions()
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session:
         pace = Pace(session, options, tell)
@@ -148,7 +150,8 @@ def _opened(
 def _require_clear_way(run: Run, catalog: Catalog) -> None:
     """Stop before anything is changed when the preflight finds a blocker of a phase ahead.
 
-    Raises: GateClosed; SchemaMismatch when the app's own tables for the settings do not fit.
+    Raises: GateClosed; SchemaMismatch when the app's tables of settings do not meet the redesign's
+    requirements.
     """
     redesign.require_met(run.session, catalog)
     ahead = set(list(Phase)[: list(Phase).index(run.options.to) + 1]) - catalog.done
@@ -157,7 +160,7 @@ def _require_clear_way(run: Run, catalog: Catalog) -> None:
 
 
 def _require_decisions(run: Run, catalog: Catalog) -> None:
-    """Stop before anything is changed when something is the operator's to decide.
+    """Stop before anything is changed when the operator must decide something first.
 
     Raises: GateClosed.
     """
@@ -172,13 +175,13 @@ def _require_decisions(run: Run, catalog: Catalog) -> None:
 
 
 def _forward(run: Run, work: PhaseWork) -> None:
-    """Run one phase; what is done already is looked at and left."""
+    """Run one phase; steps that are done already are skipped."""
     phase, catalog = work.phase, run.catalog()
     if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
         return
     run.tell(Progress(Kind.PHASE, phase.value))
     if "memsync.runs" not in catalog.own_tables:
-        # The record of runs is made here.
+        # This phase makes the table in which every phase is recorded.
         revisions.upgrade(run, Phase.ISOLATE)
     with runs.recorded(run, "run", phase):
         revisions.upgrade(run, phase)
@@ -194,7 +197,7 @@ def _forward(run: Run, work: PhaseWork) -> None:
 
 
 def _back(run: Run, work: PhaseWork) -> None:
-    """Take one phase back; what is not there is looked at and left."""
+    """Take one phase back, unless nothing of it is there."""
     phase, catalog = work.phase, run.catalog()
     if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
         return

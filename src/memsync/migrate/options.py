@@ -1,5 +1,6 @@
-"""What an operator may choose for one run of the migration. Pure values; the command line and the
-library give the same ones.
+"""The options of one run of the migration, as pure values.
+
+The command line and the library use the same ones.
 """
 
 import math
@@ -19,25 +20,25 @@ WORKERS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How `run` goes about it.
+    """How a run works.
 
-    `to` is the last phase that runs. `unresolved` says what happens to users without a persona:
-    stop before anything is changed, or make a default persona for each. `orphan_owners` says it of
-    personas without an owner that nobody, or several people, use: `fail`, `quarantine` (they leave
+    `to` is the last phase that runs. `unresolved` is for users without a persona: `fail` stops
+    before anything is changed, `create` makes a default persona for each. `orphan_owners` is for
+    personas without an owner that no user, or several users, use: `fail`, `quarantine` (they leave
     the app's table and are kept), or `assign:USER_ID`. `evidence` says whether memories that were
     made from the old exchanges decide who spoke, before the settings do. `method` is how the
     backfill fills: row by row in place, or by a copy that takes the table's place; `auto` copies
-    where nothing forbids it and there is room (see method.py).
+    where nothing forbids it and the disk has space (see backfill/method.py).
 
-    Contract begins when nobody wrote or read by user_id for `quiet_minutes` (0: not asked), and
-    when a backup is confirmed: `backup_confirmed` says in words which one, else one that memsync
-    made counts for `backup_max_age_hours`.
+    Contract begins only if no client used user_id for `quiet_minutes` (0: not checked), and there
+    is a backup: one that `backup_confirmed` names in words, else one that memsync made within
+    `backup_max_age_hours`.
 
-    A fill gives way while a standby lags more than `max_lag_ms` behind, or while the server writes
-    more than `max_rate_mb_s` of WAL. None: no such limit. `workers` sessions work at the same
-    time: they fill in place, or build the indexes of a copy.
+    A fill waits while a standby lags more than `max_lag_ms` behind, or while the server writes more
+    than `max_rate_mb_s` of WAL. None: no such limit. `workers` sessions work at the same time: they
+    fill in place, or build the indexes of a copy.
 
-    Raises: InvalidInput for a value that cannot be meant.
+    Raises: InvalidInput for a value that is not allowed.
     """
 
     to: Phase = Phase.CONTRACT
@@ -76,7 +77,7 @@ class RunOptions:
 
     @property
     def assigned_owner(self) -> UUID | None:
-        """The user who gets the personas that nobody owns; None unless the operator named one."""
+        """The user who gets the personas without an owner; None unless the operator named one."""
         if self.orphan_owners in {"fail", "quarantine"}:
             return None
         try:

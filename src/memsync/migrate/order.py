@@ -1,4 +1,4 @@
-"""The phases in the order in which they run; the way back takes them from the end."""
+"""The phases in the order in which they run; the way back takes them in reverse."""
 
 from memsync.migrate.backfill import BACKFILL
 from memsync.migrate.contract import CONTRACT

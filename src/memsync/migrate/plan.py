@@ -1,4 +1,4 @@
-"""What `migrate run` would do, and how far a running migration has come. Reads only."""
+"""Shows what `migrate run` would do, and how far a running migration has come. Reads only."""
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping
@@ -48,8 +48,8 @@ class Plan:
 
     `rows_by_decision` counts messages by the rule that decides their persona (evidence, override,
     default, unresolved); it is None once user_id is gone. `evidence` is None where none was asked
-    for or there is nothing left to decide. `method` is the way that the backfill would go by
-    itself, None where it is done. `bytes_total` is the table with its indexes.
+    for or there is nothing left to decide. `method` is what the backfill would choose under
+    `auto`, None once it is done. `bytes_total` is the table with its indexes.
     """
 
     stage: Stage
@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def next(self) -> str | None:
-        """What to do now; None when nothing is left to do."""
+        """The next thing to do; None when nothing is left to do."""
         if self.blockers:
             return f"mend what blocks: {', '.join(check.name for check in self.blockers)}"
         ownerless = self.redesign and any(each.owner is None for each in self.redesign.orphans)
@@ -89,9 +89,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far the migration has come, and who runs it now.
+    """How far the migration has come, and which session runs it now.
 
-    `eta_s` is None unless the fill is running or was stopped.
+    `eta_s` is None unless a fill has begun and is not finished.
     """
 
     stage: Stage
@@ -104,7 +104,7 @@ class Status:
 
     @property
     def next(self) -> str | None:
-        """What to do now; None while a run is at it, or when nothing is left to do."""
+        """The next thing to do; None while a run goes on, or when nothing is left to do."""
         if self.run.state in {"pausing", "paused"}:
             return "memsync migrate resume"
         return _next(self.steps) if self.run.state == "idle" else None
@@ -119,13 +119,13 @@ def plan(
 ) -> Plan:
     """Look at the database, change nothing.
 
-    `memories` opens the store whose points are evidence of who spoke. One that does not answer is
-    told of in the result: the rest is as true without it. It is not read while something blocks
-    the way to the end of the backfill: that is mended first, and reading may take long.
+    `memories` opens the store whose points are evidence of who spoke. If it does not answer, the
+    plan's `evidence` says so, and the rest is still right. It is not read while a blocker stops a
+    phase before contract, because that comes first, and reading may take long.
 
     Raises: SchemaMismatch when this is not the app's database.
     """
-    # Temporary tables must go, so the session is not the pool's.
+    # A session of its own, not the pool's, because its temporary tables must go with it.
     session = postgres.dedicated()
     with contextlib.closing(session.connection):
         lift_timeouts(session)
@@ -136,7 +136,7 @@ def plan(
         report = None
         if memories is not None and awaited(catalog):
             report = (
-                EvidenceReport(not_read="what blocks a run comes first")
+                EvidenceReport(not_read="the blockers of a run come first")
                 if blocking(checks, set(Phase) - {Phase.CONTRACT})
                 else _read(evidence, settings or Settings(), memories, tell)
             )
@@ -167,7 +167,7 @@ def _prospect(session: Session, catalog: Catalog) -> Prospect | None:
     try:
         return prospect(session, catalog)
     except MissingRight:
-        # The check of privileges names the tables.
+        # The check `privileges` names the tables that this role may not read.
         return None
 
 
@@ -180,7 +180,7 @@ def _read(
             evidence.read(vectors, settings, tell)
         return evidence.report()
     except MemsyncError as error:
-        # The store's own words, without the advice to a run.
+        # Keep the store's own message; the advice that `required` adds is for a run.
         cause = error.__cause__
         evidence.drop()
         return EvidenceReport(not_read=str(cause if isinstance(cause, MemsyncError) else error))

@@ -1,8 +1,8 @@
-"""Prisma's own history: tells `_prisma_migrations` what was applied or rolled back by other means.
+"""Tells Prisma's own history, `_prisma_migrations`, what was applied or rolled back by other means.
 
-Decides nothing of its own: it writes exactly what `prisma migrate resolve` writes, and refuses what
-that refuses. Names without a directory are refused too: `prisma migrate dev` would offer to reset
-the database over them.
+It writes exactly what `prisma migrate resolve` writes, and refuses what that command refuses. It
+also refuses a name without a directory, because `prisma migrate dev` would then offer to reset the
+database.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _COLUMNS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PrismaMigration:
-    """One row of Prisma's history. Unfinished and not rolled back: it failed, or runs."""
+    """One row of Prisma's history. A row neither finished nor rolled back failed, or still runs."""
 
     name: str
     started_at: datetime
@@ -46,14 +46,14 @@ class PrismaMigration:
 
     @property
     def state(self) -> str:
-        """What Prisma would say of it."""
+        """The state as Prisma names it: applied, failed or rolled back."""
         if self.rolled_back_at is not None:
             return "rolled back"
         return "applied" if self.finished_at is not None else "failed"
 
 
 def told(postgres: Postgres) -> tuple[list[PrismaMigration], str | None]:
-    """What Prisma's history says of the app's own migrations; else why memsync cannot know."""
+    """The app's own migrations in Prisma's history; else none, and why it cannot be read."""
     with postgres.session() as session:
         try:
             return [each for each in read(session) if each.name in NAMES], None
@@ -64,7 +64,7 @@ def told(postgres: Postgres) -> tuple[list[PrismaMigration], str | None]:
 def read(session: Session) -> tuple[PrismaMigration, ...]:
     """Prisma's history, oldest first; empty where the app does not use Prisma. Reads only.
 
-    Raises: SchemaMismatch for a history that is not Prisma's up to 7; MissingRight.
+    Raises: SchemaMismatch for a history that Prisma up to 7 did not write; MissingRight.
     """
     if not require_known(session):
         return ()
@@ -72,10 +72,10 @@ def read(session: Session) -> tuple[PrismaMigration, ...]:
 
 
 def mark_applied(postgres: Postgres, name: str, directory: Path) -> None:
-    """Note that the migration `name` of `directory` is applied.
+    """Record that the migration `name` of `directory` is applied.
 
     Raises: InvalidInput when it has no migration.sql there, or is applied already; StoreBusy
-    while Prisma migrates; SchemaMismatch for a table that is not Prisma's up to 7.
+    while Prisma migrates; SchemaMismatch for a table that Prisma up to 7 did not make.
     """
     checksum = _checksum(name, directory)
     with postgres.session() as session, session.transaction():
@@ -87,7 +87,7 @@ def mark_applied(postgres: Postgres, name: str, directory: Path) -> None:
 
 
 def mark_rolled_back(postgres: Postgres, name: str) -> None:
-    """Note that the migration `name`, which failed, is rolled back.
+    """Record that the migration `name`, which failed, is rolled back.
 
     Raises: InvalidInput when Prisma's history has no failed row of that name, as Prisma does.
     """
@@ -118,8 +118,8 @@ def _locked(session: Session, name: str) -> list[PrismaMigration]:
 def require_known(session: Session) -> bool:
     """Whether the app uses Prisma.
 
-    Raises: SchemaMismatch for a history that is not Prisma's up to 7: a table of that name with
-    other columns, or none of that name beside others of the kind. From 8 on it is another one.
+    Raises: SchemaMismatch for a history that Prisma up to 7 did not write: the table has other
+    columns, or only tables of another Prisma are there. Prisma 8 replaced the table.
     """
     found = set(relations.columns(session, _TABLE))
     if not found:

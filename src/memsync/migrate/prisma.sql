@@ -6,7 +6,7 @@ SELECT migration_name, started_at, finished_at, rolled_back_at FROM _prisma_migr
 ORDER BY started_at, migration_name;
 
 -- name: prisma_try_lock
--- Prisma's own migration lock, until the transaction ends; Prisma itself waits for it.
+-- Takes Prisma's own migration lock until the transaction ends; Prisma itself waits for it.
 SELECT pg_try_advisory_xact_lock(72707369) AS taken;
 
 -- name: prisma_roll_back
@@ -21,8 +21,8 @@ INSERT INTO _prisma_migrations
 VALUES (%(id)s, %(checksum)s, %(name)s, '', now(), now(), 0);
 
 -- name: prisma_relatives
--- What looks like the history of a Prisma that memsync does not know: its tables by name, or what
--- is in a schema of its own.
+-- Tables that look like the history of a Prisma that memsync does not know, by their name or by
+-- their schema.
 SELECT c.oid::regclass::text AS name
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p')

@@ -1,7 +1,7 @@
-"""The migration as a script for psql, for those who may not or will not run memsync on a database.
+"""Writes the migration as a script for psql, for operators who do not run memsync itself.
 
-Decides which parts of the script in `sql/` are still to run, by the stage of the database. The
-script itself looks at the catalog too, so that a part too many does no harm. Runs nothing.
+It takes a plan, and picks the parts of the script in `sql/` that are still to run. A part too many
+does no harm, because the script reads the catalog too. This module runs nothing.
 """
 
 import re
@@ -15,12 +15,12 @@ ALL_IN_ONE = "migrate-persona-all-in-one.sql"
 _PACKAGE = Path(__file__).parents[1]
 _MARK = re.compile(r"^-- ==== (\w+) ====$", re.MULTILINE)
 _HEAD = """\
--- What `memsync migrate run` would do to this database, for psql. It is {stage};
+-- The work of `memsync migrate run` on this database, for psql. The database is {stage};
 -- ahead: {ahead}.
 --
 --     psql "$URL" -f THIS_FILE -v unresolved=create -v backup_confirmed='which one'
 --
--- Nothing was run. memsync does the same, and asks and says more while it does.
+-- Nothing was run. memsync itself does the same, and checks and reports more.
 """
 
 
@@ -36,7 +36,7 @@ def folder() -> Path:
 
 
 def psql_script(plan: Plan) -> str:
-    """The script that does what is ahead; only a comment when nothing is."""
+    """The script for the phases ahead; only a comment when there are none."""
     ahead = [
         phase for phase in Phase if any(not step.done for step in plan.steps if step.phase is phase)
     ]

@@ -1,8 +1,8 @@
-"""Alembic's side of the migration: finds the revisions and runs the one of a phase.
+"""Runs a phase as its alembic revision, forward or back.
 
-Decides where the revisions are (inside the installed package, else in the checkout), and lends
-alembic the session that holds the lock. Knows nothing of what a phase changes: a revision calls its
-phase, and alembic keeps its version table.
+This module finds the revisions (inside the installed package, else in the checkout), and lends
+alembic the session that holds the lock. It does not know what a phase changes: the revision calls
+the phase, and alembic keeps its version table.
 """
 
 import contextlib
@@ -38,10 +38,10 @@ def folder() -> Path:
 
 
 def upgrade(run: Run, phase: Phase) -> None:
-    """Run the revision of `phase`. The phase looks at the catalog and does what is missing."""
+    """Run the revision of `phase`. The phase reads the catalog and does what is missing."""
     with _configured(run) as config:
-        # A crash half way back, or a hand, may have left the version table anywhere. It follows the
-        # catalog, so the revision of a phase always runs.
+        # A crash or a manual change may have left any version in alembic's table. Stamping makes
+        # the revision run always, because the phase itself reads the catalog.
         command.stamp(config, _before(phase))
         command.upgrade(config, _revisions()[phase])
 
@@ -83,14 +83,14 @@ def _revisions() -> dict[Phase, str]:
 
 
 def _before(phase: Phase) -> str:
-    """The revision on which that of `phase` builds."""
+    """The revision before that of `phase`."""
     earlier = [each for each in Phase if list(Phase).index(each) < list(Phase).index(phase)]
     return _revisions()[earlier[-1]] if earlier else _BASE
 
 
 @contextlib.contextmanager
 def _configured(run: Run) -> Iterator[Config]:
-    # IF NOT EXISTS would ask for CREATE on the database even where the schema stands.
+    # Look first: IF NOT EXISTS needs CREATE on the database even where the schema exists.
     if not own_schema_stands(run.session):
         run.ddl.run(statement("create_own_schema"), table="users")
     config = Config()
@@ -110,11 +110,11 @@ def _lent(session: Session) -> Iterator[sqlalchemy.Connection]:
         isolation_level="AUTOCOMMIT",
         pool_reset_on_return=None,
     )
-    # The engine is not disposed of: that would close the session, which holds the lock.
+    # The engine is never disposed of, because that would close the session that holds the lock.
     with translated(session.label):
         try:
             with engine.connect() as connection:
                 yield connection
         except sqlalchemy.exc.DBAPIError as error:
-            # What the driver said; SQLAlchemy only wraps it.
+            # Raise the driver's own error, which SQLAlchemy only wraps.
             raise error.orig or error from None

@@ -1,4 +1,4 @@
--- The schema in which memsync's own tables stand, alembic's version table among them.
+-- The schema of memsync's own tables, alembic's version table among them.
 
 -- name: create_own_schema
 -- Makes the schema. The tables in it are made by the phase isolate.

@@ -1,6 +1,7 @@
-"""A run of the migration, as an object, and what a phase is.
+"""Defines a run of the migration, and the interface of a phase.
 
-`Run` holds everything that a phase works with; it is given whole to each phase. Decides nothing.
+The engine makes one `Run`, which holds everything that a phase works with, and gives it whole to
+each `PhaseWork`. This module decides nothing.
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from memsync.stores.postgres.ddl import OnlineDdl
 
 @dataclass(slots=True)
 class Run:
-    """One run. Its session holds the migration's lock; all of its own work is done on that session.
+    """One run. Its session holds the migration's lock; only extra workers use other sessions.
 
-    `rows_filled` counts the messages that were filled since the last record was written.
+    `rows_filled` counts the messages that were filled since the last entry in memsync.runs.
     """
 
     postgres: Postgres
@@ -43,8 +44,9 @@ class Run:
 
 
 class PhaseWork(Protocol):
-    """What a phase does. Each direction reads the catalog first and does only what is missing, so
-    that it may be run again after a crash at any point.
+    """The work of one phase. Each direction reads the catalog first and does only what is missing.
+
+    So it may be run again after a crash at any point.
     """
 
     @property
@@ -54,7 +56,7 @@ class PhaseWork(Protocol):
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """What going forward does, a sentence each; `plan` prints them."""
+        """The steps of `forward`, a sentence each; `plan` prints them."""
         ...
 
     def forward(self, run: Run) -> None:

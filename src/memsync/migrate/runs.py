@@ -1,7 +1,7 @@
-"""The record of runs, `memsync.runs`: what was begun, by whom, and how it ended.
+"""Keeps the record of runs, `memsync.runs`: what was begun, by which role, and how it ended.
 
-Decides what is written down about a phase, and what follows from it where the catalog alone cannot
-tell: whether a backfill came to its end, whether contract had passed its gates.
+Each phase that is run or taken back gets an entry. The entries also answer what the catalog alone
+cannot tell: whether a backfill was finished, and whether contract passed its gates.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ Verb = Literal["run", "rollback", "finalize"]
 
 @contextlib.contextmanager
 def recorded(run: Run, verb: Verb, phase: Phase) -> Iterator[None]:
-    """Record that this was begun, and how it ended.
+    """Record that the phase was begun, and how it ended.
 
-    Raises: Cancelled, where the run was asked to end.
+    Raises: Cancelled when the run was asked to end.
     """
     session = run.session
     entry = session.row("begin_record", verb=verb, phase=phase, version=version("memsync")).id
@@ -37,7 +37,7 @@ def recorded(run: Run, verb: Verb, phase: Phase) -> Iterator[None]:
         outcome = type(error).__name__
         raise
     finally:
-        # A session that died cannot write; the entry without an end says so.
+        # A session that died cannot write; its entry stays without an end.
         if not session.connection.closed:
             session.run(
                 "end_record",
@@ -52,27 +52,27 @@ def recorded(run: Run, verb: Verb, phase: Phase) -> Iterator[None]:
 
 
 def backfill_stands(session: Session) -> bool:
-    """Whether a backfill came to its end and was not taken back since."""
+    """Whether a backfill was finished, and not taken back since."""
     return bool(session.row("backfill_stands").found)
 
 
 def was_run_last(session: Session, phase: Phase) -> bool:
-    """Whether the phase was run to its end, and not taken back since."""
+    """Whether the phase was finished, and not taken back since."""
     return bool(session.row("was_run_last", phase=phase).wanted)
 
 
 def contract_was_begun(session: Session) -> bool:
-    """Whether contract passed its gates and began, and neither ended nor was taken back since."""
+    """Whether contract passed its gates, but was neither finished nor taken back since."""
     return bool(session.row("contract_was_begun").begun)
 
 
 def note_method(session: Session, note: str) -> None:
-    """Record how the backfill that has just begun fills, and why."""
+    """Record which method the backfill that has just begun uses, and why."""
     session.run("note_method", note=note)
 
 
 def note_gates_passed(session: Session, note: str) -> None:
-    """Record that the gates of this contract are open, and on what grounds."""
+    """Record that the gates of this contract are open, and why."""
     session.run("note_gates_passed", note=note)
 
 
@@ -82,5 +82,5 @@ def note_archive_removed(session: Session) -> None:
 
 
 def user_id_dropped() -> str:
-    """The statement that records, in the transaction that drops user_id, that memsync did it."""
+    """The statement that records that memsync drops user_id; it runs in the same transaction."""
     return statement("note_user_id_dropped")

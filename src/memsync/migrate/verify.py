@@ -1,8 +1,8 @@
-"""The guide's checklist as one report: every question, its answer in figures, and what mends it.
+"""Checks a migrated database: a checklist as one report, with figures and what corrects a failure.
 
-Decides what is due at which stage, and what a difference means. The proof of every row is
-`proof`'s and is taken as it is; contract asks the proof alone, because all else here is either part
-of it or stands in the catalog, which the phases read themselves.
+This module decides which checks are due at which stage. contract/proof.py proves every row, and the
+report includes its result. Contract needs the proof alone, because all other checks are part of it
+or read the catalog, which each phase reads itself.
 """
 
 from dataclasses import replace
@@ -38,7 +38,7 @@ def verify(postgres: Postgres) -> Verification:
             return replace(proof, checks=_not_begun(session, catalog))
         rows = _of_rows(session, catalog, proof)
         rest = (*_of_users(session, catalog), *_of_schema(session, catalog, proof))
-        # What failed among the rows is in the proof's problems already, row by row.
+        # Failures among the rows are in the proof's problems already, row by row.
         more = [f"{each.name}: {each.found}" for each in rest if each.state is State.FAILED]
         ok = proof.ok and all(each.state is not State.FAILED for each in (*rows, *rest))
         checks = (*rows, *rest, *_applied(session, catalog, ok=ok))
@@ -53,7 +53,7 @@ def _not_begun(session: Session, catalog: Catalog) -> tuple[Check, ...]:
 
 
 def _of_rows(session: Session, catalog: Catalog, proof: Verification) -> tuple[Check, ...]:
-    """What the proof says of the messages."""
+    """The checks of the messages, by the proof."""
     nulls, unknown = proof.null_persona_ids, proof.unknown_persona_ids
     return (
         failed("no NULL persona_id", f"{nulls} of {proof.rows_total} messages", _RUN)
@@ -76,7 +76,7 @@ def _resolved(session: Session, catalog: Catalog) -> Check:
         return not_applicable(name, "there is no user_id any more")
     without = unresolved_users(session, fragments(catalog))
     if not without:
-        return fine(name, "nobody with open messages is without one")
+        return fine(name, "every user with open messages has one")
     named = ", ".join(f"{user.user_id} ({user.rows} messages)" for user in without[:_SAMPLES])
     return failed(
         name,
@@ -94,11 +94,11 @@ def _unknown(catalog: Catalog) -> str:
 def _recomputed(catalog: Catalog, proof: Verification) -> Check:
     name = "every row recomputed"
     if not proof.proven:
-        why = "there is no user_id" if "user_id" not in catalog.columns else "there is no bridge"
-        return not_applicable(name, f"{why} to recompute from")
+        why = "user_id" if "user_id" not in catalog.columns else "sync trigger"
+        return not_applicable(name, f"there is no {why} to recompute from")
     if proof.wrong_persona_ids:
         return failed(name, f"{proof.wrong_persona_ids} messages have another persona", _mend())
-    drift = f"; {proof.decisions_outdated} pairs keep the persona of before their settings changed"
+    drift = f"; {proof.decisions_outdated} pairs keep the persona from before a change of settings"
     return fine(
         name,
         f"all {proof.rows_total} as the settings say" + (drift if proof.decisions_outdated else ""),
@@ -106,8 +106,8 @@ def _recomputed(catalog: Catalog, proof: Verification) -> Check:
 
 
 def _mend(row: str = "…") -> str:
-    """Let the bridge decide the row anew, by the user that it has now."""
-    # Words for people, not for us to run; the id is the database's own.
+    """SQL by which the sync trigger decides the row again, for the user that it has now."""
+    # Text for the operator; memsync does not run it. The id comes from the database.
     return (
         f"BEGIN; DELETE FROM memsync.row_archive WHERE history_id = '{row}'; "  # noqa: S608
         f"UPDATE {TABLE} SET persona_id = NULL WHERE id = '{row}'; COMMIT"
@@ -120,7 +120,7 @@ def _owners(session: Session, catalog: Catalog) -> Check:
         return not_applicable(name, "there is no user_id and no decision to compare with")
     rows = session.rows("verify_owners", limit=_SAMPLES)
     if not rows:
-        return fine(name, "or a setting says otherwise")
+        return fine(name, "all are, or a setting says otherwise")
     named = "; ".join(
         f"message {row.id} of user {row.user_id} has persona {row.persona_id} of user "
         f"{row.owner_id or 'nobody'}"
@@ -128,7 +128,7 @@ def _owners(session: Session, catalog: Catalog) -> Check:
     )
     return failed(
         name,
-        f"{rows[0].total} are not, nor does a setting say so: user_id was changed after the "
+        f"{rows[0].total} are not, and no setting says so: user_id was changed after the "
         f"fill, or the persona is wrong. {named}",
         f"where user_id is right: {_mend(rows[0].id)}",
     )
@@ -148,14 +148,14 @@ def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
             not_applicable(name, "no decision is kept: none was taken, or the archive was removed"),
         )
     said = (
-        f"{counts.users} users, {counts.rows_then} messages at the freeze; {counts.rows_now} of "
-        f"before it now ({counts.users_fewer} users have fewer: deleted since)"
+        f"{counts.users} users, {counts.rows_then} messages at the freeze; now {counts.rows_now} "
+        f"from before it ({counts.users_fewer} users have fewer: deleted since)"
     )
     used = f"{counts.pairs - counts.pairs_silent} of {counts.pairs} pairs have messages"
     return (
         failed(
             name,
-            f"messages of before the freeze came to users: {'; '.join(counts.more[:_SAMPLES])}",
+            f"users gained messages from before the freeze: {'; '.join(counts.more[:_SAMPLES])}",
             "find out who changed user_id or a persona's owner; `memsync migrate status` and "
             "sql/ops/who-writes-user-id.sql help",
         )
@@ -166,9 +166,9 @@ def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
 
 
 def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple[Check, ...]:
-    """What stands in the catalog, where it is due."""
+    """The checks of the catalog, where they are due."""
     by_persona = "user_id" not in catalog.columns
-    # The stage cannot say it: without its key or an index, backfilled looks like expanded.
+    # The stage cannot tell: a backfilled database that lost its key or an index looks expanded.
     built = by_persona or (
         not proof.null_persona_ids
         and "memsync.runs" in catalog.own_tables
@@ -188,14 +188,14 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
 
 
 def _build(catalog: Catalog) -> str:
-    """What builds again what the backfill builds, and goes no further than the database is."""
+    """The command that builds it again, and takes the database to no later phase."""
     return f"{_RUN} --to backfill" if "user_id" in catalog.columns else _RUN
 
 
 def _not_null(catalog: Catalog, *, by_persona: bool) -> Check:
     name = "persona_id NOT NULL"
     if catalog.columns["persona_id"]:
-        return fine(name, "no message can be without")
+        return fine(name, "no message can lack one")
     return (
         failed(name, "it may be NULL", _RUN)
         if by_persona
@@ -251,7 +251,7 @@ def _trigger(session: Session, *, by_persona: bool) -> Check:
 
 
 def _applied(session: Session, catalog: Catalog, *, ok: bool) -> tuple[Check, ...]:
-    """That everything is done, and what Prisma's history should be told."""
+    """Whether everything is done, and what to record in Prisma's history."""
     name = "already applied"
     if catalog.stage is not Stage.CONTRACTED or not ok:
         return (not_applicable(name, f"the database is {catalog.stage}"),)

@@ -1,8 +1,8 @@
--- What the checklist asks beside the proof.
+-- The questions of the checklist, beside those of the proof.
 
 -- name: verify_owners
--- Messages whose persona is not one of their user's, and that neither the map nor the archive
--- explains: their user_id was changed after the fill, or their persona is wrong.
+-- Messages whose persona does not belong to their user, where neither the map nor the archive
+-- explains it: their user_id was changed after the fill, or their persona is wrong.
 SELECT h.id, h.user_id, h.persona_id, p.owner_id, count(*) OVER () AS total
 FROM conversation_history h
 JOIN personas p ON p.id = h.persona_id
@@ -14,20 +14,20 @@ WHERE p.owner_id IS DISTINCT FROM h.user_id
 ORDER BY h.id LIMIT %(limit)s;
 
 -- fragment: speaker_column
--- Whose each message is, by its user_id.
+-- The user of each message, by its user_id.
 SELECT user_id, personality_id, created_at FROM conversation_history;
 
 -- fragment: speaker_owner
--- The same without user_id: the owner of its persona, unless the archive knows better.
+-- The same without user_id: the user in the archive, else the owner of its persona.
 SELECT coalesce(a.user_id, p.owner_id) AS user_id, h.personality_id, h.created_at
 FROM conversation_history h
 JOIN personas p ON p.id = h.persona_id
 LEFT JOIN memsync.row_archive a ON a.history_id = h.id;
 
 -- name: verify_user_counts
--- Messages per (user, personality) at the freeze and now. Those of before it can only have become
--- fewer; `more` leaves out the hour before it, for clocks that differ and transactions that were
--- open. The caller names the fragment for {speaker}.
+-- Messages per (user, personality) at the freeze and now. The number from before the freeze can
+-- only fall. `more` leaves out the last hour before it, because clocks differ, and transactions
+-- were open. The caller names the fragment for {speaker}.
 WITH now AS (
     SELECT m.user_id, m.personality_id,
            count(*) FILTER (WHERE s.created_at < m.decided_at AT TIME ZONE 'UTC') AS rows_before,
@@ -54,6 +54,6 @@ WHERE k.contype = 'f' AND k.conrelid = to_regclass('conversation_history')
   AND k.confrelid = to_regclass('personas') AND k.conkey = ARRAY[a.attnum];
 
 -- name: verify_trigger
--- Whether our trigger stands on the history, and fires for clients.
+-- Whether the sync trigger stands on the history, and fires for clients.
 SELECT tgenabled IN ('O', 'A') AS fires FROM pg_trigger
 WHERE tgrelid = to_regclass('conversation_history') AND tgname = 'memsync_sync_identity';

@@ -164,7 +164,7 @@ def test_what_blocks_the_backfill_is_told_without_reading_the_memories(
             sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
         )
     ahead = app.plan(store)
-    assert "what blocks a run comes first" == (ahead.evidence and ahead.evidence.not_read)
+    assert "the blockers of a run come first" == (ahead.evidence and ahead.evidence.not_read)
 
 
 def test_half_of_the_points_are_no_evidence(

@@ -262,13 +262,13 @@ def test_broken_leftovers_are_named(app: App) -> None:
 def test_column_grants_are_wanted_for_persona_id(app: App) -> None:
     """Column grants on user_id are a warning; the GRANT that it names mends it."""
     with role(app, "GRANT SELECT (user_id), UPDATE (user_id) ON conversation_history TO {}"):
-        found = checks(app)["column rights"]
+        found = checks(app)["column grants"]
         assert State.WARNING is found.state
         app.run(Phase.EXPAND)
         grant = (found.next or "").removeprefix("after expand: ")
         with app.connected() as connection:
             connection.execute(grant.encode())
-        assert State.OK is checks(app)["column rights"].state
+        assert State.OK is checks(app)["column grants"].state
 
 
 def test_references_are_listed(app: App) -> None:

@@ -1,4 +1,4 @@
-"""Who the persona of an old message is: by evidence, by choice, by default."""
+"""Finds the persona of each old message: by evidence, by the user's choice, or by default."""
 
 from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited, memories_of
 from memsync.migrate.attribution.settings import (

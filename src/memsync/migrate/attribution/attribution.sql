@@ -1,4 +1,4 @@
--- Who spoke, by the settings: the persona that each (user, personality) was, and freezing it.
+-- The persona of a (user, personality) by the settings, and the messages still to be decided.
 
 -- fragment: override_old
 -- The persona that a user chose for one personality, before the redesign.
@@ -20,7 +20,7 @@ WHERE global_persona_id IS NOT NULL;
 SELECT user_id, persona_id FROM user_default_personas;
 
 -- fragment: override_both
--- The same while the redesign is half done: who is in the new table is there with all they chose.
+-- The same while the redesign is half done: a row of the new table counts before an old one.
 SELECT user_id, personality_id, persona_id FROM user_personality_configs
 WHERE persona_id IS NOT NULL
 UNION ALL
@@ -36,18 +36,18 @@ FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
 WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL;
 
 -- fragment: open_all
--- The messages whose persona is to be decided: before there is a persona_id, all of them.
+-- The messages whose persona is still to be decided: all of them, before there is a persona_id.
 SELECT id, channel_id, personality_id, user_id, role, content, created_at
 FROM conversation_history;
 
 -- fragment: open_unfilled
--- The same where the column is there: those without a persona.
+-- The same once the column exists: those without a persona.
 SELECT id, channel_id, personality_id, user_id, role, content, created_at
 FROM conversation_history WHERE persona_id IS NULL;
 
 -- fragment: written_since
--- Whether the row h was written after persona_id was last taken back: the decisions of before say
--- nothing of it. NULL where persona_id never was.
+-- Whether the row h was written after persona_id was last taken back, so that earlier decisions do
+-- not count for it. NULL where persona_id was never taken back.
 h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC';
 
@@ -63,11 +63,11 @@ WHERE persona_id IS NULL
                   WHERE a.history_id = h.id);
 
 -- fragment: by_evidence_unread
--- The messages that evidence decides, where none was read.
+-- The messages that evidence decides, when none was read.
 SELECT NULL::uuid AS history_id WHERE false;
 
 -- fragment: by_evidence_read
--- The same where it was: see memsync_evidence below.
+-- The same when it was read: evidence.sql makes the table memsync_evidence.
 SELECT history_id FROM memsync_evidence;
 
 -- fragment: left_open
@@ -76,8 +76,9 @@ SELECT o.user_id, o.personality_id FROM ({open}) o
 WHERE NOT EXISTS (SELECT FROM ({by_evidence}) t WHERE t.history_id = o.id);
 
 -- name: pairs_by_settings
--- What the settings say today of the (user, personality) pairs that have messages, with row counts.
--- The caller names the fragments for {open}, {by_evidence}, {override} and {default} that fit this schema.
+-- How many (user, personality) pairs with messages each rule of the settings decides today, with
+-- row counts. The caller names the fragments for {open}, {by_evidence}, {override} and {default}
+-- that fit this schema.
 SELECT CASE WHEN o.persona_id IS NOT NULL THEN 'override'
             WHEN d.persona_id IS NOT NULL THEN 'default'
             ELSE 'unresolved' END AS reason,
@@ -88,8 +89,8 @@ LEFT JOIN ({default}) d USING (user_id)
 GROUP BY 1 ORDER BY 1;
 
 -- name: unresolved_users
--- Users with messages for which neither an override nor a default names a persona. Of most users the
--- messages need not be looked at: they have a default.
+-- Users with messages for which neither an override nor a default names a persona. Users with a
+-- default are left out first, so that the messages of most users need not be read.
 WITH lacking AS MATERIALIZED (
     SELECT u.id, u.username FROM users u
     WHERE NOT EXISTS (SELECT FROM ({default}) d

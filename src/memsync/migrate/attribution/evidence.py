@@ -1,11 +1,11 @@
-"""Evidence: which persona spoke then, as memories say that were made from the old exchanges.
+"""Finds evidence of which persona spoke then: the memories that were made from the old exchanges.
 
-Decides which points may speak and for which messages; settings only say who would speak now. Never
-guesses: where points of several personas of one user agree with one exchange, none of them counts,
-and neither does one of another user's persona. Reads the vector store, writes nothing there. The
-points and what follows from them are kept in temporary tables of one session; only `keep` writes,
-into `memsync.row_archive`, which fill, bridge and proof let win over the map. What an earlier run
-decided stands, with evidence or without.
+Settings only say which persona would speak now. This module decides which points are evidence, and
+for which messages. It never guesses: if points of several personas of one user agree with one
+exchange, none of them counts. A point of another user's persona never counts. The vector store is
+only read. The points and the verdicts are kept in temporary tables of one session. Only `keep`
+writes, into `memsync.row_archive`, which fill, sync trigger and proof prefer to the map. The
+decisions of an earlier run stand, with evidence or without.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ SAMPLES_MAX = 10
 
 _COPIED_POINTS = 5_000
 _JOINED_POINTS = 500_000
-"""Every join reads the whole history once; its points wait in a temporary table."""
+"""How many points wait in a temporary table for a join, because each reads the whole history."""
 _KEPT_ROWS = 2_000
 
 _COLUMNS = ("earliest", "latest", "personality_id", "persona_id", "content", "source")
@@ -47,7 +47,7 @@ _COLUMNS = ("earliest", "latest", "personality_id", "persona_id", "content", "so
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A message of which evidence and today's settings say different things."""
+    """A message for which evidence and today's settings name different personas."""
 
     message_id: str
     persona_by_evidence: str
@@ -58,11 +58,12 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceReport:
-    """What evidence decides. `not_read` says why nothing is known, else it is None.
+    """How much evidence decides, as counts. `not_read` says why none was read, else it is None.
 
-    Points: `points`, and of them `points_unusable`, which do not say who, to whom, when or what.
-    Exchanges: `ambiguous` (several personas of their user), `foreign` (only personas of others),
-    `vanished` (only personas that do not exist). Messages: `rows`, and of them `disagreeing`.
+    Points: `points`, and of them `points_unusable`, which lack a persona, personality, time or
+    text. Exchanges: `ambiguous` (points of several personas of their user), `foreign` (only of
+    other users' personas), `vanished` (only of personas that do not exist). Messages: `rows`, and
+    of them `disagreeing`, for which the settings name another persona.
     """
 
     not_read: str | None = None
@@ -78,9 +79,9 @@ class EvidenceReport:
 
 @dataclass
 class Evidence:
-    """What the memories say of the messages that nothing has decided yet, on one session.
+    """The evidence for the messages that nothing has decided yet, read on one session.
 
-    Its tables are that session's own and go with it, so it must be a dedicated one.
+    Its temporary tables end with that session, so it must be a dedicated one.
     """
 
     session: Session
@@ -91,13 +92,13 @@ class Evidence:
 
     @property
     def as_fragment(self) -> Mapping[str, str]:
-        """Which fragment of evidence.sql says what evidence decides."""
+        """The fragment for the hole {by_evidence}; none when nothing was read."""
         return {"by_evidence": "by_evidence_read"} if self._tables else {}
 
     def read(self, vectors: VectorStore, settings: Settings, tell: Tell = silent) -> None:
         """Read all points and find the exchanges that they were made from.
 
-        Raises: the vector store's error as `required` puts it, before anything is changed anywhere.
+        Raises: the vector store's error as `required` words it, before anything is changed.
         """
         rows = self._rows(vectors, settings, tell)
         for some in batched(rows, _COPIED_POINTS):
@@ -112,11 +113,11 @@ class Evidence:
         self.judge()
 
     def drop(self) -> None:
-        """Forget what was read: half of the points are no evidence."""
+        """Forget what was read, because only a part of the points is no evidence."""
         self._tables = False
 
     def judge(self) -> None:
-        """Decide by what is in the database now: personas and their owners may have changed."""
+        """Judge the points anew, because personas and their owners may have changed."""
         if not self._tables:
             return
         self.session.run("forget_verdicts")
@@ -140,7 +141,7 @@ class Evidence:
             ddl.do(keep, table="memsync.row_archive")
 
     def report(self) -> EvidenceReport:
-        """What was found, and where today's settings say something else."""
+        """Count what was found, and where today's settings name another persona."""
         if not self._tables:
             return EvidenceReport(points=self.points, points_unusable=self.unusable)
         settings = places(Catalog.read(self.session).settings)
@@ -160,7 +161,7 @@ class Evidence:
     def _rows(
         self, vectors: VectorStore, settings: Settings, tell: Tell
     ) -> Iterator[tuple[object, ...]]:
-        """Every point that says who, to whom, when and what, as a row of memsync_points."""
+        """Every point with a persona, personality, time and text, as a row of memsync_points."""
         ltm = LongTermMemory(vectors, settings)
         try:
             names = [
@@ -200,9 +201,7 @@ class Evidence:
 
     @contextlib.contextmanager
     def _open_messages(self) -> Iterator[dict[str, str]]:
-        """A transaction for a statement on the messages that nothing has decided yet: the fragment
-        that it takes.
-        """
+        """Open a transaction for a statement on the undecided messages; give their fragment."""
         still_open = {"open": fragments(Catalog.read(self.session))["open"]}
         with self.session.transaction():
             self.session.run("join_in_one_pass")
@@ -216,15 +215,15 @@ def awaited(catalog: Catalog) -> bool:
 
 @contextlib.contextmanager
 def memories_of(postgres: Postgres, settings: Settings) -> Iterator[VectorStore | None]:
-    """The vector store, for a run that is going to read it; else, or where none is, None.
+    """The vector store, for a run that will read evidence; None when none is needed or there.
 
-    Raises: the store's error as `required` puts it.
+    Raises: the store's error as `required` words it; StoreBusy while another run holds the lock.
     """
     with contextlib.ExitStack() as opened:
         vectors = None
         with postgres.session() as session:
             due = awaited(Catalog.read(session))
-            # Another run has the memories open, if they are embedded: that is what to say then.
+            # Look first: a run keeps embedded memories open, and its lock is the better message.
             require_free(session, LockKey.MIGRATE, "migration")
         if due:
             try:
@@ -247,7 +246,7 @@ def required(error: MemsyncError) -> MemsyncError:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads the points of one collection, whose name may say whose they are."""
+    """Reads the points of one collection, whose name may give their persona or personality."""
 
     collection: str
     codec: PayloadCodec
@@ -255,7 +254,7 @@ class _Reader:
     personality_id: UUID | None
 
     def row(self, point: Point) -> tuple[object, ...] | None:
-        """The point as a row of memsync_points; None when it does not say enough."""
+        """The point as a row of memsync_points; None when a value is missing or contradictory."""
         reading = self.codec.decode(point.payload)
         memory, window = reading.memory, reading.time_window_ms
         persona = _agreed(self.persona_id, memory.persona_id)
@@ -272,7 +271,7 @@ class _Reader:
 
 
 def _agreed(of_collection: UUID | None, of_payload: UUID | None) -> UUID | None:
-    """What both say, or the one that says anything; None where they contradict each other."""
+    """The id that both give, or the only one given; None where they contradict each other."""
     if of_collection and of_payload and of_collection != of_payload:
         return None
     return of_collection or of_payload

@@ -1,47 +1,48 @@
--- Who spoke, by the memories that were made of the exchanges.
+-- Evidence of which persona spoke: the memories that were made from the exchanges.
 
 -- name: make_points
--- What was read of the memories: one row a point, with the first and the last millisecond that
--- its time may mean.
--- lint: allow TEMP what was read of the memories is the run's own
+-- The points that were read, a row each, with the first and the last millisecond that their time
+-- may mean.
+-- lint: allow TEMP the evidence that was read belongs to this run alone
 CREATE TEMP TABLE memsync_points (
     earliest timestamp NOT NULL, latest timestamp NOT NULL, personality_id uuid NOT NULL,
     persona_id uuid NOT NULL, content text NOT NULL, source text NOT NULL);
 
 -- name: make_matches
--- Which exchange a point was made from: anchor, the user's message before it, and who spoke.
--- lint: allow TEMP what was read of the memories is the run's own
+-- The exchange that a point was made from: its anchor, the user's message before it, and the
+-- persona that the point names.
+-- lint: allow TEMP the evidence that was read belongs to this run alone
 CREATE TEMP TABLE memsync_matches (
     anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
     persona_id uuid NOT NULL, source text NOT NULL);
 
 -- name: make_verdicts
--- What the points of one exchange say together.
--- lint: allow TEMP what was read of the memories is the run's own
+-- The verdict on each exchange, by all of its points.
+-- lint: allow TEMP the evidence that was read belongs to this run alone
 CREATE TEMP TABLE memsync_verdicts (
     anchor_id uuid NOT NULL, message_id uuid NOT NULL, user_id uuid NOT NULL,
     persona_id uuid, source text, verdict text NOT NULL);
 
 -- name: make_evidence
 -- The messages that evidence decides, numbered so that they can be written in batches.
--- lint: allow TEMP what was read of the memories is the run's own
+-- lint: allow TEMP the evidence that was read belongs to this run alone
 CREATE TEMP TABLE memsync_evidence (
     number bigint PRIMARY KEY, history_id uuid NOT NULL, user_id uuid NOT NULL,
     personality_id uuid NOT NULL, persona_id uuid NOT NULL, source text NOT NULL);
 
 -- name: analyze_points
--- So that the planner joins in one pass over the history.
+-- Counts the points for the planner, so that it joins in one pass over the history.
 ANALYZE memsync_points;
 
 -- name: join_in_one_pass
--- A column that was just added has no statistics: the planner would take "persona_id IS NULL" for
--- a few rows and look each match up on its own. Until the transaction ends.
+-- Turns nested loops off until the transaction ends. A new column has no statistics, so the planner
+-- would expect few rows with persona_id NULL, and look each match up on its own.
 SELECT set_config('enable_nestloop', 'off', true);
 
 -- fragment: agrees
--- Whether the text of point p is the exchange of message u and reply a: canonical, or as deployed,
--- `User (<name>): <message>` and `<personality>: <reply>`, read from its end, whatever the names.
--- stores.ltm.layouts says the same in Python; one test holds the two together.
+-- Whether the text of point p is that of message u and reply a. It is canonical, or in the deployed
+-- form, `User (<name>): <message>` and `<personality>: <reply>`, which is read from its end because
+-- the names may have changed. stores/ltm/layouts.py says the same; one test holds them together.
 (SELECT p.content = 'user: ' || u.content || E'\nassistant: ' || a.content
      OR starts_with(p.content, 'User (')
         AND right(p.content, length(a.content) + 2) = ': ' || a.content
@@ -53,8 +54,8 @@ SELECT set_config('enable_nestloop', 'off', true);
       LATERAL (SELECT left(h.head, -(length(t.personality) + 1)) AS said) s);
 
 -- name: match_points
--- Finds the exchanges that the points were made from, among messages that nothing has decided yet.
--- An exchange is as in the fragment `exchange`, its thread being the user's.
+-- Finds the exchanges that the points were made from, among the undecided messages. The fragment
+-- `exchange` defines an exchange; here its thread is that of one user.
 INSERT INTO memsync_matches (anchor_id, message_id, user_id, persona_id, source)
 SELECT a.id, u.id, a.user_id, p.persona_id, p.source
 FROM memsync_points p
@@ -71,16 +72,16 @@ CROSS JOIN LATERAL (
 WHERE u.role = 'user' AND {agrees};
 
 -- name: forget_points
--- Makes room for the next points.
+-- Empties the table for the next points.
 TRUNCATE memsync_points;
 
 -- name: forget_verdicts
--- Before the points are judged anew.
+-- Empties the tables before the points are judged anew.
 TRUNCATE memsync_verdicts, memsync_evidence;
 
 -- name: judge_matches
--- What the points of each exchange say: one persona of its user, or several (ambiguous); only
--- personas of others (foreign); only personas that do not exist (vanished).
+-- Judges each exchange by the personas of its points: one of its user's (evidence), several of them
+-- (ambiguous), only other users' (foreign), or only personas that do not exist (vanished).
 INSERT INTO memsync_verdicts (anchor_id, message_id, user_id, persona_id, source, verdict)
 SELECT anchor_id, (array_agg(message_id))[1], (array_agg(user_id))[1],
        (array_agg(persona_id) FILTER (WHERE own))[1], min(source) FILTER (WHERE own),
@@ -95,7 +96,7 @@ FROM (SELECT m.anchor_id, m.message_id, m.user_id, m.persona_id, m.source,
 GROUP BY anchor_id;
 
 -- name: analyze_verdicts
--- So that the planner joins them with the history in one pass.
+-- Counts the verdicts for the planner, so that it joins in one pass over the history.
 ANALYZE memsync_verdicts;
 
 -- name: list_evidence
@@ -108,7 +109,7 @@ JOIN ({open}) h ON h.id = e.history_id AND h.user_id = v.user_id
 WHERE v.verdict = 'evidence';
 
 -- name: analyze_evidence
--- So that the planner knows how many messages evidence decides.
+-- Tells the planner how many messages evidence decides.
 ANALYZE memsync_evidence;
 
 -- name: evidence_verdicts
@@ -120,7 +121,7 @@ SELECT verdict, count(*) AS exchanges FROM memsync_verdicts GROUP BY verdict;
 SELECT count(*) AS total FROM memsync_evidence;
 
 -- name: evidence_against_settings
--- The first messages of which evidence and today's settings say different things, and how many.
+-- The first messages for which evidence and settings name different personas, and how many.
 SELECT e.history_id, e.persona_id AS by_evidence,
        coalesce(o.persona_id, d.persona_id) AS by_settings, e.source, count(*) OVER () AS total
 FROM memsync_evidence e
@@ -130,7 +131,7 @@ WHERE coalesce(o.persona_id, d.persona_id) <> e.persona_id
 ORDER BY e.history_id LIMIT %(limit)s;
 
 -- name: keep_evidence
--- Keeps some of what evidence decides, for rows that nothing else has decided by now.
+-- Archives a batch of the decisions, for rows that nothing else has decided by now.
 INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason, source)
 SELECT h.id, h.user_id, e.persona_id, 'evidence', e.source
 FROM memsync_evidence e

@@ -1,7 +1,7 @@
-"""What the settings say of the messages that are still open: which persona, by which rule.
+"""Asks the settings for the persona of each message that is still open, and by which rule.
 
-Decides which fragments of attribution.sql fit the schema as it stands: where choices and defaults
-are, and which messages are still to be decided. Reads only.
+This module picks the fragments of attribution.sql that fit the schema as it stands: where choices
+and defaults are, and which messages are still to be decided. Reads only.
 """
 
 from collections.abc import Mapping

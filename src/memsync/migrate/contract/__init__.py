@@ -1,4 +1,4 @@
-"""Phase contract: the gates, then the old places of the settings and user_id go."""
+"""Phase contract: after its gates it drops the old places of the settings, then user_id."""
 
 from memsync.migrate.contract.phase import CONTRACT
 from memsync.migrate.contract.proof import Verification, prove

@@ -1,11 +1,11 @@
-"""The gates of contract: what must hold before user_id goes. Only the record of runs is written.
+"""The gates of contract: what must hold before user_id is dropped.
 
-Decides three things, in this order: the proof (every row's persona is right), quiet (nobody still
-works by user_id), and the backup (one is confirmed). An INSERT that names user_id is noted by a
-trigger (stores/bridge.py), whoever it comes from. Reads, and an UPDATE or DELETE by user_id, are
-seen only as the last statement of a session that is connected now. Index statistics are left out:
-cascades, and reads that need only the head of an index, count there too. So is pg_stat_statements:
-it says that, but not when.
+There are three, in this order: the proof (every row's persona is right), quiet (no client still
+works by user_id), and the backup (there is one). Only the record of runs is written. A trigger
+notes when any client last named user_id in an INSERT (expand/sync_triggers.sql). Reads, and an
+UPDATE or DELETE by user_id, are seen only as the last statement of a session that is connected now.
+Index statistics are not used, because they also count cascades, and reads that need only the first
+columns of an index. Neither is pg_stat_statements, because it does not say when a statement ran.
 """
 
 from datetime import timedelta
@@ -22,10 +22,10 @@ from memsync.stores.postgres import OWN_STATEMENT, Session
 
 
 def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
-    """Ask every gate; note in the record of runs that they are open, and on what grounds.
+    """Check every gate; note in the record of runs that they are open, and why.
 
     A contract that passed them and was cut short half way is only proven again.
-    Raises: GateClosed, of the first that is not.
+    Raises: GateClosed for the first gate that is closed.
     """
     catalog = Catalog.read(session)
     if catalog.has_users:
@@ -51,7 +51,7 @@ def _require_proof(session: Session, catalog: Catalog) -> None:
 
 
 def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
-    """Stop while clients work by user_id; else how it is known that they do not."""
+    """Stop while clients work by user_id; return how it is known that they do not."""
     if not minutes:
         return "not asked whether clients still use user_id"
     within_s = minutes * 60
@@ -94,7 +94,7 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
 
 
 def _require_backup(session: Session, options: RunOptions) -> str:
-    """Stop unless there is a backup; else which one."""
+    """Stop unless there is a backup; return which one."""
     if options.backup_confirmed is not None:
         return f"backup confirmed: {options.backup_confirmed.strip()}"
     hours = options.backup_max_age_hours

@@ -1,4 +1,4 @@
--- What contract asks before it drops user_id.
+-- The questions of the gates, before contract drops user_id.
 
 -- name: last_user_write
 -- When a client last named user_id in an INSERT (`seen`), else since when this is watched.
@@ -24,7 +24,7 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 ORDER BY query_start;
 
 -- name: hidden_sessions
--- How many clients' statements cannot be seen: another role's, or activity is not tracked.
+-- How many clients' statements cannot be seen: they are another role's, or are not tracked.
 SELECT count(*) AS total FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
   AND usesysid IS NOT NULL
@@ -40,7 +40,7 @@ WHERE taken_at >= clock_timestamp() - make_interval(secs => %(within_s)s)
 ORDER BY id DESC LIMIT 1;
 
 -- name: last_backup
--- The newest backup, whether it counts or not, and whether it is too old to.
+-- The newest backup, whether it counts or not, and whether it is too old to count.
 SELECT file, to_char(taken_at, 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
        taken_at < clock_timestamp() - make_interval(secs => %(within_s)s) AS old
 FROM memsync.backup ORDER BY id DESC LIMIT 1;

@@ -1,8 +1,9 @@
-"""Phase contract: the gates, then the old places of the settings and user_id go.
+"""Phase contract: after its gates it drops the old places of the settings, then user_id.
 
-Users of messages whose persona is another's are archived first: the owner of its persona says the
-user of any other message. That is the way back, for messages written since as well. Locks: each
-statement for a moment and by lock_timeout; what scans the table lets readers and writers pass.
+First it archives the user of each message whose persona belongs to somebody else; of any other
+message the persona's owner is the user. The way back fills user_id from these two, also for
+messages written since. Locks: each statement for a moment and by lock_timeout; statements that scan
+the table let readers and writers pass.
 """
 
 from memsync.migrate import runs
@@ -25,20 +26,21 @@ from memsync.stores.postgres import statement
 class _Contract:
     phase = Phase.CONTRACT
     steps = (
-        "The end of the redesign: every persona has an owner, and the old places of the settings "
-        "go.",
-        "The last step: persona_id must be there, user_id goes; and the way back from it.",
+        "The end of the redesign: every persona must have an owner, and the old places of the "
+        "settings are dropped.",
+        "The last step: persona_id becomes NOT NULL, user_id is dropped; an archive keeps the way "
+        "back.",
     )
 
     def forward(self, run: Run) -> None:
-        """Ask the gates; drop the old places of the settings, then user_id."""
+        """Check the gates; drop the old places of the settings, then user_id."""
         if "user_id" in run.catalog().columns:
             gates.require_open(run.session, run.options, run.tell)
         old_places.drop(run)
         _drop_user_id(run)
 
     def back(self, run: Run) -> None:
-        """Give every message its user again, then bring back the old places; online as well."""
+        """Give every message its user again, then bring back the old places; clients go on."""
         _bring_back_user_id(run)
         old_places.bring_back(run)
 

@@ -1,8 +1,9 @@
-"""The proof: every message's persona recomputed from the settings, and the guide's counts.
+"""Proves the migration: recomputes every message's persona from the settings, and counts.
 
-Decides what "right" means for a row. It does not use the fill's statement: it takes the settings
-as they are, and the frozen decision only where they were changed after the freeze. A row that has
-a decision of its own must have that one, and evidence must name a persona of the row's user.
+This module decides when a row's persona is right, independently of the fill's statement. It takes
+the settings as they are now, and the frozen decision only where they were changed after the freeze.
+A row with a decision of its own in the archive must have that persona, and evidence must name a
+persona of the row's user.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ SAMPLES_MAX = 20
 class Verification:
     """The checklist after `migrate run`. `proven` says whether every row was recomputed.
 
-    After contract there is no user_id left to recompute from: then the counts and the foreign key
-    are what can be checked.
+    After contract there is no user_id left to recompute from, so only the counts and the catalog
+    can be checked.
     """
 
     ok: bool
@@ -37,7 +38,7 @@ class Verification:
 
 
 def prove(session: Session, catalog: Catalog) -> Verification:
-    """Prove the history as it is now. Reads only; the checklist around it is `checklist`'s."""
+    """Prove the history as it is now. Reads only; verify.py adds the rest of the checklist."""
     if "persona_id" not in catalog.columns:
         return _not_started(catalog)
     counts = session.row("verify_counts")
@@ -61,7 +62,7 @@ def prove(session: Session, catalog: Catalog) -> Verification:
         for row in wrong
     ]
     return Verification(
-        # A way back that is half done can prove nothing, and so is not right.
+        # A way back that is half done can prove nothing, so it is not ok.
         ok=not problems and (recomputable or "user_id" not in catalog.columns),
         stage=catalog.stage,
         proven=recomputable,

@@ -1,7 +1,7 @@
 -- The proof of every message's persona, independent of the fill.
 
 -- name: verify_counts
--- The counts of the checklist: rows, personas in use, rows without one, rows with one unknown.
+-- The counts of the checklist: rows, personas in use, rows without one, rows with an unknown one.
 SELECT count(*) AS rows_total,
        count(DISTINCT h.persona_id) AS unique_personas,
        count(*) FILTER (WHERE h.persona_id IS NULL) AS null_persona_ids,
@@ -9,9 +9,9 @@ SELECT count(*) AS rows_total,
 FROM conversation_history h LEFT JOIN personas p ON p.id = h.persona_id;
 
 -- name: verify_rows
--- Every row whose persona is not what the settings say, recomputed here without the fill's own
--- decision: the map's answer counts only where the settings were changed after the freeze. Rows
--- with a decision of their own must have it, and evidence must be of the row's user.
+-- Every row whose persona is wrong, recomputed from the settings without the fill's own statement.
+-- The map counts only where the settings were changed after the freeze. A row with a decision of
+-- its own must have that persona, and evidence must name a persona of the row's user.
 WITH settings AS (
     SELECT u.id AS user_id, m.personality_id, m.persona_id AS frozen,
            m.decided_at AT TIME ZONE 'UTC' AS decided_at,
@@ -40,13 +40,13 @@ LEFT JOIN memsync.row_archive a ON a.history_id = h.id
 LEFT JOIN personas p ON p.id = h.persona_id
 WHERE h.persona_id IS NOT NULL
   AND CASE
-      -- Evidence speaks for a user's own personas only.
+      -- Evidence counts only for personas of the row's user.
       WHEN a.reason = 'evidence'
            THEN h.persona_id <> a.persona_id OR p.owner_id IS DISTINCT FROM h.user_id
       WHEN a.history_id IS NOT NULL
            THEN h.persona_id <> a.persona_id OR h.user_id <> a.user_id
-      -- Not of the map, or of after it: what the trigger decided is in the archive, so an app that
-      -- knows both ids wrote this. Its persona must be one of the user's.
+      -- The row is not in the map, or is newer. The trigger's own decisions are in the archive, so
+      -- an app that knows both ids wrote this row. Its persona must be one of the user's.
       WHEN s.user_id IS NULL OR h.created_at >= s.decided_at
            THEN p.owner_id IS DISTINCT FROM h.user_id
       WHEN s.unchanged THEN h.persona_id IS DISTINCT FROM coalesce(s.override_now, s.default_now)
@@ -55,7 +55,7 @@ ORDER BY h.id
 LIMIT %(limit)s;
 
 -- name: verify_drift
--- How many decisions of the map today's settings would take differently (no fault: they moved on).
+-- How many decisions of the map differ from today's settings. No fault: settings may change.
 SELECT count(*) AS pairs
 FROM memsync.persona_map m
 LEFT JOIN memsync.persona_override o

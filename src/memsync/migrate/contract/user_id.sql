@@ -1,7 +1,8 @@
--- user_id: what it alone says is kept, then it goes; and the way back.
+-- Archives what user_id alone says, drops the column, and brings it back.
 
 -- name: archive_exceptions
--- Keeps the user of every message whose persona belongs to somebody else; the owner says the rest.
+-- Archives the user of every message whose persona belongs to somebody else. The user of any other
+-- message is its persona's owner.
 INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
 SELECT h.id, h.user_id, h.persona_id, 'owner-differs'
 FROM conversation_history h JOIN personas p ON p.id = h.persona_id
@@ -21,7 +22,7 @@ ALTER TABLE conversation_history DROP COLUMN user_id;
 ALTER TABLE conversation_history ADD COLUMN user_id uuid;
 
 -- name: create_user_id_index
--- Builds the app's own index on it while readers and writers pass.
+-- Builds the app's own index on the column while readers and writers pass.
 CREATE INDEX CONCURRENTLY conversation_history_user_id_idx ON conversation_history (user_id);
 
 -- name: drop_persona_check

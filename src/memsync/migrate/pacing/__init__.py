@@ -1,1 +1,1 @@
-"""How a run behaves while clients work."""
+"""Pacing: how a run behaves while clients work."""

@@ -1,8 +1,8 @@
-"""Control of a run from another terminal: pause, resume, cancel, and what a status says of it.
+"""Controls a run from another terminal: pause, resume and cancel, and its state for `status`.
 
-Decides who is asked: the session that holds the migration's lock, by its pid, so that a request
-never reaches a later run. Nothing is asked where nothing runs. A run hears requests between its
-batches and steps (migrate/pace.py), when it has no transaction open. Knows no phase.
+A request is the one row of memsync.control. It carries the pid of the session that holds the
+migration's lock, so that it never reaches a later run. A run reads requests between its batches and
+steps (pacing/pace.py), when it has no transaction open. This module knows no phase.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ State = Literal["idle", "running", "pausing", "paused", "cancelling"]
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Who migrates now. `asked_by` is who asked it to pause or cancel; None where nobody did."""
+    """The run that goes on now. `asked_by` is the role that asked it to pause or cancel, if any."""
 
     state: State
     pid: int | None = None
@@ -31,7 +31,7 @@ def ask(postgres: Postgres, wanted: Wanted) -> Runner:
 
     Returns at once; the run does it at its next safe moment.
 
-    Raises: NothingRuns; StoreBusy when the lock's holder does not hear requests, or not yet.
+    Raises: NothingRuns; StoreBusy when the lock's holder does not read requests, or not yet.
     """
     with postgres.session() as session:
         held_by = holders(session, LockKey.MIGRATE)
@@ -43,10 +43,10 @@ def ask(postgres: Postgres, wanted: Wanted) -> Runner:
         pids = [holder.pid for holder in held_by]
         if not _is_there(session) or not session.rows("ask_run", wanted=wanted, pids=pids):
             raise StoreBusy(
-                f"what holds the migration's lock (pid {pids[0]}) cannot be asked; nothing was "
+                f"the holder of the migration's lock (pid {pids[0]}) cannot be asked; nothing was "
                 "asked. It is a run that has just begun, or still reads evidence before its first "
                 "change: try again in a moment, or end it with Ctrl-C. Or it is a backup or a psql "
-                "script, which hear nothing: end it with Ctrl-C or "
+                "script, which read no requests: end it with Ctrl-C or "
                 f"SELECT pg_terminate_backend({pids[0]}), and start it again later; what a script "
                 "has done is kept",
                 pid=pids[0],
@@ -58,7 +58,7 @@ _VERBS = {"run": "resume", "pause": "pause", "cancel": "cancel"}
 
 
 def runner(session: Session) -> Runner:
-    """Who migrates now, and whether it was asked to pause or end. Reads only."""
+    """The run that goes on now, and whether it was asked to pause or end. Reads only."""
     return _runner(session, holders(session, LockKey.MIGRATE))
 
 
@@ -81,20 +81,20 @@ def _is_there(session: Session) -> bool:
 
 
 class Control:
-    """The run's own side: hears what is asked of its session."""
+    """The run's own side: reads the requests to its session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._is_open = False
 
     def open(self) -> None:
-        """Take the row of requests over, as soon as memsync's tables are there."""
+        """Take over the row of requests, as soon as memsync's tables are there."""
         if not self._is_open and _is_there(self._session):
             self._session.run("open_control")
             self._is_open = True
 
     def must_pause(self) -> str | None:
-        """Who asked for a pause and when; None when the run is to go on.
+        """The role that asked for a pause, and when; None when the run may go on.
 
         Raises: Cancelled.
         """

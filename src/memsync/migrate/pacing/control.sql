@@ -1,38 +1,38 @@
--- What is asked of a run, and what its work does to others on the server.
+-- Requests to a run, and the load that its work puts on the server.
 
 -- name: open_control
--- Makes the one row of requests this session's own: what an earlier run was asked for is over.
+-- Makes the one row of requests this session's own, because requests to an earlier run are void.
 INSERT INTO memsync.control (pid, wanted) VALUES (pg_backend_pid(), 'run')
 ON CONFLICT (singleton) DO UPDATE
 SET pid = excluded.pid, wanted = 'run', who = session_user, asked_at = clock_timestamp(),
     heard_at = NULL;
 
 -- name: wanted
--- What this session's run is asked for, by whom and when.
+-- The request to this session's run: what, by which role and when.
 SELECT wanted, who, to_char(asked_at, 'HH24:MI:SS "UTC"') AS asked_at FROM memsync.control
 WHERE pid = pg_backend_pid();
 
 -- name: note_heard
--- Notes that the run does what it is asked for.
+-- Notes that the run acts on the request.
 UPDATE memsync.control SET heard_at = clock_timestamp()
 WHERE pid = pg_backend_pid() AND wanted = %(wanted)s AND heard_at IS NULL;
 
 -- name: ask_run
--- Asks the run that holds the lock for something; no row where none does, or not yet.
+-- Writes a request to the run that holds the lock; no row where none reads requests, or not yet.
 UPDATE memsync.control c
 SET wanted = %(wanted)s, who = session_user, asked_at = clock_timestamp(), heard_at = NULL
 WHERE c.pid = ANY(%(pids)s::int[])
 RETURNING c.pid;
 
 -- name: control
--- What the run of one of these sessions is asked for, and whether it does it.
+-- The request to the run of one of these sessions, and whether it acts on it.
 SELECT pid, wanted, who, asked_at, heard_at IS NOT NULL AS heard FROM memsync.control
 WHERE pid = ANY(%(pids)s::int[]);
 
 -- name: pressure
--- What a running fill weighs on: bytes of WAL written so far; of the standbys the longest replay
--- lag, and how far the one that is furthest behind has come; and who has waited for a lock on the
--- table for too long.
+-- The load on the server while a fill runs: bytes of WAL written so far; the longest replay lag of
+-- a standby, and the position of the one furthest behind; the sessions that have waited too long
+-- for a lock on the table.
 SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS written,
        (SELECT pg_wal_lsn_diff(min(replay_lsn), '0/0')::bigint
         FROM pg_stat_replication) AS replayed,
@@ -44,7 +44,7 @@ SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS written,
           AND waitstart < clock_timestamp() - make_interval(secs => %(longest_s)s)) AS waiting;
 
 -- name: waiting_for_us
--- Sessions that wait for a lock that this session holds; of many waiting ones some are enough.
+-- Sessions that wait for a lock that this session holds. One is enough, so at most 20 are checked.
 SELECT pid FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted LIMIT 20) w
 WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid));
 

@@ -1,11 +1,11 @@
-"""The pace of a run: what happens between two batches or steps, when no transaction is open.
+"""Paces a run: what it does between two batches or steps, when no transaction is open.
 
-Decides when to look (at most every 200 ms), how long to wait, and that it is told once. One object
-for a whole run, given to whatever loops: it hears pause and cancel, and gives way to others.
+One object serves a whole run. It reads requests to pause or cancel, at most every 200 ms, and makes
+a fill wait for clients, for standbys and for the limit on WAL. Each kind of wait is reported once.
 
 A fill calls `before_commit(session)` when a batch's rows are written and still locked, and
-`between_batches()` after its transaction; what that returns is the share of its usual time that the
-next batch should take.
+`between_batches()` after its transaction. The latter returns the share of its usual time, at most
+1, that the next batch should take.
 """
 
 import time
@@ -24,7 +24,7 @@ _SHARE_MIN = 1 / 16
 
 
 class Pace:
-    """One run's. `waited_s` is how long it held back, pauses included."""
+    """The pace of one run. `waited_s` is how long the run waited, pauses included."""
 
     def __init__(self, session: Session, options: RunOptions, tell: Tell) -> None:
         self._session = session
@@ -39,7 +39,7 @@ class Pace:
         self.waited_s = 0.0
 
     def begin(self) -> None:
-        """Refuse limits that cannot be kept, and start to hear requests.
+        """Refuse limits that cannot be kept, and start to read requests.
 
         Raises: MissingRight.
         """
@@ -47,7 +47,7 @@ class Pace:
         self._control.open()
 
     def between_steps(self) -> None:
-        """Hear what is asked of the run; wait while it is to pause.
+        """Read the request to the run; wait while it asks for a pause.
 
         Raises: Cancelled.
         """
@@ -62,12 +62,12 @@ class Pace:
         self._tell(Progress(Kind.RESUMED, "going on"))
 
     def between_tries(self) -> None:
-        """The same, not more often than every 200 ms: while a lock is waited for."""
+        """The same while the run waits for a lock, at most every 200 ms."""
         if time.monotonic() - self._looked >= LOOK_EVERY_S:
             self.between_steps()
 
     def before_commit(self, session: Session) -> None:
-        """Note whether clients wait for what this session's batch holds: afterwards nobody does."""
+        """Note whether clients wait for the batch's locks, because its commit will release them."""
         now, pid = time.monotonic(), session.connection.info.backend_pid
         if now - self._looked_inside.get(pid, 0.0) >= LOOK_EVERY_S:
             self._looked_inside[pid] = now
@@ -75,7 +75,7 @@ class Pace:
                 self._waiting_for_us = True
 
     def between_batches(self) -> float:
-        """Hear, and wait until every limit is kept; the share of its time for the next batch.
+        """Read the request, wait until every limit is kept; return the share for the next batch.
 
         Raises: Cancelled.
         """
@@ -109,5 +109,5 @@ class Pace:
 
 
 def steered(size: int, took_s: float, target_s: float, most: int) -> int:
-    """The size of the next step, after one of `size` took so long: at most twice as large."""
+    """The size of the next step, after one of `size` took `took_s`: at most twice as large."""
     return max(1, min(most, int(size * min(2.0, target_s / max(took_s, 1e-4)))))

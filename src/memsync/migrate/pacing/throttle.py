@@ -1,9 +1,9 @@
-"""How much a fill may weigh on the server: standbys' lag, the rate of WAL, clients that wait.
+"""Limits the load of a fill on the server: standbys' lag, the rate of WAL, clients that wait.
 
-Decides when a fill is to wait, and why, from one look at the server between two batches; who waits
-and for how long is pace.py's. Lag is the longer of what the server reports and of what is seen
-here, because a standby that stopped replaying reports the lag of before it stopped. The rate is the
-whole server's: clients' own writing counts, for a disk does not ask who wrote.
+One look at the server between two batches decides whether the fill must wait, and why; pace.py does
+the waiting. Lag is the longer of what the server reports and what is measured here, because a
+standby that stopped replaying still reports its old lag. The rate is that of the whole server,
+clients included, because they share its disk.
 """
 
 import time
@@ -16,14 +16,14 @@ from memsync.stores.history.catalog import TABLE
 from memsync.stores.postgres import Session
 
 CLIENT_WAIT_S = 0.1
-"""How long a client may wait for a lock on the history before the fill steps aside."""
+"""How long a client may wait for a lock on the history before the fill waits for it."""
 
 _ASIDE_MAX_S = 5.0
 _MB = 1_000_000
 
 
 class Throttle:
-    """The limits of one run, and what was seen of the server so far."""
+    """The limits of one run, and its observations of the server so far."""
 
     def __init__(self, session: Session, options: RunOptions) -> None:
         self._session = session
@@ -34,7 +34,7 @@ class Throttle:
         self._aside_since: float | None = None
 
     def require_sight(self) -> None:
-        """Stop where a limit was given that this role could not watch.
+        """Stop where a limit was given that this role cannot observe.
 
         Raises: MissingRight.
         """
@@ -45,7 +45,7 @@ class Throttle:
             )
 
     def reason(self) -> tuple[Kind, str] | None:
-        """Why the fill is to wait now: the kind of wait, and the figures. None: it may go on."""
+        """Why the fill must wait now: the kind of wait, and the figures. None: it may go on."""
         now = time.monotonic()
         seen = self._session.row("pressure", relation=TABLE, longest_s=CLIENT_WAIT_S)
         reason = (
@@ -58,9 +58,9 @@ class Throttle:
         return reason
 
     def _by_clients(self, now: float, waiting: list[int]) -> tuple[Kind, str] | None:
-        """Somebody waits for the table though nothing is held here: do not add to it, for a while.
+        """Wait while clients wait for the table, although the fill holds no lock on it now.
 
-        Not for ever: clients that block one another must not stop the migration.
+        It waits for a few seconds only, because clients that block one another must not stop it.
         """
         if not waiting:
             self._aside_since = None

@@ -1,9 +1,9 @@
-"""Sessions that share the work of one run: its own, and helpers beside it.
+"""Shares the work of one run among sessions: the run's own, and helpers beside it.
 
-Decides who takes which job, that nothing more is taken once one has failed, and that all have ended
-when it returns. Only the run's own session holds the migration's lock. So a helper's job must do no
-harm when that session is lost meanwhile and another run begins: a batch fills what is empty with
-what is decided, and who builds an index of a copy is waited for.
+Each session takes the next job when it is free. No job is taken once one has failed, and all have
+ended when `together` returns. Only the run's own session holds the migration's lock. So a helper's
+job must do no harm if that session is lost and another run begins. A batch fills only empty rows,
+with decisions that are frozen; an index build on the shadow table is waited for by the next run.
 """
 
 import contextlib
@@ -38,11 +38,11 @@ class Workers:
     ) -> list[Result]:
         """Do the jobs, each on one of the sessions; their results in the order of the jobs.
 
-        `between` is called each time before the run's own session would take one; while it waits,
-        nobody takes another.
+        `between` is called each time before the run's own session takes one; while it waits, no
+        session takes another.
 
-        Raises: what `between` or the first job raised that failed, when all that had begun have
-        ended; what the helpers are at then is cancelled.
+        Raises: the first error of `between` or of a job, once all jobs that had begun have ended.
+        Jobs that the helpers are at are cancelled then.
         """
         shift = _Shift(jobs)
         with ThreadPoolExecutor(max(1, len(self._helpers))) as pool:
@@ -54,7 +54,7 @@ class Workers:
             except BaseException as error:  # noqa: BLE001  Ctrl-C
                 shift.failed.append(error)
             if shift.failed:
-                # An index may take long; what is not done is rolled back.
+                # An index may take long. A cancelled job is rolled back.
                 for helper in self._helpers:
                     helper.session.cancel()
                 wait(helping)
@@ -64,7 +64,7 @@ class Workers:
 
 
 class _Shift(Generic[Result]):
-    """The jobs of one call of `together`: who takes which, and what came of them."""
+    """The jobs of one call of `together`: which are taken, and their results or errors."""
 
     def __init__(self, jobs: Sequence[Callable[[OnlineDdl], Result]]) -> None:
         self._jobs = jobs
@@ -80,21 +80,21 @@ class _Shift(Generic[Result]):
                 if (number := self._next(between)) is None:
                     return
                 self.results[number] = self._jobs[number](ddl)
-            except BaseException as error:  # noqa: BLE001  a thread's own would be lost
+            except BaseException as error:  # noqa: BLE001  a thread's own error would be lost
                 self.failed.append(error)
 
     def _next(self, between: Callable[[], object]) -> int | None:
         with self._turn:
             try:
                 between()
-            except BaseException as error:  # noqa: BLE001  known before another takes a job
+            except BaseException as error:  # noqa: BLE001  noted before another takes a job
                 self.failed.append(error)
             return None if self.failed else next(self._numbers, None)
 
 
 @contextlib.contextmanager
 def open_workers(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Workers]:
-    """A crew of this size, its helpers' sessions opened here and closed at the end.
+    """Workers of this size; the helpers' sessions are opened here, and closed at the end.
 
     Raises: StoreUnreachable.
     """

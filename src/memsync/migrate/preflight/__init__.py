@@ -1,1 +1,1 @@
-"""What would stop a run half way, looked for before anything is changed."""
+"""The preflight: looks for what would stop a run half way, before anything is changed."""

@@ -1,7 +1,8 @@
-"""Checks of the history and of what hangs on it: what would break, be lost, or be in the way.
+"""Checks the history and what depends on it: what would break, be lost, or be in the way.
 
-Decides which of the app's own objects the migration cannot carry along. Everything is asked of the
-catalog; a function's text is searched, because Postgres keeps no note of what PL/pgSQL reads.
+This module decides which of the app's own objects the migration cannot carry along. It reads the
+catalog, and searches the text of functions, because Postgres does not track what their bodies use
+(https://www.postgresql.org/docs/current/ddl-depend.html). Only the last two checks read messages.
 """
 
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ _SAMPLES = 5
 
 
 def shape(session: Session, catalog: Catalog) -> Check:
-    """One plain table is what the fill and every lock were made for."""
+    """Whether the history is one plain table, which the fill and the locks depend on."""
     found = session.row("preflight_shape")
     odd = None
     if found.kind != "r":
@@ -42,8 +43,8 @@ def shape(session: Session, catalog: Catalog) -> Check:
     if odd:
         return blocker(
             "table",
-            f"{TABLE}: {odd}; indexes cannot be built concurrently there, and a lock on one is "
-            "none on the others",
+            f"{TABLE}: {odd}; indexes cannot be built concurrently there, and a lock on one table "
+            "does not lock the others",
             "make it one plain table first",
         )
     if found.hides_rows:
@@ -55,8 +56,8 @@ def shape(session: Session, catalog: Catalog) -> Check:
     if catalog.columns.get("user_id") is False and not catalog.users_return:
         return blocker(
             "table",
-            f"user_id of {TABLE} may be NULL: whose such a message is, and so as whom it was "
-            "written, nobody could say",
+            f"user_id of {TABLE} may be NULL: for such a message nothing says who its user is, and "
+            "so which persona spoke",
             f"give every message its user, then ALTER TABLE {TABLE} ALTER user_id SET NOT NULL",
         )
     if found.persistence == "u":
@@ -67,7 +68,7 @@ def shape(session: Session, catalog: Catalog) -> Check:
 
 
 def indexes(session: Session, catalog: Catalog, tables: Iterable[str]) -> Check:
-    """What a build or a validation that was cut short has left."""
+    """Invalid indexes and constraints, as a build or a validation that was cut short leaves."""
     left = []
     for table in tables:
         known = catalog.indexes if table == TABLE else None
@@ -89,7 +90,7 @@ def indexes(session: Session, catalog: Catalog, tables: Iterable[str]) -> Check:
 
 
 def dependents(session: Session, catalog: Catalog) -> Check:
-    """What refuses DROP COLUMN user_id, or goes with it unasked."""
+    """Objects that make DROP COLUMN user_id fail, or that are dropped with it."""
     if "user_id" not in catalog.columns:
         return fine("user_id", "is gone already")
     rows = session.rows("preflight_dependents", relation=TABLE, column="user_id")
@@ -98,20 +99,20 @@ def dependents(session: Session, catalog: Catalog) -> Check:
         return blocker(
             "user_id",
             f"contract cannot drop it while these use it: {listed(blocks)}",
-            "let them use persona_id, or drop them; `--to backfill` runs without",
+            "let them use persona_id, or drop them; `--to backfill` runs without that",
             [Phase.CONTRACT],
         )
     if goes := [row.what for row in strange if row.name not in _OURS]:
         return warning(
             "user_id",
-            f"these go with it at contract: {listed(goes)}",
+            f"contract drops these with it: {listed(goes)}",
             "build the same with persona_id after backfill, if it is needed",
         )
-    return fine("user_id", "nothing of the app's own hangs on it")
+    return fine("user_id", "nothing of the app's own depends on it")
 
 
 def settings(session: Session, catalog: Catalog) -> Check:
-    """What refuses to let the old places of the settings go at contract, or goes with them."""
+    """Objects that keep contract from dropping the settings' old places, or are dropped too."""
     blocks, goes = [], []
     for table, column in catalog.settings.old_columns:
         rows = session.rows("preflight_dependents", relation=table, column=column)
@@ -120,7 +121,7 @@ def settings(session: Session, catalog: Catalog) -> Check:
         blocks += [f"{row.what} ({table}.{column})" for row in strange if row.blocks]
         goes += [f"{row.what} ({table}.{column})" for row in strange if not row.blocks]
     if catalog.settings.has_view(OLD_CHOICES):
-        # Before the redesign it is a table, and what hangs on it follows when it is renamed.
+        # Before the redesign it is a table, and what depends on it follows when it is renamed.
         rows = session.rows("preflight_dependents_of_view", relation=OLD_CHOICES)
         blocks += [f"{row.what} ({OLD_CHOICES})" for row in rows if row.blocks]
         goes += [f"{row.what} ({OLD_CHOICES})" for row in rows if not row.blocks]
@@ -130,16 +131,16 @@ def settings(session: Session, catalog: Catalog) -> Check:
             f"contract cannot drop the old places of the settings while these use them: "
             f"{listed(blocks)}",
             "let them use the new tables of the settings, or drop them; `--to backfill` runs "
-            "without",
+            "without that",
             [Phase.CONTRACT],
         )
     if goes:
         return warning(
             "old settings",
-            f"these go with the old places of the settings at contract: {listed(goes)}",
+            f"contract drops these with the old places of the settings: {listed(goes)}",
             "build the same on the new tables after redesign, if it is needed",
         )
-    return fine("old settings", "nothing of the app's own hangs on them")
+    return fine("old settings", "nothing of the app's own depends on them")
 
 
 def _not_ours(rows: Iterable[Any]) -> list[Any]:
@@ -147,35 +148,34 @@ def _not_ours(rows: Iterable[Any]) -> list[Any]:
 
 
 def _standard_names(table: str, column: str) -> set[str]:
-    """What the app's ORM, and the server, call what hangs on this one column."""
+    """The names that the app's ORM and the server give to the objects of this one column."""
     named = {f"{table}_{column}_{suffix}" for suffix in ("idx", "key", "fkey", "not_null")}
     return named | {name for *place, name in OLD_INDEXES if place == [table, column]}
 
 
 def triggers(session: Session, catalog: Catalog) -> Check:
-    """Triggers of the app: they read user_id, or fire for every row that is filled."""
+    """Triggers of the app that read user_id, or fire for every row that is filled."""
     rows = session.rows("preflight_triggers")
     readers = [f"{row.name} ({row.function})" for row in rows if row.reads_user]
     if readers and "user_id" in catalog.columns:
         return blocker(
             "triggers",
-            f"their functions read user_id, and would fail each write without it: "
-            f"{listed(readers)}",
-            "rewrite them by persona_id, or drop them; `--to backfill` runs without",
+            f"their functions read user_id, so each write would fail without it: {listed(readers)}",
+            "rewrite them to use persona_id, or drop them; `--to backfill` runs without that",
             [Phase.CONTRACT],
         )
     if busy := [f"{row.name} ({row.function})" for row in rows if row.on_update]:
         return warning(
             "triggers",
             f"fire for every row that is filled: {listed(busy)}",
-            "see that they bear it, or disable them for the time of backfill",
+            "make sure that they can take it, or disable them during backfill",
         )
     named = listed(row.name for row in rows)
     return fine("triggers", f"{named}: none reads user_id or fires on UPDATE" if rows else "none")
 
 
 def rules(session: Session) -> Check:
-    """Rewrite rules change our own statements."""
+    """Rewrite rules, which change memsync's own statements too."""
     rows = session.rows("preflight_rules")
     if not rows:
         return fine("rules", "none")
@@ -184,49 +184,52 @@ def rules(session: Session) -> Check:
     return warning(
         "rules",
         f"rewrite rules of the app: {listed(row.name for row in rows)}",
-        "make sure that they bear a new column, and user_id gone",
+        "make sure that they work with a new column, and without user_id",
     )
 
 
 def functions(session: Session, catalog: Catalog) -> Check:
-    """Functions that speak of the history's user_id; nothing but their text tells."""
+    """Functions that name the history's user_id, found by their text."""
     names = [row.name for row in session.rows("preflight_functions")]
     if not names or "user_id" not in catalog.columns:
-        return fine("functions", "none speaks of the history's user_id")
+        return fine("functions", "none names the history's user_id")
     return warning(
         "functions",
-        f"their text speaks of {TABLE} and user_id: {listed(names)}",
-        "look at each before contract: what reads user_id fails when it is called",
+        f"their text names {TABLE} and user_id: {listed(names)}",
+        "look at each before contract: one that reads user_id will fail when it is called",
     )
 
 
 def grants(session: Session, catalog: Catalog) -> Check:
-    """Rights on the column user_id alone: persona_id does not inherit them."""
+    """Grants on the column user_id alone, which persona_id does not inherit."""
     rows = session.rows("preflight_column_grants")
     if not rows or "user_id" not in catalog.columns:
-        return fine("column rights", "none on user_id that persona_id lacks")
+        return fine("column grants", "none on user_id that persona_id lacks")
     wishes = "; ".join(f"GRANT {row.wanted} ON {TABLE} TO {row.role}" for row in rows)
     return warning(
-        "column rights",
+        "column grants",
         "on user_id alone: " + listed(f"{row.role} ({row.rights})" for row in rows),
         f"after expand: {wishes}",
     )
 
 
 def referrers(session: Session) -> Check:
-    """Foreign keys that point at the history: whoever replaces the table carries them over."""
+    """Foreign keys that point at the history; a backfill by copy carries them over."""
     rows = session.rows("preflight_referrers")
     named = listed(f"{row.relation} ({row.name})" for row in rows)
     return fine("references", f"from {named}" if rows else "none from other tables")
 
 
 def replication(session: Session) -> Check:
-    """Logical replication of the history: DDL is not carried, and triggers may not fire."""
+    """Logical replication of the history: it carries no DDL, and may fire no sync trigger.
+
+    See https://www.postgresql.org/docs/current/logical-replication-restrictions.html
+    """
     if names := [row.name for row in session.rows("preflight_subscriptions")]:
         return blocker(
             "logical replication",
-            f"the history is written by the subscription {listed(names)}: its rows pass our "
-            "trigger by",
+            f"the subscription {listed(names)} writes the history: its rows do not fire the sync "
+            "trigger",
             "migrate the publisher, or ALTER SUBSCRIPTION … DISABLE and drop it from there",
         )
     table = session.row("preflight_shape")
@@ -240,7 +243,7 @@ def replication(session: Session) -> Check:
     if table.identity == "i" and table.identity_by_user:
         return blocker(
             "logical replication",
-            "the replica identity is an index with user_id, which goes with the column",
+            "the replica identity is an index with user_id, which is dropped with the column",
             f"ALTER TABLE {TABLE} REPLICA IDENTITY DEFAULT",
             [Phase.CONTRACT],
         )
@@ -258,7 +261,7 @@ def _slots(session: Session) -> Check:
     if idle := [row.name for row in slots if not row.active]:
         return warning(
             "logical replication",
-            f"nobody reads from {listed(idle)}: all that the run writes is kept for it on disk",
+            f"no reader uses {listed(idle)}: the server keeps all WAL of the run on disk for it",
             f"start its reader, or SELECT pg_drop_replication_slot('{idle[0]}')",
         )
     named = f"slots {listed(row.name for row in slots)}, all read" if slots else "none"
@@ -266,23 +269,26 @@ def _slots(session: Session) -> Check:
 
 
 def orm(session: Session) -> Check:
-    """Prisma's own history, which `resolve` writes where it is one that memsync knows."""
+    """Whether Prisma's own history is one that `migrate resolve` can write."""
     try:
         known = prisma.require_known(session)
     except SchemaMismatch as error:
         return warning(
-            "prisma", error.message, "run goes on without; tell Prisma with its own command"
+            "prisma", error.message, "a run does not need it; tell Prisma with its own command"
         )
     return fine("prisma", "its history is one that memsync knows" if known else "not used")
 
 
 def vacuum(session: Session) -> Check:
-    """A vacuum that gives way to no lock holds up every ALTER TABLE until it ends."""
+    """A vacuum that does not give way: it holds up every ALTER TABLE until it ends.
+
+    See https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
+    """
     for row in session.rows("preflight_vacuum"):
         if not row.gives_way:
             return warning(
                 "vacuum",
-                f"pid {row.pid} vacuums {TABLE} and gives way to nobody",
+                f"pid {row.pid} vacuums {TABLE} and does not give way",
                 "wait for it: see pg_stat_progress_vacuum",
             )
     found = session.row("preflight_shape")
@@ -290,7 +296,7 @@ def vacuum(session: Session) -> Check:
         return warning(
             "vacuum",
             f"a vacuum against wraparound is near ({found.xid_age} of {found.xid_age_max} "
-            "transactions); it gives way to nobody",
+            "transactions); it does not give way",
             f"VACUUM (FREEZE) {TABLE} before the run",
         )
     return fine("vacuum", "none that is in the way")
@@ -313,7 +319,7 @@ def users(session: Session, catalog: Catalog) -> Check:
 
 
 def personas(session: Session, catalog: Catalog) -> Check:
-    """Messages of personas that do not exist, and personas that nobody owns."""
+    """Messages of personas that do not exist, and personas without an owner."""
     if "persona_id" in catalog.columns and (
         unknown := session.rows("preflight_unknown", limit=_SAMPLES)
     ):

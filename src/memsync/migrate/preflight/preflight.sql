@@ -1,14 +1,14 @@
--- What is looked at before a run. Reads only.
+-- The questions of the preflight. Reads only.
 
 -- name: preflight_server
--- What the server is, and the settings of it that matter.
+-- The server's version, whether it is a standby, and the settings that matter.
 SELECT current_setting('server_version') AS version,
        pg_is_in_recovery() AS standby,
        current_setting('default_transaction_read_only')::bool AS read_only,
        current_setting('autovacuum')::bool AND current_setting('track_counts')::bool AS autovacuum;
 
 -- name: preflight_owners
--- Whose the named tables are, and what this role may do with them and with their schema.
+-- The owners of the named tables, and what this role may do with them and with their schema.
 SELECT name, pg_get_userbyid(c.relowner) AS owner,
        pg_has_role(c.relowner, 'USAGE') AS owned,
        has_table_privilege(c.oid, 'REFERENCES') AS may_refer,
@@ -18,8 +18,8 @@ JOIN pg_class c ON c.oid = to_regclass(name)
 JOIN pg_namespace n ON n.oid = c.relnamespace;
 
 -- name: preflight_rights
--- Whether this role may make the schema memsync, or write in the one that stands, and whether it
--- sees what other sessions do.
+-- Whether this role may create the schema memsync, or use the one that stands, and whether it sees
+-- what other sessions do.
 SELECT current_user AS role, current_database() AS database,
        to_regnamespace('memsync') IS NOT NULL AS there,
        CASE WHEN to_regnamespace('memsync') IS NULL
@@ -40,8 +40,8 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 ORDER BY xact_start LIMIT 20;
 
 -- name: preflight_prepared
--- Prepared transactions: nobody's session, they hold their locks until somebody ends them. `locked`
--- names the given tables that each holds.
+-- Prepared transactions, which have no session and hold their locks until somebody ends them.
+-- `locked` names those of the given tables that each has locked.
 SELECT p.gid, p.owner, extract(epoch FROM clock_timestamp() - p.prepared)::float AS open_s,
        ARRAY(SELECT DISTINCT t.name FROM unnest(%(names)s::text[]) AS t(name)
              JOIN pg_locks l ON l.relation = to_regclass(t.name)
@@ -57,7 +57,7 @@ SELECT count(*) AS replicas,
 FROM pg_stat_replication;
 
 -- name: preflight_slots
--- Logical replication slots of this database: an idle one keeps all that the run writes.
+-- Logical replication slots of this database: for an idle one the server keeps all WAL.
 SELECT slot_name AS name, active FROM pg_replication_slots
 WHERE slot_type = 'logical' AND database = current_database() ORDER BY 1;
 
@@ -70,13 +70,13 @@ JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname
 ORDER BY 1;
 
 -- name: preflight_subscriptions
--- The subscriptions that write the history: their rows pass our trigger by.
+-- The subscriptions that write the history: their rows do not fire the sync trigger.
 SELECT s.subname AS name FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
 WHERE r.srrelid = to_regclass('conversation_history') ORDER BY 1;
 
 -- name: preflight_shape
--- What kind of table the history is, whether rows of it are hidden from this role, and how near it
--- is to a vacuum that does not give way.
+-- The kind of table that the history is, whether some rows are hidden from this role, and how near
+-- it is to a vacuum that does not give way.
 SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence,
        EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) AS child,
        EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS parent,
@@ -94,8 +94,8 @@ SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence,
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history');
 
 -- name: preflight_dependents
--- What hangs on one column, but for its own default: what `blocks` refuses DROP COLUMN, the rest
--- goes with the column. A check hangs on it twice, and goes.
+-- Objects that depend on one column, without its own default. One that `blocks` makes DROP COLUMN
+-- fail, any other is dropped with the column. A check depends on it twice, and is dropped.
 SELECT bool_and(d.deptype = 'n') AS blocks,
        coalesce(i.relname, k.conname, t.tgname) AS name,
        CASE v.relkind WHEN 'v' THEN 'view ' || v.oid::regclass
@@ -114,7 +114,8 @@ WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(relatio
 GROUP BY 2, 3 ORDER BY 3;
 
 -- name: preflight_dependents_of_view
--- What hangs on a view or on any of its columns: what `blocks` refuses DROP VIEW, the rest goes.
+-- Objects that depend on a view or on any of its columns. One that `blocks` makes DROP VIEW fail,
+-- any other is dropped with it.
 SELECT DISTINCT d.deptype = 'n' AS blocks,
        CASE v.relkind WHEN 'v' THEN 'view ' || v.oid::regclass
                       WHEN 'm' THEN 'materialized view ' || v.oid::regclass
@@ -129,7 +130,7 @@ WHERE c.oid = to_regclass(%(relation)s) AND d.deptype IN ('n', 'a')
 ORDER BY 2;
 
 -- name: preflight_triggers
--- Triggers of the history that are not ours, and whether their functions read user_id of the row.
+-- Triggers of the history that are not memsync's; whether their functions read the row's user_id.
 SELECT t.tgname AS name, t.tgfoid::regproc::text AS function,
        p.prosrc ~* '\m(new|old)\s*\.\s*"?user_id\M' AS reads_user, (t.tgtype & 16) <> 0 AS on_update
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
@@ -138,7 +139,7 @@ WHERE t.tgrelid = to_regclass('conversation_history') AND NOT t.tgisinternal
 ORDER BY 1;
 
 -- name: preflight_functions
--- Functions whose text speaks of the history and of user_id; the text may also be a comment.
+-- Functions whose text names the history and user_id; the text may also be a comment.
 SELECT p.oid::regprocedure::text AS name
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'memsync')
@@ -151,7 +152,7 @@ SELECT rulename AS name, ev_type = '2' AS on_update FROM pg_rewrite
 WHERE ev_class = to_regclass('conversation_history') ORDER BY 1;
 
 -- name: preflight_column_grants
--- Rights on user_id alone, which persona_id does not have yet.
+-- Grants on user_id alone, which persona_id does not have yet.
 SELECT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END AS role,
        string_agg(DISTINCT g.privilege_type, ', ' ORDER BY g.privilege_type) AS rights,
        string_agg(DISTINCT g.privilege_type || ' (persona_id)', ', '
@@ -169,19 +170,19 @@ SELECT conrelid::regclass::text AS relation, conname AS name FROM pg_constraint
 WHERE contype = 'f' AND confrelid = to_regclass('conversation_history') ORDER BY 1, 2;
 
 -- name: preflight_event_triggers
--- Event triggers: each may look at our DDL, and refuse it.
+-- Event triggers: each may inspect memsync's DDL, and refuse it.
 SELECT evtname AS name FROM pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1;
 
 -- name: preflight_vacuum
--- A vacuum of the history that is running. One of a person, or against wraparound, gives way to no
--- lock.
+-- The vacuum of the history that is running. One that a person started, or one against wraparound,
+-- does not give way to a lock.
 SELECT a.pid, a.backend_type = 'autovacuum worker' AND a.query !~ 'to prevent wraparound'
        AS gives_way
 FROM pg_stat_progress_vacuum v JOIN pg_stat_activity a USING (pid)
 WHERE v.relid = to_regclass('conversation_history');
 
 -- name: preflight_limits
--- What is set for roles or this database and matters to the migration. `ours`: it holds for us.
+-- Settings of roles or this database that matter to the migration. `ours`: it holds for this role.
 SELECT split_part(entry, '=', 1) AS name, split_part(entry, '=', 2) AS value,
        CASE WHEN s.setrole <> 0 THEN 'ROLE ' || s.setrole::regrole::text ELSE '' END
        || CASE WHEN s.setrole <> 0 AND s.setdatabase <> 0 THEN ' IN ' ELSE '' END

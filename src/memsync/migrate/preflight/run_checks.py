@@ -1,7 +1,7 @@
-"""The preflight: everything that would stop a run half way, looked at before anything is changed.
+"""Runs the preflight: looks for what would stop a run half way, before anything is changed.
 
-Decides which checks there are and in which order, and that a run is refused while a blocker stands
-in the way of one of its phases. Reads only; `plan` shows what this finds.
+This module lists the checks in their order, and refuses a run while a blocker stops one of its
+phases. It reads only; `plan` shows the results.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,11 +15,11 @@ from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Session
 
 LONG_S = 60.0
-"""From this age on a transaction is long."""
+"""A transaction that has been open for longer is long."""
 
 
 def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) -> tuple[Check, ...]:
-    """Every check that the catalog answers: quick, however long the history is."""
+    """Every check that the catalog answers: quick, however large the history is."""
     found = (
         server.server(session),
         server.pooler(session),
@@ -49,7 +49,7 @@ def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) ->
 
 
 def data_checks(session: Session, catalog: Catalog) -> tuple[Check, ...]:
-    """The checks that read the messages themselves: they take as long as the history is."""
+    """The checks that read the messages themselves: their time grows with the history."""
     return history.users(session, catalog), history.personas(session, catalog)
 
 
@@ -77,7 +77,7 @@ def require_no_blockers(checks: Sequence[Check], ahead: Collection[Phase] = tupl
 
 
 def _as_of_now(check: Check, ahead: Collection[Phase]) -> Check:
-    """A blocker of phases that are done stops nobody any more."""
+    """The check, as a warning if it is a blocker of phases that are done already."""
     if check.state is State.BLOCKER and not blocking([check], ahead):
         return replace(check, state=State.WARNING, phases=())
     return check

@@ -1,7 +1,7 @@
-"""Checks of the server and of this session: may we, is there room, and who is in the way.
+"""Checks the server and this session: privileges, disk, other transactions, standbys, settings.
 
-Decides which tables a run needs, and how far behind a standby may be. Must not know how the
-history is built: that is history.py; how much disk each way needs: that is backfill/disk.py.
+This module decides which tables a run needs, and how far behind a standby may be. history.py knows
+the structure of the history, and backfill/disk.py how much disk each method needs.
 """
 
 from memsync.migrate.backfill.disk import disk_space, mib
@@ -13,14 +13,14 @@ from memsync.stores.postgres.pooler import processes
 
 HISTORY = "conversation_history"
 TABLES = (HISTORY, "users", "personas", "personalities")
-"""What every phase reads or changes."""
+"""The tables that every phase reads or changes."""
 SETTINGS_TABLES = (
     "user_personality_settings",
     "user_personality_configs",
     "user_default_personas",
     "llm_configs",
 )
-"""What may be there, and is read, or changed by the redesign."""
+"""The tables of settings, where they are there: a run reads them, or the redesign changes them."""
 _LIFTED = (
     "statement_timeout",
     "lock_timeout",
@@ -32,7 +32,7 @@ LAG_S = 10.0
 
 
 def server(session: Session) -> Check:
-    """Its version, and whether it takes writes at all."""
+    """The server's version, and whether it takes writes at all."""
     found = session.row("preflight_server")
     version = f"PostgreSQL {found.version}"
     if found.standby:
@@ -85,7 +85,9 @@ def privileges(session: Session) -> Check:
         if not by_name[name].may_refer
     ]
     if missing:
-        return blocker("privileges", f"{rights.role} may not do all of it", "; ".join(missing))
+        return blocker(
+            "privileges", f"{rights.role} lacks grants that a run needs", "; ".join(missing)
+        )
     strange = [f"{row.name} is {row.owner}'s" for row in owners if not row.owned]
     if strange:
         return blocker(
@@ -98,7 +100,7 @@ def privileges(session: Session) -> Check:
 
 
 def visibility(session: Session) -> Check:
-    """Whether we see who is in the way."""
+    """Whether this role sees the sessions that may be in the way."""
     rights = session.row("preflight_rights")
     if rights.sees_others:
         return fine("visibility", "the queries of other sessions can be seen")
@@ -111,7 +113,7 @@ def visibility(session: Session) -> Check:
 
 
 def disk(session: Session) -> Check:
-    """Whether there is room, where that can be known from here."""
+    """Whether the disk has enough space, where that can be known from here."""
     has = disk_space(session)
     found = (
         f"table {mib(has.table_bytes)}, indexes {mib(has.index_bytes)}; in place needs "
@@ -120,18 +122,18 @@ def disk(session: Session) -> Check:
     )
     free = has.free_bytes
     if free is None:
-        return fine("disk", f"{found}; what is free is not known from here")
+        return fine("disk", f"{found}; the free space is not known from here")
     found += f"; {mib(free)} free"
     if free < has.in_place_bytes:
-        return blocker("disk", found, f"make room for {mib(has.in_place_bytes - free)} at least")
+        return blocker("disk", found, f"free {mib(has.in_place_bytes - free)} more, at least")
     if free < has.copy_bytes:
         lacks = mib(has.copy_bytes - free)
-        return warning("disk", found, f"room for in place only; a copy lacks {lacks}")
+        return warning("disk", found, f"enough for in place only; a copy lacks {lacks}")
     return fine("disk", found)
 
 
 def transactions(session: Session, older_s: float) -> Check:
-    """Transactions that are open for long: index builds wait for them, and locks may."""
+    """Transactions that have been open for long: index builds wait for them, and locks may."""
     rows = session.rows("preflight_transactions", older_s=older_s)
     if not rows:
         return fine("transactions", f"none is open for more than {older_s:.0f} s")
@@ -145,7 +147,7 @@ def transactions(session: Session, older_s: float) -> Check:
 
 
 def prepared(session: Session) -> Check:
-    """Prepared transactions: no session to wait for, they hold their locks for ever."""
+    """Prepared transactions, which hold their locks until somebody ends them."""
     rows = session.rows("preflight_prepared", names=[*TABLES, *SETTINGS_TABLES])
     if not rows:
         return fine("prepared transactions", "none")
@@ -174,9 +176,10 @@ def replicas(session: Session) -> Check:
 
 
 def limits(session: Session) -> Check:
-    """Timeouts set for our role are lifted by us; a replication role hides rows from our trigger.
+    """Timeouts of this role, which a run lifts, and roles whose rows fire no sync trigger.
 
-    A client under session_replication_role = replica fires no ordinary trigger.
+    A client under session_replication_role = replica fires no ordinary trigger: see
+    https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-SESSION-REPLICATION-ROLE
     """
     names = [*_LIFTED, "session_replication_role"]
     rows = session.rows("preflight_limits", names=names)
@@ -184,8 +187,8 @@ def limits(session: Session) -> Check:
     if silent:
         return warning(
             "settings",
-            f"session_replication_role is replica for {listed(silent)}: rows written so pass the "
-            "trigger by, and stay without a persona until the next run",
+            f"session_replication_role is replica for {listed(silent)}: rows written "
+            "under it do not fire the sync trigger, and stay without a persona until the next run",
             f"ALTER {silent[0]} RESET session_replication_role, or keep it from writing",
         )
     ours = [f"{row.name} = {row.value} (of {row.whose})" for row in rows if row.ours]
@@ -195,12 +198,12 @@ def limits(session: Session) -> Check:
 
 
 def event_triggers(session: Session) -> Check:
-    """Event triggers see our DDL."""
+    """Event triggers, which may refuse memsync's DDL."""
     names = [row.name for row in session.rows("preflight_event_triggers")]
     if not names:
         return fine("event triggers", "none")
     return warning(
         "event triggers",
-        f"{listed(names)} may look at our DDL, and refuse it",
+        f"{listed(names)} may inspect memsync's DDL, and refuse it",
         "make sure that they let CREATE SCHEMA, ALTER TABLE and CREATE INDEX pass",
     )
