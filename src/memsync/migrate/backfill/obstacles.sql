@@ -4,13 +4,13 @@
 -- name: obstacle_kind
 -- The history is a table of another kind than the shadow table would be.
 SELECT reason FROM pg_class c, LATERAL (VALUES
-    (c.relkind <> 'r', 'it is no ordinary table'),
+    (c.relkind <> 'r', 'it is not an ordinary table'),
     (c.relispartition, 'it is a partition'),
     (c.relpersistence <> 'p', 'it is unlogged or temporary'),
     (c.reloftype <> 0, 'it is a typed table'),
     ((SELECT amname FROM pg_am WHERE oid = c.relam) <> 'heap', 'its access method is not heap'),
     (EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),
-     'it inherits, or is inherited'),
+     'it has parent or child tables'),
     (EXISTS (SELECT FROM pg_class t LEFT JOIN pg_index x ON x.indexrelid = t.oid
              WHERE (t.oid = c.oid OR x.indrelid = c.oid) AND t.reltablespace <> 0),
      'it or one of its indexes is in another tablespace'),
@@ -39,7 +39,7 @@ SELECT format('constraint %%I of %%s is NOT VALID or not enforced', conname, con
 FROM pg_constraint
 WHERE to_regclass('conversation_history') IN (conrelid, confrelid) AND NOT convalidated
 UNION ALL
-SELECT format('constraint %%I excludes rows by more than equality', conname)
+SELECT format('constraint %%I is an exclusion constraint', conname)
 FROM pg_constraint
 WHERE conrelid = to_regclass('conversation_history') AND contype = 'x'
 UNION ALL
@@ -52,7 +52,7 @@ FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
 WHERE x.indrelid = to_regclass('conversation_history') AND NOT (x.indisvalid AND x.indisready)
   AND i.relname <> ALL(%(but)s)
 UNION ALL
-SELECT format('foreign key %%I of %%s is that of a partitioned table', conname, conrelid::regclass)
+SELECT format('foreign key %%I of %%s belongs to a partitioned table', conname, conrelid::regclass)
 FROM pg_constraint
 WHERE confrelid = to_regclass('conversation_history') AND contype = 'f'
   AND (conparentid <> 0 OR (SELECT relkind FROM pg_class WHERE oid = conrelid) <> 'r')
@@ -114,9 +114,9 @@ WHERE EXISTS (SELECT FROM pg_seclabel WHERE classoid = 'pg_class'::regclass
 SELECT format('logical replication slot %%I reads this database', slot_name) AS reason
 FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()
 UNION ALL
-SELECT format('publication %%I is of all tables', pubname) FROM pg_publication WHERE puballtables
+SELECT format('publication %%I is FOR ALL TABLES', pubname) FROM pg_publication WHERE puballtables
 UNION ALL
-SELECT 'a subscription writes it'
+SELECT 'a subscription writes to it'
 WHERE EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass('conversation_history'));
 
 -- name: obstacle_event_triggers
@@ -135,7 +135,7 @@ SELECT reason FROM pg_class c, LATERAL (VALUES
     (EXISTS (SELECT FROM aclexplode(c.relacl) WHERE grantor <> c.relowner)
      OR EXISTS (SELECT FROM pg_attribute t, aclexplode(t.attacl) a
                 WHERE t.attrelid = c.oid AND a.grantor <> c.relowner),
-     'others than its owner granted rights on it')
+     'roles other than its owner granted privileges on it')
     ) AS given (holds, reason)
 WHERE c.oid = to_regclass('conversation_history') AND holds
 UNION ALL

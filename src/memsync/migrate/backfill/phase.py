@@ -40,7 +40,7 @@ class _Backfill:
     phase = Phase.BACKFILL
     steps = (
         "Fill persona_id of every message.",
-        "What reading by persona needs: two indexes and the foreign key, built after the fill.",
+        "After the fill, build two indexes for reading by persona, and the foreign key.",
     )
 
     def forward(self, run: Run) -> None:

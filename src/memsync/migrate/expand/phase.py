@@ -15,7 +15,7 @@ from memsync.stores.postgres.ddl import OnlineDdl
 
 class _Expand:
     phase = Phase.EXPAND
-    steps = ("The new column, and the triggers that keep both ids in step.",)
+    steps = ("Add the column persona_id, and the triggers that keep both ids in sync.",)
 
     def forward(self, run: Run) -> None:
         """Add the column and, while user_id exists, the triggers."""

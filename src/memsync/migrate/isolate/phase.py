@@ -16,8 +16,8 @@ _BEFORE_PERSONAS = frozenset((Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND))
 class _Isolate:
     phase = Phase.ISOLATE
     steps = (
-        "memsync's own tables, in a schema of their own.",
-        "The index that serves reading one user's thread; left out by a run that goes on to fill.",
+        "Create memsync's own tables, in a schema of their own.",
+        "Build the index for reading one user's thread, unless the run goes on to fill.",
     )
 
     def forward(self, run: Run) -> None:
