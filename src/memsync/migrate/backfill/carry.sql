@@ -1,17 +1,17 @@
 -- Queries that carry the definition of the history over to the shadow table. Each returns
--- statements in which the server has quoted the names. The statements name the shadow table, or the
--- history where they run after the cut-over has put the shadow table in its place.
+-- statements, with names quoted by the server. They name the shadow table, or the history where
+-- they run after the cut-over.
 
 -- name: grant_shadow_schemas
--- Lets the history's owner use memsync's two schemas: the owner of a table needs CREATE on its
--- schema, and Postgres checks foreign keys as the owner.
+-- Lets the history's owner use memsync's two schemas, because Postgres checks foreign keys as the
+-- owner.
 SELECT format('GRANT USAGE, CREATE ON SCHEMA memsync_shadow, memsync_retired TO %%I',
               pg_get_userbyid(relowner)) AS statement
 FROM pg_class WHERE oid = to_regclass('conversation_history');
 
 -- name: carry_table
--- Creates the shadow table: columns, defaults, checks, storage, options. Autovacuum is off, because
--- it would delay the index builds.
+-- Creates the shadow table: columns, defaults, checks, storage, options. Autovacuum would delay the
+-- index builds.
 SELECT format('CREATE TABLE memsync_shadow.conversation_history (LIKE %%s INCLUDING DEFAULTS'
               ' INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING COMMENTS)'
               ' WITH (autovacuum_enabled = false%%s)', c.oid::regclass,
@@ -122,8 +122,8 @@ SELECT 'ALTER TABLE memsync_shadow.conversation_history REPLICA IDENTITY '
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history') AND c.relreplident <> 'd';
 
 -- name: carry_keys
--- Foreign keys of the history that the shadow table does not have yet. A key that refers to the
--- history itself is created in the cut-over.
+-- Foreign keys of the history that the shadow table does not have yet. The cut-over creates the
+-- keys that refer to the history itself.
 SELECT k.confrelid::regclass::text AS refers_to,
        format('ALTER TABLE memsync_shadow.conversation_history ADD CONSTRAINT %%I %%s NOT VALID',
               k.conname, pg_get_constraintdef(k.oid)) AS statement
@@ -228,8 +228,8 @@ SELECT 'ALTER TABLE conversation_history FORCE ROW LEVEL SECURITY'
 FROM pg_class WHERE oid = to_regclass('conversation_history') AND relforcerowsecurity;
 
 -- name: carry_references
--- Foreign keys that refer to the history, its own included. They are NOT VALID, because a
--- validation would read the other table under the lock.
+-- Foreign keys that refer to the history, its own included. NOT VALID, because a validation would
+-- read the other table under the lock.
 SELECT statement FROM (
     SELECT oid, 1 AS step, format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass,
                                   conname) AS statement

@@ -3,8 +3,7 @@
 This module decides the order of the steps; shadow_table.py does each of them. Rows are copied
 first, in slices: ranges of blocks, each in one transaction with its checkpoint. Indexes and keys
 follow, because they cost far less on a finished table than row by row. Then the change log is
-replayed until it is short, because the cut-over replays the rest while clients wait. Clients wait
-for the cut-over only.
+replayed until it is short, because clients must wait while the cut-over replays the rest.
 """
 
 import time
@@ -78,8 +77,7 @@ def _copy_and_cut_over(run: Run) -> int:
         workers.together(builds, between=run.pace.between_steps)
     shadow_table.add_keys(ddl)
     shadow_table.analyze_shadow(session)
-    # The validation would fail on rows whose user was deleted before the key existed. The deletion
-    # of those rows is in the change log.
+    # The validation would fail on rows whose user was deleted before the key existed.
     _catch_up(run, rows)
     shadow_table.validate_keys(ddl)
     _cut_over(run, rows)
@@ -111,8 +109,7 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
         block, copied = stop, copied + found
         run.tell(Progress(Kind.COPY, "copy", state.rows_done + copied, state.rows_total))
         if block >= vacuum_at:
-            # VACUUM marks no page while an older snapshot may not see its rows: the more pages
-            # are left, the later the next try.
+            # VACUUM cannot mark pages that an older snapshot may not see. It then runs less often.
             vacuum_at = block + shadow_table.vacuum_shadow(session)
         share = run.pace.between_batches()
         size = steered(size, took_s, target_s * share, _BLOCKS_MAX)

@@ -11,22 +11,22 @@
 (channel_id, personality_id, persona_id, created_at DESC, id DESC);
 
 -- name: create_persona_index
--- Builds the index without blocking readers or writers.
+-- Builds it without blocking readers or writers.
 CREATE INDEX CONCURRENTLY conversation_history_persona_id_idx
     ON conversation_history {persona_columns};
 
 -- name: create_retrieval_index
--- Builds the index without blocking readers or writers.
+-- Builds it without blocking readers or writers.
 CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_persona_id_c_idx
     ON conversation_history {retrieval_columns};
 
 -- name: create_shadow_persona_index
--- The same on the shadow table, which has no readers or writers to block.
+-- The same on the shadow table, which no client uses.
 CREATE INDEX conversation_history_persona_id_idx
     ON memsync_shadow.conversation_history {persona_columns};
 
 -- name: create_shadow_retrieval_index
--- The same on the shadow table, which has no readers or writers to block.
+-- The same on the shadow table, which no client uses.
 CREATE INDEX conversation_history_channel_id_personality_id_persona_id_c_idx
     ON memsync_shadow.conversation_history {retrieval_columns};
 
@@ -35,9 +35,9 @@ CREATE INDEX conversation_history_channel_id_personality_id_persona_id_c_idx
 ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS conversation_history_persona_id_fkey;
 
 -- name: drop_retrieval_index
--- Drops the index without blocking readers or writers.
+-- Drops it without blocking readers or writers.
 DROP INDEX CONCURRENTLY IF EXISTS conversation_history_channel_id_personality_id_persona_id_c_idx;
 
 -- name: drop_persona_index
--- Drops the index without blocking readers or writers.
+-- Drops it without blocking readers or writers.
 DROP INDEX CONCURRENTLY IF EXISTS conversation_history_persona_id_idx;

@@ -98,7 +98,7 @@ class IndexBuild:
 
 
 def shadow_state(session: Session) -> ShadowState:
-    """What exists of a shadow table. Reads only."""
+    """Read from the catalog which parts of a shadow table exist."""
     row = session.row("shadow_state")
     return ShadowState(row.begun, row.cut_over, row.found)
 
@@ -283,7 +283,7 @@ def analyze_shadow(session: Session) -> None:
 
 
 def vacuum_change_log(session: Session) -> None:
-    """Remove entries that were taken from the log's primary key, before the cut-over reads it."""
+    """Remove replayed entries from the primary key of the log, before the cut-over reads it."""
     session.run("vacuum_change_log")
 
 

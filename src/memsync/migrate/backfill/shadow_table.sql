@@ -112,7 +112,7 @@ RETURNING id;
 SELECT min(n) IS NOT NULL AS found FROM memsync_shadow.change_log;
 
 -- name: vacuum_change_log
--- Removes the entries that were taken from the key of the change log, before the cut-over reads it.
+-- Removes replayed entries from the primary key of the log, before the cut-over reads it.
 VACUUM (TRUNCATE false) memsync_shadow.change_log;
 
 -- name: remove_from_shadow

@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS memsync.backfill (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
 -- name: create_redesign_change
--- What memsync created and dropped in the redesign. A rollback undoes nothing else.
+-- The objects that memsync created and dropped in the redesign. A rollback undoes nothing else.
 CREATE TABLE IF NOT EXISTS memsync.redesign_change (
     object text PRIMARY KEY,
     change text NOT NULL CHECK (change IN ('created', 'dropped')));

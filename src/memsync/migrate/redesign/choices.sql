@@ -1,4 +1,4 @@
--- The table of choices: its rename, the view with the old name, and the rollback.
+-- The table of choices: its new name, a view with the old one, and the rollback.
 
 -- name: rename_choices
 -- Gives the table of choices its new name.
@@ -9,11 +9,11 @@ ALTER TABLE user_personality_settings RENAME TO user_personality_configs;
 ALTER TABLE user_personality_configs RENAME TO user_personality_settings;
 
 -- name: rename_choices_index
--- Renames an index of the table of choices to go with the table's name.
+-- Renames an index to go with the table of choices.
 ALTER INDEX {old} RENAME TO {new};
 
 -- name: rename_choices_constraint
--- Renames a constraint of the table of choices to go with the table's name.
+-- Renames a constraint to go with the table of choices.
 ALTER TABLE user_personality_configs RENAME CONSTRAINT {old} TO {new};
 
 -- name: named_after
@@ -26,7 +26,7 @@ WHERE i.indrelid = to_regclass(%(relation)s) AND starts_with(c.relname, %(prefix
   AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid);
 
 -- name: lock_choices
--- Locks the old table of choices, because its last rows are copied and it moves to another schema.
+-- Under this lock the last rows are copied, and the table moves.
 -- lint: allow STRONG-LOCK for a moment, by lock_timeout
 LOCK TABLE user_personality_settings IN ACCESS EXCLUSIVE MODE;
 

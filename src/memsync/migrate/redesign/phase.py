@@ -39,8 +39,7 @@ class _Redesign:
             ddl, settings, "users", "personas", DEFAULTS, "personalities", CONFIGS
         )
         settings_copy.copy_settings(run)
-        # Not earlier: with these triggers, a config that gets its window would change that of
-        # personalities whose configs are not copied yet.
+        # Not earlier: a config that gets its window would change personalities not copied yet.
         sync_triggers.build_triggers(ddl, settings, "llm_configs")
         settle_owners(ddl, run.options)
         tables.build_indexes(ddl, settings)

@@ -1,7 +1,4 @@
-"""What the redesign has to decide or change in this database: orphans, forks and windows.
-
-The plan shows it, and a run stops early where the requirements are not met. Reads only.
-"""
+"""The orphans, forks and windows that the redesign has to decide or change. Reads only."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -25,7 +22,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What the redesign has to decide or change.
+    """The matters that the redesign has to decide or change.
 
     `windows_taken` counts users' own choices of a config, which take the config's window from then
     on. `windows_unused` counts personalities without a config, whose window is only archived.
@@ -38,7 +35,7 @@ class Prospect:
 
 
 def prospect(session: Session, catalog: Catalog) -> Prospect | None:
-    """What the redesign has to decide or change; None if tables are missing or it is finished."""
+    """Read them from the database; None if the app's tables are missing or nothing old is left."""
     settings = catalog.settings
     if settings.missing or settings.old_is_gone:
         return None

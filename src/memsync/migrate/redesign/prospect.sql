@@ -1,4 +1,4 @@
--- What the redesign has to decide or change.
+-- The forks and windows that the redesign has to decide or change.
 
 -- name: conflicting_windows
 -- Configs whose personalities have different windows: each other window becomes a fork.

@@ -1,4 +1,4 @@
--- What the redesign requires, as it stands in the server's catalog.
+-- The columns and keys that the redesign requires, from the server's catalog.
 
 -- name: columns_of
 -- The columns of the named relations: their types, and whether an INSERT must give a value.

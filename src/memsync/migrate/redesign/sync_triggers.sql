@@ -2,13 +2,12 @@
 -- versions of the app run. The functions run with their owner's privileges, because clients have
 -- none in the schema memsync. {search_path} pins where they find the app's tables.
 --
--- Lock order: a client that writes an old place locks the old row first, then the new one; a client
--- that writes a new table does the reverse. Two such clients can wait for each other. Then the
--- writer of the old place soon gives way: it leaves the new row alone, and the other client, which
--- waits for the old row, writes it next. If that client fails after all, the old place is right,
--- and the statements `settle_*` (settings_copy.sql) copy it once more before it is dropped. The
--- writer of a new table gives way much later, to a client that deletes the user or personality and
--- waits for it.
+-- Lock order: a client that writes an old place locks the old row before the new one; a client that
+-- writes a new table does the reverse. If the two wait for each other, the writer of the old place
+-- gives way: it leaves the new row to the other client, which waits for the old row and writes it
+-- next. If that client fails after all, the old place is right, and the statements `settle_*`
+-- (settings_copy.sql) copy it once more before it is dropped. The writer of a new table gives way
+-- much later, to a client that deletes the user or personality and waits for it.
 
 -- name: is_waited_for
 -- Whether another session waits for this one.
@@ -20,8 +19,8 @@ $$;
 
 -- name: sync_place
 -- Copies a write to the other place. It waits for locks in turns as long as the trigger's argument,
--- which is below the default deadlock_timeout, and in all no longer than the client's own
--- lock_timeout. {window} is NULL if personalities have no window (any more).
+-- below the default deadlock_timeout, and in all no longer than the client's own lock_timeout.
+-- {window} is NULL if personalities have no window (any more).
 CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
@@ -59,8 +58,8 @@ BEGIN
 END $$;
 
 -- name: sync_lock_new_place
--- A client that deletes a persona or config locks the rows of the new table first, as a writer of
--- that table does, because the foreign keys alone might lock in the other order.
+-- A deletion of a persona or config locks the rows of the new table first, as a writer of that
+-- table does, because the foreign keys alone might lock in the other order.
 CREATE OR REPLACE FUNCTION memsync.sync_lock_new_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
@@ -90,8 +89,7 @@ BEGIN
 END $$;
 
 -- name: sync_default_chosen
--- Copies user_default_personas to users.global_persona_id. It locks the user before it compares, so
--- that it sees what another client wrote there.
+-- The reverse. It locks the user before it compares, so that it sees what another client wrote.
 CREATE OR REPLACE FUNCTION memsync.sync_default_chosen(
     was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
@@ -116,9 +114,8 @@ BEGIN
 END $$;
 
 -- name: config_with_window
--- The config like this one that has the wanted window. The window used to be the personality's and
--- is now its config's, so a config of personalities with different windows is copied (forked), once
--- for each.
+-- The config like this one that has the wanted window. The window was the personality's and is now
+-- its config's, so a config of personalities with different windows is forked, once for each.
 CREATE OR REPLACE FUNCTION memsync.config_with_window(
     of_config uuid, wanted_size int, for_personality uuid)
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER
@@ -200,8 +197,7 @@ BEGIN
 END $$;
 
 -- name: sync_config_chosen
--- Copies personality_default_configs to the config of the personality, with its window
--- ({take_window}).
+-- The reverse: the config of the personality, with its window ({take_window}).
 CREATE OR REPLACE FUNCTION memsync.sync_config_chosen(
     was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
@@ -280,7 +276,7 @@ CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OF global_persona_id 
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('50ms');
 
 -- name: create_default_trigger_on_defaults
--- Copies a default from the new table to the old place.
+-- The reverse.
 CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OR DELETE ON user_default_personas
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
 
@@ -296,7 +292,7 @@ CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OF llm_config_id{windo
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('50ms');
 
 -- name: create_config_trigger_on_configs
--- Copies a config from the new table to the old place.
+-- The reverse.
 CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
 
