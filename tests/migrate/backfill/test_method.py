@@ -245,7 +245,7 @@ def test_auto_copies_where_there_is_room(
     plan: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert "copy" == plan["method"]["method"]
     assert 0 == large.command("plan")
-    assert "copy: of " in capsys.readouterr().out
+    assert "copy: a copy needs " in capsys.readouterr().out
     assert Stage.CONTRACTED == large.run()
     assert [True] == [
         note.startswith("copy: of ")
