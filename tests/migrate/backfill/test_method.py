@@ -248,7 +248,7 @@ def test_auto_copies_where_there_is_room(
     assert "copy: a copy needs " in capsys.readouterr().out
     assert Stage.CONTRACTED == large.run()
     assert [True] == [
-        note.startswith("copy: of ")
+        note.startswith("copy: a copy needs ")
         for (note,) in large.query("SELECT note FROM memsync.runs WHERE phase = 'backfill'")
     ]
     assert settled.catalog() == large.catalog()

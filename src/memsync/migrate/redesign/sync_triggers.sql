@@ -281,7 +281,7 @@ CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OR DELETE ON user_def
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
 
 -- name: create_default_trigger_on_personas
--- Locks the defaults that a deletion of their persona will delete.
+-- Locks the rows that a deletion of their persona will delete.
 CREATE TRIGGER memsync_sync_default BEFORE DELETE ON personas
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_lock_new_place();
 
@@ -297,7 +297,7 @@ CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OR DELETE ON personali
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
 
 -- name: create_config_trigger_on_llm_configs
--- Locks the rows of personalities that a deletion of their config will delete.
+-- Locks the rows that a deletion of their config will delete.
 CREATE TRIGGER memsync_sync_config BEFORE DELETE ON llm_configs
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_lock_new_place();
 
