@@ -1,4 +1,4 @@
--- Indexes whose concurrent build was cut short: every write pays for them, no read uses them.
+-- Indexes whose concurrent build was cut short: every write updates them, but no read uses them.
 -- Reads only.
 \set ON_ERROR_STOP on
 SELECT i.indrelid::regclass AS table_name, i.indexrelid::regclass AS index_name

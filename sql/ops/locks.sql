@@ -1,5 +1,5 @@
--- Who holds or awaits a lock on the history, oldest transaction first; who has no pid is a prepared
--- transaction. Reads only.
+-- The sessions that hold or await a lock on the history, oldest transaction first. A row without a
+-- pid is a prepared transaction. Reads only.
 \set ON_ERROR_STOP on
 SELECT l.pid, l.mode, l.granted, a.state, a.application_name,
        clock_timestamp() - a.xact_start AS open_for,

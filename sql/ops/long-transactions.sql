@@ -1,6 +1,6 @@
 -- Transactions that have been open for more than a minute, oldest first, and prepared ones, which
--- no session will end: index builds wait for them, and locks may. Reads only.
--- Sessions of other roles show their age only to members of pg_read_all_stats.
+-- no session will end. Index builds wait for them, and so may requests for locks. Reads only.
+-- Only members of pg_read_all_stats see the age of other roles' sessions.
 \set ON_ERROR_STOP on
 SELECT pid, usename, application_name, state, clock_timestamp() - xact_start AS open_for,
        left(query, 80) AS query, format('SELECT pg_terminate_backend(%s);', pid) AS ends_it

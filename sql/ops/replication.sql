@@ -1,5 +1,5 @@
--- Who receives what this server writes, and how far behind each is: standbys, slots, and the
--- publications that carry the history. Reads only.
+-- The receivers of what this server writes, and how far behind each is: standbys, slots, and the
+-- publications that include the history. Reads only.
 \set ON_ERROR_STOP on
 SELECT application_name, client_addr, state, sync_state, replay_lag,
        pg_size_pretty(pg_wal_lsn_diff(sent_lsn, replay_lsn)) AS behind

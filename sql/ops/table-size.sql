@@ -1,5 +1,5 @@
--- What the history takes on disk, index by index, how many of its rows are dead, and when it was
--- vacuumed; then memsync's own tables, where they are. Reads only.
+-- The disk space of the history, index by index, how many of its rows are dead, and when it was
+-- vacuumed; then memsync's own tables, if they exist. Reads only.
 \set ON_ERROR_STOP on
 SELECT c.relname AS name, CASE c.relkind WHEN 'i' THEN 'index' ELSE 'table' END AS kind,
        pg_size_pretty(pg_table_size(c.oid)) AS size,

@@ -1,7 +1,7 @@
 -- Users who have messages but no default persona. Reads only.
--- Those of them without a choice for the personality are what `--unresolved` decides about.
+-- `--unresolved` decides about those of them who chose no persona for the personality.
 \set ON_ERROR_STOP on
--- Defaults and choices are where the redesign put them, or where they were before, or in both.
+-- Defaults and choices are where the redesign put them, where they were before, or in both places.
 SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('conversation_history')
                AND attname = 'user_id' AND NOT attisdropped) AS has_users,
        coalesce(to_regclass('user_default_personas'), to_regclass('users'))::text AS defaults,
@@ -10,7 +10,7 @@ SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('conversati
        coalesce(to_regclass('user_personality_settings'),
                 to_regclass('user_personality_configs'))::text AS earlier \gset
 \if :has_users
--- As json, because a column that is not there is NULL then.
+-- As json, because a missing column is NULL then, and no error.
 WITH has_default AS (
     SELECT coalesce(j ->> 'user_id', j ->> 'id')::uuid AS user_id
     FROM (SELECT to_jsonb(d) AS j FROM :"defaults" d UNION ALL SELECT to_jsonb(u) FROM users u) all_of

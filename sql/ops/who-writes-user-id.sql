@@ -1,5 +1,5 @@
--- Who still writes user_id: sessions at work on the history whose statement names it, the roles
--- that may write it, and what of the schema reads it. Ask before contract. Reads only.
+-- The clients that still write user_id: sessions whose statement names it, the roles that may write
+-- it, and the objects of the schema that use it. Run this before contract. Reads only.
 \set ON_ERROR_STOP on
 SELECT pid, usename, application_name, client_addr, state, state_change, left(query, 80) AS query
 FROM pg_stat_activity

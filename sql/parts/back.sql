@@ -1,4 +1,4 @@
-\echo 'back: persona_id, its indexes, key and trigger go; the tables of the redesign stay, in step'
+\echo 'back: drops persona_id with its indexes, key and trigger; the tables of the redesign stay'
 DO $do$
 BEGIN
     IF to_regclass('memsync.runs') IS NULL THEN
@@ -9,7 +9,7 @@ BEGIN
        OR pg_temp.is_valid('conversation_history', '{{catalog:USER_KEY}}') IS NULL
        OR EXISTS (SELECT FROM memsync.redesign_change
                   WHERE change = 'dropped' OR object = 'personas.owner_id') THEN
-        RAISE EXCEPTION 'contract was begun: this script takes back what comes before it'
+        RAISE EXCEPTION 'contract was begun: this script takes back only the phases before it'
             USING HINT = 'memsync migrate rollback takes contract back, also in part.';
     END IF;
     PERFORM pg_temp.begin_phase('backfill', 'rollback');
@@ -17,7 +17,7 @@ BEGIN
         '{{query:drop_persona_key}}']);
 END $do$;
 
--- Threads are read by user again.
+-- Clients read threads by user again.
 SELECT pg_temp.index_work('conversation_history', '{{catalog:USER_INDEX}}',
     $q${{query:create_user_index}}$q$)
 \gexec
@@ -33,8 +33,8 @@ BEGIN
     PERFORM pg_temp.end_phase(), pg_temp.begin_phase('expand', 'rollback');
     COMMIT;
     IF pg_temp.has_column('conversation_history', 'persona_id') THEN
-        -- What the map does not tell is kept, so that going forward again gives each row the
-        -- persona that it has now.
+        -- Personas that the map would not give are archived, so that going forward again gives
+        -- each row the persona that it has now.
         EXECUTE $q${{query:archive_personas}}$q$;
         COMMIT;
         {{query:forget_fill}};

@@ -1,10 +1,10 @@
-\echo 'backfill: who every (user, personality) was, persona_id of every message, indexes and key'
+\echo 'backfill: decides every (user, personality), fills persona_id, builds indexes and key'
 CREATE OR REPLACE FUNCTION pg_temp.history_blocks() RETURNS bigint LANGUAGE sql AS $fn$
     SELECT blocks + 1 FROM ({{query:history_size}}) s
 $fn$;
 
--- Decides every pair that is not decided yet, by the user's choice for the personality, else by
--- the user's default; there is no evidence from long-term memory in SQL.
+-- Decides every (user, personality) that is not decided yet: by the choice of the user for the
+-- personality, else by the default of the user. SQL has no evidence from long-term memory.
 CREATE OR REPLACE PROCEDURE pg_temp.freeze() LANGUAGE plpgsql AS $fn$
 DECLARE
     _without uuid[] := '{}';
@@ -30,7 +30,7 @@ BEGIN
         FOR _user IN
             {{query:freeze_map}}
         LOOP
-            NULL;  -- who came since waits for the next pass
+            NULL;  -- the next pass decides users who came meanwhile
         END LOOP;
         COMMIT;
     END IF;
@@ -48,7 +48,7 @@ BEGIN
     {{query:clear_vanished_personas}};
 END $fn$;
 
--- Forgets personas that were deleted since they were decided, and takes them from their messages.
+-- Forgets decisions whose persona was deleted since, and empties persona_id of their messages.
 CREATE OR REPLACE PROCEDURE pg_temp.clear_vanished() LANGUAGE plpgsql AS $fn$
 DECLARE
     _blocks CONSTANT int := 8192;
@@ -94,9 +94,9 @@ BEGIN
     RETURN _rows;
 END $fn$;
 
--- Fills from the checkpoint on up to a block, in ranges whose parts take about batch_target_ms each.
--- The rows of a later part find room in their own page, where those of the part before were, and so
--- no index is told of them.
+-- Fills from the checkpoint up to a block, in ranges whose parts take about batch_target_ms each.
+-- The rows of a later part take the space that the part before freed in the same page: these are
+-- HOT updates, which touch no index. https://www.postgresql.org/docs/current/storage-hot.html
 CREATE OR REPLACE PROCEDURE pg_temp.fill_up_to(_end bigint) LANGUAGE plpgsql AS $fn$
 DECLARE
     _target_s CONSTANT float := current_setting('memsync.batch_target_ms')::float / 1000;
@@ -149,8 +149,8 @@ BEGIN
     END IF;
 END $do$;
 
--- Slice by slice. VACUUM lets the next slice use the space of the rows that the last one replaced:
--- without it the table and its indexes would grow.
+-- One slice after another. VACUUM lets the next slice use the space of the rows that the last one
+-- replaced. Otherwise the table and its indexes would grow.
 SELECT format('CALL pg_temp.fill_up_to(%s)', least(end_block, next_block + n * slice)),
        $q${{query:vacuum_history}}$q$
 FROM (SELECT next_block, end_block, greatest(1, (end_block + 9) / 10) AS slice
@@ -161,7 +161,7 @@ WHERE pg_temp.has_users() AND next_block + (n - 1) * slice < end_block
 ORDER BY n
 \gexec
 
--- What is left lost its persona to a deletion, or appeared before the map saw it.
+-- The rows that are left lost their persona to a deletion, or were not decided yet.
 DO $do$
 DECLARE
     _fill CONSTANT text := 'personas';
@@ -190,7 +190,7 @@ BEGIN
     {{query:analyze_history}};
 END $do$;
 
--- After the fill: built before it, every filled row would pay for them.
+-- After the fill, because each filled row would have to update them.
 SELECT pg_temp.index_work('conversation_history', i, s) FROM (VALUES
     ('{{catalog:PERSONA_INDEX}}', $q${{query:create_persona_index}}$q$),
     ('{{catalog:RETRIEVAL_INDEX}}', $q${{query:create_retrieval_index}}$q$)) AS v(i, s)
@@ -200,12 +200,12 @@ DO $do$
 BEGIN
     IF NOT coalesce(pg_temp.is_valid('conversation_history', '{{catalog:PERSONA_KEY}}'), false) THEN
         CALL pg_temp.foreign_key('conversation_history', 'persona_id', 'personas');
-        -- From here on the key refuses new strays; those of the time before it go first.
+        -- The key now refuses unknown personas. Older ones must go before its validation.
         CALL pg_temp.clear_vanished();
         CALL pg_temp.validate('conversation_history', '{{catalog:PERSONA_KEY}}');
     END IF;
     IF NOT pg_temp.is_backfilled() THEN
-        RAISE EXCEPTION 'backfill ended, but a message has no persona again, or a piece is missing'
+        RAISE EXCEPTION 'backfill ended, but a message has no persona, or an object is missing'
             USING HINT = 'Run this again.';
     END IF;
     PERFORM pg_temp.end_phase();

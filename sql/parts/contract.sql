@@ -1,4 +1,4 @@
-\echo 'contract: the proof, then the old places of the settings and user_id go'
+\echo 'contract: proves the fill, then drops the old places of the settings and user_id'
 DO $do$
 DECLARE
     _note CONSTANT text := 'backup confirmed: ' || trim(current_setting('memsync.backup_confirmed'))
@@ -13,7 +13,8 @@ BEGIN
         PERFORM pg_temp.prove();
     END IF;
     IF trim(current_setting('memsync.backup_confirmed')) = '' THEN
-        RAISE EXCEPTION 'contract does not start before a backup is confirmed; all before it is done'
+        RAISE EXCEPTION 'contract does not start before a backup is confirmed; the other phases are '
+            'done'
             USING HINT = 'Take a backup, see that it can be read, and run this again with '
                          '-v backup_confirmed=''which one''.';
     END IF;
@@ -27,8 +28,8 @@ RETURNS text LANGUAGE sql AS
 $fn$ SELECT replace(replace($q${{query:drop_sync_trigger}}$q$, '{trigger}', quote_ident(_name)),
                     '{table}', quote_ident(_table)) $fn$;
 
--- Every persona has an owner; the old columns go, each with the triggers that kept it in step, and
--- what it alone said is kept, in one transaction.
+-- Drops old columns of the settings in one transaction, with the triggers that kept them in sync,
+-- and archives the values that only these columns hold.
 CREATE OR REPLACE PROCEDURE pg_temp.drop_old(_table text, _columns text[], _keep text[])
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -63,7 +64,7 @@ BEGIN
         COMMIT;
     END IF;
     CALL pg_temp.require_not_null('personas', 'owner_id', '{{settings:OWNER_CHECK}}');
-    -- What a sync trigger let go where two clients crossed and the later one failed is copied again.
+    -- Copied once more: what a sync trigger left to another client whose transaction then failed.
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         CALL pg_temp.run('users', ARRAY[$q${{query:settle_defaults}}$q$]);
     END IF;
@@ -92,7 +93,7 @@ BEGIN
     CALL pg_temp.run('users', _drops);
 END $do$;
 
--- What user_id alone says is archived; the owner of its persona says the user of any other row.
+-- Archives the users that only user_id knows. The user of other rows is the owner of the persona.
 DO $do$
 BEGIN
     CALL pg_temp.require_not_null('conversation_history', 'persona_id', '{{catalog:PERSONA_CHECK}}');
@@ -100,7 +101,7 @@ BEGIN
         EXECUTE $q${{query:archive_exceptions}}$q$;
         COMMIT;
         IF pg_temp.is_valid('conversation_history', '{{catalog:USER_KEY}}') IS NOT NULL THEN
-            -- On its own: this one also locks users.
+            -- In its own transaction, because this one also locks users.
             CALL pg_temp.run('users', ARRAY[
                 '{{query:drop_user_key}}']);
         END IF;
@@ -115,7 +116,7 @@ BEGIN
             '{{query:drop_persona_views}}']);
     END IF;
     IF NOT pg_temp.finished() THEN
-        RAISE EXCEPTION 'contract ended, but a piece is missing' USING HINT = 'Run this again.';
+        RAISE EXCEPTION 'contract ended, but it is not complete' USING HINT = 'Run this again.';
     END IF;
     PERFORM pg_temp.end_phase();
 END $do$;

@@ -8,14 +8,14 @@ BEGIN
                AND (relkind <> 'r' OR relispartition))
        OR EXISTS (SELECT FROM pg_inherits
                   WHERE to_regclass('conversation_history') IN (inhparent, inhrelid)) THEN
-        RAISE EXCEPTION 'conversation_history is no ordinary table of its own: this script does not '
-            'fit it' USING HINT = 'memsync migrate plan says more.';
+        RAISE EXCEPTION 'conversation_history is no ordinary table, or has parent or child tables: '
+            'this script does not support that' USING HINT = 'memsync migrate plan says more.';
     END IF;
     IF (SELECT c.found FROM ({{query:shadow_state}}) c) THEN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
-    -- Where memsync or a script of its own noted that it began, it goes on.
+    -- If memsync or this script noted that it began the redesign, this script goes on.
     IF pg_temp.has_note('begun', 'created') OR EXISTS (
         SELECT FROM unnest(ARRAY['users', 'personas', 'personalities', 'llm_configs']) AS t
         WHERE NOT pg_temp.is_table(t)) THEN
@@ -35,12 +35,12 @@ BEGIN
         END;
     IF _found IS NOT NULL THEN
         RAISE EXCEPTION 'the settings are half redesigned, and not by memsync: %', _found
-            USING HINT = 'Use memsync migrate run instead: this script begins where each of them is '
-                         'wholly in its old place or wholly in its new one. Nothing was changed.';
+            USING HINT = 'Use memsync migrate run instead: this script needs each of them in its old '
+                         'place only or in its new one only. Nothing was changed.';
     END IF;
 END $fn$;
 
--- Stop before anything is changed where something is the operator's to decide.
+-- Stop, before anything is changed, if the operator must decide something.
 DO $do$
 DECLARE
     _missing text;

@@ -1,4 +1,4 @@
-\echo 'expand: persona_id, and the triggers that give each row the id that it lacks'
+\echo 'expand: adds persona_id, and the triggers that give each row the id that it lacks'
 DO $do$
 BEGIN
     PERFORM pg_temp.require(pg_temp.redesign_stands(), 'expand');

@@ -1,4 +1,4 @@
--- What stops this script stops it for good: psql ends with status 3, also when it reads stdin.
+-- Any error ends this script: psql exits with status 3, also when it reads stdin.
 \set ON_ERROR_STOP on
 \set ON_ERROR_ROLLBACK off
 \set AUTOCOMMIT on
@@ -8,7 +8,7 @@
 \pset pager off
 \pset footer off
 
--- Choices; the command line's -v comes first.
+-- Defaults of the options; -v on the command line sets them.
 \if :{?unresolved}
 \else
 \set unresolved fail
@@ -34,16 +34,16 @@
 \set batch_target_ms 50
 \endif
 
--- What a role or database limits its clients to does not hold here: long steps are long on purpose.
+-- Lifts the timeouts that a role or database sets, because some steps must take long.
 {{query:no_timeouts}}
 \g /dev/null
 {{query:heavy_work}}
 \g /dev/null
 SELECT set_config(name, setting, false) FROM (VALUES
-    ('row_security', 'off'),  -- rows that a policy hides are an error, not passed over
+    ('row_security', 'off'),  -- a policy that hides rows is an error; no row is skipped silently
     ('default_transaction_isolation', 'read committed'),
     ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
-    ('plan_cache_mode', 'force_custom_plan'),  -- a batch's range of blocks is never the last one's
+    ('plan_cache_mode', 'force_custom_plan'),  -- each batch has another range of blocks
     ('memsync.only', :'only'), ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
     ('memsync.lock_timeout_ms', :'lock_timeout_ms'),
     ('memsync.lock_deadline_s', :'lock_deadline_s'),
@@ -73,11 +73,11 @@ BEGIN
         RAISE EXCEPTION 'this is PostgreSQL %, the migration needs 15 or newer',
             current_setting('server_version');
     END IF;
-    -- Fails where the whole script was put into one transaction: it must commit step by step.
+    -- Fails if the whole script runs in one transaction, because it must commit step by step.
     COMMIT;
 END $do$;
 
--- The parts that this run is asked for.
+-- The parts that this run executes.
 SELECT asked = 'verify' AS only_verify, asked = 'back' AS only_back,
        asked NOT IN ('verify', 'back') AS forward,
        asked IN ('', 'isolate') AS run_isolate, asked IN ('', 'redesign') AS run_redesign,

@@ -1,4 +1,4 @@
--- ---- What stands. All of these helpers are temporary and go with this session.
+-- ---- The schema as it is. All of these helpers are temporary, and end with this session.
 
 CREATE OR REPLACE FUNCTION pg_temp.stands(_relation text, _kind text, _name text)
 RETURNS boolean LANGUAGE sql AS $fn$
@@ -24,18 +24,18 @@ CREATE OR REPLACE FUNCTION pg_temp.has_trigger(_table text, _name text)
 RETURNS boolean LANGUAGE sql AS
 $fn$ SELECT pg_temp.stands(_table, 'trigger', _name) $fn$;
 
--- A build that was cut short leaves an INVALID index: that is none.
+-- An INVALID index, which a build that was cut short leaves, does not count.
 CREATE OR REPLACE FUNCTION pg_temp.has_index(_table text, _name text)
 RETURNS boolean LANGUAGE sql AS
 $fn$ SELECT pg_temp.stands(_table, 'index', _name) $fn$;
 
--- NULL where there is no such constraint, else whether it holds for every row.
+-- NULL if there is no such constraint, else whether it is validated for every row.
 CREATE OR REPLACE FUNCTION pg_temp.is_valid(_table text, _name text)
 RETURNS boolean LANGUAGE sql AS $fn$
     SELECT k.valid FROM ({{constraints_of_table}}) k WHERE k.name = _name
 $fn$;
 
--- Whether messages say their user: the column is there, and no way back that has yet to fill it.
+-- Whether messages have users: the column exists, and no rollback that was cut short must fill it.
 CREATE OR REPLACE FUNCTION pg_temp.has_users() RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
     IF NOT pg_temp.has_column('conversation_history', 'user_id') THEN
@@ -48,14 +48,14 @@ BEGIN
     RETURN NOT ({{query:way_back_is_open}});
 END $fn$;
 
--- The triggers that keep the old places of the settings and the new ones in step.
+-- The triggers that keep the old places of the settings and the new tables in sync.
 CREATE OR REPLACE FUNCTION pg_temp.sync_triggers()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
     VALUES {{sync_triggers}}
 $fn$;
 
--- Those of them that are wanted, because the old column still stands.
+-- Those of them that are wanted, because the old column still exists.
 CREATE OR REPLACE FUNCTION pg_temp.wanted_sync_triggers()
 RETURNS TABLE (on_table text, name text, stated text) LANGUAGE sql AS $fn$
     SELECT on_table, name, min(stated) FROM pg_temp.sync_triggers()
@@ -84,7 +84,7 @@ CREATE OR REPLACE FUNCTION pg_temp.old_settings_are_gone() RETURNS boolean LANGU
        AND pg_temp.is_not_null('personas', 'owner_id')
 $fn$;
 
--- What serves reading by persona.
+-- Whether everything that reading by persona needs exists.
 CREATE OR REPLACE FUNCTION pg_temp.reads_by_persona() RETURNS boolean LANGUAGE sql AS $fn$
     SELECT pg_temp.has_index('conversation_history', '{{catalog:PERSONA_INDEX}}')
        AND pg_temp.has_index('conversation_history', '{{catalog:RETRIEVAL_INDEX}}')
@@ -114,8 +114,8 @@ CREATE OR REPLACE FUNCTION pg_temp.finished() RETURNS boolean LANGUAGE sql AS $f
        AND pg_temp.redesign_stands() AND pg_temp.old_settings_are_gone()
 $fn$;
 
--- The query that says which persona users chose for a personality ('override'), have by default
--- ('default'), or which pairs are to be decided ('open'), in the schema as it is now.
+-- The query for the personas that users chose for a personality ('override') or have by default
+-- ('default'), or for the messages that are not decided ('open'), in the schema as it is now.
 CREATE OR REPLACE FUNCTION pg_temp.fragment(_hole text) RETURNS text LANGUAGE plpgsql AS $fn$
 DECLARE
     _old boolean := pg_temp.is_table('user_personality_settings');
@@ -139,13 +139,13 @@ BEGIN
         WHEN _hole = 'default' AND _old THEN $q${{query:default_old}}$q$
         WHEN _hole = 'default' AND _new THEN $q${{query:default_new}}$q$ END;
     IF _said IS NULL THEN
-        RAISE EXCEPTION 'the database says nowhere which persona a user chose or has by default'
+        RAISE EXCEPTION 'no table says which persona a user chose or has by default'
             USING HINT = 'Is this the app''s database, and its schema on the search_path?';
     END IF;
     RETURN _said;
 END $fn$;
 
--- A statement with its holes {override}, {default}, {open} and {set_default} filled.
+-- Fills the holes {override}, {default}, {open} and {set_default} of a statement.
 CREATE OR REPLACE FUNCTION pg_temp.filled(_statement text) RETURNS text LANGUAGE sql AS $fn$
     SELECT replace(replace(replace(replace(_statement,
         '{override}', pg_temp.fragment('override')),
@@ -157,7 +157,7 @@ CREATE OR REPLACE FUNCTION pg_temp.filled(_statement text) RETURNS text LANGUAGE
             ELSE $q${{query:set_default_new}}$q$ END)
 $fn$;
 
--- Where the functions that stay for a while find the app's tables, whoever calls them.
+-- Fills {search_path}: where functions that outlive this session find the app's tables.
 CREATE OR REPLACE FUNCTION pg_temp.pinned(_statement text) RETURNS text LANGUAGE sql AS $fn$
     SELECT replace(_statement, '{search_path}', string_agg(quote_ident(s), ', ') || ', pg_temp')
     FROM unnest(current_schemas(false)) AS s
@@ -168,8 +168,8 @@ RETURNS text LANGUAGE sql AS
 $fn$ SELECT format('GRANT %s ON %I TO %s', _may, _of, coalesce(quote_ident(_to), 'PUBLIC'))
          || CASE WHEN _grantable THEN ' WITH GRANT OPTION' ELSE '' END $fn$;
 
--- The statements that give a relation which is just made the owner and the grants of another.
--- `_replaced` is the column whose place it takes; without one it has the other's columns.
+-- The statements that give a new relation the owner and the grants of another. `_replaced` is the
+-- column that it replaces; without one, the relation has the columns of the other.
 CREATE OR REPLACE FUNCTION pg_temp.rights_like(_of text, _relation text, _replaced text)
 RETURNS text[] LANGUAGE sql AS $fn$
     WITH rights AS ({{query:table_grants}}),
@@ -192,7 +192,7 @@ CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS tex
 $fn$ SELECT replace(replace($q${{query:note_change}}$q$, '{object}', quote_literal(_object)),
                     '{change}', quote_literal(_change)) $fn$;
 
--- Whether memsync noted that it made or dropped this piece of the redesign.
+-- Whether memsync noted that it created or dropped this object of the redesign.
 CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
 RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
@@ -212,7 +212,7 @@ RETURNS TABLE (name text, n bigint) LANGUAGE sql AS $fn$
 $fn$;
 
 
--- ---- How work is done while clients go on.
+-- ---- How statements run while clients work.
 
 CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANGUAGE sql AS $fn$
     SELECT coalesce(string_agg(format('%s (%s, %s s): %s',
@@ -221,7 +221,7 @@ CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANG
     FROM ({{query:blockers}}) b
 $fn$;
 
--- Waits a little, longer each time, before the next try for a lock; gives up after the deadline.
+-- Waits before the next try for a lock, longer each time; gives up after the deadline.
 CREATE OR REPLACE PROCEDURE pg_temp.wait_turn(_table text, _since timestamptz, _tries int)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -241,8 +241,8 @@ BEGIN
 END $fn$;
 
 -- Runs the statements as one transaction that never queues long for its locks: it gives way, and
--- tries again. `_table` is the one whose lock is hardest to get. `_answer` is what the last
--- statement says, if that is a SELECT.
+-- tries again. `_table` is the table whose lock is hardest to get. `_answer` is the result of the
+-- last SELECT.
 CREATE OR REPLACE PROCEDURE pg_temp.ask(_table text, _statements text[], INOUT _answer text)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -264,7 +264,7 @@ BEGIN
             END LOOP;
             _had := true;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-            _had := false;  -- and the locks that it had are free again
+            _had := false;  -- the locks that it had are released
         END;
         COMMIT;
         EXIT WHEN _had;
@@ -281,7 +281,7 @@ BEGIN
     CALL pg_temp.ask(_table, _statements, _ignored);
 END $fn$;
 
--- Adds a foreign key by the app's naming, and proves it while readers and writers pass.
+-- Adds a foreign key, named as the app does it, NOT VALID; pg_temp.validate follows.
 CREATE OR REPLACE PROCEDURE pg_temp.foreign_key(_table text, _column text, _parent text)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -302,8 +302,9 @@ BEGIN
     END IF;
 END $fn$;
 
--- Makes a column NOT NULL, proven by a check that is validated while clients go on: SET NOT NULL
--- alone would scan the table under the strongest lock.
+-- Makes a column NOT NULL. A check that is validated while clients work proves it, because SET NOT
+-- NULL alone would scan the table under ACCESS EXCLUSIVE.
+-- https://www.postgresql.org/docs/current/sql-altertable.html
 CREATE OR REPLACE PROCEDURE pg_temp.require_not_null(_table text, _column text, _check text)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -338,8 +339,8 @@ BEGIN
     END IF;
 END $fn$;
 
--- The statements that build an index unless a valid one stands, for \gexec: no block or
--- transaction can build one while writers pass.
+-- The statements that build an index unless a valid one exists, for \gexec, because CREATE INDEX
+-- CONCURRENTLY runs in no DO block or transaction.
 CREATE OR REPLACE FUNCTION pg_temp.index_work(_table text, _name text, _statement text)
 RETURNS SETOF text LANGUAGE plpgsql AS $fn$
 BEGIN
@@ -354,17 +355,17 @@ BEGIN
     RETURN NEXT _statement;
 END $fn$;
 
--- Stops a step that comes too early.
+-- Stops a phase that is run too early.
 CREATE OR REPLACE FUNCTION pg_temp.require(_holds boolean, _phase text)
 RETURNS void LANGUAGE plpgsql AS $fn$
 BEGIN
     IF NOT _holds THEN
-        RAISE EXCEPTION 'it is too early for %: what comes before it is not done', _phase
+        RAISE EXCEPTION 'it is too early for %: the phases before it are not done', _phase
             USING HINT = 'Run the steps before this one, in the order of their numbers.';
     END IF;
 END $fn$;
 
--- Keeps in the record of runs that a phase began, and that it came to its end.
+-- Records in memsync.runs that a phase began; pg_temp.end_phase records its end.
 CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT 'run')
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -390,7 +391,7 @@ BEGIN
 END $fn$;
 
 
--- ---- Who owns a persona, and who has none.
+-- ---- Owners of personas, and users without a persona.
 
 CREATE OR REPLACE FUNCTION pg_temp.orphans()
 RETURNS TABLE (id uuid, name text, users uuid[]) LANGUAGE plpgsql AS $fn$
@@ -399,7 +400,7 @@ BEGIN
         SELECT o.id, o.name::text, o.users FROM ({{query:orphan_personas}}) o$q$);
 END $fn$;
 
--- Stops when something is the operator's to decide.
+-- Stops if the operator must decide something.
 CREATE OR REPLACE FUNCTION pg_temp.require_decisions() RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _total bigint;
@@ -435,7 +436,7 @@ BEGIN
     {{query:give_owner}};
 END $fn$;
 
--- Gives every persona without an owner the one user who uses it.
+-- Makes the one user who uses a persona without an owner its owner.
 CREATE OR REPLACE PROCEDURE pg_temp.settle_owners() LANGUAGE plpgsql AS $fn$
 DECLARE
     _orphan record;
@@ -450,8 +451,8 @@ END $fn$;
 
 -- ---- The proof.
 
--- Rows whose persona is not what the settings say; NULL where user_id or the sync trigger is not there to
--- recompute it from. `_named` are the first of them.
+-- The number of rows whose persona is not what the settings say, and the first of them as text.
+-- NULL if user_id or the sync trigger is gone, because nothing can be recomputed then.
 CREATE OR REPLACE FUNCTION pg_temp.wrong_rows(OUT _total bigint, OUT _named text)
 LANGUAGE plpgsql AS $fn$
 DECLARE

@@ -1,4 +1,4 @@
-\echo 'isolate: memsync''s own tables, and the index that serves reading by user'
+\echo 'isolate: creates memsync''s own tables, and the index for reading by user'
 DO $do$
 BEGIN
     CALL pg_temp.run('users', ARRAY['{{query:create_own_schema}}']);

@@ -1,4 +1,4 @@
--- One migration at a time, whether by script or by memsync. The lock ends with this session.
+-- Only one migration may run, by script or by memsync. The lock ends with this session.
 DO $do$
 DECLARE
     _key CONSTANT bigint := {{lock_key}};

@@ -1,4 +1,4 @@
-\echo 'redesign: the new tables of the settings, beside the old places and in step with them'
+\echo 'redesign: creates the new tables of the settings, in sync with the old places'
 DO $do$
 DECLARE
     _missing text;
@@ -10,7 +10,7 @@ BEGIN
         RAISE EXCEPTION 'there is no table %: the redesign of the settings needs it', _missing;
     END IF;
     PERFORM pg_temp.begin_phase('redesign');
-    -- Stands until the way back has ended: nothing of it is forgotten when that is cut short.
+    -- This note goes last on rollback, so that one that was cut short goes on.
     CALL pg_temp.run('users', ARRAY[pg_temp.noted('begun', 'created')]);
 END $do$;
 
@@ -35,7 +35,7 @@ BEGIN
             || pg_temp.rights_like('personality_default_configs', 'personalities', 'llm_config_id')
             || pg_temp.noted('personality_default_configs', 'created'));
     END IF;
-    -- What a new column says at first: what the way back kept of it, else what the old ones say.
+    -- A new column starts with the values that a rollback archived, else with those of old columns.
     IF NOT pg_temp.has_column('llm_configs', 'owner_id') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q${{query:add_config_owner}}$q$,
@@ -66,8 +66,8 @@ BEGIN
     CALL pg_temp.validate('llm_configs', '{{settings:CONFIG_OWNER_KEY}}');
 END $do$;
 
--- user_personality_settings becomes user_personality_configs; a view bears the old name. Where the
--- app made the new table beside the old one, the old one's rows go over, and it is put aside.
+-- Renames user_personality_settings to user_personality_configs; a view keeps the old name. If the
+-- app made the new table beside the old one, the old one is merged into it and put aside.
 DO $do$
 DECLARE
     _relation CONSTANT text := 'user_personality_settings';
@@ -80,7 +80,7 @@ BEGIN
     IF NOT pg_temp.is_table(_relation) THEN
         RETURN;
     END IF;
-    -- As the caller: the table's own grants and row policies hold by either name.
+    -- The view runs as the caller: the table's own grants and row policies apply to both names.
     SELECT replace(replace($q${{query:create_choices_view}}$q$,
                            '{schema}', quote_ident(pg_temp.schema_of(_relation))),
                    '{columns}', string_agg(quote_ident(c.name), ', '))
@@ -110,8 +110,8 @@ BEGIN
                                 || pg_temp.noted(_how, 'created'));
 END $do$;
 
--- A function or trigger that keeps both sides in step, its holes filled; without windows of
--- personalities it knows none.
+-- Fills the holes of a function or trigger that keeps both sides in sync. If personalities have no
+-- window, it leaves windows out.
 CREATE OR REPLACE FUNCTION pg_temp.settings_filled(_function text) RETURNS text LANGUAGE sql AS $fn$
     SELECT pg_temp.pinned(replace(replace(replace(replace(replace(_function,
         '{config_columns}', (SELECT string_agg('"' || replace(name, '"', '""') || '"', ', '
@@ -124,7 +124,7 @@ CREATE OR REPLACE FUNCTION pg_temp.settings_filled(_function text) RETURNS text 
     FROM pg_temp.has_column('personalities', 'context_window_size') AS h(has)
 $fn$;
 
--- What keeps both sides in step.
+-- The functions that keep both sides in sync.
 DO $do$
 BEGIN
     CALL pg_temp.run('users', ARRAY[
@@ -154,8 +154,8 @@ BEGIN
     END LOOP;
 END $fn$;
 
--- Makes the forks again that the way back removed, for those who had them. Columns that the table
--- gained since take their defaults.
+-- Inserts the forks again that a rollback removed, and gives them to those who had them. Columns
+-- that the table gained since take their defaults.
 CREATE OR REPLACE FUNCTION pg_temp.restore_forks() RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _columns text;
@@ -182,7 +182,7 @@ BEGIN
     RETURN _last;
 END $fn$;
 
--- Two statements: the second one sees what was written until the first one had the locks.
+-- Two statements, because the second sees what was written before the first had its locks.
 CREATE OR REPLACE FUNCTION pg_temp.copy_defaults_back(_after uuid, _limit int)
 RETURNS uuid LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -212,7 +212,7 @@ DECLARE
 BEGIN
     IF _windows THEN
         CALL pg_temp.run('llm_configs', ARRAY['SELECT pg_temp.restore_forks()']);
-        -- Once, where memsync made the column.
+        -- Only once, and only if memsync made the column.
         IF _sized AND NOT pg_temp.has_note('sized', 'created') THEN
             CALL pg_temp.run('llm_configs', ARRAY[$q${{query:size_configs}}$q$,
                                                   $q${{query:note_sized}}$q$]);
@@ -221,7 +221,7 @@ BEGIN
     CALL pg_temp.hang_sync_triggers(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
                                     'personality_default_configs']);
     IF pg_temp.has_column('users', 'global_persona_id') THEN
-        -- Where the app filled the new table itself, what that says counts: so back as well.
+        -- Also back, because rows that the app wrote into the new table win.
         FOREACH _step IN ARRAY ARRAY['copy_defaults', 'copy_defaults_back'] LOOP
             _last := NULL;
             LOOP
@@ -245,7 +245,7 @@ BEGIN
             EXIT WHEN _last = '0';
         END LOOP;
     END IF;
-    -- Not before: giving a config its size would have changed personalities not placed yet.
+    -- Not earlier: a config that gets its window would change personalities not copied yet.
     CALL pg_temp.hang_sync_triggers(ARRAY['llm_configs']);
     CALL pg_temp.settle_owners();
     FOR _step, _last IN SELECT t, i FROM (VALUES {{settings_indexes}}) AS v(t, i) LOOP

@@ -18,7 +18,7 @@ BEGIN
             ('persona_id NULL', _counts.null_persona_ids::text),
             ('persona_id unknown', _counts.unknown_persona_ids::text),
             ('persona_id wrong', coalesce(_wrong::text,
-                'none when user_id went; there is nothing left to recompute it from'));
+                'none when user_id was dropped; nothing is left to recompute it from'));
     END IF;
     IF to_regclass('memsync.persona_map') IS NOT NULL THEN
         RETURN QUERY SELECT 'messages decided by ' || m.reason, sum(m.rows_count)::text

@@ -1,4 +1,4 @@
-\echo 'verify: every message has a persona, the right one as far as that can be recomputed'
+\echo 'verify: checks that every message has a persona, the right one if that can be recomputed'
 DO $do$
 BEGIN
     IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
@@ -11,7 +11,7 @@ BEGIN
             USING HINT = 'Run the backfill again.';
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') AND NOT pg_temp.has_users() THEN
-        RAISE EXCEPTION 'user_id is there but not in every message: a way back was cut short'
+        RAISE EXCEPTION 'user_id exists, but not every message has one: a rollback was cut short'
             USING HINT = 'Finish it with memsync migrate rollback, or go forward again.';
     END IF;
 END $do$;

@@ -1,6 +1,6 @@
--- Step 1, isolate: memsync's own tables, and the index that serves reading by user.
--- The steps run in the order of their numbers; each may be run again. The script that this one
--- includes says what may be chosen. Run it with -f: psql looks for the included file beside this one.
+-- Step 1, isolate: creates memsync's own tables, and the index for reading by user.
+-- Run the steps in the order of their numbers; each may be run again. The included script says
+-- which options there are. Run it with -f, because psql looks for that script beside this file.
 --     psql "$URL" -f sql/steps/1-isolate.sql
 \set ON_ERROR_STOP on
 \set only isolate

@@ -1,6 +1,6 @@
--- Step 2, redesign: the new tables of the settings, beside the old places and in step with them.
--- The steps run in the order of their numbers; each may be run again. The script that this one
--- includes says what may be chosen. Run it with -f: psql looks for the included file beside this one.
+-- Step 2, redesign: creates the new tables of the settings, in sync with the old places.
+-- Run the steps in the order of their numbers; each may be run again. The included script says
+-- which options there are. Run it with -f, because psql looks for that script beside this file.
 --     psql "$URL" -f sql/steps/2-redesign.sql
 \set ON_ERROR_STOP on
 \set only redesign

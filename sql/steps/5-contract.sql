@@ -1,6 +1,6 @@
--- Step 5, contract: the proof, then the old places of the settings and user_id go.
--- The steps run in the order of their numbers; each may be run again. The script that this one
--- includes says what may be chosen. Run it with -f: psql looks for the included file beside this one.
+-- Step 5, contract: proves the fill, then drops the old places of the settings and user_id.
+-- Run the steps in the order of their numbers; each may be run again. The included script says
+-- which options there are. Run it with -f, because psql looks for that script beside this file.
 --     psql "$URL" -f sql/steps/5-contract.sql -v backup_confirmed='which one'
 \set ON_ERROR_STOP on
 \set only contract

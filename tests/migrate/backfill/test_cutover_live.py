@@ -356,7 +356,7 @@ def test_rows_written_faster_than_they_are_copied_end_the_run(
     with monkeypatch.context() as patched:
         patched.setattr(shadow_table.Rows, "replay", outrun)
         with pytest.raises(
-            PartlyDone, match=r"not copied within 0 s: .*--method in-place"
+            PartlyDone, match=r"not be replayed within 0 s: .*--method in-place"
         ) as ended:
             app.run(tell=at_step(Kind.BUILD, write_all), options=COPY, lock_deadline_s=0.2)
 

@@ -56,7 +56,7 @@ OBSTACLES: dict[str, tuple[LiteralString, str]] = {
     ),
     "child": (
         "CREATE TABLE child () INHERITS (conversation_history)",
-        "it inherits, or is inherited",
+        "it has parent or child tables",
     ),
     "sequence": (
         "ALTER TABLE conversation_history ADD COLUMN n serial",
@@ -88,7 +88,7 @@ OBSTACLES: dict[str, tuple[LiteralString, str]] = {
     "exclusion": (
         "ALTER TABLE conversation_history ADD CONSTRAINT once EXCLUDE (content WITH =)"
         " WHERE (content = '')",
-        "constraint once excludes rows by more than equality",
+        "constraint once is an exclusion constraint",
     ),
     "another unique index": (
         "CREATE UNIQUE INDEX once ON conversation_history (id, role)",
@@ -108,7 +108,7 @@ OBSTACLES: dict[str, tuple[LiteralString, str]] = {
     ),
     "publication of all tables": (
         "CREATE PUBLICATION everything FOR ALL TABLES",
-        "publication everything is of all tables",
+        "publication everything is FOR ALL TABLES",
     ),
     "event trigger": (
         "CREATE FUNCTION seen() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
@@ -245,10 +245,10 @@ def test_auto_copies_where_there_is_disk_space(
     plan: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert "copy" == plan["method"]["method"]
     assert 0 == large.command("plan")
-    assert "copy: of " in capsys.readouterr().out
+    assert "copy: a copy needs " in capsys.readouterr().out
     assert Stage.CONTRACTED == large.run()
     assert [True] == [
-        note.startswith("copy: of ")
+        note.startswith("copy: a copy needs ")
         for (note,) in large.query("SELECT note FROM memsync.runs WHERE phase = 'backfill'")
     ]
     assert settled.catalog() == large.catalog()

@@ -216,7 +216,7 @@ def test_a_subscribed_history(app: App, server: str) -> None:
             found = check(app, "logical replication")
             assert State.BLOCKER is found.state
             assert "subscription follows" in found.found
-            assert ["a subscription writes it"] == refusal(app).fields["obstacles"]
+            assert ["a subscription writes to it"] == refusal(app).fields["obstacles"]
         finally:
             client.execute("ALTER SUBSCRIPTION follows SET (slot_name = NONE)")
             client.execute("DROP SUBSCRIPTION follows")

@@ -1,4 +1,4 @@
-"""Phase backfill: persona_id of every message, then its indexes and its foreign key."""
+"""Phase backfill: fills persona_id of every message, then builds its indexes and foreign key."""
 
 from memsync.migrate.backfill.decide import require_resolved
 from memsync.migrate.backfill.fill import refill_users

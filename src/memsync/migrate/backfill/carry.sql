@@ -1,16 +1,17 @@
--- What hangs on the history, carried over to the shadow table. Each returns statements, with names
--- quoted by the server: written for the shadow table, or for the history's name where they run after
--- the cut-over.
+-- Queries that carry the definition of the history over to the shadow table. Each returns
+-- statements, with names quoted by the server. They name the shadow table, or the history where
+-- they run after the cut-over.
 
 -- name: grant_shadow_schemas
--- Lets the history's owner into the schemas of the copy: keys are looked after as the owner.
+-- Lets the history's owner use memsync's two schemas, because Postgres checks foreign keys as the
+-- owner.
 SELECT format('GRANT USAGE, CREATE ON SCHEMA memsync_shadow, memsync_retired TO %%I',
               pg_get_userbyid(relowner)) AS statement
 FROM pg_class WHERE oid = to_regclass('conversation_history');
 
 -- name: carry_table
--- The copy itself: columns, defaults, checks, storage, options. Autovacuum would hold up the
--- building of indexes.
+-- Creates the shadow table: columns, defaults, checks, storage, options. Autovacuum would delay the
+-- index builds.
 SELECT format('CREATE TABLE memsync_shadow.conversation_history (LIKE %%s INCLUDING DEFAULTS'
               ' INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING COMMENTS)'
               ' WITH (autovacuum_enabled = false%%s)', c.oid::regclass,
@@ -43,7 +44,7 @@ SELECT format('ALTER TABLE memsync_shadow.conversation_history OWNER TO %%I',
 FROM pg_class WHERE oid = to_regclass('conversation_history');
 
 -- name: clear_default_grants
--- Takes from the copy what ALTER DEFAULT PRIVILEGES gave it.
+-- Revokes the grants that ALTER DEFAULT PRIVILEGES gave the shadow table.
 SELECT statement FROM (
     SELECT 1 AS step, format('REVOKE ALL ON memsync_shadow.conversation_history FROM %%s',
                      CASE a.grantee WHEN 0 THEN 'PUBLIC'
@@ -78,7 +79,7 @@ SELECT statement FROM (
 ORDER BY step;
 
 -- name: carry_indexes
--- The indexes that the copy does not have yet, but those that are memsync's to define.
+-- The indexes that the shadow table does not have yet, except those that memsync defines itself.
 SELECT i.relname AS name, x.indnatts::int AS columns,
        head || ' ON memsync_shadow.conversation_history '
        || substr(pg_get_indexdef(i.oid),
@@ -93,7 +94,7 @@ WHERE c.oid = to_regclass('conversation_history') AND i.relname <> ALL(%(but)s)
 ORDER BY x.indisunique DESC, i.relname;
 
 -- name: carry_primary_key
--- The primary key, on its index.
+-- The primary key, on the index that is built for it.
 SELECT format('ALTER TABLE memsync_shadow.conversation_history'
               ' ADD CONSTRAINT %%I PRIMARY KEY USING INDEX %%I', k.conname, i.relname) AS statement
 FROM pg_constraint k JOIN pg_class i ON i.oid = k.conindid
@@ -121,8 +122,8 @@ SELECT 'ALTER TABLE memsync_shadow.conversation_history REPLICA IDENTITY '
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history') AND c.relreplident <> 'd';
 
 -- name: carry_keys
--- Foreign keys of the history that the copy does not have yet; one that refers to itself comes
--- with the exchange.
+-- Foreign keys of the history that the shadow table does not have yet. The cut-over creates the
+-- keys that refer to the history itself.
 SELECT k.confrelid::regclass::text AS refers_to,
        format('ALTER TABLE memsync_shadow.conversation_history ADD CONSTRAINT %%I %%s NOT VALID',
               k.conname, pg_get_constraintdef(k.oid)) AS statement
@@ -135,7 +136,7 @@ WHERE k.conrelid = to_regclass('conversation_history') AND k.contype = 'f'
 ORDER BY k.conname;
 
 -- name: carry_comments
--- Comments on the table, its indexes and its constraints; those on columns come with the table.
+-- Comments on the table, its indexes and its constraints. Comments on columns came with the table.
 SELECT format('COMMENT ON TABLE memsync_shadow.conversation_history IS %%L', e.description)
        AS statement
 FROM pg_description e
@@ -157,14 +158,14 @@ WHERE k.conrelid = to_regclass('conversation_history') AND k.contype IN ('p', 'f
   AND k.confrelid <> k.conrelid;
 
 -- name: shadow_unvalidated_keys
--- Foreign keys of the copy that are still to be validated.
+-- Foreign keys of the shadow table that are still to be validated.
 SELECT format('ALTER TABLE memsync_shadow.conversation_history VALIDATE CONSTRAINT %%I', conname)
        AS statement
 FROM pg_constraint
 WHERE conrelid = to_regclass('memsync_shadow.conversation_history') AND NOT convalidated;
 
 -- name: carry_options
--- Whether autovacuum looks after the table.
+-- Sets autovacuum_enabled to what it was on the history.
 SELECT coalesce((SELECT format('ALTER TABLE conversation_history SET (autovacuum_enabled = %%L)',
                                split_part(option, '=', 2))
                  FROM unnest(c.reloptions) AS option WHERE option LIKE 'autovacuum\_enabled=%%'),
@@ -172,7 +173,7 @@ SELECT coalesce((SELECT format('ALTER TABLE conversation_history SET (autovacuum
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history');
 
 -- name: carry_statistics
--- Extended statistics; they are collected again by the next ANALYZE.
+-- Extended statistics, dropped from the history and created again. The next ANALYZE fills them.
 SELECT statement FROM (
     SELECT oid, 1 AS step, format('DROP STATISTICS %%s.%%I', stxnamespace::regnamespace, stxname)
            AS statement
@@ -227,8 +228,8 @@ SELECT 'ALTER TABLE conversation_history FORCE ROW LEVEL SECURITY'
 FROM pg_class WHERE oid = to_regclass('conversation_history') AND relforcerowsecurity;
 
 -- name: carry_references
--- Foreign keys that refer to the history, of other tables and its own. Not validated: that reads
--- the other table.
+-- Foreign keys that refer to the history, its own included. NOT VALID, because a validation would
+-- read the other table under the lock.
 SELECT statement FROM (
     SELECT oid, 1 AS step, format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass,
                                   conname) AS statement
@@ -243,7 +244,7 @@ SELECT statement FROM (
 ORDER BY oid, step;
 
 -- name: carry_publications
--- Publications that name the table, with columns and rows that they choose.
+-- Publications that name the table, with their column lists and row filters.
 SELECT format('ALTER PUBLICATION %%I ADD TABLE conversation_history%%s%%s', p.pubname,
               (SELECT ' (' || string_agg(quote_ident(a.attname), ', ') || ')'
                FROM unnest(r.prattrs::smallint[]) AS n
@@ -253,7 +254,7 @@ FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 WHERE r.prrelid = to_regclass('conversation_history');
 
 -- name: carry_late_comments
--- Comments on what comes with the exchange.
+-- Comments on the objects that the cut-over creates.
 SELECT format('COMMENT ON TRIGGER %%I ON conversation_history IS %%L', t.tgname, e.description)
        AS statement
 FROM pg_trigger t JOIN pg_description e ON e.classoid = 'pg_trigger'::regclass AND e.objoid = t.oid
@@ -282,13 +283,13 @@ FROM pg_constraint
 WHERE confrelid = to_regclass('conversation_history') AND contype = 'f' AND conrelid <> confrelid;
 
 -- name: references_to_validate
--- Foreign keys to the history that the exchange left NOT VALID.
+-- Foreign keys to the history that the cut-over left NOT VALID.
 SELECT format('ALTER TABLE %%s VALIDATE CONSTRAINT %%I', conrelid::regclass, conname) AS statement
 FROM pg_constraint
 WHERE confrelid = to_regclass('conversation_history') AND contype = 'f' AND NOT convalidated;
 
 -- name: keys_of
--- Foreign keys of a copy or of a retired history, as statements that drop them.
+-- Foreign keys of the shadow table or of the retired history, as statements that drop them.
 SELECT confrelid::regclass::text AS refers_to,
        format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname) AS statement
 FROM pg_constraint

@@ -1,7 +1,8 @@
 """The checkpoint of a fill: how far it came, how many rows it filled, how long that took.
 
-Decides how a fill that was cut short is told from one that came to its end. A fill moves its
-checkpoint in the transaction of the rows that it counts.
+`personas` is the fill of persona_id, `users` that of user_id on rollback. A fill moves its
+checkpoint in the transaction of the rows that it counts, so that one cut short can go on. The row
+stands in memsync.backfill.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ Fill = Literal["personas", "users"]
 
 @dataclass(frozen=True, slots=True)
 class FillState:
-    """How far a fill has come: blocks, messages, and the seconds that its statements took."""
+    """How far a fill came: in blocks, in messages, and the seconds that its statements took."""
 
     next_block: int
     end_block: int
@@ -25,15 +26,15 @@ class FillState:
 
 
 def fill_state(session: Session, fill: Fill) -> FillState | None:
-    """The checkpoint; None before the fill was first begun."""
+    """The checkpoint; None before the fill was first started."""
     row = session.row("fill_state", fill=fill)
     return FillState(*row) if row else None
 
 
 def opened_fill(session: Session, fill: Fill) -> FillState:
-    """The checkpoint of a fill that was begun.
+    """The checkpoint of a fill that was started.
 
-    Raises: LookupError where it was not.
+    Raises: LookupError if it was not.
     """
     state = fill_state(session, fill)
     if state is None:
@@ -44,7 +45,7 @@ def opened_fill(session: Session, fill: Fill) -> FillState:
 def start_fill(
     session: Session, fill: Fill, *, end_block: int, rows_total: int, unresolved: Unresolved
 ) -> None:
-    """Open the checkpoint; an earlier fill that was cut short goes on where it was."""
+    """Open the checkpoint. A fill that was cut short goes on from where it stopped."""
     session.run(
         "start_fill",
         fill=fill,
@@ -62,15 +63,15 @@ def restart_fill(session: Session, fill: Fill, *, end_block: int) -> None:
 def save_fill(
     session: Session, fill: Fill, *, next_block: int, rows: int = 0, busy_s: float = 0.0
 ) -> None:
-    """Move the checkpoint, never back, and count; in the transaction of the rows."""
+    """Move the checkpoint, never back, and add to its counts; in the transaction of the rows."""
     session.run("save_fill", fill=fill, next_block=next_block, rows=rows, busy_s=busy_s)
 
 
 def rewind_fill(session: Session, fill: Fill) -> None:
-    """Send the checkpoint back to the start, and forget what was counted."""
+    """Send the checkpoint back to the start, and reset its counts."""
     session.run("rewind_fill", fill=fill)
 
 
 def fill_is_half_done(session: Session) -> bool:
-    """Whether a fill of personas in place was cut short."""
+    """Whether a fill of persona_id in place was cut short."""
     return bool(session.row("fill_is_half_done").found)

@@ -1,9 +1,9 @@
-"""The backfill by a shadow table: a filled copy of the history takes its place.
+"""The backfill by a shadow table: a filled copy of the history takes the history's place.
 
-Decides the order of work. Slices of blocks come first, each with its checkpoint in one transaction.
-Indexes and keys follow, because they cost far less on a finished table than row by row. Then the
-change log is replayed, again and again until it is short, and the cut-over follows. Clients wait
-for the cut-over only. What each step is, shadow_table.py knows.
+This module decides the order of the steps; shadow_table.py does each of them. Rows are copied
+first, in slices: ranges of blocks, each in one transaction with its checkpoint. Indexes and keys
+follow, because they cost far less on a finished table than row by row. Then the change log is
+replayed until it is short, because clients must wait while the cut-over replays the rest.
 """
 
 import time
@@ -22,17 +22,20 @@ from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
 _BLOCKS_START = 256
 _BLOCKS_MAX = 8192
 _REPLAY_MIN = 256
-"""Below this nothing is won: the transaction's own cost would be most of it."""
+"""A smaller replay gains nothing: most of its time would be the cost of the transaction itself."""
 _REPLAY_MAX = 4096
 _ENOUGH = 128
-"""Fewer entries of the change log than this can be left to the cut-over."""
+"""If the change log has fewer entries than this, the cut-over can replay them."""
 _SLOWER = 8
-"""A slice only reads the history: it may take so many times the target of a batch."""
+"""A slice only reads the history, so it may take this many times the target time of a batch."""
 _STARTS_MAX = 5
 
 
 def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
-    """Finish a cut-over that was cut short; clear away a shadow table, unless it is kept."""
+    """Finish a cut-over that was cut short, or drop a shadow table.
+
+    `keep_copy` keeps a shadow table that is half done.
+    """
     state = shadow_table.shadow_state(ddl.session)
     if state.cut_over:
         shadow_table.finish(ddl)
@@ -43,9 +46,9 @@ def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
 def fill_by_copy(run: Run) -> int:
     """Replace the history by a copy whose rows have their personas; how many rows were copied.
 
-    Goes on with a shadow table that was cut short.
+    If a shadow table is half done, the copy goes on with it.
 
-    Raises: PartlyDone when the history is changed underneath again and again; StoreBusy.
+    Raises: PartlyDone when the history is truncated, rewritten or altered each time; StoreBusy.
     """
     for _ in range(_STARTS_MAX):
         try:
@@ -67,14 +70,14 @@ def _copy_and_cut_over(run: Run) -> int:
     copied = _slices(run, rows)
     run.tell(Progress(Kind.BUILD, "copy: indexes and keys"))
     shadow_table.require_alone(ddl)
-    # Before the indexes, which it would have to look at.
+    # Before the indexes are built, because VACUUM would have to scan them too.
     shadow_table.vacuum_shadow(session)
     builds = [partial(_build, each, run.tell) for each in shadow_table.indexes_to_build(session)]
     with open_workers(run.postgres, ddl, run.options.workers) as workers:
         workers.together(builds, between=run.pace.between_steps)
     shadow_table.add_keys(ddl)
     shadow_table.analyze_shadow(session)
-    # Rows whose user went before the key stood would make its validation fail.
+    # The validation would fail on rows whose user was deleted before the key existed.
     _catch_up(run, rows)
     shadow_table.validate_keys(ddl)
     _cut_over(run, rows)
@@ -97,7 +100,7 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
             with run.ddl.brief_transaction():
                 found = rows.copy(block, stop)
                 took_s = time.monotonic() - started
-                # For those who ask how far it is; next_block 0 says that no row is filled in place.
+                # Only shows the progress. next_block 0 says that no row is filled in place.
                 save_fill(session, "personas", next_block=0, rows=found, busy_s=took_s)
                 run.pace.before_commit(session)
         except LockNotHad:
@@ -106,7 +109,7 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
         block, copied = stop, copied + found
         run.tell(Progress(Kind.COPY, "copy", state.rows_done + copied, state.rows_total))
         if block >= vacuum_at:
-            # In vain while somebody may not see the rows yet: then less and less often.
+            # VACUUM cannot mark pages that an older snapshot may not see. It then runs less often.
             vacuum_at = block + shadow_table.vacuum_shadow(session)
         share = run.pace.between_batches()
         size = steered(size, took_s, target_s * share, _BLOCKS_MAX)
@@ -119,17 +122,17 @@ def _build(index: shadow_table.IndexBuild, tell: Tell, ddl: OnlineDdl) -> None:
 
 
 def _catch_up(run: Run, rows: shadow_table.Rows) -> None:
-    """Replay the change log until no more than one short transaction's worth is left.
+    """Replay the change log until one short transaction can replay the rest.
 
     Raises: PartlyDone when the log grows as quickly as it is replayed.
     """
-    # Only the replays' own time counts: a pause may last.
+    # Only the time of the replays counts, because a pause may last long.
     size, replayed_s = _REPLAY_MIN, 0.0
     while True:
         if replayed_s > run.ddl.deadline_s:
             raise PartlyDone(
-                f"the rows of {TABLE} that are written meanwhile were not copied within "
-                f"{run.ddl.deadline_s:.0f} s: they become more as quickly. Run again at a quieter "
+                f"the change log of {TABLE} could not be replayed within "
+                f"{run.ddl.deadline_s:.0f} s: clients write as quickly. Run again at a quieter "
                 "time, or with --method in-place; nothing is lost"
             )
         started = time.monotonic()
@@ -137,7 +140,7 @@ def _catch_up(run: Run, rows: shadow_table.Rows) -> None:
             with run.ddl.brief_transaction(ends_wait=False):
                 taken = rows.replay(size)
         except LockNotHad:
-            # A row's user is just being deleted: the deletion comes first.
+            # The user of a row is being deleted, and the deletion must end first.
             run.ddl.wait_turn(TABLE)
             continue
         if taken < _ENOUGH:
@@ -149,7 +152,7 @@ def _catch_up(run: Run, rows: shadow_table.Rows) -> None:
 
 
 def _cut_over(run: Run, rows: shadow_table.Rows) -> None:
-    """Try to put the shadow table in place until nobody is in the way."""
+    """Try the cut-over until no session is in the way."""
     _catch_up(run, rows)
     shadow_table.vacuum_change_log(run.session)
     complete_since = shadow_table.moment(run.session)

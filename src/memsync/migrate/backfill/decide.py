@@ -1,7 +1,8 @@
-"""Deciding who the persona of each (user, personality) was, once, before any message is filled.
+"""Decides the persona of each (user, personality), once, before any message is filled.
 
-Decides what happens to users without a persona, and that a decision for a persona that was deleted
-since is forgotten. The rules themselves are written in decide.sql and in attribution/.
+The decisions are stored in memsync.persona_map, so that a later change of the settings does not
+change them. This module decides what happens to users without a persona, and forgets decisions
+whose persona was deleted since. The rules stand in decide.sql and in attribution/.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ _CLEARED_BLOCKS = 8192
 
 
 def require_resolved(users: Sequence[str], rows: int) -> None:
-    """Stop when users have no persona and the operator did not say what to do with them.
+    """Stop if there are users without a persona; `rows` is how many messages they have.
 
     Raises: GateClosed naming the first of them.
     """
@@ -61,15 +62,15 @@ def decided_rows(session: Session) -> int:
 
 
 def note_unresolved(session: Session, unresolved: Unresolved) -> None:
-    """Note what this run wants to be done with users without a persona: the triggers go by it."""
+    """Store what this run does with users without a persona, because the sync triggers obey it."""
     session.run("note_unresolved", unresolved=unresolved)
 
 
 def clear_vanished(ddl: OnlineDdl) -> None:
-    """Forget the decisions for personas that were deleted, and take them from their messages.
+    """Forget decisions whose persona was deleted, and empty persona_id of their messages.
 
-    A message that a client moves meanwhile is left to the next pass, or refused by the key's
-    validation.
+    A message that a client updates meanwhile may move to another block and be missed. The next pass
+    clears it, or the validation of the foreign key fails.
     """
     session = ddl.session
     session.run("thaw_vanished")
@@ -84,15 +85,15 @@ def clear_vanished(ddl: OnlineDdl) -> None:
 
 
 def end_block(session: Session) -> int:
-    """The block before which all rows of the history stand now."""
+    """A block number that is greater than that of every row of the history now."""
     return history_size(session).blocks + 1
 
 
 def range_of_blocks(start: int, stop: int) -> tuple[str, str]:
-    """The first places of rows in these two blocks of the history, as a statement takes them."""
+    """The first ctid of each of these two blocks, as text for a statement."""
     return f"({start},0)", f"({stop},0)"
 
 
 def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:
-    """One user, one transaction: a client that holds one user's row holds up nobody else's."""
+    """Give one user a persona, in its own transaction: a client's lock delays this user only."""
     ddl.do(lambda: ddl.session.run("create_default_persona", user_id=user_id), table="users")

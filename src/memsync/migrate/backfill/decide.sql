@@ -1,9 +1,9 @@
--- Deciding, once, who the persona of each (user, personality) was.
+-- Deciding, once, the persona of each (user, personality).
 
 -- name: freeze_map
--- Decides, once, who the persona of each (user, personality) was, and keeps what the settings said.
--- Pairs whose messages have personas already are decided too: the proof compares. Returns the users
--- of messages that have neither a persona nor a decision: one scan answers both.
+-- Decides the persona of each (user, personality), once, and keeps what the settings said. Pairs
+-- whose messages have personas already are decided too, because the proof compares them. Returns
+-- the users of messages that have neither a persona nor a decision: one scan answers both.
 WITH pairs AS MATERIALIZED (
     SELECT p.user_id, p.personality_id, p.rows_count, p.has_open, p.has_since,
            o.persona_id AS override, d.persona_id AS fallback
@@ -37,8 +37,8 @@ WHERE coalesce(p.override, p.fallback) IS NULL AND (p.has_since OR p.has_open AN
 ORDER BY p.user_id;
 
 -- name: decide_since
--- Decides the messages that were written after persona_id was last taken back, as far as the
--- settings say another persona today than the map, which is of before.
+-- Decides messages that were written after the last rollback of persona_id, where the settings name
+-- another persona today than the map, which is older.
 INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
 SELECT h.id, h.user_id, coalesce(o.persona_id, d.persona_id), 'written-since'
 FROM conversation_history h
@@ -50,14 +50,15 @@ WHERE h.persona_id IS NULL AND {written_since}
 ON CONFLICT (history_id) DO NOTHING;
 
 -- name: thaw_vanished
--- Forgets decisions whose persona was deleted since, so that they are taken anew.
+-- Forgets decisions whose persona was deleted since, so that they are taken again.
 WITH gone AS (DELETE FROM memsync.row_archive a
               WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = a.persona_id))
 DELETE FROM memsync.persona_map m
 WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id);
 
 -- name: analyze_decisions
--- Lets the planner know how many there are, so that a batch looks them up instead of hashing them.
+-- Tells the planner how many decisions there are, so that a batch looks them up instead of hashing
+-- them all.
 ANALYZE memsync.persona_map, memsync.row_archive;
 
 -- name: create_default_persona
@@ -65,11 +66,11 @@ ANALYZE memsync.persona_map, memsync.row_archive;
 SELECT memsync.create_default_persona(%(user_id)s) AS persona_id;
 
 -- name: note_unresolved
--- Notes what this run wants to be done with users without a persona.
+-- Stores what this run does with users without a persona.
 UPDATE memsync.backfill SET unresolved = %(unresolved)s WHERE fill = 'personas';
 
 -- name: decided_rows
--- How many messages the map decides, or the archive where the map says nothing.
+-- How many messages the map decides, plus those that only the archive decides.
 SELECT (SELECT coalesce(sum(rows_count), 0) FROM memsync.persona_map)::bigint
      + (SELECT count(*) FROM memsync.row_archive a
         JOIN conversation_history h ON h.id = a.history_id
@@ -78,14 +79,15 @@ SELECT (SELECT coalesce(sum(rows_count), 0) FROM memsync.persona_map)::bigint
         WHERE m.user_id IS NULL) AS total;
 
 -- name: rows_of_vanished_personas
--- How many messages have a persona that was deleted. Much quicker than the clearing, and mostly 0.
+-- How many messages have a persona that was deleted. Counting is much quicker than clearing, and
+-- the result is mostly 0.
 SELECT count(*) AS total FROM conversation_history h
 WHERE h.persona_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);
 
 -- name: clear_vanished_personas
 -- Empties persona_id in a range of blocks where its persona was deleted before the foreign key
--- stood.
+-- existed.
 UPDATE conversation_history h SET persona_id = NULL
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid AND h.persona_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);

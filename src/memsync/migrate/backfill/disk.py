@@ -1,7 +1,8 @@
-"""How much room each way of the backfill needs on the server's disk, and how much is free there.
+"""How much disk each method of the backfill needs on the server, and how much is free there.
 
-Decides one factor for each way. What is free is known only where the server runs on this machine
-and its folder may be looked at; where it is not known, nothing is claimed. Reads only.
+The need is the size of the history times a factor for each method, and WAL. The free space is known
+only if the server runs on this machine and its folder can be read; otherwise it is None. Reads
+only.
 """
 
 import os
@@ -11,15 +12,17 @@ from dataclasses import dataclass
 from memsync.stores.postgres import Session
 
 IN_PLACE_FACTOR = 0.5
-"""Table and indexes grow by a third (docs/benchmarks.md); the rest is spare."""
+"""Table and indexes grow by a third (docs/benchmarks.md); the rest is a reserve."""
 COPY_FACTOR = 1.4
-"""Both are written anew, with two more indexes (1.2); the rest is spare, and for sorting."""
+"""Table and indexes are written anew, with two more indexes (1.2). The rest is a reserve, and for
+sorting.
+"""
 _WAL_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
-    """What the history takes, what its WAL may, and what is free: None where that is not known."""
+    """Bytes that the history takes, that WAL may take, and that are free (None: not known)."""
 
     table_bytes: int
     index_bytes: int
@@ -33,36 +36,36 @@ class DiskSpace:
 
     @property
     def wal_bytes(self) -> int:
-        """The WAL: max_wal_size at most, and no more than the fill of a small table writes."""
+        """Bytes for WAL: max_wal_size, but for a small table no more than its fill writes."""
         return min(self.wal_bytes_max, _WAL_FACTOR * self.size_bytes)
 
     @property
     def in_place_bytes(self) -> int:
-        """What a fill in place needs."""
+        """Bytes that a fill in place needs."""
         return int(IN_PLACE_FACTOR * self.size_bytes) + self.wal_bytes
 
     @property
     def copy_bytes(self) -> int:
-        """What a copy needs."""
+        """Bytes that a shadow table needs."""
         return int(COPY_FACTOR * self.size_bytes) + self.wal_bytes
 
 
 def disk_space(session: Session) -> DiskSpace:
-    """Ask the server what the history takes, and its disk what is free."""
+    """Ask the server for the size of the history, and its disk for the free space."""
     found = session.row("disk_space")
     free = _free_bytes(found.folder, found.pid) if found.here and found.folder else None
     return DiskSpace(found.table_bytes, found.index_bytes, found.wal_bytes, free)
 
 
 def mib(size: int) -> str:
-    """A size for people."""
+    """A size in bytes as text for people."""
     return f"{size / 2**20:.1f} MiB"
 
 
 def _free_bytes(folder: str, pid: int) -> int | None:
-    """The free room at `folder`; None unless the server's process `pid` is on this very machine."""
+    """Free bytes at `folder`; None unless the server's process `pid` runs on this machine."""
     try:
-        # A tunnel makes a far server look local. Its process would not be here.
+        # A tunnel makes a remote server look local, but its process does not run here.
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
@@ -70,5 +73,5 @@ def _free_bytes(folder: str, pid: int) -> int | None:
         pass
     try:
         return shutil.disk_usage(folder).free
-    except OSError:  # not on this machine after all, or not for our eyes
+    except OSError:  # not on this machine after all, or not readable
         return None

@@ -1,9 +1,9 @@
 -- Disk: what the history takes.
 
 -- name: disk_space
--- What the history takes on disk, the most that WAL takes by its settings, and where that is:
--- `folder` is NULL for a role that may not know, `here` is whether the server seems to run on the
--- client's machine, with its process `pid`.
+-- The bytes that the history takes on disk, the most that WAL takes by its settings, and where they
+-- are. `folder` is NULL for a role that may not know it. `here` is whether the server seems to run
+-- on the client's machine, with its process `pid`.
 SELECT pg_table_size(c.oid) AS table_bytes, pg_indexes_size(c.oid) AS index_bytes,
        pg_size_bytes(current_setting('max_wal_size')) AS wal_bytes,
        inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr() AS here,

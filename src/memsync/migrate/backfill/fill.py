@@ -1,9 +1,10 @@
-"""Filling in place, forward and back, range of blocks after range of blocks.
+"""The fill in place: persona_id forward, user_id on rollback, one range of blocks after another.
 
-Decides the size of a batch, steered by time. A batch and what it counts are one transaction, so a
-kill costs one batch of each session that fills. The checkpoint moves when a range of blocks is
-filled; what a killed run filled behind it is passed over. Rows that are written meanwhile are the
-sync triggers' (expand/sync_triggers.sql), which were there before this starts.
+This module decides the size of a batch, steered by time. A batch and its counts are one
+transaction, so a kill costs one batch of each session that fills. The checkpoint moves when a range
+of blocks is filled. Rows that a killed run filled beyond the checkpoint are skipped, because a fill
+takes only rows that are still empty. The sync triggers (expand/sync_triggers.sql) fill the rows
+that clients write meanwhile.
 """
 
 import contextlib
@@ -28,16 +29,17 @@ _BLOCKS_START = 128
 _BLOCKS_MAX = 8192
 _VACUUM_SHARE = 0.05
 PARTS = 8
-"""A range is filled in so many transactions, each of them a part of the rows of every page. The new
-versions of the first part go to other pages, and every index is told. Those of each later part fit
-where the old ones of the part before were, in the same page, unless a transaction of others is open
-since before: no index is told, and nothing grows.
+"""A range is filled in this many transactions, each for a part of the rows of every page. The new
+row versions of the first part go to other pages, and every index gets entries for them. Those of a
+later part take the space that the part before freed in the same page: these are HOT updates, which
+touch no index, and nothing grows. A client's transaction that is still open prevents that.
+https://www.postgresql.org/docs/current/storage-hot.html
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was filled in one transaction: how many rows, and how long their statements took."""
+    """One transaction of a fill: how many rows it filled, and how long its statements took."""
 
     rows: int
     took_s: float
@@ -45,9 +47,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What was filled of ranges that lie side by side, and the longest of its batches.
+    """The fill of adjacent ranges at the same time; `took_s` is that of the longest batch.
 
-    `share` is the pace's, for the next round; `whole` is false where a client holds a row.
+    `share` is what the pace gives the next round. `whole` is false if a client holds a row.
     """
 
     rows: int
@@ -73,25 +75,25 @@ def fill_in_place(run: Run, workers: Workers, fill: Fill) -> int:
         filled, dead = filled + done.rows, dead + done.rows
         run.tell(Progress(_KIND[fill], f"fill {fill}", state.rows_done + filled, state.rows_total))
         if not done.whole:
-            # Smaller steps leave more of the others alone.
+            # Smaller steps meet fewer rows that clients hold.
             size = max(1, size // 2)
             run.ddl.wait_turn(TABLE)
             continue
         run.ddl.had_turn()
         block = ranges[-1][1]
-        # The space of what went to other pages: without it table and indexes would grow by that.
+        # The next ranges reuse the space of replaced rows. Otherwise table and indexes would grow.
         if dead and vacuumed // vacuum_every < block // vacuum_every:
             session.run("vacuum_history")
             vacuumed, dead = block, 0
         size = steered(size, done.took_s, run.batch_target_ms / 1000 * done.share, _BLOCKS_MAX)
     if workers.size > 1:
-        # The last of the helpers' ranges are behind the checkpoint still.
+        # A round moves the checkpoint over its first range only.
         save_fill(session, fill, next_block=block)
     return filled
 
 
 def refill_users(run: Run) -> int:
-    """Give every message its user again, on the way back; how many were filled.
+    """Give every message its user again, on rollback; how many were filled.
 
     Raises: GateClosed when a message's persona has no owner and the archive does not know its user.
     """
@@ -108,22 +110,22 @@ def refill_users(run: Run) -> int:
     if left.total:
         raise GateClosed(
             f"{left.total} messages belong to personas without an owner, the first is {left.first}"
-            ": nobody says whose they are. Give those personas an owner and run again; persona_id "
+            ", so their users are unknown. Give those personas an owner and run again; persona_id "
             "is still there",
             rows=left.total,
         )
-    # What was written since contract is not the map's decision, but its own.
+    # The map did not decide the personas of messages that were written since contract.
     archive_personas(run.ddl)
     return filled
 
 
 def analyze_history(session: Session) -> None:
-    """Let the planner know that no message is without a persona, so that it looks in the index."""
+    """Tell the planner that no message is without a persona, so that it uses the index."""
     session.run("analyze_history")
 
 
 def _fill_ranges(run: Run, workers: Workers, fill: Fill, ranges: list[tuple[int, int]]) -> Round:
-    """Fill ranges of blocks, part by part, one range by each worker at the same time."""
+    """Fill ranges of blocks part by part; the workers fill a range each, at the same time."""
     rows, took_s, share = 0, 0.0, 1.0
     for part in range(PARTS):
         batches = workers.together(
@@ -143,8 +145,8 @@ def _fill_ranges(run: Run, workers: Workers, fill: Fill, ranges: list[tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the rows of a range of blocks. `begun` is the first block of the first range of
-    those that are filled at the same time.
+    """A part of the rows of a range of blocks. `begun` is the first block of all the ranges that
+    are filled at the same time.
     """
 
     fill: Fill
@@ -159,15 +161,15 @@ class _Part:
 
     @property
     def next_block(self) -> int:
-        """Where the checkpoint goes. It moves with the last part, and over the first of the ranges:
-        what is before it is done, whichever of the others was cut short.
+        """Where the checkpoint goes. Only the last part of the first range moves it, because all
+        before it is filled then, even if another range was cut short.
         """
         return self.stop if self.is_last and self.start == self.begun else self.begun
 
 
 def _batch(run: Run, workers: int, part: _Part, ddl: OnlineDdl) -> Batch | None:
-    """Fill a part of a range of blocks and note it, in one transaction; None where a client holds a
-    row.
+    """Fill a part of a range of blocks and save the checkpoint, in one transaction; None if a
+    client holds a row.
     """
     session = ddl.session
     started = time.monotonic()
@@ -175,7 +177,8 @@ def _batch(run: Run, workers: int, part: _Part, ddl: OnlineDdl) -> Batch | None:
         with ddl.brief_transaction(ends_wait=False):
             rows = _FILL[part.fill](session, part)
             took_s = time.monotonic() - started
-            # Before the checkpoint, for which the other workers may wait.
+            # Look for waiting clients before the checkpoint is locked: other workers may wait for
+            # that, and they are no clients.
             run.pace.before_commit(session)
             with ddl.unhurried() if workers > 1 else contextlib.nullcontext():
                 save_fill(
@@ -191,7 +194,7 @@ def _batch(run: Run, workers: int, part: _Part, ddl: OnlineDdl) -> Batch | None:
 
 
 def _fill_personas(session: Session, part: _Part) -> int:
-    """Rows that the map or the archive decides; with the last part, those of the archive alone."""
+    """Fill rows that the map decides; the last part adds those that only the archive decides."""
     start, stop = range_of_blocks(part.start, part.stop)
     session.run("fill_by_index")
     rows = session.run("fill_personas", start=start, stop=stop, part=part.number, parts=PARTS)

@@ -1,23 +1,23 @@
--- The fill in place, forward and back, its checkpoint, the archive.
+-- The fill in place, forward and on rollback.
 
 -- fragment: archived_personas
--- The personas that the archive knows of single rows, as far as they still exist: they count
--- before the map's, in place and in a copy.
+-- The personas that the archive holds for single rows, if they still exist. They win over the map,
+-- in place and in a shadow table.
 SELECT a.history_id, a.persona_id
 FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id;
 
 -- fragment: archived_persona
--- The same of the row h.
+-- The same for the row h.
 SELECT k.persona_id FROM ({archived_personas}) k WHERE k.history_id = h.id;
 
 -- fragment: in_this_part
--- A part of the rows of every page, by their numbers in it.
+-- One part of the rows of every page, by their numbers in the page.
 get_byte(tidsend(h.ctid), 5) %% %(parts)s = %(part)s;
 
 -- name: fill_by_index
--- For this transaction: what decides a row is looked up. The planner cannot know how many rows of a
--- range are left, nor how many the archive has by now, and would read one of them for each of the
--- other.
+-- In this transaction, plans look up what decides a row. The planner cannot know how many rows of a
+-- range are left, nor how many the archive has by now, and would scan one of them for each row of
+-- the other.
 SELECT set_config('enable_seqscan', 'off', true);
 
 -- name: fill_personas
@@ -39,7 +39,7 @@ WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND ({archived_persona}) IS NOT NULL;
 
 -- name: fill_users
--- Fills user_id in one range of blocks: the owner of the persona, unless the archive knows better.
+-- Fills user_id in one range of blocks: from the archive, else with the owner of the persona.
 UPDATE conversation_history h
 SET user_id = coalesce((SELECT a.user_id FROM memsync.row_archive a
                         JOIN users u ON u.id = a.user_id WHERE a.history_id = h.id),
@@ -50,16 +50,17 @@ WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND h.user_id IS NULL AND p.id = h.persona_id;
 
 -- name: vacuum_history
--- Frees the space of the rows that the fill replaced, so that the next batches use it again, in the
--- indexes too: to leave those to the end was tried, and their pages split, which costs more.
--- TRUNCATE would take the strongest lock; SKIP_LOCKED gives way to whoever vacuums already.
+-- Frees the space of the rows that the fill replaced, so that the next batches use it again. The
+-- indexes are vacuumed too: leaving them to the end was tried, and their pages split, which costs
+-- more. TRUNCATE would take an ACCESS EXCLUSIVE lock; SKIP_LOCKED gives way to a VACUUM that is
+-- already running. https://www.postgresql.org/docs/current/sql-vacuum.html
 VACUUM (TRUNCATE false, SKIP_LOCKED) conversation_history;
 
 -- name: messages_without_user
--- How many messages no user could be found for on the way back, and the first of them.
+-- How many messages have no user after the rollback's fill, and the first of them.
 SELECT count(*) AS total, min(id::text) AS first FROM conversation_history
 WHERE user_id IS NULL;
 
 -- name: analyze_history
--- Lets the planner know that no message is without a persona, so that it looks in the index.
+-- Tells the planner that no message is without a persona, so that it uses the index.
 ANALYZE conversation_history (persona_id);

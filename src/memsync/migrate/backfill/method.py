@@ -1,7 +1,7 @@
-"""In place or by a copy: which way the backfill goes, and why.
+"""Chooses the method of the backfill, in place or by a shadow table (copy), and gives the reason.
 
-Decides by what hangs on the table, how large it is, and whether there is room for a copy on the
-server's disk (disk.py), as far as that can be known from here. Reads only.
+The choice depends on obstacles to a shadow table, the size of the history, and whether the server's
+disk has space for a copy (disk.py), as far as that can be known from here. Reads only.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SMALL_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The way that is taken, and the reason for it in words."""
+    """The method, and the reason for it in words."""
 
     method: Literal["in-place", "copy"]
     reason: str
@@ -30,9 +30,9 @@ class Choice:
 
 
 def choose_method(session: Session, catalog: Catalog, asked: Method = "auto") -> Choice:
-    """Decide how the backfill goes.
+    """Choose the method of the backfill.
 
-    Raises: GateClosed when a copy is asked for that would lose something, naming what.
+    Raises: GateClosed, naming the obstacles, if `asked` is a copy that would lose something.
     """
     if asked == "in-place":
         return Choice("in-place", "asked for")
@@ -62,11 +62,11 @@ def _by_disk(found: DiskSpace) -> Choice:
     if free is None:
         return Choice(
             "in-place",
-            "how much room the server's disk has cannot be known from here; where it has "
-            f"{mib(needed)}, --method copy is quicker",
+            "the free space on the server's disk cannot be known from here; if it is "
+            f"{mib(needed)} or more, --method copy is quicker",
         )
     said = (
-        f"of {mib(needed)} for a copy ({COPY_FACTOR} times table and indexes, and WAL) "
+        f"a copy needs {mib(needed)} ({COPY_FACTOR} times table and indexes, and WAL), "
         f"{mib(free)} are free"
     )
     return Choice("copy" if free >= needed else "in-place", said)

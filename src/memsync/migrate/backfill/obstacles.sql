@@ -1,15 +1,16 @@
--- Each returns the reasons for which the history cannot be replaced by a copy; none when it can.
+-- Each query returns the reasons why a shadow table cannot replace the history, and no row if it
+-- can.
 
 -- name: obstacle_kind
--- A table of another kind than the copy would be.
+-- The history is a table of another kind than the shadow table would be.
 SELECT reason FROM pg_class c, LATERAL (VALUES
-    (c.relkind <> 'r', 'it is no ordinary table'),
+    (c.relkind <> 'r', 'it is not an ordinary table'),
     (c.relispartition, 'it is a partition'),
     (c.relpersistence <> 'p', 'it is unlogged or temporary'),
     (c.reloftype <> 0, 'it is a typed table'),
     ((SELECT amname FROM pg_am WHERE oid = c.relam) <> 'heap', 'its access method is not heap'),
     (EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),
-     'it inherits, or is inherited'),
+     'it has parent or child tables'),
     (EXISTS (SELECT FROM pg_class t LEFT JOIN pg_index x ON x.indexrelid = t.oid
              WHERE (t.oid = c.oid OR x.indrelid = c.oid) AND t.reltablespace <> 0),
      'it or one of its indexes is in another tablespace'),
@@ -18,7 +19,7 @@ SELECT reason FROM pg_class c, LATERAL (VALUES
 WHERE c.oid = to_regclass('conversation_history') AND holds;
 
 -- name: obstacle_columns
--- Columns whose values the database makes, and an id that the log of touched rows cannot hold.
+-- Columns whose values the database generates, and an id that the change log cannot hold.
 SELECT format('column %%I is generated or an identity', attname) AS reason FROM pg_attribute
 WHERE attrelid = to_regclass('conversation_history') AND attnum > 0 AND NOT attisdropped
   AND (attgenerated <> '' OR attidentity <> '')
@@ -31,13 +32,14 @@ WHERE NOT EXISTS (
       AND NOT k.condeferrable AND a.attname = 'id' AND a.atttypid = 'uuid'::regtype);
 
 -- name: obstacle_constraints
--- Constraints and indexes that a copy would change, or that its correction row by row could break.
+-- Constraints and indexes that the shadow table would change, or that a replay of single rows could
+-- violate.
 SELECT format('constraint %%I of %%s is NOT VALID or not enforced', conname, conrelid::regclass)
        AS reason
 FROM pg_constraint
 WHERE to_regclass('conversation_history') IN (conrelid, confrelid) AND NOT convalidated
 UNION ALL
-SELECT format('constraint %%I excludes rows by more than equality', conname)
+SELECT format('constraint %%I is an exclusion constraint', conname)
 FROM pg_constraint
 WHERE conrelid = to_regclass('conversation_history') AND contype = 'x'
 UNION ALL
@@ -50,7 +52,7 @@ FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
 WHERE x.indrelid = to_regclass('conversation_history') AND NOT (x.indisvalid AND x.indisready)
   AND i.relname <> ALL(%(but)s)
 UNION ALL
-SELECT format('foreign key %%I of %%s is that of a partitioned table', conname, conrelid::regclass)
+SELECT format('foreign key %%I of %%s belongs to a partitioned table', conname, conrelid::regclass)
 FROM pg_constraint
 WHERE confrelid = to_regclass('conversation_history') AND contype = 'f'
   AND (conparentid <> 0 OR (SELECT relkind FROM pg_class WHERE oid = conrelid) <> 'r')
@@ -61,8 +63,8 @@ WHERE to_regclass('conversation_history') IN (k.conrelid, k.confrelid) AND k.con
   AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgenabled <> 'O');
 
 -- name: obstacle_dependents
--- Objects that name the table or its row type and would stay with the old one: views, functions,
--- columns, sequences, policies of other tables.
+-- Objects that use the table or its row type and would stay with the retired table: views,
+-- functions, columns, sequences, policies of other tables.
 SELECT DISTINCT 'it is used by ' || pg_describe_object(d.classid, d.objid, 0) AS reason
 FROM pg_class c JOIN pg_type r ON r.oid = c.reltype
 JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid
@@ -91,7 +93,7 @@ WHERE c.oid = to_regclass('conversation_history')
                                        AND oid = d.objid AND prrelid = c.oid);
 
 -- name: obstacle_extensions
--- Extensions and labels that hold on to the table or to what hangs on it.
+-- Extensions and security labels that are attached to the table, its indexes or its triggers.
 SELECT 'it is bound to ' || pg_describe_object(d.refclassid, d.refobjid, 0) AS reason
 FROM pg_depend d
 WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype IN ('e', 'x')
@@ -108,22 +110,22 @@ WHERE EXISTS (SELECT FROM pg_seclabel WHERE classoid = 'pg_class'::regclass
                                         AND objoid = to_regclass('conversation_history'));
 
 -- name: obstacle_replication
--- Readers of the log of changes, which learn of personas only from rows that are updated.
+-- Logical replication: subscribers learn of personas only from rows that are updated.
 SELECT format('logical replication slot %%I reads this database', slot_name) AS reason
 FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()
 UNION ALL
-SELECT format('publication %%I is of all tables', pubname) FROM pg_publication WHERE puballtables
+SELECT format('publication %%I is FOR ALL TABLES', pubname) FROM pg_publication WHERE puballtables
 UNION ALL
-SELECT 'a subscription writes it'
+SELECT 'a subscription writes to it'
 WHERE EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass('conversation_history'));
 
 -- name: obstacle_event_triggers
--- Event triggers, which may do anything when tables are made and dropped.
+-- Event triggers, because they may do anything when tables are created or dropped.
 SELECT format('event trigger %%I', evtname) AS reason FROM pg_event_trigger
 WHERE evtenabled <> 'D' AND evtevent <> 'login';
 
 -- name: obstacle_privileges
--- What this role may not do.
+-- Privileges that this role lacks.
 SELECT reason FROM pg_class c, LATERAL (VALUES
     (NOT pg_has_role(c.relowner, 'USAGE'), format('this role is not its owner, %%I',
                                                   pg_get_userbyid(c.relowner))),
@@ -133,7 +135,7 @@ SELECT reason FROM pg_class c, LATERAL (VALUES
     (EXISTS (SELECT FROM aclexplode(c.relacl) WHERE grantor <> c.relowner)
      OR EXISTS (SELECT FROM pg_attribute t, aclexplode(t.attacl) a
                 WHERE t.attrelid = c.oid AND a.grantor <> c.relowner),
-     'others than its owner granted rights on it')
+     'roles other than its owner granted privileges on it')
     ) AS given (holds, reason)
 WHERE c.oid = to_regclass('conversation_history') AND holds
 UNION ALL

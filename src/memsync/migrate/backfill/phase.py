@@ -1,10 +1,10 @@
-"""Phase backfill: persona_id of every message, then what reading by persona needs.
+"""Phase backfill: fills persona_id of every message, then builds the indexes and the foreign key.
 
-Decides the order of work: evidence is kept, every (user, personality) is decided once, messages are
-filled in place or by a shadow table, and what is left goes over the table again. Indexes and key
-come last, because built before the fill every filled row would pay for them. Locks: the indexes let
-readers and writers pass; the key is added NOT VALID (SHARE ROW EXCLUSIVE on both tables, for a
-moment) and validated on its own.
+The order: evidence is stored, every (user, personality) is decided once, messages are filled in
+place or by a shadow table, and further passes fill the rows that are left. Indexes and key come
+last, because each filled row would have to update them. Locks: the index builds do not block
+readers or writers; the key is added NOT VALID (SHARE ROW EXCLUSIVE on both tables, for a moment)
+and validated on its own.
 """
 
 from memsync.errors import PartlyDone
@@ -40,13 +40,13 @@ class _Backfill:
     phase = Phase.BACKFILL
     steps = (
         "Fill persona_id of every message.",
-        "What reading by persona needs: two indexes and the foreign key, built after the fill.",
+        "After the fill, build two indexes for reading by persona, and the foreign key.",
     )
 
     def forward(self, run: Run) -> None:
         """Fill every message that has no persona, and build what is missing or INVALID."""
         if _is_open(run):
-            # Before anything else is decided: an edit of an old row waits for the fill.
+            # Evidence goes first: until the fill starts, the sync trigger decides no old row.
             run.evidence.keep(run.ddl)
             _fill(run)
         ddl = run.ddl
@@ -54,12 +54,12 @@ class _Backfill:
         ddl.index(RETRIEVAL_INDEX, statement("create_retrieval_index"), table=TABLE)
         if not run.catalog().constraints.get(PERSONA_KEY):
             ddl.foreign_key(TABLE, "persona_id", "personas")
-            # From here on the key refuses new strays; those of the time before it go first.
+            # The key now refuses unknown personas. Older ones must go before its validation.
             clear_vanished(ddl)
             ddl.validate(TABLE, PERSONA_KEY)
 
     def back(self, run: Run) -> None:
-        """Drop the key and the indexes; the messages keep their personas until expand goes."""
+        """Drop the key and the indexes. Messages keep their personas until expand goes back."""
         run.ddl.run(statement("drop_persona_key"), table=TABLE)
         run.ddl.run_long(statement("drop_retrieval_index"))
         run.ddl.run_long(statement("drop_persona_index"))
@@ -69,15 +69,16 @@ BACKFILL = _Backfill()
 
 
 def _is_open(run: Run) -> bool:
-    """Whether there is anything to fill, as far as an earlier run does not answer for it.
+    """Whether the fill must run, because no earlier run completed it.
 
-    The catalog alone would not do: what other hands filled must be decided and proven too.
+    The catalog alone cannot tell, because personas that others filled in must be decided and proven
+    too.
     """
     catalog = run.catalog()
     if not catalog.has_users:
         return False
     if Phase.BACKFILL in catalog.done and runs.backfill_stands(run.session):
-        # New users without a persona may come until contract.
+        # Users without a persona may still appear until contract, and the triggers decide them.
         note_unresolved(run.session, run.options.unresolved)
         return False
     return True
@@ -86,8 +87,8 @@ def _is_open(run: Run) -> bool:
 def _fill(run: Run) -> None:
     """Fill persona_id of every message that has none.
 
-    Raises: GateClosed for users without a persona under `fail`; PartlyDone when rows are left
-    after several passes.
+    Raises: GateClosed for users without a persona under `fail`; PartlyDone if rows are left after
+    several passes.
     """
     session = run.session
     cutover.settle(run.ddl, keep_copy=True)
@@ -111,7 +112,7 @@ def _fill(run: Run) -> None:
             if choice.method == "in-place":
                 analyze_history(session)
             return
-        # What is left lost its persona to a deletion, or appeared before the freeze saw it.
+        # The rows that are left lost their persona to a deletion, or were not decided yet.
         freeze(run.ddl, run.options.unresolved)
         checkpoint.restart_fill(session, "personas", end_block=end_block(session))
         run.rows_filled += fill_in_place(run, Workers(run.ddl), "personas")
@@ -127,6 +128,6 @@ def _fill(run: Run) -> None:
 def _first_pass(run: Run, choice: Choice) -> int:
     if choice.method == "copy":
         return cutover.fill_by_copy(run)
-    # Opened when they are needed: a connection that rests for hours may be cut on its way.
+    # Workers connect only now, because the network may cut a connection that is idle for hours.
     with open_workers(run.postgres, run.ddl, run.options.workers) as workers:
         return fill_in_place(run, workers, "personas")

@@ -1,9 +1,10 @@
-"""The shadow table: a copy of the history made aside, corrected by a change log, put in its place.
+"""The shadow table: a copy of the history, corrected by a change log, that takes its place.
 
-Decides what the shadow table is made of and how each step is done in one transaction, so that a
-crash leaves what the catalog tells. The shadow table stands in the schema `memsync_shadow` under
-the names of the history's own objects; the history retires to `memsync_retired`. The cut-over is a
-change of schemas, and both schemas go when it is done. Must not know when a step is due.
+This module decides what the shadow table is made of. It does each step in one transaction, so that
+the catalog shows after a crash how far the work came. The shadow table stands in the schema
+`memsync_shadow`, and its objects have the names of the history's own. The cut-over changes schemas:
+the history moves to `memsync_retired`, and the shadow table takes its place. Both schemas are
+dropped at the end. cutover.py decides when a step is due.
 """
 
 from collections.abc import Iterable
@@ -41,7 +42,7 @@ _WITH_THE_TABLE = (
     "clear_default_grants",
     "carry_grants",
 )
-"""Carried before the first row, on an empty table."""
+"""Queries whose statements run on the empty shadow table."""
 _WITH_THE_CUTOVER = (
     "carry_options",
     "carry_statistics",
@@ -51,17 +52,19 @@ _WITH_THE_CUTOVER = (
     "carry_publications",
     "carry_late_comments",
 )
-"""Carried in the cut-over: it would act on the table while it is being filled, or names it."""
+"""Queries whose statements run in the cut-over. Earlier, they would act on the rows that are copied
+(triggers), or on the history (statements that name it).
+"""
 _REST_MAX = 256
 
 
 class Moved(Exception):
-    """The history is no longer what the shadow table was made from; it says in which way."""
+    """The history changed since the shadow table was made from it; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowState:
-    """What stands: a shadow table half done, a retired history, or anything at all of them."""
+    """Whether a shadow table is half done, a retired history exists, or a schema of either."""
 
     begun: bool
     cut_over: bool
@@ -70,7 +73,7 @@ class ShadowState:
 
 @dataclass(frozen=True, slots=True)
 class ShadowCheckpoint:
-    """How far the copying came. `definition` is a digest of the history as it was then."""
+    """How far the copy came. `definition` is a digest of the history's definition at its start."""
 
     next_block: int
     end_block: int
@@ -79,7 +82,7 @@ class ShadowCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment of the server: its clock, and the number of the transaction of then."""
+    """A moment on the server: its clock, and the id of a transaction at that time."""
 
     at: datetime
     xact: str
@@ -95,14 +98,14 @@ class IndexBuild:
 
 
 def shadow_state(session: Session) -> ShadowState:
-    """What stands of a shadow table. Reads only."""
+    """Read from the catalog which parts of a shadow table exist."""
     row = session.row("shadow_state")
     return ShadowState(row.begun, row.cut_over, row.found)
 
 
 def obstacles(session: Session) -> list[str]:
-    """The reasons for which no shadow table can replace the history; empty when one can."""
-    # Ours are built anew where they are INVALID.
+    """The reasons why no shadow table can replace the history; empty if one can."""
+    # memsync's own indexes may be INVALID, because it builds them anew.
     ours = [USER_INDEX, PERSONA_INDEX, RETRIEVAL_INDEX]
     found = [
         *session.rows("obstacle_kind"),
@@ -131,10 +134,10 @@ def require_no_obstacles(session: Session) -> None:
 
 
 def begin(ddl: OnlineDdl) -> None:
-    """Make the empty shadow table, the change log and its trigger: all of it, or nothing.
+    """Create the empty shadow table, the change log and its trigger, in one transaction.
 
-    Locks: SHARE ROW EXCLUSIVE on the history, for a moment. Every transaction that wrote before has
-    ended by then, and every later write is in the log.
+    Locks: SHARE ROW EXCLUSIVE on the history, for a moment. The lock waits for every transaction
+    that wrote before, and every later write is in the log.
     """
     session = ddl.session
 
@@ -164,7 +167,7 @@ def history_definition(session: Session) -> str:
 
 
 def require_unmoved(session: Session) -> ShadowCheckpoint:
-    """The checkpoint, if the history is still the one that the shadow table was made from.
+    """The checkpoint, if the history is still the table that the shadow table was made from.
 
     Raises: Moved.
     """
@@ -175,7 +178,7 @@ def require_unmoved(session: Session) -> ShadowCheckpoint:
 
 
 class Rows:
-    """Copies rows, each with the persona that is decided for it."""
+    """Copies rows into the shadow table, each with the persona that is decided for it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -188,13 +191,13 @@ class Rows:
         )
 
     def copy(self, start: int, stop: int) -> int:
-        """Copy a range of blocks; how many rows it had. Runs in the caller's transaction.
+        """Copy a range of blocks; how many rows were copied. Runs in the caller's transaction.
 
         Raises: Moved.
         """
         first, last = range_of_blocks(start, stop)
         rows = self._insert(statement("of_rows_unchanged"), start=first, stop=last)
-        # Asked after the rows were read, under the lock that reading them took.
+        # Only now: the lock that reading took keeps the history from being truncated or rewritten.
         require_unmoved(self._session)
         self._session.run("save_shadow", next_block=stop)
         return rows
@@ -202,7 +205,7 @@ class Rows:
     def replay(self, limit: int) -> int:
         """Correct the rows that the log's oldest entries name; how many entries these were.
 
-        Runs in the caller's transaction. Raises: LockNotHad when a user was deleted just then.
+        Runs in the caller's transaction. Raises: LockNotHad if a row's user was deleted meanwhile.
         """
         taken = self._session.rows("take_changes", limit=limit)
         ids: list[UUID] = list({row.id for row in taken})
@@ -225,9 +228,9 @@ class Rows:
 
 
 def require_alone(ddl: OnlineDdl) -> None:
-    """Wait for whoever still works on the shadow table for a run that was cut short.
+    """Wait for sessions of an earlier run that still work on the shadow table.
 
-    Raises: StoreBusy, naming it, after the deadline.
+    Raises: StoreBusy, naming them, after the deadline.
     """
     ddl.run(statement("lock_shadow"), table=SHADOW)
 
@@ -235,7 +238,7 @@ def require_alone(ddl: OnlineDdl) -> None:
 def indexes_to_build(session: Session) -> list[IndexBuild]:
     """The indexes that the shadow table does not have yet, the widest first: they take longest.
 
-    Nobody uses the table, so they are built plainly, at once and in parallel.
+    No client uses the table, so they are built without CONCURRENTLY, and in parallel.
     """
     ours = [
         IndexBuild(PERSONA_INDEX, 1, statement("create_shadow_persona_index")),
@@ -249,8 +252,7 @@ def indexes_to_build(session: Session) -> list[IndexBuild]:
 
 
 def add_keys(ddl: OnlineDdl) -> None:
-    """Give the shadow table its primary key, settings of indexes, and foreign keys that are not
-    validated.
+    """Add the primary key, the settings of indexes, and foreign keys NOT VALID.
 
     Locks: SHARE ROW EXCLUSIVE on each table that is referred to, one after another, for a moment.
     From then on a deletion there reaches the shadow table too.
@@ -264,42 +266,42 @@ def add_keys(ddl: OnlineDdl) -> None:
 
 
 def validate_keys(ddl: OnlineDdl) -> None:
-    """Validate the shadow table's foreign keys; readers and writers pass."""
+    """Validate the shadow table's foreign keys, without blocking readers or writers."""
     for each in _carried(ddl.session.rows("shadow_unvalidated_keys")):
         ddl.run_long(each)
 
 
 def vacuum_shadow(session: Session) -> int:
-    """Mark the shadow table's pages as visible to all; how many pages could not be marked."""
+    """Mark the shadow table's pages all-visible; how many pages could not be marked."""
     session.run("vacuum_shadow")
     return int(session.row("shadow_hidden").blocks)
 
 
 def analyze_shadow(session: Session) -> None:
-    """Collect statistics: a table without any is planned badly."""
+    """Collect statistics, because the planner plans badly without them."""
     session.run("analyze_shadow")
 
 
 def vacuum_change_log(session: Session) -> None:
-    """Clear what was taken from the log out of its key, before the cut-over looks there."""
+    """Remove replayed entries from the primary key of the log, before the cut-over reads it."""
     session.run("vacuum_change_log")
 
 
 def moment(session: Session) -> Moment:
-    """Now: what is committed by this moment, later snapshots see."""
+    """Now. A later snapshot sees everything that was committed by this moment."""
     row = session.row("moment")
     return Moment(row.at, row.xact)
 
 
 def cut_over(session: Session, rows: Rows, since: Moment) -> None:
-    """Put the shadow table in the history's place, with all that hangs on it.
+    """Put the shadow table in the history's place, with triggers, policies, foreign keys and so on.
 
     Runs in the caller's brief transaction. Locks: ACCESS EXCLUSIVE on the history and on the tables
-    that refer to it. `since` is when the copy was complete: to a snapshot from before, its rows
-    would not be there.
+    that refer to it. `since` is when the copy was complete; an older snapshot would not see its
+    rows.
 
-    Raises: LockNotHad, also when it would take too long or be too early; Moved; GateClosed when
-    something hangs on the history by now that the shadow table would lose.
+    Raises: LockNotHad, also if the change log is too long or an older snapshot exists; Moved;
+    GateClosed if there is an obstacle by now.
     """
     session.run("halve_lock_timeout")
     session.execute(statement("lock_history"))
@@ -309,7 +311,7 @@ def cut_over(session: Session, rows: Rows, since: Moment) -> None:
     if session.row("changes_left").found or older_snapshots(session, since):
         raise LockNotHad
     if require_unmoved(session).definition != history_definition(session):
-        raise Moved("columns, indexes, constraints, rights or comments were changed")
+        raise Moved("columns, indexes, constraints, grants or comments were changed")
     require_no_obstacles(session)
     late = [each for name in _WITH_THE_CUTOVER for each in _carried(session.rows(name))]
     schema = sql.Identifier(relations.schema_of(session, TABLE))
@@ -323,13 +325,13 @@ def cut_over(session: Session, rows: Rows, since: Moment) -> None:
 
 
 def older_snapshots(session: Session, since: Moment) -> list[Blocker]:
-    """Sessions that may read as of a time before `since`."""
+    """Sessions whose snapshot may be older than `since`."""
     rows = session.rows("older_snapshots", at=since.at, xact=since.xact)
     return [Blocker(row.pid, row.state, row.query, row.open_s) for row in rows]
 
 
 def finish(ddl: OnlineDdl) -> None:
-    """After the cut-over: validate the keys that refer to the history, drop what it replaced."""
+    """After the cut-over: validate the keys that refer to the history, drop the retired one."""
     for each in _carried(ddl.session.rows("references_to_validate")):
         ddl.run_long(each)
     if ddl.session.row("has_extended_statistics").found:
@@ -338,7 +340,7 @@ def finish(ddl: OnlineDdl) -> None:
 
 
 def clear(ddl: OnlineDdl) -> None:
-    """Drop the shadow table, the retired history, and what was made for them, whatever is there.
+    """Drop the shadow table, the retired history and their helper objects, as far as they exist.
 
     Locks: ACCESS EXCLUSIVE on each table that they refer to, one after another, for a moment.
     """
@@ -353,7 +355,7 @@ def clear(ddl: OnlineDdl) -> None:
 
     def drop() -> None:
         if counted:
-            # Rows of a copy that nobody will use are not done.
+            # The rows of a dropped copy do not count as filled.
             rewind_fill(session, "personas")
         session.execute(
             statement("drop_shadow_tables"),
@@ -366,5 +368,5 @@ def clear(ddl: OnlineDdl) -> None:
 
 
 def _carried(rows: Iterable[Any]) -> list[sql.SQL]:
-    """The statements that the server made from its catalog, names quoted."""
+    """The statements that the server made from its catalog, with quoted names."""
     return [sql.SQL(row.statement) for row in rows]

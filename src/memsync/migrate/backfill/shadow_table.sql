@@ -1,11 +1,10 @@
--- The shadow table is memsync_shadow.conversation_history. Its indexes and constraints bear the names
--- of the history's own, so that the cut-over is a change of schemas. The history retires to
--- memsync_retired. A query named carry_... returns statements that put onto the shadow table what
--- hangs on the history: they are written for the shadow table, or for the history's name where they
--- run after the cut-over.
+-- The shadow table is memsync_shadow.conversation_history. Its indexes and constraints have the
+-- names of the history's own, so that the cut-over only changes schemas. The history then moves to
+-- memsync_retired. carry.sql has the queries that carry the history's definition over.
 
 -- name: shadow_state
--- Whether a copy is half done, whether one took the history's place, and whether anything is left.
+-- Whether a shadow table is half done, whether one took the history's place, and whether a schema
+-- of either is left.
 SELECT coalesce(bool_or(n.nspname = 'memsync_shadow' AND c.oid IS NOT NULL), false) AS begun,
        coalesce(bool_or(n.nspname = 'memsync_retired' AND c.oid IS NOT NULL), false) AS cut_over,
        count(n.oid) > 0 AS found
@@ -14,7 +13,7 @@ LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'conversation_his
 WHERE n.nspname IN ('memsync_shadow', 'memsync_retired');
 
 -- name: history_definition
--- A digest of what the copy was made from: columns, indexes, constraints, rights, comments.
+-- A digest of what the shadow table is made from: columns, indexes, constraints, grants, comments.
 SELECT md5(concat_ws(E'\n',
     (SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod),
                 a.attnotnull, a.attstorage, a.attcompression, a.attcollation, a.attstattarget,
@@ -46,30 +45,30 @@ WHERE attrelid = to_regclass('conversation_history') AND attnum > 0 AND NOT atti
 ORDER BY attnum;
 
 -- name: halve_lock_timeout
--- Queues for the next lock half as long, in this transaction: waits for several add up.
+-- Halves lock_timeout for the rest of this transaction, because waits for several locks add up.
 SELECT set_config('lock_timeout', greatest(setting::int / 2, 1)::text, true)
 FROM pg_settings WHERE name = 'lock_timeout';
 
 -- name: has_extended_statistics
--- Whether there are statistics that the exchange left empty.
+-- Whether there are extended statistics; the cut-over leaves them empty.
 SELECT EXISTS (SELECT FROM pg_statistic_ext
                WHERE stxrelid = to_regclass('conversation_history')) AS found;
 
 -- name: analyze_after_cutover
--- Collects them.
+-- Fills the extended statistics.
 ANALYZE conversation_history;
 
 -- name: start_shadow
--- Opens the checkpoint of a copy, in the transaction that made the trigger: what is written from
--- here on is in the log of touched rows.
+-- Opens the checkpoint of a shadow table, in the transaction that creates the trigger. Every later
+-- write is in the change log.
 INSERT INTO memsync_shadow.checkpoint (source, filenode, definition, next_block, end_block)
 SELECT c.oid, pg_relation_filenode(c.oid), %(definition)s, 0,
        pg_relation_size(c.oid) / current_setting('block_size')::int + 1
 FROM pg_class c WHERE c.oid = to_regclass('conversation_history');
 
 -- name: shadow_checkpoint
--- The checkpoint, and whether the history is still the one that the copy began with: not truncated,
--- not rewritten, its trigger in place.
+-- The checkpoint, and whether the history is still the table that was copied: not truncated, not
+-- rewritten, its trigger in place.
 SELECT p.next_block, p.end_block, p.definition,
        p.source = to_regclass('conversation_history')
        AND p.filenode IS NOT DISTINCT FROM pg_relation_filenode(p.source)
@@ -79,19 +78,20 @@ SELECT p.next_block, p.end_block, p.definition,
 FROM memsync_shadow.checkpoint p;
 
 -- name: save_shadow
--- Moves the checkpoint; runs in the slice's own transaction.
+-- Moves the checkpoint, in the transaction of the slice.
 -- lint: allow NO-WHERE the table has one row
 UPDATE memsync_shadow.checkpoint SET next_block = %(next_block)s;
 
 -- fragment: shadow_rows
--- Where a copied row's persona is decided. Joined, not asked row by row: a third of the time.
+-- Where copied rows and their personas come from. The join takes a third of the time of a subquery
+-- for each row.
 FROM conversation_history h
 LEFT JOIN memsync.persona_map m ON m.user_id = h.user_id AND m.personality_id = h.personality_id
 LEFT JOIN ({archived_personas}) k ON k.history_id = h.id
 
 -- fragment: of_rows_unchanged
--- One range of blocks, without rows that were touched since the copy began: those come by the log,
--- and so no row comes twice.
+-- One range of blocks, without the rows in the change log: the replay copies those, and so no row
+-- comes twice.
 WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
   AND NOT EXISTS (SELECT FROM memsync_shadow.change_log t WHERE t.id = h.id)
 
@@ -100,45 +100,48 @@ WHERE h.ctid >= %(start)s::tid AND h.ctid < %(stop)s::tid
 WHERE h.id = ANY(%(ids)s)
 
 -- name: take_changes
--- Takes the oldest entries from the log of touched rows. One that comes later for the same row
--- copies it once more: no harm.
+-- Takes the oldest entries from the change log. A later entry for the same row copies it once more,
+-- which does no harm.
 DELETE FROM memsync_shadow.change_log
 WHERE n = ANY(ARRAY(SELECT n FROM memsync_shadow.change_log ORDER BY n LIMIT %(limit)s))
 RETURNING id;
 
 -- name: changes_left
--- Whether the log of touched rows has entries; by its key, for it may be long and empty.
+-- Whether the change log has entries. It reads the primary key, because an empty log may have many
+-- pages.
 SELECT min(n) IS NOT NULL AS found FROM memsync_shadow.change_log;
 
 -- name: vacuum_change_log
--- Clears what was taken from the log out of its key, before the exchange looks there.
+-- Removes replayed entries from the primary key of the log, before the cut-over reads it.
 VACUUM (TRUNCATE false) memsync_shadow.change_log;
 
 -- name: remove_from_shadow
--- Removes rows from the copy.
+-- Removes rows from the shadow table.
 DELETE FROM memsync_shadow.conversation_history WHERE id = ANY(%(ids)s);
 
 -- name: vacuum_shadow
--- Marks the copy's pages as visible to all, so that scans of an index alone are possible. The sooner
--- the cheaper: later it would have to read each page again, and log it whole.
+-- Marks the pages of the shadow table all-visible, for index-only scans. Early is cheaper, because
+-- a later VACUUM would read each page again and write it whole to WAL.
+-- https://www.postgresql.org/docs/current/storage-vm.html
 VACUUM (TRUNCATE false) memsync_shadow.conversation_history;
 
 -- name: shadow_hidden
--- How many pages of the copy VACUUM could not mark.
+-- How many pages of the shadow table VACUUM could not mark.
 SELECT (relpages - relallvisible)::bigint AS blocks FROM pg_class
 WHERE oid = to_regclass('memsync_shadow.conversation_history');
 
 -- name: analyze_shadow
--- A table without statistics is planned badly.
+-- Collects statistics, because the planner plans badly without them.
 ANALYZE memsync_shadow.conversation_history;
 
 -- name: moment
--- Now, and the number of this transaction: what is committed by then, later snapshots see.
+-- The time, and the id of this transaction. A later snapshot sees everything that was committed by
+-- then.
 SELECT clock_timestamp() AS at, pg_current_xact_id()::xid::text AS xact;
 
 -- name: older_snapshots
--- Sessions that may still read as of a time before the given moment. To them the copy's rows would
--- not be there. A transaction of READ COMMITTED is none between its statements.
+-- Sessions whose snapshot may be older than the given moment; they would not see the rows of the
+-- shadow table. A READ COMMITTED transaction has no snapshot between its statements.
 SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
        coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float AS open_s
 FROM pg_stat_activity a
@@ -153,11 +156,11 @@ ORDER BY a.xact_start LIMIT 5;
 CREATE SCHEMA IF NOT EXISTS memsync_shadow;
 
 -- name: create_retired_schema
--- The schema to which the history retires.
+-- The schema for the retired history.
 CREATE SCHEMA IF NOT EXISTS memsync_retired;
 
 -- name: create_shadow_checkpoint
--- How far the copying came, and which table it was made from.
+-- How far the copy came, and which table it is made from.
 CREATE TABLE memsync_shadow.checkpoint (
     source oid NOT NULL,
     filenode oid NOT NULL,
@@ -172,13 +175,13 @@ CREATE TABLE memsync_shadow.change_log (
     id uuid NOT NULL);
 
 -- name: create_change_log_index
--- Serves the question whether a row was written: after a pause of a night each slice meets a long
--- log.
+-- Finds the entries of a row, because each slice asks for its rows and the log is long after a
+-- pause.
 CREATE INDEX change_log_id_idx ON memsync_shadow.change_log (id);
 
 -- name: define_log_change
--- Logs the id of a row that is written, and the old one too where it changes. With its owner's
--- rights, because clients have none in memsync's schemas.
+-- Logs the id of a row that is written, and its old id where that changes. Runs with its owner's
+-- privileges, because clients have none in memsync's schemas.
 CREATE FUNCTION memsync_shadow.log_change()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -193,7 +196,9 @@ BEGIN
 END $$;
 
 -- name: revoke_log_change
--- Firing a trigger asks for no right; hanging the function on a table of one's own does.
+-- Postgres checks EXECUTE when a trigger is created, not when it fires. So clients need no grant,
+-- and without one they cannot put the function on a table of their own.
+-- https://www.postgresql.org/docs/current/sql-createtrigger.html
 REVOKE ALL ON FUNCTION memsync_shadow.log_change() FROM PUBLIC;
 
 -- name: create_log_change_trigger
@@ -202,16 +207,16 @@ CREATE TRIGGER memsync_log_change AFTER INSERT OR UPDATE OR DELETE ON conversati
     FOR EACH ROW EXECUTE FUNCTION memsync_shadow.log_change();
 
 -- name: always_log_changes
--- A session that replays changes of elsewhere fires no other triggers.
+-- Fires in sessions that apply replicated changes too; ordinary triggers do not.
 ALTER TABLE conversation_history ENABLE ALWAYS TRIGGER memsync_log_change;
 
 -- name: lock_shadow
--- Waits for whoever still works on the shadow table. Nobody but memsync writes it, but for deletions
--- by its keys.
+-- Waits for sessions that still work on the shadow table. Only memsync writes to it, apart from
+-- deletions by its foreign keys.
 LOCK TABLE memsync_shadow.conversation_history IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: lock_history
--- Keeps everybody out for the cut-over.
+-- Keeps all other sessions out for the cut-over.
 -- lint: allow STRONG-LOCK half of lock_timeout at most: the cut-over needs it
 LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE;
 
@@ -220,19 +225,20 @@ LOCK TABLE conversation_history IN ACCESS EXCLUSIVE MODE;
 DROP TRIGGER IF EXISTS memsync_log_change ON conversation_history;
 
 -- name: disable_user_triggers
--- A user who is deleted before the retired history is dropped is still deleted there as well.
+-- Disables the app's triggers but not those of foreign keys, so that deleting a user still deletes
+-- rows of the retired history.
 ALTER TABLE conversation_history DISABLE TRIGGER USER;
 
 -- name: retire_history
--- The history leaves its place.
+-- Moves the history out of its place.
 ALTER TABLE conversation_history SET SCHEMA memsync_retired;
 
 -- name: place_shadow
--- The shadow table takes the place of the history.
+-- Moves the shadow table into the place of the history.
 ALTER TABLE memsync_shadow.conversation_history SET SCHEMA {schema};
 
 -- name: drop_shadow_tables
--- Drops the shadow table and the retired history, whichever is there.
+-- Drops the shadow table and the retired history, as far as they exist.
 DROP TABLE IF EXISTS memsync_shadow.conversation_history, memsync_retired.conversation_history;
 
 -- name: drop_shadow_logs
@@ -240,7 +246,7 @@ DROP TABLE IF EXISTS memsync_shadow.conversation_history, memsync_retired.conver
 DROP TABLE IF EXISTS memsync_shadow.change_log, memsync_shadow.checkpoint;
 
 -- name: drop_log_change
--- Drops the trigger's function.
+-- Drops the function of the trigger.
 DROP FUNCTION IF EXISTS memsync_shadow.log_change();
 
 -- name: drop_shadow_schemas
@@ -248,7 +254,7 @@ DROP FUNCTION IF EXISTS memsync_shadow.log_change();
 DROP SCHEMA IF EXISTS memsync_shadow, memsync_retired;
 
 -- name: insert_into_shadow
--- Writes rows of the history into the shadow table: {values} for {columns}, of the rows that {of_rows}
--- names.
+-- Copies rows of the history into the shadow table: {values} for {columns}, of the rows that
+-- {of_rows} selects.
 INSERT INTO memsync_shadow.conversation_history ({columns})
 SELECT {values} {shadow_rows} {of_rows};

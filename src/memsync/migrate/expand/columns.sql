@@ -1,16 +1,17 @@
--- The new column of the history.
+-- The new column persona_id of the history.
 
 -- name: add_persona_id
--- Adds it without a default, so that no row is written. Locks: ACCESS EXCLUSIVE, for a moment.
+-- Adds the column without a default, so that no row is written. Locks: ACCESS EXCLUSIVE, for a
+-- moment.
 ALTER TABLE conversation_history ADD COLUMN persona_id uuid;
 
 -- name: drop_persona_id
--- Drops it, on the way back.
+-- Drops the column, on rollback.
 ALTER TABLE conversation_history DROP COLUMN IF EXISTS persona_id;
 
 -- name: archive_personas
--- Keeps the persona of every message for which archive and map would give another, before
--- persona_id goes.
+-- Archives the persona of every message for which archive and map would give another, before
+-- persona_id is dropped.
 INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
 SELECT h.id, h.user_id, h.persona_id, 'kept'
 FROM conversation_history h
@@ -22,5 +23,5 @@ ON CONFLICT (history_id) DO UPDATE
 SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL;
 
 -- name: forget_fill
--- Removes the checkpoint of a fill: its column is new, or about to go.
+-- Removes the checkpoint of a fill, because its column is new or about to be dropped.
 DELETE FROM memsync.backfill WHERE fill = %(fill)s;

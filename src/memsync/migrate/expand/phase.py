@@ -1,8 +1,8 @@
-"""Phase expand: the column persona_id, and the triggers that keep both ids in step.
+"""Phase expand: the column persona_id, and the triggers that keep both ids in sync.
 
-From here on both versions of the app run: one writes user_id, the other persona_id. Locks: ACCESS
-EXCLUSIVE for the column and SHARE ROW EXCLUSIVE for the triggers, each for a moment and by
-lock_timeout.
+From here on both versions of the app can run: one writes user_id, the other persona_id. Locks:
+ACCESS EXCLUSIVE for the column and SHARE ROW EXCLUSIVE for the triggers, each for a moment and
+within lock_timeout.
 """
 
 from memsync.migrate.expand import sync_triggers
@@ -15,10 +15,10 @@ from memsync.stores.postgres.ddl import OnlineDdl
 
 class _Expand:
     phase = Phase.EXPAND
-    steps = ("The new column, and the triggers that keep both ids in step.",)
+    steps = ("Add the column persona_id, and the triggers that keep both ids in sync.",)
 
     def forward(self, run: Run) -> None:
-        """Add the column and, where user_id still stands, the triggers."""
+        """Add the column and, while user_id exists, the triggers."""
         catalog = run.catalog()
         if "persona_id" not in catalog.columns:
             run.ddl.run(statement("add_persona_id"), table=TABLE)
@@ -26,7 +26,7 @@ class _Expand:
             sync_triggers.build(run.ddl, catalog)
 
     def back(self, run: Run) -> None:
-        """Keep every persona that the map does not tell, then drop triggers and column."""
+        """Archive the personas that the map would not give, then drop triggers and column."""
         if "persona_id" in run.catalog().columns:
             archive_personas(run.ddl)
             forget_fill(run.session, "personas")
@@ -37,10 +37,10 @@ EXPAND = _Expand()
 
 
 def archive_personas(ddl: OnlineDdl) -> None:
-    """Keep the persona of every message for which archive and map would give another."""
+    """Archive the persona of every message for which archive and map would give another."""
     ddl.run_long(statement("archive_personas"))
 
 
 def forget_fill(session: Session, fill: str) -> None:
-    """Remove the checkpoint of a fill, `personas` or `users`: its column is new, or about to go."""
+    """Remove the checkpoint of a fill, `personas` or `users`, whose column is new or dropped."""
     session.run("forget_fill", fill=fill)

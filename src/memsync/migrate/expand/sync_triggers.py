@@ -1,7 +1,7 @@
-"""The sync triggers of the history, which keep user_id and persona_id in step.
+"""The sync triggers of the history, which keep user_id and persona_id in sync.
 
-Decides in which order functions and triggers come and go. They stand from expand to contract, and
-on the way back. What they do is written in sync_triggers.sql.
+They exist from expand to contract, and again during a rollback of contract. This module decides in
+which order functions and triggers are created and dropped; sync_triggers.sql says what they do.
 """
 
 from memsync.migrate.attribution import places
@@ -14,11 +14,11 @@ _SET_DEFAULT = {
     "default_new": statement("set_default_new"),
     "default_both": statement("set_default_both"),
 }
-"""How a persona is made the user's default, by where defaults stand."""
+"""The statement that makes a persona the user's default, by where the schema keeps defaults."""
 
 
 def build(ddl: OnlineDdl, catalog: Catalog) -> None:
-    """Build the sync triggers, or make those that stand as they are today.
+    """Create the sync triggers, and replace the functions of those that exist.
 
     Locks: SHARE ROW EXCLUSIVE on the history, for a moment.
     """
@@ -37,7 +37,7 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
     if USER_WRITE_TRIGGER not in catalog.triggers:
         ddl.run(
             statement("create_user_write_trigger"),
-            # Under the lock of the statement above: no writer slips in between.
+            # Under the lock of the statement above, so that no writer comes between them.
             statement("watch_user_writes"),
             table=TABLE,
         )
@@ -46,9 +46,9 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
 
 
 def pinned_search_path(ddl: OnlineDdl) -> sql.Composed:
-    """Where functions of memsync's find the app's tables, whoever calls them.
+    """The search_path of memsync's functions: where they find the app's tables for any caller.
 
-    Temporary tables come last, so that no client can slip in one of its own. See
+    Temporary tables come last, so that no client can substitute one of its own. See
     https://www.postgresql.org/docs/current/sql-createfunction.html#SQL-CREATEFUNCTION-SECURITY
     """
     schemas = relations.search_path(ddl.session)
@@ -56,10 +56,10 @@ def pinned_search_path(ddl: OnlineDdl) -> sql.Composed:
 
 
 def remove(ddl: OnlineDdl, *with_it: Statement) -> None:
-    """Take the sync triggers down; `with_it` are statements of the same transaction.
+    """Drop the sync triggers; `with_it` are statements of the same transaction.
 
-    Everything goes in one transaction because, between trigger and column, rows of either version
-    of the app would be refused.
+    It is one transaction because, after the triggers and before the column are dropped, rows of one
+    version of the app would be refused.
     """
     ddl.run(
         statement("drop_identity_trigger"),

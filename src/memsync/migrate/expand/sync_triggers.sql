@@ -1,15 +1,16 @@
--- The sync triggers of the history: what keeps user_id and persona_id in step while both versions of
--- the app run. A row of an app that knows only users gets its persona from the settings of the day, a
--- row of one that knows only personas gets its user from the persona's owner. Their functions run with
--- their owner's rights, because clients have none in the schema memsync; {search_path} pins where they
--- find the app's tables, so that no caller can slip them another one.
+-- The sync triggers of the history keep user_id and persona_id in sync while both versions of the
+-- app run. A row of the old version, which writes only user_id, gets its persona from the current
+-- settings. A row of the new version, which writes only persona_id, gets its user from the owner of
+-- the persona. The functions run with their owner's privileges, because clients have none in the
+-- schema memsync. {search_path} pins where they find the app's tables, so that no caller can
+-- substitute others.
 
 -- name: define_persona_override
--- A view of the persona that a user chose for one personality, as the schema has it now.
+-- A view of the persona that each user chose for a personality, in the schema as it is now.
 CREATE OR REPLACE VIEW memsync.persona_override AS {override};
 
 -- name: define_persona_default
--- A view of each user's default persona, as the schema has it now.
+-- A view of each user's default persona, in the schema as it is now.
 CREATE OR REPLACE VIEW memsync.persona_default AS {default};
 
 -- fragment: set_default_old
@@ -58,9 +59,9 @@ BEGIN
 END $$;
 
 -- name: define_sync_identity
--- Gives a row the id that it lacks. An UPDATE of a row from before the freeze takes the decision of
--- the map; a new row goes by the settings of the day. A row whose persona is not the map's, or is not
--- its user's own, gets an entry in row_archive.
+-- Gives a row the id that it lacks. An UPDATE of a row from before the decisions takes what the map
+-- decided; a new row takes the current settings. A row whose persona differs from the map's, or
+-- belongs to another user, gets an entry in row_archive.
 CREATE OR REPLACE FUNCTION memsync.sync_identity()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {search_path} AS $$
@@ -69,7 +70,7 @@ DECLARE
     owner uuid;
     standing record;
 BEGIN
-    -- An INSERT that will meet its own row (ON CONFLICT) decides and notes nothing.
+    -- An INSERT of a row that exists (ON CONFLICT) decides and archives nothing.
     IF TG_OP = 'INSERT' THEN
         SELECT user_id, persona_id INTO standing FROM conversation_history WHERE id = NEW.id;
         IF FOUND THEN
@@ -87,14 +88,14 @@ BEGIN
     END IF;
     SELECT persona_id INTO frozen FROM memsync.persona_map
     WHERE user_id = NEW.user_id AND personality_id = NEW.personality_id;
-    -- An old row that is edited before anything was decided is left to the fill.
+    -- An old row that is edited before the fill has started is left to the fill.
     IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' AND OLD.persona_id IS NULL
        AND NOT EXISTS (SELECT FROM memsync.backfill WHERE fill = 'personas') THEN
         RETURN NEW;
     END IF;
     IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' THEN
-        -- As the fill has it: the archive knows the row itself, else the map decides. Only
-        -- personas that exist: a decision may outlive its persona until the next pass.
+        -- As in the fill, the archive decides, else the map. Only personas that exist count,
+        -- because a decision may outlive its persona until the next pass.
         SELECT coalesce(
             (SELECT p.id FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
              WHERE a.history_id = NEW.id),
@@ -128,8 +129,8 @@ BEGIN
 END $$;
 
 -- name: define_record_user_write
--- Notes that a client named user_id in an INSERT, at most once a second: writers read the sequence's
--- one page, and hardly ever write it. Contract asks for it.
+-- Records when a client named user_id in an INSERT, once a second at most: writers read the one
+-- page of the sequence, and rarely write it. Contract reads the time.
 CREATE OR REPLACE FUNCTION memsync.record_user_write()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -144,18 +145,20 @@ BEGIN
 END $$;
 
 -- name: revoke_sync_functions
--- Firing a trigger asks for no right; hanging the function on a table of one's own does.
+-- Postgres checks EXECUTE when a trigger is created, not when it fires. So clients need no grant,
+-- and without one they cannot put the functions on a table of their own.
+-- https://www.postgresql.org/docs/current/sql-createtrigger.html
 REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(),
     memsync.record_user_write() FROM PUBLIC;
 
 -- name: create_user_write_trigger
--- Fires before the trigger below, which fills in the id that a client left out: the server fires
--- triggers in the order of their names.
+-- Fires before the trigger below, which fills in a missing user_id, because Postgres fires triggers
+-- in the order of their names. https://www.postgresql.org/docs/current/trigger-definition.html
 CREATE TRIGGER memsync_record_user_write BEFORE INSERT ON conversation_history
     FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.record_user_write();
 
 -- name: watch_user_writes
--- Starts the watch for clients that still write a user_id: nothing is known of the time before.
+-- Starts the watch for clients that still write user_id. Nothing is known of the time before.
 SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
               false);
 
@@ -166,11 +169,11 @@ CREATE TRIGGER memsync_sync_identity BEFORE INSERT OR UPDATE ON conversation_his
     EXECUTE FUNCTION memsync.sync_identity();
 
 -- name: drop_identity_trigger
--- Takes the trigger down.
+-- Drops the trigger.
 DROP TRIGGER IF EXISTS memsync_sync_identity ON conversation_history;
 
 -- name: drop_user_write_trigger
--- Takes the trigger down.
+-- Drops the trigger.
 DROP TRIGGER IF EXISTS memsync_record_user_write ON conversation_history;
 
 -- name: drop_record_user_write

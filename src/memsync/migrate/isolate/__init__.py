@@ -1,4 +1,4 @@
-"""Phase isolate: memsync's own tables, and the index that serves reading by user."""
+"""Phase isolate: memsync's own tables, and the index for reading by user."""
 
 from memsync.migrate.isolate.phase import ISOLATE, index_users, reads_by_user
 

@@ -1,7 +1,7 @@
 -- memsync's own tables, in a schema of their own. The app's schema gets nothing here.
 
 -- name: create_instance
--- Which database this is: an id that a saved plan names.
+-- The id of this database, which a saved plan names.
 CREATE TABLE IF NOT EXISTS memsync.instance (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     id uuid NOT NULL DEFAULT gen_random_uuid());
@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS memsync.instance (
 INSERT INTO memsync.instance DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 -- name: create_persona_map
--- Who each (user, personality) was when that was decided, and what the settings said then.
+-- The persona that was decided for each (user, personality), and what the settings said then.
 CREATE TABLE IF NOT EXISTS memsync.persona_map (
     user_id uuid NOT NULL,
     personality_id uuid NOT NULL,
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS memsync.created_persona (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
 -- name: create_row_archive
--- Messages with a decision of their own; `source` is the point that is the evidence, as
+-- Messages with a decision of their own. `source` is the point that is the evidence, as
 -- collection/id.
 CREATE TABLE IF NOT EXISTS memsync.row_archive (
     history_id uuid PRIMARY KEY,
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS memsync.backfill (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
 -- name: create_redesign_change
--- What memsync created and dropped of the redesign: the way back undoes nothing else.
+-- The objects that memsync created and dropped in the redesign. A rollback undoes nothing else.
 CREATE TABLE IF NOT EXISTS memsync.redesign_change (
     object text PRIMARY KEY,
     change text NOT NULL CHECK (change IN ('created', 'dropped')));
@@ -68,7 +68,7 @@ CREATE TABLE IF NOT EXISTS memsync.column_archive (
     PRIMARY KEY (column_name, row_id));
 
 -- name: create_config_fork
--- Configs that were copied because their personalities had different windows.
+-- Configs that were copied because their personalities had different context windows.
 CREATE TABLE IF NOT EXISTS memsync.config_fork (
     fork_id uuid PRIMARY KEY,
     config_id uuid NOT NULL,
@@ -76,7 +76,7 @@ CREATE TABLE IF NOT EXISTS memsync.config_fork (
     config_row jsonb);
 
 -- name: create_orphan_persona
--- Personas that had no owner: what was decided, the row as it was, and who used it.
+-- Personas that had no owner: the decision, the row as it was, and the users who used it.
 CREATE TABLE IF NOT EXISTS memsync.orphan_persona (
     persona_id uuid PRIMARY KEY,
     decision text NOT NULL CHECK (decision IN ('derived', 'assigned', 'quarantined')),
@@ -104,7 +104,7 @@ CREATE TABLE IF NOT EXISTS memsync.runs (
     note text);
 
 -- name: create_control
--- What is asked of the run whose session is `pid`; each run makes the row its own.
+-- The request to the run whose session is `pid`. Each run takes the one row over.
 CREATE TABLE IF NOT EXISTS memsync.control (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     pid int NOT NULL,
@@ -127,9 +127,9 @@ CREATE TABLE IF NOT EXISTS memsync.backup (
     who text NOT NULL DEFAULT session_user);
 
 -- name: create_user_id_written_at
--- When a client last named user_id in an INSERT, in epoch seconds. A row of a table would be
--- held by each writer until it commits; a sequence is not. While is_called is false, the value is
--- the moment since when writes are watched.
+-- When a client last named user_id in an INSERT, in epoch seconds. This is a sequence, because each
+-- writer would lock the row of a table until it commits. While is_called is false, the value is the
+-- time since when writes are watched.
 CREATE SEQUENCE IF NOT EXISTS memsync.user_id_written_at;
 
 -- name: create_outbox
@@ -144,7 +144,7 @@ CREATE TABLE IF NOT EXISTS memsync.outbox (
     last_error text);
 
 -- name: create_outbox_point_id_idx
--- Serves the question whether a memory is still to be written.
+-- Finds whether a memory is still to be written.
 CREATE INDEX IF NOT EXISTS outbox_point_id_idx ON memsync.outbox (point_id);
 
 -- name: create_quarantine

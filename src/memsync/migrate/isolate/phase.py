@@ -1,8 +1,8 @@
-"""Phase isolate: memsync's own tables, and the index that serves reading by user.
+"""Phase isolate: memsync's own tables, and the index for reading by user.
 
-Decides when that index is built. A run that goes on to fill leaves it out, because every filled row
-would pay for it, and once the fill is done threads are read by persona. Locks: SHARE UPDATE
-EXCLUSIVE on the history, so readers and writers pass.
+This module decides when that index is built. A run that goes on to fill leaves it out, because each
+filled row would have to update it, and after the fill threads are read by persona. Locks: SHARE
+UPDATE EXCLUSIVE on the history, which blocks neither readers nor writers.
 """
 
 from memsync.migrate.run import Run
@@ -16,19 +16,19 @@ _BEFORE_PERSONAS = frozenset((Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND))
 class _Isolate:
     phase = Phase.ISOLATE
     steps = (
-        "memsync's own tables, in a schema of their own.",
-        "The index that serves reading one user's thread; left out by a run that goes on to fill.",
+        "Create memsync's own tables, in a schema of their own.",
+        "Build the index for reading one user's thread, unless the run goes on to fill.",
     )
 
     def forward(self, run: Run) -> None:
-        """Create memsync's tables where they are missing, and the index where it is wanted."""
+        """Create memsync's tables if they are missing, and the index if it is wanted."""
         own_schema = statements_of("migrate/isolate/own_schema.sql")
         run.ddl.run(*own_schema, table="memsync.instance")
         if reads_by_user(run.catalog(), run.options.to):
             index_users(run)
 
     def back(self, run: Run) -> None:
-        """Drop the index. The tables stay, because they are the way back's memory."""
+        """Drop the index. The tables stay, because a later run needs what is archived in them."""
         run.ddl.run_long(statement("drop_user_index"))
 
 
@@ -36,13 +36,13 @@ ISOLATE = _Isolate()
 
 
 def reads_by_user(catalog: Catalog, to: Phase) -> bool:
-    """Whether a run wants the user index: somebody built it, or the run ends at `to`, before there
-    are personas to read by.
+    """Whether a run wants the user index: it exists, or the run ends, at `to`, before there are
+    personas to read by.
     """
     return catalog.has_users and (to in _BEFORE_PERSONAS or USER_INDEX in catalog.indexes)
 
 
 def index_users(run: Run) -> None:
-    """Build the index that serves reading by user, if there is a user_id."""
+    """Build the index for reading by user, if there is a user_id."""
     if run.catalog().has_users:
         run.ddl.index(USER_INDEX, statement("create_user_index"), table=TABLE)

@@ -1,4 +1,4 @@
-"""Phase redesign: the new tables of the settings, beside the old places and in step with them."""
+"""Phase redesign: the new tables of the settings, beside the old places and in sync with them."""
 
 from memsync.migrate.redesign.owners import Orphan, require_owners
 from memsync.migrate.redesign.phase import REDESIGN

@@ -1,7 +1,7 @@
-"""The notes of what memsync created and dropped of the redesign, and rows that were kept.
+"""The notes of what memsync created and dropped in the redesign, and the return of archived rows.
 
-A note is written in the transaction that changes the object, because the way back must not undo
-what the app did.
+A note is written in the transaction that changes the object, because a rollback must undo what
+memsync did and nothing that the app did.
 """
 
 from typing import Literal
@@ -11,9 +11,10 @@ from memsync.stores.postgres import Session, composed, relations, sql
 Change = Literal["created", "dropped"]
 
 BEGUN, SIZED = "begun", "sized"
-"""Notes of their own: memsync began the redesign; it gave the configs their windows."""
+"""Notes about steps: memsync began the redesign; it gave the configs their windows."""
 RENAMED, MERGED = "renamed", "merged"
-"""How the table of choices got its new name: by its own, or into one that the app had made."""
+"""How the table of choices got its new name: it was renamed, or merged into one that the app made.
+"""
 
 
 def noted(name: str, change: Change) -> sql.Composed:
@@ -22,15 +23,15 @@ def noted(name: str, change: Change) -> sql.Composed:
 
 
 def unnoted(name: str) -> sql.Composed:
-    """The statement that forgets the note, once the change is undone."""
+    """The statement that removes the note, once the change is undone."""
     return composed("forget_change", object=sql.Literal(name))
 
 
 def bring_back(session: Session, table: str, rows_kept: str, columns: set[str]) -> None:
-    """Insert rows again that were kept, unless they are there.
+    """Insert archived rows again, unless they exist.
 
     `rows_kept` is the statement that selects them, `columns` are those that all of them have.
-    Columns that the table gained since take their defaults; those that fill themselves do so.
+    Columns that the table gained since take their defaults; generated columns fill themselves.
     """
     names = [name for name in relations.insertable_columns(session, table) if name in columns]
     session.execute(

@@ -1,5 +1,5 @@
--- The notes of what memsync created and dropped of the redesign. They are written in the transaction
--- that changes the object.
+-- The notes of what memsync created and dropped in the redesign. They are written in the
+-- transaction that changes the object.
 
 -- name: note_change
 -- Notes that an object is created or dropped.
@@ -7,11 +7,11 @@ INSERT INTO memsync.redesign_change (object, change) VALUES ({object}, {change})
 ON CONFLICT DO NOTHING;
 
 -- name: forget_change
--- Forgets the note, once the change is undone.
+-- Removes the note, once the change is undone.
 DELETE FROM memsync.redesign_change WHERE object = {object};
 
 -- name: bring_back_rows
--- Inserts rows that were kept, unless they are there. Columns that the table gained since take their
+-- Inserts archived rows again, unless they exist. Columns that the table gained since take their
 -- defaults.
 INSERT INTO {target} ({columns}) SELECT {columns} FROM
 (SELECT (jsonb_populate_record(NULL::{target}, k.kept)).* FROM {rows_kept} AS k) AS again

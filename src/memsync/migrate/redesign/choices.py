@@ -1,7 +1,7 @@
-"""The table of choices gets its new name, and a view bears the old one.
+"""The table of choices gets its new name, and a view keeps the old one.
 
-Decides what becomes of the old table where the app had made the new one beside it: its rows go
-over, and it is put aside for the way back.
+If the app made the new table itself, beside the old one, the rows of the old one are merged into
+it. The old table then moves to the schema memsync, for a rollback.
 """
 
 from memsync.migrate.redesign.changes import MERGED, RENAMED, noted, unnoted
@@ -11,10 +11,9 @@ from memsync.stores.postgres.ddl import OnlineDdl
 
 
 def rename_choices(ddl: OnlineDdl, settings: SettingsTables) -> None:
-    """Give the table of choices its new name, and leave a view that bears the old one.
+    """Give the table of choices its new name, and create a view with the old one.
 
-    Where the app made the new table beside the old one, the rows of the old one go over, and it is
-    put aside.
+    If the app made the new table beside the old one, the old one is merged into it and put aside.
     """
     if not settings.has_table(OLD_CHOICES):
         return
@@ -22,7 +21,7 @@ def rename_choices(ddl: OnlineDdl, settings: SettingsTables) -> None:
     if settings.has_table(CHOICES):
         how = MERGED
         merge = _merge_choices(ddl)
-        # Most rows go over before anybody is locked out; the rest under the lock.
+        # Most rows are copied before the lock is taken, and the rest under it.
         ddl.session.execute(merge)
         move = [statement("lock_choices"), merge, statement("put_choices_aside")]
     else:
@@ -39,7 +38,7 @@ def rename_choices(ddl: OnlineDdl, settings: SettingsTables) -> None:
 
 
 def rename_choices_back(ddl: OnlineDdl, settings: SettingsTables) -> None:
-    """Give the table of choices its old name, or bring back the one that was put aside."""
+    """Give the table of choices its old name, or bring back the table that was put aside."""
     if RENAMED in settings.created:
         ddl.run(
             statement("drop_choices_view"),
@@ -59,9 +58,9 @@ def rename_choices_back(ddl: OnlineDdl, settings: SettingsTables) -> None:
 
 
 def choices_view(ddl: OnlineDdl, of: str) -> sql.Composed:
-    """The statement that makes the view which bears the old name of the table of choices.
+    """The statement that creates the view with the old name of the table of choices.
 
-    `of` is the name of the table whose columns it has: at present the old or the new one.
+    `of` is the table whose columns the view has: the table of choices by its present name.
     """
     columns = map(sql.Identifier, relations.columns(ddl.session, of))
     return composed(
@@ -74,16 +73,16 @@ def _schema_of(ddl: OnlineDdl, relation: str) -> sql.Identifier:
 
 
 def _merge_choices(ddl: OnlineDdl) -> sql.Composed:
-    """The statement that copies what only the old table of choices holds."""
+    """The statement that copies the choices that only the old table holds."""
     old = relations.columns(ddl.session, OLD_CHOICES)
     names = [c for c in relations.insertable_columns(ddl.session, CHOICES) if c in old]
     return composed("merge_choices", columns=sql.SQL(", ").join(map(sql.Identifier, names)))
 
 
 def _renamed(ddl: OnlineDdl, old: str, new: str, *, standing: str) -> list[sql.Composed]:
-    """The statements that give indexes and constraints the names that go with their table's.
+    """The statements that rename indexes and constraints from the prefix `old` to `new`.
 
-    They run while the table bears the new one of its two names.
+    `standing` is the table's present name. They run while it has the name CHOICES.
     """
     statements = []
     for each in ddl.session.rows("named_after", relation=standing, prefix=f"{old}_"):

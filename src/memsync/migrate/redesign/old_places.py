@@ -1,8 +1,8 @@
-"""The old places of the settings: contract drops them, its way back brings them again.
+"""The old places of the settings: contract drops them, and its rollback adds them again.
 
-What a dropped column alone holds is archived in the transaction that drops it; the rest stands in
-the new tables. A column and the triggers that keep it in step go together. On the way back each
-column comes again with its triggers, filled from the new tables and the archive.
+Values that only a dropped column holds are archived in the transaction that drops it; the new
+tables hold the others. A column and its sync triggers are dropped together. On rollback each column
+is added again, with its triggers, and filled from the new tables and the archive.
 """
 
 from memsync.migrate.redesign import sync_triggers
@@ -29,7 +29,7 @@ _KEEP = {
     "personas.is_global": statement("keep_global_personas"),
     "llm_configs.is_default": statement("keep_default_configs"),
 }
-"""How the values are kept that only the old column holds."""
+"""How the values that only an old column holds are archived."""
 _ADD = {
     "users.global_persona_id": statement("add_global_persona_id"),
     "personalities.llm_config_id": statement("add_llm_config_id"),
@@ -47,13 +47,13 @@ _GROUPS = (
     ("personas", ("personas.is_global",)),
     ("llm_configs", ("llm_configs.is_default",)),
 )
-"""Columns that go and come together, with the table whose lock is hardest to get."""
+"""Columns that are dropped and added together, by the table whose lock is hardest to get."""
 
 
 def drop(run: Run) -> None:
-    """Give every persona an owner, archive what the old columns alone hold, and drop them.
+    """Give every persona an owner, archive what only the old columns hold, and drop them.
 
-    Raises: GateClosed where the owner of a persona is the operator's to decide.
+    Raises: GateClosed if the operator must decide the owner of a persona.
     """
     ddl, settings = run.ddl, run.catalog().settings
     if not settings.owners_required:
@@ -71,7 +71,7 @@ def drop(run: Run) -> None:
 
 
 def bring_back(run: Run) -> None:
-    """Bring back what memsync dropped, filled, and the triggers with it."""
+    """Add again what memsync dropped, fill it, and create its triggers."""
     ddl, settings = run.ddl, run.catalog().settings
     if OLD_CHOICES in settings.dropped:
         _bring_view_back(ddl, settings)
@@ -105,7 +105,7 @@ def bring_back(run: Run) -> None:
             unnoted("personas.owner_id"),
             table="personas",
         )
-    # All is there again: from here on it is no longer a way back that was cut short.
+    # Last, because these notes show that a rollback was cut short.
     names = [".".join(each) for each in OLD_COLUMNS]
     ddl.run(*map(unnoted, [*names, OLD_CHOICES]), *map(_forget, _KEEP), table="users")
 
@@ -127,7 +127,7 @@ def _refill(run: Run, settings: SettingsTables) -> None:
 
 
 def _drop_columns(ddl: OnlineDdl, table: str, columns: list[str]) -> None:
-    """Archive, then drop the columns with their triggers; all in one transaction."""
+    """Archive, then drop the columns and their triggers, in one transaction."""
     names = [column.split(".") for column in columns]
     triggers = {each for name in names for each in sync_triggers.triggers_of(*name)}
     ddl.run(

@@ -1,6 +1,6 @@
-"""Personas without an owner: who they belong to, decided and taken back.
+"""Personas without an owner (orphans): who owns them, decided and undone.
 
-Decides who owns an orphan: the one user who uses it. With none or several users the operator
+The one user who uses an orphan becomes its owner. If no user or several use it, the operator
 decides, because a guess would hand one person's story to another.
 """
 
@@ -31,7 +31,7 @@ class Orphan:
 
     @property
     def owner(self) -> UUID | None:
-        """The one who uses it; None when nobody or several do."""
+        """The one user who uses it; None if no user or several do."""
         return self.users[0] if len(self.users) == 1 else None
 
 
@@ -42,9 +42,9 @@ def orphans(session: Session, settings: SettingsTables) -> list[Orphan]:
 
 
 def require_owners(session: Session, settings: SettingsTables, options: RunOptions) -> None:
-    """Stop, before anything is changed, when the owner of a persona is the operator's to say.
+    """Stop, before anything is changed, if the operator must decide the owner of a persona.
 
-    Raises: GateClosed naming the personas; InvalidInput when the owner given is no user.
+    Raises: GateClosed naming the personas; InvalidInput if the owner that was given is no user.
     """
     if (owner := options.assigned_owner) and not session.row("user_exists", user_id=owner).found:
         raise InvalidInput(f"orphan_owners: there is no user {owner}", field="orphan_owners")
@@ -61,9 +61,9 @@ def require_owners(session: Session, settings: SettingsTables, options: RunOptio
 
 
 def settle_owners(ddl: OnlineDdl, options: RunOptions) -> None:
-    """Give every orphan its owner, or quarantine it, one persona a transaction.
+    """Give every orphan its owner, or quarantine it, each in its own transaction.
 
-    Raises: GateClosed under `fail`, or when messages are attributed to one to be quarantined.
+    Raises: GateClosed under `fail`, or if rows refer to an orphan that is to be quarantined.
     """
     catalog = Catalog.read(ddl.session)
     require_owners(ddl.session, catalog.settings, options)
@@ -94,7 +94,7 @@ def _quarantine(ddl: OnlineDdl, catalog: Catalog, orphan: Orphan) -> None:
         return referred
 
     if referred := ddl.do(remove, table="personas"):
-        # They would go with it, and they are somebody's.
+        # These rows would be deleted or changed with it, and they belong to somebody.
         named = ", ".join(f"{total} of {name}" for name, total in referred.items())
         raise GateClosed(
             f"persona {persona} has no owner and cannot be quarantined, rows refer to it: {named}. "
@@ -105,7 +105,7 @@ def _quarantine(ddl: OnlineDdl, catalog: Catalog, orphan: Orphan) -> None:
 
 
 def restore_orphans(ddl: OnlineDdl) -> None:
-    """Take the decisions about orphans back: owners go, quarantined personas return.
+    """Undo the decisions about orphans: remove their owners, bring back quarantined personas.
 
     Runs when the settings are as they were before the redesign.
     """
@@ -133,7 +133,7 @@ def restore_orphans(ddl: OnlineDdl) -> None:
 def _references_to(session: Session, persona_id: UUID) -> dict[str, int]:
     """How many rows of the app's other tables refer to a persona, by table and column.
 
-    The tables of the settings say who uses it; they are known, and are not among them.
+    The tables of the settings are left out, because they only say who uses it.
     """
     known = ["users", DEFAULTS, CHOICES, OLD_CHOICES, TABLE]
     found: dict[str, int] = {}

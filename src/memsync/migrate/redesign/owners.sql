@@ -1,11 +1,11 @@
--- Personas without an owner: who uses each, what is decided, and how that is taken back.
+-- Personas without an owner: who uses each, what is decided, and how that is undone.
 
 -- name: user_exists
--- Whether there is such a user.
+-- Whether this user exists.
 SELECT EXISTS (SELECT FROM users WHERE id = %(user_id)s) AS found;
 
 -- name: orphan_personas
--- Personas without an owner, and who uses each: as a default, or as a choice for a personality.
+-- Personas without an owner, and the users of each: by default, or by a choice for a personality.
 SELECT p.id, p.name,
        coalesce(array_agg(DISTINCT s.user_id) FILTER (WHERE s.user_id IS NOT NULL), '{}') AS users
 FROM personas p
@@ -15,7 +15,7 @@ WHERE p.owner_id IS NULL
 GROUP BY p.id, p.name ORDER BY p.id;
 
 -- name: give_owner
--- Gives a persona the owner that was decided, and keeps what stood before.
+-- Gives a persona the owner that was decided, and archives its row as it was.
 WITH given AS (
     UPDATE personas SET owner_id = %(owner_id)s WHERE id = %(persona_id)s AND owner_id IS NULL
     RETURNING id)
@@ -24,7 +24,7 @@ SELECT p.id, %(decision)s, %(owner_id)s, to_jsonb(p), '[]' FROM personas p JOIN 
 ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
 
 -- name: quarantine_persona
--- Keeps a persona that nobody or several people own, with who used it.
+-- Archives a persona that no user or several users use, with those users.
 INSERT INTO memsync.orphan_persona (persona_id, decision, persona_row, used_by)
 SELECT p.id, 'quarantined', to_jsonb(p), coalesce((
     SELECT jsonb_agg(jsonb_build_object('user_id', s.user_id, 'personality_id', s.personality_id))
@@ -36,7 +36,7 @@ ON CONFLICT (persona_id) DO UPDATE SET decision = 'quarantined', persona_row = e
                                        used_by = excluded.used_by;
 
 -- name: lock_persona
--- Keeps others from referring to a persona, or owning it, until this transaction ends.
+-- Keeps others from referring to a persona, or giving it an owner, until this transaction ends.
 SELECT FROM personas WHERE id = %(persona_id)s AND owner_id IS NULL FOR UPDATE;
 
 -- name: messages_of_persona
@@ -44,7 +44,7 @@ SELECT FROM personas WHERE id = %(persona_id)s AND owner_id IS NULL FOR UPDATE;
 SELECT count(*) AS total FROM conversation_history WHERE persona_id = %(persona_id)s;
 
 -- name: referrers_of_personas
--- Other tables of the app's whose rows would go, or change, with a persona.
+-- Other tables of the app whose rows would be deleted or changed with a persona.
 SELECT k.conrelid::regclass::text AS relation, a.attname AS column
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid
@@ -54,21 +54,20 @@ WHERE k.contype = 'f' AND k.confrelid = to_regclass('personas') AND k.conparenti
 ORDER BY 1, 2;
 
 -- name: remove_persona
--- Takes a persona that was quarantined out of the app's table; whoever used it falls to the next
--- rule.
+-- Removes a quarantined persona from the app's table. The next rule then decides for its users.
 DELETE FROM personas WHERE id = %(persona_id)s AND owner_id IS NULL;
 
 -- name: disown
--- Takes back the owners that were decided, where nobody changed them since.
+-- Removes the owners that memsync decided, unless they were changed since.
 UPDATE personas p SET owner_id = NULL FROM memsync.orphan_persona o
 WHERE o.persona_id = p.id AND o.decision IN ('derived', 'assigned') AND p.owner_id = o.owner_id;
 
 -- name: kept_personas
--- What the quarantined personas say.
+-- The quarantined personas, as they were.
 SELECT persona_row AS kept FROM memsync.orphan_persona WHERE decision = 'quarantined';
 
 -- name: restore_defaults
--- Gives them back to the users whose default they were and who have none now.
+-- Gives the quarantined personas back to the users whose default they were and who have none now.
 UPDATE users u SET global_persona_id = o.persona_id
 FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.used_by)
      AS s(user_id uuid, personality_id uuid)
@@ -76,7 +75,7 @@ WHERE o.decision = 'quarantined' AND s.personality_id IS NULL AND u.id = s.user_
   AND u.global_persona_id IS NULL;
 
 -- name: restore_new_defaults
--- The same where the app itself made user_default_personas, which stays.
+-- The same in a table user_default_personas that the app made itself, which stays.
 INSERT INTO user_default_personas (user_id, persona_id, updated_at)
 SELECT u.id, o.persona_id, timezone('UTC', clock_timestamp())
 FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.used_by)
@@ -85,7 +84,7 @@ WHERE o.decision = 'quarantined' AND s.personality_id IS NULL
 ON CONFLICT (user_id) DO NOTHING;
 
 -- name: restore_new_choices
--- The same for what users chose for one personality, where the app itself renamed that table.
+-- The same for what users chose for one personality, if the app itself renamed that table.
 UPDATE user_personality_configs c SET persona_id = o.persona_id
 FROM memsync.orphan_persona o CROSS JOIN jsonb_to_recordset(o.used_by)
      AS s(user_id uuid, personality_id uuid)
@@ -101,7 +100,7 @@ WHERE o.decision = 'quarantined' AND c.user_id = s.user_id
   AND c.personality_id = s.personality_id AND c.persona_id IS NULL;
 
 -- name: forget_orphans
--- Ends the notes about orphans, once all is as it was.
+-- Removes the notes about orphans, once everything is undone.
 -- lint: allow NO-WHERE all of them are settled by then
 DELETE FROM memsync.orphan_persona;
 

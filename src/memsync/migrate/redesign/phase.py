@@ -1,9 +1,10 @@
-"""Phase redesign: the new tables of the settings, beside the old places and in step with them.
+"""Phase redesign: the new tables of the settings, beside the old places and in sync with them.
 
-Tables of their own say who uses which persona and which config. Nothing old is dropped here,
-because both versions of the app run on until contract. `user_personality_settings` is renamed, and
-a view bears the old name. Locks: each statement for a moment and by lock_timeout; rows are copied
-in batches. The indexes come last: that they stand says that the data is there.
+The new tables say which persona a user has by default and which config a personality has. Nothing
+old is dropped here, because both versions of the app run until contract.
+`user_personality_settings` is renamed, and a view keeps the old name. Locks: each statement takes
+them for a moment and within lock_timeout; rows are copied in batches. The indexes come last,
+because an index that exists tells later runs that the data is there.
 """
 
 from memsync.errors import SchemaMismatch
@@ -18,14 +19,14 @@ from memsync.stores.history.settings_tables import CONFIGS, DEFAULTS, SettingsTa
 class _Redesign:
     phase = Phase.REDESIGN
     steps = (
-        "The redesign of the settings: new tables beside the old columns, in step by triggers.",
+        "Create the new tables of the settings; triggers keep them and the old columns in sync.",
     )
 
     def forward(self, run: Run) -> None:
-        """Create what is missing, copy, and keep both sides in step."""
+        """Create what is missing, copy the settings, and keep both sides in sync."""
         ddl, settings = run.ddl, run.catalog().settings
         _require_tables(run, settings)
-        # Stands until the way back has ended: nothing of it is forgotten when that is cut short.
+        # This note goes last on rollback, so that one that was cut short goes on.
         ddl.run(noted(BEGUN, "created"), table="users")
         tables.create_tables(ddl, settings)
         tables.add_columns(ddl, settings)
@@ -38,13 +39,13 @@ class _Redesign:
             ddl, settings, "users", "personas", DEFAULTS, "personalities", CONFIGS
         )
         settings_copy.copy_settings(run)
-        # Not before: giving a config its size would change personalities that are not placed yet.
+        # Not earlier: a config that gets its window would change personalities not copied yet.
         sync_triggers.build_triggers(ddl, settings, "llm_configs")
         settle_owners(ddl, run.options)
         tables.build_indexes(ddl, settings)
 
     def back(self, run: Run) -> None:
-        """Take away what memsync made; each pair in one transaction, so that no value is lost."""
+        """Drop what memsync made; what belongs together in one transaction, so no value is lost."""
         ddl, settings = run.ddl, run.catalog().settings
         if DEFAULTS in settings.created:
             tables.drop_defaults(ddl)

@@ -1,4 +1,4 @@
-"""What lies ahead of the redesign, where that is not plain: orphans, forks, windows. Reads only."""
+"""The orphans, forks and windows that the redesign has to decide or change. Reads only."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,7 +13,7 @@ from memsync.stores.postgres import Session
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """A config whose personalities have several windows: it is copied once for each but one."""
+    """A config whose personalities have several windows: it is copied for each window but one."""
 
     config_id: UUID
     name: str
@@ -22,10 +22,10 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What the redesign would have to decide or change, where that is not plain.
+    """The matters that the redesign has to decide or change.
 
-    `windows_taken` counts users' own choices of a config: its window is theirs from then on.
-    `windows_unused` counts personalities without a config: their window is kept in the archive.
+    `windows_taken` counts users' own choices of a config, which take the config's window from then
+    on. `windows_unused` counts personalities without a config, whose window is only archived.
     """
 
     orphans: tuple[Orphan, ...]
@@ -35,7 +35,7 @@ class Prospect:
 
 
 def prospect(session: Session, catalog: Catalog) -> Prospect | None:
-    """What lies ahead of the redesign; None once nothing does."""
+    """Read them from the database; None if the app's tables are missing or nothing old is left."""
     settings = catalog.settings
     if settings.missing or settings.old_is_gone:
         return None
@@ -57,9 +57,9 @@ def prospect(session: Session, catalog: Catalog) -> Prospect | None:
 
 
 def require_met(session: Session, catalog: Catalog) -> None:
-    """Stop, before anything is changed, where the redesign cannot go on from what the app made.
+    """Stop, before anything is changed, if the redesign cannot go on from what the app made.
 
-    Raises: SchemaMismatch saying which requirements are not met.
+    Raises: SchemaMismatch naming the requirements that are not met.
     """
     if catalog.settings.missing or catalog.settings.old_is_gone:
         return

@@ -1,7 +1,7 @@
 """The requirements of the redesign: types, keys and columns that triggers and copies rely on.
 
-A half-done redesign of the app's own is completed. Where that cannot be, the unmet requirements are
-named before anything is changed. Reads only.
+If the app began the redesign itself, memsync completes it. If that is impossible, the requirements
+that are not met are named before anything is changed. Reads only.
 """
 
 from collections.abc import Iterator

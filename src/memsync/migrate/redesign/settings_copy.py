@@ -1,7 +1,7 @@
-"""The settings copied: from the old places into the new tables, and back.
+"""Copies the settings from the old places into the new tables, and back.
 
-Decides what is copied in which direction, in batches that give way to clients. Where the way back
-was cut short, the new tables fill the old places first.
+This module decides what is copied in which direction, in batches that give way to clients. After a
+rollback of contract that was cut short, the new tables fill the old places first.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _WINDOW = ("personalities", "context_window_size")
 
 
 def restore_forks(ddl: OnlineDdl) -> None:
-    """Make the forks again that the way back removed, for those who had them."""
+    """Insert the forks again that a rollback removed, and give them to those who had them."""
     session = ddl.session
     if not Catalog.read(session).settings.has_column(*_WINDOW):
         return
@@ -39,7 +39,7 @@ def restore_forks(ddl: OnlineDdl) -> None:
 
 
 def size_configs(ddl: OnlineDdl) -> None:
-    """Give each config the window of its personalities, once, where memsync made the column."""
+    """Give each config the window of its personalities, once, if memsync made the column."""
     session, settings = ddl.session, Catalog.read(ddl.session).settings
 
     def size() -> None:
@@ -55,9 +55,9 @@ def size_configs(ddl: OnlineDdl) -> None:
 
 
 def copy_settings(run: Run) -> None:
-    """Copy the old columns into the new tables; what is there already stays and counts.
+    """Copy the old columns into the new tables; rows that exist there stay, and win.
 
-    Where the way back was cut short it is the other way round: the old columns are not filled yet.
+    After a rollback that was cut short the new tables win, because the old columns are not filled.
     """
     settings = run.catalog().settings
     returning = settings.is_halfway_out
@@ -77,13 +77,13 @@ def copy_settings(run: Run) -> None:
 
 
 def copy_defaults_back(run: Run) -> None:
-    """Fill the users' old column from the new table, on the way back."""
+    """Fill the users' old column from the new table, on rollback."""
     run.tell(Progress(Kind.STEP, "copying the users' defaults back"))
     _in_batches(run.ddl, "users", partial(_copy_defaults_back, run.session))
 
 
 def settle_sync(ddl: OnlineDdl) -> None:
-    """Copy once more what a sync trigger let go where two clients crossed and the later failed."""
+    """Copy once more what a sync trigger left to another client whose transaction then failed."""
     session = ddl.session
     columns = set(Catalog.read(session).settings.old_columns)
     if ("users", "global_persona_id") in columns:
@@ -95,7 +95,7 @@ def settle_sync(ddl: OnlineDdl) -> None:
 
 
 def _prepare_placing(ddl: OnlineDdl, settings: SettingsTables, *, returning: bool) -> None:
-    """First the personalities take the configs that the new table and the configs have."""
+    """Give personalities the configs, with their windows, that the new table holds already."""
     run = ddl.session.run
     if not settings.has_column(*_WINDOW):
         ddl.do(partial(run, "take_placed"), table="personalities")
@@ -115,7 +115,7 @@ def _copy_defaults(session: Session, after: UUID | None, limit: int) -> UUID | N
 
 
 def _copy_defaults_back(session: Session, after: UUID | None, limit: int) -> UUID | None:
-    # Two statements: the second one sees what was written until the first one had the locks.
+    # Two statements, because the second sees what was written before the first had its locks.
     last: UUID | None = session.row("lock_users", after=after, limit=limit).last
     if last is not None:
         session.run("copy_defaults_back", after=after, last=last)
@@ -133,7 +133,7 @@ def _in_batches(
                 ddl.session.run("pass_sync_triggers")
                 last = copy(after, size)
         except LockNotHad:
-            # A client holds one of the rows. Smaller steps leave more of the others alone.
+            # A client holds one of the rows. Smaller steps meet fewer of those.
             size = max(1, size // 2)
             ddl.wait_turn(table)
             continue

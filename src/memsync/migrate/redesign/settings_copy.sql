@@ -1,8 +1,8 @@
--- The settings in their old places and in their new ones: copied, compared, copied back.
+-- The settings in their old places and in the new tables: copied, compared, copied back.
 
 -- name: size_configs
--- Gives each config the window that it had before the way back, if one of its personalities still
--- has it, else the one that most of them have.
+-- Gives each config the window that it had before the rollback, if one of its personalities still
+-- has it, else the window that most of them have.
 UPDATE llm_configs c SET context_window_size = m.window_size
 FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
       FROM (SELECT coalesce(d.llm_config_id, p.llm_config_id) AS config_id,
@@ -18,17 +18,17 @@ FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
 WHERE c.id = m.config_id AND c.context_window_size <> m.window_size;
 
 -- name: note_sized
--- Notes that it was done: what was placed since must keep its window.
+-- Notes that configs have their windows. A second time would change windows that were set since.
 INSERT INTO memsync.redesign_change (object, change) VALUES ('sized', 'created') ON CONFLICT DO NOTHING;
 
 -- name: take_placed
--- Gives the personalities the configs that the app itself placed.
+-- Gives the personalities the configs that the app itself put into the new table.
 UPDATE personalities p SET llm_config_id = d.llm_config_id FROM personality_default_configs d
 WHERE d.personality_id = p.id AND p.llm_config_id IS DISTINCT FROM d.llm_config_id;
 
 -- name: place_configs
--- Places the configs of the next personalities, in the order of their ids: the sync trigger
--- does it, as for any other change.
+-- Copies the configs of the next personalities, in the order of their ids. The UPDATE changes no
+-- value, but fires the sync trigger, which copies.
 WITH batch AS (
     SELECT p.id FROM personalities p
     WHERE p.llm_config_id IS NOT NULL
@@ -37,8 +37,9 @@ WITH batch AS (
 UPDATE personalities SET llm_config_id = llm_config_id WHERE id IN (SELECT id FROM batch);
 
 -- name: pass_sync_triggers
--- Lets this transaction's writes pass the sync triggers by. Each batch is planned for where it begins: a
--- plan for any would walk the index from its start, since "the first batch" is one of its cases.
+-- Makes the sync triggers ignore this transaction's writes, and plans each batch for its own start.
+-- A plan for any start would also have to serve the first batch, and would walk the index from its
+-- beginning.
 SELECT set_config('memsync.copying_settings', 'on', true) AS passed,
        set_config('plan_cache_mode', 'force_custom_plan', true) AS planned;
 
@@ -63,40 +64,40 @@ WITH batch AS (
 SELECT max(id::text)::uuid AS last FROM batch;
 
 -- name: copy_defaults_back
--- Gives locked users the defaults that user_default_personas says.
+-- Gives the locked users the defaults that user_default_personas has.
 UPDATE users u SET global_persona_id = d.persona_id FROM user_default_personas d
 WHERE d.user_id = u.id AND u.id <= %(last)s AND (%(after)s::uuid IS NULL OR u.id > %(after)s)
   AND u.global_persona_id IS DISTINCT FROM d.persona_id;
 
 -- name: settle_defaults
--- Says again to the sync triggers what a user's old column says and the new table does not.
+-- Fires the sync trigger again for users whose old column differs from the new table.
 UPDATE users SET global_persona_id = global_persona_id
 WHERE id IN (SELECT u.id
              FROM users u LEFT JOIN user_default_personas d ON d.user_id = u.id
              WHERE u.global_persona_id IS DISTINCT FROM d.persona_id);
 
 -- name: settle_configs
--- The same of a personality and its config.
+-- The same for personalities and their configs.
 UPDATE personalities SET llm_config_id = llm_config_id
 WHERE id IN (SELECT p.id FROM personalities p
              LEFT JOIN personality_default_configs d ON d.personality_id = p.id
              WHERE p.llm_config_id IS DISTINCT FROM d.llm_config_id);
 
 -- name: settle_windows
--- The same of a personality and its window.
+-- The same for personalities and their windows.
 UPDATE personalities p SET context_window_size = p.context_window_size
 FROM llm_configs c
 WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size;
 
 -- name: copy_configs_back
--- Gives the personalities the configs, and their windows, that personality_default_configs says.
+-- Gives the personalities the configs that personality_default_configs has, and their windows.
 UPDATE personalities p SET llm_config_id = c.id, context_window_size = c.context_window_size
 FROM personality_default_configs d JOIN llm_configs c ON c.id = d.llm_config_id
 WHERE d.personality_id = p.id
   AND (p.llm_config_id, p.context_window_size) IS DISTINCT FROM (c.id, c.context_window_size);
 
 -- name: restore_windows
--- Gives personalities without a config the window that they had.
+-- Gives personalities without a config their archived window.
 UPDATE personalities p SET context_window_size = a.value::int FROM memsync.column_archive a
 WHERE a.column_name = 'personalities.context_window_size' AND a.row_id = p.id
   AND p.llm_config_id IS NULL AND p.context_window_size <> a.value::int;

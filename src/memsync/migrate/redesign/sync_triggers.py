@@ -1,10 +1,11 @@
-"""The sync triggers of the settings, which keep the old places and the new ones in step.
+"""The sync triggers of the settings, which keep the old places and the new tables in sync.
 
 While both versions of the app run, one writes `users.global_persona_id`, the other
 `user_default_personas`; one writes `personalities.llm_config_id` and `context_window_size`, the
 other `personality_default_configs` and `llm_configs`. Each trigger writes only what differs, so the
-two sides of a pair stop one another. They stand from redesign to contract, and on the way back.
-This module decides when functions and triggers come and go; sync_triggers.sql says what they do.
+two of a pair do not fire each other for ever. They exist from redesign to contract, and again
+during a rollback of contract. This module creates and drops functions and triggers;
+sync_triggers.sql says what they do.
 """
 
 from memsync.migrate.expand import pinned_search_path
@@ -27,12 +28,14 @@ CREATE_TRIGGER = {
     ("llm_configs", "memsync_sync_window"): statement("create_window_trigger"),
     ("llm_configs", "memsync_sync_is_default"): statement("create_is_default_trigger"),
 }
-"""How each trigger is made, by its table and name; the one on personalities depends on columns."""
+"""The statement that creates each trigger, by table and name. The trigger on personalities is not
+among them, because its statement depends on the table's columns.
+"""
 ON_PERSONALITIES = ("personalities", "memsync_sync_config")
 
 
 def build_functions(ddl: OnlineDdl, settings: SettingsTables) -> None:
-    """Make the functions as they are today, for the old columns that stand."""
+    """Create or replace the functions, for the old columns that exist."""
     path = pinned_search_path(ddl)
     columns = map(sql.Identifier, relations.insertable_columns(ddl.session, "llm_configs"))
     windows = settings.has_column("personalities", "context_window_size")
@@ -64,7 +67,7 @@ def build_functions(ddl: OnlineDdl, settings: SettingsTables) -> None:
 
 
 def build_triggers(ddl: OnlineDdl, settings: SettingsTables, *tables: str) -> None:
-    """Hang the triggers on these tables, where they are wanted and missing.
+    """Create the triggers that are wanted and missing on these tables.
 
     Locks: SHARE ROW EXCLUSIVE on each, for a moment.
     """
@@ -81,17 +84,17 @@ def build_triggers(ddl: OnlineDdl, settings: SettingsTables, *tables: str) -> No
 
 
 def triggers_of(table: str, column: str) -> tuple[tuple[str, str], ...]:
-    """The triggers, by table, that keep one old column in step."""
+    """The triggers, each as (table, name), that keep one old column in sync."""
     return SYNC_TRIGGERS.get((table, column), ())
 
 
 def drop_trigger(table: str, name: str) -> sql.Composed:
-    """The statement that takes one trigger down."""
+    """The statement that drops one trigger."""
     return composed("drop_sync_trigger", trigger=sql.Identifier(name), table=sql.Identifier(table))
 
 
 def remove(ddl: OnlineDdl, *with_it: sql.Composed) -> None:
-    """Take down every trigger and function that still stands, in one transaction."""
+    """Drop every trigger and function that still exists, in one transaction."""
     ddl.run(
         *(drop_trigger(*each) for each in (*CREATE_TRIGGER, ON_PERSONALITIES)),
         statement("drop_settings_functions"),

@@ -1,13 +1,13 @@
--- The sync triggers of the settings: what keeps the old places and the new ones in step while both
--- versions of the app run. Their functions run with their owner's rights, because clients have none in
--- the schema memsync; {search_path} pins where they find the app's tables.
+-- The sync triggers of the settings keep the old places and the new tables in sync while both
+-- versions of the app run. The functions run with their owner's privileges, because clients have
+-- none in the schema memsync. {search_path} pins where they find the app's tables.
 --
--- Lock order: a client that writes an old place locks its row before the new one's; a client that
--- writes a new place, after it. Two clients that cross would wait for each other, so the first one
--- gives way: it leaves the new place to the other, which waits to write here and does so next. Should
--- that one fail after all, the old place is right; the statements `settle_*` (settings_copy.sql)
--- copy it once more before the old one goes. A client that writes a new place gives way much later:
--- to one that deletes the user or personality, and waits for it.
+-- Lock order: a client that writes an old place locks the old row before the new one; a client that
+-- writes a new table does the reverse. If the two wait for each other, the writer of the old place
+-- gives way: it leaves the new row to the other client, which waits for the old row and writes it
+-- next. If that client fails after all, the old place is right, and the statements `settle_*`
+-- (settings_copy.sql) copy it once more before it is dropped. The writer of a new table gives way
+-- much later, to a client that deletes the user or personality and waits for it.
 
 -- name: is_waited_for
 -- Whether another session waits for this one.
@@ -18,9 +18,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
 $$;
 
 -- name: sync_place
--- From one place to the other. It waits in turns of the trigger's argument, below the server's
--- deadlock_timeout, and no longer in all than the client's own lock_timeout. {window} is NULL where
--- personalities have none (any more).
+-- Copies a write to the other place. It waits for locks in turns as long as the trigger's argument,
+-- below the default deadlock_timeout, and in all no longer than the client's own lock_timeout.
+-- {window} is NULL if personalities have no window (any more).
 CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE
@@ -58,8 +58,8 @@ BEGIN
 END $$;
 
 -- name: sync_lock_new_place
--- Who deletes a persona or config locks the new place's rows first, as who writes there does: the
--- foreign keys' own order could be the other one.
+-- A deletion of a persona or config locks the rows of the new table first, as a writer of that
+-- table does, because the foreign keys alone might lock in the other order.
 CREATE OR REPLACE FUNCTION memsync.sync_lock_new_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
@@ -73,7 +73,7 @@ BEGIN
 END $$;
 
 -- name: sync_default
--- From users.global_persona_id to user_default_personas.
+-- Copies users.global_persona_id to user_default_personas.
 CREATE OR REPLACE FUNCTION memsync.sync_default(of_user uuid, persona uuid, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
@@ -89,7 +89,7 @@ BEGIN
 END $$;
 
 -- name: sync_default_chosen
--- And back. The user is locked before anything is compared: what another writes there is seen.
+-- The reverse. It locks the user before it compares, so that it sees what another client wrote.
 CREATE OR REPLACE FUNCTION memsync.sync_default_chosen(
     was_of uuid, was uuid, at timestamp, of_user uuid, persona uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
@@ -101,7 +101,7 @@ BEGIN
         IF standing = was THEN
             UPDATE users SET global_persona_id = NULL WHERE id = was_of;
         ELSIF standing IS NOT NULL THEN
-            /* Another default was said there while this one went. */
+            /* Another default was written there while this one was deleted. */
             INSERT INTO user_default_personas (user_id, persona_id, updated_at)
             VALUES (was_of, standing, at) ON CONFLICT (user_id) DO NOTHING;
         END IF;
@@ -114,8 +114,8 @@ BEGIN
 END $$;
 
 -- name: config_with_window
--- The config like this one that has this window. The window was the personality's and is now its
--- config's: a config that serves personalities of different windows is forked, once for each.
+-- The config like this one that has the wanted window. The window was the personality's and is now
+-- its config's, so a config of personalities with different windows is forked, once for each.
 CREATE OR REPLACE FUNCTION memsync.config_with_window(
     of_config uuid, wanted_size int, for_personality uuid)
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER
@@ -125,7 +125,7 @@ DECLARE
     original uuid;
     forked uuid;
 BEGIN
-    /* Who agrees with the config shares it; who does not decides alone. */
+    /* Callers that agree with the config share its lock; the others decide one at a time. */
     PERFORM FROM llm_configs
     WHERE id = of_config AND context_window_size = wanted_size FOR SHARE;
     IF FOUND THEN
@@ -156,7 +156,7 @@ BEGIN
     IF FOUND THEN
         RETURN forked;
     END IF;
-    /* The same id each time the migration goes forward again, unless that one was changed since. */
+    /* Each run makes the same id, unless a config that was changed since has it. */
     forked := md5(original::text || '/' || wanted_size)::uuid;
     IF EXISTS (SELECT FROM llm_configs WHERE id = forked) THEN
         forked := gen_random_uuid();
@@ -173,7 +173,7 @@ BEGIN
 END $$;
 
 -- name: sync_config
--- From the personality's config and window to personality_default_configs.
+-- Copies the config and window of a personality to personality_default_configs.
 CREATE OR REPLACE FUNCTION memsync.sync_config(
     of_personality uuid, config uuid, size int, at timestamp)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
@@ -197,7 +197,7 @@ BEGIN
 END $$;
 
 -- name: sync_config_chosen
--- And back: the personality's config, and the window that comes with it ({take_window}).
+-- The reverse: the config of the personality, with its window ({take_window}).
 CREATE OR REPLACE FUNCTION memsync.sync_config_chosen(
     was_of uuid, was uuid, at timestamp, of_personality uuid, config uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
@@ -210,7 +210,7 @@ BEGIN
         IF standing = was THEN
             UPDATE personalities SET llm_config_id = NULL WHERE id = was_of;
         ELSIF standing IS NOT NULL THEN
-            /* Another config was said there while this one went. */
+            /* Another config was written there while this one was deleted. */
             INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
             VALUES (was_of, standing, at) ON CONFLICT (personality_id) DO NOTHING;
         END IF;
@@ -224,7 +224,7 @@ BEGIN
 END $$;
 
 -- name: sync_window_of_config
--- From a config's window to its personalities.
+-- Copies the window of a config to its personalities.
 CREATE OR REPLACE FUNCTION memsync.sync_window_of_config() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
@@ -234,7 +234,7 @@ BEGIN
 END $$;
 
 -- name: sync_default_is_global
--- What is the default for all is open to all; a new version of the app may say so of others too.
+-- A default config is global too. The new version of the app may make other configs global as well.
 CREATE OR REPLACE FUNCTION memsync.sync_default_is_global() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 BEGIN
@@ -247,7 +247,9 @@ BEGIN
 END $$;
 
 -- name: revoke_settings_functions
--- Firing a trigger asks for no right; hanging the function on a table of one's own does.
+-- Postgres checks EXECUTE when a trigger is created, not when it fires. So clients need no grant,
+-- and without one they cannot put the functions on a table of their own.
+-- https://www.postgresql.org/docs/current/sql-createtrigger.html
 REVOKE ALL ON FUNCTION memsync.is_waited_for(), memsync.config_with_window(uuid, int, uuid),
     memsync.sync_default(uuid, uuid, timestamp), memsync.sync_config(uuid, uuid, int, timestamp),
     memsync.sync_default_chosen(uuid, uuid, timestamp, uuid, uuid),
@@ -256,7 +258,7 @@ REVOKE ALL ON FUNCTION memsync.is_waited_for(), memsync.config_with_window(uuid,
     memsync.sync_default_is_global() FROM PUBLIC;
 
 -- name: drop_settings_functions
--- Drops all functions that still stand.
+-- Drops all the functions that still exist.
 DROP FUNCTION IF EXISTS memsync.is_waited_for(), memsync.config_with_window(uuid, int, uuid),
     memsync.sync_default(uuid, uuid, timestamp), memsync.sync_config(uuid, uuid, int, timestamp),
     memsync.sync_default_chosen(uuid, uuid, timestamp, uuid, uuid),
@@ -265,50 +267,50 @@ DROP FUNCTION IF EXISTS memsync.is_waited_for(), memsync.config_with_window(uuid
     memsync.sync_default_is_global();
 
 -- fragment: not_copying
--- memsync's own copying locks the rows of both sides, and passes the triggers by.
+-- memsync's own copies lock the rows on both sides, and need no trigger.
 current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on';
 
 -- name: create_default_trigger_on_users
--- From the old place of a default to the new one.
+-- Copies a default from the old place to the new table.
 CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OF global_persona_id ON users
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('50ms');
 
 -- name: create_default_trigger_on_defaults
--- And back.
+-- The reverse.
 CREATE TRIGGER memsync_sync_default AFTER INSERT OR UPDATE OR DELETE ON user_default_personas
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
 
 -- name: create_default_trigger_on_personas
--- A persona that is deleted takes defaults along.
+-- Locks the rows that a deletion of their persona will delete.
 CREATE TRIGGER memsync_sync_default BEFORE DELETE ON personas
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_lock_new_place();
 
 -- name: create_config_trigger_on_personalities
--- From the old place of a config, and of its window where that still stands, to the new one.
+-- Copies a config, and its window while that column exists, from the old place to the new table.
 CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OF llm_config_id{window_column}
     ON personalities
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('50ms');
 
 -- name: create_config_trigger_on_configs
--- And back.
+-- The reverse.
 CREATE TRIGGER memsync_sync_config AFTER INSERT OR UPDATE OR DELETE ON personality_default_configs
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_place('300ms');
 
 -- name: create_config_trigger_on_llm_configs
--- A config that is deleted takes personalities' configs along.
+-- Locks the rows that a deletion of their config will delete.
 CREATE TRIGGER memsync_sync_config BEFORE DELETE ON llm_configs
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_lock_new_place();
 
 -- name: create_window_trigger
--- From a config's window to its personalities'.
+-- Copies the window of a config to its personalities.
 CREATE TRIGGER memsync_sync_window AFTER UPDATE OF context_window_size ON llm_configs
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_window_of_config();
 
 -- name: create_is_default_trigger
--- The default for all is open to all.
+-- Makes default configs global.
 CREATE TRIGGER memsync_sync_is_default BEFORE INSERT OR UPDATE OF is_default ON llm_configs
     FOR EACH ROW WHEN ({not_copying}) EXECUTE FUNCTION memsync.sync_default_is_global();
 
 -- name: drop_sync_trigger
--- Takes one trigger down.
+-- Drops one trigger.
 DROP TRIGGER IF EXISTS {trigger} ON {table};

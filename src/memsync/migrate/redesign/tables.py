@@ -1,7 +1,7 @@
-"""The new tables, columns and names of the settings: created, and taken away again.
+"""The new tables, columns and indexes of the settings: created, and dropped on rollback.
 
-Decides what goes into one transaction: an object and its note, so that the way back takes away only
-what memsync created, and a column that goes and what is kept of it.
+This module decides what goes into one transaction: an object and its note, so that a rollback drops
+only what memsync created, and the drop of a column and the archiving of its values.
 """
 
 from memsync.migrate.redesign import sync_triggers
@@ -23,7 +23,8 @@ _ADD_COLUMN = {
     "is_global": (statement("add_config_is_global"), statement("refill_config_is_global")),
     "context_window_size": (statement("add_config_window"), statement("refill_config_window")),
 }
-"""How each new column of `llm_configs` is made, and filled with what the way back kept of it."""
+"""The statements that add each new column of `llm_configs`, and fill in what a rollback archived.
+"""
 
 
 def create_tables(ddl: OnlineDdl, settings: SettingsTables) -> None:
@@ -75,10 +76,10 @@ def add_columns(ddl: OnlineDdl, settings: SettingsTables) -> None:
 
 
 def remove_configs(ddl: OnlineDdl, settings: SettingsTables) -> None:
-    """Take away the personalities' configs and the new columns, in one transaction.
+    """Drop the table of personalities' configs and the new columns, in one transaction.
 
-    Forks go, and what chose them goes back to the config that they were made from. They are made
-    after the table of choices has its new name, and are gone before it loses that name.
+    Forks are removed, and their users get the config that each fork was made from. This must run
+    before the table of choices loses its new name, because users choose forks there.
     """
     added = [name for name in NEW_COLUMNS if f"llm_configs.{name}" in settings.created]
     notes = (CONFIGS, CONFIG_OWNER_KEY, SIZED, *(f"llm_configs.{name}" for name in added))
@@ -98,7 +99,7 @@ def remove_configs(ddl: OnlineDdl, settings: SettingsTables) -> None:
 
 
 def build_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
-    """Build the indexes of the new tables: an index that stands says that the data is there."""
+    """Build the indexes of the new tables. An index that exists says that the data is there."""
     for table, name, column in INDEXES:
         if not settings.has_index(table, name):
             ddl.run(noted(name, "created"), table=table)
@@ -112,7 +113,7 @@ def build_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
 
 
 def drop_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
-    """Drop the indexes that memsync built; the others went with their tables."""
+    """Drop the indexes that memsync built, as far as they did not go with their tables."""
     for _, name, _ in INDEXES:
         if name in settings.created:
             ddl.run_long(composed("drop_settings_index", index=sql.Identifier(name)))
@@ -124,7 +125,7 @@ def _schema_of(ddl: OnlineDdl, relation: str) -> sql.Identifier:
 
 
 def _leave_forks(settings: SettingsTables) -> list[str]:
-    """The statements that note who has a fork, take the forks from them and remove the forks."""
+    """The statements that archive who has which fork, and remove the forks."""
     steps: list[str] = []
     if settings.has_table(CHOICES):
         steps += [statement("remember_chosen_forks"), statement("leave_chosen_forks")]

@@ -1,7 +1,7 @@
--- The new tables, columns and names of the settings.
+-- The new tables, columns and indexes of the settings.
 
 -- name: clear_config_owners
--- Lets go of owners who were deleted before the key stood.
+-- Empties the owners who were deleted before the foreign key existed.
 UPDATE llm_configs c SET owner_id = NULL
 WHERE owner_id IS NOT NULL AND NOT EXISTS (SELECT FROM users u WHERE u.id = c.owner_id);
 
@@ -39,11 +39,11 @@ CREATE UNIQUE INDEX personality_default_configs_personality_id_key
     ON personality_default_configs (personality_id);
 
 -- name: drop_user_default_personas
--- Drops the table, on the way back.
+-- Drops the table, on rollback.
 DROP TABLE IF EXISTS user_default_personas;
 
 -- name: drop_personality_default_configs
--- Drops the table, on the way back.
+-- Drops the table, on rollback.
 DROP TABLE IF EXISTS personality_default_configs;
 
 -- name: add_config_owner
@@ -51,61 +51,61 @@ DROP TABLE IF EXISTS personality_default_configs;
 ALTER TABLE llm_configs ADD COLUMN owner_id uuid;
 
 -- name: refill_config_owner
--- The owners that the way back kept, as far as they still exist.
+-- Fills in the owners that a rollback archived, if they still exist.
 UPDATE llm_configs c SET owner_id = u.id
 FROM memsync.column_archive a JOIN users u ON u.id = (a.value #>> '{}')::uuid
 WHERE a.column_name = 'llm_configs.owner_id' AND a.row_id = c.id;
 
 -- name: add_config_is_global
--- Whether a config is open to all.
+-- Whether a config is global.
 ALTER TABLE llm_configs ADD COLUMN is_global boolean NOT NULL DEFAULT false;
 
 -- name: open_default_configs
--- The default for all is open to all.
+-- Makes default configs global.
 UPDATE llm_configs SET is_global = true WHERE is_default;
 
 -- name: refill_config_is_global
--- The values that the way back kept.
+-- Fills in the values that a rollback archived.
 UPDATE llm_configs c SET is_global = a.value::boolean
 FROM memsync.column_archive a
 WHERE a.column_name = 'llm_configs.is_global' AND a.row_id = c.id;
 
 -- name: add_config_window
--- The window of a config; before the redesign it was its personality's.
+-- The window of a config, which before the redesign was its personality's.
 ALTER TABLE llm_configs ADD COLUMN context_window_size integer NOT NULL DEFAULT 20;
 
 -- name: refill_config_window
--- The values that the way back kept.
+-- Fills in the values that a rollback archived.
 UPDATE llm_configs c SET context_window_size = a.value::int
 FROM memsync.column_archive a
 WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id;
 
 -- name: drop_config_owner_key
--- Drops the foreign key of the owner, on the way back.
+-- Drops the foreign key of the owner, on rollback.
 ALTER TABLE llm_configs DROP CONSTRAINT IF EXISTS llm_configs_owner_id_fkey;
 
 -- name: forget_config_column
--- Clears what was kept of a new column before.
+-- Removes what an earlier rollback archived of a new column.
 DELETE FROM memsync.column_archive WHERE column_name = {column_name};
 
 -- name: keep_config_column
--- Keeps the values of a new column, on the way back.
+-- Archives the values of a new column, on rollback.
 INSERT INTO memsync.column_archive (column_name, row_id, value)
 SELECT {column_name}, id, to_jsonb({column}) FROM llm_configs WHERE {column} IS NOT NULL;
 
 -- name: drop_config_column
--- Drops a new column, on the way back.
+-- Drops a new column, on rollback.
 ALTER TABLE llm_configs DROP COLUMN IF EXISTS {column};
 
 -- name: create_settings_index
--- Builds an index of the new tables while readers and writers pass.
+-- Builds an index of the new tables, without blocking readers or writers.
 CREATE INDEX CONCURRENTLY {index} ON {table} ({column});
 
 -- name: drop_settings_index
--- Drops it while readers and writers pass.
+-- Drops the index, without blocking readers or writers.
 DROP INDEX CONCURRENTLY IF EXISTS {index};
 
 -- name: lock_configs
--- Dropping needs this lock; what is dropped is archived under it.
+-- Takes the lock that dropping needs. The values are archived under it, so that none is lost.
 -- lint: allow STRONG-LOCK for a moment, by lock_timeout
 LOCK TABLE llm_configs, personalities IN ACCESS EXCLUSIVE MODE;
