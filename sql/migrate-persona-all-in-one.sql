@@ -21,7 +21,7 @@
 --
 -- Made by `make sql` from sql/parts; do not edit it here.
 
--- What stops this script stops it for good: psql ends with status 3, also when it reads stdin.
+-- Any error ends this script: psql exits with status 3, also when it reads stdin.
 \set ON_ERROR_STOP on
 \set ON_ERROR_ROLLBACK off
 \set AUTOCOMMIT on
@@ -31,7 +31,7 @@
 \pset pager off
 \pset footer off
 
--- Choices; the command line's -v comes first.
+-- Defaults of the options; -v on the command line sets them.
 \if :{?unresolved}
 \else
 \set unresolved fail
@@ -57,7 +57,7 @@
 \set batch_target_ms 50
 \endif
 
--- What a role or database limits its clients to does not hold here: long steps are long on purpose.
+-- Lifts the timeouts that a role or database sets, because some steps must take long.
 SELECT set_config(name, '0', false) FROM pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
                'idle_in_transaction_session_timeout', 'idle_session_timeout')
@@ -69,10 +69,10 @@ SELECT set_config('maintenance_work_mem',
         WHERE name = 'backend_flush_after' AND setting = '0' AND max_val::int > 0) AS writes
 \g /dev/null
 SELECT set_config(name, setting, false) FROM (VALUES
-    ('row_security', 'off'),  -- rows that a policy hides are an error, not passed over
+    ('row_security', 'off'),  -- a policy that hides rows is an error; no row is skipped silently
     ('default_transaction_isolation', 'read committed'),
     ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
-    ('plan_cache_mode', 'force_custom_plan'),  -- a batch's range of blocks is never the last one's
+    ('plan_cache_mode', 'force_custom_plan'),  -- each batch has another range of blocks
     ('memsync.only', :'only'), ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
     ('memsync.lock_timeout_ms', :'lock_timeout_ms'),
     ('memsync.lock_deadline_s', :'lock_deadline_s'),
@@ -102,11 +102,11 @@ BEGIN
         RAISE EXCEPTION 'this is PostgreSQL %, the migration needs 15 or newer',
             current_setting('server_version');
     END IF;
-    -- Fails where the whole script was put into one transaction: it must commit step by step.
+    -- Fails if the whole script runs in one transaction, because it must commit step by step.
     COMMIT;
 END $do$;
 
--- The parts that this run is asked for.
+-- The parts that this run executes.
 SELECT asked = 'verify' AS only_verify, asked = 'back' AS only_back,
        asked NOT IN ('verify', 'back') AS forward,
        asked IN ('', 'isolate') AS run_isolate, asked IN ('', 'redesign') AS run_redesign,
@@ -117,7 +117,7 @@ FROM (SELECT :'only' AS asked) AS given
 
 \if :only_verify
 \else
--- One migration at a time, whether by script or by memsync. The lock ends with this session.
+-- Only one migration may run, by script or by memsync. The lock ends with this session.
 DO $do$
 DECLARE
     _key CONSTANT bigint := 7882827065507865345;
@@ -135,7 +135,7 @@ BEGIN
 END $do$;
 \endif
 
--- ---- What stands. All of these helpers are temporary and go with this session.
+-- ---- The schema as it is. All of these helpers are temporary, and end with this session.
 
 CREATE OR REPLACE FUNCTION pg_temp.stands(_relation text, _kind text, _name text)
 RETURNS boolean LANGUAGE sql AS $fn$
@@ -179,19 +179,19 @@ CREATE OR REPLACE FUNCTION pg_temp.has_trigger(_table text, _name text)
 RETURNS boolean LANGUAGE sql AS
 $fn$ SELECT pg_temp.stands(_table, 'trigger', _name) $fn$;
 
--- A build that was cut short leaves an INVALID index: that is none.
+-- An INVALID index, which a build that was cut short leaves, does not count.
 CREATE OR REPLACE FUNCTION pg_temp.has_index(_table text, _name text)
 RETURNS boolean LANGUAGE sql AS
 $fn$ SELECT pg_temp.stands(_table, 'index', _name) $fn$;
 
--- NULL where there is no such constraint, else whether it holds for every row.
+-- NULL if there is no such constraint, else whether it is validated for every row.
 CREATE OR REPLACE FUNCTION pg_temp.is_valid(_table text, _name text)
 RETURNS boolean LANGUAGE sql AS $fn$
     SELECT k.valid FROM (SELECT conname AS name, convalidated AS valid
 FROM pg_constraint WHERE conrelid = to_regclass(_table)) k WHERE k.name = _name
 $fn$;
 
--- Whether messages say their user: the column is there, and no way back that has yet to fill it.
+-- Whether messages have users: the column exists, and no rollback that was cut short must fill it.
 CREATE OR REPLACE FUNCTION pg_temp.has_users() RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
     IF NOT pg_temp.has_column('conversation_history', 'user_id') THEN
@@ -208,7 +208,7 @@ BEGIN
                      ORDER BY id DESC LIMIT 1), false) AS open);
 END $fn$;
 
--- The triggers that keep the old places of the settings and the new ones in step.
+-- The triggers that keep the old places of the settings and the new tables in sync.
 CREATE OR REPLACE FUNCTION pg_temp.sync_triggers()
 RETURNS TABLE (old_table text, old_column text, on_table text, name text, stated text)
 LANGUAGE sql AS $fn$
@@ -231,7 +231,7 @@ LANGUAGE sql AS $fn$
     FOR EACH ROW WHEN (current_setting('memsync.copying_settings', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION memsync.sync_default_is_global()$q$)
 $fn$;
 
--- Those of them that are wanted, because the old column still stands.
+-- Those of them that are wanted, because the old column still exists.
 CREATE OR REPLACE FUNCTION pg_temp.wanted_sync_triggers()
 RETURNS TABLE (on_table text, name text, stated text) LANGUAGE sql AS $fn$
     SELECT on_table, name, min(stated) FROM pg_temp.sync_triggers()
@@ -269,7 +269,7 @@ CREATE OR REPLACE FUNCTION pg_temp.old_settings_are_gone() RETURNS boolean LANGU
        AND pg_temp.is_not_null('personas', 'owner_id')
 $fn$;
 
--- What serves reading by persona.
+-- Whether everything that reading by persona needs exists.
 CREATE OR REPLACE FUNCTION pg_temp.reads_by_persona() RETURNS boolean LANGUAGE sql AS $fn$
     SELECT pg_temp.has_index('conversation_history', 'conversation_history_persona_id_idx')
        AND pg_temp.has_index('conversation_history', 'conversation_history_channel_id_personality_id_persona_id_c_idx')
@@ -299,8 +299,8 @@ CREATE OR REPLACE FUNCTION pg_temp.finished() RETURNS boolean LANGUAGE sql AS $f
        AND pg_temp.redesign_stands() AND pg_temp.old_settings_are_gone()
 $fn$;
 
--- The query that says which persona users chose for a personality ('override'), have by default
--- ('default'), or which pairs are to be decided ('open'), in the schema as it is now.
+-- The query for the personas that users chose for a personality ('override') or have by default
+-- ('default'), or for the messages that are not decided ('open'), in the schema as it is now.
 CREATE OR REPLACE FUNCTION pg_temp.fragment(_hole text) RETURNS text LANGUAGE plpgsql AS $fn$
 DECLARE
     _old boolean := pg_temp.is_table('user_personality_settings');
@@ -345,13 +345,13 @@ WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL$q$
 WHERE global_persona_id IS NOT NULL$q$
         WHEN _hole = 'default' AND _new THEN $q$SELECT user_id, persona_id FROM user_default_personas$q$ END;
     IF _said IS NULL THEN
-        RAISE EXCEPTION 'the database says nowhere which persona a user chose or has by default'
+        RAISE EXCEPTION 'no table says which persona a user chose or has by default'
             USING HINT = 'Is this the app''s database, and its schema on the search_path?';
     END IF;
     RETURN _said;
 END $fn$;
 
--- A statement with its holes {override}, {default}, {open} and {set_default} filled.
+-- Fills the holes {override}, {default}, {open} and {set_default} of a statement.
 CREATE OR REPLACE FUNCTION pg_temp.filled(_statement text) RETURNS text LANGUAGE sql AS $fn$
     SELECT replace(replace(replace(replace(_statement,
         '{override}', pg_temp.fragment('override')),
@@ -371,7 +371,7 @@ WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL$q$ THEN $q$UPDATE 
     ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id$q$ END)
 $fn$;
 
--- Where the functions that stay for a while find the app's tables, whoever calls them.
+-- Fills {search_path}: where functions that outlive this session find the app's tables.
 CREATE OR REPLACE FUNCTION pg_temp.pinned(_statement text) RETURNS text LANGUAGE sql AS $fn$
     SELECT replace(_statement, '{search_path}', string_agg(quote_ident(s), ', ') || ', pg_temp')
     FROM unnest(current_schemas(false)) AS s
@@ -382,9 +382,9 @@ RETURNS text LANGUAGE sql AS
 $fn$ SELECT format('GRANT %s ON %I TO %s', _may, _of, coalesce(quote_ident(_to), 'PUBLIC'))
          || CASE WHEN _grantable THEN ' WITH GRANT OPTION' ELSE '' END $fn$;
 
--- The statements that give a relation which is just made the owner and the grants of another.
--- `_replaced` is the column whose place it takes; without one it has the other's columns.
-CREATE OR REPLACE FUNCTION pg_temp.rights_like(_of text, _relation text, _replaced text)
+-- The statements that give a new relation the owner and the grants of another. `_replaced` is the
+-- column that it replaces; without one, the relation has the columns of the other.
+CREATE OR REPLACE FUNCTION pg_temp.grants_like(_of text, _relation text, _replaced text)
 RETURNS text[] LANGUAGE sql AS $fn$
     WITH rights AS (SELECT pg_get_userbyid(c.relowner) AS owner,
            pg_get_userbyid(nullif(a.grantee, 0)) AS grantee, m.privilege,
@@ -423,7 +423,7 @@ $fn$ SELECT replace(replace($q$INSERT INTO memsync.redesign_change (object, chan
 ON CONFLICT DO NOTHING$q$, '{object}', quote_literal(_object)),
                     '{change}', quote_literal(_change)) $fn$;
 
--- Whether memsync noted that it made or dropped this piece of the redesign.
+-- Whether memsync noted that it created or dropped this object of the redesign.
 CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
 RETURNS boolean LANGUAGE plpgsql AS $fn$
 BEGIN
@@ -447,7 +447,7 @@ RETURNS TABLE (name text, n bigint) LANGUAGE sql AS $fn$
 $fn$;
 
 
--- ---- How work is done while clients go on.
+-- ---- How statements run while clients work.
 
 CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANGUAGE sql AS $fn$
     SELECT coalesce(string_agg(format('%s (%s, %s s): %s',
@@ -476,7 +476,7 @@ CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANG
     LIMIT 5) b
 $fn$;
 
--- Waits a little, longer each time, before the next try for a lock; gives up after the deadline.
+-- Waits before the next try for a lock, longer each time; gives up after the deadline.
 CREATE OR REPLACE PROCEDURE pg_temp.wait_turn(_table text, _since timestamptz, _tries int)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -496,8 +496,8 @@ BEGIN
 END $fn$;
 
 -- Runs the statements as one transaction that never queues long for its locks: it gives way, and
--- tries again. `_table` is the one whose lock is hardest to get. `_answer` is what the last
--- statement says, if that is a SELECT.
+-- tries again. `_table` is the table whose lock is hardest to get. `_answer` is the result of the
+-- last SELECT.
 CREATE OR REPLACE PROCEDURE pg_temp.ask(_table text, _statements text[], INOUT _answer text)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -519,7 +519,7 @@ BEGIN
             END LOOP;
             _had := true;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-            _had := false;  -- and the locks that it had are free again
+            _had := false;  -- the locks that it had are released
         END;
         COMMIT;
         EXIT WHEN _had;
@@ -536,7 +536,7 @@ BEGIN
     CALL pg_temp.ask(_table, _statements, _ignored);
 END $fn$;
 
--- Adds a foreign key by the app's naming, and proves it while readers and writers pass.
+-- Adds a foreign key, named as the app does it, NOT VALID; pg_temp.validate follows.
 CREATE OR REPLACE PROCEDURE pg_temp.foreign_key(_table text, _column text, _parent text)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -557,8 +557,9 @@ BEGIN
     END IF;
 END $fn$;
 
--- Makes a column NOT NULL, proven by a check that is validated while clients go on: SET NOT NULL
--- alone would scan the table under the strongest lock.
+-- Makes a column NOT NULL. A check that is validated while clients work proves it, because SET NOT
+-- NULL alone would scan the table under ACCESS EXCLUSIVE.
+-- https://www.postgresql.org/docs/current/sql-altertable.html
 CREATE OR REPLACE PROCEDURE pg_temp.require_not_null(_table text, _column text, _check text)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -593,8 +594,8 @@ BEGIN
     END IF;
 END $fn$;
 
--- The statements that build an index unless a valid one stands, for \gexec: no block or
--- transaction can build one while writers pass.
+-- The statements that build an index unless a valid one exists, for \gexec, because CREATE INDEX
+-- CONCURRENTLY runs in no DO block or transaction.
 CREATE OR REPLACE FUNCTION pg_temp.index_work(_table text, _name text, _statement text)
 RETURNS SETOF text LANGUAGE plpgsql AS $fn$
 BEGIN
@@ -609,17 +610,17 @@ BEGIN
     RETURN NEXT _statement;
 END $fn$;
 
--- Stops a step that comes too early.
+-- Stops a phase that is run too early.
 CREATE OR REPLACE FUNCTION pg_temp.require(_holds boolean, _phase text)
 RETURNS void LANGUAGE plpgsql AS $fn$
 BEGIN
     IF NOT _holds THEN
-        RAISE EXCEPTION 'it is too early for %: what comes before it is not done', _phase
+        RAISE EXCEPTION 'it is too early for %: the phases before it are not done', _phase
             USING HINT = 'Run the steps before this one, in the order of their numbers.';
     END IF;
 END $fn$;
 
--- Keeps in the record of runs that a phase began, and that it came to its end.
+-- Records in memsync.runs that a phase began; pg_temp.end_phase records its end.
 CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT 'run')
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -649,7 +650,7 @@ BEGIN
 END $fn$;
 
 
--- ---- Who owns a persona, and who has none.
+-- ---- Owners of personas, and users without a persona.
 
 CREATE OR REPLACE FUNCTION pg_temp.orphans()
 RETURNS TABLE (id uuid, name text, users uuid[]) LANGUAGE plpgsql AS $fn$
@@ -664,7 +665,7 @@ BEGIN
         GROUP BY p.id, p.name ORDER BY p.id) o$q$);
 END $fn$;
 
--- Stops when something is the operator's to decide.
+-- Stops if the operator must decide something.
 CREATE OR REPLACE FUNCTION pg_temp.require_decisions() RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _total bigint;
@@ -716,7 +717,7 @@ BEGIN
     ON CONFLICT (persona_id) DO UPDATE SET decision = excluded.decision, owner_id = excluded.owner_id;
 END $fn$;
 
--- Gives every persona without an owner the one user who uses it.
+-- Makes the one user who uses a persona without an owner its owner.
 CREATE OR REPLACE PROCEDURE pg_temp.settle_owners() LANGUAGE plpgsql AS $fn$
 DECLARE
     _orphan record;
@@ -731,8 +732,8 @@ END $fn$;
 
 -- ---- The proof.
 
--- Rows whose persona is not what the settings say; NULL where user_id or the sync trigger is not there to
--- recompute it from. `_named` are the first of them.
+-- The number of rows whose persona is not what the settings say, and the first of them as text.
+-- NULL if user_id or the sync trigger is gone, because nothing can be recomputed then.
 CREATE OR REPLACE FUNCTION pg_temp.wrong_rows(OUT _total bigint, OUT _named text)
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -773,13 +774,13 @@ BEGIN
     LEFT JOIN personas p ON p.id = h.persona_id
     WHERE h.persona_id IS NOT NULL
       AND CASE
-          -- Evidence speaks for a user's own personas only.
+          -- Evidence counts only for personas of the row's user.
           WHEN a.reason = 'evidence'
                THEN h.persona_id <> a.persona_id OR p.owner_id IS DISTINCT FROM h.user_id
           WHEN a.history_id IS NOT NULL
                THEN h.persona_id <> a.persona_id OR h.user_id <> a.user_id
-          -- Not of the map, or of after it: what the trigger decided is in the archive, so an app that
-          -- knows both ids wrote this. Its persona must be one of the user's.
+          -- The row is not in the map, or is newer. The trigger's own decisions are in the archive, so
+          -- an app that knows both ids wrote this row. Its persona must be one of the user's.
           WHEN s.user_id IS NULL OR h.created_at >= s.decided_at
                THEN p.owner_id IS DISTINCT FROM h.user_id
           WHEN s.unchanged THEN h.persona_id IS DISTINCT FROM coalesce(s.override_now, s.default_now)
@@ -814,7 +815,7 @@ END $fn$;
 
 
 \if :forward
-CREATE OR REPLACE FUNCTION pg_temp.require_fit() RETURNS void LANGUAGE plpgsql AS $fn$
+CREATE OR REPLACE FUNCTION pg_temp.require_met() RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _old boolean := pg_temp.has_column('personalities', 'llm_config_id');
     _new boolean := pg_temp.is_table('personality_default_configs');
@@ -824,8 +825,8 @@ BEGIN
                AND (relkind <> 'r' OR relispartition))
        OR EXISTS (SELECT FROM pg_inherits
                   WHERE to_regclass('conversation_history') IN (inhparent, inhrelid)) THEN
-        RAISE EXCEPTION 'conversation_history is no ordinary table of its own: this script does not '
-            'fit it' USING HINT = 'memsync migrate plan says more.';
+        RAISE EXCEPTION 'conversation_history is no ordinary table, or has parent or child tables: '
+            'this script does not support that' USING HINT = 'memsync migrate plan says more.';
     END IF;
     IF (SELECT c.found FROM (SELECT coalesce(bool_or(n.nspname = 'memsync_shadow' AND c.oid IS NOT NULL), false) AS begun,
            coalesce(bool_or(n.nspname = 'memsync_retired' AND c.oid IS NOT NULL), false) AS cut_over,
@@ -836,7 +837,7 @@ BEGIN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
-    -- Where memsync or a script of its own noted that it began, it goes on.
+    -- If memsync or this script noted that it began the redesign, this script goes on.
     IF pg_temp.has_note('begun', 'created') OR EXISTS (
         SELECT FROM unnest(ARRAY['users', 'personas', 'personalities', 'llm_configs']) AS t
         WHERE NOT pg_temp.is_table(t)) THEN
@@ -856,12 +857,12 @@ BEGIN
         END;
     IF _found IS NOT NULL THEN
         RAISE EXCEPTION 'the settings are half redesigned, and not by memsync: %', _found
-            USING HINT = 'Use memsync migrate run instead: this script begins where each of them is '
-                         'wholly in its old place or wholly in its new one. Nothing was changed.';
+            USING HINT = 'Use memsync migrate run instead: this script needs each of them in its old '
+                         'place only or in its new one only. Nothing was changed.';
     END IF;
 END $fn$;
 
--- Stop before anything is changed where something is the operator's to decide.
+-- Stop, before anything is changed, if the operator must decide something.
 DO $do$
 DECLARE
     _missing text;
@@ -876,7 +877,7 @@ BEGIN
             USING HINT = 'Is its schema on the search_path?';
     END IF;
     IF NOT pg_temp.finished() THEN
-        PERFORM pg_temp.require_fit();
+        PERFORM pg_temp.require_met();
         PERFORM pg_temp.require_decisions();
     END IF;
 END $do$;
@@ -886,7 +887,7 @@ END $do$;
 -- ==== isolate ====
 SELECT :'run_isolate'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
-\echo 'isolate: memsync''s own tables, and the index that serves reading by user'
+\echo 'isolate: creates memsync''s own tables, and the index for reading by user'
 DO $do$
 BEGIN
     CALL pg_temp.run('users', ARRAY['CREATE SCHEMA IF NOT EXISTS memsync']);
@@ -1028,7 +1029,7 @@ DO $do$ BEGIN PERFORM pg_temp.end_phase(); END $do$;
 -- ==== redesign ====
 SELECT :'run_redesign'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
-\echo 'redesign: the new tables of the settings, beside the old places and in step with them'
+\echo 'redesign: creates the new tables of the settings, in sync with the old places'
 DO $do$
 DECLARE
     _missing text;
@@ -1040,7 +1041,7 @@ BEGIN
         RAISE EXCEPTION 'there is no table %: the redesign of the settings needs it', _missing;
     END IF;
     PERFORM pg_temp.begin_phase('redesign');
-    -- Stands until the way back has ended: nothing of it is forgotten when that is cut short.
+    -- This note goes last on rollback, so that one that was cut short goes on.
     CALL pg_temp.run('users', ARRAY[pg_temp.noted('begun', 'created')]);
 END $do$;
 
@@ -1062,7 +1063,7 @@ BEGIN
         REFERENCES personas (id) ON DELETE CASCADE ON UPDATE CASCADE)$q$,
                     '{schema}', quote_ident(pg_temp.schema_of('users'))),
             $q$CREATE UNIQUE INDEX user_default_personas_user_id_key ON user_default_personas (user_id)$q$]
-            || pg_temp.rights_like('user_default_personas', 'users', 'global_persona_id')
+            || pg_temp.grants_like('user_default_personas', 'users', 'global_persona_id')
             || pg_temp.noted('user_default_personas', 'created'));
     END IF;
     IF NOT pg_temp.is_table('personality_default_configs') THEN
@@ -1079,10 +1080,10 @@ BEGIN
                     '{schema}', quote_ident(pg_temp.schema_of('personalities'))),
             $q$CREATE UNIQUE INDEX personality_default_configs_personality_id_key
     ON personality_default_configs (personality_id)$q$]
-            || pg_temp.rights_like('personality_default_configs', 'personalities', 'llm_config_id')
+            || pg_temp.grants_like('personality_default_configs', 'personalities', 'llm_config_id')
             || pg_temp.noted('personality_default_configs', 'created'));
     END IF;
-    -- What a new column says at first: what the way back kept of it, else what the old ones say.
+    -- A new column starts with the values that a rollback archived, else with those of old columns.
     IF NOT pg_temp.has_column('llm_configs', 'owner_id') THEN
         CALL pg_temp.run('llm_configs', ARRAY[
             $q$ALTER TABLE llm_configs ADD COLUMN owner_id uuid$q$,
@@ -1120,8 +1121,8 @@ WHERE owner_id IS NOT NULL AND NOT EXISTS (SELECT FROM users u WHERE u.id = c.ow
     CALL pg_temp.validate('llm_configs', 'llm_configs_owner_id_fkey');
 END $do$;
 
--- user_personality_settings becomes user_personality_configs; a view bears the old name. Where the
--- app made the new table beside the old one, the old one's rows go over, and it is put aside.
+-- Renames user_personality_settings to user_personality_configs; a view keeps the old name. If the
+-- app made the new table beside the old one, the old one is merged into it and put aside.
 DO $do$
 DECLARE
     _relation CONSTANT text := 'user_personality_settings';
@@ -1134,7 +1135,7 @@ BEGIN
     IF NOT pg_temp.is_table(_relation) THEN
         RETURN;
     END IF;
-    -- As the caller: the table's own grants and row policies hold by either name.
+    -- The view runs as the caller: the table's own grants and row policies apply to both names.
     SELECT replace(replace($q$CREATE VIEW {schema}.user_personality_settings WITH (security_invoker) AS
 SELECT {columns} FROM user_personality_configs$q$,
                            '{schema}', quote_ident(pg_temp.schema_of(_relation))),
@@ -1170,12 +1171,12 @@ ON CONFLICT DO NOTHING$q$, '{columns}',
         WHERE i.indrelid = to_regclass(_relation) AND starts_with(c.relname, _prefix)
           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)) n;
     END IF;
-    CALL pg_temp.run(_relation, _move || _view || pg_temp.rights_like(_relation, _relation, NULL)
+    CALL pg_temp.run(_relation, _move || _view || pg_temp.grants_like(_relation, _relation, NULL)
                                 || pg_temp.noted(_how, 'created'));
 END $do$;
 
--- A function or trigger that keeps both sides in step, its holes filled; without windows of
--- personalities it knows none.
+-- Fills the holes of a function or trigger that keeps both sides in sync. If personalities have no
+-- window, it leaves windows out.
 CREATE OR REPLACE FUNCTION pg_temp.settings_filled(_function text) RETURNS text LANGUAGE sql AS $fn$
     SELECT pg_temp.pinned(replace(replace(replace(replace(replace(_function,
         '{config_columns}', (SELECT string_agg('"' || replace(name, '"', '""') || '"', ', '
@@ -1188,7 +1189,7 @@ CREATE OR REPLACE FUNCTION pg_temp.settings_filled(_function text) RETURNS text 
     FROM pg_temp.has_column('personalities', 'context_window_size') AS h(has)
 $fn$;
 
--- What keeps both sides in step.
+-- The functions that keep both sides in sync.
 DO $do$
 BEGIN
     CALL pg_temp.run('users', ARRAY[
@@ -1267,7 +1268,7 @@ BEGIN
         IF standing = was THEN
             UPDATE users SET global_persona_id = NULL WHERE id = was_of;
         ELSIF standing IS NOT NULL THEN
-            /* Another default was said there while this one went. */
+            /* Another default was written there while this one was deleted. */
             INSERT INTO user_default_personas (user_id, persona_id, updated_at)
             VALUES (was_of, standing, at) ON CONFLICT (user_id) DO NOTHING;
         END IF;
@@ -1287,7 +1288,7 @@ DECLARE
     original uuid;
     forked uuid;
 BEGIN
-    /* Who agrees with the config shares it; who does not decides alone. */
+    /* Callers that agree with the config share its lock; the others decide one at a time. */
     PERFORM FROM llm_configs
     WHERE id = of_config AND context_window_size = wanted_size FOR SHARE;
     IF FOUND THEN
@@ -1318,7 +1319,7 @@ BEGIN
     IF FOUND THEN
         RETURN forked;
     END IF;
-    /* The same id each time the migration goes forward again, unless that one was changed since. */
+    /* Each run makes the same id, unless a config that was changed since has it. */
     forked := md5(original::text || '/' || wanted_size)::uuid;
     IF EXISTS (SELECT FROM llm_configs WHERE id = forked) THEN
         forked := gen_random_uuid();
@@ -1366,7 +1367,7 @@ BEGIN
         IF standing = was THEN
             UPDATE personalities SET llm_config_id = NULL WHERE id = was_of;
         ELSIF standing IS NOT NULL THEN
-            /* Another config was said there while this one went. */
+            /* Another config was written there while this one was deleted. */
             INSERT INTO personality_default_configs (personality_id, llm_config_id, updated_at)
             VALUES (was_of, standing, at) ON CONFLICT (personality_id) DO NOTHING;
         END IF;
@@ -1403,7 +1404,7 @@ END $$$q$),
     memsync.sync_default_is_global() FROM PUBLIC$q$]);
 END $do$;
 
-CREATE OR REPLACE PROCEDURE pg_temp.hang_sync_triggers(_tables text[]) LANGUAGE plpgsql AS $fn$
+CREATE OR REPLACE PROCEDURE pg_temp.create_sync_triggers(_tables text[]) LANGUAGE plpgsql AS $fn$
 DECLARE
     _trigger record;
 BEGIN
@@ -1416,8 +1417,8 @@ BEGIN
     END LOOP;
 END $fn$;
 
--- Makes the forks again that the way back removed, for those who had them. Columns that the table
--- gained since take their defaults.
+-- Inserts the forks again that a rollback removed, and gives them to those who had them. Columns
+-- that the table gained since take their defaults.
 CREATE OR REPLACE FUNCTION pg_temp.restore_forks() RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _columns text;
@@ -1476,7 +1477,7 @@ BEGIN
     RETURN _last;
 END $fn$;
 
--- Two statements: the second one sees what was written until the first one had the locks.
+-- Two statements, because the second sees what was written before the first had its locks.
 CREATE OR REPLACE FUNCTION pg_temp.copy_defaults_back(_after uuid, _limit int)
 RETURNS uuid LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -1516,7 +1517,7 @@ DECLARE
 BEGIN
     IF _windows THEN
         CALL pg_temp.run('llm_configs', ARRAY['SELECT pg_temp.restore_forks()']);
-        -- Once, where memsync made the column.
+        -- Only once, and only if memsync made the column.
         IF _sized AND NOT pg_temp.has_note('sized', 'created') THEN
             CALL pg_temp.run('llm_configs', ARRAY[$q$UPDATE llm_configs c SET context_window_size = m.window_size
 FROM (SELECT DISTINCT ON (p.config_id) p.config_id, p.window_size
@@ -1534,10 +1535,10 @@ WHERE c.id = m.config_id AND c.context_window_size <> m.window_size$q$,
                                                   $q$INSERT INTO memsync.redesign_change (object, change) VALUES ('sized', 'created') ON CONFLICT DO NOTHING$q$]);
         END IF;
     END IF;
-    CALL pg_temp.hang_sync_triggers(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
-                                    'personality_default_configs']);
+    CALL pg_temp.create_sync_triggers(ARRAY['users', 'personas', 'user_default_personas',
+                                            'personalities', 'personality_default_configs']);
     IF pg_temp.has_column('users', 'global_persona_id') THEN
-        -- Where the app filled the new table itself, what that says counts: so back as well.
+        -- Also back, because rows that the app wrote into the new table win.
         FOREACH _step IN ARRAY ARRAY['copy_defaults', 'copy_defaults_back'] LOOP
             _last := NULL;
             LOOP
@@ -1568,8 +1569,8 @@ WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size$
             EXIT WHEN _last = '0';
         END LOOP;
     END IF;
-    -- Not before: giving a config its size would have changed personalities not placed yet.
-    CALL pg_temp.hang_sync_triggers(ARRAY['llm_configs']);
+    -- Not earlier: a config that gets its window would change personalities not copied yet.
+    CALL pg_temp.create_sync_triggers(ARRAY['llm_configs']);
     CALL pg_temp.settle_owners();
     FOR _step, _last IN SELECT t, i FROM (VALUES ('user_default_personas', 'user_default_personas_persona_id_idx'),
            ('personality_default_configs', 'personality_default_configs_llm_config_id_idx'),
@@ -1596,7 +1597,7 @@ DO $do$ BEGIN PERFORM pg_temp.end_phase(); END $do$;
 -- ==== expand ====
 SELECT :'run_expand'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
-\echo 'expand: persona_id, and the triggers that give each row the id that it lacks'
+\echo 'expand: adds persona_id, and the triggers that give each row the id that it lacks'
 DO $do$
 BEGIN
     PERFORM pg_temp.require(pg_temp.redesign_stands(), 'expand');
@@ -1641,7 +1642,7 @@ DECLARE
     owner uuid;
     standing record;
 BEGIN
-    -- An INSERT that will meet its own row (ON CONFLICT) decides and notes nothing.
+    -- An INSERT of a row that exists (ON CONFLICT) decides and archives nothing.
     IF TG_OP = 'INSERT' THEN
         SELECT user_id, persona_id INTO standing FROM conversation_history WHERE id = NEW.id;
         IF FOUND THEN
@@ -1659,14 +1660,14 @@ BEGIN
     END IF;
     SELECT persona_id INTO frozen FROM memsync.persona_map
     WHERE user_id = NEW.user_id AND personality_id = NEW.personality_id;
-    -- An old row that is edited before anything was decided is left to the fill.
+    -- An old row that is edited before the fill has started is left to the fill.
     IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' AND OLD.persona_id IS NULL
        AND NOT EXISTS (SELECT FROM memsync.backfill WHERE fill = 'personas') THEN
         RETURN NEW;
     END IF;
     IF NEW.persona_id IS NULL AND TG_OP = 'UPDATE' THEN
-        -- As the fill has it: the archive knows the row itself, else the map decides. Only
-        -- personas that exist: a decision may outlive its persona until the next pass.
+        -- As in the fill, the archive decides, else the map. Only personas that exist count,
+        -- because a decision may outlive its persona until the next pass.
         SELECT coalesce(
             (SELECT p.id FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
              WHERE a.history_id = NEW.id),
@@ -1734,7 +1735,7 @@ END $do$;
 -- ==== backfill ====
 SELECT :'run_backfill'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
-\echo 'backfill: who every (user, personality) was, persona_id of every message, indexes and key'
+\echo 'backfill: decides every (user, personality), fills persona_id, builds indexes and key'
 CREATE OR REPLACE FUNCTION pg_temp.history_blocks() RETURNS bigint LANGUAGE sql AS $fn$
     SELECT blocks + 1 FROM (SELECT greatest(reltuples, 0)::bigint AS rows_estimated,
            pg_total_relation_size(oid) AS bytes_total,
@@ -1742,8 +1743,8 @@ CREATE OR REPLACE FUNCTION pg_temp.history_blocks() RETURNS bigint LANGUAGE sql 
     FROM pg_class WHERE oid = to_regclass('conversation_history')) s
 $fn$;
 
--- Decides every pair that is not decided yet, by the user's choice for the personality, else by
--- the user's default; there is no evidence from long-term memory in SQL.
+-- Decides every (user, personality) that is not decided yet: by the choice of the user for the
+-- personality, else by the default of the user. SQL has no evidence from long-term memory.
 CREATE OR REPLACE PROCEDURE pg_temp.freeze() LANGUAGE plpgsql AS $fn$
 DECLARE
     _without uuid[] := '{}';
@@ -1833,7 +1834,7 @@ BEGIN
             WHERE coalesce(p.override, p.fallback) IS NULL AND (p.has_since OR p.has_open AND m.user_id IS NULL)
             ORDER BY p.user_id
         LOOP
-            NULL;  -- who came since waits for the next pass
+            NULL;  -- the next pass decides users who came meanwhile
         END LOOP;
         COMMIT;
     END IF;
@@ -1862,7 +1863,7 @@ BEGIN
       AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id);
 END $fn$;
 
--- Forgets personas that were deleted since they were decided, and takes them from their messages.
+-- Forgets decisions whose persona was deleted since, and empties persona_id of their messages.
 CREATE OR REPLACE PROCEDURE pg_temp.clear_vanished() LANGUAGE plpgsql AS $fn$
 DECLARE
     _blocks CONSTANT int := 8192;
@@ -1929,9 +1930,9 @@ BEGIN
     RETURN _rows;
 END $fn$;
 
--- Fills from the checkpoint on up to a block, in ranges whose parts take about batch_target_ms each.
--- The rows of a later part find room in their own page, where those of the part before were, and so
--- no index is told of them.
+-- Fills from the checkpoint up to a block, in ranges whose parts take about batch_target_ms each.
+-- The rows of a later part take the space that the part before freed in the same page: these are
+-- HOT updates, which touch no index. https://www.postgresql.org/docs/current/storage-hot.html
 CREATE OR REPLACE PROCEDURE pg_temp.fill_up_to(_end bigint) LANGUAGE plpgsql AS $fn$
 DECLARE
     _target_s CONSTANT float := current_setting('memsync.batch_target_ms')::float / 1000;
@@ -2001,8 +2002,8 @@ BEGIN
     END IF;
 END $do$;
 
--- Slice by slice. VACUUM lets the next slice use the space of the rows that the last one replaced:
--- without it the table and its indexes would grow.
+-- One slice after another. VACUUM lets the next slice use the space of the rows that the last one
+-- replaced. Otherwise the table and its indexes would grow.
 SELECT format('CALL pg_temp.fill_up_to(%s)', least(end_block, next_block + n * slice)),
        $q$VACUUM (TRUNCATE false, SKIP_LOCKED) conversation_history$q$
 FROM (SELECT next_block, end_block, greatest(1, (end_block + 9) / 10) AS slice
@@ -2013,7 +2014,7 @@ WHERE pg_temp.has_users() AND next_block + (n - 1) * slice < end_block
 ORDER BY n
 \gexec
 
--- What is left lost its persona to a deletion, or appeared before the map saw it.
+-- The rows that are left lost their persona to a deletion, or were not decided yet.
 DO $do$
 DECLARE
     _fill CONSTANT text := 'personas';
@@ -2042,7 +2043,7 @@ BEGIN
     ANALYZE conversation_history (persona_id);
 END $do$;
 
--- After the fill: built before it, every filled row would pay for them.
+-- After the fill, because each filled row would have to update them.
 SELECT pg_temp.index_work('conversation_history', i, s) FROM (VALUES
     ('conversation_history_persona_id_idx', $q$CREATE INDEX CONCURRENTLY conversation_history_persona_id_idx
     ON conversation_history (persona_id)$q$),
@@ -2054,12 +2055,12 @@ DO $do$
 BEGIN
     IF NOT coalesce(pg_temp.is_valid('conversation_history', 'conversation_history_persona_id_fkey'), false) THEN
         CALL pg_temp.foreign_key('conversation_history', 'persona_id', 'personas');
-        -- From here on the key refuses new strays; those of the time before it go first.
+        -- The key now refuses unknown personas. Older ones must go before its validation.
         CALL pg_temp.clear_vanished();
         CALL pg_temp.validate('conversation_history', 'conversation_history_persona_id_fkey');
     END IF;
     IF NOT pg_temp.is_backfilled() THEN
-        RAISE EXCEPTION 'backfill ended, but a message has no persona again, or a piece is missing'
+        RAISE EXCEPTION 'backfill ended, but a message has no persona, or an object is missing'
             USING HINT = 'Run this again.';
     END IF;
     PERFORM pg_temp.end_phase();
@@ -2070,7 +2071,7 @@ END $do$;
 -- ==== contract ====
 SELECT :'run_contract'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
-\echo 'contract: the proof, then the old places of the settings and user_id go'
+\echo 'contract: proves the fill, then drops the old places of the settings and user_id'
 DO $do$
 DECLARE
     _note CONSTANT text := 'backup confirmed: ' || trim(current_setting('memsync.backup_confirmed'))
@@ -2085,7 +2086,8 @@ BEGIN
         PERFORM pg_temp.prove();
     END IF;
     IF trim(current_setting('memsync.backup_confirmed')) = '' THEN
-        RAISE EXCEPTION 'contract does not start before a backup is confirmed; all before it is done'
+        RAISE EXCEPTION 'contract does not start before a backup is confirmed; the other phases are '
+            'done'
             USING HINT = 'Take a backup, see that it can be read, and run this again with '
                          '-v backup_confirmed=''which one''.';
     END IF;
@@ -2100,8 +2102,8 @@ RETURNS text LANGUAGE sql AS
 $fn$ SELECT replace(replace($q$DROP TRIGGER IF EXISTS {trigger} ON {table}$q$, '{trigger}', quote_ident(_name)),
                     '{table}', quote_ident(_table)) $fn$;
 
--- Every persona has an owner; the old columns go, each with the triggers that kept it in step, and
--- what it alone said is kept, in one transaction.
+-- Drops old columns of the settings in one transaction, with the triggers that kept them in sync,
+-- and archives the values that only these columns hold.
 CREATE OR REPLACE PROCEDURE pg_temp.drop_old(_table text, _columns text[], _keep text[])
 LANGUAGE plpgsql AS $fn$
 DECLARE
@@ -2136,7 +2138,7 @@ BEGIN
         COMMIT;
     END IF;
     CALL pg_temp.require_not_null('personas', 'owner_id', 'memsync_owner_id_present');
-    -- What a sync trigger let go where two clients crossed and the later one failed is copied again.
+    -- Copied once more: what a sync trigger left to another client whose transaction then failed.
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         CALL pg_temp.run('users', ARRAY[$q$UPDATE users SET global_persona_id = global_persona_id
 WHERE id IN (SELECT u.id
@@ -2192,7 +2194,7 @@ ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value$q$]);
     CALL pg_temp.run('users', _drops);
 END $do$;
 
--- What user_id alone says is archived; the owner of its persona says the user of any other row.
+-- Archives the users that only user_id knows. The user of other rows is the owner of the persona.
 DO $do$
 BEGIN
     CALL pg_temp.require_not_null('conversation_history', 'persona_id', 'memsync_persona_id_present');
@@ -2204,7 +2206,7 @@ WHERE h.user_id IS NOT NULL AND p.owner_id IS DISTINCT FROM h.user_id
 ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id$q$;
         COMMIT;
         IF pg_temp.is_valid('conversation_history', 'conversation_history_user_id_fkey') IS NOT NULL THEN
-            -- On its own: this one also locks users.
+            -- In its own transaction, because this one also locks users.
             CALL pg_temp.run('users', ARRAY[
                 'ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_user_id_fkey']);
         END IF;
@@ -2220,7 +2222,7 @@ WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'con
             'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
     END IF;
     IF NOT pg_temp.finished() THEN
-        RAISE EXCEPTION 'contract ended, but a piece is missing' USING HINT = 'Run this again.';
+        RAISE EXCEPTION 'contract ended, but it is not complete' USING HINT = 'Run this again.';
     END IF;
     PERFORM pg_temp.end_phase();
 END $do$;
@@ -2229,7 +2231,7 @@ END $do$;
 
 -- ==== verify ====
 \if :only_verify
-\echo 'verify: every message has a persona, the right one as far as that can be recomputed'
+\echo 'verify: checks that every message has a persona, the right one if that can be recomputed'
 DO $do$
 BEGIN
     IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
@@ -2242,7 +2244,7 @@ BEGIN
             USING HINT = 'Run the backfill again.';
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') AND NOT pg_temp.has_users() THEN
-        RAISE EXCEPTION 'user_id is there but not in every message: a way back was cut short'
+        RAISE EXCEPTION 'user_id exists, but not every message has one: a rollback was cut short'
             USING HINT = 'Finish it with memsync migrate rollback, or go forward again.';
     END IF;
 END $do$;
@@ -2251,7 +2253,7 @@ END $do$;
 
 -- ==== back ====
 \if :only_back
-\echo 'back: persona_id, its indexes, key and trigger go; the tables of the redesign stay, in step'
+\echo 'back: drops persona_id with its indexes, key and trigger; the tables of the redesign stay'
 DO $do$
 BEGIN
     IF to_regclass('memsync.runs') IS NULL THEN
@@ -2262,7 +2264,7 @@ BEGIN
        OR pg_temp.is_valid('conversation_history', 'conversation_history_user_id_fkey') IS NULL
        OR EXISTS (SELECT FROM memsync.redesign_change
                   WHERE change = 'dropped' OR object = 'personas.owner_id') THEN
-        RAISE EXCEPTION 'contract was begun: this script takes back what comes before it'
+        RAISE EXCEPTION 'contract was begun: this script takes back only the phases before it'
             USING HINT = 'memsync migrate rollback takes contract back, also in part.';
     END IF;
     PERFORM pg_temp.begin_phase('backfill', 'rollback');
@@ -2270,7 +2272,7 @@ BEGIN
         'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS conversation_history_persona_id_fkey']);
 END $do$;
 
--- Threads are read by user again.
+-- Clients read threads by user again.
 SELECT pg_temp.index_work('conversation_history', 'conversation_history_channel_id_personality_id_user_id_crea_idx',
     $q$CREATE INDEX CONCURRENTLY conversation_history_channel_id_personality_id_user_id_crea_idx
     ON conversation_history (channel_id, personality_id, user_id, created_at DESC, id DESC)$q$)
@@ -2287,8 +2289,8 @@ BEGIN
     PERFORM pg_temp.end_phase(), pg_temp.begin_phase('expand', 'rollback');
     COMMIT;
     IF pg_temp.has_column('conversation_history', 'persona_id') THEN
-        -- What the map does not tell is kept, so that going forward again gives each row the
-        -- persona that it has now.
+        -- Personas that the map would not give are archived, so that going forward again gives
+        -- each row the persona that it has now.
         EXECUTE $q$INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
 SELECT h.id, h.user_id, h.persona_id, 'kept'
 FROM conversation_history h
@@ -2340,7 +2342,7 @@ BEGIN
             ('persona_id NULL', _counts.null_persona_ids::text),
             ('persona_id unknown', _counts.unknown_persona_ids::text),
             ('persona_id wrong', coalesce(_wrong::text,
-                'none when user_id went; there is nothing left to recompute it from'));
+                'none when user_id was dropped; nothing is left to recompute it from'));
     END IF;
     IF to_regclass('memsync.persona_map') IS NOT NULL THEN
         RETURN QUERY SELECT 'messages decided by ' || m.reason, sum(m.rows_count)::text

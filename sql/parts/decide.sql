@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION pg_temp.require_fit() RETURNS void LANGUAGE plpgsql AS $fn$
+CREATE OR REPLACE FUNCTION pg_temp.require_met() RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _old boolean := pg_temp.has_column('personalities', 'llm_config_id');
     _new boolean := pg_temp.is_table('personality_default_configs');
@@ -52,7 +52,7 @@ BEGIN
             USING HINT = 'Is its schema on the search_path?';
     END IF;
     IF NOT pg_temp.finished() THEN
-        PERFORM pg_temp.require_fit();
+        PERFORM pg_temp.require_met();
         PERFORM pg_temp.require_decisions();
     END IF;
 END $do$;

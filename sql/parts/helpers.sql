@@ -170,7 +170,7 @@ $fn$ SELECT format('GRANT %s ON %I TO %s', _may, _of, coalesce(quote_ident(_to),
 
 -- The statements that give a new relation the owner and the grants of another. `_replaced` is the
 -- column that it replaces; without one, the relation has the columns of the other.
-CREATE OR REPLACE FUNCTION pg_temp.rights_like(_of text, _relation text, _replaced text)
+CREATE OR REPLACE FUNCTION pg_temp.grants_like(_of text, _relation text, _replaced text)
 RETURNS text[] LANGUAGE sql AS $fn$
     WITH rights AS ({{query:table_grants}}),
     single AS ({{query:column_grants}})

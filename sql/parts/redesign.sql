@@ -24,7 +24,7 @@ BEGIN
             replace($q${{query:create_user_default_personas}}$q$,
                     '{schema}', quote_ident(pg_temp.schema_of('users'))),
             $q${{query:create_user_default_personas_key}}$q$]
-            || pg_temp.rights_like('user_default_personas', 'users', 'global_persona_id')
+            || pg_temp.grants_like('user_default_personas', 'users', 'global_persona_id')
             || pg_temp.noted('user_default_personas', 'created'));
     END IF;
     IF NOT pg_temp.is_table('personality_default_configs') THEN
@@ -32,7 +32,7 @@ BEGIN
             replace($q${{query:create_personality_default_configs}}$q$,
                     '{schema}', quote_ident(pg_temp.schema_of('personalities'))),
             $q${{query:create_personality_default_configs_key}}$q$]
-            || pg_temp.rights_like('personality_default_configs', 'personalities', 'llm_config_id')
+            || pg_temp.grants_like('personality_default_configs', 'personalities', 'llm_config_id')
             || pg_temp.noted('personality_default_configs', 'created'));
     END IF;
     -- A new column starts with the values that a rollback archived, else with those of old columns.
@@ -106,7 +106,7 @@ BEGIN
                 '{}')
         INTO _move FROM ({{query:named_after}}) n;
     END IF;
-    CALL pg_temp.run(_relation, _move || _view || pg_temp.rights_like(_relation, _relation, NULL)
+    CALL pg_temp.run(_relation, _move || _view || pg_temp.grants_like(_relation, _relation, NULL)
                                 || pg_temp.noted(_how, 'created'));
 END $do$;
 
@@ -141,7 +141,7 @@ BEGIN
         $q${{query:revoke_settings_functions}}$q$]);
 END $do$;
 
-CREATE OR REPLACE PROCEDURE pg_temp.hang_sync_triggers(_tables text[]) LANGUAGE plpgsql AS $fn$
+CREATE OR REPLACE PROCEDURE pg_temp.create_sync_triggers(_tables text[]) LANGUAGE plpgsql AS $fn$
 DECLARE
     _trigger record;
 BEGIN
@@ -218,8 +218,8 @@ BEGIN
                                                   $q${{query:note_sized}}$q$]);
         END IF;
     END IF;
-    CALL pg_temp.hang_sync_triggers(ARRAY['users', 'personas', 'user_default_personas', 'personalities',
-                                    'personality_default_configs']);
+    CALL pg_temp.create_sync_triggers(ARRAY['users', 'personas', 'user_default_personas',
+                                            'personalities', 'personality_default_configs']);
     IF pg_temp.has_column('users', 'global_persona_id') THEN
         -- Also back, because rows that the app wrote into the new table win.
         FOREACH _step IN ARRAY ARRAY['copy_defaults', 'copy_defaults_back'] LOOP
@@ -246,7 +246,7 @@ BEGIN
         END LOOP;
     END IF;
     -- Not earlier: a config that gets its window would change personalities not copied yet.
-    CALL pg_temp.hang_sync_triggers(ARRAY['llm_configs']);
+    CALL pg_temp.create_sync_triggers(ARRAY['llm_configs']);
     CALL pg_temp.settle_owners();
     FOR _step, _last IN SELECT t, i FROM (VALUES {{settings_indexes}}) AS v(t, i) LOOP
         IF NOT pg_temp.has_index(_step, _last) THEN
