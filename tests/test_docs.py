@@ -5,6 +5,7 @@ import contextlib
 import io
 import re
 import shlex
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -25,18 +26,21 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 NewDatabase = Callable[..., str]
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block in a list is indented.
+_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _TICKED = re.compile(r"`memsync ([a-z-][^`]*)`")
 _NEXT = re.compile(r"(?:next: |next: [^;\n]*? or |saved .*; next: )memsync ([a-z][^;\n]*)")
 # A text that is a command as a whole, or a choice that ends in one, as a check's `next` is.
 _WHOLE = re.compile(r"\A(?:[^;\n]*, or )?memsync ((?:migrate|reconcile|sync|check)\b[^;\n]*)\Z")
+_TYPED = re.compile(r"^\$ memsync (.*)$", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 _HOLE = "0"
 
 
 def blocks(document: Path, language: str) -> list[str]:
     """The code blocks of one language."""
-    return [code for of, code in _BLOCK.findall(document.read_text()) if of == language]
+    found = _BLOCK.findall(document.read_text())
+    return [textwrap.dedent(code) for _, of, code in found if of == language]
 
 
 def shell_lines() -> Iterator[tuple[str, list[str]]]:
@@ -52,11 +56,11 @@ def shell_lines() -> Iterator[tuple[str, list[str]]]:
 def hints() -> Iterator[tuple[str, str]]:
     """Every command that a message or a document tells people to run, and where it stands."""
     for document in DOCUMENTS:
-        for command in _TICKED.findall(document.read_text()):
+        for command in (*_TICKED.findall(document.read_text()), *typed(document)):
             yield document.name, command
-        for name, words in shell_lines():
-            if name == document.name and words[0] == "memsync":
-                yield name, shlex.join(words[1:])
+    for name, words in shell_lines():
+        if "memsync" in words[:2]:
+            yield name, shlex.join(words[words.index("memsync") + 1 :])
     for source in SOURCES:
         for text in texts(ast.parse(source.read_text())):
             for command in [
@@ -67,6 +71,12 @@ def hints() -> Iterator[tuple[str, str]]:
                 yield source.name, command
     for rule in RULES:
         yield rule.code, rule.command().removeprefix("memsync ")
+
+
+def typed(document: Path) -> Iterator[str]:
+    """The commands that a document's transcripts begin with."""
+    for block in blocks(document, "console"):
+        yield from _TYPED.findall(block)
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -107,6 +117,8 @@ def test_hints_are_found() -> None:
 
     assert {"check", "migrate", "reconcile", "rules", "sync"} <= found
     assert ("README.md", "reconcile apply plan.json") in HINTS
+    assert ("runbook.md", "migrate rollback --to start") in HINTS
+    assert ("runbook.md", "migrate backup --to before-contract.dump") in HINTS
     assert ("reconcile.py", f"reconcile apply {_HOLE}") in HINTS
     assert ("plan.py", "migrate run --unresolved create") in HINTS
     assert ("MSC001", "reconcile plan") in HINTS

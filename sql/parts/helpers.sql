@@ -172,12 +172,12 @@ $fn$ SELECT format('GRANT %s ON %I TO %s', _may, _of, coalesce(quote_ident(_to),
 -- column that it replaces; without one, the relation has the columns of the other.
 CREATE OR REPLACE FUNCTION pg_temp.grants_like(_of text, _relation text, _replaced text)
 RETURNS text[] LANGUAGE sql AS $fn$
-    WITH rights AS ({{query:table_grants}}),
+    WITH grants AS ({{query:table_grants}}),
     single AS ({{query:column_grants}})
     SELECT coalesce(array_agg(stated ORDER BY n, attnum, grantee, privilege), '{}') FROM (
         SELECT 1 AS n, 0 AS attnum, grantee, privilege,
                pg_temp.granted(privilege, _of, grantee, is_grantable) AS stated
-        FROM rights WHERE privilege IS NOT NULL
+        FROM grants WHERE privilege IS NOT NULL
         UNION ALL
         SELECT 2, row_number() OVER ()::int, grantee, privilege,
                pg_temp.granted(format('%s (%I)', privilege, s.column), _of, grantee, is_grantable)
@@ -185,7 +185,7 @@ RETURNS text[] LANGUAGE sql AS $fn$
         UNION ALL
         SELECT DISTINCT 3, 0, NULL::name, NULL,
                format('ALTER TABLE %I OWNER TO %I', _of, owner)
-        FROM rights WHERE owner <> current_user) g
+        FROM grants WHERE owner <> current_user) g
 $fn$;
 
 CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS text LANGUAGE sql AS

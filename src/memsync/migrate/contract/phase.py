@@ -26,10 +26,8 @@ from memsync.stores.postgres import statement
 class _Contract:
     phase = Phase.CONTRACT
     steps = (
-        "The end of the redesign: every persona must have an owner, and the old places of the "
-        "settings are dropped.",
-        "The last step: persona_id becomes NOT NULL, user_id is dropped; an archive keeps the way "
-        "back.",
+        "End the redesign: give every persona an owner, and drop the old places of the settings.",
+        "Make persona_id NOT NULL and drop user_id; an archive keeps the way back.",
     )
 
     def forward(self, run: Run) -> None:

@@ -17,7 +17,7 @@ FROM unnest(%(names)s::text[]) AS name
 JOIN pg_class c ON c.oid = to_regclass(name)
 JOIN pg_namespace n ON n.oid = c.relnamespace;
 
--- name: preflight_rights
+-- name: preflight_grants
 -- Whether this role may create the schema memsync, or use the one that stands, and whether it sees
 -- what other sessions do.
 SELECT current_user AS role, current_database() AS database,

@@ -67,48 +67,48 @@ def pooler(session: Session) -> Check:
 
 def privileges(session: Session) -> Check:
     """Whether this role may do all that the phases do."""
-    rights = session.row("preflight_rights")
+    grants = session.row("preflight_grants")
     owners = session.rows("preflight_owners", names=[*TABLES, *SETTINGS_TABLES])
     by_name = {row.name: row for row in owners}
     history = by_name[HISTORY]
     missing = []
-    if not rights.schema_ours:
-        what = "SCHEMA memsync" if rights.there else f"DATABASE {rights.database}"
-        missing.append(f"GRANT {'ALL' if rights.there else 'CREATE'} ON {what} TO {rights.role}")
+    if not grants.schema_ours:
+        what = "SCHEMA memsync" if grants.there else f"DATABASE {grants.database}"
+        missing.append(f"GRANT {'ALL' if grants.there else 'CREATE'} ON {what} TO {grants.role}")
     if not history.owned:
-        missing.append(f"GRANT {history.owner} TO {rights.role}")
+        missing.append(f"GRANT {history.owner} TO {grants.role}")
     if not history.may_create:
-        missing.append(f"GRANT CREATE ON SCHEMA {history.schema} TO {rights.role}")
+        missing.append(f"GRANT CREATE ON SCHEMA {history.schema} TO {grants.role}")
     missing += [
-        f"GRANT REFERENCES ON {name} TO {rights.role}"
+        f"GRANT REFERENCES ON {name} TO {grants.role}"
         for name in ("personas", "users")
         if not by_name[name].may_refer
     ]
     if missing:
         return blocker(
-            "privileges", f"{rights.role} lacks grants that a run needs", "; ".join(missing)
+            "privileges", f"{grants.role} lacks grants that a run needs", "; ".join(missing)
         )
     strange = [f"{row.name} is {row.owner}'s" for row in owners if not row.owned]
     if strange:
         return blocker(
             "privileges",
-            f"{rights.role} does not own every table of the redesign: {listed(strange)}",
-            f"run as their owner, or GRANT {strange[0].split()[-1][:-2]} TO {rights.role}",
+            f"{grants.role} does not own every table of the redesign: {listed(strange)}",
+            f"run as their owner, or GRANT {strange[0].split()[-1][:-2]} TO {grants.role}",
             [Phase.REDESIGN, Phase.CONTRACT],
         )
-    return fine("privileges", f"{rights.role} owns every table, and may make the schema memsync")
+    return fine("privileges", f"{grants.role} owns every table, and may make the schema memsync")
 
 
 def visibility(session: Session) -> Check:
     """Whether this role sees the sessions that may be in the way."""
-    rights = session.row("preflight_rights")
-    if rights.sees_others:
+    grants = session.row("preflight_grants")
+    if grants.sees_others:
         return fine("visibility", "the queries of other sessions can be seen")
     return warning(
         "visibility",
-        f"{rights.role} does not see what other sessions do: checks of transactions and replicas "
+        f"{grants.role} does not see what other sessions do: checks of transactions and replicas "
         "may miss some",
-        f"GRANT pg_read_all_stats TO {rights.role}",
+        f"GRANT pg_read_all_stats TO {grants.role}",
     )
 
 
