@@ -4,6 +4,7 @@ Most tests start from `spoil`, which causes every kind of action. Quarantine mus
 point that was removed or overwritten.
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from memsync.errors import IncompleteAudit, InvalidInput, StalePlan, StoreBusy, StoreUnreachable
-from memsync.reconcile.plans import ActionKind, Plan
+from memsync.reconcile.plans import Action, ActionKind, Plan
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -100,6 +101,32 @@ def test_a_crash_at_any_call_is_finished_by_the_next_apply(lab: Lab, *, after: b
         assert expected == lab.memories(), watched.calls[at - 1]
         assert gone == lab.quarantined(), watched.calls[at - 1]
     assert lab.check().ok
+
+
+def test_points_that_vanish_at_any_call_are_done_or_the_plan_is_stale(lab: Lab) -> None:
+    """Points that a client deletes while they are moved cause no other error than a stale plan."""
+    said = lab.settled()
+    lab.deploy(said[0], createdAt=OLD_MS)
+    lab.deploy(said[1], createdAt=OLD_MS)
+    kept = lab.points()
+    plan = lab.plan()
+    moving = [each for each in plan.actions if each.kind is ActionKind.MOVE]
+    watched = Failing(lab.vectors)
+    lab.apply(plan, watched)
+    for gone in (moving, moving[:1]):
+        for at in range(1, len(watched.calls) + 1):
+            restore(lab, kept)  # type: ignore[arg-type]  # tuples of what they hold
+            store = Failing(lab.vectors)
+            store.meanwhile = partial(_delete_at, store, at, gone, lab)
+            with contextlib.suppress(StalePlan):
+                lab.apply(plan, store)
+    assert 2 == len(moving)
+
+
+def _delete_at(store: Failing, at: int, gone: list[Action], lab: Lab, _call: str) -> None:
+    collection = gone[0].collection
+    if len(store.calls) == at and lab.vectors.describe(collection):
+        lab.vectors.delete(collection, [each.point_id for each in gone if each.point_id])
 
 
 def test_a_store_that_goes_away_is_said_and_finished_later(lab: Lab) -> None:

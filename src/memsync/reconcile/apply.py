@@ -94,7 +94,8 @@ class _Applier:
         }
         done = 0
         for some in _batches(actions):
-            do[some[0].kind](self.still_open(some))
+            if still := self.still_open(some):
+                do[some[0].kind](still)
             done += len(some)
             self._tell(Progress(Kind.STEP, "apply", done, len(actions)))
 
@@ -150,21 +151,21 @@ class _Applier:
         self._keep(actions, points)
         exchanges = list(exchanges_by_anchor(self._session, anchors).values())
         self._ltm.put(exchanges, standing=points)
-        if self.still_open(actions):
-            raise _stale(actions[0], "point", "written", "written by somebody else")
+        if left := self.still_open(actions):
+            raise _stale(left[0], "point", "written", "not there, or as it was before")
 
     def _move(self, actions: list[Action]) -> None:
         points = self._points(actions[0].collection, actions)
         moved = self._ltm.bring_home(actions[0].collection, list(points.values()))
         written = self._points(self._plan.collection, actions)
-        for action, point in zip(actions, moved, strict=True):
+        # A point that a client deleted since the last look is not there to be moved.
+        by_id = {each.point_id: each for each in actions}
+        for point in moved:
             if point_state(written.get(point.id)) != point_state(point):
-                raise _stale(action, "point at home", "written", "somebody else's")
+                raise _stale(by_id[point.id], "point at home", "written", "somebody else's")
         self._remove(actions)
 
     def _remove(self, actions: list[Action]) -> None:
-        if not actions:
-            return
         points = self._points(actions[0].collection, actions, vectors=True)
         self._keep(actions, points)
         self._ltm.delete(actions[0].collection, list(points))
