@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Eventually = Callable[[Callable[[], bool], str], None]
     NewWay = Callable[[type[Way], str, str], Way]
 
-# How many runs of each kind are cut short, all methods together: without and with --slow.
+# How many runs of each kind are cut short: FEW for all methods together, MANY (--slow) for each.
 FEW = {
     (Way, "client"): 8,
     (Way, "terminate"): 7,

@@ -1,8 +1,7 @@
 """Runs the phases forward and takes them back, each according to the database's catalog.
 
 The functions here take a Postgres, the settings and the options of a run; they return the stage
-reached. This module decides the order of work and what is asked before the first change. It lets
-one run at a time hold the lock. Every phase may be run again after a crash, because DDL reads the
+reached. This module decides the order of work and what is asked before the first change. Only one run can hold the lock. Every phase may be run again after a crash, because DDL reads the
 catalog first and a fill has its checkpoint. Each phase gets an entry in memsync.runs.
 """
 
