@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from memsync.demo import world as legacy
-from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.stores.postgres.embedded import start_embedded
 
 NAME = "memsync_bench"
 

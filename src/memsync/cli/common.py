@@ -21,8 +21,7 @@ from memsync.model.progress import WAITS, Kind, Progress, Tell, silent
 from memsync.reconcile.findings import Audit, Finding
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.postgres import Postgres
-from memsync.stores.postgres.open import open_postgres
+from memsync.stores.postgres import Postgres, open_postgres
 
 SCHEMA_VERSION = 2
 """The version of everything that --json prints, failures too. A saved plan has its own version."""

@@ -30,8 +30,7 @@ from memsync.stores.history.exchanges import (
     thread_clock,
 )
 from memsync.stores.ltm import LongTermMemory, Recollection
-from memsync.stores.postgres import Postgres, Session
-from memsync.stores.postgres.open import open_postgres
+from memsync.stores.postgres import Postgres, Session, open_postgres
 
 LIMIT_MAX = 1000
 

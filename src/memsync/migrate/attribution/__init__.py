@@ -1,6 +1,6 @@
 """Who the persona of an old message is: by evidence, by choice, by default."""
 
-from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited, memories_of
+from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited
 from memsync.migrate.attribution.settings import (
     UnresolvedUser,
     fragments,
@@ -15,7 +15,6 @@ __all__ = [
     "UnresolvedUser",
     "awaited",
     "fragments",
-    "memories_of",
     "messages_by_rule",
     "places",
     "unresolved_users",

@@ -1,6 +1,6 @@
 """Long-term memory: what a memory is in Qdrant, the embedders, and the one reader and writer."""
 
-from memsync.stores.ltm.embedders import Embedder, load_embedder
+from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.store import LongTermMemory, Recollection
 
-__all__ = ["Embedder", "LongTermMemory", "Recollection", "load_embedder"]
+__all__ = ["Embedder", "LongTermMemory", "Recollection"]

@@ -7,7 +7,6 @@ from memsync.stores.vectors.open import open_standing, open_vectors
 from memsync.stores.vectors.protocol import (
     CollectionInfo,
     IndexKind,
-    Page,
     VectorStore,
     Where,
     scan,
@@ -16,7 +15,6 @@ from memsync.stores.vectors.protocol import (
 __all__ = [
     "CollectionInfo",
     "IndexKind",
-    "Page",
     "VectorStore",
     "Where",
     "open_standing",
