@@ -312,7 +312,7 @@ def cut_over(session: Session, rows: Rows, since: Moment) -> None:
         raise Moved("columns, indexes, constraints, rights or comments were changed")
     require_no_obstacles(session)
     late = [each for name in _WITH_THE_CUTOVER for each in _carried(session.rows(name))]
-    schema = sql.Identifier(relations.schema_of(session, TABLE))
+    schema = relations.schema_of(session, TABLE)
     session.execute(
         statement("drop_log_change_trigger"),
         statement("disable_user_triggers"),
