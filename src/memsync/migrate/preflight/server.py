@@ -7,19 +7,15 @@ history is built: that is history.py; how much disk each way needs: that is back
 from memsync.migrate.backfill.disk import disk_space, mib
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
+from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.phases import Phase
+from memsync.stores.history.settings_tables import CHOICES, DEFAULTS, OLD_CHOICES
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.pooler import processes
 
-HISTORY = "conversation_history"
-TABLES = (HISTORY, "users", "personas", "personalities")
+TABLES = (TABLE, "users", "personas", "personalities")
 """What every phase reads or changes."""
-SETTINGS_TABLES = (
-    "user_personality_settings",
-    "user_personality_configs",
-    "user_default_personas",
-    "llm_configs",
-)
+SETTINGS_TABLES = (OLD_CHOICES, CHOICES, DEFAULTS, "llm_configs")
 """What may be there, and is read, or changed by the redesign."""
 _LIFTED = (
     "statement_timeout",
@@ -70,7 +66,7 @@ def privileges(session: Session) -> Check:
     rights = session.row("preflight_rights")
     owners = session.rows("preflight_owners", names=[*TABLES, *SETTINGS_TABLES])
     by_name = {row.name: row for row in owners}
-    history = by_name[HISTORY]
+    history = by_name[TABLE]
     missing = []
     if not rights.schema_ours:
         what = "SCHEMA memsync" if rights.there else f"DATABASE {rights.database}"
@@ -86,12 +82,12 @@ def privileges(session: Session) -> Check:
     ]
     if missing:
         return blocker("privileges", f"{rights.role} may not do all of it", "; ".join(missing))
-    strange = [f"{row.name} is {row.owner}'s" for row in owners if not row.owned]
-    if strange:
+    if strange := [row for row in owners if not row.owned]:
+        named = listed(f"{row.name} is {row.owner}'s" for row in strange)
         return blocker(
             "privileges",
-            f"{rights.role} does not own every table of the redesign: {listed(strange)}",
-            f"run as their owner, or GRANT {strange[0].split()[-1][:-2]} TO {rights.role}",
+            f"{rights.role} does not own every table of the redesign: {named}",
+            f"run as their owner, or GRANT {strange[0].owner} TO {rights.role}",
             [Phase.REDESIGN, Phase.CONTRACT],
         )
     return fine("privileges", f"{rights.role} owns every table, and may make the schema memsync")
