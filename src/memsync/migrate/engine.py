@@ -21,7 +21,7 @@ from memsync.migrate.run import PhaseWork, Run
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog, way_back_is_open
-from memsync.stores.history.phases import REACHED, Phase, Stage
+from memsync.stores.history.phases import REACHED, Phase, Stage, up_to
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -56,8 +56,9 @@ def run(
             if options.method == "copy":
                 choose_method(opened.session, catalog, options.method)
         _require_decisions(opened, catalog)
-        for work in order.PHASES[: list(Phase).index(options.to) + 1]:
-            _forward(opened, work)
+        for work in order.PHASES:
+            if work.phase in up_to(options.to):
+                _forward(opened, work)
         return opened.catalog().stage
 
 
@@ -75,8 +76,10 @@ def rollback(
     """
     with _opened(postgres, settings, tell) as opened:
         cutover.settle(opened.ddl)
-        kept = 0 if to is None else list(Phase).index(to) + 1
-        for work in reversed(order.PHASES[kept:]):
+        kept = () if to is None else up_to(to)
+        for work in reversed(order.PHASES):
+            if work.phase in kept:
+                break
             _back(opened, work)
             if work.phase is Phase.CONTRACT and to:
                 # Threads may be read by user again; those that serve by persona go after this.
@@ -151,7 +154,7 @@ def _require_clear_way(run: Run, catalog: Catalog) -> None:
     Raises: GateClosed; SchemaMismatch when the app's own tables for the settings do not fit.
     """
     redesign.require_met(run.session, catalog)
-    ahead = set(list(Phase)[: list(Phase).index(run.options.to) + 1]) - catalog.done
+    ahead = set(up_to(run.options.to)) - catalog.done
     if ahead:
         require_no_blockers(preflight(run.session, catalog), ahead)
 
