@@ -58,7 +58,7 @@ def backfill_stands(session: Session) -> bool:
 
 def was_run_last(session: Session, phase: Phase) -> bool:
     """Whether the phase was run to its end, and not taken back since."""
-    return bool(session.row("was_run_last", phase=phase).wanted)
+    return bool(session.row("was_run_last", phase=phase).found)
 
 
 def contract_was_begun(session: Session) -> bool:
@@ -81,6 +81,6 @@ def note_archive_removed(session: Session) -> None:
     session.run("note_archive_removed")
 
 
-def user_id_dropped() -> str:
+def noted_user_id_dropped() -> str:
     """The statement that records, in the transaction that drops user_id, that memsync did it."""
     return statement("note_user_id_dropped")

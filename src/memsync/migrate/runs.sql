@@ -43,7 +43,7 @@ SELECT coalesce((SELECT verb = 'run' AND NOT user_id_dropped FROM memsync.runs
 -- name: was_run_last
 -- Whether the last that was done about a phase is that it was run, not that it was taken back.
 SELECT coalesce((SELECT verb = 'run' FROM memsync.runs WHERE phase = %(phase)s
-                 AND outcome = 'done' ORDER BY id DESC LIMIT 1), false) AS wanted;
+                 AND outcome = 'done' ORDER BY id DESC LIMIT 1), false) AS found;
 
 -- name: note_method
 -- Keeps in the record of runs how the backfill that has just begun goes about it, and why.
