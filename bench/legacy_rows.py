@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg
 
-from memsync.demo import world as legacy
-from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.demo.world import legacy_schema
+from memsync.stores.postgres.embedded import start_embedded
 
 NAME = "memsync_bench"
 
@@ -85,7 +85,7 @@ def database(url: str, rows: int) -> Iterator[str]:
         made = psycopg.conninfo.make_conninfo(url, dbname=NAME)
         with psycopg.connect(made, autocommit=True) as fresh:
             fresh.execute("SET TIME ZONE 'UTC'")
-            fresh.execute(legacy.legacy_schema())
+            fresh.execute(legacy_schema())
             for statement in _ROWS.format(rows=rows).strip().split(";\n"):
                 fresh.execute(statement)
         yield made

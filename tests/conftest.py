@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 
 from memsync.settings import redacted
-from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.stores.postgres.embedded import start_embedded
 from support.postgres import (
     NewDatabase,
     PostgresCluster,

@@ -16,7 +16,7 @@ import pytest
 from memsync import Settings, errors, migrate
 from memsync.cli.app import main
 from memsync.cli.common import EXIT_STATUSES
-from memsync.demo import world as legacy
+from memsync.demo.world import Recipe, load_rows, make_world
 from memsync.errors import MemsyncError
 from memsync.reconcile import RULES
 from memsync.stores.postgres import Postgres
@@ -226,10 +226,10 @@ def test_readme_example_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", database)
     monkeypatch.setenv("MEMSYNC_QDRANT_URL", f"edge:{tmp_path / 'qdrant'}")
-    recipe = legacy.Recipe(users=8, dialogues=16, points=False)
+    recipe = Recipe(users=8, dialogues=16, points=False)
     with Postgres.open(database) as postgres:
         with postgres.session() as session:
-            legacy.load_rows(legacy.make_world(recipe), session)
+            load_rows(make_world(recipe), session)
         options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="test")
         migrate.run(postgres, Settings.load(environ={}), options)
     with psycopg.connect(database) as connection:

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from memsync import Settings, migrate
-from memsync.demo import world as legacy
+from memsync.demo.world import load_rows, make_world
 from memsync.stores.postgres import Postgres
 from support.cli import EMBEDDERS, RECIPE, embed, embed_nothing
 from support.postgres import NewDatabase, PostgresCluster
@@ -35,7 +35,7 @@ def legacy_template(postgres_cluster: PostgresCluster) -> Iterator[str]:
     """The name of a database with a small legacy app."""
     name = postgres_cluster.create()
     with Postgres.open(postgres_cluster.url_of(name)) as postgres, postgres.session() as session:
-        legacy.load_rows(legacy.make_world(RECIPE), session)
+        load_rows(make_world(RECIPE), session)
     yield name
     postgres_cluster.drop(name)
 

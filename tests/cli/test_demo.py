@@ -15,7 +15,7 @@ import pytest
 
 from memsync import Settings
 from memsync.demo import story as demo
-from memsync.demo import world as legacy
+from memsync.demo.world import Recipe, read_dialogues
 from support.cli import NO_QDRANT, NOWHERE, run
 
 
@@ -64,7 +64,7 @@ def test_demo_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMSYNC_SETTLE_S", "99999999")
     seen: list[Settings] = []
 
-    def play(stage: demo.Stage, _: legacy.Recipe) -> Iterator[demo.Scene]:
+    def play(stage: demo.Stage, _: Recipe) -> Iterator[demo.Scene]:
         seen.append(stage.settings)
         yield demo.Scene("A scene", "", [])
 
@@ -92,7 +92,7 @@ def test_demo_reads_plain_lines(tmp_path: Path) -> None:
     file = tmp_path / "dialogues.jsonl"
     file.write_text(json.dumps({"id": 1, "scenario": "s", "turns": turns}) + "\n")
 
-    assert 1 == len(legacy.read_dialogues(file))
+    assert 1 == len(read_dialogues(file))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.stores.postgres.embedded import start_embedded
 from memsync.stores.vectors.edge import open_edge
 from support.cli import NOWHERE, on, run
 

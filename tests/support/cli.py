@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from memsync.cli.app import main
-from memsync.demo import world as legacy
+from memsync.demo.world import Recipe
 
 NOWHERE = "postgresql://user@127.0.0.1:1/app"
 NO_QDRANT = "http://127.0.0.1:1"
 EMBEDDERS = "memsync_cli_embedders"
-RECIPE = legacy.Recipe(users=8, dialogues=16, points=False)
+RECIPE = Recipe(users=8, dialogues=16, points=False)
 
 THROUGH = (
     *("migrate", "run", "--unresolved", "create"),

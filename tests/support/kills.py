@@ -22,7 +22,7 @@ from memsync.errors import StoreUnreachable
 from memsync.migrate import RunOptions, rollback
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Postgres
-from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.stores.postgres.embedded import start_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

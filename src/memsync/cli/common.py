@@ -15,15 +15,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 
 from memsync.errors import IncompleteAudit, InvalidInput, MemsyncError
 from memsync.model.progress import WAITS, Kind, Progress, Tell, silent
 from memsync.reconcile.findings import Audit, Finding
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.postgres import Postgres
-from memsync.stores.postgres.open import open_postgres
+from memsync.stores.postgres import Postgres, open_postgres
 
 SCHEMA_VERSION = 2
 """The version of everything that --json prints, failures too. A saved plan has its own version."""
@@ -198,11 +196,3 @@ def _verdict(audit: Audit) -> str:
     if not audit.complete:
         return f"INCOMPLETE: {len(audit.findings)} findings so far, not everything was read"
     return f"{len(audit.findings)} findings" if audit.findings else "clean: both stores agree"
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A small table on stdout."""
-    shown = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        shown.add_row(*map(str, row))
-    Console().print(shown)

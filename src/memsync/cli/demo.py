@@ -23,7 +23,7 @@ from memsync.cli.common import (
     progress,
 )
 from memsync.demo import story
-from memsync.demo import world as legacy
+from memsync.demo.world import Recipe, read_dialogues
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.vectors import open_vectors
@@ -41,8 +41,8 @@ def demo(
 ) -> int:
     """Build a legacy app with known faults, migrate, reconcile, check, recall; print each step."""
     started = time.monotonic()
-    source = tuple(legacy.read_dialogues(dialogues)) if dialogues else ()
-    recipe = legacy.Recipe(
+    source = tuple(read_dialogues(dialogues)) if dialogues else ()
+    recipe = Recipe(
         seed=seed,
         now=datetime.now(UTC),
         source=source,

@@ -29,8 +29,7 @@ from memsync.migrate.options import WORKERS_MAX
 from memsync.migrate.redesign import Prospect
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase, Stage
-from memsync.stores.vectors import open_standing
-from memsync.stores.vectors.protocol import VectorStore
+from memsync.stores.vectors import VectorStore, open_standing
 
 app = typer.Typer(
     help="Move the history from user_id to persona_id, on a live database.",

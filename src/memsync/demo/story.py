@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from memsync import migrate, reconcile
-from memsync.demo import world as legacy
+from memsync.demo.world import Recipe, World, load, make_world
 from memsync.memory import Memory, NewExchange, drain
 from memsync.model.progress import Tell
 from memsync.reconcile.findings import Audit
@@ -62,12 +62,12 @@ class Stage:
     tell: Tell
 
 
-def play(stage: Stage, recipe: legacy.Recipe) -> Iterator[Scene]:
+def play(stage: Stage, recipe: Recipe) -> Iterator[Scene]:
     """Play the story on two empty stores, scene by scene.
 
     Effects: both stores.
     """
-    world = legacy.make_world(recipe)
+    world = make_world(recipe)
     yield from _build(stage, world)
     yield from _migrate(stage, world)
     speakers = _two_personas_of_one_user(world)
@@ -76,7 +76,7 @@ def play(stage: Stage, recipe: legacy.Recipe) -> Iterator[Scene]:
     yield _recall(stage, speakers)
 
 
-def _build(stage: Stage, world: legacy.World) -> Iterator[Scene]:
+def _build(stage: Stage, world: World) -> Iterator[Scene]:
     yield Scene(
         "Two stores, started for this story",
         "",
@@ -87,7 +87,7 @@ def _build(stage: Stage, world: legacy.World) -> Iterator[Scene]:
         ],
     )
     with stage.postgres.session() as session:
-        legacy.load(world, session, stage.vectors, stage.ltm.embedder.documents)
+        load(world, session, stage.vectors, stage.ltm.embedder.documents)
     made = world.manifest
     yield Scene(
         "A legacy app: history by user, memories by persona",
@@ -102,7 +102,7 @@ def _build(stage: Stage, world: legacy.World) -> Iterator[Scene]:
     )
 
 
-def _migrate(stage: Stage, world: legacy.World) -> Iterator[Scene]:
+def _migrate(stage: Stage, world: World) -> Iterator[Scene]:
     ahead = migrate.plan(stage.postgres, stage.settings, lambda: stage.vectors)
     evidence = ahead.evidence or migrate.EvidenceReport(not_read="nothing was asked")
     yield Scene(
@@ -167,7 +167,7 @@ def _remember_and_sync(stage: Stage, speakers: "_Speakers") -> Scene:
     )
 
 
-def _reconcile(stage: Stage, world: legacy.World) -> Iterator[Scene]:
+def _reconcile(stage: Stage, world: World) -> Iterator[Scene]:
     found = reconcile.audit(stage.postgres, stage.ltm, stage.settings, stage.tell)
     yield Scene(
         "The audit finds the planted faults and those of the old layout, and nothing else",
@@ -239,7 +239,7 @@ class _Speakers:
     persona_ids: Sequence[UUID]
 
 
-def _two_personas_of_one_user(world: legacy.World) -> _Speakers:
+def _two_personas_of_one_user(world: World) -> _Speakers:
     by_owner: dict[UUID, list[UUID]] = {}
     for persona in world.cast.personas:
         by_owner.setdefault(persona.owner_id, []).append(persona.id)

@@ -30,8 +30,7 @@ from memsync.stores.history.exchanges import (
     thread_clock,
 )
 from memsync.stores.ltm import LongTermMemory, Recollection
-from memsync.stores.postgres import Postgres, Session
-from memsync.stores.postgres.open import open_postgres
+from memsync.stores.postgres import Postgres, Session, open_postgres
 
 LIMIT_MAX = 1000
 
@@ -192,8 +191,10 @@ class Memory:
     ) -> list[Recollection]:
         """The persona's memories most like `query`, best first; none if there is no collection.
 
-        Raises: InvalidInput for malformed ids, text or limit; DimensionMismatch when the collection
-        was made for another embedder; StoreUnreachable.
+        Raises: InvalidInput for malformed ids, text or limit; SettingsError for an unknown
+        embedder; DimensionMismatch when the collection was made for another one; SchemaMismatch
+        when it was not made for memories; MemsyncError when Qdrant returns another persona's point;
+        StoreUnreachable.
         """
         persona = ids.persona_id(persona_id)
         personality = None if personality_id is None else ids.personality_id(personality_id)

@@ -1,8 +1,9 @@
 """Runs the phases forward and takes them back, each according to the database's catalog.
 
 The functions here take a Postgres, the settings and the options of a run; they return the stage
-reached. This module decides the order of work and what is asked before the first change. Only one run can hold the lock. Every phase may be run again after a crash, because DDL reads the
-catalog first and a fill has its checkpoint. Each phase gets an entry in memsync.runs.
+reached. This module decides the order of work and what is asked before the first change. Only one
+run can hold the lock. Every phase may be run again after a crash, because DDL reads the catalog
+first and a fill has its checkpoint. Each phase gets an entry in memsync.runs.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from memsync.migrate.run import PhaseWork, Run
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog, way_back_is_open
-from memsync.stores.history.phases import REACHED, Phase, Stage
+from memsync.stores.history.phases import REACHED, Phase, Stage, up_to
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -54,10 +55,12 @@ def run(
             if vectors and options.evidence == "prefer":
                 opened.evidence.read(vectors, settings, tell)
             if options.method == "copy":
+                # Only to refuse before the first change: it raises where a copy is impossible.
                 choose_method(opened.session, catalog, options.method)
         _require_decisions(opened, catalog)
-        for work in order.PHASES[: list(Phase).index(options.to) + 1]:
-            _forward(opened, work)
+        for work in order.PHASES:
+            if work.phase in up_to(options.to):
+                _forward(opened, work)
         return opened.catalog().stage
 
 
@@ -75,8 +78,10 @@ def rollback(
     """
     with _opened(postgres, settings, tell) as opened:
         cutover.settle(opened.ddl)
-        kept = 0 if to is None else list(Phase).index(to) + 1
-        for work in reversed(order.PHASES[kept:]):
+        kept = () if to is None else up_to(to)
+        for work in reversed(order.PHASES):
+            if work.phase in kept:
+                break
             _back(opened, work)
             if work.phase is Phase.CONTRACT and to:
                 # Threads may be read by user again: build their index before the next phase back
@@ -153,7 +158,7 @@ def _require_clear_way(run: Run, catalog: Catalog) -> None:
     requirements.
     """
     redesign.require_met(run.session, catalog)
-    ahead = set(list(Phase)[: list(Phase).index(run.options.to) + 1]) - catalog.done
+    ahead = set(up_to(run.options.to)) - catalog.done
     if ahead:
         require_no_blockers(preflight(run.session, catalog), ahead)
 
@@ -180,13 +185,13 @@ def _forward(run: Run, work: PhaseWork) -> None:
         return
     run.tell(Progress(Kind.PHASE, phase.value))
     if "memsync.runs" not in catalog.own_tables:
-        # This phase makes the table in which every phase is recorded.
+        # isolate makes the table in which phases are recorded, so it goes first, without a record.
         revisions.upgrade(run, Phase.ISOLATE)
     with runs.recorded(run, "run", phase):
         revisions.upgrade(run, phase)
         after = run.catalog()
-        passed = phase is Phase.ISOLATE and not reads_by_user(after, run.options.to)
-        if phase not in after.done and not passed:
+        index_left_out = phase is Phase.ISOLATE and not reads_by_user(after, run.options.to)
+        if phase not in after.done and not index_left_out:
             raise PartlyDone(
                 f"phase {phase} ended, but the database is {after.stage}, not "
                 f"{REACHED[phase]}. Run again; `memsync migrate status` names the steps",
@@ -200,8 +205,8 @@ def _back(run: Run, work: PhaseWork) -> None:
     phase, catalog = work.phase, run.catalog()
     if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
         return
-    gone = phase is Phase.CONTRACT and not catalog.has_users
-    if gone and not way_back_is_open(run.session):
+    users_are_gone = phase is Phase.CONTRACT and not catalog.has_users
+    if users_are_gone and not way_back_is_open(run.session):
         raise GateClosed(
             "there is no way back from contract: its archive was removed by "
             "`memsync migrate finalize`, or contract was not done by memsync. Restore the "

@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 
 from memsync.migrate.run import Run
 from memsync.stores.history.catalog import own_schema_stands
-from memsync.stores.history.phases import Phase
+from memsync.stores.history.phases import Phase, up_to
 from memsync.stores.postgres import Session, statement, translated
 
 _PACKAGE = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def _revisions() -> dict[Phase, str]:
 
 def _before(phase: Phase) -> str:
     """The revision before that of `phase`."""
-    earlier = [each for each in Phase if list(Phase).index(each) < list(Phase).index(phase)]
+    earlier = up_to(phase)[:-1]
     return _revisions()[earlier[-1]] if earlier else _BASE
 
 

@@ -58,7 +58,7 @@ def backfill_stands(session: Session) -> bool:
 
 def was_run_last(session: Session, phase: Phase) -> bool:
     """Whether the phase was finished, and not taken back since."""
-    return bool(session.row("was_run_last", phase=phase).wanted)
+    return bool(session.row("was_run_last", phase=phase).found)
 
 
 def contract_was_begun(session: Session) -> bool:
@@ -81,6 +81,6 @@ def note_archive_removed(session: Session) -> None:
     session.run("note_archive_removed")
 
 
-def user_id_dropped() -> str:
+def noted_user_id_dropped() -> str:
     """The statement that records that memsync drops user_id; it runs in the same transaction."""
     return statement("note_user_id_dropped")

@@ -43,7 +43,7 @@ SELECT coalesce((SELECT verb = 'run' AND NOT user_id_dropped FROM memsync.runs
 -- name: was_run_last
 -- Whether the last entry about a phase that ended well is a run, not a rollback.
 SELECT coalesce((SELECT verb = 'run' FROM memsync.runs WHERE phase = %(phase)s
-                 AND outcome = 'done' ORDER BY id DESC LIMIT 1), false) AS wanted;
+                 AND outcome = 'done' ORDER BY id DESC LIMIT 1), false) AS found;
 
 -- name: note_method
 -- Records which method the backfill that has just begun uses, and why.

@@ -1,9 +1,9 @@
 """Carries out exactly the actions of a plan; a run that was killed can be resumed.
 
-It decides when a plan is stale: the stores are then neither as the audit saw them nor as the action
-would leave them. All actions are checked before the first write, and each is checked again right
-before its own. A point is copied to quarantine, in a committed transaction, before it is removed or
-overwritten.
+It decides when a plan is stale: a store is neither in the state that the audit saw nor in the state
+that the action leaves. All actions are checked before the first write, and each is checked again
+right before its own. A point is copied to quarantine, in a committed transaction, before it is
+removed or overwritten.
 """
 
 from collections.abc import Callable, Sequence

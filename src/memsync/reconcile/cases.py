@@ -53,7 +53,8 @@ class Case:
 
     `kept` is the id of another point of the same exchange, the one that stays. `memory_stands`:
     another point already has the id that the exchange's memory must have. `archived`: the point is
-    from before the horizon, so it has no exchange by design.
+    from before the horizon, so it has no exchange by design. `persona_is_known` is asked only for
+    points without an exchange, because an exchange's persona exists.
     """
 
     exchange: Exchange | None = None

@@ -7,7 +7,7 @@ covers it. It does not know how an action is carried out.
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from memsync.errors import InvalidInput
@@ -115,9 +115,9 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, UUID) else value
 
 
-def _action(fields: dict[str, object]) -> Action:
+def _action(fields: dict[str, Any]) -> Action:
     kind = ActionKind(str(fields.pop("kind")))
     point_id = fields.pop("point_id", None)
     if isinstance(point_id, str):
         point_id = UUID(point_id)
-    return Action(kind, point_id=point_id, **fields)  # type: ignore[arg-type]  # checksum vouches
+    return Action(kind, point_id=point_id, **fields)  # the checksum vouches for them

@@ -21,7 +21,7 @@ from memsync.model.progress import silent
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
-from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.stores.postgres.embedded import start_embedded
 from support.app import App
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Finds the persona of each old message: by evidence, by the user's choice, or by default."""
 
-from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited, memories_of
+from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited
 from memsync.migrate.attribution.settings import (
     UnresolvedUser,
     fragments,
@@ -15,7 +15,6 @@ __all__ = [
     "UnresolvedUser",
     "awaited",
     "fragments",
-    "memories_of",
     "messages_by_rule",
     "places",
     "unresolved_users",

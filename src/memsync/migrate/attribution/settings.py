@@ -48,11 +48,11 @@ def places(settings: SettingsTables) -> dict[str, str]:
 
 def messages_by_rule(session: Session, given: Fragments) -> dict[str, int]:
     """How many open messages each rule decides today: override, default, or unresolved."""
-    rows = session.rows_with(dict(given), "pairs_by_settings")
+    rows = session.rows_with(given, "pairs_by_settings")
     return {row.reason: row.rows_count for row in rows}
 
 
 def unresolved_users(session: Session, given: Fragments) -> tuple[UnresolvedUser, ...]:
     """The users with open messages who have neither a choice nor a default."""
-    rows = session.rows_with(dict(given), "unresolved_users")
+    rows = session.rows_with(given, "unresolved_users")
     return tuple(UnresolvedUser(str(row.user_id), row.username, row.rows_count) for row in rows)

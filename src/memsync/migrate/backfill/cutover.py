@@ -48,7 +48,8 @@ def fill_by_copy(run: Run) -> int:
 
     If a shadow table is half done, the copy goes on with it.
 
-    Raises: PartlyDone when the history is truncated, rewritten or altered each time; StoreBusy.
+    Raises: PartlyDone when the history is truncated, rewritten or altered each time, or the change
+    log cannot be replayed in time; GateClosed for an obstacle that appeared meanwhile; StoreBusy.
     """
     for _ in range(_STARTS_MAX):
         try:
@@ -80,7 +81,7 @@ def _copy_and_cut_over(run: Run) -> int:
     # The validation would fail on rows whose user was deleted before the key existed.
     _catch_up(run, rows)
     shadow_table.validate_keys(ddl)
-    _cut_over(run, rows)
+    _try_cut_over(run, rows)
     shadow_table.finish(ddl)
     return copied
 
@@ -100,7 +101,8 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
             with run.ddl.brief_transaction():
                 found = rows.copy(block, stop)
                 took_s = time.monotonic() - started
-                # Only shows the progress. next_block 0 says that no row is filled in place.
+                # For `status` only; the checkpoint of the copy is memsync_shadow.checkpoint.
+                # next_block 0 says that no row is filled in place.
                 save_fill(session, "personas", next_block=0, rows=found, busy_s=took_s)
                 run.pace.before_commit(session)
         except LockNotHad:
@@ -151,7 +153,7 @@ def _catch_up(run: Run, rows: shadow_table.Rows) -> None:
         size = max(_REPLAY_MIN, steered(size, took_s, target_s, _REPLAY_MAX))
 
 
-def _cut_over(run: Run, rows: shadow_table.Rows) -> None:
+def _try_cut_over(run: Run, rows: shadow_table.Rows) -> None:
     """Try the cut-over until no session is in the way."""
     _catch_up(run, rows)
     shadow_table.vacuum_change_log(run.session)

@@ -53,7 +53,7 @@ _WITH_THE_CUTOVER = (
     "carry_late_comments",
 )
 """Queries whose statements run in the cut-over. Earlier, they would act on the rows that are copied
-(triggers), or on the history (statements that name it).
+(triggers), or statements that name the history would change the old table.
 """
 _REST_MAX = 256
 
@@ -64,7 +64,9 @@ class Moved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ShadowState:
-    """Whether a shadow table is half done, a retired history exists, or a schema of either."""
+    """What exists of a copy: a shadow table (`begun`), a retired history (`cut_over`), or a schema
+    of either (`found`).
+    """
 
     begun: bool
     cut_over: bool
@@ -82,7 +84,7 @@ class ShadowCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment on the server: its clock, and the id of a transaction at that time."""
+    """A moment on the server: its clock, and a transaction id taken then."""
 
     at: datetime
     xact: str
@@ -314,7 +316,7 @@ def cut_over(session: Session, rows: Rows, since: Moment) -> None:
         raise Moved("columns, indexes, constraints, grants or comments were changed")
     require_no_obstacles(session)
     late = [each for name in _WITH_THE_CUTOVER for each in _carried(session.rows(name))]
-    schema = sql.Identifier(relations.schema_of(session, TABLE))
+    schema = relations.schema_of(session, TABLE)
     session.execute(
         statement("drop_log_change_trigger"),
         statement("disable_user_triggers"),
@@ -331,7 +333,7 @@ def older_snapshots(session: Session, since: Moment) -> list[Blocker]:
 
 
 def finish(ddl: OnlineDdl) -> None:
-    """After the cut-over: validate the keys that refer to the history, drop the retired one."""
+    """After the cut-over: validate the keys that refer to the history, drop the retired history."""
     for each in _carried(ddl.session.rows("references_to_validate")):
         ddl.run_long(each)
     if ddl.session.row("has_extended_statistics").found:

@@ -1,7 +1,7 @@
 """The gates of contract: what must hold before user_id is dropped.
 
 There are three, in this order: the proof (every row's persona is right), quiet (no client still
-works by user_id), and the backup (there is one). Only the record of runs is written. A trigger
+works by user_id), and the backup (there is one). This module writes only to memsync.runs. A trigger
 notes when any client last named user_id in an INSERT (expand/sync_triggers.sql). Reads, and an
 UPDATE or DELETE by user_id, are seen only as the last statement of a session that is connected now.
 Index statistics are not used, because they also count cascades, and reads that need only the first
@@ -24,10 +24,12 @@ from memsync.stores.postgres import OWN_STATEMENT, Session
 def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
     """Check every gate; note in the record of runs that they are open, and why.
 
-    A contract that passed them and was cut short half way is only proven again.
+    For a contract that passed them and was cut short, only the proof is repeated.
     Raises: GateClosed for the first gate that is closed.
     """
     catalog = Catalog.read(session)
+    # Without filled user_ids there is nothing to recompute from: a way back was cut short, and
+    # every row was proven before the contract that it takes back.
     if catalog.has_users:
         tell(Progress(Kind.PROOF, "verify"))
         _require_proof(session, catalog)
@@ -98,9 +100,9 @@ def _require_backup(session: Session, options: RunOptions) -> str:
     if options.backup_confirmed is not None:
         return f"backup confirmed: {options.backup_confirmed.strip()}"
     hours = options.backup_max_age_hours
-    counts = session.row("backup_for_contract", within_s=hours * 3600)
-    if counts is not None:
-        return f"backup {counts.file} of {counts.taken_at:%Y-%m-%d %H:%M:%S %Z}"
+    valid = session.row("backup_for_contract", within_s=hours * 3600)
+    if valid is not None:
+        return f"backup {valid.file} of {valid.taken_at:%Y-%m-%d %H:%M:%S %Z}"
     last = session.row("last_backup", within_s=hours * 3600)
     if last is None:
         had = "memsync made none"

@@ -54,7 +54,7 @@ def _drop_user_id(run: Run) -> None:
     run.ddl.run_long(statement("archive_exceptions"))
     if USER_KEY in catalog.constraints:
         run.ddl.run(statement("drop_user_key"), table="users")
-    sync_triggers.remove(run.ddl, statement("drop_user_id"), runs.user_id_dropped())
+    sync_triggers.remove(run.ddl, statement("drop_user_id"), runs.noted_user_id_dropped())
 
 
 def _bring_back_user_id(run: Run) -> None:

@@ -7,20 +7,16 @@ the structure of the history, and backfill/disk.py how much disk each method nee
 from memsync.migrate.backfill.disk import disk_space, mib
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
+from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.phases import Phase
+from memsync.stores.history.settings_tables import CHOICES, DEFAULTS, OLD_CHOICES
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.pooler import processes
 
-HISTORY = "conversation_history"
-TABLES = (HISTORY, "users", "personas", "personalities")
+TABLES = (TABLE, "users", "personas", "personalities")
 """The tables that every phase reads or changes."""
-SETTINGS_TABLES = (
-    "user_personality_settings",
-    "user_personality_configs",
-    "user_default_personas",
-    "llm_configs",
-)
-"""The tables of settings, where they are there: a run reads them, or the redesign changes them."""
+SETTINGS_TABLES = (OLD_CHOICES, CHOICES, DEFAULTS, "llm_configs")
+"""The tables of settings, where they exist: a run reads them, or the redesign changes them."""
 _LIFTED = (
     "statement_timeout",
     "lock_timeout",
@@ -70,7 +66,7 @@ def privileges(session: Session) -> Check:
     grants = session.row("preflight_grants")
     owners = session.rows("preflight_owners", names=[*TABLES, *SETTINGS_TABLES])
     by_name = {row.name: row for row in owners}
-    history = by_name[HISTORY]
+    history = by_name[TABLE]
     missing = []
     if not grants.schema_ours:
         what = "SCHEMA memsync" if grants.there else f"DATABASE {grants.database}"
@@ -88,12 +84,12 @@ def privileges(session: Session) -> Check:
         return blocker(
             "privileges", f"{grants.role} lacks grants that a run needs", "; ".join(missing)
         )
-    strange = [f"{row.name} is {row.owner}'s" for row in owners if not row.owned]
-    if strange:
+    if strange := [row for row in owners if not row.owned]:
+        named = listed(f"{row.name} is {row.owner}'s" for row in strange)
         return blocker(
             "privileges",
-            f"{grants.role} does not own every table of the redesign: {listed(strange)}",
-            f"run as their owner, or GRANT {strange[0].split()[-1][:-2]} TO {grants.role}",
+            f"{grants.role} does not own every table of the redesign: {named}",
+            f"run as their owner, or GRANT {strange[0].owner} TO {grants.role}",
             [Phase.REDESIGN, Phase.CONTRACT],
         )
     return fine("privileges", f"{grants.role} owns every table, and may make the schema memsync")

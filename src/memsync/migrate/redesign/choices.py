@@ -51,7 +51,7 @@ def rename_choices_back(ddl: OnlineDdl, settings: SettingsTables) -> None:
         ddl.run(
             statement("drop_choices_view"),
             statement("forget_removed_choices"),
-            composed("bring_choices_back", schema=_schema_of(ddl, CHOICES)),
+            composed("bring_choices_back", schema=relations.schema_of(ddl.session, CHOICES)),
             unnoted(MERGED),
             table=CHOICES,
         )
@@ -64,12 +64,10 @@ def choices_view(ddl: OnlineDdl, of: str) -> sql.Composed:
     """
     columns = map(sql.Identifier, relations.columns(ddl.session, of))
     return composed(
-        "create_choices_view", schema=_schema_of(ddl, of), columns=sql.SQL(", ").join(columns)
+        "create_choices_view",
+        schema=relations.schema_of(ddl.session, of),
+        columns=sql.SQL(", ").join(columns),
     )
-
-
-def _schema_of(ddl: OnlineDdl, relation: str) -> sql.Identifier:
-    return sql.Identifier(relations.schema_of(ddl.session, relation))
 
 
 def _merge_choices(ddl: OnlineDdl) -> sql.Composed:

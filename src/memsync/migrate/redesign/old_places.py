@@ -37,7 +37,7 @@ _ADD = {
     "personas.is_global": statement("add_persona_is_global"),
     "llm_configs.is_default": statement("add_is_default"),
 }
-_REFILL = {
+_FILL_WITH_COLUMN = {
     "personas.is_global": statement("refill_persona_is_global"),
     "llm_configs.is_default": statement("refill_is_default"),
 }
@@ -71,7 +71,7 @@ def drop(run: Run) -> None:
 
 
 def bring_back(run: Run) -> None:
-    """Add again what memsync dropped, fill it, and create its triggers."""
+    """Add again what memsync dropped, create its triggers, then fill it."""
     ddl, settings = run.ddl, run.catalog().settings
     if OLD_CHOICES in settings.dropped:
         _bring_view_back(ddl, settings)
@@ -144,7 +144,7 @@ def _drop_columns(ddl: OnlineDdl, table: str, columns: list[str]) -> None:
 
 
 def _add_columns(ddl: OnlineDdl, table: str, columns: list[str]) -> None:
-    refills = [_REFILL[column] for column in columns if column in _REFILL]
+    refills = [_FILL_WITH_COLUMN[column] for column in columns if column in _FILL_WITH_COLUMN]
     ddl.run(*(_ADD[column] for column in columns), *refills, table=table)
 
 

@@ -26,7 +26,7 @@ class _Redesign:
         """Create what is missing, copy the settings, and keep both sides in sync."""
         ddl, settings = run.ddl, run.catalog().settings
         _require_tables(run, settings)
-        # This note goes last on rollback, so that one that was cut short goes on.
+        # A rollback removes this note last, so one that was cut short is recognised and goes on.
         ddl.run(noted(BEGUN, "created"), table="users")
         tables.create_tables(ddl, settings)
         tables.add_columns(ddl, settings)
@@ -45,7 +45,9 @@ class _Redesign:
         tables.build_indexes(ddl, settings)
 
     def back(self, run: Run) -> None:
-        """Drop what memsync made; what belongs together in one transaction, so no value is lost."""
+        """Drop what memsync made. Objects that belong together go in one transaction, so that no
+        value is lost.
+        """
         ddl, settings = run.ddl, run.catalog().settings
         if DEFAULTS in settings.created:
             tables.drop_defaults(ddl)

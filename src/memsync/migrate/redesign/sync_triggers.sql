@@ -6,8 +6,9 @@
 -- writes a new table does the reverse. If the two wait for each other, the writer of the old place
 -- gives way: it leaves the new row to the other client, which waits for the old row and writes it
 -- next. If that client fails after all, the old place is right, and the statements `settle_*`
--- (settings_copy.sql) copy it once more before it is dropped. The writer of a new table gives way
--- much later, to a client that deletes the user or personality and waits for it.
+-- (settings_copy.sql) copy it once more before it is dropped. The writer of a new table also gives
+-- way, after 300 ms in place of 50, to a client that deletes the user or personality and waits for
+-- it.
 
 -- name: is_waited_for
 -- Whether another session waits for this one.
@@ -18,9 +19,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
 $$;
 
 -- name: sync_place
--- Copies a write to the other place. It waits for locks in turns as long as the trigger's argument,
--- below the default deadlock_timeout, and in all no longer than the client's own lock_timeout.
--- {window} is NULL if personalities have no window (any more).
+-- Copies a write to the other place. It tries again and again. Each try waits for a lock no longer
+-- than the trigger's argument, which is below the default deadlock_timeout. All tries together wait
+-- no longer than the client's own lock_timeout. {window} is NULL if personalities have no window
+-- (any more).
 CREATE OR REPLACE FUNCTION memsync.sync_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search_path} AS $$
 DECLARE

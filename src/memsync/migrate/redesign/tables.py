@@ -31,7 +31,9 @@ def create_tables(ddl: OnlineDdl, settings: SettingsTables) -> None:
     """Create the new tables that are missing, each with the grants of the place it replaces."""
     if not settings.has_table(DEFAULTS):
         ddl.run(
-            composed("create_user_default_personas", schema=_schema_of(ddl, "users")),
+            composed(
+                "create_user_default_personas", schema=relations.schema_of(ddl.session, "users")
+            ),
             statement("create_user_default_personas_key"),
             *grants.like(ddl, DEFAULTS, "users", replaced="global_persona_id"),
             noted(DEFAULTS, "created"),
@@ -39,7 +41,10 @@ def create_tables(ddl: OnlineDdl, settings: SettingsTables) -> None:
         )
     if not settings.has_table(CONFIGS):
         ddl.run(
-            composed("create_personality_default_configs", schema=_schema_of(ddl, "personalities")),
+            composed(
+                "create_personality_default_configs",
+                schema=relations.schema_of(ddl.session, "personalities"),
+            ),
             statement("create_personality_default_configs_key"),
             *grants.like(ddl, CONFIGS, "personalities", replaced="llm_config_id"),
             noted(CONFIGS, "created"),
@@ -118,10 +123,6 @@ def drop_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
         if name in settings.created:
             ddl.run_long(composed("drop_settings_index", index=sql.Identifier(name)))
             ddl.run(unnoted(name), table="users")
-
-
-def _schema_of(ddl: OnlineDdl, relation: str) -> sql.Identifier:
-    return sql.Identifier(relations.schema_of(ddl.session, relation))
 
 
 def _leave_forks(settings: SettingsTables) -> list[str]:

@@ -29,4 +29,4 @@ RULES: tuple[Rule, ...] = (
 CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))
 STATE_RULES = tuple(rule for rule in RULES if isinstance(rule, StateRule))
 
-__all__ = ["CASE_RULES", "RULES", "STATE_RULES", "CaseRule", "Rule", "StateRule"]
+__all__ = ["CASE_RULES", "RULES", "STATE_RULES", "Rule"]

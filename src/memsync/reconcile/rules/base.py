@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
-from memsync.reconcile.state import State
+from memsync.reconcile.state import HISTORY, State
 
 Evidence = Mapping[str, object]
 
@@ -60,7 +60,7 @@ class CaseRule(Rule):
             severity=self.severity,
             grade=Grade.REPORT_ONLY if hopeless else self.grade,
             repair=Repair.NONE if hopeless else self.repair,
-            store=f"qdrant:{found.collection}" if found else "postgres:conversation_history",
+            store=f"qdrant:{found.collection}" if found else HISTORY,
             key=str(found.point.id if found else exchange and exchange.anchor_id),
             persona_id=case.persona_id,
             evidence={name: _short(value) for name, value in evidence.items()},

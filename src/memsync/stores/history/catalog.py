@@ -68,6 +68,8 @@ class Catalog:
     def read(cls, session: Session, *, notes: bool = True) -> Self:
         """Read the catalog, and with `notes` memsync's tables, which the app's role may not read.
 
+        Where persona_id may be NULL this also asks the history for a message without a persona.
+
         Raises: SchemaMismatch when this is not the app's database, naming what is missing.
         """
         _require_app(session)
@@ -103,7 +105,8 @@ class Catalog:
         by_persona_only = not self.has_users
         expanded = self._in_step or by_persona_only
         holds = {
-            # A run that goes on past expand leaves this index out, so expand counts in its place.
+            # A run that goes on to backfill does not build this index; then expand counts in its
+            # place.
             Phase.ISOLATE: self.indexes.get(USER_INDEX, expanded),
             Phase.REDESIGN: self.settings.stands,
             Phase.EXPAND: expanded,

@@ -35,6 +35,12 @@ REACHED = {
 """The stage of a database once the phase is done."""
 
 
+def up_to(last: Phase) -> tuple[Phase, ...]:
+    """The phases from the first to this one."""
+    phases = tuple(Phase)
+    return phases[: phases.index(last) + 1]
+
+
 def stage_of(done: Collection[Phase]) -> Stage:
     """The stage of a database on which these phases are done: that of the last of them.
 

@@ -1,6 +1,6 @@
 """Long-term memory: its form in Qdrant, the embedders, and the class that reads and writes it."""
 
-from memsync.stores.ltm.embedders import Embedder, load_embedder
+from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.store import LongTermMemory, Recollection
 
-__all__ = ["Embedder", "LongTermMemory", "Recollection", "load_embedder"]
+__all__ = ["Embedder", "LongTermMemory", "Recollection"]

@@ -14,7 +14,7 @@ from memsync.model import ids
 from memsync.model.digests import buckets, exchange_digest, memory_digest
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Memory, Point
-from memsync.stores.vectors.protocol import IndexKind
+from memsync.stores.vectors import IndexKind
 
 Style = Literal["snake", "camel"]
 

@@ -2,8 +2,8 @@
 
 This module decides which collection memories belong in (home), how a collection's payloads are
 spelled, and that a persona gets its own memories only. A read creates no collection and no index,
-and loads the embedder only to search for a text; only `prepare` creates what is missing. The audit
-decides about memories whose exchange is gone.
+and loads the embedder only to search for a text; only `prepare` creates what is missing. Nothing
+here removes a memory because its exchange is gone; the audit decides that.
 """
 
 import threading
@@ -38,7 +38,8 @@ class Recollection:
 class LongTermMemory:
     """The memories in one vector store. Threads may share it.
 
-    `collection` is home, the collection where memories belong. `codec` is that of its payloads.
+    `collection` is home, the collection where memories belong. `codec` reads and writes its
+    payloads.
     """
 
     def __init__(
@@ -182,8 +183,8 @@ class LongTermMemory:
     def put(self, exchanges: Sequence[Exchange], *, standing: Collection[PointId]) -> None:
         """Write the memories of these exchanges at home.
 
-        `standing` are the ids of points seen before, which are replaced. Any other memory is
-        written only if no point has its id by now. A skipped one is no error: read back to know.
+        `standing` are the ids of points seen before, which are replaced. For other ids a point that
+        exists by now is left as it is, without an error; read back to know.
         """
         made = self._made_of(exchanges)
         absent = [point for point in made if point.id not in standing]

@@ -6,7 +6,7 @@ and the parameters, and get rows whose columns are attributes.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, Self
 
 import psycopg
@@ -185,7 +185,7 @@ class Session:
         with translated(self.label):
             return self.connection.execute(statement(name), params).fetchall()
 
-    def rows_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> list[Any]:
+    def rows_with(self, fragments: Mapping[str, str], name: str, /, **params: Any) -> list[Any]:
         """As `rows`, for a statement whose holes the caller fills with named fragments."""
         with translated(self.label):
             return self._execute(statement(name, **fragments), params).fetchall()
@@ -200,7 +200,7 @@ class Session:
         with translated(self.label):
             return self._execute(statement(name), params).rowcount
 
-    def run_with(self, fragments: dict[str, str], name: str, /, **params: Any) -> int:
+    def run_with(self, fragments: Mapping[str, str], name: str, /, **params: Any) -> int:
         """As `run`, for a statement whose holes the caller fills with named fragments."""
         with translated(self.label):
             return self._execute(statement(name, **fragments), params).rowcount

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from memsync.settings import Settings
 from memsync.stores.postgres.connection import Postgres
-from memsync.stores.postgres.embedded.server import start_embedded
+from memsync.stores.postgres.embedded import start_embedded
 
 
 def open_postgres(settings: Settings) -> Postgres:

@@ -7,6 +7,8 @@ search_path. The module does not know what a table means.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from psycopg import sql
+
 from memsync.stores.postgres.connection import Session
 
 
@@ -58,9 +60,9 @@ def triggers(session: Session, relation: str) -> frozenset[str]:
     return frozenset(row.name for row in session.rows("triggers", relation=relation))
 
 
-def schema_of(session: Session, relation: str) -> str:
+def schema_of(session: Session, relation: str) -> sql.Identifier:
     """The schema in which the search path finds the relation."""
-    return str(session.row("schema_of", relation=relation).name)
+    return sql.Identifier(session.row("schema_of", relation=relation).name)
 
 
 def search_path(session: Session) -> tuple[str, ...]:

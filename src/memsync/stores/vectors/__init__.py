@@ -8,7 +8,6 @@ from memsync.stores.vectors.open import open_standing, open_vectors
 from memsync.stores.vectors.protocol import (
     CollectionInfo,
     IndexKind,
-    Page,
     VectorStore,
     Where,
     scan,
@@ -17,7 +16,6 @@ from memsync.stores.vectors.protocol import (
 __all__ = [
     "CollectionInfo",
     "IndexKind",
-    "Page",
     "VectorStore",
     "Where",
     "open_standing",
