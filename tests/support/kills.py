@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, get_args, get_type_hints
 
 from memsync.demo.world import load_rows
 from memsync.errors import StoreUnreachable
-from memsync.migrate import RunOptions, rollback
+from memsync.migrate import RunOptions
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.embedded import start_embedded
@@ -247,8 +247,7 @@ class WayBack(Way):
     filled_column: LiteralString = "user_id"
 
     def walk(self, app: App) -> Stage:
-        with Postgres.open(app.url) as postgres:
-            return rollback(postgres, app.settings(), to=None)
+        return app.back()
 
     def assert_whole(self, app: App) -> None:
         assert self.legacy == Left(of_the_app(app.catalog()), users(app))
