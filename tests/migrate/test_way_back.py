@@ -357,7 +357,7 @@ def test_contract_by_other_hands_has_no_way_back(app: App) -> None:
         app.back()
 
 
-def test_the_ledger_tells_who_did_what(app: App) -> None:
+def test_the_record_of_runs_tells_who_did_what(app: App) -> None:
     """Every phase, forward and back, with its outcome and the rows that it filled.
 
     Isolate left nothing to take back: its index was not built.

@@ -13,14 +13,15 @@ from uuid import uuid4
 import pytest
 
 from memsync.errors import IncompleteAudit, InvalidInput, StalePlan, StoreBusy, StoreUnreachable
+from memsync.model.records import Point, to_ms
 from memsync.reconcile.plans import ActionKind, Plan
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres.locks import LockKey, exclusive
 from support.failing import Crash, Failing
-from support.lab import ADA, DIMS, LONG_AGO, NOBODY, A, B, C, Lab, at_ms, embed
+from support.lab import ADA, DIMS, LONG_AGO, NOBODY, A, B, C, Lab, embed
 
-OLD_MS = at_ms(LONG_AGO) - 86_400_000
+OLD_MS = to_ms(LONG_AGO) - 86_400_000
 
 
 def spoil(lab: Lab) -> list[tuple[str, str]]:
@@ -52,8 +53,6 @@ def spoil(lab: Lab) -> list[tuple[str, str]]:
 
 def restore(lab: Lab, kept: dict[str, list[tuple[object, object, object]]]) -> None:
     """Put the points back as they were, and empty the quarantine."""
-    from memsync.model.records import Point  # noqa: PLC0415
-
     for name in lab.vectors.collections():
         lab.vectors.drop(name)
     for name, points in kept.items():

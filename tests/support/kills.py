@@ -282,7 +282,7 @@ class Done:
     row_versions: dict[UUID, str]
     rows_total: int
     rows_done: int | None
-    ledger_id: int
+    last_run: int
 
 
 def done_so_far(app: App, way: Way) -> Done:
@@ -329,7 +329,7 @@ def assert_no_batch_twice(app: App, way: Way, before: Done) -> None:
     if before.rows_done is not None:
         assert before.rows_done == len(before.row_versions)
     filled = app.query(
-        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.runs WHERE id > %s", before.ledger_id
+        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.runs WHERE id > %s", before.last_run
     )[0][0]
     assert before.rows_total == len(before.row_versions) + filled
     now = done_so_far(app, way).row_versions

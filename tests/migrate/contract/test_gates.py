@@ -255,7 +255,7 @@ def test_no_contract_without_a_backup(ready: App) -> None:
     assert "--backup-confirmed" in closed.message
 
 
-def test_a_confirmed_backup_is_in_the_ledger(ready: App) -> None:
+def test_a_confirmed_backup_is_in_the_record_of_runs(ready: App) -> None:
     """Who, when, and the words."""
     assert 0 == ready.command(
         *("run", "--quiet-minutes", "0", "--backup-confirmed", "pgBackRest 20261122-F")
