@@ -14,6 +14,7 @@ import pytest
 
 from memsync.errors import IncompleteAudit, InvalidInput, StalePlan, StoreBusy, StoreUnreachable
 from memsync.model.records import Point, to_ms
+from memsync.reconcile.findings import Finding
 from memsync.reconcile.plans import ActionKind, Plan
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
@@ -326,8 +327,6 @@ def test_an_archived_memory_without_words_does_not_stop_the_rest(lab: Lab) -> No
 
 def test_planning_takes_time_in_proportion(lab: Lab) -> None:
     """Every finding is looked at a fixed number of times, however many there are."""
-    from memsync.reconcile.findings import Finding  # noqa: PLC0415
-
     said = lab.settled()
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     audit = lab.audit()
