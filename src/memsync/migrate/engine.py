@@ -180,7 +180,7 @@ def _forward(run: Run, work: PhaseWork) -> None:
     if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
         return
     run.tell(Progress(Kind.PHASE, phase.value))
-    if "memsync.runs" not in catalog.own_tables:
+    if not catalog.has_own_table("runs"):
         # The record of runs is made here.
         revisions.upgrade(run, Phase.ISOLATE)
     with runs.recorded(run, "run", phase):
