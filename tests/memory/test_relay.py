@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from memsync.errors import DimensionMismatch, PartlyDone, StoreBusy, StoreUnreachable
-from memsync.memory import Drained, OutboxStatus, outbox_status, relay, revive
+from memsync.memory import Drained, NewExchange, OutboxStatus, outbox_status, relay, revive
 from memsync.memory.relay import ATTEMPTS_MAX, BATCH_ENTRIES
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres.locks import LockKey, exclusive
 from support.failing import Crash, Failing
-from support.lab import DIMS, Lab, drain, embed
+from support.lab import ADA, CHANNEL, DIMS, A, Lab, drain, embed
 
 
 def attempts(lab: Lab) -> list[tuple[int, bool]]:
@@ -188,10 +188,7 @@ def test_a_text_longer_than_a_request(open_lab: "partial[Lab]") -> None:
     assert lab.check().ok
 
 
-def _long(number: int) -> Any:
-    from memsync.memory import NewExchange  # noqa: PLC0415
-    from support.lab import ADA, CHANNEL, A  # noqa: PLC0415
-
+def _long(number: int) -> NewExchange:
     return NewExchange(CHANNEL, ADA, A, f"{number} " + "x" * 2**20, "y")
 
 

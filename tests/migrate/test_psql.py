@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
-from memsync import migrate
 from memsync.errors import StoreBusy
 from memsync.stores.history.phases import REACHED, Phase, Stage
-from memsync.stores.postgres import Postgres
 from support.live import Client, expected_of
 from support.psql import PSQL, needs_psql
 from support.roles import OWNER_GRANTS, at_url, role
@@ -71,11 +69,6 @@ HARD = """
     GRANT SELECT (persona_id), UPDATE (persona_id, llm_config_id) ON user_personality_settings
     TO pg_read_all_stats;
 """
-
-
-def back(app: App, to: Phase | None = None) -> Stage:
-    with Postgres.open(app.url) as postgres:
-        return migrate.rollback(postgres, app.settings(), to=to)
 
 
 @pytest.fixture
@@ -193,7 +186,7 @@ def test_from_half_way_back(hard: NewApp, by_engine: App) -> None:
     """The script goes forward from a way back that stopped half way."""
     app = hard()
     app.run()
-    back(app, Phase.EXPAND)
+    app.back(Phase.EXPAND)
     migrated(app)
     assert by_engine.catalog() == app.catalog()
     assert by_engine.contents() == app.contents()
@@ -205,7 +198,7 @@ def test_forward_again_after_all_was_taken_back(hard: NewApp) -> None:
     app, other = hard(), hard()
     for each in (app, other):
         each.run()
-        assert Stage.LEGACY == back(each)
+        assert Stage.LEGACY == each.back()
         changed_since(each)
     migrated(app)
     other.run()
@@ -223,7 +216,7 @@ def test_memsync_takes_it_back(hard: NewApp) -> None:
     assert app.verify().ok
     assert Stage.CONTRACTED == app.status().stage
 
-    assert Stage.LEGACY == back(app)
+    assert Stage.LEGACY == app.back()
     kinds = ("columns", "indexes", "constraints", "triggers")
     after = app.catalog()
     assert [catalog[kind] for kind in kinds] == [after[kind] for kind in kinds]
@@ -247,7 +240,7 @@ def test_back_before_contract_and_forward_again(hard: NewApp) -> None:
     app.do("DROP INDEX conversation_history_persona_id_idx")
     status, said = psql(app, BACK)
     assert 0 == status, said
-    back(other, Phase.REDESIGN)
+    other.back(Phase.REDESIGN)
     assert other.catalog() == app.catalog()
     assert state(other) == state(app)
     runs: LiteralString = "SELECT verb, phase, outcome FROM memsync.runs ORDER BY id"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -12,7 +11,7 @@ import pytest
 
 from memsync import migrate
 from memsync.errors import GateClosed, MemsyncError, StoreBusy
-from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.progress import Kind, Progress
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from support.kills import migrator, of_the_app
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
     Eventually = Callable[[Callable[[], bool], str], None]
 
 USERS = "SELECT id, user_id FROM conversation_history"
-
-
-def back(app: App, to: Phase | None = None, tell: Tell = silent) -> Stage:
-    """Do `memsync migrate rollback`."""
-    with Postgres.open(app.url) as postgres:
-        return migrate.rollback(postgres, app.settings(), to=to, tell=tell)
 
 
 def users(app: App) -> dict[UUID, UUID]:
@@ -63,7 +56,7 @@ def test_every_phase_is_taken_back_to_what_it_was(app: App) -> None:
         app.run(phase)
         was[phase] = of_the_app(app.catalog())
     for to in (Phase.BACKFILL, Phase.EXPAND, Phase.REDESIGN, Phase.ISOLATE, None):
-        stage = back(app, to)
+        stage = app.back(to)
         assert (REACHED[to] if to else Stage.LEGACY) == stage
         assert was[to] == of_the_app(app.catalog()), to
 
@@ -77,7 +70,7 @@ def test_every_message_gets_its_user_again(app: App) -> None:
     app.run()
     said = said_since(app)
 
-    assert Stage.LEGACY == back(app)
+    assert Stage.LEGACY == app.back()
 
     assert before | {each: owner for each, (_, owner) in said.items()} == users(app)
 
@@ -88,7 +81,7 @@ def test_forward_back_forward_is_forward(app: App) -> None:
     said = said_since(app)
     catalog, personas = app.catalog(), app.personas()
 
-    back(app)
+    app.back()
     # Settings that change meanwhile decide new messages, not these.
     app.do("UPDATE users SET global_persona_id = NULL")
     app.run(unresolved="create")
@@ -101,7 +94,7 @@ def test_forward_back_forward_is_forward(app: App) -> None:
 def test_both_versions_of_the_app_write_on_the_way_back(app: App) -> None:
     """After a rollback to backfill, a row by user and a row by persona get both ids."""
     app.run()
-    back(app, Phase.BACKFILL)
+    app.back(Phase.BACKFILL)
     persona, owner = app.query(
         "SELECT p.id, p.owner_id FROM personas p JOIN users u ON u.global_persona_id = p.id LIMIT 1"
     )[0]
@@ -127,7 +120,7 @@ def test_what_is_written_after_all_was_taken_back_goes_by_the_settings_of_its_da
     """Old decisions hold for old messages, which keep their personas, and for no newer ones."""
     app.run(Phase.BACKFILL)
     personas = app.personas()
-    back(app)
+    app.back()
     user, personality, before, now = changed_since(app)
     app.run(Phase.BACKFILL, options={"method": method})
     of_pair = (
@@ -143,7 +136,7 @@ def test_what_is_written_after_all_was_taken_back_goes_by_the_settings_of_its_da
     assert app.verify().ok
     # And so they stay, back and forward once more.
     again = app.personas()
-    back(app)
+    app.back()
     app.run()
     assert again == app.personas()
 
@@ -151,7 +144,7 @@ def test_what_is_written_after_all_was_taken_back_goes_by_the_settings_of_its_da
 def test_who_has_no_persona_any_more_is_told(app: App) -> None:
     """A user who lost the default and wrote since is treated as any user without a persona."""
     app.run(Phase.BACKFILL)
-    back(app)
+    app.back()
     user, _, _, _ = changed_since(app)
     app.do("UPDATE users SET global_persona_id = NULL WHERE id = %s", user)
     with pytest.raises(GateClosed, match=str(user)):
@@ -174,7 +167,7 @@ def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            back(app, tell=interrupt)
+            app.back(tell=interrupt)
         assert ("conversation_history", "user_id", "uuid", False, None) in app.catalog()["columns"]
 
     half_way_back()
@@ -182,7 +175,7 @@ def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
     assert settled.catalog() == app.catalog()
 
     half_way_back()
-    assert Stage.LEGACY == back(app)
+    assert Stage.LEGACY == app.back()
     assert None not in users(app).values()
 
 
@@ -202,7 +195,7 @@ def test_a_contract_killed_anywhere_is_taken_back_whole(
         app.run(Phase.BACKFILL)
         status, told = doomed(app, point, "after")
         assert -signal.SIGKILL == status, (point, told)
-        free_again(eventually, partial(back, app), Stage.LEGACY)
+        free_again(eventually, app.back, Stage.LEGACY)
         assert (legacy, spoken) == (of_the_app(app.catalog()), users(app)), point
 
 
@@ -261,14 +254,14 @@ def test_finalize_killed_after_its_work_has_ended_the_way_back(
             migrate.finalize(postgres, app.settings())
     monkeypatch.undo()
     with pytest.raises(GateClosed):
-        back(app)
+        app.back()
 
 
 def test_an_archived_persona_survives_an_edit_on_the_way_forward(app: App) -> None:
     """A row that the old app edits after the way back still gets its archived persona."""
     app.run()
     said = said_since(app)
-    back(app)
+    app.back()
     app.run(Phase.EXPAND)
     app.do("UPDATE conversation_history SET content = 'edited' WHERE channel_id = 'since'")
     app.run()
@@ -332,7 +325,7 @@ def test_a_run_killed_at_its_very_end_has_a_way_back(
         status, told = doomed(app, point, "after")
         assert -signal.SIGKILL == status, (point, told)
         free_again(eventually, app.run, Stage.CONTRACTED)
-        assert Stage.LEGACY == back(app), point
+        assert Stage.LEGACY == app.back(), point
         assert spoken == users(app), point
 
 
@@ -361,7 +354,7 @@ def test_contract_by_other_hands_has_no_way_back(app: App) -> None:
     app.do("ALTER TABLE conversation_history ALTER persona_id SET NOT NULL")
     app.run()
     with pytest.raises(GateClosed, match="not done by memsync"):
-        back(app)
+        app.back()
 
 
 def test_the_record_of_runs_tells_who_did_what(app: App) -> None:
@@ -372,7 +365,7 @@ def test_the_record_of_runs_tells_who_did_what(app: App) -> None:
     with pytest.raises(MemsyncError):
         app.run(unresolved="fail")
     app.run()
-    back(app)
+    app.back()
     rows = len(users(app))
     told = app.query(
         "SELECT verb, phase, outcome, rows_filled FROM memsync.runs"

@@ -15,14 +15,16 @@ from uuid import uuid4
 import pytest
 
 from memsync.errors import IncompleteAudit, InvalidInput, StalePlan, StoreBusy, StoreUnreachable
+from memsync.model.records import Point, to_ms
+from memsync.reconcile.findings import Finding
 from memsync.reconcile.plans import Action, ActionKind, Plan
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres.locks import LockKey, exclusive
 from support.failing import Crash, Failing
-from support.lab import ADA, DIMS, LONG_AGO, NOBODY, A, B, C, Lab, at_ms, embed
+from support.lab import ADA, DIMS, LONG_AGO, NOBODY, A, B, C, Lab, embed
 
-OLD_MS = at_ms(LONG_AGO) - 86_400_000
+OLD_MS = to_ms(LONG_AGO) - 86_400_000
 
 
 def spoil(lab: Lab) -> list[tuple[str, str]]:
@@ -54,8 +56,6 @@ def spoil(lab: Lab) -> list[tuple[str, str]]:
 
 def restore(lab: Lab, kept: dict[str, list[tuple[object, object, object]]]) -> None:
     """Put the points back as they were, and empty the quarantine."""
-    from memsync.model.records import Point  # noqa: PLC0415
-
     for name in lab.vectors.collections():
         lab.vectors.drop(name)
     for name, points in kept.items():
@@ -355,8 +355,6 @@ def test_an_archived_memory_without_words_does_not_stop_the_rest(lab: Lab) -> No
 
 def test_planning_takes_time_in_proportion(lab: Lab) -> None:
     """Planning compares each finding at most once, so its time is proportional to their number."""
-    from memsync.reconcile.findings import Finding  # noqa: PLC0415
-
     said = lab.settled()
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     audit = lab.audit()

@@ -9,12 +9,12 @@ import pytest
 from memsync import reconcile
 from memsync.errors import MemsyncError, StoreUnreachable
 from memsync.memory import NewExchange
-from memsync.model.records import Exchange
+from memsync.model.records import Exchange, to_ms
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.vectors import CollectionInfo
 from support.failing import Failing
-from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, A, B, Lab, at_ms, drain
+from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, A, B, Lab, drain
 
 
 def now_exchange(text: str, persona: object = A) -> NewExchange:
@@ -30,7 +30,7 @@ def deployed_world(lab: Lab) -> list[Exchange]:
         lab.deploy(each)
     lab.deploy(said[3])
     lab.deploy(said[4], collection=f"persona-{B}", personaId=str(B))
-    lab.deploy(said[0], createdAt=at_ms(LONG_AGO) - 86_400_000)
+    lab.deploy(said[0], createdAt=to_ms(LONG_AGO) - 86_400_000)
     lab.respell(said[5].anchor_id, content="user: x\nassistant: y")
     lab.vectors.delete(lab.home, [said[6].anchor_id])
     lab.respell(said[7].anchor_id, persona_id=str(B))
@@ -123,7 +123,7 @@ FIELDS = {
     "persona_id": str(B),
     "personality_id": str(BASIL),
     "channel_id": "another",
-    "created_at": at_ms(LONG_AGO),
+    "created_at": to_ms(LONG_AGO),
     "content": "user: question 0\nassistant: answer 0",
     "digest": "f" * 64,
 }

@@ -101,6 +101,11 @@ class App:
             settings = self.settings(**given)
             return migrate.run(postgres, settings, chosen, vectors=vectors, tell=tell)
 
+    def back(self, to: Phase | None = None, *, tell: Tell = silent, **given: object) -> Stage:
+        """`memsync migrate rollback`; `given` are settings."""
+        with Postgres.open(self.url) as postgres:
+            return migrate.rollback(postgres, self.settings(**given), to=to, tell=tell)
+
     def verify(self) -> migrate.Verification:
         """Do `memsync migrate verify`."""
         with Postgres.open(self.url) as postgres:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from memsync import migrate
-from memsync.stores.history.phases import Phase, Stage
-from memsync.stores.postgres import Postgres
-
 if TYPE_CHECKING:
     from support.app import App
 
@@ -77,9 +73,3 @@ def hanging(app: App) -> dict[str, set[tuple[Any, ...]]]:
     return {
         kind: {tuple(str(value) for value in row) for row in rows} for kind, rows in found.items()
     }
-
-
-def rollback(app: App, to: Phase | None = None) -> Stage:
-    """Do `memsync migrate rollback`."""
-    with Postgres.open(app.url) as postgres:
-        return migrate.rollback(postgres, app.settings(), to=to)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, get_args, get_type_hints
 
 from memsync.demo.world import load_rows
 from memsync.errors import StoreUnreachable
-from memsync.migrate import RunOptions, rollback
+from memsync.migrate import RunOptions
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.embedded import start_embedded
@@ -247,8 +247,7 @@ class WayBack(Way):
     filled_column: LiteralString = "user_id"
 
     def walk(self, app: App) -> Stage:
-        with Postgres.open(app.url) as postgres:
-            return rollback(postgres, app.settings(), to=None)
+        return app.back()
 
     def assert_whole(self, app: App) -> None:
         assert self.legacy == Left(of_the_app(app.catalog()), users(app))
@@ -283,7 +282,7 @@ class Done:
     row_versions: dict[UUID, str]
     rows_total: int
     rows_done: int | None
-    last_run_id: int
+    last_run: int
 
 
 def done_so_far(app: App, way: Way) -> Done:
@@ -330,7 +329,7 @@ def assert_no_batch_twice(app: App, way: Way, before: Done) -> None:
     if before.rows_done is not None:
         assert before.rows_done == len(before.row_versions)
     filled = app.query(
-        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.runs WHERE id > %s", before.last_run_id
+        "SELECT coalesce(sum(rows_filled), 0) FROM memsync.runs WHERE id > %s", before.last_run
     )[0][0]
     assert before.rows_total == len(before.row_versions) + filled
     now = done_so_far(app, way).row_versions

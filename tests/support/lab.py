@@ -26,7 +26,7 @@ from memsync.demo.world import legacy_schema
 from memsync.errors import StoreBusy
 from memsync.memory import Drained, Memory, NewExchange, relay
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point, Vector, to_ms
+from memsync.model.records import Exchange, Point, Vector
 from memsync.reconcile.findings import Audit, Finding
 from memsync.reconcile.plans import Plan
 from memsync.settings import Settings
@@ -374,8 +374,3 @@ def lab(open_lab: "partial[Lab]") -> Lab:
 def any_lab(request: pytest.FixtureRequest, open_lab: "partial[Lab]") -> Lab:
     """A lab on each kind of store."""
     return open_lab(request.param)
-
-
-def at_ms(moment: datetime) -> int:
-    """Milliseconds since the epoch."""
-    return to_ms(moment)

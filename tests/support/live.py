@@ -32,8 +32,28 @@ READ_BY_PERSONA: LiteralString = """
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
+class Background:
+    """What works in a thread of its own until it is told to stop."""
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._live)
+
+    def start(self) -> None:
+        if not self._thread.ident:
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.ident:
+            self._thread.join()
+
+    def _live(self) -> None:
+        raise NotImplementedError
+
+
 @dataclass
-class Client:
+class Client(Background):
     """One version of the app, reading and writing until it is told to stop.
 
     `written` has for each of its rows the user and the persona that the row must end with; None
@@ -48,19 +68,6 @@ class Client:
     errors: list[str] = field(default_factory=list)
     longest_s: float = 0.0
     longest: str = ""
-
-    def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._live)
-
-    def start(self) -> None:
-        if not self._thread.ident:
-            self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread.ident:
-            self._thread.join()
 
     def _live(self) -> None:
         chance = random.Random(self.seed)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from memsync.model.progress import Kind, Progress, Tell
+from memsync.stores.history.phases import Phase
 
 DEADLINE_S = 30.0
 
@@ -25,6 +26,8 @@ def until(holds: Callable[[], bool], what: str) -> None:
 
 def at(moment: str, action: Callable[[], object]) -> Tell:
     """A `tell` that acts once, when the phase of this name, or a step of this kind, begins."""
+    # A moment of another name never comes, and the test would prove nothing.
+    assert moment in {*Phase, *Kind}
     done = False
 
     def tell(step: Progress) -> None:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from memsync import migrate
-from memsync.stores.history.phases import Phase, Stage
-from memsync.stores.postgres import Postgres
-
 if TYPE_CHECKING:
     from support.app import App
 
@@ -20,11 +16,6 @@ SETTINGS = (
     "SELECT id, user_id, personality_id, persona_id, llm_config_id FROM user_personality_settings"
     " ORDER BY id",
 )
-
-
-def back(app: App, to: Phase | None = None) -> Stage:
-    with Postgres.open(app.url) as postgres:
-        return migrate.rollback(postgres, app.settings(), to=to)
 
 
 def new_persona(app: App, owner: UUID | None) -> UUID:

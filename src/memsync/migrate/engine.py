@@ -184,7 +184,7 @@ def _forward(run: Run, work: PhaseWork) -> None:
     if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
         return
     run.tell(Progress(Kind.PHASE, phase.value))
-    if "memsync.runs" not in catalog.own_tables:
+    if not catalog.has_own_table("runs"):
         # isolate makes the table in which phases are recorded, so it goes first, without a record.
         revisions.upgrade(run, Phase.ISOLATE)
     with runs.recorded(run, "run", phase):

@@ -191,7 +191,7 @@ def status(postgres: Postgres) -> Status:
     with postgres.session() as session:
         catalog = Catalog.read(session)
         now = runner(session)
-        fill = fill_state(session, "personas") if "memsync.backfill" in catalog.own_tables else None
+        fill = fill_state(session, "personas") if catalog.has_own_table("backfill") else None
         if fill is None:
             rows = history_size(session).rows
             return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.done), now)

@@ -5,14 +5,13 @@ does no harm, because the script reads the catalog too. This module runs nothing
 """
 
 import re
-from pathlib import Path
 
 from memsync.migrate.plan import Plan
+from memsync.migrate.shipped import shipped
 from memsync.stores.history.phases import Phase
 
 ALL_IN_ONE = "migrate-persona-all-in-one.sql"
 
-_PACKAGE = Path(__file__).parents[1]
 _MARK = re.compile(r"^-- ==== (\w+) ====$", re.MULTILINE)
 _HEAD = """\
 -- The work of `memsync migrate run` on this database, for psql. The database is {stage};
@@ -24,17 +23,6 @@ _HEAD = """\
 """
 
 
-def folder() -> Path:
-    """Where the scripts are: the wheel's copy, or the checkout's folder.
-
-    Raises: FileNotFoundError when neither is there.
-    """
-    for candidate in (_PACKAGE / "_sql", _PACKAGE.parents[1] / "sql"):
-        if (candidate / ALL_IN_ONE).is_file():
-            return candidate
-    raise FileNotFoundError(f"memsync is installed without its SQL scripts ({_PACKAGE})")
-
-
 def psql_script(plan: Plan) -> str:
     """The script for the phases ahead; only a comment when there are none."""
     ahead = [
@@ -43,7 +31,7 @@ def psql_script(plan: Plan) -> str:
     head = _HEAD.format(stage=plan.stage, ahead=", ".join(ahead) or "nothing")
     if not ahead:
         return head
-    start, *rest = _MARK.split((folder() / ALL_IN_ONE).read_text())
+    start, *rest = _MARK.split((shipped("sql", ALL_IN_ONE) / ALL_IN_ONE).read_text())
     parts = dict(zip(rest[::2], rest[1::2], strict=True))
     wanted = [*ahead, "summary"]
     return head + "--\n" + start + "".join(f"-- ==== {each} ===={parts[each]}" for each in wanted)

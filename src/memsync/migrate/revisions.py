@@ -17,24 +17,21 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.pool import StaticPool
 
 from memsync.migrate.run import Run
+from memsync.migrate.shipped import shipped
 from memsync.stores.history.catalog import own_schema_stands
 from memsync.stores.history.phases import Phase, up_to
 from memsync.stores.postgres import Session, statement, translated
 
-_PACKAGE = Path(__file__).parents[1]
 _BASE = "base"
 """Alembic's word for the state before the first revision."""
 
 
-def folder() -> Path:
-    """Where the revisions are: the wheel's copy, or the checkout's folder.
+def _folder() -> Path:
+    """Where the revisions are.
 
-    Raises: FileNotFoundError when neither is there.
+    Raises: FileNotFoundError when they are not installed.
     """
-    for candidate in (_PACKAGE / "_migrations", _PACKAGE.parents[1] / "migrations"):
-        if (candidate / "env.py").is_file():
-            return candidate
-    raise FileNotFoundError(f"memsync is installed without its migrations ({_PACKAGE})")
+    return shipped("migrations", "env.py")
 
 
 def upgrade(run: Run, phase: Phase) -> None:
@@ -77,7 +74,7 @@ def lent_connection() -> sqlalchemy.Connection:
 @cache
 def _revisions() -> dict[Phase, str]:
     """The revision of each phase, oldest first: a file's name ends in its phase."""
-    script = ScriptDirectory(str(folder()))
+    script = ScriptDirectory(str(_folder()))
     found = reversed(list(script.walk_revisions()))
     return {Phase(Path(each.path).stem.rpartition("_")[2]): each.revision for each in found}
 
@@ -94,7 +91,7 @@ def _configured(run: Run) -> Iterator[Config]:
     if not own_schema_stands(run.session):
         run.ddl.run(statement("create_own_schema"), table="users")
     config = Config()
-    config.set_main_option("script_location", str(folder()).replace("%", "%%"))
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
     with _lent(run.session) as connection:
         config.attributes.update(connection=connection, run=run)
         yield config

@@ -116,7 +116,7 @@ def _mend(row: str = "…") -> str:
 
 def _owners(session: Session, catalog: Catalog) -> Check:
     name = "personas are their users' own"
-    if not catalog.has_users or "memsync.persona_map" not in catalog.own_tables:
+    if not catalog.has_users or not catalog.has_own_table("persona_map"):
         return not_applicable(name, "there is no user_id and no decision to compare with")
     rows = session.rows("verify_owners", limit=_SAMPLES)
     if not rows:
@@ -137,7 +137,7 @@ def _owners(session: Session, catalog: Catalog) -> Check:
 def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
     """Counts per user, at the freeze and now."""
     name, silent = "counts per user", "every decision is used"
-    if "memsync.persona_map" not in catalog.own_tables:
+    if not catalog.has_own_table("persona_map"):
         return (not_applicable(name, "nothing is decided yet"),)
     if not catalog.has_users and "user_id" in catalog.columns:
         return (not_applicable(name, "user_id is half filled: the way back was cut short"),)
@@ -171,7 +171,7 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
     # The stage cannot tell: a backfilled database that lost its key or an index looks expanded.
     built = by_persona or (
         not proof.null_persona_ids
-        and "memsync.runs" in catalog.own_tables
+        and catalog.has_own_table("runs")
         and runs.was_run_last(session, Phase.BACKFILL)
     )
     return (

@@ -44,6 +44,6 @@ class State:
     @cached_property
     def late_entries(self) -> Sequence[LateEntry]:
         """The first entries of the outbox that are dead or older than the alarm age."""
-        if "memsync.outbox" not in self.catalog.own_tables:
+        if not self.catalog.has_own_table("outbox"):
             return []
         return outbox.late(self.session, alarm_s=self.settings.outbox_alarm_s, limit=_SHOWN_MAX)

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from memsync.stores.history.phases import Phase, Stage
-from support.cutover import COPY, IN_PLACE, hanging, rollback
+from support.cutover import COPY, IN_PLACE, hanging
 from support.roles import OWNER_GRANTS, at_url, role
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_back_and_forward_again_by_either_way(new_app: NewApp, settled: App) -> 
         assert Stage.CONTRACTED == app.run(options=options)
         assert settled.catalog() == app.catalog()
         assert settled.contents() == app.contents()
-        assert Stage.LEGACY == rollback(app)
+        assert Stage.LEGACY == app.back()
         assert before["indexes"] == app.catalog()["indexes"]
         assert before["constraints"] == app.catalog()["constraints"]
 

@@ -18,7 +18,7 @@ from memsync.migrate.backfill import cutover, shadow_table
 from memsync.model.progress import Kind
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres.statements import statement
-from support.cutover import COPY, IN_PLACE, hanging, rollback
+from support.cutover import COPY, IN_PLACE, hanging
 from support.kills import MOMENTS, assert_as_if_undisturbed, migrator
 from support.live import Client, expected_of
 
@@ -480,7 +480,7 @@ def killed(new_app: NewApp, settled: App, eventually: Eventually, seed: int, kil
         status, out = migrator(app, str(point), moment, "--fate", "client", *BY_COPY)
         assert -signal.SIGKILL == status, (point, moment, out)
         if after == "back":
-            assert Stage.LEGACY == when_free(partial(rollback, app), eventually)
+            assert Stage.LEGACY == when_free(app.back, eventually)
             for kind in ("columns", "indexes", "constraints", "triggers"):
                 assert before[kind] == app.catalog()[kind], (point, moment)
             assert [] == app.query(LEFT), (point, moment)

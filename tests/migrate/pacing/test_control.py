@@ -22,6 +22,7 @@ from memsync.model.progress import Kind, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.locks import LockKey, exclusive
+from support.kills import assert_as_if_undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,11 +67,6 @@ def state(app: App) -> str:
     return app.status().run.state
 
 
-def back(app: App, tell: Tell = silent) -> Stage:
-    with Postgres.open(app.url) as postgres:
-        return migrate.rollback(postgres, app.settings(**SLOWLY), to=None, tell=tell)
-
-
 @contextmanager
 def paused(
     app: App, eventually: Eventually, tell: Tell = silent, *, method: str = "in-place"
@@ -94,12 +90,6 @@ def paused(
 
 def outcomes(app: App) -> list[tuple[Any, ...]]:
     return app.query("SELECT verb, phase, outcome FROM memsync.runs ORDER BY id")
-
-
-def assert_as_if_undisturbed(app: App, settled: App) -> None:
-    assert settled.catalog() == app.catalog()
-    assert app.expected() == app.personas()
-    assert settled.contents() == app.contents()
 
 
 @by_either
@@ -239,10 +229,10 @@ def test_cancelled_on_the_way_back_and_taken_back_again(app: App) -> None:
     users = app.query("SELECT id, user_id FROM conversation_history ORDER BY id")
     app.run()
     with pytest.raises(Cancelled):
-        back(app, in_the_fill(lambda: ask(app, "cancel"), Kind.FILL_USERS))
+        app.back(tell=in_the_fill(lambda: ask(app, "cancel"), Kind.FILL_USERS), **SLOWLY)
     assert ("rollback", "contract", "cancelled") == outcomes(app)[-1]
 
-    assert Stage.LEGACY == back(app)
+    assert Stage.LEGACY == app.back(**SLOWLY)
     assert users == app.query("SELECT id, user_id FROM conversation_history ORDER BY id")
     assert before["columns"] == app.catalog()["columns"]
 

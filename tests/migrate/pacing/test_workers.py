@@ -315,6 +315,7 @@ def test_who_still_builds_for_a_run_that_was_lost_is_waited_for(
         left.commit()
         assert Stage.CONTRACTED == running.result()
     built = [each.what for each in told if each.kind is Kind.INDEX]
+    assert built
     assert not any("conversation_history_persona_id_idx" in each for each in built)
     assert settled.catalog() == app.catalog()
     assert settled.contents() == app.contents()

@@ -16,6 +16,7 @@ from memsync import migrate
 from memsync.model.progress import Kind, Tell, silent
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
+from support.live import Background
 from support.settings import in_step, new_persona, resolve_all
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ NEW: Statements = (
 
 
 @dataclass
-class Chooser:
+class Chooser(Background):
     """One version of the app, changing settings of a few people until it is told to stop."""
 
     app: App
@@ -104,19 +105,6 @@ class Chooser:
     few: dict[str, list[Any]]
     errors: list[str] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._live)
-
-    def start(self) -> None:
-        if not self._thread.ident:
-            self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread.ident:
-            self._thread.join()
 
     def _live(self) -> None:
         chance = random.Random(self.seed)

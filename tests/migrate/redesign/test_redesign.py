@@ -10,7 +10,7 @@ import pytest
 from memsync import migrate
 from memsync.errors import GateClosed, InvalidInput
 from memsync.stores.history.phases import Phase, Stage
-from support.settings import SETTINGS, back, conflicting, in_step, new_persona, resolve_all
+from support.settings import SETTINGS, conflicting, in_step, new_persona, resolve_all
 
 if TYPE_CHECKING:
     from support.app import App
@@ -89,7 +89,7 @@ def test_there_and_back_says_what_was_said(app: App) -> None:
     catalog, said = app.catalog(), [app.query(text) for text in SETTINGS]
     for phase in (Phase.REDESIGN, Phase.CONTRACT):
         app.run(phase)
-        assert Stage.LEGACY == back(app)
+        assert Stage.LEGACY == app.back()
         assert said == [app.query(text) for text in SETTINGS]
         after = app.catalog()
         kinds = ("columns", "indexes", "constraints", "triggers")
@@ -196,12 +196,12 @@ def test_forks_go_on_the_way_back_and_come_again_the_same(app: App) -> None:
     app.run(Phase.REDESIGN)
     app.do("UPDATE llm_configs SET temperature = 0.11 WHERE name LIKE '%%(window %%'")
     forked = app.query("SELECT * FROM llm_configs ORDER BY id")
-    back(app)
+    app.back()
     assert before == [app.query(text) for text in SETTINGS]
     app.run(Phase.REDESIGN)
     assert forked == app.query("SELECT * FROM llm_configs ORDER BY id")
     app.run()
-    back(app)
+    app.back()
     assert before == [app.query(text) for text in SETTINGS]
 
 
@@ -222,7 +222,7 @@ def test_an_orphan_belongs_to_the_one_who_uses_it(app: App) -> None:
     app.run()
     owners: dict[UUID, UUID | None] = dict(app.query("SELECT id, owner_id FROM personas"))
     assert {user, other} == {owners[default], owners[chosen]}
-    back(app)
+    app.back()
     after: dict[UUID, UUID | None] = dict(app.query("SELECT id, owner_id FROM personas"))
     assert {None} == {after[default], after[chosen]}
 
@@ -270,7 +270,7 @@ def test_a_quarantined_persona_is_kept_and_comes_back(app: App) -> None:
     app.run(Phase.REDESIGN, options={"orphan_owners": "quarantine"})
     assert [] == app.query("SELECT FROM personas WHERE id = %s", orphan)
     assert in_step(app)
-    assert Stage.LEGACY == back(app)
+    assert Stage.LEGACY == app.back()
     assert before == [app.query(text) for text in SETTINGS]
     assert personas == app.query("SELECT * FROM personas ORDER BY id")
 
@@ -295,7 +295,7 @@ def test_what_the_redesign_of_the_app_itself_left_stays_on_the_way_back(redesign
     """Tables that the app made and columns that it dropped are not memsync's to take back."""
     catalog = redesigned.catalog()
     redesigned.run()
-    back(redesigned)
+    redesigned.back()
     after = redesigned.catalog()
     assert catalog["columns"] == after["columns"]
     assert catalog["triggers"] == after["triggers"]

@@ -14,7 +14,7 @@ from memsync.errors import GateClosed, SchemaMismatch
 from memsync.migrate.redesign import phase as redesign_phase
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
-from support.settings import SETTINGS, back, conflicting, in_step, new_persona, resolve_all
+from support.settings import SETTINGS, conflicting, in_step, new_persona, resolve_all
 
 if TYPE_CHECKING:
     from support.app import App
@@ -69,11 +69,11 @@ def test_a_half_done_redesign_is_completed_and_taken_back(app: App, state: str) 
     if state not in {"window gone", "config gone"}:
         assert in_step(app)
     assert Stage.CONTRACTED == app.run()
-    assert Stage.LEGACY == back(app)
+    assert Stage.LEGACY == app.back()
     after = app.catalog()
     kinds = ("columns", "indexes", "constraints", "triggers")
     assert {kind: catalog[kind] for kind in kinds} == {kind: after[kind] for kind in kinds}
-    assert not [each for each in after["functions"] if each[1].startswith("sync_")]
+    assert {("memsync", "memory_digest")} == after["functions"] - catalog["functions"]
     assert Stage.CONTRACTED == app.run()
 
 
@@ -94,7 +94,7 @@ def test_a_choice_removed_meanwhile_does_not_come_back(app: App) -> None:
     app.run(Phase.REDESIGN)
     user = app.query("SELECT user_id FROM user_personality_configs LIMIT 1")[0][0]
     assert app.do("DELETE FROM user_personality_settings WHERE user_id = %s", user)
-    back(app)
+    app.back()
     assert [] == app.query("SELECT FROM user_personality_settings WHERE user_id = %s", user)
 
 
@@ -191,7 +191,7 @@ def test_tables_in_another_schema_stay_together(app: App) -> None:
     )
     assert [("theirs",)] == found
     assert in_step(app)
-    back(app)
+    app.back()
     assert [] == app.query("SELECT FROM pg_class WHERE relnamespace = 'first'::regnamespace")
 
 
@@ -209,7 +209,7 @@ def test_statements_prepared_before_the_rename_work_after_it(app: App) -> None:
         )
         before = client.execute(f"EXECUTE chosen('{user}')".encode()).fetchall()
         for there in (True, False):
-            assert app.run(Phase.REDESIGN) if there else back(app)
+            assert app.run(Phase.REDESIGN) if there else app.back()
             assert before == client.execute(f"EXECUTE chosen('{user}')".encode()).fetchall()
             assert len(before) == client.execute(f"EXECUTE choose('{user}')".encode()).rowcount
 
@@ -231,7 +231,7 @@ def test_what_users_chose_of_the_forks_is_theirs_again(app: App) -> None:
     said = [app.query(text) for text in texts]
     for phase in (Phase.REDESIGN, Phase.CONTRACT):
         app.run(phase)
-        back(app)
+        app.back()
         app.run(Phase.REDESIGN)
         assert said == [app.query(text) for text in texts]
 
@@ -257,7 +257,7 @@ def test_finalize_says_what_it_removes_and_ends_the_way_back(
     assert 0 == app.command("finalize", "--yes")
     assert [] == app.query("SELECT FROM memsync.orphan_persona")
     with pytest.raises(GateClosed, match="no way back"):
-        back(app)
+        app.back()
     assert Stage.CONTRACTED == app.run()
 
 
@@ -313,8 +313,8 @@ def test_a_way_back_cut_short_at_its_end_restores_the_quarantined(
     with monkeypatch.context() as patched:
         patched.setattr(redesign_phase, "restore_orphans", ended)
         with pytest.raises(GateClosed, match="cut short"):
-            back(app)
-    assert Stage.LEGACY == back(app)
+            app.back()
+    assert Stage.LEGACY == app.back()
     assert before == [app.query(text) for text in SETTINGS]
     with Postgres.open(app.url) as postgres:
         assert Stage.LEGACY == migrate.rollback(postgres, app.settings(), to=None)

@@ -6,10 +6,10 @@ Only findings beyond those reported before count: their name, number, key and ev
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from memsync.model.records import Exchange
-from support.lab import LONG_AGO, Lab, at_ms
+from memsync.model.records import Exchange, to_ms
+from support.lab import LONG_AGO, Lab
 
-OLD_MS = at_ms(LONG_AGO) - 86_400_000
+OLD_MS = to_ms(LONG_AGO) - 86_400_000
 
 
 @dataclass(frozen=True)

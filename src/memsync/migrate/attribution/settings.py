@@ -29,7 +29,7 @@ def fragments(catalog: Catalog, evidence: Fragments | None = None) -> dict[str, 
 
     `evidence` names the last one, where evidence was read.
     """
-    undecided = "undecided" if "memsync.persona_map" in catalog.own_tables else "unfilled"
+    undecided = "undecided" if catalog.has_own_table("persona_map") else "unfilled"
     return {
         "open": f"open_{undecided}" if "persona_id" in catalog.columns else "open_all",
         "by_evidence": "by_evidence_unread",

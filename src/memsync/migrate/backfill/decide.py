@@ -10,9 +10,10 @@ from functools import partial
 from uuid import UUID
 
 from memsync.errors import GateClosed
+from memsync.migrate.backfill.blocks import end_block, range_of_blocks
 from memsync.migrate.options import Unresolved
 from memsync.model.wording import listed
-from memsync.stores.history.catalog import TABLE, history_size
+from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.exchanges import messages_without_persona
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.ddl import OnlineDdl
@@ -82,16 +83,6 @@ def clear_vanished(ddl: OnlineDdl) -> None:
             partial(session.run, "clear_vanished_personas", start=blocks[0], stop=blocks[1]),
             table=TABLE,
         )
-
-
-def end_block(session: Session) -> int:
-    """A block number that is greater than that of every row of the history now."""
-    return history_size(session).blocks + 1
-
-
-def range_of_blocks(start: int, stop: int) -> tuple[str, str]:
-    """The first ctid of each of these two blocks, as text for a statement."""
-    return f"({start},0)", f"({stop},0)"
 
 
 def _create_default_persona(ddl: OnlineDdl, user_id: UUID) -> None:

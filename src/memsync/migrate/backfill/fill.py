@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from memsync.errors import GateClosed
+from memsync.migrate.backfill.blocks import end_block, range_of_blocks
 from memsync.migrate.backfill.checkpoint import Fill, opened_fill, save_fill, start_fill
-from memsync.migrate.backfill.decide import end_block, range_of_blocks
 from memsync.migrate.expand import archive_personas
 from memsync.migrate.pacing.pace import steered
 from memsync.migrate.pacing.workers import Workers

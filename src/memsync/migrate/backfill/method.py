@@ -50,7 +50,7 @@ def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice
         return Choice("in-place", f"a copy would lose something: {lost}")
     if shadow_state(session).begun:
         return Choice("copy", "a copy is half done")
-    if "memsync.backfill" in catalog.own_tables and fill_is_half_done(session):
+    if catalog.has_own_table("backfill") and fill_is_half_done(session):
         return Choice("in-place", "a fill in place is half done")
     return _by_disk(disk_space(session))
 

@@ -10,10 +10,10 @@ and validated on its own.
 from memsync.errors import PartlyDone
 from memsync.migrate import runs
 from memsync.migrate.backfill import checkpoint, cutover
+from memsync.migrate.backfill.blocks import end_block
 from memsync.migrate.backfill.decide import (
     clear_vanished,
     decided_rows,
-    end_block,
     freeze,
     note_unresolved,
 )

@@ -14,8 +14,8 @@ from typing import Any
 from uuid import UUID
 
 from memsync.errors import GateClosed
+from memsync.migrate.backfill.blocks import range_of_blocks
 from memsync.migrate.backfill.checkpoint import rewind_fill
-from memsync.migrate.backfill.decide import range_of_blocks
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX, TABLE, USER_INDEX
 from memsync.stores.postgres import (

@@ -8,7 +8,7 @@ convention, cut to 63 bytes). It changes nothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch
@@ -34,7 +34,8 @@ USER_CHECK = "memsync_user_id_present"
 APP_TABLES = ("conversation_history", "personalities", "personas", "users")
 SERVER_VERSION_MIN = 150000
 
-_OWN_TABLES = ("runs", "outbox", "persona_map", "backfill", "redesign_change")
+OwnTable = Literal["runs", "outbox", "persona_map", "backfill", "redesign_change"]
+"""The tables in the schema memsync for which the catalog is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Catalog:
         """
         _require_app(session)
         columns = relations.columns(session, TABLE)
-        own_tables = relations.existing(session, [f"memsync.{name}" for name in _OWN_TABLES])
+        own_tables = relations.existing(session, [f"memsync.{name}" for name in get_args(OwnTable)])
         has_notes = notes and "memsync.redesign_change" in own_tables
         settings = SettingsTables.read(session, has_notes=has_notes)
         _require_places(settings)
@@ -131,7 +132,7 @@ class Catalog:
             and self.indexes.get(PERSONA_INDEX, False)
             and self.indexes.get(RETRIEVAL_INDEX, False)
             and self.constraints.get(PERSONA_KEY, False)
-            and "memsync.outbox" in self.own_tables
+            and self.has_own_table("outbox")
         )
 
     @property
@@ -142,6 +143,10 @@ class Catalog:
     def is_ours(self, phase: Phase) -> bool:
         """Whether memsync made the phase's objects; the app may have done the redesign itself."""
         return phase is not Phase.REDESIGN or bool(self.settings.created)
+
+    def has_own_table(self, name: OwnTable) -> bool:
+        """Whether this table of memsync's own stands."""
+        return f"memsync.{name}" in self.own_tables
 
     @property
     def has_users(self) -> bool:
