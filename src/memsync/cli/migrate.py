@@ -25,7 +25,7 @@ from memsync.cli.common import (
 )
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
-from memsync.migrate.options import WORKERS_MAX
+from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Method, Unresolved
 from memsync.migrate.redesign import Prospect
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase, Stage
@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 
 MethodOption = Annotated[
-    Literal["auto", "in-place", "copy"],
+    Method,
     typer.Option(
         help="How the backfill works. in-place: it updates the table's rows. copy: it fills a "
         "shadow table that replaces the table; this is quicker and leaves no bloat, but needs 1.4 "
@@ -54,7 +54,7 @@ WorkersOption = Annotated[
     ),
 ]
 EvidenceOption = Annotated[
-    Literal["prefer", "ignore"],
+    EvidenceUse,
     typer.Option(
         help="Memories made from the old messages show which persona spoke. prefer: they decide "
         "before the settings do. ignore: only the settings decide."
@@ -126,7 +126,7 @@ def run(
     *,
     to: Annotated[Phase, typer.Option(help="The last phase to run.")] = Phase.CONTRACT,
     unresolved: Annotated[
-        Literal["fail", "create"],
+        Unresolved,
         typer.Option(help="For users without a persona: stop, or make a default one for each."),
     ] = "fail",
     orphan_owners: Annotated[
