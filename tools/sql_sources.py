@@ -27,13 +27,9 @@ _SHIPPED = (
     "sql/*.sql",
     "sql/ops/*.sql",
     "sql/steps/*.sql",
-    "migrations/versions/*.py",
     "src/memsync/stores/**/*",
     "src/memsync/migrate/**/*.sql",
-    "src/memsync/migrate/backfill/*.py",
-    "src/memsync/migrate/expand/*.py",
-    "src/memsync/migrate/redesign/*.py",
-    "src/memsync/reconcile/**/*",
+    "src/memsync/reconcile/**/*.sql",
 )
 _EXPRESSION, _ASSIGNMENTS = 2, {3, 4, 5}
 

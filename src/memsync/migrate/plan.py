@@ -131,7 +131,7 @@ def plan(
         lift_timeouts(session)
         catalog = Catalog.read(session)
         require_met(session, catalog)
-        checks = (*preflight(session, catalog), *data_checks(session, catalog))
+        checks = preflight(session, catalog)
         evidence = Evidence(session)
         report = None
         if memories is not None and awaited(catalog):
@@ -157,7 +157,7 @@ def plan(
             unresolved=unresolved,
             evidence=report,
             server_version=server_version(session),
-            checks=checks,
+            checks=(*checks, *data_checks(session, catalog, unresolved)),
             redesign=_prospect(session, catalog),
             method=None if Phase.BACKFILL in catalog.done else choose_method(session, catalog),
         )

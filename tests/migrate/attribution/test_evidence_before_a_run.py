@@ -13,6 +13,7 @@ from psycopg import sql
 from memsync import migrate
 from memsync.demo.world import World
 from memsync.errors import GateClosed, StoreUnreachable
+from memsync.migrate.checks import State
 from memsync.settings import Settings
 from memsync.stores.history.phases import Stage
 from memsync.stores.vectors import open_vectors
@@ -110,7 +111,9 @@ def test_users_whom_evidence_decides_need_no_default(app: App, store: VectorStor
     assert [str(user)] == [each.user_id for each in app.plan().unresolved]
     with pytest.raises(GateClosed):
         app.run(unresolved="fail")
-    assert () == app.plan(store).unresolved
+    told = app.plan(store)
+    assert () == told.unresolved
+    assert [State.OK] == [check.state for check in told.checks if check.name == "users"]
     assert Stage.CONTRACTED == app.run(unresolved="fail", vectors=store)
     assert {other} == set(personas(app, *kept))
     status = app.status()

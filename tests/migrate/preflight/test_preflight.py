@@ -183,13 +183,25 @@ def test_a_role_without_grants_is_told_which(app: App) -> None:
         assert_refused(theirs, "privileges")
 
 
-def test_a_stranger_s_llm_configs_are_named(app: App) -> None:
+REDESIGNED_BY_THE_APP = {
+    "llm_configs": "SELECT",  # the app has it
+    "personality_default_configs": """
+        CREATE TABLE personality_default_configs (
+            personality_id uuid PRIMARY KEY REFERENCES personalities ON DELETE CASCADE,
+            llm_config_id uuid NOT NULL REFERENCES llm_configs ON DELETE CASCADE,
+            updated_at timestamp(3) NOT NULL DEFAULT now())""",
+}
+
+
+@pytest.mark.parametrize("table", REDESIGNED_BY_THE_APP)
+def test_a_stranger_s_table_of_the_settings_is_named(app: App, table: str) -> None:
     """A table of the redesign that another role owns blocks the phases that alter it."""
+    app.do(REDESIGNED_BY_THE_APP[table])
     with owner(app) as theirs:
-        app.do("ALTER TABLE llm_configs OWNER TO CURRENT_USER")
+        app.do(f"ALTER TABLE {table} OWNER TO CURRENT_USER")
         found = checks(theirs)["privileges"]
         assert (State.BLOCKER, (Phase.REDESIGN, Phase.CONTRACT)) == (found.state, found.phases)
-        assert "llm_configs is " in found.found
+        assert f"{table} is " in found.found
 
 
 def test_long_transactions_are_named(app: App, eventually: Eventually) -> None:

@@ -5,12 +5,12 @@ catalog, and searches the text of functions, because Postgres does not track wha
 (https://www.postgresql.org/docs/current/ddl-depend.html). Only the last two checks read messages.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memsync.errors import SchemaMismatch
 from memsync.migrate import prisma
-from memsync.migrate.attribution import fragments, unresolved_users
+from memsync.migrate.attribution import UnresolvedUser
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import (
@@ -302,11 +302,10 @@ def vacuum(session: Session) -> Check:
     return fine("vacuum", "none that is in the way")
 
 
-def users(session: Session, catalog: Catalog) -> Check:
+def users(catalog: Catalog, without: Sequence[UnresolvedUser]) -> Check:
     """Users who have messages but no persona."""
     if "user_id" not in catalog.columns:
         return fine("users", "every message has its persona; there is no user_id")
-    without = unresolved_users(session, fragments(catalog))
     if not without:
         return fine("users", "every user with messages has a persona")
     messages = sum(user.rows for user in without)

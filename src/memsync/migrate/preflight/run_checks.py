@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from memsync.errors import GateClosed
+from memsync.migrate.attribution import UnresolvedUser
 from memsync.migrate.checks import Check, State
 from memsync.migrate.preflight import history, server
 from memsync.stores.history.catalog import Catalog
@@ -48,9 +49,14 @@ def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) ->
     return tuple(_as_of_now(check, ahead) for check in found)
 
 
-def data_checks(session: Session, catalog: Catalog) -> tuple[Check, ...]:
-    """The checks that read the messages themselves: their time grows with the history."""
-    return history.users(session, catalog), history.personas(session, catalog)
+def data_checks(
+    session: Session, catalog: Catalog, unresolved: Sequence[UnresolvedUser]
+) -> tuple[Check, ...]:
+    """The checks of the messages themselves: their time grows with the history. They only warn.
+
+    `unresolved` are the users for whom neither settings nor evidence say a persona.
+    """
+    return history.users(catalog, unresolved), history.personas(session, catalog)
 
 
 def blocking(checks: Sequence[Check], ahead: Collection[Phase] = tuple(Phase)) -> list[Check]:

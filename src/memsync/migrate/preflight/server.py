@@ -9,13 +9,13 @@ from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.phases import Phase
-from memsync.stores.history.settings_tables import CHOICES, DEFAULTS, OLD_CHOICES
+from memsync.stores.history.settings_tables import CHOICES, CONFIGS, DEFAULTS, OLD_CHOICES
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.pooler import processes
 
 TABLES = (TABLE, "users", "personas", "personalities")
 """The tables that every phase reads or changes."""
-SETTINGS_TABLES = (OLD_CHOICES, CHOICES, DEFAULTS, "llm_configs")
+SETTINGS_TABLES = (OLD_CHOICES, CHOICES, DEFAULTS, CONFIGS, "llm_configs")
 """The tables of settings, where they exist: a run reads them, or the redesign changes them."""
 _LIFTED = (
     "statement_timeout",
