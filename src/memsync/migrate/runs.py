@@ -56,11 +56,6 @@ def backfill_stands(session: Session) -> bool:
     return bool(session.row("backfill_stands").found)
 
 
-def was_run_last(session: Session, phase: Phase) -> bool:
-    """Whether the phase was finished, and not taken back since."""
-    return bool(session.row("was_run_last", phase=phase).found)
-
-
 def contract_was_begun(session: Session) -> bool:
     """Whether contract passed its gates, but was neither finished nor taken back since."""
     return bool(session.row("contract_was_begun").begun)

@@ -40,11 +40,6 @@ SELECT coalesce((SELECT verb = 'run' AND NOT user_id_dropped FROM memsync.runs
                  WHERE phase = 'contract' AND (gates_passed OR verb = 'rollback')
                  ORDER BY id DESC LIMIT 1), false) AS begun;
 
--- name: was_run_last
--- Whether the last entry about a phase that ended well is a run, not a rollback.
-SELECT coalesce((SELECT verb = 'run' FROM memsync.runs WHERE phase = %(phase)s
-                 AND outcome = 'done' ORDER BY id DESC LIMIT 1), false) AS found;
-
 -- name: note_method
 -- Records which method the backfill that has just begun uses, and why.
 UPDATE memsync.runs SET note = %(note)s

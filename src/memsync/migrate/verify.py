@@ -19,7 +19,7 @@ from memsync.stores.history.catalog import (
     TABLE,
     Catalog,
 )
-from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Postgres, Session
 
 _SAMPLES = 5
@@ -172,7 +172,7 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
     built = by_persona or (
         not proof.null_persona_ids
         and catalog.has_own_table("runs")
-        and runs.was_run_last(session, Phase.BACKFILL)
+        and runs.backfill_stands(session)
     )
     return (
         fine("no user_id column", "it is gone")
