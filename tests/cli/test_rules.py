@@ -13,6 +13,13 @@ def test_closed_pipe_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 141 == main(["rules", "--json"])
 
 
+def test_a_closed_stdout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`memsync rules >&-` leaves Python without a stdout; a command that succeeds still says 0."""
+    monkeypatch.setattr("sys.stdout", None)
+
+    assert 0 == main(["rules"])
+
+
 def closed(**_: object) -> None:
     """Raise what print raises when the other end of the pipe is closed."""
     raise BrokenPipeError(32, "Broken pipe")

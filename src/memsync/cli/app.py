@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(handlers=[logging.NullHandler()])
     try:
         result = app(args=arguments, prog_name="memsync", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:  # None where the caller closed it, as `>&-` does
+            sys.stdout.flush()
     except MemsyncError as error:
         return _failed(arguments, type(error).__name__, error.message, error.exit_status, error)
     except typer.TyperException as error:
