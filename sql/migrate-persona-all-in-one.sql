@@ -837,6 +837,19 @@ BEGIN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
+    -- This script would take over the defaults of columns that are there again and not filled yet,
+    -- and the values that they had would be lost.
+    IF EXISTS (SELECT FROM (VALUES ('users', 'global_persona_id'),
+           ('personalities', 'llm_config_id'),
+           ('personalities', 'context_window_size'),
+           ('personas', 'is_global'),
+           ('llm_configs', 'is_default')) AS v(t, c)
+               WHERE pg_temp.has_column(t, c) AND pg_temp.has_note(t || '.' || c, 'dropped')) THEN
+        RAISE EXCEPTION 'a rollback of contract was cut short: old columns of the settings are there '
+            'again, and are not filled yet'
+            USING HINT = 'Finish it with memsync migrate rollback, or go forward with memsync '
+                         'migrate run. Nothing was changed.';
+    END IF;
     -- If memsync or this script noted that it began the redesign, this script goes on.
     IF pg_temp.has_note('begun', 'created') OR EXISTS (
         SELECT FROM unnest(ARRAY['users', 'personas', 'personalities', 'llm_configs']) AS t
@@ -1602,11 +1615,8 @@ DO $do$
 BEGIN
     PERFORM pg_temp.require(pg_temp.redesign_stands(), 'expand');
     PERFORM pg_temp.begin_phase('expand');
-    IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
-        CALL pg_temp.run('conversation_history',
-            ARRAY['ALTER TABLE conversation_history ADD COLUMN persona_id uuid']);
-    END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
+        -- Before the column, because from here on the catalog shows that the phase was begun.
         CALL pg_temp.run('users', ARRAY[
             pg_temp.filled($q$CREATE OR REPLACE VIEW memsync.persona_override AS {override}$q$),
             pg_temp.filled($q$CREATE OR REPLACE VIEW memsync.persona_default AS {default}$q$),
@@ -1713,6 +1723,12 @@ BEGIN
 END $$$q$,
             $q$REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(),
     memsync.record_user_write() FROM PUBLIC$q$]);
+    END IF;
+    IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
+        CALL pg_temp.run('conversation_history',
+            ARRAY['ALTER TABLE conversation_history ADD COLUMN persona_id uuid']);
+    END IF;
+    IF pg_temp.has_column('conversation_history', 'user_id') THEN
         IF NOT pg_temp.has_trigger('conversation_history', 'memsync_record_user_write') THEN
             CALL pg_temp.run('conversation_history', ARRAY[
                 $q$CREATE TRIGGER memsync_record_user_write BEFORE INSERT ON conversation_history

@@ -15,6 +15,15 @@ BEGIN
         RAISE EXCEPTION 'memsync is filling a copy of the history, or left one'
             USING HINT = 'Use memsync migrate run instead; it goes on from there.';
     END IF;
+    -- This script would take over the defaults of columns that are there again and not filled yet,
+    -- and the values that they had would be lost.
+    IF EXISTS (SELECT FROM (VALUES {{old_columns}}) AS v(t, c)
+               WHERE pg_temp.has_column(t, c) AND pg_temp.has_note(t || '.' || c, 'dropped')) THEN
+        RAISE EXCEPTION 'a rollback of contract was cut short: old columns of the settings are there '
+            'again, and are not filled yet'
+            USING HINT = 'Finish it with memsync migrate rollback, or go forward with memsync '
+                         'migrate run. Nothing was changed.';
+    END IF;
     -- If memsync or this script noted that it began the redesign, this script goes on.
     IF pg_temp.has_note('begun', 'created') OR EXISTS (
         SELECT FROM unnest(ARRAY['users', 'personas', 'personalities', 'llm_configs']) AS t

@@ -3,11 +3,8 @@ DO $do$
 BEGIN
     PERFORM pg_temp.require(pg_temp.redesign_stands(), 'expand');
     PERFORM pg_temp.begin_phase('expand');
-    IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
-        CALL pg_temp.run('conversation_history',
-            ARRAY['{{query:add_persona_id}}']);
-    END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
+        -- Before the column, because from here on the catalog shows that the phase was begun.
         CALL pg_temp.run('users', ARRAY[
             pg_temp.filled($q${{query:define_persona_override}}$q$),
             pg_temp.filled($q${{query:define_persona_default}}$q$),
@@ -15,6 +12,12 @@ BEGIN
             pg_temp.pinned($q${{query:define_sync_identity}}$q$),
             $q${{query:define_record_user_write}}$q$,
             $q${{query:revoke_sync_functions}}$q$]);
+    END IF;
+    IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
+        CALL pg_temp.run('conversation_history',
+            ARRAY['{{query:add_persona_id}}']);
+    END IF;
+    IF pg_temp.has_column('conversation_history', 'user_id') THEN
         IF NOT pg_temp.has_trigger('conversation_history', '{{catalog:USER_WRITE_TRIGGER}}') THEN
             CALL pg_temp.run('conversation_history', ARRAY[
                 $q${{query:create_user_write_trigger}}$q$,

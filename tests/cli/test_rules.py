@@ -1,5 +1,9 @@
 """Tests `memsync rules`: every finding code is explained."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from memsync.cli.app import main
@@ -13,11 +17,21 @@ def test_closed_pipe_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 141 == main(["rules", "--json"])
 
 
-def test_a_closed_stdout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_closed_stdout_is_no_error(monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
     """`memsync rules >&-` leaves Python without a stdout; a command that succeeds still says 0."""
     monkeypatch.setattr("sys.stdout", None)
 
-    assert 0 == main(["rules"])
+    assert 0 == main(["rules", *more])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_full_stderr_does_not_change_the_status(more: list[str]) -> None:
+    """A message that cannot be written leaves the status of the failure as it is."""
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "memsync", "rules", "MSC999", *more]
+        assert 2 == subprocess.run(command, stderr=full, check=False).returncode
 
 
 def closed(**_: object) -> None:

@@ -392,14 +392,15 @@ def test_clients_meet_no_error(large_app: App, seed: int) -> None:
     assert max(client.longest_s for client in (*old, new)) < 1.0
 
 
-def piped(app: App, text: str) -> tuple[int, str]:
-    """Run a script that was printed."""
+def piped(app: App, text: str, *more: str) -> tuple[int, str]:
+    """Run a script that was printed; `more` are arguments of psql."""
     done = subprocess.run(
         [
             str(PSQL),
             "--no-psqlrc",
             "--set=unresolved=create",
             "--set=backup_confirmed=yes",
+            *more,
             app.url,
         ],
         input=text,
@@ -418,7 +419,8 @@ def test_plan_prints_what_is_ahead(app: App, capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     assert before == untouched(app)
     parts = re.findall(r"^-- ==== (\w+) ====$", text, re.MULTILINE)
-    assert ["backfill", "contract", "summary"] == parts
+    assert ["backfill", "contract", "verify", "back", "summary"] == parts
+    assert 0 != piped(app, text, "--set=only=verify")[0]
     assert 0 == app.command("plan", "--sql", "--json")
     assert text == json.loads(capsys.readouterr().out)["sql"]
 

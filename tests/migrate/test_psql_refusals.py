@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from memsync.errors import StoreUnreachable
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres.locks import LockKey
+from support.moments import Cut, cut_before
 from support.psql import needs_psql
 from support.scripts import (
     ALL_IN_ONE,
@@ -21,6 +23,7 @@ from support.scripts import (
     unchanged,
     untouched,
 )
+from support.settings import conflicting, resolve_all
 from support.starts import (
     ADD_COLUMN,
     CREATE_MISSING,
@@ -182,3 +185,35 @@ def test_a_script_does_not_start_beside_memsync(app: App) -> None:
         other.execute("SELECT pg_advisory_lock(%s)", (LockKey.MIGRATE.value,))
         status, said = psql(app, unresolved="create")
         unchanged(app, status, said, before, f"pid {other.info.backend_pid}")
+
+
+def test_a_rollback_that_was_cut_short_is_finished_first(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old columns that are there again, and not filled yet, are not copied over what is kept."""
+    resolve_all(app)
+    conflicting(app)
+    app.do(
+        "UPDATE personalities SET llm_config_id = NULL, context_window_size = 55"
+        " WHERE id = (SELECT max(id::text)::uuid FROM personalities)"
+    )
+    app.run()
+    with monkeypatch.context() as patched:
+        cut_before(patched, "FUNCTION memsync.is_waited_for")
+        with pytest.raises((Cut, StoreUnreachable)):
+            app.back()
+    before = settings_of(app)
+    status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)
+    assert STOPPED == status
+    assert "a rollback of contract was cut short" in said
+    assert before == settings_of(app)
+    app.run()
+    assert before == settings_of(app)
+
+
+def settings_of(app: App) -> list[object]:
+    """The windows of the configs, and what is kept of columns that were dropped."""
+    return [
+        app.query("SELECT id, context_window_size FROM llm_configs ORDER BY id"),
+        app.query("SELECT * FROM memsync.column_archive ORDER BY column_name, row_id"),
+    ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
-from memsync.errors import GateClosed
+from memsync.errors import GateClosed, StoreBusy
 from memsync.migrate import rollback
+from memsync.model.progress import Kind, Progress
 from memsync.stores.history.catalog import USER_INDEX
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres
@@ -378,3 +380,26 @@ def test_users_given_a_persona_open_the_gate(app: App) -> None:
         "SELECT count(DISTINCT persona_id) FROM conversation_history h"
         " JOIN personas p ON p.id = h.persona_id WHERE p.name = 'given'"
     )
+
+
+def test_two_databases_at_once_in_one_process(new_app: NewApp) -> None:
+    """A second run in the process is refused with nothing changed, and the first one ends well."""
+    one, other = new_app(), new_app()
+    seen: list[object] = []
+
+    def run_other() -> None:
+        try:
+            seen.append(other.run())
+        except StoreBusy as error:
+            seen.append(error.message)
+
+    def tell(step: Progress) -> None:
+        if step.kind is Kind.FILL_PERSONAS and not seen:
+            thread = threading.Thread(target=run_other)
+            thread.start()
+            thread.join()
+
+    assert Stage.CONTRACTED == one.run(tell=tell)
+    assert "another migration runs in this process" in str(seen[0])
+    assert Stage.LEGACY == other.plan().stage
+    assert Stage.CONTRACTED == other.run()

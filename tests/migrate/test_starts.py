@@ -138,6 +138,16 @@ def test_alembic_is_not_the_one_to_say_what_is_done(app: App, settled: App) -> N
     assert settled.catalog() == app.catalog()
 
 
+@pytest.mark.parametrize("left", ["0007", "a branch of others"])
+def test_a_version_that_alembic_does_not_know(app: App, left: str) -> None:
+    """Whatever stands in memsync's version table, a run and a rollback replace it."""
+    app.run(Phase.EXPAND)
+    app.do("UPDATE memsync.alembic_version SET version_num = %s", left)
+    assert Stage.BACKFILLED == app.run(Phase.BACKFILL)
+    app.do("UPDATE memsync.alembic_version SET version_num = %s", left)
+    assert Stage.LEGACY == app.back()
+
+
 def test_app_restored_beside_our_schema(app: App, settled: App) -> None:
     """A history restored from before the migration, beside our schema, is migrated again."""
     script(app, "CREATE TABLE kept AS TABLE conversation_history")

@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from memsync import migrate
-from memsync.errors import GateClosed, MemsyncError, StoreBusy
+from memsync.errors import GateClosed, MemsyncError, StoreBusy, StoreUnreachable
 from memsync.model.progress import Kind, Progress
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from support.kills import migrator, of_the_app
+from support.moments import Cut, cut_before
 from support.starts import changed_since
 
 if TYPE_CHECKING:
@@ -382,3 +383,27 @@ def test_the_record_of_runs_tells_who_did_what(app: App) -> None:
         ("rollback", "expand", "done", 0),
         ("rollback", "redesign", "done", 0),
     ] == told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CREATE OR REPLACE VIEW memsync.persona_override",
+        "ADD COLUMN persona_id",
+        "CREATE TRIGGER memsync_record_user_write",
+        "CREATE TRIGGER memsync_sync_identity",
+    ],
+)
+def test_an_expand_that_was_cut_short_is_taken_back(
+    app: App, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """Column, triggers, functions and views all go, and the redesign can go after them."""
+    before = of_the_app(app.catalog())
+    app.run(Phase.REDESIGN)
+    with monkeypatch.context() as patched:
+        cut_before(patched, words)
+        with pytest.raises((Cut, StoreUnreachable)):
+            app.run(Phase.EXPAND)
+    assert Stage.LEGACY == app.back()
+    assert before == of_the_app(app.catalog())
+    assert [] == app.query("SELECT FROM pg_views WHERE schemaname = 'memsync'")

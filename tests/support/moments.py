@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.history.phases import Phase
@@ -56,3 +59,21 @@ def at_share(share: float, action: Callable[[], object]) -> Tell:
             action()
 
     return tell
+
+
+class Cut(BaseException):
+    """A run ends here as by a kill; nothing in it catches this."""
+
+
+def cut_before(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """Cut the connection before the first statement with these words."""
+    execute = psycopg.Cursor.execute
+
+    def cutting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        text = query.as_string(None) if isinstance(query, sql.Composable) else str(query)
+        if words in text:
+            cursor.connection.close()
+            raise Cut
+        return execute(cursor, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", cutting)

@@ -3,6 +3,7 @@
 No other module turns errors into exit statuses. stdout carries data, stderr everything else.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -102,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  the last resort: internal errors have a status too
         if "--json" not in arguments:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         return _failed(arguments, type(error).__name__, f"internal error: {error}", INTERNAL_ERROR)
     if result == INTERRUPTED:
         # typer catches the interrupt and returns its status.
@@ -120,11 +122,13 @@ def _failed(
     if "--json" in arguments:
         fields = dict(error.fields) if error else {}
         shape = {"schema_version": SCHEMA_VERSION, "error": name, "message": message, **fields}
-        typer.echo(json.dumps({**shape, "exit_status": status}, default=str), err=True)
+        text = json.dumps({**shape, "exit_status": status}, default=str)
     else:
-        typer.echo(f"memsync: {message}", err=True)
-        if status == USAGE and name == "UsageError":
-            typer.echo("Try 'memsync --help'.", err=True)
+        hint = "\nTry 'memsync --help'." if name == "UsageError" else ""
+        text = f"memsync: {message}{hint}"
+    # A stderr that is full or closed must not change the status.
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
     return status
 
 
@@ -134,7 +138,10 @@ def entry() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, signal.default_int_handler)
     status = main()
-    if status == PIPE_CLOSED:
-        # The rest of the buffer has no reader. At exit Python would write it and print an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            # The rest of the buffer has no reader. At exit Python would try again and end with 120.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)

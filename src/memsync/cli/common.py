@@ -5,7 +5,6 @@ It decides how output looks, as text and as JSON. It decides nothing about the s
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,8 +127,7 @@ def _shown(step: Progress) -> str:
 
 def print_json(**fields: object) -> None:
     """One JSON object on stdout."""
-    json.dump({"schema_version": SCHEMA_VERSION, **fields}, sys.stdout, default=str)
-    sys.stdout.write("\n")
+    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **fields}, default=str))
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:

@@ -129,7 +129,10 @@ def _opened(
 ) -> Iterator[Run]:
     """Open a run on a session of its own, which holds the migration's lock."""
     options = options or RunOptions()
-    with exclusive(postgres, LockKey.MIGRATE, "migration") as session:
+    with (
+        exclusive(postgres, LockKey.MIGRATE, "migration") as session,
+        revisions.only_run_of_process(),
+    ):
         pace = Pace(session, options, tell)
         pace.begin()
         prepare_heavy_work(session)

@@ -33,5 +33,6 @@ def psql_script(plan: Plan) -> str:
         return head
     start, *rest = _MARK.split((shipped("sql", ALL_IN_ONE) / ALL_IN_ONE).read_text())
     parts = dict(zip(rest[::2], rest[1::2], strict=True))
-    wanted = [*ahead, "summary"]
+    # verify and back run only where `-v only=` names them.
+    wanted = [*ahead, "verify", "back", "summary"]
     return head + "--\n" + start + "".join(f"-- ==== {each} ===={parts[each]}" for each in wanted)

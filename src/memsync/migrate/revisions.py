@@ -6,6 +6,7 @@ the phase, and alembic keeps its version table.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy.pool import StaticPool
 
+from memsync.errors import StoreBusy
 from memsync.migrate.run import Run
 from memsync.migrate.shipped import shipped
 from memsync.stores.history.catalog import own_schema_stands
@@ -39,14 +41,14 @@ def upgrade(run: Run, phase: Phase) -> None:
     with _configured(run) as config:
         # A crash or a manual change may have left any version in alembic's table. Stamping makes
         # the revision run always, because the phase itself reads the catalog.
-        command.stamp(config, _before(phase))
+        command.stamp(config, _before(phase), purge=True)
         command.upgrade(config, _revisions()[phase])
 
 
 def downgrade(run: Run, phase: Phase) -> None:
     """Take back the revision of `phase`. The phase undoes what the catalog says is there."""
     with _configured(run) as config:
-        command.stamp(config, _revisions()[phase])
+        command.stamp(config, _revisions()[phase], purge=True)
         command.downgrade(config, _before(phase))
 
 
@@ -83,6 +85,26 @@ def _before(phase: Phase) -> str:
     """The revision before that of `phase`."""
     earlier = up_to(phase)[:-1]
     return _revisions()[earlier[-1]] if earlier else _BASE
+
+
+_ENVIRONMENT = threading.Lock()
+
+
+@contextlib.contextmanager
+def only_run_of_process() -> Iterator[None]:
+    """Held for a whole run, because alembic keeps its environment in globals of the process.
+
+    Raises: StoreBusy while another run of this process holds it.
+    """
+    if not _ENVIRONMENT.acquire(blocking=False):
+        raise StoreBusy(
+            "another migration runs in this process, and alembic serves one at a time. Run this "
+            "one in a process of its own, or after the other; nothing was changed"
+        )
+    try:
+        yield
+    finally:
+        _ENVIRONMENT.release()
 
 
 @contextlib.contextmanager

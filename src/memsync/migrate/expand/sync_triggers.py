@@ -17,11 +17,8 @@ _SET_DEFAULT = {
 """The statement that makes a persona the user's default, by where the schema keeps defaults."""
 
 
-def build(ddl: OnlineDdl, catalog: Catalog) -> None:
-    """Create the sync triggers, and replace the functions of those that exist.
-
-    Locks: SHARE ROW EXCLUSIVE on the history, for a moment.
-    """
+def build_functions(ddl: OnlineDdl, catalog: Catalog) -> None:
+    """Create or replace the views and functions of the triggers, for the settings as they stand."""
     path = pinned_search_path(ddl)
     stand_in = places(catalog.settings)
     set_default = sql.SQL(_SET_DEFAULT[stand_in["default"]])
@@ -34,6 +31,13 @@ def build(ddl: OnlineDdl, catalog: Catalog) -> None:
         statement("revoke_sync_functions"),
         table="users",
     )
+
+
+def build_triggers(ddl: OnlineDdl, catalog: Catalog) -> None:
+    """Create the sync triggers that are missing; their functions and persona_id must exist.
+
+    Locks: SHARE ROW EXCLUSIVE on the history, for a moment.
+    """
     if USER_WRITE_TRIGGER not in catalog.triggers:
         ddl.run(
             statement("create_user_write_trigger"),

@@ -34,8 +34,10 @@ USER_CHECK = "memsync_user_id_present"
 APP_TABLES = ("conversation_history", "personalities", "personas", "users")
 SERVER_VERSION_MIN = 150000
 
-OwnTable = Literal["runs", "outbox", "persona_map", "backfill", "redesign_change"]
-"""The tables in the schema memsync for which the catalog is asked."""
+OwnTable = Literal[
+    "runs", "outbox", "persona_map", "backfill", "redesign_change", "persona_default"
+]
+"""The tables and views in the schema memsync for which the catalog is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Catalog:
         return phase is not Phase.REDESIGN or bool(self.settings.created)
 
     def has_own_table(self, name: OwnTable) -> bool:
-        """Whether this table of memsync's own stands."""
+        """Whether this table or view of memsync's own stands."""
         return f"memsync.{name}" in self.own_tables
 
     @property
@@ -159,6 +161,8 @@ class Catalog:
         cut = {
             Phase.ISOLATE: self.indexes.get(USER_INDEX) is False,
             Phase.REDESIGN: bool(self.settings.created) and not self.settings.stands,
+            # This view is made before the column and the triggers, and is dropped with them.
+            Phase.EXPAND: self.has_own_table("persona_default"),
             Phase.CONTRACT: self._contract_is_halfway or self.settings.is_halfway_out,
         }
         return frozenset(phase for phase, short in cut.items() if short and phase not in self.done)
