@@ -1612,12 +1612,14 @@ SELECT :'run_expand'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
 \echo 'expand: adds persona_id, and the triggers that give each row the id that it lacks'
 DO $do$
+DECLARE
+    _statements text[] := '{}';
 BEGIN
     PERFORM pg_temp.require(pg_temp.redesign_stands(), 'expand');
     PERFORM pg_temp.begin_phase('expand');
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
-        -- Before the column, because from here on the catalog shows that the phase was begun.
-        CALL pg_temp.run('users', ARRAY[
+        -- The functions come first, because they wait for no lock.
+        _statements := ARRAY[
             pg_temp.filled($q$CREATE OR REPLACE VIEW memsync.persona_override AS {override}$q$),
             pg_temp.filled($q$CREATE OR REPLACE VIEW memsync.persona_default AS {default}$q$),
             pg_temp.pinned(pg_temp.filled($q$CREATE OR REPLACE FUNCTION memsync.create_default_persona(for_user uuid)
@@ -1722,26 +1724,28 @@ BEGIN
     RETURN NEW;
 END $$$q$,
             $q$REVOKE ALL ON FUNCTION memsync.create_default_persona(uuid), memsync.sync_identity(),
-    memsync.record_user_write() FROM PUBLIC$q$]);
+    memsync.record_user_write() FROM PUBLIC$q$];
     END IF;
     IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
-        CALL pg_temp.run('conversation_history',
-            ARRAY['ALTER TABLE conversation_history ADD COLUMN persona_id uuid']);
+        _statements := _statements || 'ALTER TABLE conversation_history ADD COLUMN persona_id uuid'::text;
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
         IF NOT pg_temp.has_trigger('conversation_history', 'memsync_record_user_write') THEN
-            CALL pg_temp.run('conversation_history', ARRAY[
+            _statements := _statements || ARRAY[
                 $q$CREATE TRIGGER memsync_record_user_write BEFORE INSERT ON conversation_history
     FOR EACH ROW WHEN (NEW.user_id IS NOT NULL) EXECUTE FUNCTION memsync.record_user_write()$q$,
                 $q$SELECT setval('memsync.user_id_written_at', floor(extract(epoch FROM clock_timestamp()))::bigint,
-              false)$q$]);
+              false)$q$];
         END IF;
         IF NOT pg_temp.has_trigger('conversation_history', 'memsync_sync_identity') THEN
-            CALL pg_temp.run('conversation_history', ARRAY[
-                $q$CREATE TRIGGER memsync_sync_identity BEFORE INSERT OR UPDATE ON conversation_history
+            _statements := _statements || $q$CREATE TRIGGER memsync_sync_identity BEFORE INSERT OR UPDATE ON conversation_history
     FOR EACH ROW WHEN (NEW.persona_id IS NULL OR NEW.user_id IS NULL)
-    EXECUTE FUNCTION memsync.sync_identity()$q$]);
+    EXECUTE FUNCTION memsync.sync_identity()$q$::text;
         END IF;
+    END IF;
+    -- One transaction, because a script that is cut short must leave all of it or nothing.
+    IF _statements <> '{}' THEN
+        CALL pg_temp.run('conversation_history', _statements);
     END IF;
     PERFORM pg_temp.end_phase();
 END $do$;

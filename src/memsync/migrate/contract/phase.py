@@ -62,9 +62,7 @@ def _bring_back_user_id(run: Run) -> None:
     if "user_id" not in run.catalog().columns:
         ddl.run(statement("add_user_id"), table=TABLE)
         forget_fill(run.session, "users")
-    catalog = run.catalog()
-    sync_triggers.build_functions(ddl, catalog)
-    sync_triggers.build_triggers(ddl, catalog)
+    sync_triggers.build(ddl, run.catalog())
     run.rows_filled += refill_users(run)
     ddl.index(USER_ID_INDEX, statement("create_user_id_index"), table=TABLE)
     ddl.foreign_key(TABLE, "user_id", "users")

@@ -20,13 +20,11 @@ class _Expand:
     def forward(self, run: Run) -> None:
         """Add the column and, while user_id exists, the triggers."""
         catalog = run.catalog()
+        column = () if "persona_id" in catalog.columns else (statement("add_persona_id"),)
         if "user_id" in catalog.columns:
-            # Before the column, because from here on the catalog shows that the phase was begun.
-            sync_triggers.build_functions(run.ddl, catalog)
-        if "persona_id" not in catalog.columns:
-            run.ddl.run(statement("add_persona_id"), table=TABLE)
-        if "user_id" in catalog.columns:
-            sync_triggers.build_triggers(run.ddl, catalog)
+            sync_triggers.build(run.ddl, catalog, *column)
+        elif column:
+            run.ddl.run(*column, table=TABLE)
 
     def back(self, run: Run) -> None:
         """Archive the personas that the map would not give, then drop triggers and column."""

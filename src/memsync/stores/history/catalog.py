@@ -161,7 +161,7 @@ class Catalog:
         cut = {
             Phase.ISOLATE: self.indexes.get(USER_INDEX) is False,
             Phase.REDESIGN: bool(self.settings.created) and not self.settings.stands,
-            # This view is made before the column and the triggers, and is dropped with them.
+            # Made with the column and the triggers, and dropped with them; one of them is missing.
             Phase.EXPAND: self.has_own_table("persona_default"),
             Phase.CONTRACT: self._contract_is_halfway or self.settings.is_halfway_out,
         }
