@@ -17,24 +17,13 @@ from typing import Any
 
 from memsync.errors import BackupFailed, InvalidInput
 from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.stores.history import settings_tables
 from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.postgres import Postgres, Session, relations
 from memsync.stores.postgres.locks import LockKey, exclusive
 from memsync.stores.postgres.pg_dump import Programs, find_programs
 
-TABLES = (
-    TABLE,
-    "llm_configs",
-    "pending_memories",
-    "personalities",
-    "personality_default_configs",
-    "personas",
-    "system_prompts",
-    "user_default_personas",
-    "user_personality_configs",
-    "user_personality_settings",
-    "users",
-)
+TABLES = sorted((TABLE, "pending_memories", "system_prompts", *settings_tables.TABLES))
 """The tables that the migration changes or reads, and those they refer to. An app may lack some."""
 
 _MODE = 0o600
@@ -74,7 +63,7 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
         with _partial(file) as partial:
             with session.snapshot():
                 seen = session.row("export_snapshot")
-                tables = session.rows("backup_tables", names=list(TABLES))
+                tables = session.rows("backup_tables", names=TABLES)
                 what = f"dumping {seen.history_rows} messages and what belongs to them into {file}"
                 tell(Progress(Kind.STEP, what))
                 _dump(programs, postgres.conninfo, partial, seen.id, tables)

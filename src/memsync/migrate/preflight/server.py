@@ -7,16 +7,16 @@ the structure of the history, and backfill/disk.py how much disk each method nee
 from memsync.migrate.backfill.disk import disk_space, mib
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
+from memsync.stores.history import settings_tables
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.phases import Phase
-from memsync.stores.history.settings_tables import CHOICES, CONFIGS, DEFAULTS, OLD_CHOICES
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.pooler import processes
 
 TABLES = (TABLE, "users", "personas", "personalities")
 """The tables that every phase reads or changes."""
-SETTINGS_TABLES = (OLD_CHOICES, CHOICES, DEFAULTS, CONFIGS, "llm_configs")
-"""The tables of settings, where they exist: a run reads them, or the redesign changes them."""
+_CHANGED = [TABLE, *settings_tables.TABLES]
+"""The tables that a run reads or changes, where they exist."""
 _LIFTED = (
     "statement_timeout",
     "lock_timeout",
@@ -64,7 +64,7 @@ def pooler(session: Session) -> Check:
 def privileges(session: Session) -> Check:
     """Whether this role may do all that the phases do."""
     grants = session.row("preflight_grants")
-    owners = session.rows("preflight_owners", names=[*TABLES, *SETTINGS_TABLES])
+    owners = session.rows("preflight_owners", names=_CHANGED)
     by_name = {row.name: row for row in owners}
     history = by_name[TABLE]
     missing = []
@@ -144,7 +144,7 @@ def transactions(session: Session, older_s: float) -> Check:
 
 def prepared(session: Session) -> Check:
     """Prepared transactions, which hold their locks until somebody ends them."""
-    rows = session.rows("preflight_prepared", names=[*TABLES, *SETTINGS_TABLES])
+    rows = session.rows("preflight_prepared", names=_CHANGED)
     if not rows:
         return fine("prepared transactions", "none")
     named = [

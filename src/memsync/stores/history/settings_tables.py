@@ -63,7 +63,9 @@ SYNC_TRIGGERS = {
 }
 """For each old column its sync triggers as (table, name): they keep it equal to the new tables."""
 
-_TABLES = ("users", "personas", "personalities", "llm_configs")
+_REQUIRED = ("users", "personas", "personalities", "llm_configs")
+TABLES = (*_REQUIRED, DEFAULTS, CONFIGS, CHOICES, OLD_CHOICES)
+"""Every table of the settings, old and new. An app has some of them."""
 Place = Literal["old", "new", "both"]
 
 
@@ -82,8 +84,7 @@ class SettingsTables:
     @classmethod
     def read(cls, session: Session, *, has_notes: bool) -> Self:
         """Read the catalog, and memsync's notes if `has_notes`."""
-        names = [*_TABLES, DEFAULTS, CONFIGS, CHOICES, OLD_CHOICES]
-        found = session.rows("objects_of", names=names)
+        found = session.rows("objects_of", names=list(TABLES))
         notes = session.rows("redesign_notes") if has_notes else []
         return cls(
             objects=frozenset((each.relation, each.kind, each.name) for each in found),
@@ -118,7 +119,7 @@ class SettingsTables:
     @property
     def missing(self) -> tuple[str, ...]:
         """The app's tables that the redesign needs and the database lacks."""
-        return tuple(name for name in _TABLES if not self.has_table(name))
+        return tuple(name for name in _REQUIRED if not self.has_table(name))
 
     @property
     def choices_in(self) -> Place | None:
