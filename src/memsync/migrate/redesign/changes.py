@@ -1,4 +1,4 @@
-"""The notes of what memsync created and dropped in the redesign, and the return of archived rows.
+"""Notes of what memsync created and dropped in the redesign; archived rows and values.
 
 A note is written in the transaction that changes the object, because a rollback must undo what
 memsync did and nothing that the app did.
@@ -25,6 +25,11 @@ def noted(name: str, change: Change) -> sql.Composed:
 def unnoted(name: str) -> sql.Composed:
     """The statement that removes the note, once the change is undone."""
     return composed("forget_change", object=sql.Literal(name))
+
+
+def forgotten(column: str) -> sql.Composed:
+    """The statement that removes the archived values of a column, named `table.column`."""
+    return composed("forget_values", column_name=sql.Literal(column))
 
 
 def bring_back(session: Session, table: str, rows_kept: str, columns: set[str]) -> None:

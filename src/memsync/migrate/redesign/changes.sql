@@ -10,6 +10,10 @@ ON CONFLICT DO NOTHING;
 -- Removes the note, once the change is undone.
 DELETE FROM memsync.redesign_change WHERE object = {object};
 
+-- name: forget_values
+-- Removes the archived values of a column.
+DELETE FROM memsync.column_archive WHERE column_name = {column_name};
+
 -- name: bring_back_rows
 -- Inserts archived rows again, unless they exist. Columns that the table gained since take their
 -- defaults.

@@ -6,10 +6,11 @@ is added again, with its triggers, and filled from the new tables and the archiv
 """
 
 from memsync.migrate.redesign import sync_triggers
-from memsync.migrate.redesign.changes import noted, unnoted
+from memsync.migrate.redesign.changes import forgotten, noted, unnoted
 from memsync.migrate.redesign.choices import choices_view
 from memsync.migrate.redesign.owners import settle_owners
 from memsync.migrate.redesign.settings_copy import copy_defaults_back, settle_sync
+from memsync.migrate.redesign.tables import build_index
 from memsync.migrate.run import Run
 from memsync.stores.history.settings_tables import (
     CHOICES,
@@ -91,13 +92,7 @@ def bring_back(run: Run) -> None:
     _refill(run, settings)
     for table, column, name in OLD_INDEXES:
         if f"{table}.{column}" in settings.dropped:
-            build = composed(
-                "create_old_index",
-                index=sql.Identifier(name),
-                table=sql.Identifier(table),
-                column=sql.Identifier(column),
-            )
-            ddl.index(name, build, table=table)
+            build_index(ddl, table, column, name)
     if "personas.owner_id" in settings.created:
         ddl.run(
             statement("allow_no_owner"),
@@ -107,7 +102,7 @@ def bring_back(run: Run) -> None:
         )
     # Last, because these notes show that a rollback was cut short.
     names = [".".join(each) for each in OLD_COLUMNS]
-    ddl.run(*map(unnoted, [*names, OLD_CHOICES]), *map(_forget, _KEEP), table="users")
+    ddl.run(*map(unnoted, [*names, OLD_CHOICES]), *map(forgotten, _KEEP), table="users")
 
 
 def _refill(run: Run, settings: SettingsTables) -> None:
@@ -146,10 +141,6 @@ def _drop_columns(ddl: OnlineDdl, table: str, columns: list[str]) -> None:
 def _add_columns(ddl: OnlineDdl, table: str, columns: list[str]) -> None:
     refills = [_FILL_WITH_COLUMN[column] for column in columns if column in _FILL_WITH_COLUMN]
     ddl.run(*(_ADD[column] for column in columns), *refills, table=table)
-
-
-def _forget(column: str) -> sql.Composed:
-    return composed("forget_column", column_name=sql.Literal(column))
 
 
 def _bring_view_back(ddl: OnlineDdl, settings: SettingsTables) -> None:

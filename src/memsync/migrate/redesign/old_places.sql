@@ -24,10 +24,6 @@ INSERT INTO memsync.column_archive (column_name, row_id, value)
 SELECT 'llm_configs.is_default', id, to_jsonb(is_default) FROM llm_configs WHERE is_default
 ON CONFLICT (column_name, row_id) DO UPDATE SET value = excluded.value;
 
--- name: forget_column
--- Removes the archived values of an old column, once it exists again.
-DELETE FROM memsync.column_archive WHERE column_name = {column_name};
-
 -- name: drop_column
 -- Drops an old column.
 ALTER TABLE {table} DROP COLUMN {column};
@@ -65,10 +61,6 @@ ALTER TABLE llm_configs ADD COLUMN is_default boolean NOT NULL DEFAULT false;
 -- Marks the configs that were a default.
 UPDATE llm_configs c SET is_default = true FROM memsync.column_archive a
 WHERE a.column_name = 'llm_configs.is_default' AND a.row_id = c.id;
-
--- name: create_old_index
--- Builds an index of the app on an old column, without blocking readers or writers.
-CREATE INDEX CONCURRENTLY {index} ON {table} ({column});
 
 -- name: allow_no_owner
 -- Allows personas without an owner again.

@@ -5,7 +5,7 @@ only what memsync created, and the drop of a column and the archiving of its val
 """
 
 from memsync.migrate.redesign import sync_triggers
-from memsync.migrate.redesign.changes import SIZED, noted, unnoted
+from memsync.migrate.redesign.changes import SIZED, forgotten, noted, unnoted
 from memsync.stores.history.settings_tables import (
     CHOICES,
     CONFIG_OWNER_KEY,
@@ -108,13 +108,18 @@ def build_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
     for table, name, column in INDEXES:
         if not settings.has_index(table, name):
             ddl.run(noted(name, "created"), table=table)
-        build = composed(
-            "create_settings_index",
-            index=sql.Identifier(name),
-            table=sql.Identifier(table),
-            column=sql.Identifier(column),
-        )
-        ddl.index(name, build, table=table)
+        build_index(ddl, table, column, name)
+
+
+def build_index(ddl: OnlineDdl, table: str, column: str, name: str) -> None:
+    """Build one index of the settings, without blocking readers or writers."""
+    build = composed(
+        "create_settings_index",
+        index=sql.Identifier(name),
+        table=sql.Identifier(table),
+        column=sql.Identifier(column),
+    )
+    ddl.index(name, build, table=table)
 
 
 def drop_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
@@ -144,10 +149,10 @@ def _drop_configs(settings: SettingsTables, added: list[str]) -> list[Statement]
     if CONFIG_OWNER_KEY in settings.created:
         drops.append(statement("drop_config_owner_key"))
     for name in added:
-        kept_as, column = sql.Literal(f"llm_configs.{name}"), sql.Identifier(name)
+        kept_as, column = f"llm_configs.{name}", sql.Identifier(name)
         drops += [
-            composed("forget_config_column", column_name=kept_as),
-            composed("keep_config_column", column_name=kept_as, column=column),
+            forgotten(kept_as),
+            composed("keep_config_column", column_name=sql.Literal(kept_as), column=column),
             composed("drop_config_column", column=column),
         ]
     return drops

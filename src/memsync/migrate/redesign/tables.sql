@@ -84,10 +84,6 @@ WHERE a.column_name = 'llm_configs.context_window_size' AND a.row_id = c.id;
 -- Drops the foreign key of the owner, on rollback.
 ALTER TABLE llm_configs DROP CONSTRAINT IF EXISTS llm_configs_owner_id_fkey;
 
--- name: forget_config_column
--- Removes what an earlier rollback archived of a new column.
-DELETE FROM memsync.column_archive WHERE column_name = {column_name};
-
 -- name: keep_config_column
 -- Archives the values of a new column, on rollback.
 INSERT INTO memsync.column_archive (column_name, row_id, value)
@@ -98,7 +94,7 @@ SELECT {column_name}, id, to_jsonb({column}) FROM llm_configs WHERE {column} IS 
 ALTER TABLE llm_configs DROP COLUMN IF EXISTS {column};
 
 -- name: create_settings_index
--- Builds an index of the new tables, without blocking readers or writers.
+-- Builds an index of the settings, without blocking readers or writers.
 CREATE INDEX CONCURRENTLY {index} ON {table} ({column});
 
 -- name: drop_settings_index
