@@ -10,7 +10,8 @@ import pytest
 from memsync.errors import StoreUnreachable
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres.locks import LockKey
-from support.moments import Cut, cut_before
+from support.failing import Crash
+from support.moments import cut_before
 from support.psql import needs_psql
 from support.scripts import (
     ALL_IN_ONE,
@@ -200,7 +201,7 @@ def test_a_rollback_that_was_cut_short_is_finished_first(
     app.run()
     with monkeypatch.context() as patched:
         cut_before(patched, "FUNCTION memsync.is_waited_for")
-        with pytest.raises((Cut, StoreUnreachable)):
+        with pytest.raises((Crash, StoreUnreachable)):
             app.back()
     before = settings_of(app)
     status, said = psql(app, unresolved="create", backup_confirmed=BACKUP)

@@ -19,7 +19,7 @@ SCRIPTS = sorted(FOLDER.glob("*.sql"))
 
 
 def psql(app: App, script: Path) -> str:
-    """What the script prints; it must succeed, and say nothing on stderr."""
+    """The output of the script; it must succeed, and say nothing on stderr."""
     # Read only, so that a script that writes fails.
     read_only = "SET default_transaction_read_only = on"
     done = subprocess.run(

@@ -14,8 +14,9 @@ from memsync.errors import GateClosed, MemsyncError, StoreBusy, StoreUnreachable
 from memsync.model.progress import Kind, Progress
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres, Session
+from support.failing import Crash
 from support.kills import migrator, of_the_app
-from support.moments import Cut, cut_before
+from support.moments import cut_before
 from support.starts import changed_since
 
 if TYPE_CHECKING:
@@ -402,8 +403,18 @@ def test_an_expand_that_was_cut_short_is_taken_back(
     app.run(Phase.REDESIGN)
     with monkeypatch.context() as patched:
         cut_before(patched, words)
-        with pytest.raises((Cut, StoreUnreachable)):
+        with pytest.raises((Crash, StoreUnreachable)):
             app.run(Phase.EXPAND)
     assert Stage.LEGACY == app.back()
     assert before == of_the_app(app.catalog())
     assert [] == app.query("SELECT FROM pg_views WHERE schemaname = 'memsync'")
+
+
+def test_an_expand_whose_trigger_was_dropped_by_hand_is_taken_back(app: App) -> None:
+    """The catalog no longer shows a finished expand, but the rest of it goes all the same."""
+    before = of_the_app(app.catalog())
+    app.run(Phase.EXPAND)
+    app.do("DROP TRIGGER memsync_sync_identity ON conversation_history")
+    assert Stage.REDESIGNED == app.plan().stage
+    assert Stage.LEGACY == app.back()
+    assert before == of_the_app(app.catalog())

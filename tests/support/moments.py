@@ -13,6 +13,7 @@ from psycopg import sql
 
 from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.history.phases import Phase
+from support.failing import Crash
 
 DEADLINE_S = 30.0
 
@@ -61,10 +62,6 @@ def at_share(share: float, action: Callable[[], object]) -> Tell:
     return tell
 
 
-class Cut(BaseException):
-    """A run ends here as by a kill; nothing in it catches this."""
-
-
 def cut_before(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     """Cut the connection before the first statement with these words."""
     execute = psycopg.Cursor.execute
@@ -73,7 +70,7 @@ def cut_before(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
         text = query.as_string(None) if isinstance(query, sql.Composable) else str(query)
         if words in text:
             cursor.connection.close()
-            raise Cut
+            raise Crash
         return execute(cursor, query, *args, **kwargs)
 
     monkeypatch.setattr(psycopg.Cursor, "execute", cutting)

@@ -15,6 +15,7 @@ from memsync.errors import StoreUnreachable
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Postgres
 from support.app import App
+from support.failing import Crash
 from support.moments import until
 from support.settings import conflicting, new_persona, resolve_all
 
@@ -33,12 +34,8 @@ LOCKED: LiteralString = """
     WHERE l.locktype = 'advisory' AND d.datname = current_database()"""
 
 
-class Cut(BaseException):
-    """The run ends here, as by a kill: its connection is gone, and nobody catches this."""
-
-
 def cut_at(patched: pytest.MonkeyPatch, point: int | None, moment: str) -> Callable[[], int]:
-    """Cut the connection at the statement of this number; the result counts those sent so far."""
+    """Crash the connection at the statement of this number; the result counts those sent so far."""
     execute, count = psycopg.Cursor.execute, 0
 
     def counted(cursor: psycopg.Cursor[Any], *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
@@ -51,7 +48,7 @@ def cut_at(patched: pytest.MonkeyPatch, point: int | None, moment: str) -> Calla
             execute(cursor, *args, **kwargs)
         if point is not None and count >= point:
             cursor.connection.close()
-            raise Cut
+            raise Crash
         return execute(cursor, *args, **kwargs)
 
     patched.setattr(psycopg.Cursor, "execute", counted)
@@ -122,7 +119,7 @@ def cut_through(
     name: str,
     points: Callable[[int], list[tuple[int, str]]],
 ) -> None:
-    """Cut the leg at each point, finish it or turn round, and compare with undisturbed ends."""
+    """Crash the leg at each point, finish it or turn round, and compare with undisturbed ends."""
     leg = LEGS[name]
     turn = next(each for each in LEGS.values() if each.start is leg.to and each.to is leg.start)
 
@@ -151,7 +148,7 @@ def cut_through(
             app = copy(before)
             with monkeypatch.context() as patched:
                 cut_at(patched, point, moment)
-                with pytest.raises((Cut, StoreUnreachable)):
+                with pytest.raises((Crash, StoreUnreachable)):
                     leg.go(app)
             until(partial(is_free, app), "the session that was cut goes")
             (leg if onward else turn).go(app)
