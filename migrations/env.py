@@ -1,6 +1,6 @@
 """Alembic's entry: runs a revision on the session that holds the migration's lock.
 
-That session is in autocommit, because a phase decides where its transactions begin and end. Every
+The session is in autocommit, because a phase decides where its transactions begin and end. Every
 phase reads the catalog first, so running it again after a crash is harmless.
 """
 

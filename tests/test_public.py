@@ -1,4 +1,4 @@
-"""What `import memsync` promises: these names, each importable, and nothing else."""
+"""The promise of `import memsync`: these names, each importable, and nothing else."""
 
 import ast
 import importlib

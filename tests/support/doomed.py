@@ -59,7 +59,7 @@ class Fate:
                 with psycopg.connect(self._given.url, autocommit=True) as administrator:
                     execute(administrator.cursor(), "SELECT pg_terminate_backend(%s, 5000)", (pid,))
             case "server":
-                # What `pg_ctl stop -m immediate` sends.
+                # The signal that `pg_ctl stop -m immediate` sends.
                 os.kill(self._given.postmaster, signal.SIGQUIT)
 
     def strike_during(self, pid: int, watches: threading.Event, over: threading.Event) -> None:

@@ -1,8 +1,8 @@
 """A small migrated app on both stores, which tests spoil, audit and repair.
 
 The database is migrated once for all tests; a test that alters its schema asks for a copy. There
-are two users, one with the personas A and B and one with C, and two personalities. What an audit
-must find is written in the tests and laws, not here.
+are two users, one with the personas A and B and one with C, and two personalities. The tests and
+the laws say which findings an audit must make.
 """
 
 import hashlib

@@ -33,7 +33,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class Background:
-    """What works in a thread of its own until it is told to stop."""
+    """Work in a thread of its own, until it is told to stop."""
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()

@@ -26,6 +26,7 @@ from memsync.stores.postgres import Session, statement, translated
 
 _BASE = "base"
 """Alembic's word for the state before the first revision."""
+_ENVIRONMENT = threading.Lock()
 
 
 def _folder() -> Path:
@@ -85,9 +86,6 @@ def _before(phase: Phase) -> str:
     """The revision before that of `phase`."""
     earlier = up_to(phase)[:-1]
     return _revisions()[earlier[-1]] if earlier else _BASE
-
-
-_ENVIRONMENT = threading.Lock()
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def point(number: int, **payload: object) -> Point:
 
 
 def in_another_process(settings: Settings, code: str) -> str:
-    """What `code` prints when another process runs it on `settings`."""
+    """The output of `code`, which another process runs on `settings`."""
     imports = "from memsync.settings import Settings\nfrom memsync.stores.vectors import *\n"
     opened = f"settings = Settings(qdrant_url={settings.qdrant_url!r})\n"
     done = subprocess.run(

@@ -64,8 +64,8 @@ class Moved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ShadowState:
-    """What exists of a copy: a shadow table (`begun`), a retired history (`cut_over`), or a schema
-    of either (`found`).
+    """The parts of a copy that exist: a shadow table (`begun`), a retired history (`cut_over`), or
+    a schema of either (`found`).
     """
 
     begun: bool

@@ -127,12 +127,12 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
     (
         (errors.AdminShutdown, errors.CrashShutdown),
         StoreUnreachable,
-        "{label} ended the session: {why}. What was committed is kept; run again once it answers",
+        "{label} ended the session: {why}. Committed work is kept; run again once it answers",
     ),
     (
         (errors.DiskFull,),
         StoreUnreachable,
-        "the disk of {label} is full: {why}. What was committed is kept; make room, run again",
+        "the disk of {label} is full: {why}. Committed work is kept; make room, run again",
     ),
     (
         (psycopg.OperationalError, psycopg.InterfaceError),
