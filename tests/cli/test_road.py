@@ -38,7 +38,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     status = ran("migrate", "status")
     assert {
         *("schema_version", "stage", "rows_total", "rows_done", "rows_per_s", "eta_s"),
-        *("steps", "run", "prisma", "prisma_unknown", "next"),
+        *("steps", "run", "prisma", "prisma_unknown", "prisma_checks", "next"),
     } == set(status)
     assert "contracted" == status["stage"]
     assert {"phase", "what", "done"} == set(status["steps"][0])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pytest
 
 from memsync.migrate import State
-from memsync.migrate.prisma import NAMES
+from support.prisma import COLUMN, FAILED, NAMES, folder_with
 from support.roles import at_url, role
 
 if TYPE_CHECKING:
@@ -17,19 +17,13 @@ if TYPE_CHECKING:
 
     from support.app import App
 
-NAME = NAMES[0]
-FAILED = """
-    INSERT INTO _prisma_migrations (id, checksum, migration_name, started_at)
-    VALUES (gen_random_uuid()::text, repeat('0', 64), %s, now())"""
+NAME = COLUMN
 
 
 @pytest.fixture
 def prisma_dir(tmp_path: Path) -> Path:
     """A folder with the app's migrations."""
-    for name in NAMES:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "migration.sql").write_text(f"-- {name}\nSELECT 1;\n")
-    return tmp_path
+    return folder_with(tmp_path, *NAMES)
 
 
 def rows(app: App) -> list[tuple[Any, ...]]:
@@ -64,14 +58,12 @@ def test_applied_after_a_failure(app: App, prisma_dir: Path) -> None:
     assert [(None, True), (True, False)] == [(row[1], row[2]) for row in rows(app)]
 
 
-def test_rolled_back_is_for_failed_ones_only(app: App, prisma_dir: Path) -> None:
-    """--rolled-back refuses a migration that is not there, and one that is applied."""
+def test_rolled_back_refuses_what_is_not_there(app: App) -> None:
+    """--rolled-back refuses a migration that is not there, and one that is rolled back already."""
     assert 2 == resolve(app, "--rolled-back", NAME)
     app.do(FAILED, NAME)
     assert 0 == resolve(app, "--rolled-back", NAME)
     assert [(None, True)] == [(row[1], row[2]) for row in rows(app)]
-    assert 2 == resolve(app, "--rolled-back", NAME)
-    assert 0 == resolve(app, "--applied", NAME, "--prisma-dir", prisma_dir)
     assert 2 == resolve(app, "--rolled-back", NAME)
 
 
@@ -83,10 +75,12 @@ def test_a_name_without_a_directory_is_refused(app: App, prisma_dir: Path, name:
     assert before == app.query("SELECT count(*) FROM _prisma_migrations")
 
 
-def test_one_of_the_two_options(app: App) -> None:
-    """Exactly one of --applied and --rolled-back must be given."""
+def test_one_of_the_options(app: App) -> None:
+    """Exactly one of the options that say what to do must be given."""
     assert 2 == resolve(app)
     assert 2 == resolve(app, "--applied", NAME, "--rolled-back", NAME)
+    assert 2 == resolve(app, "--all", "--rolled-back", NAME)
+    assert 2 == resolve(app, "--all", "--show-schema")
 
 
 def test_another_table_is_refused(app: App, prisma_dir: Path) -> None:
@@ -116,6 +110,10 @@ def test_status_shows_both_histories(app: App, capsys: pytest.CaptureFixture[str
         (["CREATE TABLE _prisma_ledger (id int)"], "_prisma_ledger"),
         (["CREATE SCHEMA prisma", "CREATE TABLE prisma.migrations (id int)"], "prisma.migrations"),
         (["CREATE SCHEMA _prisma", "CREATE TABLE _prisma.log (id int)"], "_prisma.log"),
+        (
+            ["CREATE SCHEMA prisma_contract", "CREATE TABLE prisma_contract.marker (id int)"],
+            "prisma_contract.marker",
+        ),
     ],
 )
 def test_a_newer_prisma_is_named_and_refused_by_resolve(
@@ -142,6 +140,7 @@ def test_a_newer_prisma_is_named_and_refused_by_resolve(
     for options in (
         ["--applied", NAME, "--prisma-dir", str(prisma_dir)],
         ["--rolled-back", NAME],
+        ["--all", "--prisma-dir", str(prisma_dir)],
     ):
         assert 12 == resolve(app, *options)
         assert named in capsys.readouterr().err

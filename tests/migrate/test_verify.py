@@ -10,8 +10,8 @@ import pytest
 
 from memsync.errors import GateClosed
 from memsync.migrate import Check, State
-from memsync.migrate.prisma import NAMES
 from memsync.stores.history.phases import Phase, Stage
+from support.prisma import NAMES, folder_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -340,18 +340,14 @@ def test_users_without_a_persona_are_named(app: App) -> None:
 
 
 def test_already_applied(settled: App, tmp_path: Path) -> None:
-    """After contract the check names the `resolve` commands for Prisma, until they were run."""
+    """After contract the check names the command for Prisma, until it was run."""
     found = checks(settled)["already applied"]
     assert (
-        "In Prisma's history not applied: " + ", ".join(f"{each} (not there)" for each in NAMES)
-        in found.found
-    )
-    assert [f"memsync migrate resolve --applied {name}" for name in NAMES] == (
-        found.next or ""
-    ).split("; ")
-    for name in NAMES:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "migration.sql").write_text("SELECT 1;\n")
-        assert 0 == settled.command("resolve", "--applied", name, "--prisma-dir", str(tmp_path))
+        "Prisma: done, and not recorded as applied: schema_redesign_remove_circular_fks, "
+        "add_persona_id_to_conversation_history, finalize_persona_id_migration."
+    ) in found.found
+    assert (found.next or "").startswith("memsync migrate resolve --all --prisma-dir ")
+    folder = folder_with(tmp_path, *NAMES)
+    assert 0 == settled.command("resolve", "--all", "--prisma-dir", str(folder))
     found = checks(settled)["already applied"]
     assert (OK, None) == (found.state, found.next)

@@ -1,18 +1,17 @@
 """`memsync migrate`: plan, run, status, verify, rollback, finalize and resolve.
 
-The commands backup, pause, resume and cancel stand in cli/control.py.
+The commands backup, pause, resume and cancel stand in cli/control.py, resolve in cli/resolving.py.
 """
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from memsync import migrate
-from memsync.cli import control
+from memsync.cli import control, resolving
 from memsync.cli.checks import print_checks
 from memsync.cli.common import (
     EXIT_STATUSES,
@@ -23,12 +22,12 @@ from memsync.cli.common import (
     print_json,
     progress,
 )
-from memsync.errors import InvalidInput
 from memsync.migrate import prisma
 from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Method, Unresolved
 from memsync.migrate.redesign import Prospect
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase, Stage
+from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import VectorStore, open_standing
 
 app = typer.Typer(
@@ -73,6 +72,7 @@ app.command(epilog=EXIT_STATUSES)(control.backup)
 app.command(epilog=EXIT_STATUSES)(control.pause)
 app.command(epilog=EXIT_STATUSES)(control.resume)
 app.command(epilog=EXIT_STATUSES)(control.cancel)
+app.command(epilog=EXIT_STATUSES)(resolving.resolve)
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -184,7 +184,7 @@ def run(
         vectors = opened.enter_context(memories)
         tell = opened.enter_context(progress(as_json=as_json))
         stage = migrate.run(postgres, settings, options, vectors=vectors, tell=tell)
-    return _print_stage(stage, as_json=as_json)
+        return _print_stage(stage, postgres, as_json=as_json)
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -192,13 +192,13 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Show how far the migration has come. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = migrate.status(postgres)
-        theirs, unknown = prisma.told(postgres)
+        told = prisma.told(postgres)
     if as_json:
-        history = [asdict(each) | {"state": each.state} for each in theirs]
         print_json(
             **asdict(now),
-            prisma=history,
-            prisma_unknown=unknown,
+            prisma=[asdict(each) | {"state": each.state} for each in told.rows],
+            prisma_unknown=told.unknown,
+            prisma_checks=[asdict(each) for each in told.checks],
             next=now.next,
         )
         return 0
@@ -212,10 +212,11 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
         facts.append(("rate", f"{now.rows_per_s:.0f} messages/s"))
     if now.eta_s is not None:
         facts.append(("left", f"about {now.eta_s:.0f} s"))
-    facts += [(f"Prisma: {each.name}", each.state) for each in theirs]
-    if unknown:
-        facts.append(("Prisma", unknown))
+    facts += [(f"Prisma: {name}", state) for name, state in prisma.states(told.rows).items()]
+    if told.unknown:
+        facts.append(("Prisma", told.unknown))
     print_facts(facts)
+    resolving.print_differences(told)
     if now.next:
         typer.echo(f"next: {now.next}")
     return 0
@@ -265,7 +266,7 @@ def rollback(
     phase = None if to == "start" else Phase(to)
     with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
         stage = migrate.rollback(postgres, settings, to=phase, tell=tell)
-    return _print_stage(stage, as_json=as_json)
+        return _print_stage(stage, postgres, as_json=as_json)
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -289,34 +290,6 @@ def finalize(
             "contract, of the settings too.\n"
             "next: memsync migrate finalize --yes"
         )
-    return 0
-
-
-@app.command(epilog=EXIT_STATUSES)
-def resolve(
-    ctx: typer.Context,
-    applied: Annotated[str | None, typer.Option(help="Record this migration as applied.")] = None,
-    rolled_back: Annotated[
-        str | None, typer.Option(help="Record this failed migration as rolled back.")
-    ] = None,
-    prisma_dir: Annotated[Path, typer.Option(help="The folder with the app's migrations.")] = Path(
-        "prisma/migrations"
-    ),
-    as_json: JsonOption = False,
-) -> int:
-    """Record in Prisma's history what was done by other means, as `prisma migrate resolve` does."""
-    if (applied is None) == (rolled_back is None):
-        raise InvalidInput("give either --applied NAME or --rolled-back NAME")
-    with opened_postgres(ctx) as (_, postgres):
-        if applied is not None:
-            prisma.mark_applied(postgres, applied, prisma_dir)
-        elif rolled_back is not None:
-            prisma.mark_rolled_back(postgres, rolled_back)
-    done = f"{applied or rolled_back}: {'applied' if applied else 'rolled back'}"
-    if as_json:
-        print_json(resolved=applied or rolled_back, state="applied" if applied else "rolled back")
-    else:
-        typer.echo(done)
     return 0
 
 
@@ -364,10 +337,12 @@ def _print_script(text: str, *, as_json: bool) -> int:
     return 0
 
 
-def _print_stage(stage: Stage, *, as_json: bool) -> int:
+def _print_stage(stage: Stage, postgres: Postgres, *, as_json: bool) -> int:
     if as_json:
         print_json(stage=stage)
     else:
+        # The last line of each command says how it went.
+        resolving.print_differences(prisma.told(postgres))
         typer.echo(f"stage: {stage}")
     return 0
 

@@ -1,24 +1,32 @@
 """Tells Prisma's own history, `_prisma_migrations`, what was applied or rolled back by other means.
 
-It writes exactly what `prisma migrate resolve` writes, and refuses what that command refuses. It
-also refuses a name without a directory, because `prisma migrate dev` would then offer to reset the
-database.
+It writes what `prisma migrate resolve` writes. It also writes where that command refuses and the
+catalog is certain: a migration that Prisma counts as applied, and that the database no longer
+holds. It refuses a name without a directory, because `prisma migrate dev` would then offer to reset
+the database. app_migrations.py knows the migrations and their files.
 """
 
-import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
 from memsync.errors import InvalidInput, MissingRight, SchemaMismatch, StoreBusy
-from memsync.stores.postgres import Postgres, Session, relations
-
-NAMES = (
-    "20251026163739_add_persona_id_to_conversation_history",
-    "20251026164500_finalize_persona_id_migration",
+from memsync.migrate.app_migrations import (
+    PARTS,
+    Script,
+    folder_of,
+    gone,
+    lacks,
+    part_of,
+    resolve_all_command,
+    script_of,
+    scripts_in,
 )
-"""The app's own migrations that do what memsync does."""
+from memsync.migrate.checks import Check, not_applicable, warning
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.postgres import Postgres, Session, relations
 
 _TABLE = "_prisma_migrations"
 _COLUMNS = frozenset(
@@ -40,6 +48,7 @@ class PrismaMigration:
     """One row of Prisma's history. A row neither finished nor rolled back failed, or still runs."""
 
     name: str
+    checksum: str
     started_at: datetime
     finished_at: datetime | None
     rolled_back_at: datetime | None
@@ -52,67 +61,209 @@ class PrismaMigration:
         return "applied" if self.finished_at is not None else "failed"
 
 
-def told(postgres: Postgres) -> tuple[list[PrismaMigration], str | None]:
-    """The app's own migrations in Prisma's history; else none, and why it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What Prisma's history says of the app's own migrations, and of those that failed.
+
+    `unknown` says why it cannot be read. `checks` are the differences from the catalog, each with
+    the command that mends it.
+    """
+
+    rows: tuple[PrismaMigration, ...]
+    unknown: str | None
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What `resolve --all` found or did for one of the app's own migrations.
+
+    `state`: applied, applied already, not yet (`note` says why), or not in the folder.
+    """
+
+    name: str
+    state: str
+    note: str | None = None
+
+
+def told(postgres: Postgres) -> Told:
+    """What Prisma's history says, compared with the catalog. Reads only."""
     with postgres.session() as session:
         try:
-            return [each for each in read(session) if each.name in NAMES], None
+            rows = read(session)
+            if rows is None:
+                return Told((), None, ())
+            shown = (each for each in rows if part_of(each.name) or each.state == "failed")
+            return Told(tuple(shown), None, _differences(rows, Catalog.read(session)))
         except (MissingRight, SchemaMismatch) as error:
-            return [], error.message
+            return Told((), error.message, ())
 
 
-def read(session: Session) -> tuple[PrismaMigration, ...]:
-    """Prisma's history, oldest first; empty where the app does not use Prisma. Reads only.
+def differences(session: Session, catalog: Catalog) -> tuple[Check, ...]:
+    """Where Prisma's history and the catalog differ, each with what mends it. Reads only."""
+    try:
+        rows = read(session)
+    except (MissingRight, SchemaMismatch) as error:
+        return (not_applicable("prisma", error.message),)
+    return () if rows is None else _differences(rows, catalog)
+
+
+def read(session: Session) -> tuple[PrismaMigration, ...] | None:
+    """Prisma's history, oldest first; None where the app does not use Prisma. Reads only.
 
     Raises: SchemaMismatch for a history that Prisma up to 7 did not write; MissingRight.
     """
     if not require_known(session):
-        return ()
+        return None
     return tuple(PrismaMigration(*row) for row in session.rows("prisma_history"))
 
 
-def mark_applied(postgres: Postgres, name: str, directory: Path) -> None:
-    """Record that the migration `name` of `directory` is applied.
+def states(rows: Iterable[PrismaMigration]) -> dict[str, str]:
+    """What Prisma takes each migration for, because a name may have several rows.
+
+    A failed row stops `prisma migrate deploy` whatever the others say. One that is applied counts
+    before those that were rolled back.
+    """
+    weights = ("rolled back", "applied", "failed")
+    found: dict[str, str] = {}
+    for row in rows:
+        found[row.name] = max(found.get(row.name, weights[0]), row.state, key=weights.index)
+    return found
+
+
+def _differences(rows: Iterable[PrismaMigration], catalog: Catalog) -> tuple[Check, ...]:
+    known = states(rows)
+    found = []
+    for name, state in known.items():
+        part = part_of(name)
+        take_back = f"memsync migrate resolve --rolled-back {name}"
+        if state == "failed":
+            why = lacks(part, catalog) if part else "memsync does not know it"
+            found.append(
+                (
+                    f"{name} failed, and `prisma migrate deploy` stops there (P3009). {why}: undo "
+                    "what it did; where all of it is done, record --applied instead",
+                    take_back,
+                )
+                if why
+                else (
+                    f"{name} failed, and `prisma migrate deploy` stops there (P3009). The database "
+                    "holds all of it",
+                    resolve_all_command(),
+                )
+            )
+        elif state == "applied" and part and (why := gone(part, catalog)):
+            found.append(
+                (
+                    f"{name} counts as applied, but the database does not hold it: {why}. Taken "
+                    "back here, Prisma applies it with the next deployment that has it",
+                    take_back,
+                )
+            )
+    recorded = {part_of(name) for name, state in known.items() if state != "rolled back"}
+    if owed := [part for part in PARTS if part not in recorded and not lacks(part, catalog)]:
+        found.append(
+            (
+                f"done, and not recorded as applied: {', '.join(owed)}. The next `prisma migrate "
+                "deploy` would run that again, and fail half way",
+                resolve_all_command(),
+            )
+        )
+    return tuple(warning("prisma", said, command) for said, command in found)
+
+
+def mark_all(postgres: Postgres, given: Path) -> tuple[Resolved, ...]:
+    """Record as applied each of the app's migrations in the folder that the database holds.
+
+    What the catalog does not show to be done is left as it is. All is written, or nothing.
+
+    Raises: InvalidInput when the folder is not the app's; StoreBusy while Prisma migrates;
+    SchemaMismatch for a table that Prisma up to 7 did not make.
+    """
+    scripts = scripts_in(folder_of(given))
+    with postgres.session() as session, session.transaction():
+        rows, catalog = _locked(session), Catalog.read(session)
+        found = []
+        for part in PARTS:
+            script = scripts.get(part)
+            if why := lacks(part, catalog):
+                found.append(Resolved(script.name if script else part, "not yet", why))
+            elif script:
+                found.append(_settle(session, script, rows))
+            else:
+                found.append(Resolved(part, "not in the folder"))
+        return tuple(found)
+
+
+def mark_applied(postgres: Postgres, name: str, given: Path) -> Resolved:
+    """Record that the migration `name` of the folder is applied.
 
     Raises: InvalidInput when it has no migration.sql there, or is applied already; StoreBusy
     while Prisma migrates; SchemaMismatch for a table that Prisma up to 7 did not make.
     """
-    checksum = _checksum(name, directory)
+    script = script_of(name, folder_of(given))
     with postgres.session() as session, session.transaction():
-        rows = _locked(session, name)
-        if any(row.state == "applied" for row in rows):
+        rows = _locked(session)
+        if states(rows).get(name) == "applied":
             raise InvalidInput(f"{name} is recorded as applied already; nothing was changed")
-        session.run("prisma_roll_back", name=name)
-        session.run("prisma_apply", id=str(uuid4()), name=name, checksum=checksum)
+        return _settle(session, script, rows)
 
 
-def mark_rolled_back(postgres: Postgres, name: str) -> None:
-    """Record that the migration `name`, which failed, is rolled back.
+def mark_rolled_back(postgres: Postgres, name: str) -> Resolved:
+    """Record that the migration `name` is rolled back: it failed, or the way back undid it.
 
-    Raises: InvalidInput when Prisma's history has no failed row of that name, as Prisma does.
+    Raises: InvalidInput when Prisma's history has no failed row of that name, and no applied one
+    that the catalog refutes; StoreBusy, SchemaMismatch as above.
     """
     with postgres.session() as session, session.transaction():
-        rows = _locked(session, name)
-        if not any(row.state == "failed" for row in rows):
-            states = " and ".join(sorted({row.state for row in rows})) or "not there"
+        was = {row.state for row in _locked(session) if row.name == name}
+        part = part_of(name) if "applied" in was else None
+        if part and gone(part, Catalog.read(session)):
+            session.run("prisma_take_back", name=name)
+        elif "failed" in was:
+            session.run("prisma_roll_back", name=name)
+        else:
+            held = ", and the database holds it" if part else ""
             raise InvalidInput(
-                f"{name} is {states} in Prisma's history; only a failed migration can be marked as "
-                "rolled back. Nothing was changed"
+                f"{name} is {' and '.join(sorted(was)) or 'not there'} in Prisma's history{held}; "
+                "only a migration that failed, or that the way back undid, can be marked as rolled "
+                "back. Nothing was changed"
             )
-        session.run("prisma_roll_back", name=name)
+    return Resolved(name, "rolled back")
 
 
-def _locked(session: Session, name: str) -> list[PrismaMigration]:
-    """The rows of that name, with Prisma's own lock held until the transaction ends."""
+def _settle(session: Session, script: Script, rows: Iterable[PrismaMigration]) -> Resolved:
+    """Bring the rows of one migration to the one state `applied`."""
+    mine = [row for row in rows if row.name == script.name]
+    was = {row.state for row in mine}
+    if "failed" in was:
+        session.run("prisma_roll_back", name=script.name)
+    if "applied" not in was:
+        session.run("prisma_apply", id=str(uuid4()), name=script.name, checksum=script.checksum)
+    # Prisma compares the first row of a name with the file, whatever the state of that row.
+    edited = mine and not script.matches(mine[0].checksum)
+    return Resolved(
+        script.name,
+        "applied already" if "applied" in was and "failed" not in was else "applied",
+        "Prisma warns that the file was modified: its first row has another checksum"
+        if edited
+        else None,
+    )
+
+
+def _locked(session: Session) -> tuple[PrismaMigration, ...]:
+    """Prisma's history, with Prisma's own lock held until the transaction ends."""
     if not require_known(session):
         raise SchemaMismatch(
             f"there is no {_TABLE} on the search path: this app's Prisma has not migrated here. "
             "Check postgres_url; nothing was changed"
         )
     if not session.row("prisma_try_lock").taken:
-        raise StoreBusy("Prisma holds its migration lock: it is migrating. Wait for it to end")
-    rows = [PrismaMigration(*row) for row in session.rows("prisma_history")]
-    return [row for row in rows if row.name == name]
+        raise StoreBusy(
+            "Prisma's migration lock is taken: Prisma migrates, or another `memsync migrate "
+            "resolve` writes. Wait for it to end; nothing was changed"
+        )
+    return tuple(PrismaMigration(*row) for row in session.rows("prisma_history"))
 
 
 def require_known(session: Session) -> bool:
@@ -137,13 +288,3 @@ def require_known(session: Session) -> bool:
             "history of Prisma up to 7 only. Resolve with Prisma's own command instead"
         )
     return True
-
-
-def _checksum(name: str, directory: Path) -> str:
-    script = directory / name / "migration.sql"
-    if "/" in name or not script.is_file():
-        raise InvalidInput(
-            f"there is no {script}: Prisma would offer to reset the database over a name without "
-            "a directory. Give the app's migrations with --prisma-dir"
-        )
-    return hashlib.sha256(script.read_bytes()).hexdigest()

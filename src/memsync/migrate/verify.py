@@ -7,7 +7,6 @@ or read the catalog, which each phase reads itself.
 
 from dataclasses import replace
 
-from memsync.errors import MissingRight, SchemaMismatch
 from memsync.migrate import prisma, runs
 from memsync.migrate.attribution import fragments, unresolved_users
 from memsync.migrate.checks import Check, State, failed, fine, not_applicable
@@ -41,7 +40,7 @@ def verify(postgres: Postgres) -> Verification:
         # Failures among the rows are in the proof's problems already, row by row.
         more = [f"{each.name}: {each.found}" for each in rest if each.state is State.FAILED]
         ok = proof.ok and all(each.state is not State.FAILED for each in (*rows, *rest))
-        checks = (*rows, *rest, *_applied(session, catalog, ok=ok))
+        checks = (*rows, *rest, _applied(session, catalog, ok=ok))
         return replace(proof, ok=ok, problems=(*proof.problems, *more), checks=checks)
 
 
@@ -250,18 +249,18 @@ def _trigger(session: Session, *, by_persona: bool) -> Check:
     return fine(name, "it stands, and fires for every message that lacks an id")
 
 
-def _applied(session: Session, catalog: Catalog, *, ok: bool) -> tuple[Check, ...]:
+def _applied(session: Session, catalog: Catalog, *, ok: bool) -> Check:
     """Whether everything is done, and what to record in Prisma's history."""
     name = "already applied"
     if catalog.stage is not Stage.CONTRACTED or not ok:
-        return (not_applicable(name, f"the database is {catalog.stage}"),)
-    done = "everything is done; running again changes nothing"
-    try:
-        known = {each.name: each.state for each in prisma.read(session)}
-    except (MissingRight, SchemaMismatch) as error:
-        return (fine(name, done, error.message),)
-    if known and (open_ := [each for each in prisma.NAMES if known.get(each) != "applied"]):
-        commands = "; ".join(f"memsync migrate resolve --applied {each}" for each in open_)
-        said = ", ".join(f"{each} ({known.get(each, 'not there')})" for each in open_)
-        return (fine(name, f"{done}. In Prisma's history not applied: {said}", commands),)
-    return (fine(name, done),)
+        return not_applicable(name, f"the database is {catalog.stage}")
+    differences = prisma.differences(session, catalog)
+    said = [
+        "everything is done; running again changes nothing",
+        *(each.found for each in differences),
+    ]
+    return fine(
+        name,
+        ". Prisma: ".join(said),
+        "; ".join(dict.fromkeys(each.next for each in differences if each.next)) or None,
+    )
