@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
+from memsync.stores.history.catalog import RETRIEVAL_INDEX
 from memsync.stores.history.phases import Phase, Stage
 from support.prisma import (
     APPLIED,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from support.app import App, NewApp
 
-HELD = {
+HELD: dict[Stage, set[str]] = {
     Stage.LEGACY: set(),
     Stage.ISOLATED: set(),
     # The old places of the settings stay until contract, so the redesign is not done yet.
@@ -78,8 +79,8 @@ def test_at_every_stage_it_says_what_the_catalog_says(
         assert 0 == resolve_all(app, folder)
         assert (stage, HELD[stage]) == (stage, applied(app))
         assert [] == commands(app, capsys)
-    for phase in (Phase.BACKFILL, Phase.EXPAND, Phase.REDESIGN, Phase.ISOLATE, None):
-        stage = app.back(phase)
+    for kept in (Phase.BACKFILL, Phase.EXPAND, Phase.REDESIGN, Phase.ISOLATE, None):
+        stage = app.back(kept)
         before = applied(app)
         assert 0 == resolve_all(app, folder)
         assert before == applied(app)
@@ -193,6 +194,34 @@ def test_a_failed_deployment_is_named_and_settled(
     assert [] == commands(settled, capsys)
 
 
+def test_a_deployment_that_died_in_the_last_migration_is_finished(
+    app: App, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where Prisma did half of the last migration before its time, a run and --all finish it."""
+    app.run(Phase.BACKFILL)
+    expected = app.expected()
+    for name in (REDESIGN, COLUMN):
+        assert 0 == app.command("resolve", "--applied", name, "--prisma-dir", str(folder))
+    said = capsys.readouterr().out
+    assert f"Prisma: {REDESIGN} counts as applied, but the database does not hold it" in said
+    for half in (
+        "ALTER TABLE conversation_history ALTER persona_id SET NOT NULL",
+        "ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_user_id_fkey",
+        "DROP INDEX conversation_history_user_id_idx",
+    ):
+        app.do(half)
+    app.do(FAILED, END)
+    assert [f"memsync migrate resolve --rolled-back {name}" for name in (REDESIGN, END)] == (
+        commands(app, capsys)
+    )
+    assert Stage.CONTRACTED == app.run()
+    assert expected == app.personas()
+    obey(app, folder, commands(app, capsys))
+    assert set(NAMES) == applied(app)
+    assert (END, "rolled back") in history(app)
+    assert [] == commands(app, capsys)
+
+
 def test_several_rows_of_one_name(
     settled: App, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,13 +246,14 @@ def test_a_failed_migration_of_the_app_is_shown(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Any failed migration stops the next deployment, so `status` shows it and how to mend it."""
-    app.do(FAILED, "20251030120000_add_avatars")
+    name = "20251030120000_add_avatars copy"
+    app.do(FAILED, name)
     assert 0 == app.command("status")
     said = capsys.readouterr().out
-    assert "Prisma: 20251030120000_add_avatars  failed" in said
-    assert "next: memsync migrate resolve --rolled-back 20251030120000_add_avatars" in said
-    assert 0 == app.command("resolve", "--rolled-back", "20251030120000_add_avatars")
-    assert [("20251030120000_add_avatars", "rolled back")] == history(app)
+    assert f"Prisma: {name}  failed" in said
+    assert f"next: memsync migrate resolve --rolled-back '{name}'" in said
+    assert 0 == app.command("resolve", "--rolled-back", name)
+    assert [(name, "rolled back")] == history(app)
 
 
 def test_what_the_database_holds_is_not_taken_back(
@@ -307,6 +337,8 @@ def test_a_role_without_rights(
     assert [] == history(settled)
 
 
+INDEXES: LiteralString = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+OLD_PROMPTS, NEW_PROMPTS = "idx_system_prompts_default", "system_prompts_is_default_idx"
 THROUGH = ("run", "--unresolved", "create", "--quiet-minutes", "0", "--backup-confirmed", "test")
 
 
@@ -357,31 +389,21 @@ def test_lines_for_the_schema(
     said = capsys.readouterr().out
     assert (
         "  @@index([channelId, personalityId, personaId, createdAt(sort: Desc), id(sort: Desc)],"
-        ' map: "conversation_history_channel_id_personality_id_persona_id_c_idx")\n'
+        f' map: "{RETRIEVAL_INDEX}")\n'
     ) in said
     assert 0 == app.command("resolve", "--show-schema", "--json")
     found = json.loads(capsys.readouterr().out)
     assert found["schema"][0] in said
     assert all(statement in said for statement in found["sql"])
+    before = {name for name, _ in app.query(INDEXES)}
     developer = new_app()
     developer.do("ALTER TABLE conversation_history ADD COLUMN persona_id uuid")
     for database in (app, developer):
-        before = dict(database.query("SELECT indexname, indexdef FROM pg_indexes"))
         with database.connected() as connection:
             for statement in found["sql"] * 2:
                 connection.execute(statement.encode())
-        after = dict(database.query("SELECT indexname, indexdef FROM pg_indexes"))
-        new = {name for name in after if name not in before}
-        renamed = {"system_prompts_is_default_idx"}
-        assert new == renamed | (
-            set()
-            if database is app
-            else {"conversation_history_channel_id_personality_id_persona_id_c_idx"}
-        )
-    index = "conversation_history_channel_id_personality_id_persona_id_c_idx"
-    assert 1 == len(
-        {
-            database.query("SELECT indexdef FROM pg_indexes WHERE indexname = %s", index)[0]
-            for database in (app, developer)
-        }
-    )
+    listed = [set(each.query(INDEXES)) for each in (app, developer)]
+    assert {name for name, _ in listed[0]} == before - {OLD_PROMPTS} | {NEW_PROMPTS}
+    made = [{each for each in names if each[0] == RETRIEVAL_INDEX} for names in listed]
+    assert made[0] == made[1]
+    assert 1 == len(made[0])

@@ -6,6 +6,7 @@ holds. It refuses a name without a directory, because `prisma migrate dev` would
 the database. app_migrations.py knows the migrations and their files.
 """
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -136,27 +137,23 @@ def _differences(rows: Iterable[PrismaMigration], catalog: Catalog) -> tuple[Che
     found = []
     for name, state in known.items():
         part = part_of(name)
-        take_back = f"memsync migrate resolve --rolled-back {name}"
+        take_back = f"memsync migrate resolve --rolled-back {shlex.quote(name)}"
         if state == "failed":
-            why = lacks(part, catalog) if part else "memsync does not know it"
-            found.append(
-                (
-                    f"{name} failed, and `prisma migrate deploy` stops there (P3009). {why}: undo "
-                    "what it did; where all of it is done, record --applied instead",
-                    take_back,
-                )
-                if why
-                else (
-                    f"{name} failed, and `prisma migrate deploy` stops there (P3009). The database "
-                    "holds all of it",
-                    resolve_all_command(),
-                )
-            )
+            stops = f"{name} failed, and `prisma migrate deploy` stops there (P3009)"
+            if not part:
+                rest = "Undo what it did; or do the rest of it, and record --applied"
+                found.append((f"{stops}. {rest}", take_back))
+            elif why := lacks(part, catalog):
+                rest = "A run through contract does the rest; or undo what it did"
+                found.append((f"{stops}. It is not done: {why}. {rest}", take_back))
+            else:
+                found.append((f"{stops}. The database holds all of it", resolve_all_command()))
         elif state == "applied" and part and (why := gone(part, catalog)):
             found.append(
                 (
-                    f"{name} counts as applied, but the database does not hold it: {why}. Taken "
-                    "back here, Prisma applies it with the next deployment that has it",
+                    f"{name} counts as applied, but the database does not hold it: {why}. A run "
+                    "through contract makes it true; once it is taken back here, Prisma applies "
+                    "it with the next deployment that has it",
                     take_back,
                 )
             )
