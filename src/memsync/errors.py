@@ -6,6 +6,7 @@ MemsyncError
 ├── PartlyDone                3   some work is left; running again resumes it
 │   └── Cancelled             3   the operator asked the run to end
 ├── StoreUnreachable         10   Postgres or Qdrant does not answer
+│   └── EmbedderUnreachable  10   the embedder fails, whatever the text is
 ├── StoreBusy                11   another process holds the lock or the data directory
 ├── SchemaMismatch           12   memsync does not know this schema, or it is not at the right stage
 │   └── DimensionMismatch    12   the vectors and the collection differ in size
@@ -63,6 +64,21 @@ class StoreUnreachable(MemsyncError):
     """A store does not answer. Check that it runs and that its URL is right."""
 
     exit_status = 10
+
+
+class EmbedderUnreachable(StoreUnreachable):
+    """The embedder fails, whatever the text is: it is down, or refuses for now. Try again later.
+
+    `passes`: the failure may end by itself, so waiting is of use. `retry_after_s` is how long the
+    embedder's service asks to be left alone, in seconds; None when it does not say.
+    """
+
+    def __init__(
+        self, message: str, *, passes: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.passes = passes
+        self.retry_after_s = retry_after_s
 
 
 class StoreBusy(MemsyncError):

@@ -79,6 +79,16 @@ class Settings(BaseModel):
         "snake", description="spelling of payload keys; camel is the app's own"
     )
     embedder: str = Field("wordllama", description="wordllama, or package.module:attribute")
+    embedder_batch_texts: Annotated[int, Field(gt=0, le=10_000)] = Field(
+        32, description="how many texts the embedder gets in one call at most"
+    )
+    embedder_batch_chars: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
+        50_000, description="how many characters one call has at most; a longer text goes alone"
+    )
+    outage_wait_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        120.0,
+        description="how long the relay waits for an embedder or a vector store that is down, in s",
+    )
     settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         60.0, description="a difference younger than this counts as still on its way, in seconds"
     )
@@ -101,6 +111,9 @@ class Settings(BaseModel):
     )
 
     @field_validator(
+        "embedder_batch_texts",
+        "embedder_batch_chars",
+        "outage_wait_s",
         "settle_s",
         "outbox_alarm_s",
         "retention_days",

@@ -72,7 +72,10 @@ def test_more_than_a_batch(lab: Lab) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_call(lab: Lab, *, after: bool) -> None:
-    """When the relay dies at any store call, its entries stay due and the next drain does them."""
+    """When the relay dies at any store call, its entries stay due and the next drain does them.
+
+    An attempt is counted when it dies at the entries' own work, as a text may be the reason.
+    """
     exchanges = lab.say(3)
     watched = Failing(lab.vectors)
     drain(lab.postgres, lab.with_store(watched))
@@ -84,18 +87,18 @@ def test_killed_at_any_call(lab: Lab, *, after: bool) -> None:
         failing = Failing(lab.vectors, at=at, after=after, error=Crash)
         with pytest.raises(Crash):
             drain(lab.postgres, lab.with_store(failing))
-        assert [(0, False)] * 3 == attempts(lab)
+        counted = int("upsert" == watched.calls[at - 1])
+        assert [(counted, False)] * 3 == attempts(lab)
         assert Drained(3, 3) == drain(lab.postgres, lab.with_store(lab.vectors))
         assert expected == lab.memories()
 
 
-def test_a_store_that_does_not_answer_costs_no_attempt(lab: Lab) -> None:
-    """StoreUnreachable reaches the caller; no entry is settled and no attempt is counted."""
+def test_a_store_that_is_down_from_the_beginning_is_told_at_once(lab: Lab) -> None:
+    """StoreUnreachable reaches the caller at once; nothing is settled, no attempt is counted."""
     lab.say(3)
-    for at in (1, 2):
-        with pytest.raises(StoreUnreachable):
-            drain(lab.postgres, lab.with_store(Failing(lab.vectors, at=at)))
-        assert [(0, False)] * 3 == attempts(lab)
+    with pytest.raises(StoreUnreachable):
+        drain(lab.postgres, lab.with_store(Failing(lab.vectors, at=1)))
+    assert [(0, False)] * 3 == attempts(lab)
     lab.sync()
     assert lab.check().ok
 
@@ -114,8 +117,14 @@ def test_one_poisonous_text_does_not_hold_up_the_rest(lab: Lab) -> None:
         assert [(attempt, attempt == ATTEMPTS_MAX)] == attempts(lab)
         assert 4 == lab.vectors.count(lab.home)
         due(lab)
-    assert Drained(0, 0) == drain(lab.postgres, poisoned)
-    assert OutboxStatus(0, 1, 0.0) == outbox_status(lab.postgres)
+    with pytest.raises(
+        PartlyDone, match=r"1 are dead.*squared length 0.*memsync sync retry"
+    ) as left:
+        drain(lab.postgres, poisoned)
+    assert (0, 0, 1) == tuple(left.value.fields[each] for each in ("done", "pending", "dead"))
+    status = outbox_status(lab.postgres)
+    assert OutboxStatus(0, 1, 0.0, status.dead_error) == status
+    assert "squared length 0" in str(status.dead_error)
     assert {"missing-point": 1, "dead-outbox-entry": 1} == lab.check().counts
     assert 1 == revive(lab.postgres)
     assert Drained(1, 1) == drain(lab.postgres, with_embedder(lab, embed))

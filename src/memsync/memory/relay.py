@@ -1,24 +1,34 @@
 """The relay reads the outbox and writes memories to Qdrant, so that memories follow the history.
 
-It decides the batch size, and after how many attempts an entry is dead. An entry says only that an
+It decides the batch size, after how many attempts an entry is dead, and what is an attempt: a text
+that is refused, or work that ended the process, but not an outage. An entry says only that an
 exchange's memory must be made anew. The relay reads the exchange itself when it handles the entry,
 so entries may repeat and come late. One relay runs at a time, because a slow one could overwrite a
 newer memory with the older text that it has read.
 """
 
+import contextlib
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID
+from datetime import datetime
 
-from memsync.errors import InvalidInput, PartlyDone
+from memsync.errors import MemsyncError, PartlyDone, StoreUnreachable
+from memsync.memory.patience import Patience
+from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.settings import Settings
 from memsync.stores.history import outbox
-from memsync.stores.history.outbox import OutboxStatus
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.history.outbox import Entry, OutboxStatus
+from memsync.stores.ltm import Failure, LongTermMemory
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive
 
 BATCH_ENTRIES = 256
 ATTEMPTS_MAX = 10
+"""More than the halvings of a batch: of entries whose batch ended the process, half are claimed at
+once the next time, so that the one at fault is alone before the others are dead."""
+OUTAGE_WAIT_S: float = Settings.model_fields["outage_wait_s"].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,57 +39,151 @@ class Drained:
     memories: int
 
 
-def drain(postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Drained:
+def drain(
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    tell: Tell = silent,
+    *,
+    outage_wait_s: float = OUTAGE_WAIT_S,
+) -> Drained:
     """Write the memories of every outbox entry that is due, and remove those entries.
 
-    Raises: StoreBusy when another relay runs; StoreUnreachable when a store went away (entries that
-    are not settled stay due); SettingsError or DimensionMismatch, before anything is done, when the
-    embedder cannot be loaded or does not fit the collection; PartlyDone when some memories could
-    not be made: their entries wait for a retry or are dead. Effects: both stores.
+    An embedder or a vector store that goes down meanwhile is asked again, with growing pauses, for
+    `outage_wait_s` seconds without a success; no attempt is counted for it.
+
+    Raises: StoreBusy when another relay runs; StoreUnreachable when Postgres went away, or a store
+    or the embedder is down from the beginning (entries that are not settled stay due);
+    SettingsError or DimensionMismatch, before anything is done, when the embedder cannot be loaded
+    or does not fit the collection; PartlyDone when some memories could not be made: their entries
+    wait or are dead. Effects: both stores.
     """
-    entries = memories = 0
-    failures: list[str] = []
     with exclusive(postgres, LockKey.RELAY, "relay") as session:
-        total = outbox.status(session).pending
+        run = _Run(session, ltm, tell, Patience(outage_wait_s), outbox.status(session).pending)
         ltm.prepare()
-        while claimed := outbox.claim(session, BATCH_ENTRIES):
-            written, failed = _project(session, ltm, [entry.anchor_id for entry in claimed])
-            done = [entry.id for entry in claimed if entry.anchor_id not in failed]
-            outbox.settle(session, done)
-            entries, memories = entries + len(done), memories + written
-            for anchor_id, why in failed.items():
-                ids = [entry.id for entry in claimed if entry.anchor_id == anchor_id]
-                outbox.defer(session, ids, error=why, attempts_max=ATTEMPTS_MAX)
-                failures.append(why)
-            tell(Progress(Kind.STEP, "sync", entries, total))
+        run.drain()
         status = outbox.status(session)
-    if failures:
-        raise PartlyDone(
-            f"{entries} outbox entries done, {status.pending} wait for a retry, {status.dead} are "
-            f"dead; the last failure: {failures[-1]}. Run `memsync sync run` again",
-            done=entries,
-            pending=status.pending,
-            dead=status.dead,
+    if run.outage or run.refusal or status.dead:
+        raise _partly_done(run, status)
+    return Drained(run.entries, run.memories)
+
+
+@dataclass
+class _Run:
+    """One drain: what it has done so far, the last refusal, and the outage that lasts."""
+
+    session: Session
+    ltm: LongTermMemory
+    tell: Tell
+    patience: Patience
+    total: int
+    entries: int = 0
+    memories: int = 0
+    refusal: str | None = None
+    outage: StoreUnreachable | None = None
+
+    def drain(self) -> None:
+        """Go through the due entries, and again as long as an outage held some of them back."""
+        since = outbox.clock(self.session)
+        while levels := outbox.due_attempts(self.session, since):
+            for attempts in levels:
+                if not self._drain_level(attempts, since):
+                    return
+
+    def _drain_level(self, attempts: int, since: datetime) -> bool:
+        """Go through the entries that have had so many attempts. False ends the run."""
+        after = 0
+        while claimed := outbox.claim(
+            self.session,
+            attempts=attempts,
+            after=after,
+            since=since,
+            # During an outage one entry is enough to see whether it is over.
+            limit=1 if self.outage else max(1, BATCH_ENTRIES >> attempts),
+            attempts_max=ATTEMPTS_MAX,
+        ):
+            # The next claim goes on behind these, so that an entry which brings the model down
+            # does not hold up the others.
+            after = claimed[-1].id
+            if outage := self._carry_out(claimed):
+                self.outage = outage
+                pause_s = self.patience.next_pause_s(outage)
+                if pause_s is None:
+                    return False
+                wait = f"{outage.message}; the next try is in {pause_s:.0f} s"
+                self.tell(Progress(Kind.WAITING_FOR_SERVICE, wait))
+                time.sleep(pause_s)
+        return True
+
+    def _carry_out(self, claimed: list[Entry]) -> StoreUnreachable | None:
+        """Write the memories of the entries. Returns the outage that held some of them back."""
+        anchors = list(dict.fromkeys(each.anchor_id for each in claimed))
+        try:
+            written = self.ltm.project(self.session, anchors)
+        except StoreUnreachable as outage:
+            # Where it is Postgres that went away, this fails as well, and the run ends.
+            self._give_back([each.id for each in claimed], outage.message)
+            return outage
+        except (MemsyncError, KeyboardInterrupt, SystemExit) as error:
+            # No text is at fault. Anything else ends the process, so its attempt counts.
+            with contextlib.suppress(StoreUnreachable):
+                self._give_back([each.id for each in claimed], str(error) or type(error).__name__)
+            raise
+        self.memories += len(written.points)
+        return self._account(claimed, written.failed)
+
+    def _account(
+        self, claimed: list[Entry], failed: Mapping[PointId, Failure]
+    ) -> StoreUnreachable | None:
+        """Settle what is done, keep the errors of the refused, give back what was not tried."""
+        outage: StoreUnreachable | None = None
+        done: list[int] = []
+        untried: list[int] = []
+        for entry in claimed:
+            error = failed.get(entry.anchor_id)
+            if error is None:
+                done.append(entry.id)
+            elif isinstance(error, StoreUnreachable):
+                outage = error
+                untried.append(entry.id)
+            else:
+                self.refusal = error.message
+                outbox.refuse(self.session, [entry.id], error=error.message)
+        outbox.settle(self.session, done)
+        if outage:
+            self._give_back(untried, outage.message)
+        if len(untried) < len(claimed):
+            self.outage = None
+            self.patience.succeeded()
+        self.entries += len(done)
+        self.tell(Progress(Kind.STEP, "sync", self.entries, self.total))
+        return outage
+
+    def _give_back(self, entry_ids: list[int], why: str) -> None:
+        outbox.give_back(self.session, entry_ids, error=why)
+
+
+def _partly_done(run: _Run, status: OutboxStatus) -> PartlyDone:
+    """The error for a run that leaves entries, with the next step for each kind of them."""
+    said = [
+        f"{run.entries} outbox entries done, {status.pending} wait for a retry, "
+        f"{status.dead} are dead"
+    ]
+    if run.outage:
+        said.append(f"{run.outage.message}. Run `memsync sync run` again when that is mended")
+    if run.refusal:
+        said.append(f"the last failure: {run.refusal}. Run `memsync sync run` again later")
+    if status.dead:
+        said.append(
+            f"the commonest error of the dead entries: {status.dead_error}. Mend its cause, then "
+            "`memsync sync retry`"
         )
-    return Drained(entries, memories)
-
-
-def _project(
-    session: Session, ltm: LongTermMemory, anchors: list[UUID]
-) -> tuple[int, dict[UUID, str]]:
-    """Write the memories of the anchors. Returns how many were written, and the error per anchor.
-
-    When a text in the batch is refused, each memory is tried alone, so that one bad text does not
-    hold up the rest.
-    """
-    distinct = list(dict.fromkeys(anchors))
-    try:
-        return ltm.project(session, distinct), {}
-    except InvalidInput as error:
-        if len(distinct) == 1:
-            return 0, {distinct[0]: error.message}
-    parts = [_project(session, ltm, [anchor]) for anchor in distinct]
-    return sum(written for written, _ in parts), {k: v for _, bad in parts for k, v in bad.items()}
+    return PartlyDone(
+        "; ".join(said),
+        done=run.entries,
+        pending=status.pending,
+        dead=status.dead,
+        dead_error=status.dead_error,
+    )
 
 
 def outbox_status(postgres: Postgres) -> OutboxStatus:

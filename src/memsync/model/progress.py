@@ -42,6 +42,8 @@ class Kind(StrEnum):
     WAITING_FOR_CLIENTS = auto()
     WAITING_FOR_STANDBY = auto()
     WAITING_FOR_RATE = auto()
+    WAITING_FOR_SERVICE = auto()
+    """The relay waits for an embedder or a vector store that is down."""
 
 
 WAITS = frozenset(
@@ -51,6 +53,7 @@ WAITS = frozenset(
         Kind.WAITING_FOR_CLIENTS,
         Kind.WAITING_FOR_STANDBY,
         Kind.WAITING_FOR_RATE,
+        Kind.WAITING_FOR_SERVICE,
     )
 )
 """The kinds that say what a run waits for."""

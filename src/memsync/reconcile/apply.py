@@ -3,7 +3,8 @@
 It decides when a plan is stale: a store is neither in the state that the audit saw nor in the state
 that the action leaves. All actions are checked before the first write, and each is checked again
 right before its own. A point is copied to quarantine, in a committed transaction, before it is
-removed or overwritten.
+removed or overwritten. A memory that the embedder or the store refuses is set aside, with the
+actions that rest on it, and the rest goes on.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from uuid import UUID
 
-from memsync.errors import StalePlan
+from memsync.errors import PartlyDone, StalePlan, StoreUnreachable
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
@@ -20,7 +21,7 @@ from memsync.model.sequences import batched
 from memsync.reconcile.plans import Action, ActionKind, Plan
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.history.exchanges import exchanges_by_anchor
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import LongTermMemory, Written
 from memsync.stores.postgres import Postgres, Session, json_value
 from memsync.stores.postgres.locks import LockKey, exclusive
 
@@ -39,7 +40,8 @@ def apply(plan: Plan, postgres: Postgres, ltm: LongTermMemory, tell: Tell = sile
     """Carry out the plan; running it again after a crash finishes the rest.
 
     Raises: StalePlan when a store changed since the plan was made; StoreBusy when another repair
-    runs; StoreUnreachable. A change from before the apply is noticed before any write. After a
+    runs; StoreUnreachable, also when the embedder is down; PartlyDone at the end, when memories
+    were refused. A change from before the apply is noticed before any write. After a
     change during the apply, the actions that are done stay done. Effects: both stores.
     """
     with exclusive(postgres, LockKey.REPAIR, "repair") as session:
@@ -48,6 +50,7 @@ def apply(plan: Plan, postgres: Postgres, ltm: LongTermMemory, tell: Tell = sile
         ltm.prepare()
         open_actions = applier.still_open(plan.actions)
         applier.carry_out(open_actions)
+        applier.require_all_done(len(open_actions))
         return Applied(len(open_actions), len(plan.actions) - len(open_actions))
 
 
@@ -57,6 +60,7 @@ class _Applier:
         self._session = session
         self._ltm = ltm
         self._tell = tell
+        self._aside: dict[Action, str] = {}
 
     def require_same_stores(self) -> None:
         """Refuse a plan that was made for another database, collection or embedder."""
@@ -94,10 +98,55 @@ class _Applier:
         }
         done = 0
         for some in _batches(actions):
-            if still := self.still_open(some):
+            if still := self.still_open(self._free(some)):
                 do[some[0].kind](still)
             done += len(some)
             self._tell(Progress(Kind.STEP, "apply", done, len(actions)))
+
+    def require_all_done(self, actions: int) -> None:
+        """Raises: PartlyDone when actions were set aside."""
+        if self._aside:
+            first, why = next(iter(self._aside.items()))
+            raise PartlyDone(
+                f"{actions - len(self._aside)} actions carried out, {len(self._aside)} set aside, "
+                f"the first is the {first.kind} of {first.point_id} in {first.collection}: {why}. "
+                "Mend the cause, then run the same apply again",
+                done=actions - len(self._aside),
+                set_aside=len(self._aside),
+                actions=[
+                    {"action": each.kind, "collection": each.collection, "point_id": each.point_id}
+                    for each in self._aside
+                ],
+            )
+
+    def _free(self, actions: list[Action]) -> list[Action]:
+        """The actions that rest on none that was set aside; the others are set aside as well."""
+        refused = {each.point_id for each in self._aside if each.kind is ActionKind.PUT}
+        kept = {each.collection for each in self._aside if each.kind is not ActionKind.PUT}
+        free = []
+        for action in actions:
+            if action.replaced_by is not None and action.replaced_by in refused:
+                self._aside[action] = (
+                    f"the memory that replaces it, {action.replaced_by}, is refused"
+                )
+            elif action.kind is ActionKind.RETIRE and action.collection in kept:
+                self._aside[action] = "not all of its points could be moved"
+            else:
+                free.append(action)
+        return free
+
+    def _set_aside(self, actions: Sequence[Action], written: Written) -> list[Action]:
+        """Set aside the actions whose memories are refused. Returns the other actions.
+
+        Raises: StoreUnreachable when the embedder is down; what it made before is written.
+        """
+        for action in actions:
+            error = written.failed.get(action.point_id) if action.point_id is not None else None
+            if isinstance(error, StoreUnreachable):
+                raise error
+            if error is not None:
+                self._aside[action] = error.message
+        return [each for each in actions if each not in self._aside]
 
     # ------------------------------------------------------------------ checking
 
@@ -150,20 +199,21 @@ class _Applier:
         points = self._points(self._plan.collection, actions, vectors=True)
         self._keep(actions, points)
         exchanges = list(exchanges_by_anchor(self._session, anchors).values())
-        self._ltm.put(exchanges, standing=points)
-        if left := self.still_open(actions):
+        written = self._ltm.put(exchanges, standing=points)
+        if left := self.still_open(self._set_aside(actions, written)):
             raise _stale(left[0], "point", "written", "not there, or as it was before")
 
     def _move(self, actions: list[Action]) -> None:
         points = self._points(actions[0].collection, actions)
         moved = self._ltm.bring_home(actions[0].collection, list(points.values()))
-        written = self._points(self._plan.collection, actions)
+        done = self._set_aside(actions, moved)
+        written = self._points(self._plan.collection, done)
         # A point that a client deleted since the last look is not there to be moved.
         by_id = {each.point_id: each for each in actions}
-        for point in moved:
+        for point in moved.points:
             if point_state(written.get(point.id)) != point_state(point):
                 raise _stale(by_id[point.id], "point at home", "written", "somebody else's")
-        self._remove(actions)
+        self._remove(done)
 
     def _remove(self, actions: list[Action]) -> None:
         points = self._points(actions[0].collection, actions, vectors=True)

@@ -72,17 +72,25 @@ def _mend(
     if not seen.memory_stands and (in_place or seen.anchor_id not in puts):
         puts[seen.anchor_id] = put
     if not in_place:
-        _add_point_action(ActionKind.REMOVE, finding, point_actions)
+        _add_point_action(ActionKind.REMOVE, finding, point_actions, replaced_by=seen.anchor_id)
 
 
 def _add_point_action(
     kind: ActionKind,
     finding: Finding,
     point_actions: dict[tuple[ActionKind, str, object], Action],
+    replaced_by: UUID | None = None,
 ) -> None:
     seen = finding.witness
     if seen.collection is not None:
-        action = Action(kind, seen.collection, finding.name, seen.point_id, seen.point_state)
+        action = Action(
+            kind,
+            seen.collection,
+            finding.name,
+            seen.point_id,
+            seen.point_state,
+            replaced_by=replaced_by,
+        )
         point_actions.setdefault((kind, seen.collection, seen.point_id), action)
 
 

@@ -31,7 +31,8 @@ class Action:
     """One step. `point_state` and `row_digest` must still hold when it is carried out.
 
     For PUT, `point_id` is the anchor's id, and `point_state` is the state of the point that has
-    this id now, or None when there is no such point. `reason` is the finding's name.
+    this id now, or None when there is no such point. `reason` is the finding's name. For a REMOVE
+    of a point whose memory is made anew, `replaced_by` is the anchor of the new one.
     """
 
     kind: ActionKind
@@ -40,6 +41,7 @@ class Action:
     point_id: PointId | None = None
     point_state: str | None = None
     row_digest: str | None = None
+    replaced_by: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +122,6 @@ def _action(fields: dict[str, Any]) -> Action:
     point_id = fields.pop("point_id", None)
     if isinstance(point_id, str):
         point_id = UUID(point_id)
+    if "replaced_by" in fields:
+        fields["replaced_by"] = UUID(fields["replaced_by"])
     return Action(kind, point_id=point_id, **fields)  # the checksum vouches for them

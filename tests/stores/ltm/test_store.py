@@ -112,7 +112,7 @@ def test_an_archived_memory_comes_home_with_a_digest(
     vectors.create(collection, 2, {})
     vectors.upsert(collection, [Point(said.anchor_id, payload, (1.0, 0.0))])
     old = list(ltm.scan(collection))
-    [moved] = ltm.bring_home(collection, old)
+    [moved] = ltm.bring_home(collection, old).points
     assert {said.anchor_id: moved.payload} == {
         point_id: point.payload
         for point_id, point in ltm.points(ltm.collection, [moved.id]).items()

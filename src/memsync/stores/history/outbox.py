@@ -1,15 +1,19 @@
 """The outbox: a table of memories that must be written to Qdrant, which the relay processes.
 
 An entry names an anchor and nothing else: the relay writes the memory of its exchange as Postgres
-has it at that time. This module adds, claims and removes entries, and puts failed ones back. It
-does not talk to Qdrant. The statements are in outbox.sql.
+has it at that time. This module adds, claims and removes entries. A claim counts an attempt; it is
+given back when the entry could not be tried. It does not talk to Qdrant. The statements are in
+outbox.sql.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from memsync.stores.postgres import Session
+
+_UNFINISHED = "the relay ended while it made this memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,15 @@ class LateEntry:
 
 @dataclass(frozen=True, slots=True)
 class OutboxStatus:
-    """How many entries wait, how many are dead, and the age of the oldest entry that waits."""
+    """How many entries wait, how many are dead, and the age of the oldest entry that waits.
+
+    `dead_error` is the commonest error of the dead ones.
+    """
 
     pending: int
     dead: int
     oldest_s: float
+    dead_error: str | None = None
 
 
 def enqueue(session: Session, anchor_ids: Iterable[UUID]) -> None:
@@ -47,12 +55,41 @@ def enqueue(session: Session, anchor_ids: Iterable[UUID]) -> None:
     session.run("enqueue", ids=list(anchor_ids))
 
 
-def claim(session: Session, limit: int) -> list[Entry]:
-    """The oldest entries that are due.
+def clock(session: Session) -> datetime:
+    """The time of the server, which says what is due."""
+    now: datetime = session.row("server_clock").now
+    return now
 
-    Nothing marks them as claimed: the caller must hold the relay's lock.
+
+def due_attempts(session: Session, since: datetime) -> list[int]:
+    """The numbers of attempts that due entries have had, for a run that began at `since`."""
+    return [row.attempts for row in session.rows("due_attempts", since=since)]
+
+
+def claim(
+    session: Session,
+    *,
+    attempts: int,
+    after: int,
+    since: datetime,
+    limit: int,
+    attempts_max: int,
+) -> list[Entry]:
+    """The next due entries, by id above `after`, that have had so many attempts; one is counted.
+
+    With attempt number `attempts_max` an entry is dead, until it is settled or given back. The
+    caller must hold the relay's lock.
     """
-    return [Entry(row.id, row.point_id) for row in session.rows("claim", limit=limit)]
+    rows = session.rows(
+        "claim",
+        attempts=attempts,
+        after=after,
+        since=since,
+        limit=limit,
+        attempts_max=attempts_max,
+        unfinished=_UNFINISHED,
+    )
+    return sorted((Entry(row.id, row.point_id) for row in rows), key=lambda each: each.id)
 
 
 def settle(session: Session, entry_ids: Sequence[int]) -> None:
@@ -60,12 +97,14 @@ def settle(session: Session, entry_ids: Sequence[int]) -> None:
     session.run("settle_entries", ids=list(entry_ids))
 
 
-def defer(session: Session, entry_ids: Sequence[int], *, error: str, attempts_max: int) -> None:
-    """Put entries back after a failure; the delay until the next attempt grows each time.
+def refuse(session: Session, entry_ids: Sequence[int], *, error: str) -> None:
+    """Keep the error of entries whose attempt failed; the delay until the next one grows."""
+    session.run("refuse_entries", ids=list(entry_ids), error=error)
 
-    After attempt number `attempts_max` they are dead: the relay no longer tries them.
-    """
-    session.run("defer_entries", ids=list(entry_ids), error=error, attempts_max=attempts_max)
+
+def give_back(session: Session, entry_ids: Sequence[int], *, error: str) -> None:
+    """Take back the attempt of entries that could not be tried, and keep the reason."""
+    session.run("give_back", ids=list(entry_ids), error=error)
 
 
 def revive(session: Session) -> int:
@@ -76,7 +115,7 @@ def revive(session: Session) -> int:
 def status(session: Session) -> OutboxStatus:
     """How many entries the outbox has, and how late they are."""
     row = session.row("outbox_status")
-    return OutboxStatus(row.pending, row.dead, row.oldest_s)
+    return OutboxStatus(row.pending, row.dead, row.oldest_s, row.dead_error)
 
 
 def late(session: Session, *, alarm_s: float, limit: int) -> list[LateEntry]:

@@ -4,23 +4,41 @@
 -- Adds an entry for each of the anchors, in the caller's transaction.
 INSERT INTO memsync.outbox (point_id) SELECT unnest(%(ids)s::uuid[]);
 
+-- name: due_attempts
+-- The numbers of attempts of the entries that are due, for a run that began at `since`.
+SELECT DISTINCT attempts FROM memsync.outbox
+WHERE NOT dead
+  AND next_attempt_at <= CASE attempts WHEN 0 THEN clock_timestamp() ELSE %(since)s END
+ORDER BY attempts;
+
 -- name: claim
--- The oldest entries that are due, for the one relay that holds the relay's lock.
-SELECT id, point_id, attempts FROM memsync.outbox
-WHERE NOT dead AND next_attempt_at <= clock_timestamp()
-ORDER BY id LIMIT %(limit)s;
+-- Counts an attempt of the next entries that are due, for the one relay that holds the relay's
+-- lock. It is counted before the work, because work that ends the process must count as well. An
+-- entry that failed since the run began waits for the next run.
+UPDATE memsync.outbox
+SET attempts = attempts + 1, dead = attempts + 1 >= %(attempts_max)s, last_error = %(unfinished)s
+WHERE id IN (
+    SELECT id FROM memsync.outbox
+    WHERE NOT dead AND attempts = %(attempts)s AND id > %(after)s
+      AND next_attempt_at <= CASE attempts WHEN 0 THEN clock_timestamp() ELSE %(since)s END
+    ORDER BY id LIMIT %(limit)s)
+RETURNING id, point_id;
 
 -- name: settle_entries
 -- Removes entries whose work is done.
 DELETE FROM memsync.outbox WHERE id = ANY(%(ids)s);
 
--- name: defer_entries
--- Puts entries back after a failure, with a growing delay; after the last attempt they are dead.
+-- name: refuse_entries
+-- Keeps the error of entries whose attempt failed. The delay until the next one grows each time.
 UPDATE memsync.outbox
-SET attempts = attempts + 1, last_error = %(error)s,
-    dead = attempts + 1 >= %(attempts_max)s,
+SET last_error = %(error)s,
     next_attempt_at = clock_timestamp()
-        + make_interval(secs => least(300, power(2, attempts)) * (0.5 + random() / 2))
+        + make_interval(secs => least(300, power(2, attempts - 1)) * (0.5 + random() / 2))
+WHERE id = ANY(%(ids)s);
+
+-- name: give_back
+-- Takes back the attempt of entries that could not be tried; they stay due.
+UPDATE memsync.outbox SET attempts = attempts - 1, dead = false, last_error = %(error)s
 WHERE id = ANY(%(ids)s);
 
 -- name: revive_entries
@@ -28,9 +46,15 @@ WHERE id = ANY(%(ids)s);
 UPDATE memsync.outbox SET dead = false, attempts = 0, next_attempt_at = clock_timestamp()
 WHERE dead;
 
+-- name: server_clock
+-- The time of the server.
+SELECT clock_timestamp() AS now;
+
 -- name: outbox_status
--- How many entries wait, how many are dead, and the age of the oldest that waits, in seconds.
-SELECT count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead) AS dead,
+-- How many entries wait, how many are dead, the age of the oldest that waits, in seconds, and the
+-- commonest error of the dead.
+SELECT mode() WITHIN GROUP (ORDER BY last_error) FILTER (WHERE dead) AS dead_error,
+       count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead) AS dead,
        coalesce(extract(epoch FROM clock_timestamp()
                 - min(enqueued_at) FILTER (WHERE NOT dead)), 0)::float AS oldest_s
 FROM memsync.outbox;

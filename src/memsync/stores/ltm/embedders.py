@@ -1,22 +1,44 @@
 """Embedders turn texts into vectors; a setting names the one to use.
 
-This module decides which names are valid, and checks that every vector is finite, non-zero and of
-one size. It uses no store.
+This module decides which names are valid, how many texts go into one call, which vectors can be
+used, and whether a failure is a text's or the model's. A refused batch is halved until the texts
+are found that cannot be embedded. Before a text is blamed, the model must answer to another one:
+a model that fails at everything is down, whatever it raises. It uses no store.
 """
 
+import copy
 import importlib
 import math
-from collections.abc import Callable, Sequence
+import secrets
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from memsync.errors import InvalidInput, MemsyncError, SettingsError
+from memsync.errors import (
+    EmbedderUnreachable,
+    InvalidInput,
+    MemsyncError,
+    SettingsError,
+    StoreUnreachable,
+)
 from memsync.model.records import Vector
+from memsync.settings import Settings
+from memsync.stores.ltm.outages import (
+    described,
+    is_outage,
+    may_pass,
+    retry_after_s,
+    tells_of_outage,
+)
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+Failure = InvalidInput | EmbedderUnreachable
+"""Of one text: it is refused, or it was not tried because the model is down."""
 
 _WORDLLAMA_DIMS = 256
+_PROBE = "dimensions"
 
 
 class LangChainEmbeddings(Protocol):
@@ -35,57 +57,214 @@ class Embedder:
     """Turns texts into vectors. `name`, the model and its size, is stored with every vector."""
 
     def __init__(self, model: str, documents: Embed, query: Embed | None = None) -> None:
+        """Ask the model once for the size of its vectors.
+
+        Raises: EmbedderUnreachable when it does not answer for now; SettingsError when it turns no
+        text into a vector.
+        """
         self._documents = documents
         self._query = query or documents
+        self._batch_texts: int = Settings.model_fields["embedder_batch_texts"].default
+        self._batch_chars: int = Settings.model_fields["embedder_batch_chars"].default
         try:
-            self.dims = len(documents(["dimensions"])[0])
+            self.dims = len(documents([_PROBE])[0])
         except Exception as error:
-            raise SettingsError(
-                f"embedder {model!r} does not turn texts into vectors: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise _unusable(model, error) from error
         self.name = f"{model}/{self.dims}"
+
+    def within(self, *, batch_texts: int, batch_chars: int) -> Self:
+        """The same embedder with other bounds for one call of the model."""
+        bounded = copy.copy(self)
+        bounded._batch_texts = batch_texts  # noqa: SLF001  a copy of this object
+        bounded._batch_chars = batch_chars  # noqa: SLF001
+        return bounded
+
+    def each(self, texts: Sequence[str]) -> list[Vector | Failure]:
+        """For each text its vector of `dims` floats, or the error that it met.
+
+        InvalidInput means that this text cannot be embedded. EmbedderUnreachable stands for each
+        text that was not embedded because the model is down; the first one ends the calls.
+        """
+        return self._each(self._documents, texts)
 
     def documents(self, texts: Sequence[str]) -> list[Vector]:
         """One vector of `dims` floats for each text.
 
-        Raises: InvalidInput when the model fails, or returns a vector that is zero, not finite or
-        of another size.
+        Raises: InvalidInput when a text cannot be embedded; EmbedderUnreachable.
         """
-        try:
-            raw = self._documents(texts)
-        except MemsyncError:
-            raise
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            raise InvalidInput(f"embedder {self.name} failed: {why}") from error
-        return self._checked(raw, texts)
+        return list(_vectors(self.each(texts)))
 
     def query(self, text: str) -> Vector:
-        """The vector of a text to search for."""
-        return self._checked(self._query([text]), [text])[0]
+        """The vector of a text to search for.
 
-    def _checked(self, raw: Sequence[Sequence[float]], texts: Sequence[str]) -> list[Vector]:
-        vectors = [tuple(map(float, each)) for each in raw]
-        if len(vectors) != len(texts):
-            raise InvalidInput(
-                f"embedder {self.name} returned {len(vectors)} vectors for {len(texts)} texts"
+        Raises: InvalidInput when the text cannot be embedded; EmbedderUnreachable.
+        """
+        [vector] = _vectors(self._each(self._query, [text]))
+        return vector
+
+    def _each(self, embed: Embed, texts: Sequence[str]) -> list[Vector | Failure]:
+        outcomes: list[Vector | Failure] = []
+        for batch in self._batches(texts):
+            try:
+                found = self._halved(embed, batch)
+                if any(isinstance(each, InvalidInput) for each in found):
+                    self._require_life(embed)
+            except EmbedderUnreachable as outage:
+                return [*outcomes, *[outage] * (len(texts) - len(outcomes))]
+            outcomes += found
+        return outcomes
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        batch: list[str] = []
+        chars = 0
+        for text in texts:
+            if batch and (len(batch) == self._batch_texts or chars + len(text) > self._batch_chars):
+                yield batch
+                batch, chars = [], 0
+            batch.append(text)
+            chars += len(text)
+        if batch:
+            yield batch
+
+    def _halved(
+        self, embed: Embed, batch: list[str], *, lives: bool = False
+    ) -> list[Vector | InvalidInput]:
+        """The outcomes of one call; if the model refuses it, those of its halves.
+
+        `lives`: the model has answered to another text since it refused the first call.
+        """
+        try:
+            answer = self._called(embed, batch)
+        except SettingsError:
+            raise
+        except InvalidInput as refusal:
+            if len(batch) == 1:
+                return [refusal]
+            if not lives:
+                self._require_life(embed)
+            middle = len(batch) // 2
+            return self._halved(embed, batch[:middle], lives=True) + self._halved(
+                embed, batch[middle:], lives=True
             )
-        for vector, text in zip(vectors, texts, strict=True):
-            norm = math.fsum(value * value for value in vector)
-            if len(vector) != self.dims or not math.isfinite(norm) or norm == 0:
-                raise InvalidInput(
-                    f"embedder {self.name} returned {len(vector)} values with squared length "
-                    f"{norm} for a text of {len(text)} characters; a vector must have {self.dims} "
-                    "finite values and not be zero"
-                )
+        return [self._checked(each, text) for each, text in zip(answer, batch, strict=True)]
+
+    def _require_life(self, embed: Embed) -> None:
+        """Ask for the vector of a short text that no cache has seen.
+
+        Raises: EmbedderUnreachable when there is none: then no text is at fault.
+        """
+        text = f"{_PROBE} {secrets.token_hex(4)}"
+        try:
+            [answer] = self._called(embed, [text])
+        except SettingsError:
+            raise
+        except InvalidInput as error:
+            cause = error.__cause__
+            raise _down(
+                self.name, error.message, cause, passes=cause and may_pass(cause)
+            ) from cause
+        vector = self._checked(answer, text)
+        if isinstance(vector, InvalidInput):
+            raise _down(self.name, vector.message, None, passes=False)
+
+    def _called(self, embed: Embed, texts: list[str]) -> list[Any]:
+        """What the model returns for the texts, one thing for each.
+
+        Raises: InvalidInput when it refuses them; EmbedderUnreachable when it is down for sure.
+        """
+        try:
+            answer: object = embed(texts)
+            vectors: list[object] = [] if isinstance(answer, str | bytes) else list(answer)  # type: ignore[call-overload]  # fails if it is no list
+        except SettingsError:
+            raise
+        except BaseException as error:
+            _require_failure_of_the_model(error)
+            if is_outage(error):
+                raise _down(self.name, described(error), error, passes=may_pass(error)) from error
+            why = error.message if isinstance(error, InvalidInput) else described(error)
+            raise InvalidInput(f"embedder {self.name} failed: {why}") from error
+        if len(vectors) != len(texts):
+            returned = (
+                f"{len(vectors)} vectors" if vectors else f"{type(answer).__name__}, no vector,"
+            )
+            raise InvalidInput(
+                f"embedder {self.name} returned {returned} for {len(texts)} texts; it must return "
+                "one for each"
+            )
         return vectors
+
+    def _checked(self, answer: object, text: str) -> Vector | InvalidInput:
+        """The answer as a vector, or the error that says why it is none."""
+        try:
+            if isinstance(answer, str | bytes | bytearray):
+                raise TypeError(f"{type(answer).__name__} is no list of numbers")  # noqa: TRY301
+            values: Iterable[Any] = answer  # type: ignore[assignment]  # what it is shows below
+            vector = tuple(array("d", values))
+        except Exception as error:  # noqa: BLE001  a foreign object may raise anything
+            found = f"{type(answer).__name__} ({described(error)})"
+        else:
+            # The stores compute with 32 bits, where 1e39 is infinite.
+            length = array("f", [sum(value * value for value in vector)])[0]
+            if len(vector) == self.dims and math.isfinite(length) and length > 0:
+                return vector
+            found = f"{len(vector)} values with squared length {length}"
+        return InvalidInput(
+            f"embedder {self.name} returned {found} for a text of {len(text)} characters; a vector "
+            f"must have {self.dims} finite 32-bit numbers and not be zero"
+        )
+
+
+def _vectors(outcomes: Iterable[Vector | Failure]) -> Iterator[Vector]:
+    for each in outcomes:
+        if isinstance(each, Failure):
+            raise each
+        yield each
+
+
+def _require_failure_of_the_model(error: BaseException) -> None:
+    """Raise again what is no failure of the model: Ctrl-C, an exit, a setting that is wrong."""
+    # A panic of a tokenizer that is written in Rust is no Exception, yet it is the text's.
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    if isinstance(error, MemsyncError) and not isinstance(error, InvalidInput | StoreUnreachable):
+        raise error
+
+
+def _down(
+    name: str, why: str, cause: BaseException | None, *, passes: object = True
+) -> EmbedderUnreachable:
+    return EmbedderUnreachable(
+        f"embedder {name} does not answer: {why}; check that its service runs and takes the key",
+        passes=bool(passes),
+        retry_after_s=None if cause is None else retry_after_s(cause),
+    )
+
+
+def _unloadable(name: str, error: Exception) -> MemsyncError:
+    """The error for a model that cannot be loaded."""
+    if tells_of_outage(error):
+        return _down(name, described(error), error)
+    return SettingsError(
+        f"embedder {name!r} cannot be loaded: {described(error)}", field="embedder"
+    )
+
+
+def _unusable(name: str, error: Exception) -> MemsyncError:
+    """The error for a model that gives no vector when it is loaded or first asked."""
+    if isinstance(error, SettingsError):
+        return error
+    if tells_of_outage(error):
+        return _down(name, described(error), error)
+    return SettingsError(
+        f"embedder {name!r} does not turn texts into vectors: {described(error)}", field="embedder"
+    )
 
 
 def load_embedder(name: str) -> Embedder:
     """The embedder that the settings name.
 
-    Raises: SettingsError when there is none of that name, or its package is not installed.
+    Raises: SettingsError when there is none of that name, or it cannot be used;
+    EmbedderUnreachable when its service does not answer.
     """
     if name == "wordllama":
         return _wordllama()
@@ -98,8 +277,9 @@ def load_embedder(name: str) -> Embedder:
         target: Any = importlib.import_module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise SettingsError(f"embedder {name!r} cannot be loaded: {error}") from error
+    except Exception as error:
+        # The module is the operator's: it may ask a service, or miss a key, when it is imported.
+        raise _unloadable(name, error) from error
     if hasattr(target, "embed_documents"):
         model: LangChainEmbeddings = target
         return Embedder(
@@ -123,7 +303,10 @@ def _wordllama() -> Embedder:
     from wordllama import WordLlama  # noqa: PLC0415  optional, and slow to import
 
     # WordLlama would download its files if the cache folder lacks them; its wheel has them.
-    model = WordLlama.load(
-        dim=_WORDLLAMA_DIMS, cache_dir=Path(spec.origin).parent, disable_download=True
-    )
+    try:
+        model = WordLlama.load(
+            dim=_WORDLLAMA_DIMS, cache_dir=Path(spec.origin).parent, disable_download=True
+        )
+    except Exception as error:
+        raise _unloadable("wordllama", error) from error
     return Embedder("wordllama", lambda texts: model.embed(list(texts), norm=True).tolist())

@@ -7,17 +7,17 @@ here removes a memory because its exchange is gone; the audit decides that.
 """
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 from uuid import UUID
 
-from memsync.errors import MemsyncError, SchemaMismatch
+from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError
 from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Memory, Point
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_by_anchor
-from memsync.stores.ltm.embedders import Embedder, load_embedder
+from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
 from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
@@ -33,6 +33,18 @@ class Recollection:
     id: UUID | int
     memory: Memory
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The result of a write: the points that were written, and the error of each other memory.
+
+    InvalidInput means that the embedder or the store refuses this memory, EmbedderUnreachable that
+    the embedder is down, so that it was not tried.
+    """
+
+    points: Sequence[Point]
+    failed: Mapping[PointId, Failure]
 
 
 class LongTermMemory:
@@ -55,8 +67,12 @@ class LongTermMemory:
         self.collection = settings.collection
         self.codec = PayloadCodec(settings.payload_style)
         self._vectors = vectors
-        self._embedder = embedder
         self._embedder_name = settings.embedder
+        self._bounds = {
+            "batch_texts": settings.embedder_batch_texts,
+            "batch_chars": settings.embedder_batch_chars,
+        }
+        self._embedder = embedder.within(**self._bounds) if embedder else None
         self._loading = threading.Lock()
         self._prepared = False
 
@@ -76,11 +92,11 @@ class LongTermMemory:
     def embedder(self) -> Embedder:
         """The embedder, loaded by the first thread that needs it.
 
-        Raises: SettingsError when it cannot be loaded.
+        Raises: SettingsError when it cannot be loaded; EmbedderUnreachable when it does not answer.
         """
         with self._loading:
             if self._embedder is None:
-                self._embedder = load_embedder(self._embedder_name)
+                self._embedder = load_embedder(self._embedder_name).within(**self._bounds)
             return self._embedder
 
     # ------------------------------------------------------------------ reading
@@ -169,46 +185,50 @@ class LongTermMemory:
             self._vectors.create(self.collection, self.embedder.dims, self.codec.indexes)
             self._prepared = True
 
-    def project(self, session: Session, anchor_ids: Sequence[UUID]) -> int:
-        """Write the memories of these anchors as Postgres has them now; return how many.
+    def project(self, session: Session, anchor_ids: Sequence[UUID]) -> Written:
+        """Write the memories of these anchors as Postgres has them now.
 
-        An anchor that forms no exchange (any more) is skipped.
+        An anchor that forms no exchange (any more) is skipped. Raises: StoreUnreachable when the
+        vector store does not answer.
         """
         self.prepare()
-        exchanges = list(exchanges_by_anchor(session, anchor_ids).values())
-        if exchanges:
-            self._vectors.upsert(self.collection, self._made_of(exchanges))
-        return len(exchanges)
+        made = self._made_of(list(exchanges_by_anchor(session, anchor_ids).values()))
+        return self._sent(made, lambda points: self._vectors.upsert(self.collection, points))
 
-    def put(self, exchanges: Sequence[Exchange], *, standing: Collection[PointId]) -> None:
+    def put(self, exchanges: Sequence[Exchange], *, standing: Collection[PointId]) -> Written:
         """Write the memories of these exchanges at home.
 
         `standing` are the ids of points seen before, which are replaced. For other ids a point that
         exists by now is left as it is, without an error; read back to know.
         """
-        made = self._made_of(exchanges)
-        absent = [point for point in made if point.id not in standing]
-        replacing = [point for point in made if point.id in standing]
-        if absent:
-            self._vectors.upsert(self.collection, absent, only_absent=True)
-        if replacing:
-            self._vectors.upsert(self.collection, replacing)
 
-    def bring_home(self, collection: str, points: Sequence[Point]) -> list[Point]:
+        def send(points: Sequence[Point]) -> None:
+            absent = [point for point in points if point.id not in standing]
+            replacing = [point for point in points if point.id in standing]
+            if absent:
+                self._vectors.upsert(self.collection, absent, only_absent=True)
+            if replacing:
+                self._vectors.upsert(self.collection, replacing)
+
+        return self._sent(self._made_of(exchanges), send)
+
+    def bring_home(self, collection: str, points: Sequence[Point]) -> Written:
         """Copy archived memories of another collection to home, under their ids.
 
         Each keeps its text, is embedded again, and is written only if no point has its id.
-        Returns the points as they should be now; read them back to know. The old points stay.
+        The points of the result are as they should be now; read them back to know. The old points
+        stay.
         """
         codec, embedder, persona = self.codec, self.embedder, persona_of_collection(collection)
         texts = [codec.decode(each.payload).memory.content or "" for each in points]
         moved = [
-            Point(old.id, codec.archived(old, persona_id=persona, embedder=embedder.name), vector)
-            for old, vector in zip(points, embedder.documents(texts), strict=True)
+            Point(old.id, codec.archived(old, persona_id=persona, embedder=embedder.name))
+            for old in points
         ]
-        if moved:
-            self._vectors.upsert(self.collection, moved, only_absent=True)
-        return moved
+        return self._sent(
+            self._with_vectors(moved, texts),
+            lambda some: self._vectors.upsert(self.collection, some, only_absent=True),
+        )
 
     def delete(self, collection: str, ids: Sequence[PointId]) -> None:
         """Remove points; ids that are not there are no error."""
@@ -218,14 +238,36 @@ class LongTermMemory:
         """Remove a collection with all its points; nothing happens when there is none."""
         self._vectors.drop(collection)
 
-    def _made_of(self, exchanges: Sequence[Exchange]) -> list[Point]:
+    def _made_of(self, exchanges: Sequence[Exchange]) -> Written:
         """The points of these exchanges, with their vectors."""
-        embedder = self.embedder
-        vectors = embedder.documents([each.content for each in exchanges])
-        return [
-            Point(each.anchor_id, self.codec.encode(each, embedder.name), vector)
-            for each, vector in zip(exchanges, vectors, strict=True)
-        ]
+        name = self.embedder.name
+        points = [Point(each.anchor_id, self.codec.encode(each, name)) for each in exchanges]
+        return self._with_vectors(points, [each.content for each in exchanges])
+
+    def _with_vectors(self, points: Sequence[Point], texts: Sequence[str]) -> Written:
+        """The points with the vectors of the texts, and the errors of those without."""
+        outcomes = list(zip(points, self.embedder.each(texts), strict=True))
+        return Written(
+            [replace(each, vector=v) for each, v in outcomes if not isinstance(v, Failure)],
+            {each.id: v for each, v in outcomes if isinstance(v, Failure)},
+        )
+
+    def _sent(self, made: Written, send: Callable[[Sequence[Point]], None]) -> Written:
+        """Send the points. A batch that the store refuses is halved until the bad one is found."""
+        if not made.points:
+            return made
+        try:
+            send(made.points)
+        except SettingsError:
+            raise
+        except InvalidInput as refusal:
+            if len(made.points) == 1:
+                return Written([], {**made.failed, made.points[0].id: refusal})
+            middle = len(made.points) // 2
+            first = self._sent(Written(made.points[:middle], made.failed), send)
+            rest = self._sent(Written(made.points[middle:], first.failed), send)
+            return Written([*first.points, *rest.points], rest.failed)
+        return made
 
 
 def _require_own(found: Sequence[Recollection], persona: PersonaId) -> None:

@@ -1,0 +1,176 @@
+"""Reads from an exception of an embedder's library whether the service is down.
+
+The libraries are many (openai, httpx, requests, aiohttp, cohere, voyageai, google, grpc, botocore,
+ollama, …) and none is imported here: an exception is read by the attributes and the names that they
+have in common. A wrapper keeps the error that it wraps, so the whole chain is read. This module
+decides from one exception alone; `embedders` asks the model once more where that is not enough.
+"""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from memsync.errors import StoreUnreachable
+from memsync.settings import redacted
+
+_HTTP = range(100, 600)
+_DOWN = frozenset((429, 503, 529))
+"""Too many requests, unavailable, overloaded: no text is at fault. Other servers answer 500 to a
+text that is too long, and 502 or a timeout when a text ends the model's process."""
+_PASSING = frozenset((408, 409, 425, 429))
+_GRPC: Mapping[str, int] = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+_STATUS_NAMES = ("status_code", "http_status", "status", "code")
+_DOWN_NAMES = re.compile(r"RateLimit|TooManyRequests|Throttl|ResourceExhausted|Connect|Unavailable")
+_UNSURE_NAMES = re.compile(r"Timeout|Disconnected|NetworkError|TransportError")
+_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError)
+_UNSURE = (TimeoutError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+_URL = re.compile(r"https?://[^\s'\"<>)]+")
+_TEXT_CHARS_MAX = 300
+_CHAIN_MAX = 10
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the exception alone says that no text is at fault."""
+    status = _status(error)
+    if status is not None:
+        return status in _DOWN
+    return any(_is_down(each) for each in _chain(error))
+
+
+def tells_of_outage(error: BaseException) -> bool:
+    """Whether the exception tells of a service, where the text is known to be good."""
+    if _status(error) is not None:
+        return may_pass(error)
+    return any(
+        _is_down(each)
+        or isinstance(each, _UNSURE)
+        or any(_UNSURE_NAMES.search(kind.__name__) for kind in type(each).__mro__)
+        for each in _chain(error)
+    )
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an outage with this exception may end by itself, so that waiting is of use."""
+    status = _status(error)
+    return status is None or status >= 500 or status in _PASSING
+
+
+def retry_after_s(error: BaseException) -> float | None:
+    """How long the service asks to be left alone, in seconds; None when it does not say."""
+    for each in _chain(error):
+        for name in ("retry_after", "retry_after_s"):
+            if (said := _seconds(_get(each, name))) is not None:
+                return said
+        for headers in _headers(each):
+            if (said := _seconds(headers.get("retry-after-ms"))) is not None:
+                return said / 1000
+            if (said := _seconds(headers.get("retry-after"))) is not None:
+                return said
+    return None
+
+
+def described(error: BaseException) -> str:
+    """Type and text of the exception for a message. Queries of URLs, which may hold keys, go."""
+    text = _URL.sub(lambda found: redacted(found.group()), str(error))
+    text = " ".join(text.split())[:_TEXT_CHARS_MAX]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_down(error: BaseException) -> bool:
+    if isinstance(error, StoreUnreachable):
+        return True
+    # requests derives all its errors from OSError, also that of a URL that is none (ValueError).
+    if isinstance(error, (*_LASTING, *_UNSURE)):
+        return False
+    for each in type(error).__mro__:
+        if _DOWN_NAMES.search(each.__name__):
+            return True
+        if _UNSURE_NAMES.search(each.__name__):
+            return False
+    return isinstance(error, OSError)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, and those that it wraps."""
+    found: BaseException | None = error
+    for _ in range(_CHAIN_MAX):
+        if found is None:
+            return
+        yield found
+        hidden = found.__suppress_context__
+        found = found.__cause__ or (None if hidden else found.__context__)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that the exception, or the first that has one below it, carries."""
+    for each in _chain(error):
+        for holder in (each, _get(each, "response")):
+            for name in _STATUS_NAMES:
+                if (status := _as_status(_get(holder, name))) is not None:
+                    return status
+        if (status := _as_status(_botocore(each).get("HTTPStatusCode"))) is not None:
+            return status
+    return None
+
+
+def _as_status(value: object) -> int | None:
+    if callable(value):  # grpc's code() returns a member of an enum
+        with contextlib.suppress(Exception):
+            value = _GRPC.get(str(value().name))
+    if isinstance(value, int) and not isinstance(value, bool) and value in _HTTP:
+        return int(value)
+    return None
+
+
+def _headers(error: BaseException) -> Iterator[Mapping[str, object]]:
+    """The headers of the answer that the exception tells of, names in lower case."""
+    response = _get(error, "response")
+    places = (
+        _get(error, "headers"),
+        _get(response, "headers"),
+        _botocore(error).get("HTTPHeaders"),
+    )
+    for headers in places:
+        with contextlib.suppress(Exception):  # a foreign object that looks like a mapping
+            yield {str(name).lower(): value for name, value in headers.items()}  # type: ignore[attr-defined]
+
+
+def _botocore(error: BaseException) -> Mapping[str, object]:
+    response = _get(error, "response")
+    metadata = response.get("ResponseMetadata") if isinstance(response, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _get(holder: object, name: str) -> object:
+    # An attribute of a foreign exception may be a property that raises anything.
+    try:
+        return getattr(holder, name, None)
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def _seconds(value: object) -> float | None:
+    """A number of seconds, or the seconds until a date as HTTP writes it."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            with contextlib.suppress(ValueError, TypeError):
+                at = parsedate_to_datetime(value)  # type: ignore[arg-type]  # still a string
+                at = at if at.tzinfo else at.replace(tzinfo=UTC)
+                value = max(0.0, (at - datetime.now(UTC)).total_seconds())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0 else None
