@@ -1,6 +1,7 @@
 """Tests `memsync sync`: collections, embedders, and outbox entries that fail."""
 
 import contextlib
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from memsync import Memory, NewExchange, Settings
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors.edge import open_edge
 from support.cli import EMBEDDERS, on
+from support.models import Model, Status
 
 
 def remember(url: str) -> None:
@@ -66,3 +68,53 @@ def test_embedder_that_is_none_is_2(
     monkeypatch.setenv("MEMSYNC_EMBEDDER", embedder)
 
     assert 2 == on(app, ":memory:", "sync", "run").status
+
+
+def test_dead_entries_are_said(app: str, qdrant: str) -> None:
+    """Dead entries make `sync run` end with 3; run and status say how many, why and what next."""
+    remember(app)
+    with psycopg.connect(app, autocommit=True) as connection:
+        connection.execute("UPDATE memsync.outbox SET dead = true, last_error = 'text too long'")
+
+    ran, status = on(app, qdrant, "sync", "run"), on(app, qdrant, "sync", "status")
+
+    assert (3, "") == (ran.status, ran.out)
+    for said in ("1 are dead", "text too long", "memsync sync retry"):
+        assert said in ran.err
+    assert 0 == status.status
+    assert "the commonest error of the dead entries: text too long" in status.out
+    assert "next: mend its cause, then memsync sync retry" in status.out
+    facts = on(app, qdrant, "sync", "status", "--json").json()
+    assert (1, "text too long") == (facts["dead"], facts["dead_error"])
+    assert 0 == on(app, qdrant, "sync", "retry").status
+    assert 0 == on(app, qdrant, "sync", "run").status
+    assert "next" not in on(app, qdrant, "sync", "status").out
+
+
+def test_embedder_that_is_down_is_10(
+    app: str, qdrant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An embedder whose service does not answer is no bad setting; a check is incomplete."""
+    assert 0 == on(app, qdrant, "sync", "run").status
+    monkeypatch.setenv("MEMSYNC_EMBEDDER", "support.models:unreachable")
+
+    assert 10 == on(app, qdrant, "sync", "run", "--json").failure()["exit_status"]
+    checked = on(app, qdrant, "check")
+    assert 15 == checked.status
+    assert "not checked: whether recall can search memories" in checked.out
+
+
+def test_settings_of_the_embedder_and_of_outages_hold(
+    app: str, qdrant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run asks in the batches that the settings allow, and waits as long as they say."""
+    remember(app)
+    remember(app)
+    limited = Model(Status(429), lambda _: len(limited.calls) > 1)
+    monkeypatch.setattr(sys.modules[EMBEDDERS], "embed", limited)
+    monkeypatch.setenv("MEMSYNC_EMBEDDER_BATCH_TEXTS", "1")
+    monkeypatch.setenv("MEMSYNC_OUTAGE_WAIT_S", "0")
+
+    assert 3 == on(app, qdrant, "sync", "run").status
+
+    assert [1, 1] == list(map(len, limited.calls))

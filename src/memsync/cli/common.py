@@ -35,10 +35,10 @@ PIPE_CLOSED = 141
 
 EXIT_STATUSES = (
     "Exit statuses: 0 done and clean; 1 findings; 2 usage; 3 partly done, run again to resume; "
-    "10 a store is unreachable; 11 locked by another run; 12 schema, collection or dimension "
-    "mismatch; 13 stale plan; 14 gate closed; 15 incomplete audit; 16 missing right; 17 backup "
-    "failed; 18 nothing runs; 70 internal error; 130 interrupted; 141 the reader of the output "
-    "is gone."
+    "10 a store or the embedder is unreachable; 11 locked by another run; 12 schema, collection or "
+    "dimension mismatch; 13 stale plan; 14 gate closed; 15 incomplete audit; 16 missing right; "
+    "17 backup failed; 18 nothing runs; 70 internal error; 130 interrupted; 141 the reader of the "
+    "output is gone."
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

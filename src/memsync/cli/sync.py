@@ -22,9 +22,13 @@ app = typer.Typer(
 
 @app.command(epilog=EXIT_STATUSES)
 def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Drain the outbox once. Safe to run again; entries that failed are retried later."""
-    with opened_stores(ctx) as (_, postgres, ltm), progress(as_json=as_json) as tell:
-        done = drain(postgres, ltm, tell)
+    """Drain the outbox once. Safe to run again; entries that failed are retried later.
+
+    An embedder or a vector store that goes down meanwhile is waited for (outage_wait_s). The exit
+    status is 3 as long as entries failed, wait for what is down, or are dead.
+    """
+    with opened_stores(ctx) as (settings, postgres, ltm), progress(as_json=as_json) as tell:
+        done = drain(postgres, ltm, tell, outage_wait_s=settings.outage_wait_s)
     if as_json:
         print_json(entries=done.entries, memories=done.memories)
     else:
@@ -34,14 +38,19 @@ def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
 
 @app.command(epilog=EXIT_STATUSES)
 def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Show how many entries wait in the outbox. Writes nothing."""
+    """Show how many entries wait in the outbox, and what the dead ones died of. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = outbox_status(postgres)
     facts = {"pending": now.pending, "dead": now.dead, "oldest_s": round(now.oldest_s, 1)}
     if as_json:
-        print_json(**facts)
-    else:
-        print_facts(facts.items())
+        print_json(**facts, dead_error=now.dead_error)
+        return 0
+    print_facts(facts.items())
+    if now.dead:
+        typer.echo(f"the commonest error of the dead entries: {now.dead_error}")
+        typer.echo("next: mend its cause, then memsync sync retry")
+    elif now.pending:
+        typer.echo("next: memsync sync run")
     return 0
 
 

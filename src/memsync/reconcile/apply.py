@@ -47,7 +47,8 @@ def apply(plan: Plan, postgres: Postgres, ltm: LongTermMemory, tell: Tell = sile
     with exclusive(postgres, LockKey.REPAIR, "repair") as session:
         applier = _Applier(plan, session, ltm, tell)
         applier.require_same_stores()
-        ltm.prepare()
+        if plan.actions:
+            ltm.prepare()
         open_actions = applier.still_open(plan.actions)
         applier.carry_out(open_actions)
         applier.require_all_done(len(open_actions))

@@ -7,7 +7,7 @@ it, and it is still there on a second read. An audit also lists the parts that i
 from collections.abc import Iterable, Iterator
 from uuid import UUID
 
-from memsync.errors import SchemaMismatch, StoreUnreachable
+from memsync.errors import MemsyncError, SchemaMismatch, StoreUnreachable
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
@@ -21,7 +21,7 @@ from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import exchanges_by_anchor, horizon_ms, now_ms
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import is_deployed
 from memsync.stores.postgres import Postgres, Session
 
@@ -35,7 +35,8 @@ def audit(
 ) -> Audit:
     """Compare the memories with the history.
 
-    A deployed collection that cannot be read makes the audit incomplete.
+    A deployed collection that cannot be read makes the audit incomplete, and so does an embedder
+    that the settings name and that cannot be loaded.
 
     Raises: StoreUnreachable when a store does not answer; SchemaMismatch when the database is not
     the app's.
@@ -72,7 +73,9 @@ class _Auditor:
             deployed = {}
             if catalog.knows_personas:
                 deployed = self._read_deployed(pairing, collections)
-            state = State(session, self._ltm, self._settings, catalog, deployed)
+            state = State(
+                session, self._ltm, self._settings, catalog, deployed, self._named_embedder()
+            )
             findings: list[Finding] = []
             for rule in STATE_RULES:
                 if everything or not rule.only_in_check:
@@ -96,6 +99,23 @@ class _Auditor:
             settling=self._settling,
             not_checked=tuple(self._not_checked),
         )
+
+    def _named_embedder(self) -> Embedder | None:
+        """The embedder, if the settings name one and there are memories to compare it with.
+
+        One that nobody named is not loaded: an audit needs no model.
+        """
+        if "embedder" not in self._settings.model_fields_set:
+            return None
+        if not self._ltm.stands(self._ltm.collection):
+            return None
+        try:
+            return self._ltm.embedder
+        except MemsyncError as error:
+            self._not_checked.append(
+                f"whether recall can search {self._ltm.collection}: {error.message}"
+            )
+            return None
 
     def _pairing(self, session: Session) -> Pairing:
         days = self._settings.retention_days

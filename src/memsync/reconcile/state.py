@@ -13,7 +13,7 @@ from memsync.stores.history import exchanges, outbox
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import MessageWithoutPersona
 from memsync.stores.history.outbox import LateEntry
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.postgres import Session
 
 HISTORY = "postgres:conversation_history"
@@ -27,7 +27,8 @@ _SHOWN_MAX = 500
 class State:
     """The input of a StateRule.
 
-    `deployed` maps each deployed collection that could be read to its number of points.
+    `deployed` maps each deployed collection that could be read to its number of points. `embedder`
+    is the one that the settings name, where it could be loaded and there is something to compare.
     """
 
     session: Session
@@ -35,6 +36,7 @@ class State:
     settings: Settings
     catalog: Catalog
     deployed: Mapping[str, int]
+    embedder: Embedder | None = None
 
     @cached_property
     def messages_without_persona(self) -> Sequence[MessageWithoutPersona]:

@@ -2,6 +2,7 @@
 
 from memsync.model.records import Exchange
 from memsync.stores.history.catalog import RETRIEVAL_INDEX
+from memsync.stores.ltm import Embedder, LongTermMemory
 from support.lab import DIMS, B, Lab
 from support.laws.base import Planted, law, one
 
@@ -45,6 +46,30 @@ def missing_payload_index(lab: Lab, said: list[Exchange]) -> Planted:
     lab.vectors.upsert(lab.home, kept)
     return Planted(
         one("persona_id", expected=str(kind), found=None), next_command="memsync sync run"
+    )
+
+
+@law("MSS012", "home")
+def another_size(lab: Lab, _: list[Exchange]) -> Planted:
+    """An embedder is named whose vectors have one number more than those of the collection."""
+    lab.settings = lab.settings.model_copy(update={"embedder": "named"})
+    larger = Embedder("named", lambda texts: [[1.0] * (DIMS + 1) for _ in texts])
+    lab.ltm = LongTermMemory(lab.vectors, lab.settings, larger)
+    return Planted(
+        one("vectors", expected=DIMS + 1, found=DIMS),
+        next_command="MEMSYNC_EMBEDDER=test memsync check",
+    )
+
+
+@law("MSS013", "home")
+def another_embedder(lab: Lab, said: list[Exchange]) -> Planted:
+    """An embedder is named, and two memories were made by another one of the same size."""
+    lab.settings = lab.settings.model_copy(update={"embedder": "test"})
+    for each in said[:2]:
+        lab.respell(each.anchor_id, embedder="an app:older/8")
+    return Planted(
+        one("an app:older/8", expected="test/8", found="an app:older/8", points=2, looked_at=8),
+        next_command="MEMSYNC_EMBEDDER='an app:older' memsync check",
     )
 
 

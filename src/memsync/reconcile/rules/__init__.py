@@ -24,6 +24,8 @@ RULES: tuple[Rule, ...] = (
     schema.MissingIndex(),
     schema.MissingPayloadIndex(),
     schema.LegacyLayout(),
+    schema.DimensionMismatch(),
+    schema.EmbedderMismatch(),
 )
 
 CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))

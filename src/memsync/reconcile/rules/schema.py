@@ -1,6 +1,8 @@
 """MSS rules: schema, indexes and collections of both stores are as the code expects."""
 
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.rules.base import StateRule
@@ -90,6 +92,73 @@ class MissingPayloadIndex(StateRule):
             found = info.indexes.get(key)
             if found != kind:
                 yield self.finding(f"qdrant:{home}", key, expected=kind, found=found)
+
+
+class DimensionMismatch(StateRule):
+    """The vectors of the home collection have another size than those of the embedder.
+
+    Why it matters: every recall and every run of the relay fails. It is looked for only where the
+    settings name an embedder.
+    Repair: name the embedder that the collection was made with, or another collection.
+    """
+
+    code, name = "MSS012", "dimension-mismatch"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    next_command = "memsync rules MSS012"
+    only_in_check = False
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The home collection, where its size is not the embedder's."""
+        home = state.ltm.collection
+        info = state.ltm.describe(home) if state.embedder else None
+        if state.embedder is None or info is None or info.dims == state.embedder.dims:
+            return
+        finding = self.finding(
+            f"qdrant:{home}", "vectors", expected=state.embedder.dims, found=info.dims
+        )
+        made_by = state.ltm.embedders_of_a_page(home).most_common(1)
+        yield _naming(made_by[0][0], finding) if made_by else finding
+
+
+class EmbedderMismatch(StateRule):
+    """Memories were made by another embedder than the one that the settings name.
+
+    Why it matters: vectors of two models cannot be compared, so recall finds the wrong memories,
+    without an error. It is looked for only where the settings name an embedder, in a page of the
+    home collection.
+    Repair: name the embedder that the memories were made with, or another collection.
+    """
+
+    code, name = "MSS013", "embedder-mismatch"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    next_command = "memsync rules MSS013"
+    only_in_check = False
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """Each other embedder of memories in the page, with how many are its own."""
+        home = state.ltm.collection
+        info = state.ltm.describe(home) if state.embedder else None
+        # Where the sizes differ, MSS012 says what is to be said.
+        if state.embedder is None or info is None or info.dims != state.embedder.dims:
+            return
+        made_by = state.ltm.embedders_of_a_page(home)
+        for other, points in sorted(made_by.items()):
+            if other != state.embedder.name:
+                finding = self.finding(
+                    f"qdrant:{home}",
+                    other,
+                    expected=state.embedder.name,
+                    found=other,
+                    points=points,
+                    looked_at=made_by.total(),
+                )
+                yield _naming(other, finding)
+
+
+def _naming(embedder: str, finding: Finding) -> Finding:
+    """The finding with the command that checks with the embedder of that name."""
+    model = shlex.quote(embedder.rpartition("/")[0] or embedder)
+    return replace(finding, next_command=f"MEMSYNC_EMBEDDER={model} memsync check")
 
 
 class LegacyLayout(StateRule):

@@ -7,6 +7,7 @@ here removes a memory because its exchange is gone; the audit decides that.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -24,6 +25,7 @@ from memsync.stores.postgres import Session
 from memsync.stores.vectors import CollectionInfo, VectorStore, open_vectors, scan
 
 _DEPLOYED = PayloadCodec("camel")
+_PAGE_POINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,16 @@ class LongTermMemory:
         Raises: SchemaMismatch when there is no such collection.
         """
         return self._vectors.count(collection)
+
+    def embedders_of_a_page(self, collection: str) -> Counter[str]:
+        """The embedders that memories of one page say they were made by, and how many each made.
+
+        Ids are random, so a page is a sample. Memories that do not say it are left out.
+        """
+        key = self.codec_of(collection).key("embedder")
+        page = self._vectors.scroll(collection, start=None, limit=_PAGE_POINTS)
+        said = (point.payload.get(key) for point in page.points)
+        return Counter(each for each in said if isinstance(each, str))
 
     # ------------------------------------------------------------------ writing
 
