@@ -178,7 +178,7 @@ class Row:
     ids=["iterator", "arrays", "integers"],
 )
 def test_other_forms_of_vectors(form: Callable[[list[list[float]]], Any]) -> None:
-    """Whatever holds numbers is a vector: rows of an array, scalars of its library, integers."""
+    """Rows of an array, scalars of its library and integers make a vector, too."""
     answers = iter([embed(["dimensions"])])
     embedder = made(lambda texts: next(answers, None) or form(embed(texts)))
     expected = [tuple(map(float, each)) for each in form(embed(TEXTS))]
@@ -228,7 +228,7 @@ def test_a_query_fails_as_a_document_does() -> None:
 
 
 def test_a_panic_of_a_tokenizer_is_the_texts() -> None:
-    """What Rust code raises on a panic is no Exception, and refuses its text all the same."""
+    """A panic of Rust code is no Exception, and refuses its text all the same."""
     panic = type("PanicException", (BaseException,), {})("byte index 3 is not a char boundary")
     assert [7] == refused(made(Model(panic, holding("text 7!"))).each([f"{t}!" for t in TEXTS]))
 

@@ -28,7 +28,7 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 
 
 def grpc(name: str) -> Any:
-    """What grpc's errors have: a method that returns a member of an enum."""
+    """The attribute of grpc's errors: a method that returns a member of an enum."""
     return lambda: SimpleNamespace(name=name)
 
 

@@ -168,7 +168,7 @@ class Embedder:
             raise _down(self.name, vector.message, None, passes=False)
 
     def _called(self, embed: Embed, texts: list[str]) -> list[Any]:
-        """What the model returns for the texts, one thing for each.
+        """The answer of the model, one thing for each of the texts.
 
         Raises: InvalidInput when it refuses them; EmbedderUnreachable when it is down for sure.
         """
