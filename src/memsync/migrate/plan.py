@@ -27,7 +27,6 @@ from memsync.stores.history.catalog import Catalog, history_size
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.relations import server_version
-from memsync.stores.postgres.session_settings import lift_timeouts
 from memsync.stores.vectors import VectorStore
 
 OpenMemories = Callable[[], VectorStore | None]
@@ -128,7 +127,6 @@ def plan(
     # A session of its own, not the pool's, because its temporary tables must go with it.
     session = postgres.dedicated()
     with contextlib.closing(session.connection):
-        lift_timeouts(session)
         catalog = Catalog.read(session)
         require_met(session, catalog)
         checks = preflight(session, catalog)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
-from memsync.stores.postgres.session_settings import lift_timeouts, prepare_heavy_work
+from memsync.stores.postgres.session_settings import prepare_heavy_work
 
 Result = TypeVar("Result")
 
@@ -103,7 +103,6 @@ def open_workers(postgres: Postgres, own: OnlineDdl, size: int) -> Iterator[Work
         for _ in range(size - 1):
             session = postgres.dedicated()
             opened.callback(session.connection.close)
-            lift_timeouts(session)
             prepare_heavy_work(session)
             helpers.append(own.beside(session))
         yield Workers(own, helpers)

@@ -13,7 +13,7 @@ from uuid import UUID
 from memsync.errors import SchemaMismatch
 from memsync.model.ids import MessageId, PersonaId, PersonalityId, UserId
 from memsync.model.records import Exchange, Message, Thread, UserMessage
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Session, TryAgain
 
 _LAST_UUID = (1 << 128) - 1
 
@@ -123,9 +123,13 @@ def insert_message(session: Session, message: Message) -> None:
 
 
 def lock_thread(session: Session, thread: Thread) -> None:
-    """Make other writers of this thread wait until the transaction ends."""
+    """Keep other writers out of this thread until the transaction ends.
+
+    Raises: TryAgain while another one writes.
+    """
     name = f"{thread.channel_id}/{thread.personality_id}/{thread.persona_id}"
-    session.row("lock_thread", thread=name)
+    if not session.row("lock_thread", thread=name).taken:
+        raise TryAgain("another call has been writing to this thread")
 
 
 def thread_clock(session: Session, thread: Thread) -> datetime:

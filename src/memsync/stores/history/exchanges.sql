@@ -27,7 +27,8 @@ VALUES (%(id)s, %(channel_id)s, %(personality_id)s, %(persona_id)s, %(role)s, %(
 
 -- name: lock_thread
 -- Lets one transaction at a time write to a thread, so that each sees the messages before its own.
-SELECT pg_advisory_xact_lock(hashtextextended(%(thread)s, 0));
+-- It never waits: a transaction that waits would hold up CREATE INDEX CONCURRENTLY.
+SELECT pg_try_advisory_xact_lock(hashtextextended(%(thread)s, 0)) AS taken;
 
 -- name: thread_clock
 -- The time for a thread's next message: now, or 1 ms after its newest if that is later.

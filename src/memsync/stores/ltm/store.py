@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 from uuid import UUID
 
+from memsync import forks
 from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError
 from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Memory, Point
@@ -77,6 +78,7 @@ class LongTermMemory:
         self._embedder = embedder.within(**self._bounds) if embedder else None
         self._loading = threading.Lock()
         self._prepared = False
+        forks.watch(self)
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -85,6 +87,10 @@ class LongTermMemory:
         Raises: SettingsError when its driver is not installed; StoreBusy; StoreUnreachable.
         """
         return cls(open_vectors(settings), settings)
+
+    def begin_anew(self) -> None:
+        """Make a new lock in a forked process; the vector store sees to its own connection."""
+        self._loading = threading.Lock()
 
     def close(self) -> None:
         """Close the vector store."""

@@ -6,15 +6,10 @@ Decides how memsync talks to a server; knows no table of the app. No other packa
 from psycopg import sql
 from psycopg.errors import ForeignKeyViolation
 
-from memsync.stores.postgres.connection import (
-    OWN_STATEMENT,
-    Postgres,
-    Session,
-    Statement,
-    json_value,
-    translated,
-)
+from memsync.stores.postgres.connection import Postgres, TryAgain
+from memsync.stores.postgres.driver_errors import translated
 from memsync.stores.postgres.open import open_postgres
+from memsync.stores.postgres.session import OWN_STATEMENT, Session, Statement, json_value
 from memsync.stores.postgres.statements import composed, statement, statements_of
 
 __all__ = [
@@ -23,6 +18,7 @@ __all__ = [
     "Postgres",
     "Session",
     "Statement",
+    "TryAgain",
     "composed",
     "json_value",
     "open_postgres",

@@ -1,65 +1,288 @@
-"""Connections to Postgres, transactions, and statements run by name.
+"""A database of Postgres: where it is, its pool of sessions, and calls that are tried again.
 
-Every session has the time zone UTC, an application name and a timeout for connecting. Errors of the
-driver become errors of memsync. The module knows no table and no statement: callers pass the name
-and the parameters, and get rows whose columns are attributes.
+It decides how a session is opened, whether it goes through a pooler, and what is tried again: only
+what is known not to be committed. A forked process gets a pool of its own. `session` runs the
+statements, `driver_errors` translates failures.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, LiteralString, Self
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 from psycopg.rows import namedtuple_row
-from psycopg.types.json import Json
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from memsync.errors import (
-    GateClosed,
-    InvalidInput,
-    MemsyncError,
-    MissingRight,
-    SchemaMismatch,
-    StoreBusy,
-    StoreUnreachable,
-)
-from memsync.stores.postgres.statements import statement
+from memsync import forks
+from memsync.errors import InvalidInput, MemsyncError, OutcomeUnknown, StoreBusy, StoreUnreachable
+from memsync.model.urls import PostgresUrl
+from memsync.stores.postgres.driver_errors import connecting, translated
+from memsync.stores.postgres.pooler import processes
+from memsync.stores.postgres.session import Connection, Pins, Session
+
+Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5
 POOL_CONNECTIONS_MAX = 4
-_CANCEL_TIMEOUT_S = 5
+_CONFLICTS_MAX = 8
+_PAUSE_START_S = 0.005
+_PAUSE_MAX_S = 0.1
 
-OWN_STATEMENT = "/* memsync */"
-"""memsync's own statements begin with it, which tells its sessions from the app's."""
+# A connection that a firewall dropped without a word is noticed within a minute or two.
+_DEFAULTS: Mapping[str, str | int] = {
+    "application_name": "memsync",
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
 
-Connection = psycopg.Connection[Any]
-Statement = LiteralString | sql.SQL | sql.Composed
+
+class TryAgain(Exception):
+    """Raised by the work of `Postgres.call` that must be done again a moment later.
+
+    It is raised for a lock that another session holds: waiting for it would keep a connection from
+    other callers. The message says what is awaited.
+    """
 
 
-def _conninfo(url: str) -> str:
-    given = _parsed(url)
+class Postgres:
+    """A Postgres database. `label` names it in messages, without secrets; `conninfo` has them.
+
+    `is_pooled` is true where a connection pooler answers. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        label: str | None = None,
+        pins: Pins | None = None,
+        pooled: bool | None = None,
+        connections_max: int = POOL_CONNECTIONS_MAX,
+        wait_s: float = CONNECT_TIMEOUT_S,
+        on_close: contextlib.ExitStack | None = None,
+    ) -> None:
+        """Nothing is opened yet; see `open`."""
+        parsed = _parsed(url)
+        self.conninfo = _conninfo(parsed)
+        self.left_out = parsed.left_out
+        self.label = label or _label(self.conninfo)
+        given = pins or Pins()
+        self._pins = Pins(
+            given.search_path or _quoted(parsed.schema), given.filtered, given.statement_timeout_ms
+        )
+        self.is_pooled: bool | None = True if parsed.pooled and pooled is None else pooled
+        self._connections_max = connections_max
+        self._wait_s = wait_s
+        self._on_close = on_close or contextlib.ExitStack()
+        self._opening = threading.Lock()
+        self._pool: ConnectionPool[Connection] | None = None
+        self._closed = False
+        forks.watch(self)
+
+    @classmethod
+    def open(cls, url: str, **given: Any) -> Self:
+        """Connect once to see that the database answers.
+
+        `label` names the database in messages; the default is its host and name. `pins` are the
+        settings of its sessions. `pooled` says whether a transaction pooler answers; None asks the
+        server. `connections_max` and `wait_s` are the size of the pool and how long a call waits
+        for one of its connections. `on_close` is closed with the store, which stops an embedded
+        server.
+
+        Raises: StoreUnreachable, SettingsError, InvalidInput, MissingRight.
+        """
+        store = cls(url, **given)
+        try:
+            with contextlib.closing(store._connected()) as connection:
+                if store.is_pooled is None:
+                    promised, serving = processes(Session(connection, store.label))
+                    store.is_pooled = promised != serving
+                store._dedicated(connection)
+        except MemsyncError:
+            store.close()
+            raise
+        return store
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session from the pool.
+
+        Raises: StoreUnreachable; StoreBusy when all connections are in use
+        `close`.
+        """
+        pool = self._own_pool()
+        with translated(self.label):
+            try:
+                connection = pool.getconn()
+            except PoolTimeout:
+                connection = None
+        if connection is None:
+            self._dedicated(self._connected()).connection.close()  # says why there is none
+            raise StoreBusy(
+                f"all {self._connections_max} connections to {self.label} were in use for "
+                f"{self._wait_s:g} s. Raise pool_connections, or make fewer calls at once"
+            )
+        try:
+            yield Session(connection, self.label, pins_each=self._pins_each)
+        finally:
+            pool.putconn(connection)
+
+    def call(self, work: Callable[[Session], Result]) -> Result:
+        """Do `work` on a session from the pool, and again where nothing can have been committed.
+
+        It is done again when the server had closed the connection, when Postgres refused it for the
+        sake of concurrent transactions (at most 8 times), and when it raises TryAgain (until the
+        pool's `wait_s` is over).
+
+        Raises: StoreBusy, OutcomeUnknown, StoreUnreachable, and what `work` raises.
+        """
+        began, pause_s, conflicts, reconnected = time.monotonic(), _PAUSE_START_S, 0, False
+        while True:
+            session = None
+            try:
+                with self.session() as session:
+                    return work(session)
+            except TryAgain as busy:
+                if time.monotonic() - began > self._wait_s:
+                    raise StoreBusy(
+                        f"{self.label} is busy: {busy} for {self._wait_s:g} s. Call again"
+                    ) from None
+            except OutcomeUnknown:
+                raise
+            except StoreBusy as error:
+                conflicts += 1
+                if not _is_conflict(error) or conflicts >= _CONFLICTS_MAX:
+                    raise
+            except StoreUnreachable:
+                if session is None or not session.is_lost or reconnected:
+                    raise
+                # The others in the pool were probably closed at the same time.
+                reconnected = True
+                self._own_pool().check()
+                continue
+            time.sleep(pause_s * (0.5 + random.random()))  # noqa: S311  jitter, no secret
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def dedicated(self) -> Session:
+        """A session outside the pool, for locks that last as long as their connection.
+
+        Raises: StoreUnreachable, SettingsError, MissingRight.
+        """
+        return self._dedicated(self._connected())
+
+    def close(self) -> None:
+        """Close the pool and `on_close`."""
+        self._closed = True
+        with self._opening:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+        self._on_close.close()
+
+    def begin_anew(self) -> None:
+        """Leave the parent's connections and its embedded server alone; this process has its own.
+
+        Called in a forked process before anything else.
+        """
+        forks.keep_for_ever((self._pool, self._on_close))
+        self._pool, self._on_close = None, contextlib.ExitStack()
+        self._opening = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ connections
+
+    @property
+    def _pins_each(self) -> Pins | None:
+        return self._pins if self.is_pooled else None
+
+    def _own_pool(self) -> ConnectionPool[Connection]:
+        with self._opening:
+            if self._closed:
+                raise StoreUnreachable(f"{self.label} is closed; open it again to use it")
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    self.conninfo,
+                    connection_class=Connection,
+                    kwargs=self._options(),
+                    configure=None if self.is_pooled else self._pin,
+                    min_size=0,
+                    max_size=self._connections_max,
+                    timeout=self._wait_s,
+                    open=True,
+                )
+            return self._pool
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"autocommit": True, "row_factory": namedtuple_row}
+        if self.is_pooled:
+            # A pooler hands the next statement to a server process that was not told of it.
+            options["prepare_threshold"] = None
+        return options
+
+    def _connected(self) -> Connection:
+        with connecting(self.label):
+            connection: Connection = psycopg.connect(self.conninfo, **self._options())
+        return connection
+
+    def _dedicated(self, connection: Connection) -> Session:
+        try:
+            with translated(self.label):
+                if not self.is_pooled:
+                    self._pin(connection)
+        except MemsyncError:
+            connection.close()
+            raise
+        return Session(connection, self.label, pins_each=self._pins_each)
+
+    def _pin(self, connection: Connection) -> None:
+        self._pins.pin(connection, local=False)
+
+
+def _is_conflict(error: StoreBusy) -> bool:
+    """Whether Postgres rolled the work back for the sake of concurrent transactions."""
+    return isinstance(error.__cause__, errors.SerializationFailure | errors.DeadlockDetected)
+
+
+def _parsed(url: str) -> PostgresUrl:
+    try:
+        return PostgresUrl.parse(url)
+    except ValueError as error:
+        raise InvalidInput(f"postgres_url: {error}", field="postgres_url") from None
+
+
+def _conninfo(url: PostgresUrl) -> str:
+    try:
+        given = conninfo_to_dict(url.uri)
+    except psycopg.ProgrammingError as error:
+        # libpq's own message may repeat the URL, and with it the password.
+        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        what = (
+            f"the parameter {unknown[1]!r} is none that libpq or memsync knows; remove it"
+            if unknown
+            else "it is not a URL that libpq understands; write it as "
+            "postgresql://user@host:5432/database, special characters percent-encoded"
+        )
+        raise InvalidInput(f"postgres_url: {what}", field="postgres_url") from None
     # PG* variables win over these defaults.
     of_environment = _of_environment()
-    ours: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "memsync"}
-    for name, value in ours.items():
+    for name, value in _DEFAULTS.items():
         if name not in of_environment:
             given.setdefault(name, value)
-    return make_conninfo("", **given)
-
-
-def _parsed(url: str) -> dict[str, Any]:
-    try:
-        return conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # libpq's own message repeats the URL, and with it the password.
-        raise InvalidInput(
-            "postgres_url is not a URL that libpq understands; write it as "
-            "postgresql://user@host:5432/database, special characters percent-encoded",
-            field="postgres_url",
-        ) from None
+    return make_conninfo("", **{**given, "client_encoding": "UTF8"})
 
 
 def _of_environment() -> dict[str, str]:
@@ -70,271 +293,12 @@ def _of_environment() -> dict[str, str]:
 
 def _label(conninfo: str) -> str:
     facts = _of_environment() | conninfo_to_dict(conninfo)
+    if service := facts.get("service"):
+        return f"Postgres of the service {service}"
     host = facts.get("host") or facts.get("hostaddr") or "its local socket"
     return f"Postgres at {host}/{facts.get('dbname', '')}".rstrip("/")
 
 
-_Drivers = tuple[type[psycopg.Error], ...]
-
-# memsync's error for each of the driver's. The first match wins; {why} is the server's message.
-_MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
-    (
-        (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName),
-        SchemaMismatch,
-        "{label} is not at the schema this needs: {why}. See `memsync migrate plan`",
-    ),
-    (
-        (errors.DependentObjectsStillExist,),
-        GateClosed,
-        "another object depends on one that this step drops at {label}: {why}. Drop it first, and "
-        "run again",
-    ),
-    ((errors.WrongObjectType,), SchemaMismatch, "{label} is not as memsync knows it: {why}"),
-    (
-        (errors.InsufficientPrivilege,),
-        MissingRight,
-        "the role may not do this at {label}: {why}. Grant it, or connect as the owner of the "
-        "tables",
-    ),
-    (
-        (errors.ReadOnlySqlTransaction,),
-        SchemaMismatch,
-        "{label} takes no writes, not even temporary ones: {why}. Connect to the primary",
-    ),
-    (
-        (errors.ForeignKeyViolation,),
-        InvalidInput,
-        "a value refers to something that does not exist: {why}. Nothing was written",
-    ),
-    (
-        (errors.CheckViolation,),
-        GateClosed,
-        "a row does not meet what this step asks for: {why}. Run again; `memsync migrate plan` "
-        "lists users without a persona",
-    ),
-    ((psycopg.DataError,), InvalidInput, "a value does not fit: {why}. Nothing was written"),
-    (
-        (
-            errors.ObjectInUse,
-            errors.LockNotAvailable,
-            errors.DeadlockDetected,
-            errors.SerializationFailure,
-            errors.QueryCanceled,
-        ),
-        StoreBusy,
-        "{label} is busy: {why}. Run again",
-    ),
-    (
-        (errors.AdminShutdown, errors.CrashShutdown),
-        StoreUnreachable,
-        "{label} ended the session: {why}. Committed work is kept; run again once it answers",
-    ),
-    (
-        (errors.DiskFull,),
-        StoreUnreachable,
-        "the disk of {label} is full: {why}. Committed work is kept; make room, run again",
-    ),
-    (
-        (psycopg.OperationalError, psycopg.InterfaceError),
-        StoreUnreachable,
-        "{label} does not answer: {why}. Check that it runs and that postgres_url is right",
-    ),
-)
-
-
-@contextlib.contextmanager
-def translated(label: str) -> Iterator[None]:
-    """Turn the driver's errors into memsync's. One not in `_MEANINGS` is a bug, and passes."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise StoreUnreachable(f"no connection to {label}: {error}") from None
-    except psycopg.Error as error:
-        for drivers, ours, text in _MEANINGS:
-            if isinstance(error, drivers):
-                raise ours(text.format(label=label, why=_first_line(error))) from error
-        raise
-
-
-def _first_line(error: psycopg.Error) -> str:
-    said = error.diag.message_primary or str(error)
-    if isinstance(error, errors.ForeignKeyViolation | errors.DependentObjectsStillExist):
-        said = error.diag.message_detail or said
-    return said.strip().splitlines()[0].rstrip(".")
-
-
-def json_value(value: object) -> object:
-    """`value` as a parameter for a column of type json."""
-    return Json(value)
-
-
-class Session:
-    """One connection in autocommit: statements by name, transactions where asked for."""
-
-    def __init__(self, connection: Connection, label: str) -> None:
-        self.connection = connection
-        self.label = label
-
-    def rows(self, name: str, /, **params: Any) -> list[Any]:
-        """Every row that the named statement returns; columns are attributes."""
-        with translated(self.label):
-            return self._execute(statement(name), params).fetchall()
-
-    def rows_for_app(self, name: str, /, **params: Any) -> list[Any]:
-        """As `rows`, without memsync's own mark: for what the app asks through the library."""
-        with translated(self.label):
-            return self.connection.execute(statement(name), params).fetchall()
-
-    def rows_with(self, fragments: Mapping[str, str], name: str, /, **params: Any) -> list[Any]:
-        """As `rows`, for a statement whose holes the caller fills with named fragments."""
-        with translated(self.label):
-            return self._execute(statement(name, **fragments), params).fetchall()
-
-    def row(self, name: str, /, **params: Any) -> Any:
-        """The first row that the named statement returns, or None."""
-        with translated(self.label):
-            return self._execute(statement(name), params).fetchone()
-
-    def run(self, name: str, /, **params: Any) -> int:
-        """Run the named statement; return the number of rows that it affected."""
-        with translated(self.label):
-            return self._execute(statement(name), params).rowcount
-
-    def run_with(self, fragments: Mapping[str, str], name: str, /, **params: Any) -> int:
-        """As `run`, for a statement whose holes the caller fills with named fragments."""
-        with translated(self.label):
-            return self._execute(statement(name, **fragments), params).rowcount
-
-    def run_many(self, name: str, rows: Sequence[dict[str, Any]], /) -> None:
-        """Run the named statement once for each of `rows`, in one batch."""
-        with translated(self.label), self.connection.cursor() as cursor:
-            cursor.executemany(f"{OWN_STATEMENT} {statement(name)}", rows)
-
-    def execute(self, *statements: Statement) -> None:
-        """Run composed statements, one after the other."""
-        with translated(self.label):
-            for each in statements:
-                self.connection.execute(each)
-
-    def run_script(self, script: str) -> None:
-        """Run a text of several statements, as one transaction unless it says otherwise."""
-        with translated(self.label):
-            self.connection.execute(script.encode())
-
-    def copy_rows(
-        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
-    ) -> None:
-        """Write rows into a table by COPY."""
-        target = sql.SQL("COPY {} ({}) FROM STDIN").format(
-            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
-        )
-        with (
-            translated(self.label),
-            self.connection.cursor() as cursor,
-            cursor.copy(target) as copy,
-        ):
-            for row in rows:
-                copy.write_row(row)
-
-    def cancel(self) -> None:
-        """Ask the server to cancel the running statement. Another thread calls this."""
-        # A lost session has no statement to cancel.
-        with contextlib.suppress(psycopg.Error):
-            self.connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[Self]:
-        """All statements inside happen together, or none does."""
-        with translated(self.label), self.connection.transaction():
-            yield self
-
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[Self]:
-        """All statements inside see one snapshot of the database, and cannot write."""
-        with self.transaction():
-            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            yield self
-
-    def _execute(self, text: str, params: dict[str, Any]) -> psycopg.Cursor[Any]:
-        # statement() returns only text from the package's own .sql files.
-        return self.connection.execute(f"{OWN_STATEMENT} {text}", params)
-
-
-class Postgres:
-    """A Postgres database. `label` names it in messages, without secrets; `conninfo` has them."""
-
-    def __init__(
-        self, url: str, *, label: str | None = None, on_close: contextlib.ExitStack | None = None
-    ) -> None:
-        self.conninfo = _conninfo(url)
-        self._on_close = on_close or contextlib.ExitStack()
-        self.label = label or _label(self.conninfo)
-        self._pool = ConnectionPool(
-            self.conninfo,
-            connection_class=Connection,
-            kwargs={"autocommit": True, "row_factory": namedtuple_row},
-            configure=_configure,
-            min_size=0,
-            max_size=POOL_CONNECTIONS_MAX,
-            timeout=CONNECT_TIMEOUT_S,
-            open=False,
-        )
-
-    @classmethod
-    def open(
-        cls, url: str, *, label: str | None = None, on_close: contextlib.ExitStack | None = None
-    ) -> Self:
-        """Connect once to see that the database answers, and open a pool.
-
-        `label` names the database in messages; the default is its host and name. `on_close` is
-        closed with the store, which stops an embedded server.
-
-        Raises: StoreUnreachable, InvalidInput.
-        """
-        store = cls(url, label=label, on_close=on_close)
-        try:
-            store.dedicated().connection.close()
-        except MemsyncError:
-            store.close()
-            raise
-        store._pool.open()
-        return store
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[Session]:
-        """A session from the pool."""
-        with translated(self.label), self._pool.connection() as connection:
-            yield Session(connection, self.label)
-
-    def dedicated(self) -> Session:
-        """A session outside the pool, for locks that last as long as their connection.
-
-        Raises: StoreUnreachable.
-        """
-        with translated(self.label):
-            try:
-                connection: Connection = psycopg.connect(
-                    self.conninfo, autocommit=True, row_factory=namedtuple_row
-                )
-            except psycopg.ProgrammingError as error:
-                raise InvalidInput(
-                    f"postgres_url cannot be used: {_first_line(error)}", field="postgres_url"
-                ) from None
-            _configure(connection)
-        return Session(connection, self.label)
-
-    def close(self) -> None:
-        """Close the pool and `on_close`."""
-        self._pool.close()
-        self._on_close.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _configure(connection: Connection) -> None:
-    # The app's columns hold UTC without a zone, but their defaults follow the session's zone.
-    connection.execute("SET TIME ZONE 'UTC'")
+def _quoted(schema: str | None) -> str | None:
+    """A search path of this schema and none other, written as Postgres writes it."""
+    return None if schema is None else '"' + schema.replace('"', '""') + '"'

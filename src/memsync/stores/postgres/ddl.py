@@ -17,8 +17,9 @@ from psycopg import errors, sql
 from memsync.errors import GateClosed, StoreBusy
 from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.postgres import relations
-from memsync.stores.postgres.connection import Session, Statement, translated
+from memsync.stores.postgres.driver_errors import translated
 from memsync.stores.postgres.relations import Blocker
+from memsync.stores.postgres.session import Session, Statement
 
 Result = TypeVar("Result")
 
@@ -66,7 +67,7 @@ class OnlineDdl:
         Raises: LockNotHad, after rolling back.
         """
         try:
-            with translated(self.session.label), self.session.connection.transaction():
+            with self.session.transaction():
                 self._queue_for(self._lock_timeout_ms)
                 yield
         except StoreBusy as error:

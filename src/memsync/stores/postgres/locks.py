@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from memsync.errors import StoreBusy, StoreUnreachable
-from memsync.stores.postgres.connection import Postgres, Session
+from memsync.stores.postgres.connection import Postgres
 from memsync.stores.postgres.pooler import require_direct
-from memsync.stores.postgres.session_settings import lift_timeouts
+from memsync.stores.postgres.session import Session
 
 
 class LockKey(IntEnum):
@@ -49,7 +49,6 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
     session = postgres.dedicated()
     try:
         require_direct(session)
-        lift_timeouts(session)
         if not session.row("try_lock", key=key.value).taken:
             raise _taken(holders(session, key), what)
         try:

@@ -1,22 +1,48 @@
 """Opens the Postgres that the settings name: a server by its URL, or the embedded one."""
 
 import contextlib
+import logging
 from pathlib import Path
+from typing import Any
 
 from memsync.settings import Settings
 from memsync.stores.postgres.connection import Postgres
 from memsync.stores.postgres.embedded import start_embedded
+from memsync.stores.postgres.session import Pins
+
+_POOLED = {"auto": None, "yes": True, "no": False}
+
+logger = logging.getLogger("memsync")
 
 
-def open_postgres(settings: Settings) -> Postgres:
+def open_postgres(settings: Settings, *, for_app: bool = False) -> Postgres:
     """Connect to the database; an embedded server is started first and stopped with the store.
 
-    Raises: StoreUnreachable, StoreBusy, SettingsError.
+    Sessions `for_app` are under row level security as the app is, and under the settings'
+    statement_timeout_s. Other sessions take any time, and refuse to read what a policy filters.
+
+    Raises: StoreUnreachable, StoreBusy, SettingsError, MissingRight.
     """
+    given: dict[str, Any] = {
+        "connections_max": settings.pool_connections,
+        "wait_s": settings.pool_wait_s,
+        "pooled": _POOLED[settings.postgres_pooler],
+    }
+    if for_app:
+        given["pins"] = Pins(
+            filtered=True, statement_timeout_ms=int(settings.statement_timeout_s * 1000)
+        )
     scheme, _, directory = settings.postgres_url.partition(":")
     if scheme != "embedded":
-        return Postgres.open(settings.postgres_url)
+        postgres = Postgres.open(settings.postgres_url, **given)
+        if postgres.left_out:
+            logger.info(
+                "postgres_url: these parameters are for another client, and memsync does not use "
+                "them: %s. Its own settings are pool_connections and pool_wait_s",
+                ", ".join(postgres.left_out),
+            )
+        return postgres
     with contextlib.ExitStack() as opening:
         server = opening.enter_context(start_embedded(Path(directory).expanduser()))
         label = f"the embedded Postgres in {directory}"
-        return Postgres.open(server.conninfo, label=label, on_close=opening.pop_all())
+        return Postgres.open(server.conninfo, label=label, on_close=opening.pop_all(), **given)

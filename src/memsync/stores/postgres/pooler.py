@@ -7,7 +7,7 @@ looks the same from here. An operator can always connect directly.
 """
 
 from memsync.errors import InvalidInput
-from memsync.stores.postgres.connection import Session
+from memsync.stores.postgres.session import Session
 
 
 def processes(session: Session) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from memsync.stores.postgres.connection import Session
+from memsync.stores.postgres.session import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,29 @@ SELECT pg_try_advisory_lock(%(key)s) AS taken;
 -- Releases an advisory lock.
 SELECT pg_advisory_unlock(%(key)s);
 
--- name: no_timeouts
--- Lifts the timeouts that a role or database sets, because long steps are long on purpose.
--- The names are looked up in pg_settings, because not every version has all of them.
-SELECT set_config(name, '0', false) FROM pg_settings
-WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
-               'idle_in_transaction_session_timeout', 'idle_session_timeout');
+-- fragment: pinned_settings
+-- The settings that a role, a database or the environment may set and that change what memsync's
+-- statements mean or return, what they make, or how long they may take.
+('TimeZone', 'UTC'), ('timezone_abbreviations', 'Default'), ('DateStyle', 'ISO, MDY'),
+('IntervalStyle', 'postgres'), ('bytea_output', 'hex'), ('extra_float_digits', '1'),
+('client_encoding', 'UTF8'), ('standard_conforming_strings', 'on'), ('array_nulls', 'on'),
+('transform_null_equals', 'off'), ('quote_all_identifiers', 'off'), ('lc_monetary', 'C'),
+('lc_numeric', 'C'), ('lc_time', 'C'), ('gin_fuzzy_search_limit', '0'),
+('restrict_nonsystem_relation_kind', ''), ('stats_fetch_consistency', 'cache'),
+('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
+('session_replication_role', 'origin'), ('check_function_bodies', 'on'),
+('plpgsql.extra_errors', 'none'), ('plpgsql.extra_warnings', 'none'),
+('client_min_messages', 'notice'), ('default_tablespace', ''), ('temp_tablespaces', ''),
+('default_table_access_method', 'heap'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0')
+
+-- name: pin_settings
+-- Pins the settings, for the session or for the transaction that is open. A setting that another
+-- version of the server does not have is passed over.
+SELECT set_config(name, value, %(local)s) FROM (VALUES {pinned_settings},
+    ('statement_timeout', %(statement_timeout)s::text), ('row_security', %(row_security)s::text),
+    ('search_path', %(search_path)s::text)) AS pinned(name, value)
+WHERE current_setting(name, true) <> value;
 
 -- name: heavy_work
 -- Prepares a session for heavy work. Indexes are sorted in 256 MiB, because each parallel worker

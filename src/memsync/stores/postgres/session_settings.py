@@ -1,14 +1,10 @@
 """Sets up a session of memsync for long work.
 
-Decides which settings of a role or a database it overrides, and does not know the work itself.
+Decides what memory and patience it gets, and does not know the work itself. The settings that every
+session pins are in `session.Pins`.
 """
 
-from memsync.stores.postgres.connection import Session
-
-
-def lift_timeouts(session: Session) -> None:
-    """Lift the timeouts that a role or a database sets for its clients: long steps take long."""
-    session.run("no_timeouts")
+from memsync.stores.postgres.session import Session
 
 
 def prepare_heavy_work(session: Session) -> None:

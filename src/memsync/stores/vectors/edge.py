@@ -7,6 +7,7 @@ payload means.
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from urllib.parse import quote, unquote
 
 import qdrant_edge as engine
 
+from memsync import forks
 from memsync.errors import (
     DimensionMismatch,
     InvalidInput,
@@ -28,7 +30,7 @@ from memsync.errors import (
 )
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
-from memsync.stores.vectors.points import another_size, batches, checked_id, float32
+from memsync.stores.vectors.points import another_size, batches, checked_id, float32, forked
 from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Where
 
 LOCK_FILE = ".lock"
@@ -90,6 +92,8 @@ class EdgeStore:
         self._lock = lock
         self._shards: dict[str, engine.EdgeShard] = {}
         self._guard = RLock()
+        self._forked_from: int | None = None
+        forks.watch(self)
 
     @property
     def label(self) -> str:
@@ -246,7 +250,7 @@ class EdgeStore:
     def close(self) -> None:
         """Write everything to disk and release the store. Closing twice is no error."""
         with self._guard:
-            if self._lock.closed:
+            if self._lock.closed or self._forked_from is not None:
                 return
             try:
                 with self._translated():
@@ -256,6 +260,12 @@ class EdgeStore:
             finally:
                 self._shards.clear()
                 self._lock.close()
+
+    def begin_anew(self) -> None:
+        """Leave the store to the parent of a forked process: the engine serves one process."""
+        forks.keep_for_ever((self._shards, self._lock))
+        self._guard = RLock()
+        self._forked_from = os.getppid()
 
     def _folder(self, collection: str) -> Path:
         # quote() does not escape dots, and "." and ".." would name other folders.
@@ -283,8 +293,10 @@ class EdgeStore:
     @contextmanager
     def _translated(self, collection: str | None = None) -> Iterator[None]:
         with self._guard:
+            if self._forked_from is not None:
+                raise forked(self.label, self._forked_from)
             if self._lock.closed:
-                raise StoreUnreachable(f"{self.label} is closed; open it again")
+                raise StoreUnreachable(f"{self.label} is closed; open it again to use it")
             try:
                 yield
             except MemsyncError:

@@ -29,7 +29,7 @@ def open_vectors(settings: Settings) -> VectorStore:
                 field="qdrant_url",
             ) from None
         return open_edge(Path(rest).expanduser())
-    from memsync.stores.vectors.qdrant import open_qdrant  # noqa: PLC0415
+    from memsync.stores.vectors.qdrant_open import open_qdrant  # noqa: PLC0415
 
     key = settings.qdrant_api_key
     return open_qdrant(

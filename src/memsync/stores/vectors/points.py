@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 
-from memsync.errors import DimensionMismatch, InvalidInput
+from memsync.errors import DimensionMismatch, InvalidInput, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Point, Vector
 from memsync.stores.vectors.protocol import Where
@@ -47,6 +47,15 @@ def another_size(collection: str, held: int, given: int) -> DimensionMismatch:
         "it was made with, or another collection",
         expected=held,
         actual=given,
+    )
+
+
+def forked(label: str, owner: int) -> StoreBusy:
+    """The error of a forked process that would use its parent's embedded store."""
+    return StoreBusy(
+        f"{label} belongs to process {owner}, which opened it before it forked this one. Open it "
+        "after the fork, in one process only, or run a Qdrant server",
+        pids=[owner],
     )
 
 

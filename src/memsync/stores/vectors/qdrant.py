@@ -8,36 +8,29 @@ the indexes that it was asked to create in the collection's metadata, and `descr
 so that an audit finds the same index missing here and on a server.
 """
 
-import sqlite3
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
 from qdrant_client import QdrantClient, models
 
-from memsync.errors import (
-    InvalidInput,
-    MemsyncError,
-    SchemaMismatch,
-    SettingsError,
-    StoreBusy,
-    StoreUnreachable,
-)
+from memsync import forks
+from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, StoreUnreachable
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
-from memsync.settings import redacted
-from memsync.stores.vectors.points import another_size, batches, checked_id, float32, matches
+from memsync.stores.vectors.points import (
+    another_size,
+    batches,
+    checked_id,
+    float32,
+    forked,
+    matches,
+)
 from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Where
 from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, meaning
 
-CONNECT_S = 5
-REQUEST_S = 60
-REST_PORT = 6333
 LOCAL_INDEXES = "memsync_indexes"
 CONDITIONAL_SINCE = (1, 17)
 """The first server version that knows update_mode; older ones ignore the field."""
@@ -55,63 +48,6 @@ _KINDS = {
 }
 
 
-def open_qdrant(url: str, *, api_key: str | None, grpc: bool) -> "QdrantStore":
-    """The store at `url`: http(s)://host:port, local:DIR or :memory:. Calls no server yet.
-
-    gRPC is expected one port above REST, as in Qdrant's defaults (6333 and 6334).
-
-    Raises: StoreBusy when another process holds DIR; StoreUnreachable when DIR cannot be used;
-    SettingsError for a key that no header can carry.
-    """
-    if url == ":memory:":
-        return QdrantStore(QdrantClient(location=":memory:"), "Qdrant in memory")
-    if url.startswith("local:"):
-        return _open_local(Path(url.removeprefix("local:")).expanduser())
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-        raise SettingsError(
-            "qdrant_api_key: holds characters that no header can carry, maybe a line break",
-            field="qdrant_api_key",
-        )
-    parts = urlsplit(url)
-    with warnings.catch_warnings():
-        if parts.hostname in {"localhost", "127.0.0.1", "::1"}:
-            # On the same machine a key without TLS is not worth a warning at every start.
-            warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
-        client = QdrantClient(
-            url=url,
-            port=REST_PORT,
-            grpc_port=(parts.port or REST_PORT) + 1,
-            prefer_grpc=grpc,
-            api_key=api_key,
-            timeout=REQUEST_S,
-            check_compatibility=False,
-            grpc_options={"grpc.min_reconnect_backoff_ms": CONNECT_S * 1000},
-            event_hooks={"request": [_connect_quickly]},
-        )
-    return QdrantStore(client, f"Qdrant at {redacted(url)}")
-
-
-def _connect_quickly(request: httpx.Request) -> None:
-    # The client has one timeout for connecting and answering. An answer may take long, but a
-    # server that does not accept a connection soon is not worth waiting for.
-    request.extensions["timeout"]["connect"] = CONNECT_S
-
-
-def _open_local(directory: Path) -> "QdrantStore":
-    label = f"Qdrant's local mode in {directory}"
-    try:
-        return QdrantStore(QdrantClient(path=str(directory)), label)
-    except RuntimeError:
-        raise StoreBusy(
-            f"{directory} is in use by another process; stop it, or run a Qdrant server",
-            directory=str(directory),
-        ) from None
-    except (OSError, sqlite3.Error, ValueError) as error:
-        raise StoreUnreachable(
-            f"{label} cannot be opened: {error}; check the folder and its permissions"
-        ) from None
-
-
 class QdrantStore:
     """A `VectorStore` on qdrant-client.
 
@@ -119,13 +55,19 @@ class QdrantStore:
     an older server the points are read and compared first, and another writer can come between.
     """
 
-    def __init__(self, client: QdrantClient, label: str) -> None:
+    def __init__(
+        self, client: QdrantClient, label: str, again: Callable[[], QdrantClient] | None = None
+    ) -> None:
+        """`again` makes another client of the same server; the local mode has none."""
         self._client = client
         self._label = label
+        self._again = again
         self._local = client.init_options["path"] or client.init_options["location"] == ":memory:"
         self._secret = client.init_options["api_key"]
         self._closed = False
+        self._forked_from: int | None = None
         self._conditional: bool | None = None
+        forks.watch(self)
 
     @property
     def label(self) -> str:
@@ -320,7 +262,16 @@ class QdrantStore:
         """Write everything to disk and release the store. Closing twice is no error."""
         if not self._closed:
             self._closed = True
-            self._client.close()
+            if self._forked_from is None:
+                self._client.close()
+
+    def begin_anew(self) -> None:
+        """Use a client of its own in a forked process; a local store stays the parent's."""
+        forks.keep_for_ever(self._client)
+        if self._again is not None:
+            self._client = self._again()
+        else:
+            self._forked_from = os.getppid()
 
     def _is_conditional(self) -> bool:
         if self._conditional is None:
@@ -341,7 +292,9 @@ class QdrantStore:
     @contextmanager
     def _translated(self, collection: str | None = None) -> Iterator[None]:
         if self._closed:
-            raise StoreUnreachable(f"{self._label} is closed; open it again")
+            raise StoreUnreachable(f"{self._label} is closed; open it again to use it")
+        if self._forked_from is not None:
+            raise forked(self._label, self._forked_from)
         try:
             yield
         except MemsyncError:
