@@ -57,10 +57,23 @@
 \set batch_target_ms 50
 \endif
 
--- Lifts the timeouts that a role or database sets, because some steps must take long.
-SELECT set_config(name, '0', false) FROM pg_settings
-WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
-               'idle_in_transaction_session_timeout', 'idle_session_timeout')
+-- A role, a database or the environment may set these otherwise. Some steps must take long, so no
+-- timeout stands. A policy that hides rows is an error, because no row is skipped silently.
+SELECT set_config(name, value, false) FROM (VALUES
+    ('TimeZone', 'UTC'), ('timezone_abbreviations', 'Default'), ('DateStyle', 'ISO, MDY'),
+    ('IntervalStyle', 'postgres'), ('bytea_output', 'hex'), ('extra_float_digits', '1'),
+    ('client_encoding', 'UTF8'), ('standard_conforming_strings', 'on'), ('array_nulls', 'on'),
+    ('transform_null_equals', 'off'), ('quote_all_identifiers', 'off'), ('lc_monetary', 'C'),
+    ('lc_numeric', 'C'), ('lc_time', 'C'), ('gin_fuzzy_search_limit', '0'),
+    ('restrict_nonsystem_relation_kind', ''), ('stats_fetch_consistency', 'cache'),
+    ('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
+    ('session_replication_role', 'origin'), ('check_function_bodies', 'on'),
+    ('plpgsql.extra_errors', 'none'), ('plpgsql.extra_warnings', 'none'),
+    ('client_min_messages', 'notice'), ('default_tablespace', ''), ('temp_tablespaces', ''),
+    ('default_table_access_method', 'heap'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+    ('statement_timeout', '0'), ('row_security', 'off')) AS pinned(name, value)
+WHERE current_setting(name, true) <> value
 \g /dev/null
 SELECT set_config('maintenance_work_mem',
                   greatest(pg_size_bytes(current_setting('maintenance_work_mem')) / 1024,
@@ -69,9 +82,6 @@ SELECT set_config('maintenance_work_mem',
         WHERE name = 'backend_flush_after' AND setting = '0' AND max_val::int > 0) AS writes
 \g /dev/null
 SELECT set_config(name, setting, false) FROM (VALUES
-    ('row_security', 'off'),  -- a policy that hides rows is an error; no row is skipped silently
-    ('default_transaction_isolation', 'read committed'),
-    ('client_min_messages', 'notice'), ('standard_conforming_strings', 'on'),
     ('plan_cache_mode', 'force_custom_plan'),  -- each batch has another range of blocks
     ('memsync.only', :'only'), ('memsync.unresolved', :'unresolved'), ('memsync.backup_confirmed', :'backup_confirmed'),
     ('memsync.lock_timeout_ms', :'lock_timeout_ms'),

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
 import socket
 import struct
-import subprocess
 import threading
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from memsync.errors import InvalidInput
 from memsync.stores.history.phases import Phase, Stage
+from support.pooler import needs_pgbouncer, pgbouncer, server_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from support.app import App
 
 BACKEND_KEY = b"K"
 KEY_OF_ITS_OWN = 0x0BADCAFE
-
-
-def server_of(app: App) -> tuple[str, int, str]:
-    """Where the app's server listens, and the database."""
-    facts: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(app.url)
-    return unquote(facts["host"]), int(facts.get("port") or 5432), facts["dbname"]
 
 
 class Proxy:
@@ -102,7 +92,7 @@ def exactly(source: socket.socket, size: int) -> bytes:
 
 @contextmanager
 def proxied(app: App, *, rewrite: bool) -> Iterator[App]:
-    host, port, database = server_of(app)
+    host, port, database = server_of(app.url)
     proxy = Proxy(host, port, rewrite=rewrite)
     options = "sslmode=disable&gssencmode=disable"
     user = psycopg.conninfo.conninfo_to_dict(app.url).get("user", "postgres")
@@ -131,40 +121,13 @@ def test_a_process_id_that_is_not_the_servers_is_refused(app: App) -> None:
         assert Stage.ISOLATED == straight.run(Phase.ISOLATE)
 
 
-@pytest.mark.skipif(not shutil.which("pgbouncer"), reason="no pgbouncer on PATH")
+@needs_pgbouncer
 @pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
-def test_pgbouncer_is_noticed(
-    app: App, mode: str, reachable_dir: Path, eventually: Callable[..., None]
-) -> None:
+def test_pgbouncer_is_noticed(app: App, mode: str, reachable_dir: Path) -> None:
     """PgBouncer is refused in every mode."""
-    host, port, database = server_of(app)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        listen = free.getsockname()[1]
-    config = reachable_dir / "pgbouncer.ini"
-    config.write_text(
-        f"[databases]\n{database} = host={host} port={port} user=postgres\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {listen}\nunix_socket_dir =\n"
-        f"auth_type = any\npool_mode = {mode}\n"
-    )
-    config.chmod(0o644)
-    uid = None
-    if os.geteuid() == 0:
-        # PgBouncer refuses root; the server's socket lies in a folder of the server's user.
-        uid = Path(host).stat().st_uid if host.startswith("/") else pwd.getpwnam("nobody").pw_uid
-    with subprocess.Popen(
-        ["pgbouncer", "-q", config], user=uid, cwd="/", stderr=subprocess.DEVNULL
-    ) as pooler:
-        try:
-            behind = type(app)(f"postgresql://postgres@127.0.0.1:{listen}/{database}", app.world)
-
-            def answers() -> bool:
-                with suppress(psycopg.OperationalError):
-                    return bool(behind.query("SELECT 1"))
-                return False
-
-            eventually(answers, "pgbouncer answers")
-            with pytest.raises(InvalidInput, match="connection pooler"):
-                behind.run()
-        finally:
-            pooler.terminate()
+    with (
+        pgbouncer(app.url, mode, reachable_dir) as behind,
+        pytest.raises(InvalidInput, match="connection pooler"),
+    ):
+        type(app)(behind, app.world).run()
     assert [(None,)] == app.query("SELECT to_regnamespace('memsync')")

@@ -64,6 +64,12 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         "a row does not meet what this step asks for: {why}. Run again; `memsync migrate plan` "
         "lists users without a persona",
     ),
+    (
+        (errors.CharacterNotInRepertoire, errors.UntranslatableCharacter),
+        InvalidInput,
+        "{label} and the text do not agree on an encoding: {why}. A database in another encoding "
+        "than UTF8 cannot store every text, and one in SQL_ASCII may hold bytes that are no text",
+    ),
     ((psycopg.DataError,), InvalidInput, "a value does not fit: {why}. Nothing was written"),
     (
         (
@@ -197,11 +203,6 @@ def translated(label: str) -> Iterator[None]:
             if isinstance(error, drivers):
                 raise ours(text.format(label=label, why=reason(error))) from error
         raise
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{label} holds text that is not UTF-8 ({error.reason} at byte {error.start}). The "
-            "database's encoding is SQL_ASCII, which checks nothing; correct that text"
-        ) from error
 
 
 @contextlib.contextmanager
