@@ -22,7 +22,7 @@ from memsync.stores.postgres.statements import Query, load, statement
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "memsync"
-SESSION = PACKAGE / "stores" / "postgres" / "connection.py"
+SESSION = PACKAGE / "stores" / "postgres" / "session.py"
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {SESSION})
 """Every module but the one that looks names up."""
 METHODS = frozenset(("row", "rows", "rows_for_app", "rows_with", "run", "run_many", "run_with"))

@@ -16,7 +16,7 @@ from typing import Self, overload
 from uuid import UUID, uuid4
 
 from memsync import forks
-from memsync.errors import InvalidInput, SchemaMismatch
+from memsync.errors import InvalidInput, SchemaMismatch, StoreUnreachable
 from memsync.model import ids
 from memsync.model.ids import MessageId
 from memsync.model.records import Message, Thread, UserMessage, storable_text
@@ -85,6 +85,7 @@ class Memory:
         self._opening = threading.Lock()
         self._ltm = ltm
         self._knows_personas = False
+        self._closed = False
         forks.watch(self)
 
     @classmethod
@@ -234,6 +235,8 @@ class Memory:
     def _opened_ltm(self) -> LongTermMemory:
         """Long-term memory, opened by the first thread that needs it."""
         with self._opening:
+            if self._closed:
+                raise StoreUnreachable("this Memory is closed; open another one")
             if self._ltm is None:
                 self._ltm = LongTermMemory.open(self._settings)
                 self._closing.callback(self._ltm.close)
@@ -245,6 +248,7 @@ class Memory:
 
     def close(self) -> None:
         """Close Postgres, and Qdrant if this object opened it."""
+        self._closed = True
         self._closing.close()
         self._postgres.close()
 

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -25,7 +26,8 @@ from memsync.errors import InvalidInput, MemsyncError, OutcomeUnknown, StoreBusy
 from memsync.model.urls import PostgresUrl
 from memsync.stores.postgres.driver_errors import connecting, translated
 from memsync.stores.postgres.pooler import processes
-from memsync.stores.postgres.session import Connection, Pins, Session
+from memsync.stores.postgres.session import Connection, Session
+from memsync.stores.postgres.session_settings import Pins, pin
 
 Result = TypeVar("Result")
 
@@ -132,7 +134,7 @@ class Postgres:
                 f"{self._wait_s:g} s. Raise pool_connections, or make fewer calls at once"
             )
         try:
-            yield Session(connection, self.label, pins_each=self._pins_each)
+            yield Session(connection, self.label, pin_each=self._pin_each)
         finally:
             pool.putconn(connection)
 
@@ -206,8 +208,8 @@ class Postgres:
     # ------------------------------------------------------------------ connections
 
     @property
-    def _pins_each(self) -> Pins | None:
-        return self._pins if self.is_pooled else None
+    def _pin_each(self) -> Callable[[Session], None] | None:
+        return partial(pin, pins=self._pins, local=True) if self.is_pooled else None
 
     def _own_pool(self) -> ConnectionPool[Connection]:
         with self._opening:
@@ -240,16 +242,15 @@ class Postgres:
 
     def _dedicated(self, connection: Connection) -> Session:
         try:
-            with translated(self.label):
-                if not self.is_pooled:
-                    self._pin(connection)
+            if not self.is_pooled:
+                self._pin(connection)
         except MemsyncError:
             connection.close()
             raise
-        return Session(connection, self.label, pins_each=self._pins_each)
+        return Session(connection, self.label, pin_each=self._pin_each)
 
     def _pin(self, connection: Connection) -> None:
-        self._pins.pin(connection, local=False)
+        pin(Session(connection, self.label), self._pins)
 
 
 def _is_conflict(error: StoreBusy) -> bool:

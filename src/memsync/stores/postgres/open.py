@@ -8,7 +8,7 @@ from typing import Any
 from memsync.settings import Settings
 from memsync.stores.postgres.connection import Postgres
 from memsync.stores.postgres.embedded import start_embedded
-from memsync.stores.postgres.session import Pins
+from memsync.stores.postgres.session_settings import Pins
 
 _POOLED = {"auto": None, "yes": True, "no": False}
 

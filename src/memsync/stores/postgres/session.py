@@ -1,14 +1,13 @@
 """A session on Postgres: statements by name, transactions, snapshots.
 
-It decides that every statement runs under memsync's own settings, and that a session serves the
-process that opened it only. The module knows no table and no statement: callers pass the name and
-the parameters, and get rows whose columns are attributes.
+It decides how transactions are isolated, and that a session serves only the process that opened it.
+`session_settings` has the settings that it runs under. The module knows no table and no statement:
+callers pass the name and the parameters, and get rows whose columns are attributes.
 """
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, Self
 
 import psycopg
@@ -29,33 +28,6 @@ Connection = psycopg.Connection[Any]
 Statement = LiteralString | sql.SQL | sql.Composed
 
 
-@dataclass(frozen=True, slots=True)
-class Pins:
-    """The settings that a session has whatever the role, the database or the environment say.
-
-    The statement `pin_settings` has those that are the same for every session. `search_path` is
-    where the app's tables are; None leaves it to the role. `filtered` lets row level security hide
-    rows from this session, as it does from the app; else a policy that would hide one is an error.
-    `statement_timeout_ms` ends a statement that takes longer; 0 lets it take any time.
-    """
-
-    search_path: str | None = None
-    filtered: bool = False
-    statement_timeout_ms: int = 0
-
-    def pin(self, connection: Connection, *, local: bool) -> None:
-        """Set them, for the transaction that is open if `local`, else for the session."""
-        connection.execute(
-            statement("pin_settings"),
-            {
-                "local": local,
-                "search_path": self.search_path,
-                "row_security": "on" if self.filtered else "off",
-                "statement_timeout": f"{self.statement_timeout_ms}ms",
-            },
-        )
-
-
 def json_value(value: object) -> object:
     """`value` as a parameter for a column of type json."""
     return Json(value)
@@ -64,17 +36,21 @@ def json_value(value: object) -> object:
 class Session:
     """One connection in autocommit: statements by name, transactions where asked for.
 
-    `pins_each` are settings to pin in each transaction, for a connection through a pooler: there
-    the settings of a session would stay behind for other clients. Each statement then has a
+    `pin_each` pins the settings of each transaction, for a connection through a pooler: there the
+    settings of a session would stay behind for other clients. Each statement then has a
     transaction.
     """
 
     def __init__(
-        self, connection: Connection, label: str, *, pins_each: Pins | None = None
+        self,
+        connection: Connection,
+        label: str,
+        *,
+        pin_each: Callable[["Session"], None] | None = None,
     ) -> None:
         self.connection = connection
         self.label = label
-        self._pins_each = pins_each
+        self._pin_each = pin_each
         self._pid = os.getpid()
 
     def rows(self, name: str, /, **params: Any) -> list[Any]:
@@ -174,8 +150,8 @@ class Session:
             connection.read_only = read_only or None
         try:
             with connection.transaction():
-                if outermost and self._pins_each:
-                    self._pins_each.pin(connection, local=True)
+                if outermost and self._pin_each:
+                    self._pin_each(self)
                 yield
                 committing = outermost
         except psycopg.Error as error:
@@ -192,7 +168,7 @@ class Session:
         """Around a statement: errors are translated; through a pooler it has a transaction."""
         self._require_own_process()
         with translated(self.label):
-            if self._pins_each is None:
+            if self._pin_each is None:
                 yield
             else:
                 with self._begun():

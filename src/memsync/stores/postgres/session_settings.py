@@ -1,10 +1,42 @@
-"""Sets up a session of memsync for long work.
+"""The settings of memsync's sessions, whatever a role, a database or the environment says.
 
-Decides what memory and patience it gets, and does not know the work itself. The settings that every
-session pins are in `session.Pins`.
+Decides what every session pins, and what memory and patience a session for long work gets. It does
+not know the work itself.
 """
 
+from dataclasses import dataclass
+
 from memsync.stores.postgres.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The pinned settings that are not the same for every session.
+
+    `search_path` is where the app's tables are; None leaves it to the role. `filtered` lets row
+    level security hide rows from this session, as it does from the app; else a policy that would
+    hide one is an error. `statement_timeout_ms` ends a statement that takes longer; 0 lets it take
+    any time.
+    """
+
+    search_path: str | None = None
+    filtered: bool = False
+    statement_timeout_ms: int = 0
+
+
+def pin(session: Session, pins: Pins, *, local: bool = False) -> None:
+    """Pin the settings of the session, or with `local` those of its open transaction.
+
+    default_transaction_read_only, synchronous_commit and the role itself are left as they are,
+    because an operator sets them on purpose.
+    """
+    session.rows(
+        "pin_settings",
+        local=local,
+        search_path=pins.search_path,
+        row_security="on" if pins.filtered else "off",
+        statement_timeout=f"{pins.statement_timeout_ms}ms",
+    )
 
 
 def prepare_heavy_work(session: Session) -> None:
