@@ -92,6 +92,9 @@ class Settings(BaseModel):
     )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server")
     qdrant_grpc: bool = Field(False, description="prefer gRPC to REST for a Qdrant server")
+    qdrant_timeout_s: Annotated[int, Field(gt=0, le=3600)] = Field(
+        60, description="how long one request to a Qdrant server may take, in seconds"
+    )
     collection: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         "memories", description="the collection that holds the memories"
     )
@@ -137,6 +140,7 @@ class Settings(BaseModel):
         "pool_connections",
         "pool_wait_s",
         "statement_timeout_s",
+        "qdrant_timeout_s",
         "settle_s",
         "outbox_alarm_s",
         "retention_days",

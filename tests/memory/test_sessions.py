@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,12 +12,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from memsync.errors import MemsyncError, StoreBusy
+from memsync.errors import MemsyncError, StoreBusy, StoreUnreachable
 from memsync.memory import Memory, NewExchange
 from memsync.model.records import Thread
 from memsync.stores.history.exchanges import lock_thread
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.session_settings import Pins
+from memsync.stores.vectors import open_vectors
 from support.lab import ADA, A, B, C
 from support.pooler import needs_pgbouncer, pgbouncer
 
@@ -165,3 +168,26 @@ def test_every_call_after_close_says_so(lab: Lab) -> None:
     ):
         with pytest.raises(MemsyncError, match="closed"):
             use()
+
+
+def test_a_qdrant_that_hangs_costs_each_caller_one_timeout(lab: Lab) -> None:
+    """Callers wait side by side, for qdrant_timeout_s, and history does not wait at all."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        port = silent.getsockname()[1]
+        settings = lab.settings.model_copy(
+            update={"qdrant_url": f"http://127.0.0.1:{port}", "qdrant_timeout_s": 2}
+        )
+        ltm = LongTermMemory(open_vectors(settings), settings, lab.ltm.embedder)
+        with (
+            Memory(Postgres.open(lab.url), settings, ltm) as memory,
+            ThreadPoolExecutor(5) as pool,
+            closing(ltm),
+        ):
+            memory.remember(said("hang", 0))
+            began = time.monotonic()
+            calls = [pool.submit(memory.recall, "x", persona_id=A) for _ in range(5)]
+            assert 2 == len(memory.get_recent_history("hang", ADA, persona_id=A))
+            errors = [each.exception(timeout=30) for each in calls]
+            took_s = time.monotonic() - began
+    assert {StoreUnreachable} == {type(each) for each in errors}
+    assert 2 <= took_s < 8

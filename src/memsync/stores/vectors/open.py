@@ -36,6 +36,7 @@ def open_vectors(settings: Settings) -> VectorStore:
         settings.qdrant_url,
         api_key=key.get_secret_value() if key else None,
         grpc=settings.qdrant_grpc,
+        timeout_s=settings.qdrant_timeout_s,
     )
 
 

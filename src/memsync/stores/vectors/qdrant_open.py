@@ -1,7 +1,7 @@
 """Opens a store on qdrant-client: a server by its URL, or the client's local mode in a folder.
 
-It decides how long a server may take to accept a connection and to answer, and how a forked process
-reaches the same server.
+It decides how long a server may take to accept a connection, and how a forked process reaches the
+same server.
 """
 
 import sqlite3
@@ -18,11 +18,10 @@ from memsync.settings import redacted
 from memsync.stores.vectors.qdrant import QdrantStore
 
 CONNECT_S = 5
-REQUEST_S = 60
 REST_PORT = 6333
 
 
-def open_qdrant(url: str, *, api_key: str | None, grpc: bool) -> QdrantStore:
+def open_qdrant(url: str, *, api_key: str | None, grpc: bool, timeout_s: int) -> QdrantStore:
     """The store at `url`: http(s)://host:port, local:DIR or :memory:. Calls no server yet.
 
     gRPC is expected one port above REST, as in Qdrant's defaults (6333 and 6334).
@@ -39,13 +38,13 @@ def open_qdrant(url: str, *, api_key: str | None, grpc: bool) -> QdrantStore:
             "qdrant_api_key: holds characters that no header can carry, maybe a line break",
             field="qdrant_api_key",
         )
-    client = partial(_client, url, api_key)
+    client = partial(_client, url, api_key, timeout_s)
     # gRPC does not survive a fork, so a forked process asks by REST.
     again = partial(client, grpc=False)
     return QdrantStore(client(grpc=grpc), f"Qdrant at {redacted(url)}", again)
 
 
-def _client(url: str, api_key: str | None, *, grpc: bool) -> QdrantClient:
+def _client(url: str, api_key: str | None, timeout_s: int, *, grpc: bool) -> QdrantClient:
     parts = urlsplit(url)
     with warnings.catch_warnings():
         if parts.hostname in {"localhost", "127.0.0.1", "::1"}:
@@ -57,7 +56,7 @@ def _client(url: str, api_key: str | None, *, grpc: bool) -> QdrantClient:
             grpc_port=(parts.port or REST_PORT) + 1,
             prefer_grpc=grpc,
             api_key=api_key,
-            timeout=REQUEST_S,
+            timeout=timeout_s,
             check_compatibility=False,
             grpc_options={"grpc.min_reconnect_backoff_ms": CONNECT_S * 1000},
             event_hooks={"request": [_connect_quickly]},
