@@ -128,7 +128,7 @@ BAD = [
     None, [], [0.0] * DIMS, [math.nan] * DIMS, [math.inf] + [0.0] * (DIMS - 1),
     [1e39] + [0.0] * (DIMS - 1), [1e30] * DIMS, [1e-40] * DIMS, [1.0] * (DIMS - 1),
     [1.0] * (DIMS + 1), [None] * DIMS, ["1"] * DIMS, "1" * DIMS, b"1" * DIMS, 7, [[1.0] * DIMS],
-    [1 + 2j] * DIMS, {}, object(),
+    [1 + 2j] * DIMS, {}, object,
 ]  # fmt: skip
 
 
