@@ -108,7 +108,7 @@ class Postgres:
                 if store.is_pooled is None:
                     promised, serving = processes(Session(connection, store.label))
                     store.is_pooled = promised != serving
-                store._dedicated(connection)
+                store._dedicated(connection)  # a setting that the role may not pin is told here
         except MemsyncError:
             store.close()
             raise
@@ -118,8 +118,7 @@ class Postgres:
     def session(self) -> Iterator[Session]:
         """A session from the pool.
 
-        Raises: StoreUnreachable; StoreBusy when all connections are in use
-        `close`.
+        Raises: StoreUnreachable, also after `close`; StoreBusy when all connections are in use.
         """
         pool = self._own_pool()
         with translated(self.label):
