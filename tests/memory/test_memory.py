@@ -5,7 +5,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from typing import Any
@@ -15,10 +15,9 @@ import pytest
 
 from memsync.errors import DimensionMismatch, InvalidInput, MemsyncError, StoreUnreachable
 from memsync.memory import Memory, NewExchange
-from memsync.model.records import Hit, Message, Vector
+from memsync.model.records import Message
 from memsync.stores.postgres import Session
-from memsync.stores.vectors import CollectionInfo, Where, open_vectors
-from support.failing import Failing
+from memsync.stores.vectors import CollectionInfo, open_vectors
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, NOBODY, A, B, C, Lab
 
 PERSONAS = (A, B, C)
@@ -114,17 +113,6 @@ def _adversaries(lab: Lab, rng: random.Random, personas: list[UUID]) -> None:
             assert owned >= {each.content for each in history if each.role == "user"}
     assert len(mine) > 100
     assert 0 not in mine.values()
-
-
-def test_what_the_store_should_not_have_returned_is_not_handed_out(lab: Lab) -> None:
-    """A memory whose payload names two personas matches both filters, but is given to neither."""
-    lab.memory.remember(said("mine"))
-    lab.sync()
-    [exchange] = lab.exchanges()
-    lab.respell(exchange.anchor_id, persona_id=[str(A), str(C)])
-    for persona in (A, C):
-        with pytest.raises(MemsyncError, match="another persona"):
-            lab.memory.recall("mine", persona_id=persona)
 
 
 # ---------------------------------------------------------------------- recent history
@@ -450,29 +438,6 @@ def test_a_recall_with_an_embedder_of_another_size(any_lab: Lab) -> None:
     any_lab.vectors.create(any_lab.home, DIMS + 1, {})
     with pytest.raises(DimensionMismatch):
         any_lab.memory.recall("x", persona_id=A)
-
-
-@dataclass
-class Leaking(Failing):
-    """A store that ignores the filter of every query."""
-
-    def query(self, collection: str, vector: Vector, *, where: Where, **others: Any) -> list[Hit]:
-        assert str(A) in where.values()
-        return self.store.query(collection, vector, where={}, **others)
-
-
-def test_a_point_of_another_persona_is_refused(any_lab: Lab) -> None:
-    """When the store also returns a point of another persona, recall raises and returns nothing."""
-    any_lab.memory.remember(said("mine"))
-    any_lab.sync()
-    memory = Memory(
-        any_lab.postgres, any_lab.settings, any_lab.with_store(Leaking(any_lab.vectors))
-    )
-    assert 1 == len(memory.recall("mine", persona_id=A))
-    any_lab.memory.remember(said("yours", C))
-    any_lab.sync()
-    with pytest.raises(MemsyncError, match=f"another persona than {A}"):
-        memory.recall("mine", persona_id=A)
 
 
 def test_open_opens_qdrant_late_and_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,10 +203,12 @@ class Memory:
     ) -> list[Recollection]:
         """The persona's memories most like `query`, best first; none if there is no collection.
 
+        A point that names another persona as well, or another one, is left out; the logger
+        `memsync` warns of it with its id, and the next memories take its place.
+
         Raises: InvalidInput for malformed ids, text or limit; SettingsError for an unknown
         embedder; DimensionMismatch when the collection was made for another one; SchemaMismatch
-        when it was not made for memories; MemsyncError when Qdrant returns another persona's point;
-        StoreUnreachable.
+        when it was not made for memories; StoreUnreachable.
         """
         persona = ids.persona_id(persona_id)
         personality = None if personality_id is None else ids.personality_id(personality_id)
@@ -271,7 +273,7 @@ def _given_times(exchange: NewExchange) -> tuple[datetime, datetime] | None:
         return None
     if given[0] is None or given[1] is None:
         raise InvalidInput("give both said_at and answered_at, or neither", field="said_at")
-    said_at, answered_at = (_utc_ms(each) for each in given if each is not None)
+    said_at, answered_at = _utc_ms(given[0], "said_at"), _utc_ms(given[1], "answered_at")
     if answered_at < said_at:
         raise InvalidInput(
             f"answered_at {answered_at} is before said_at {said_at}; a reply follows its message",
@@ -280,12 +282,18 @@ def _given_times(exchange: NewExchange) -> tuple[datetime, datetime] | None:
     return said_at, answered_at
 
 
-def _utc_ms(moment: datetime) -> datetime:
+def _utc_ms(given: object, what: str) -> datetime:
     """The moment in UTC, cut to milliseconds like the column. A naive moment is taken as UTC."""
+    if not isinstance(given, datetime):
+        raise InvalidInput(f"{what} must be a datetime, not {given!r:.80}", field=what)
     try:
+        # A class of the caller's own goes no further than here.
+        moment = datetime.combine(datetime.date(given), datetime.timetz(given))
         utc = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except OverflowError:
-        raise InvalidInput(f"{moment} is outside the years 1 to 9999 in UTC") from None
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidInput(
+            f"{what} {given} is outside the years 1 to 9999 in UTC: {error}", field=what
+        ) from None
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 

@@ -1,6 +1,8 @@
 """Types of ids, and the validation of those that callers give: users, personas, channels.
 
-Decides which ids are well-formed, not whether they exist in a store.
+Decides which ids are well-formed, not whether they exist in a store. A caller's object becomes a
+plain UUID or plain text here, so that a class of the caller's own, with its own idea of equality or
+of its spelling, goes no further.
 """
 
 import re
@@ -23,13 +25,18 @@ CHANNEL_CHARS_MAX = 20
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
+def plain_text(value: str) -> str:
+    """The characters of `value` as a plain str, whatever its class says that they are."""
+    return str.__str__(value)
+
+
 def _uuid(value: object, what: str) -> UUID:
     if isinstance(value, UUID):
-        return value
+        return UUID(int=value.int)
     # uuid.UUID also takes braces, urn: and missing dashes. Only the canonical spelling passes,
     # because a comparison of texts would take two spellings for two ids.
-    if isinstance(value, str) and _UUID.fullmatch(value):
-        return UUID(value)
+    if isinstance(value, str) and _UUID.fullmatch(spelled := plain_text(value)):
+        return UUID(spelled)
     raise InvalidInput(
         f"{what} must be a uuid like 7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a90, not {value!r:.80}",
         field=what,
@@ -65,16 +72,13 @@ def channel_id(value: object) -> str:
 
     Raises: InvalidInput when it is not text, empty, too long, or carries a NUL.
     """
-    if (
-        not isinstance(value, str)
-        or not 0 < len(value) <= CHANNEL_CHARS_MAX
-        or _UNSTORABLE.search(value)
-    ):
+    text = plain_text(value) if isinstance(value, str) else ""
+    if not 0 < len(text) <= CHANNEL_CHARS_MAX or _UNSTORABLE.search(text):
         raise InvalidInput(
             f"channel_id must be 1 to {CHANNEL_CHARS_MAX} characters, not {value!r:.80}",
             field="channel_id",
         )
-    return value
+    return text
 
 
 def point_order(point_id: PointId) -> tuple[bool, bytes]:

@@ -11,7 +11,14 @@ from typing import Literal, Self
 from uuid import UUID
 
 from memsync.errors import InvalidInput
-from memsync.model.ids import MessageId, PersonaId, PersonalityId, PointId, UserId
+from memsync.model.ids import (
+    MessageId,
+    PersonaId,
+    PersonalityId,
+    PointId,
+    UserId,
+    plain_text,
+)
 
 Role = Literal["user", "assistant", "system"]
 Vector = tuple[float, ...]
@@ -32,28 +39,29 @@ def from_ms(ms: int) -> datetime:
 
 
 def storable_text(value: object, what: str) -> str:
-    """Return `value` when both stores can hold it exactly.
+    """Return `value`, as plain text, when both stores can hold it exactly.
 
     Raises: InvalidInput for anything but text, for NUL (Postgres cannot store it) and for lone
     surrogates (no UTF-8 spelling).
     """
     if not isinstance(value, str):
         raise InvalidInput(f"{what} must be text, not {type(value).__name__}", field=what)
-    if "\0" in value:
+    text = plain_text(value)
+    if "\0" in text:
         raise InvalidInput(
-            f"{what} holds a NUL character at position {value.index(chr(0))}; Postgres cannot "
+            f"{what} holds a NUL character at position {text.index(chr(0))}; Postgres cannot "
             "store one. Remove it before calling",
             field=what,
         )
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
             f"{what} holds half a surrogate pair at position {error.start}; it has no UTF-8 "
             "spelling. Decode the text before calling",
             field=what,
         ) from None
-    return value
+    return text
 
 
 @dataclass(frozen=True, slots=True)

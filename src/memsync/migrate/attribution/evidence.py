@@ -261,6 +261,8 @@ class _Reader:
         personality = _agreed(self.personality_id, memory.personality_id)
         if window is None or persona is None or personality is None:
             return None
+        if reading.names_several_personas:
+            return None
         try:
             # Postgres cannot store this text, so no message can contain it.
             content = storable_text(memory.content, "content")

@@ -46,16 +46,16 @@ class UnknownPersona(CaseRule):
 
 
 class MissingPersona(CaseRule):
-    """A memory's payload names no persona.
+    """A memory's payload names no persona, or several of them.
 
-    Why it matters: at best, its collection's name shows whose it is.
+    Why it matters: at best, its collection's name shows whose it is; recall leaves it out.
     Repair: the memory is made anew where its exchange is known. Otherwise it is only reported.
     """
 
     code, name = "MSI003", "missing-persona"
 
     def look(self, case: Case) -> Evidence | None:
-        """A point without a persona in its payload."""
+        """A point whose payload does not name one persona."""
         if case.found is None or case.found.reading.memory.persona_id is not None:
             return None
         if case.kept is not None or not case.persona_is_known:
@@ -72,8 +72,8 @@ class MisplacedPoint(CaseRule):
 
     Why it matters: recall looks in the home collection only.
     Repair: it is moved to the home collection with its text unchanged; the old point is kept in
-    quarantine. It is only reported where payload and collection name different personas, because
-    then nobody knows whose it is.
+    quarantine. It is only reported where payload and collection name different personas, or the
+    payload several, because then nobody knows whose it is.
     """
 
     code, name = "MSI004", "misplaced-point"
@@ -82,7 +82,9 @@ class MisplacedPoint(CaseRule):
     def can_be_repaired(self, case: Case) -> bool:
         """Whether payload and collection agree on the persona."""
         found = case.found
-        return found is not None and found.reading.memory.persona_id in {None, found.persona_id}
+        if found is None or found.reading.names_several_personas:
+            return False
+        return found.reading.memory.persona_id in {None, found.persona_id}
 
     def look(self, case: Case) -> Evidence | None:
         """An archived point outside the home collection, of a known persona."""

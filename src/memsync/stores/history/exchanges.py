@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from memsync.errors import SchemaMismatch
+from memsync.errors import MemsyncError, SchemaMismatch
 from memsync.model.ids import MessageId, PersonaId, PersonalityId, UserId
 from memsync.model.records import Exchange, Message, Thread, UserMessage
 from memsync.stores.postgres import Session, TryAgain
@@ -42,7 +42,10 @@ class Moment:
 
 
 def recent_history(session: Session, thread: Thread, limit: int) -> list[Message]:
-    """The newest `limit` messages of a thread, oldest first; ties go by id."""
+    """The newest `limit` messages of a thread, oldest first; ties go by id.
+
+    Raises: MemsyncError when the database returns another persona's message.
+    """
     rows = session.rows(
         "recent_history",
         channel_id=thread.channel_id,
@@ -55,7 +58,7 @@ def recent_history(session: Session, thread: Thread, limit: int) -> list[Message
             id=MessageId(row.id),
             channel_id=thread.channel_id,
             personality_id=thread.personality_id,
-            persona_id=thread.persona_id,
+            persona_id=PersonaId(_own(row.persona_id, thread.persona_id, "persona")),
             role=row.role,
             content=row.content,
             created_at=row.created_at.replace(tzinfo=UTC),
@@ -77,7 +80,8 @@ def recent_history_of_user(
     The statement lacks the mark of memsync's own, because contract must see it as a client that
     still reads by user.
 
-    Raises: SchemaMismatch after contract.
+    Raises: SchemaMismatch after contract; MemsyncError when the database returns another user's
+    message.
     """
     try:
         rows = session.rows_for_app(
@@ -96,13 +100,23 @@ def recent_history_of_user(
             id=MessageId(row.id),
             channel_id=channel_id,
             personality_id=personality_id,
-            user_id=user_id,
+            user_id=UserId(_own(row.user_id, user_id, "user")),
             role=row.role,
             content=row.content,
             created_at=row.created_at.replace(tzinfo=UTC),
         )
         for row in reversed(rows)
     ]
+
+
+def _own(found: UUID, asked: UUID, whose: str) -> UUID:
+    """The owner that a row has, if it is the one that was asked for."""
+    if found != asked:
+        raise MemsyncError(
+            f"the database returned a message of {whose} {found}, asked for those of {asked}. None "
+            "was handed out; see whether conversation_history is the app's table, and not a view"
+        )
+    return found
 
 
 def insert_message(session: Session, message: Message) -> None:

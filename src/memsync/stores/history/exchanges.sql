@@ -2,7 +2,7 @@
 
 -- name: recent_history
 -- The newest messages of one thread, newest first.
-SELECT id, role, content, created_at
+SELECT id, persona_id, role, content, created_at
 FROM conversation_history
 WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
   AND persona_id = %(persona_id)s
@@ -11,7 +11,7 @@ LIMIT %(limit)s;
 
 -- name: recent_history_of_user
 -- The newest messages of one user's thread, newest first; before contract.
-SELECT id, role, content, created_at
+SELECT id, user_id, role, content, created_at
 FROM conversation_history
 WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
   AND user_id = %(user_id)s

@@ -48,12 +48,15 @@ class Reading:
 
     `wrong_keys` are keys that this style does not use. `wrong_unit` is true for a time that is not
     an integer of milliseconds. `time_window_ms` is the first and last millisecond it may mean.
+    `names_several_personas`: it has a list of them, or two spellings of the key that differ; the
+    memory has no persona then, because Qdrant gives it to the filter of each.
     """
 
     memory: Memory
     wrong_keys: tuple[str, ...] = ()
     wrong_unit: bool = False
     time_window_ms: tuple[int, int] | None = None
+    names_several_personas: bool = False
 
 
 class PayloadCodec:
@@ -133,8 +136,9 @@ class PayloadCodec:
         at = self._either(payload, "created_at")
         at = payload.get("timestamp") if at is None else at
         window, wrong_unit = _time_window(at)
+        persona_id, several = self._persona(payload)
         memory = Memory(
-            persona_id=_uuid(self._either(payload, "persona_id")),
+            persona_id=persona_id,
             personality_id=_uuid(self._either(payload, "personality_id")),
             channel_id=_text(self._either(payload, "channel_id")),
             created_at_ms=None if window is None else window[0],
@@ -142,7 +146,15 @@ class PayloadCodec:
             digest=_text(payload.get("digest")),
             user_id=_uuid(payload.get("userId")),
         )
-        return Reading(memory, tuple(wrong), wrong_unit, window)
+        return Reading(memory, tuple(wrong), wrong_unit, window, several)
+
+    def _persona(self, payload: Mapping[str, object]) -> tuple[UUID | None, bool]:
+        """The one persona that the payload names, and whether it names several."""
+        keys = {self._spell["persona_id"], "persona_id", _CAMEL["persona_id"]}
+        values = [payload[key] for key in keys if key in payload]
+        named = {_uuid(each) for each in values} - {None}
+        several = len(named) > 1 or any(isinstance(each, list) for each in values)
+        return (None if several else _uuid(self._either(payload, "persona_id"))), several
 
     def _either(self, payload: Mapping[str, object], name: str) -> object:
         return _first(payload, self._spell[name], name, _CAMEL[name])

@@ -6,6 +6,7 @@ and loads the embedder only to search for a text; only `prepare` creates what is
 here removes a memory because its exchange is gone; the audit decides that.
 """
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,10 @@ from typing import Self
 from uuid import UUID
 
 from memsync import forks
-from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError
+from memsync.errors import InvalidInput, SchemaMismatch, SettingsError
 from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Memory, Point
+from memsync.model.wording import listed
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
@@ -27,6 +29,10 @@ from memsync.stores.vectors import CollectionInfo, VectorStore, open_vectors, sc
 
 _DEPLOYED = PayloadCodec("camel")
 _PAGE_POINTS = 1000
+_ASKED_MAX = 16_000
+"""A recall asks for at most so many points when those of its persona are hidden among others."""
+_NAMED_MAX = 3
+_LOG = logging.getLogger("memsync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,27 +126,38 @@ class LongTermMemory:
     ) -> list[Recollection]:
         """The persona's memories most like `text`, best first; none if home does not exist.
 
-        Raises: DimensionMismatch when the collection was made for another embedder; MemsyncError
-        when the store returns a point of another persona.
+        A point that does not name this persona alone is left out, and the logger `memsync` warns of
+        it. More are asked for in its place, up to a bound.
+
+        Raises: DimensionMismatch when the collection was made for another embedder.
         """
         where = {self.codec.key("persona_id"): str(persona_id)}
         if personality_id is not None:
             where[self.codec.key("personality_id")] = str(personality_id)
-        vector = self.embedder.query(text)
-        try:
-            hits = self._vectors.query(
-                self.collection, vector, where=where, limit=limit, score_threshold=score_threshold
-            )
-        except SchemaMismatch:
-            if self.stands(self.collection):
-                raise
-            return []
-        found = [
-            Recollection(hit.point.id, self.codec.decode(hit.point.payload).memory, hit.score)
-            for hit in hits
-        ]
-        _require_own(found, persona_id)
-        return found
+        vector, asked = self.embedder.query(text), limit
+        while True:
+            try:
+                hits = self._vectors.query(
+                    self.collection,
+                    vector,
+                    where=where,
+                    limit=asked,
+                    score_threshold=score_threshold,
+                )
+            except SchemaMismatch:
+                if self.stands(self.collection):
+                    raise
+                return []
+            found = [
+                Recollection(hit.point.id, self.codec.decode(hit.point.payload).memory, hit.score)
+                for hit in hits
+            ]
+            own = [each for each in found if each.memory.persona_id == persona_id]
+            if len(own) >= limit or len(hits) < asked or asked >= _ASKED_MAX:
+                break
+            asked = min(2 * asked, _ASKED_MAX)
+        _warn_of(found, persona_id)
+        return own[:limit]
 
     def collections(self) -> list[str]:
         """The names of all collections of the store, memsync's or not, sorted."""
@@ -288,11 +305,14 @@ class LongTermMemory:
         return made
 
 
-def _require_own(found: Sequence[Recollection], persona: PersonaId) -> None:
-    """Raise if the store returned a memory of another persona."""
-    foreign = [each.id for each in found if each.memory.persona_id != persona]
+def _warn_of(found: Sequence[Recollection], persona: PersonaId) -> None:
+    """Log the ids of what the store returned although it is not this persona's alone."""
+    foreign = [str(each.id) for each in found if each.memory.persona_id != persona]
     if foreign:
-        raise MemsyncError(
-            f"Qdrant returned memories of another persona than {persona}: {foreign[:3]}. They were "
-            "not handed out; run `memsync check`"
+        _LOG.warning(
+            "recall for persona %s left out %d points that do not name this persona alone: %s. "
+            "Run `memsync check`",
+            persona,
+            len(foreign),
+            listed(foreign, _NAMED_MAX),
         )

@@ -1,0 +1,233 @@
+"""Tests that a call hands out what is the asked persona's alone, whatever stores and callers give.
+
+A store may return a point of another persona, a point that names several, or a row of another
+owner; a caller may give an id of a class of its own.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from enum import StrEnum
+from typing import Any, Self
+from uuid import UUID
+
+import pytest
+
+from memsync.errors import InvalidInput, MemsyncError
+from memsync.memory import Memory, NewExchange
+from memsync.model import ids
+from memsync.model.records import Hit, Vector, storable_text
+from memsync.stores.ltm import store
+from memsync.stores.postgres import Session
+from memsync.stores.vectors import Where
+from support.failing import Failing
+from support.lab import ADA, CHANNEL, LONG_AGO, A, C, Lab
+
+
+@dataclass
+class Leaking(Failing):
+    """A store that ignores the filter of every query."""
+
+    def query(self, collection: str, vector: Vector, *, where: Where, **others: Any) -> list[Hit]:
+        assert str(A) in where.values()
+        return self.store.query(collection, vector, where={}, **others)
+
+
+def recalled(lab: Lab, persona: UUID = A, limit: int = 10) -> list[object]:
+    """The ids of the persona's memories."""
+    return [each.id for each in lab.memory.recall("x", persona_id=persona, limit=limit)]
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the logger `memsync` is told."""
+    with caplog.at_level(logging.WARNING, logger="memsync"):
+        yield caplog
+
+
+SEVERAL: dict[str, dict[str, object]] = {
+    "a list": {"persona_id": [str(A), str(C)]},
+    "a list of one": {"persona_id": [str(A)]},
+    "two spellings": {"persona_id": str(A), "personaId": str(C)},
+}
+
+
+@pytest.mark.parametrize("changes", SEVERAL.values(), ids=list(SEVERAL))
+def test_a_point_that_names_several_personas_costs_itself(
+    any_lab: Lab, changes: dict[str, object], warned: pytest.LogCaptureFixture
+) -> None:
+    """Recall leaves it out for everybody, warns of it by id without its text, and answers."""
+    first, second, third = any_lab.say(3)
+    [other] = any_lab.say(persona=C)
+    any_lab.sync()
+    any_lab.respell(second.anchor_id, **changes)
+    assert {first.anchor_id, third.anchor_id} == set(recalled(any_lab))
+    assert [other.anchor_id] == recalled(any_lab, C)
+    assert str(second.anchor_id) in warned.text
+    assert second.user_text not in warned.text
+    assert {"missing-persona": 1} == {
+        name: count for name, count in any_lab.check().counts.items() if name == "missing-persona"
+    }
+    any_lab.apply(any_lab.plan())
+    assert any_lab.check().ok
+    assert 3 == len(recalled(any_lab))
+
+
+def test_an_archived_point_that_names_several_personas_is_never_moved(lab: Lab) -> None:
+    """A plan leaves an archived memory whose payload names two personas where it is."""
+    lab.settled()
+    [old] = lab.say()
+    point = lab.deploy(old, createdAt=1_600_000_000_000, persona_id=str(C), content="User (x): a")
+    plan = lab.plan()
+    assert point.id not in {each.point_id for each in plan.actions}
+    assert 1 == plan.left["misplaced-point"]
+
+
+def test_a_recall_is_full_although_others_points_are_nearer(
+    any_lab: Lab, warned: pytest.LogCaptureFixture
+) -> None:
+    """A recall gives `limit` memories of its persona when the nearest points are not its own."""
+    said = any_lab.say(40)
+    any_lab.sync()
+    nearest = recalled(any_lab, limit=40)
+    for anchor in nearest[:25]:
+        assert isinstance(anchor, UUID)
+        any_lab.respell(anchor, persona_id=[str(A), str(C)])
+    assert len(said) == len(nearest)
+    assert nearest[25:30] == recalled(any_lab, limit=5)
+    assert nearest[25:] == recalled(any_lab, limit=100)
+    assert "25 points" in warned.text
+
+
+def test_a_recall_among_too_many_points_of_others_ends(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recall asks for so many points and no more, and gives the memories that it found."""
+    monkeypatch.setattr(store, "_ASKED_MAX", 8)
+    lab.say(20)
+    lab.sync()
+    nearest = recalled(lab, limit=20)
+    for anchor in nearest[:19]:
+        assert isinstance(anchor, UUID)
+        lab.respell(anchor, persona_id=[str(A), str(C)])
+    assert [] == recalled(lab, limit=2)
+
+
+def test_a_point_of_another_persona_is_left_out(
+    any_lab: Lab, warned: pytest.LogCaptureFixture
+) -> None:
+    """When the store also returns points of another persona, recall gives its own ones only."""
+    [mine] = any_lab.say()
+    [yours] = any_lab.say(persona=C)
+    any_lab.sync()
+    leaking = any_lab.with_store(Leaking(any_lab.vectors))
+    found = Memory(any_lab.postgres, any_lab.settings, leaking).recall("x", persona_id=A)
+    assert [mine.anchor_id] == [each.id for each in found]
+    assert str(yours.anchor_id) in warned.text
+
+
+# ---------------------------------------------------------------------- rows
+
+
+def test_a_row_of_another_persona_is_not_handed_out(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read fails when the database returns a message of another persona than was asked for."""
+    lab.say()
+    lab.say(persona=C)
+    real = Session.rows
+
+    def rows(session: Session, name: str, /, **params: Any) -> list[Any]:
+        return real(session, name, **params | ({"persona_id": C} if "persona_id" in params else {}))
+
+    monkeypatch.setattr(Session, "rows", rows)
+    with pytest.raises(MemsyncError, match=f"persona {C}"):
+        lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A)
+
+
+# ---------------------------------------------------------------------- a caller's classes
+
+
+class Chameleon(UUID):
+    """An id that says it equals every other, and spells itself as another."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return str(C)
+
+
+class Text(str):
+    """A text that says it equals every other, and spells itself as another."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return str(C)
+
+    def encode(self, *_: Any, **__: Any) -> bytes:
+        return b"other"
+
+
+class Moment(datetime):
+    """A time that stays as it is in every zone."""
+
+    def astimezone(self, *_: Any) -> Self:
+        return self
+
+
+@pytest.mark.parametrize("of", [ids.user_id, ids.persona_id, ids.personality_id])
+@pytest.mark.parametrize("given", [Chameleon(int=A.int), Text(A), Text(str(A).upper())])
+def test_an_id_of_a_class_of_its_own_becomes_a_plain_one(of: Any, given: object) -> None:
+    """An id of a subclass becomes a plain UUID of the same value."""
+    found = of(given)
+    assert (UUID, A.int) == (type(found), found.int)
+
+
+@pytest.mark.parametrize("of", [ids.channel_id, lambda text: storable_text(text, "text")])
+def test_a_text_of_a_class_of_its_own_becomes_a_plain_one(of: Any) -> None:
+    """A text of a subclass becomes a plain str of the same characters."""
+    found = of(Text("mine"))
+    assert (str, "mine") == (type(found), str.__str__(found))
+
+
+def test_no_class_of_the_callers_reaches_another_thread(lab: Lab) -> None:
+    """Calls with ids of a caller's own classes write and read the thread of their value only."""
+
+    class Channel(StrEnum):
+        HOME = CHANNEL
+
+    who = Chameleon(int=A.int)
+    lab.memory.remember(NewExchange(Channel.HOME, ADA, who, Text("mine"), Text("yours")))
+    lab.memory.remember(NewExchange(CHANNEL, ADA, C, "of c", "of c"))
+    lab.sync()
+    history = lab.memory.get_recent_history(Channel.HOME, ADA, persona_id=who)
+    assert [("mine", A), ("yours", A)] == [(each.content, each.persona_id) for each in history]
+    [found] = lab.memory.recall("x", persona_id=who)
+    assert A == found.memory.persona_id
+    assert UUID is type(history[0].persona_id)
+
+
+def test_a_time_of_a_class_of_its_own_becomes_a_plain_one(lab: Lab) -> None:
+    """A time of a subclass is stored as the moment that it holds."""
+    at = Moment(2025, 5, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+    lab.memory.remember(NewExchange(CHANNEL, ADA, A, "x", "y", at, at))
+    assert LONG_AGO == lab.memory.get_recent_history(CHANNEL, ADA, persona_id=A)[0].created_at
+
+
+@pytest.mark.parametrize("said_at", ["2025-05-01", 1_746_100_800, LONG_AGO.date()])
+def test_what_is_no_time_is_refused(lab: Lab, said_at: Any) -> None:
+    """A time that is no datetime raises InvalidInput."""
+    with pytest.raises(InvalidInput, match="said_at"):
+        lab.memory.remember(NewExchange(CHANNEL, ADA, A, "x", "y", said_at, LONG_AGO))
