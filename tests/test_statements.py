@@ -201,7 +201,7 @@ def test_every_statement_is_used() -> None:
     assert set() == load().keys() - named - own_schema - chosen
 
 
-CHOSEN = frozenset(("open", "override", "default", "by", "choices", "speaker"))
+CHOSEN = frozenset(("open", "override", "default", "by", "choices", "speaker", "same"))
 """Prefixes of fragments' names; of those with one prefix, a caller chooses one for a hole."""
 
 

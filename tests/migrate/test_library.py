@@ -30,7 +30,7 @@ def test_one_users_thread_reads_the_same_up_to_contract(app: App) -> None:
         content
         for (content,) in app.query(
             "SELECT content FROM conversation_history WHERE channel_id = %s"
-            " AND personality_id = %s AND user_id = %s ORDER BY created_at, id",
+            " AND personality_id = %s AND user_id = %s ORDER BY created_at, role <> 'user', id",
             channel,
             personality,
             user,

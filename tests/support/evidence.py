@@ -25,8 +25,9 @@ EXCHANGES: LiteralString = """
     CROSS JOIN LATERAL (
         SELECT * FROM conversation_history b
         WHERE b.channel_id = a.channel_id AND b.personality_id = a.personality_id
-          AND b.user_id = a.user_id AND (b.created_at, b.id) < (a.created_at, a.id)
-        ORDER BY b.created_at DESC, b.id DESC LIMIT 1) u
+          AND b.user_id = a.user_id
+          AND (b.created_at, b.role <> 'user', b.id) < (a.created_at, true, a.id)
+        ORDER BY b.created_at DESC, b.role <> 'user' DESC, b.id DESC LIMIT 1) u
     WHERE a.role = 'assistant' AND u.role = 'user' ORDER BY a.id"""
 
 

@@ -24,9 +24,9 @@ from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import (
+    first_gap,
     insert_message,
     lock_thread,
-    next_anchors,
     recent_history,
     recent_history_of_user,
     thread_clock,
@@ -52,7 +52,8 @@ class NewExchange:
     """A user's message and its reply, for `Memory.remember`.
 
     `said_at` and `answered_at` are for imports; give both or neither. A naive time is UTC. Both
-    are cut to the millisecond. Without them the database's clock is used.
+    are cut to the millisecond, and `remember` may move them by what it takes to keep the exchange
+    whole. Without them the database's clock is used.
     """
 
     channel_id: str
@@ -98,7 +99,14 @@ class Memory:
         return cls(open_postgres(settings, for_app=True), settings)
 
     def remember(self, exchange: NewExchange) -> Remembered:
-        """Write the exchange's two messages and its outbox entries in one transaction.
+        """Write the exchange's two messages and its outbox entry in one transaction.
+
+        An exchange is placed whole, by `said_at`: after all that was said in its thread up to that
+        time, before all that was said later, and never inside another exchange. Where the given
+        times do not fit there, the fewest milliseconds are added to `said_at` until it has a place
+        (100 exchanges of one second stay in the order of the calls), and `answered_at` is moved
+        before the next message, or to `said_at`. So an import may come in any order, and between
+        exchanges that stand.
 
         Raises: InvalidInput for ids, times or texts that cannot be stored, and for a persona or
         personality that does not exist. Effects: Postgres; `sync run` writes to Qdrant later.
@@ -109,25 +117,21 @@ class Memory:
         user_text = storable_text(exchange.user_text, "user_text")
         assistant_text = storable_text(exchange.assistant_text, "assistant_text")
         given = _given_times(exchange)
-        # Messages of the same time are ordered by id, so the user's message gets the smaller id.
-        user_id, assistant_id = map(
-            MessageId, sorted((uuid4(), uuid4()), key=lambda each: each.bytes)
-        )
+        user_id, assistant_id = MessageId(uuid4()), MessageId(uuid4())
         place = (channel_id, personality_id, persona_id)
         thread = Thread(*place)
 
         def write(session: Session) -> Remembered:
             with session.transaction():
                 lock_thread(session, thread)
-                said_at, answered_at = given or _clock(session, thread)
+                said_at, answered_at = (
+                    _placed(session, thread, *given) if given else _clock(session, thread)
+                )
                 insert_message(session, Message(user_id, *place, "user", user_text, said_at))
                 insert_message(
                     session, Message(assistant_id, *place, "assistant", assistant_text, answered_at)
                 )
-                # A backdated exchange can end up directly before a later reply. The memory of that
-                # reply must then be made anew as well.
-                followers = next_anchors(session, [user_id, assistant_id])
-                outbox.enqueue(session, {assistant_id, *followers})
+                outbox.enqueue(session, [assistant_id])
             return Remembered(user_id, assistant_id)
 
         return self._postgres.call(write)
@@ -161,7 +165,9 @@ class Memory:
         user_id: UUID | str | _Unsaid = _UNSAID,
         limit: int = 20,
     ) -> list[Message] | list[UserMessage]:
-        """The newest `limit` messages of one thread, oldest first; ties go by id.
+        """The newest `limit` messages of one thread, oldest first.
+
+        Of messages of one time the user's comes before the assistant's; other ties go by id.
 
         A thread belongs to one persona. While the history is not migrated, `user_id` can be given
         instead: `user_id` works until contract, `persona_id` from backfill on.
@@ -295,6 +301,22 @@ def _utc_ms(given: object, what: str) -> datetime:
             f"{what} {given} is outside the years 1 to 9999 in UTC: {error}", field=what
         ) from None
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+def _placed(
+    session: Session, thread: Thread, said_at: datetime, answered_at: datetime
+) -> tuple[datetime, datetime]:
+    """The times at which an exchange of the given times has its place in the thread."""
+    after, before = first_gap(session, thread, said_at)
+    try:
+        said = said_at if after is None else max(said_at, after + _MS)
+    except OverflowError:
+        raise InvalidInput(
+            f"no time is left after {after}, the thread's newest message; give an earlier said_at",
+            field="said_at",
+        ) from None
+    answered = answered_at if before is None else min(answered_at, before - _MS)
+    return said, max(said, answered)
 
 
 def _clock(session: Session, thread: Thread) -> tuple[datetime, datetime]:

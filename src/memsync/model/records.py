@@ -155,15 +155,27 @@ class Thread:
         return cls(message.channel_id, message.personality_id, message.persona_id)
 
 
+_TURNS = {"user": 1, "assistant": 2}
+
+
+def thread_order(created_at: datetime, role: str, message_id: UUID) -> tuple[datetime, int, bytes]:
+    """The sort key for the messages of a thread, the same as in SQL.
+
+    Of messages of one time the user's comes before the assistant's, because an app may write both
+    with one time. Others come first, and equal roles go by id.
+    """
+    return created_at, _TURNS.get(role, 0), message_id.bytes
+
+
 def exchanges(messages: Iterable[Message]) -> list[Exchange]:
     """Pair messages into exchanges, as the SQL fragment `exchange` does.
 
-    Within a thread, ordered by (created_at, id), an assistant message forms an exchange with the
+    Within a thread, in the order of `thread_order`, an assistant message forms an exchange with the
     message directly before it if that one is the user's. The result is ordered by anchor id.
     """
     before: dict[Thread, Message] = {}
     found = []
-    for message in sorted(messages, key=lambda each: (each.created_at, each.id.bytes)):
+    for message in sorted(messages, key=lambda m: thread_order(m.created_at, m.role, m.id)):
         previous = before.get(Thread.of(message))
         before[Thread.of(message)] = message
         if message.role != "assistant" or previous is None or previous.role != "user":

@@ -28,7 +28,7 @@ def exchanges(world: World) -> dict[Key, str]:
         rows[row.channel_id, row.personality_id, row.user_id].append(row)
     found = {}
     for (_, personality_id, user_id), thread in rows.items():
-        thread.sort(key=lambda row: (row.created_at, row.id))
+        thread.sort(key=lambda row: (row.created_at, row.role != "user", row.id))
         persona_id = world.resolved(user_id, personality_id)
         persona, personality = personas.get(persona_id or user_id), names[personality_id]
         called = persona and (persona.preferred_name or persona.name)

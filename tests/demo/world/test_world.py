@@ -12,7 +12,7 @@ import pytest
 from memsync.demo.world import Recipe, World, make_world
 from memsync.demo.world.rows import HistoryRow
 from memsync.errors import InvalidInput
-from memsync.model.records import to_ms
+from memsync.model.records import thread_order, to_ms
 
 RECIPE = Recipe()
 Thread = tuple[str, UUID, UUID]
@@ -24,11 +24,14 @@ def world() -> World:
 
 
 def threads(world: World) -> dict[Thread, list[HistoryRow]]:
-    """The rows of each (channel, personality, user), in the order of (created_at, id)."""
+    """The rows of each (channel, personality, user), in the thread's order."""
     found = defaultdict(list)
     for row in world.history():
         found[row.channel_id, row.personality_id, row.user_id].append(row)
-    return {key: sorted(rows, key=lambda r: (r.created_at, r.id)) for key, rows in found.items()}
+    return {
+        key: sorted(rows, key=lambda r: thread_order(r.created_at, r.role, r.id))
+        for key, rows in found.items()
+    }
 
 
 def pairs(world: World) -> Iterator[tuple[HistoryRow, HistoryRow]]:

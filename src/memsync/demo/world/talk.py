@@ -2,7 +2,7 @@
 
 It decides the rooms (one personality in one channel), how users interleave in them, and every
 timestamp. Timestamps increase strictly within a thread, except that a reply may have its question's
-millisecond, with the larger id. The rows of a room are made when asked for, from their own random
+millisecond. The rows of a room are made when asked for, from their own random
 stream, so they need not be kept. The module must not know personas or memories.
 """
 
@@ -123,15 +123,10 @@ def _round(
         tied = rows and rng.random() < _TIE_SHARE and _may_tie(own, turn, at_ms)
         if rows and not tied:
             at_ms += int(gap_ms * rng.uniform(0.2, 1)) // LANES * LANES
-        row_id = random_uuid(rng)
-        if tied and own and to_ms(own.created_at) == at_ms:
-            # Messages are ordered by (created_at, id), so the question must get the smaller id.
-            low, row_id = sorted((own.id, row_id))
-            rows[last[user_id]] = own._replace(id=low)
         last[user_id] = len(rows)
         rows.append(
             HistoryRow(
-                id=row_id,
+                id=random_uuid(rng),
                 channel_id=room.channel_id,
                 personality_id=room.personality_id,
                 user_id=user_id,

@@ -188,7 +188,7 @@ class Evidence:
     def _match(self) -> None:
         self.session.run("analyze_points")
         with self._open_messages() as still_open:
-            self.session.run_with(still_open, "match_points")
+            self.session.run_with(still_open | {"same_speaker": "same_user"}, "match_points")
         self.session.run("forget_points")
         self._waiting = 0
 

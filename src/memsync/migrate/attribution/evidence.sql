@@ -53,9 +53,14 @@ SELECT set_config('enable_nestloop', 'off', true);
       LATERAL (SELECT split_part(h.head, E'\n', -1) AS personality) t,
       LATERAL (SELECT left(h.head, -(length(t.personality) + 1)) AS said) s);
 
+-- fragment: same_user
+-- The thread is that of one user, because the history is not read by persona yet.
+p.user_id = a.user_id;
+
 -- name: match_points
 -- Finds the exchanges that the points were made from, among the undecided messages. The fragment
--- `exchange` defines an exchange; here its thread is that of one user.
+-- `exchange` defines an exchange; here its thread is that of one user, so the caller names the
+-- fragment `same_user` for {same_speaker}.
 INSERT INTO memsync_matches (anchor_id, message_id, user_id, persona_id, source)
 SELECT a.id, u.id, a.user_id, p.persona_id, p.source
 FROM memsync_points p
@@ -64,11 +69,7 @@ JOIN ({open}) a
  AND date_trunc('second', a.created_at) = date_trunc('second', p.earliest)
  AND a.created_at >= p.earliest AND a.created_at < p.latest + interval '1 millisecond'
  AND a.role = 'assistant'
-CROSS JOIN LATERAL (
-    SELECT b.id, b.role, b.content FROM conversation_history b
-    WHERE b.channel_id = a.channel_id AND b.personality_id = a.personality_id
-      AND b.user_id = a.user_id AND (b.created_at, b.id) < (a.created_at, a.id)
-    ORDER BY b.created_at DESC, b.id DESC LIMIT 1) u
+CROSS JOIN LATERAL ({before_reply}) u
 WHERE u.role = 'user' AND {agrees};
 
 -- name: forget_points

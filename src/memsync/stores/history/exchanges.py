@@ -42,7 +42,7 @@ class Moment:
 
 
 def recent_history(session: Session, thread: Thread, limit: int) -> list[Message]:
-    """The newest `limit` messages of a thread, oldest first; ties go by id.
+    """The newest `limit` messages of a thread, oldest first, in the thread's order.
 
     Raises: MemsyncError when the database returns another persona's message.
     """
@@ -157,9 +157,23 @@ def thread_clock(session: Session, thread: Thread) -> datetime:
     return moment.replace(tzinfo=UTC)
 
 
-def next_anchors(session: Session, message_ids: Sequence[UUID]) -> list[MessageId]:
-    """The assistant messages that directly follow any of these in their thread."""
-    return [MessageId(row.id) for row in session.rows("next_anchors", ids=list(message_ids))]
+def first_gap(
+    session: Session, thread: Thread, said_at: datetime
+) -> tuple[datetime | None, datetime | None]:
+    """The times of the two messages between which an exchange of `said_at` has its place.
+
+    There is a free millisecond between them, at `said_at` or after it, and they are no exchange.
+    None stands for the thread's begin and end.
+    """
+    row = session.rows(
+        "first_gap",
+        channel_id=thread.channel_id,
+        personality_id=thread.personality_id,
+        persona_id=thread.persona_id,
+        said_at=said_at.replace(tzinfo=None),
+    )[0]
+    after, before = (each and each.replace(tzinfo=UTC) for each in row)
+    return after, before
 
 
 def messages_without_persona(session: Session, limit: int) -> list[MessageWithoutPersona]:

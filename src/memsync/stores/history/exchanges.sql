@@ -1,12 +1,21 @@
 -- Reads and writes messages and exchanges.
 
+-- fragment: turn
+-- The second part of a thread's order, which is (created_at, turn, id): of messages of one time the
+-- user's comes before the assistant's. `model.records.thread_order` is the same in Python.
+CASE role WHEN 'user' THEN 1 WHEN 'assistant' THEN 2 ELSE 0 END;
+
+-- fragment: in_thread
+-- The messages of one thread.
+channel_id = %(channel_id)s AND personality_id = %(personality_id)s
+AND persona_id = %(persona_id)s;
+
 -- name: recent_history
 -- The newest messages of one thread, newest first.
 SELECT id, persona_id, role, content, created_at
 FROM conversation_history
-WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
-  AND persona_id = %(persona_id)s
-ORDER BY created_at DESC, id DESC
+WHERE {in_thread}
+ORDER BY created_at DESC, {turn} DESC, id DESC
 LIMIT %(limit)s;
 
 -- name: recent_history_of_user
@@ -15,7 +24,7 @@ SELECT id, user_id, role, content, created_at
 FROM conversation_history
 WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
   AND user_id = %(user_id)s
-ORDER BY created_at DESC, id DESC
+ORDER BY created_at DESC, {turn} DESC, id DESC
 LIMIT %(limit)s;
 
 -- name: insert_message
@@ -35,20 +44,41 @@ SELECT pg_try_advisory_xact_lock(hashtextextended(%(thread)s, 0)) AS taken;
 SELECT greatest(
     date_trunc('milliseconds', clock_timestamp() AT TIME ZONE 'UTC'),
     (SELECT max(created_at) + interval '1 millisecond' FROM conversation_history
-     WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
-       AND persona_id = %(persona_id)s)) AS moment;
+     WHERE {in_thread})) AS moment;
 
--- name: next_anchors
--- The assistant messages that directly follow any of the given messages in their thread: their
--- exchanges may have changed with them.
-SELECT DISTINCT n.id
-FROM conversation_history h
-CROSS JOIN LATERAL (
-    SELECT f.id, f.role FROM conversation_history f
-    WHERE f.channel_id = h.channel_id AND f.personality_id = h.personality_id
-      AND f.persona_id = h.persona_id AND (f.created_at, f.id) > (h.created_at, h.id)
-    ORDER BY f.created_at, f.id LIMIT 1) n
-WHERE h.id = ANY(%(ids)s) AND n.role = 'assistant';
+-- name: first_gap
+-- The first place for an exchange that was said at the given time: between two messages that follow
+-- each other in the thread and are no exchange, with a free millisecond that is not before that
+-- time. NULL where the thread begins or ends.
+(SELECT NULL::timestamp AS after_at, min(created_at) AS before_at
+ FROM conversation_history WHERE {in_thread}
+ HAVING (min(created_at) > %(said_at)s) IS NOT FALSE)
+UNION ALL
+(SELECT m.created_at, n.created_at
+ FROM (SELECT id, created_at, role, {turn} AS turn FROM conversation_history
+       WHERE {in_thread} AND created_at >= (
+           SELECT max(created_at) FROM conversation_history
+           WHERE {in_thread} AND created_at <= %(said_at)s)) m
+ LEFT JOIN LATERAL (
+     SELECT created_at, role FROM conversation_history
+     WHERE {in_thread} AND created_at >= m.created_at
+       AND (created_at > m.created_at OR ({turn}, id) > (m.turn, m.id))
+     ORDER BY created_at, {turn}, id LIMIT 1) n ON true
+ WHERE (m.role = 'user' AND n.role = 'assistant') IS NOT TRUE
+   AND (n.created_at > greatest(m.created_at + interval '1 millisecond', %(said_at)s)) IS NOT FALSE
+ ORDER BY m.created_at LIMIT 1);
+
+-- fragment: before_reply
+-- The message directly before the reply `a` in its thread. {same_speaker} says whose thread it is.
+SELECT p.id, p.role, p.content FROM conversation_history p
+WHERE p.channel_id = a.channel_id AND p.personality_id = a.personality_id AND {same_speaker}
+  AND p.created_at <= a.created_at
+  AND (p.created_at < a.created_at OR ({turn}, p.id) < (2, a.id))
+ORDER BY p.created_at DESC, {turn} DESC, p.id DESC LIMIT 1;
+
+-- fragment: same_speaker
+-- The thread is that of one persona.
+p.persona_id = a.persona_id;
 
 -- fragment: exchange
 -- An assistant message with the user message directly before it in its thread.
@@ -57,11 +87,7 @@ SELECT a.id AS anchor_id, a.persona_id, a.personality_id, a.channel_id,
        (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at_ms,
        u.content AS user_text, a.content AS assistant_text, a.created_at
 FROM conversation_history a
-CROSS JOIN LATERAL (
-    SELECT p.role, p.content FROM conversation_history p
-    WHERE p.channel_id = a.channel_id AND p.personality_id = a.personality_id
-      AND p.persona_id = a.persona_id AND (p.created_at, p.id) < (a.created_at, a.id)
-    ORDER BY p.created_at DESC, p.id DESC LIMIT 1) u
+CROSS JOIN LATERAL ({before_reply}) u
 WHERE a.role = 'assistant' AND u.role = 'user';
 
 -- name: exchanges_page
