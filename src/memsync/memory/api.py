@@ -19,7 +19,7 @@ from memsync import forks
 from memsync.errors import InvalidInput, SchemaMismatch, StoreUnreachable
 from memsync.model import ids
 from memsync.model.ids import MessageId
-from memsync.model.records import Message, Thread, UserMessage, storable_text
+from memsync.model.records import Message, Role, Thread, UserMessage, storable_text
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
@@ -29,6 +29,7 @@ from memsync.stores.history.exchanges import (
     lock_thread,
     recent_history,
     recent_history_of_user,
+    standing_messages,
     thread_clock,
 )
 from memsync.stores.ltm import LongTermMemory, Recollection
@@ -54,6 +55,10 @@ class NewExchange:
     `said_at` and `answered_at` are for imports; give both or neither. A naive time is UTC. Both
     are cut to the millisecond, and `remember` may move them by what it takes to keep the exchange
     whole. Without them the database's clock is used.
+
+    `key` is an id of the caller's own, such as the chat platform's for the message: a uuid, or text
+    of 1 to 255 characters, unique in its thread. A uuid and its text are one key. An exchange that
+    is remembered again with its key is written once.
     """
 
     channel_id: str
@@ -63,6 +68,7 @@ class NewExchange:
     assistant_text: str
     said_at: datetime | None = None
     answered_at: datetime | None = None
+    key: UUID | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,10 @@ class Memory:
         before the next message, or to `said_at`. So an import may come in any order, and between
         exchanges that stand.
 
+        With a `key`, a call may be repeated until it returns, because after StoreUnreachable nobody
+        knows whether the exchange was written. Where one of its messages stands, nothing is written
+        and the same ids are returned; what stands stays, even if this call's texts or times differ.
+
         Raises: InvalidInput for ids, times or texts that cannot be stored, and for a persona or
         personality that does not exist. Effects: Postgres; `sync run` writes to Qdrant later.
         """
@@ -117,13 +127,20 @@ class Memory:
         user_text = storable_text(exchange.user_text, "user_text")
         assistant_text = storable_text(exchange.assistant_text, "assistant_text")
         given = _given_times(exchange)
-        user_id, assistant_id = MessageId(uuid4()), MessageId(uuid4())
         place = (channel_id, personality_id, persona_id)
         thread = Thread(*place)
+        key = None if exchange.key is None else ids.exchange_key(exchange.key)
+        user_id, assistant_id = (
+            _message_id(thread, key, "user"),
+            _message_id(thread, key, "assistant"),
+        )
 
         def write(session: Session) -> Remembered:
             with session.transaction():
+                # The thread's lock also keeps out a call with the same key.
                 lock_thread(session, thread)
+                if key is not None and standing_messages(session, [user_id, assistant_id]):
+                    return Remembered(user_id, assistant_id)
                 said_at, answered_at = (
                     _placed(session, thread, *given) if given else _clock(session, thread)
                 )
@@ -271,6 +288,15 @@ def _limit(limit: int) -> int:
     if type(limit) is not int or not 1 <= limit <= LIMIT_MAX:
         raise InvalidInput(f"limit must be 1 to {LIMIT_MAX}, not {limit!r:.40}", field="limit")
     return limit
+
+
+def _message_id(thread: Thread, key: str | None, role: Role) -> MessageId:
+    """A new id; with a key always the same one, so that the primary key holds one row for it."""
+    if key is None:
+        return MessageId(uuid4())
+    return ids.keyed_message_id(
+        thread.channel_id, str(thread.personality_id), str(thread.persona_id), key, role
+    )
 
 
 def _given_times(exchange: NewExchange) -> tuple[datetime, datetime] | None:

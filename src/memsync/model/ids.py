@@ -7,7 +7,7 @@ of its spelling, goes no further.
 
 import re
 from typing import NewType
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from memsync.errors import InvalidInput
 
@@ -20,7 +20,10 @@ PointId = UUID | int
 """A point's id in Qdrant: memsync's are uuids, those of others may be unsigned integers."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_KEYED = UUID("6b1d8a52-5d0c-4e0f-9a39-3f6d2c7e4b18")
+"""The namespace of the ids that are made from a caller's key. It must never change."""
 CHANNEL_CHARS_MAX = 20
+KEY_CHARS_MAX = 255
 # Postgres cannot store NUL, and half a surrogate pair has no UTF-8 encoding.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -79,6 +82,29 @@ def channel_id(value: object) -> str:
             field="channel_id",
         )
     return text
+
+
+def exchange_key(value: object) -> str:
+    """Return `value` as a caller's key of an exchange: 1 to 255 characters. A uuid is its text.
+
+    Raises: InvalidInput when it is neither, empty, too long, or cannot be stored.
+    """
+    text = str(UUID(int=value.int)) if isinstance(value, UUID) else ""
+    if isinstance(value, str):
+        text = plain_text(value)
+    if not 0 < len(text) <= KEY_CHARS_MAX or _UNSTORABLE.search(text):
+        raise InvalidInput(
+            f"key must be a uuid or 1 to {KEY_CHARS_MAX} characters, not {value!r:.80}", field="key"
+        )
+    return text
+
+
+def keyed_message_id(*fields: str) -> MessageId:
+    """The id of the message that these fields name: its thread's, the caller's key, its role.
+
+    Each field stands after its length, so no two lists of fields give one id.
+    """
+    return MessageId(uuid5(_KEYED, "".join(f"{len(each)}:{each}" for each in fields)))
 
 
 def point_order(point_id: PointId) -> tuple[bool, bytes]:

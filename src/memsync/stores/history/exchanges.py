@@ -136,6 +136,11 @@ def insert_message(session: Session, message: Message) -> None:
     )
 
 
+def standing_messages(session: Session, message_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these messages stand."""
+    return {row.id for row in session.rows("standing_messages", ids=list(message_ids))}
+
+
 def lock_thread(session: Session, thread: Thread) -> None:
     """Keep other writers out of this thread until the transaction ends.
 

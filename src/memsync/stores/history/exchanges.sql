@@ -34,6 +34,10 @@ INSERT INTO conversation_history
 VALUES (%(id)s, %(channel_id)s, %(personality_id)s, %(persona_id)s, %(role)s, %(content)s,
         %(created_at)s);
 
+-- name: standing_messages
+-- Which of the given messages stand.
+SELECT id FROM conversation_history WHERE id = ANY(%(ids)s);
+
 -- name: lock_thread
 -- Lets one transaction at a time write to a thread, so that each sees the messages before its own.
 -- It never waits: a transaction that waits would hold up CREATE INDEX CONCURRENTLY.
