@@ -334,13 +334,7 @@ def _placed(
 ) -> tuple[datetime, datetime]:
     """The times at which an exchange of the given times has its place in the thread."""
     after, before = first_gap(session, thread, said_at)
-    try:
-        said = said_at if after is None else max(said_at, after + _MS)
-    except OverflowError:
-        raise InvalidInput(
-            f"no time is left after {after}, the thread's newest message; give an earlier said_at",
-            field="said_at",
-        ) from None
+    said = said_at if after is None else max(said_at, _later(after))
     answered = answered_at if before is None else min(answered_at, before - _MS)
     return said, max(said, answered)
 
@@ -348,4 +342,16 @@ def _placed(
 def _clock(session: Session, thread: Thread) -> tuple[datetime, datetime]:
     """The times to give to a message and its reply that are written now, a millisecond apart."""
     moment = thread_clock(session, thread)
-    return moment, moment + _MS
+    return moment, _later(moment)
+
+
+def _later(moment: datetime) -> datetime:
+    """The next millisecond."""
+    try:
+        return moment + _MS
+    except OverflowError:
+        raise InvalidInput(
+            f"no time is left after {moment}, a message of this thread. Give an earlier said_at, "
+            "or correct the times of the thread",
+            field="said_at",
+        ) from None

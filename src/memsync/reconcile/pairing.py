@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from memsync.model.ids import point_order
-from memsync.model.records import Exchange, Point
+from memsync.model.records import Exchange, Point, Thread
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import (
     Case,
@@ -25,6 +25,7 @@ from memsync.stores.history.exchanges import (
     exchanges_in_order,
     exchanges_of_persona,
     known_personas,
+    unreadable_threads,
 )
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import (
@@ -54,6 +55,7 @@ class Pairing:
     _claims: dict[UUID, list[tuple[Found, Exchange]]] = field(default_factory=dict)
     _unclaimed: list[Found] = field(default_factory=list)
     _missing: list[Exchange] = field(default_factory=list)
+    _odd_threads: set[Thread] | None = None
 
     def read_deployed(self, collection: str) -> int:
         """Match a deployed collection's points with its persona's exchanges; count the points."""
@@ -95,10 +97,13 @@ class Pairing:
             personas = {each.persona_id for each in some if each.persona_id}
             known = known_personas(self.session, personas)
             for found in some:
+                archived = self._is_archived(found)
+                if not archived and self._may_lack_a_message(found):
+                    continue
                 yield Case(
                     found=found,
                     persona_is_known=found.persona_id is None or found.persona_id in known,
-                    archived=self._is_archived(found),
+                    archived=archived,
                 )
         for exchange in self._missing:
             if exchange.anchor_id not in self._claims and not self._may_be_unread(exchange):
@@ -133,6 +138,17 @@ class Pairing:
                 f"{PERSONA_PREFIX}{exchange.persona_id}",
                 f"{PERSONALITY_PREFIX}{exchange.personality_id}",
             }
+        )
+
+    def _may_lack_a_message(self, found: Found) -> bool:
+        """Whether its exchange may be missing because a message of its thread cannot be read."""
+        if self._odd_threads is None:
+            self._odd_threads = unreadable_threads(self.session)
+        memory = found.reading.memory
+        return any(
+            (each.persona_id, each.personality_id) == (found.persona_id, found.personality_id)
+            and memory.channel_id in {None, each.channel_id}
+            for each in self._odd_threads
         )
 
     def _is_archived(self, found: Found) -> bool:

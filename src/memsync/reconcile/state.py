@@ -11,7 +11,7 @@ from functools import cached_property
 from memsync.settings import Settings
 from memsync.stores.history import exchanges, outbox
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.history.exchanges import MessageWithoutPersona
+from memsync.stores.history.exchanges import MessageWithoutPersona, UnreadableMessage
 from memsync.stores.history.outbox import LateEntry
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.postgres import Session
@@ -42,6 +42,11 @@ class State:
     def messages_without_persona(self) -> Sequence[MessageWithoutPersona]:
         """The first messages that have no persona."""
         return exchanges.messages_without_persona(self.session, _SHOWN_MAX)
+
+    @cached_property
+    def unreadable_messages(self) -> Sequence[UnreadableMessage]:
+        """The first messages whose time cannot be read."""
+        return exchanges.unreadable_messages(self.session, _SHOWN_MAX)
 
     @cached_property
     def late_entries(self) -> Sequence[LateEntry]:

@@ -43,6 +43,23 @@ OF_ROWS: LiteralString = """
 # ------------------------------------------------------------------ what it is for
 
 
+def test_times_that_python_cannot_hold(app: App, any_store: VectorStore, remembered: World) -> None:
+    """Messages of an infinite or BC time cost their own evidence; the migration goes on."""
+    load(remembered, any_store)
+    said = app.query(EXCHANGES)
+    odd = [anchor for anchor, *_ in said[:2]] + [message for _, message, *_ in said[2:4]]
+    for row, moment in zip(
+        odd, ("infinity", "-infinity", "0044-01-01 BC", "infinity"), strict=True
+    ):
+        app.do("UPDATE conversation_history SET created_at = %s WHERE id = %s", moment, row)
+    assert Stage.CONTRACTED == app.run(vectors=any_store)
+    assert None not in app.personas().values()
+    decided = {row for (row,) in app.query("SELECT history_id FROM memsync.row_archive")}
+    assert decided.isdisjoint(odd)
+    assert not decided.isdisjoint(anchor for anchor, *_ in said[4:])
+    assert app.verify().ok
+
+
 def test_who_spoke_then_not_who_would_speak_now(
     app: App, any_store: VectorStore, remembered: World
 ) -> None:

@@ -96,6 +96,19 @@ def wrong_key_deployed(lab: Lab, said: list[Exchange]) -> Planted:
     )
 
 
+@law("MSD005", "history")
+def unreadable(lab: Lab, said: list[Exchange]) -> Planted:
+    """A message whose time Python cannot hold, among messages that it can."""
+    lab.sql(
+        "UPDATE conversation_history SET created_at = 'infinity' WHERE id = %(id)s",
+        id=said[0].anchor_id,
+    )
+    return Planted(
+        one(said[0].anchor_id, created_at="infinity", messages_in_all=1),
+        next_command="memsync rules MSD005",
+    )
+
+
 def wrong_unit(wrong: Callable[[int], object], lab: Lab, said: list[Exchange]) -> Planted:
     """A time that is not whole milliseconds."""
     row = said[0]

@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     data.PayloadDrift(),
     data.WrongPayloadKey(),
     data.WrongTimeUnit(),
+    data.UnreadableTime(),
     schema.MigrationBehind(),
     schema.InvalidIndex(),
     schema.MissingIndex(),

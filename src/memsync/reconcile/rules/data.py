@@ -1,8 +1,11 @@
 """MSD rules: a memory has its exchange's content and fields, in the agreed form."""
 
+from collections.abc import Iterator
+
 from memsync.reconcile.cases import Case
-from memsync.reconcile.findings import Severity
-from memsync.reconcile.rules.base import CaseRule, Evidence
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity
+from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
+from memsync.reconcile.state import HISTORY, State
 
 
 class StaleContent(CaseRule):
@@ -89,3 +92,28 @@ class WrongTimeUnit(CaseRule):
         raw = case.found.point.payload
         at = next((raw[k] for k in ("created_at", "createdAt", "timestamp") if k in raw), None)
         return {"row": case.exchange.created_at_ms, "point": at}
+
+
+class UnreadableTime(StateRule):
+    """A message's time is infinite, before the year 1, or after the year 9999.
+
+    Why it matters: no memory can hold it, so no read returns the message, and its exchange has no
+    memory. A memory of its thread that lacks its exchange is not judged meanwhile.
+    Repair: correct `created_at` of the row, or remove the row; sql/ops/unreadable-times.sql lists
+    them.
+    """
+
+    code, name = "MSD005", "unreadable-time"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    next_command = "memsync rules MSD005"
+    only_in_check = False
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """Messages whose time Python cannot hold."""
+        for message in state.unreadable_messages:
+            yield self.finding(
+                HISTORY,
+                str(message.id),
+                created_at=message.created_at,
+                messages_in_all=message.total,
+            )

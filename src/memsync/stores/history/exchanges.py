@@ -27,6 +27,18 @@ class MessageWithoutPersona:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableMessage:
+    """A message whose time Python cannot hold. `created_at` is the server's spelling of it.
+
+    `total` is how many such messages there are in all.
+    """
+
+    id: MessageId
+    created_at: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """A personality, and the window in which its reply may have been written.
 
@@ -185,6 +197,20 @@ def messages_without_persona(session: Session, limit: int) -> list[MessageWithou
     """The first `limit` messages that have no persona, by id."""
     rows = session.rows("messages_without_persona", limit=limit)
     return [MessageWithoutPersona(MessageId(row.id), row.total) for row in rows]
+
+
+def unreadable_messages(session: Session, limit: int) -> list[UnreadableMessage]:
+    """The first `limit` messages whose time cannot be read, by id. No other read returns them."""
+    rows = session.rows("unreadable_messages", limit=limit)
+    return [UnreadableMessage(MessageId(row.id), row.created_at, row.total) for row in rows]
+
+
+def unreadable_threads(session: Session) -> set[Thread]:
+    """The threads that have a message whose time cannot be read."""
+    return {
+        Thread(row.channel_id, PersonalityId(row.personality_id), PersonaId(row.persona_id))
+        for row in session.rows("unreadable_threads")
+    }
 
 
 # ---------------------------------------------------------------------- exchanges

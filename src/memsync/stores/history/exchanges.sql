@@ -5,10 +5,16 @@
 -- user's comes before the assistant's. `model.records.thread_order` is the same in Python.
 CASE role WHEN 'user' THEN 1 WHEN 'assistant' THEN 2 ELSE 0 END;
 
+-- fragment: readable
+-- Whether the time of a message is within the years 1 to 9999, which Python can hold. Postgres also
+-- has infinity, years BC and later ones. A message of such a time is left out of its thread, and the
+-- finding unreadable-time names it.
+created_at >= timestamp '0001-01-01' AND created_at < timestamp '10000-01-01';
+
 -- fragment: in_thread
--- The messages of one thread.
+-- The messages of one thread that can be read.
 channel_id = %(channel_id)s AND personality_id = %(personality_id)s
-AND persona_id = %(persona_id)s;
+AND persona_id = %(persona_id)s AND {readable};
 
 -- name: recent_history
 -- The newest messages of one thread, newest first.
@@ -23,7 +29,7 @@ LIMIT %(limit)s;
 SELECT id, user_id, role, content, created_at
 FROM conversation_history
 WHERE channel_id = %(channel_id)s AND personality_id = %(personality_id)s
-  AND user_id = %(user_id)s
+  AND user_id = %(user_id)s AND {readable}
 ORDER BY created_at DESC, {turn} DESC, id DESC
 LIMIT %(limit)s;
 
@@ -76,7 +82,7 @@ UNION ALL
 -- The message directly before the reply `a` in its thread. {same_speaker} says whose thread it is.
 SELECT p.id, p.role, p.content FROM conversation_history p
 WHERE p.channel_id = a.channel_id AND p.personality_id = a.personality_id AND {same_speaker}
-  AND p.created_at <= a.created_at
+  AND {readable} AND p.created_at <= a.created_at
   AND (p.created_at < a.created_at OR ({turn}, p.id) < (2, a.id))
 ORDER BY p.created_at DESC, {turn} DESC, p.id DESC LIMIT 1;
 
@@ -92,7 +98,7 @@ SELECT a.id AS anchor_id, a.persona_id, a.personality_id, a.channel_id,
        u.content AS user_text, a.content AS assistant_text, a.created_at
 FROM conversation_history a
 CROSS JOIN LATERAL ({before_reply}) u
-WHERE a.role = 'assistant' AND u.role = 'user';
+WHERE a.role = 'assistant' AND u.role = 'user' AND {readable};
 
 -- name: exchanges_page
 -- One page of exchanges in the order of their anchors' ids.
@@ -123,8 +129,9 @@ ORDER BY e.anchor_id;
 SELECT id FROM personas WHERE id = ANY(%(ids)s);
 
 -- name: horizon_ms
--- The time of the oldest message that is still kept.
-SELECT (extract(epoch FROM min(created_at)) * 1000)::bigint AS ms FROM conversation_history;
+-- The time of the oldest message that is still kept and can be read.
+SELECT (extract(epoch FROM min(created_at)) * 1000)::bigint AS ms FROM conversation_history
+WHERE {readable};
 
 -- name: now_ms
 -- The database's clock, which measures settle windows.
@@ -134,3 +141,13 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms;
 -- The first messages that have no persona, and how many there are.
 SELECT id, count(*) OVER () AS total FROM conversation_history
 WHERE persona_id IS NULL ORDER BY id LIMIT %(limit)s;
+
+-- name: unreadable_messages
+-- The first messages whose time cannot be read, and how many there are.
+SELECT id, created_at::text AS created_at, count(*) OVER () AS total FROM conversation_history
+WHERE ({readable}) IS NOT TRUE ORDER BY id LIMIT %(limit)s;
+
+-- name: unreadable_threads
+-- The threads that have a message whose time cannot be read.
+SELECT DISTINCT channel_id, personality_id, persona_id FROM conversation_history
+WHERE ({readable}) IS NOT TRUE AND persona_id IS NOT NULL;
