@@ -1021,20 +1021,22 @@ BEGIN
     reason text NOT NULL,
     quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (plan_id, collection, point_id, state))$q$,
+        'DROP FUNCTION IF EXISTS memsync.memory_digest(uuid, uuid, uuid, text, bigint, text)',
         $q$CREATE OR REPLACE FUNCTION memsync.memory_digest(
     point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
-    created_at_ms bigint, content text)
+    created_at_ms bigint, user_text text, assistant_text text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
                   'hex')
     FROM unnest(ARRAY[
-        'memsync-1'::bytea,
+        'memsync-2'::bytea,
         convert_to(point_id::text, 'UTF8'),
         convert_to(persona_id::text, 'UTF8'),
         convert_to(personality_id::text, 'UTF8'),
         convert_to(channel_id, 'UTF8'),
         convert_to(created_at_ms::text, 'UTF8'),
-        convert_to(content, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
+        convert_to(user_text, 'UTF8'),
+        convert_to(assistant_text, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
 $$$q$]);
     PERFORM pg_temp.begin_phase('isolate');
 END $do$;

@@ -16,6 +16,7 @@ import pytest
 from memsync.errors import DimensionMismatch, InvalidInput, MemsyncError, StoreUnreachable
 from memsync.memory import Memory, NewExchange
 from memsync.model.records import Message
+from memsync.stores.ltm import Recollection
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import CollectionInfo, open_vectors
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, NOBODY, A, B, C, Lab
@@ -26,6 +27,11 @@ PERSONAS = (A, B, C)
 def said(text: str, persona: UUID = A, **others: Any) -> NewExchange:
     """A new exchange of one persona."""
     return replace(NewExchange(CHANNEL, ADA, persona, text, f"reply to {text}"), **others)
+
+
+def said_in(recalled: Recollection) -> tuple[str | None, str | None]:
+    """Both texts of a memory."""
+    return recalled.memory.user_text, recalled.memory.assistant_text
 
 
 def texts(messages: list[Message]) -> list[str]:
@@ -56,7 +62,7 @@ def test_two_personas_of_one_user_are_apart(any_lab: Lab) -> None:
         history = any_lab.memory.get_recent_history(CHANNEL, ADA, persona_id=persona)
         assert [text, f"reply to {text}"] == texts(history)
         [recalled] = any_lab.memory.recall("of", persona_id=persona)
-        assert f"user: {text}\nassistant: reply to {text}" == recalled.memory.content
+        assert (text, f"reply to {text}") == said_in(recalled)
     assert [] == any_lab.memory.recall("of", persona_id=C)
 
 
@@ -301,8 +307,7 @@ def test_every_text_comes_back_as_it_was(any_lab: Lab) -> None:
         history = any_lab.memory.get_recent_history(str(number), ADA, persona_id=A)
         assert [text, f"{text}!"] == texts(history)
     recalled = any_lab.memory.recall("x", persona_id=A, limit=1000)
-    expected = {f"user: {text}\nassistant: {text}!" for text in TEXTS}
-    assert expected == {each.memory.content for each in recalled}
+    assert {(text, f"{text}!") for text in TEXTS} == set(map(said_in, recalled))
     assert any_lab.check().ok
 
 
@@ -312,7 +317,7 @@ def test_a_text_of_a_megabyte(any_lab: Lab) -> None:
     any_lab.memory.remember(said("", user_text=long, assistant_text=long))
     any_lab.sync()
     [recalled] = any_lab.memory.recall(long, persona_id=A)
-    assert f"user: {long}\nassistant: {long}" == recalled.memory.content
+    assert (long, long) == said_in(recalled)
     assert any_lab.check().ok
 
 
@@ -335,9 +340,8 @@ def test_concurrent_remembers_in_one_thread_never_interleave(lab: Lab) -> None:
     for question, answer in zip(window[::2], window[1::2], strict=True):
         assert f"reply to {question}" == answer
     lab.sync()
-    memories = {each.memory.content for each in memory.recall("x", persona_id=A, limit=1000)}
-    expected = {f"user: {q}\nassistant: reply to {q}" for q in window[::2]}
-    assert expected == memories
+    memories = set(map(said_in, memory.recall("x", persona_id=A, limit=1000)))
+    assert {(question, f"reply to {question}") for question in window[::2]} == memories
     assert lab.check().ok
 
 

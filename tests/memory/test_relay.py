@@ -184,7 +184,7 @@ def test_what_is_enqueued_while_the_relay_runs_is_not_lost(lab: Lab) -> None:
 
     edited: list[str] = []
     drain(lab.postgres, lab.with_store(Failing(lab.vectors, meanwhile=edit)))
-    assert "user: question 0\nassistant: new" == lab.point(exchange.anchor_id).payload["content"]
+    assert "new" == lab.point(exchange.anchor_id).payload["assistant_text"]
     assert lab.check().ok
 
 

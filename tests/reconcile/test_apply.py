@@ -46,7 +46,7 @@ def spoil(lab: Lab) -> list[tuple[str, str]]:
     text = "User (N): x\nAda: y"
     goes(unknown, lab.deploy(said[0], collection=unknown, personaId=str(NOBODY), content=text).id)
     lab.vectors.delete(lab.home, [said[4].anchor_id])
-    goes(lab.home, lab.respell(said[5].anchor_id, content="user: x\nassistant: y").id)
+    goes(lab.home, lab.respell(said[5].anchor_id, user_text="x").id)
     goes(lab.home, lab.respell(said[6].anchor_id, persona_id=str(B)).id)
     goes(lab.home, lab.put(lab.new_id(), lab.point(said[7].anchor_id).payload).id)
     goes(lab.home, said[8].anchor_id)

@@ -31,7 +31,7 @@ def deployed_world(lab: Lab) -> list[Exchange]:
     lab.deploy(said[3])
     lab.deploy(said[4], collection=f"persona-{B}", personaId=str(B))
     lab.deploy(said[0], createdAt=to_ms(LONG_AGO) - 86_400_000)
-    lab.respell(said[5].anchor_id, content="user: x\nassistant: y")
+    lab.respell(said[5].anchor_id, user_text="x")
     lab.vectors.delete(lab.home, [said[6].anchor_id])
     lab.respell(said[7].anchor_id, persona_id=str(B))
     return said
@@ -92,7 +92,7 @@ def test_an_entry_in_the_outbox_excuses(lab: Lab) -> None:
     """A missing or outdated memory is counted as settling while the outbox has an entry for it."""
     said = lab.settled()
     lab.vectors.delete(lab.home, [said[0].anchor_id])
-    lab.respell(said[1].anchor_id, content="x")
+    lab.respell(said[1].anchor_id, user_text="x")
     assert 2 == len(lab.audit().findings)
     for each in said[:2]:
         lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=each.anchor_id)
@@ -124,7 +124,8 @@ FIELDS = {
     "personality_id": str(BASIL),
     "channel_id": "another",
     "created_at": to_ms(LONG_AGO),
-    "content": "user: question 0\nassistant: answer 0",
+    "user_text": "question 0",
+    "assistant_text": "answer 0",
     "digest": "f" * 64,
 }
 
@@ -368,10 +369,20 @@ def test_what_filters_see_is_what_counts(open_lab: "partial[Lab]") -> None:
     """When a payload has both spellings of a key, the configured one counts, as in recall."""
     lab = open_lab(payload_style="camel")
     said = lab.settled()
-    lab.respell(said[0].anchor_id, persona_id=str(B))
+    lab.respell(said[0].anchor_id, personality_id=str(BASIL))
     assert {"wrong-payload-key": 1} == lab.audit().counts
-    assert [said[0].anchor_id] == [
-        each.id
-        for each in lab.memory.recall(said[0].user_text, persona_id=A, limit=100)
-        if each.id == said[0].anchor_id
-    ]
+    found = lab.memory.recall(said[0].user_text, persona_id=A, personality_id=ADA, limit=100)
+    assert said[0].anchor_id in {each.id for each in found}
+
+
+def test_two_spellings_that_name_two_personas_name_none(open_lab: "partial[Lab]") -> None:
+    """A payload that names two personas is handed to neither, found, and mended from its rows."""
+    lab = open_lab(payload_style="camel")
+    said = lab.settled()
+    lab.respell(said[0].anchor_id, persona_id=str(B))
+    assert {"wrong-payload-key": 1, "missing-persona": 1} == lab.audit().counts
+    for persona in (A, B):
+        found = lab.memory.recall(said[0].user_text, persona_id=persona, limit=100)
+        assert said[0].anchor_id not in {each.id for each in found}
+    lab.apply(lab.plan())
+    assert lab.check().ok

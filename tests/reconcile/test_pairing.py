@@ -71,10 +71,10 @@ def test_a_deployed_text_is_known_for_what_it_is(
 
 @given(user=hostile, assistant=hostile)
 def test_the_canonical_text_is_known_anywhere(user: str, assistant: str) -> None:
-    """The text that memsync writes is recognised at home and elsewhere."""
+    """The text that an earlier build wrote is recognised at home and elsewhere."""
     row = exchange(user=user, assistant=assistant)
-    assert says(deployed(row.content), row)
-    assert says(deployed(row.content, home=True), row)
+    assert says(deployed(row.text), row)
+    assert says(deployed(row.text, home=True), row)
 
 
 @given(user=hostile, assistant=hostile, name=names)
@@ -142,9 +142,9 @@ class TestExchangeIndex:
     def test_another_time_or_personality_is_another(self) -> None:
         """Another time or another personality does not match, even if the text agrees."""
         row = exchange()
-        assert ExchangeIndex([row]).match(deployed(row.content, AT + 1)) is None
-        assert ExchangeIndex([row]).match(deployed(row.content, None)) is None
-        payload = {"personalityId": str(uuid4()), "content": row.content, "createdAt": AT}
+        assert ExchangeIndex([row]).match(deployed(row.text, AT + 1)) is None
+        assert ExchangeIndex([row]).match(deployed(row.text, None)) is None
+        payload = {"personalityId": str(uuid4()), "content": row.text, "createdAt": AT}
         found = Found.read("persona-x", Point(1, payload), PayloadCodec("camel"), home=False)
         assert ExchangeIndex([row]).match(found) is None
 

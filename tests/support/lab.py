@@ -194,7 +194,8 @@ class Lab:
         name = collection or self.home
         if self.vectors.describe(name) is None:
             self.vectors.create(name, DIMS, {})
-        vector: Vector = tuple(_unit(str(payload.get("content", point_id))))
+        said = self.ltm.codec_of(name).decode(payload).memory.text
+        vector: Vector = tuple(_unit(str(point_id) if said is None else said))
         self.vectors.upsert(name, [Point(point_id, payload, vector)])
         return self.point(point_id, name)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from memsync.model.records import Exchange, Point
 
-ALGORITHM = "memsync-1"
+ALGORITHM = "memsync-2"
 BUCKET_BITS = 12
 
 
@@ -22,21 +22,34 @@ def memory_digest(
     personality_id: UUID,
     channel_id: str,
     created_at_ms: int,
+    user_text: str,
+    assistant_text: str,
+) -> str:
+    """The digest of a memory that has both texts."""
+    place = (point_id, persona_id, personality_id, channel_id, created_at_ms)
+    return _sha256(*place, user_text, assistant_text)
+
+
+def content_digest(
+    point_id: UUID,
+    persona_id: UUID,
+    personality_id: UUID,
+    channel_id: str,
+    created_at_ms: int,
     content: str,
 ) -> str:
+    """The digest of an archived memory that has the app's one text.
+
+    It has a field less than `memory_digest`, so the two never have the same input.
+    """
+    return _sha256(point_id, persona_id, personality_id, channel_id, created_at_ms, content)
+
+
+def _sha256(*fields: UUID | str | int) -> str:
     """SHA-256, in hex, over the length-prefixed UTF-8 of the algorithm's tag and the fields."""
-    fields = (
-        ALGORITHM,
-        str(point_id),
-        str(persona_id),
-        str(personality_id),
-        channel_id,
-        str(created_at_ms),
-        content,
-    )
     sha = hashlib.sha256()
-    for field in fields:
-        encoded = field.encode()
+    for field in (ALGORITHM, *fields):
+        encoded = str(field).encode()
         sha.update(struct.pack(">I", len(encoded)))
         sha.update(encoded)
     return sha.hexdigest()
@@ -50,7 +63,8 @@ def exchange_digest(exchange: Exchange) -> str:
         exchange.personality_id,
         exchange.channel_id,
         exchange.created_at_ms,
-        exchange.content,
+        exchange.user_text,
+        exchange.assistant_text,
     )
 
 

@@ -1,7 +1,7 @@
 """The values that the stores hold: messages, exchanges, memories and points.
 
-Decides the text of a memory and which messages form an exchange. Does no I/O; the names of payload
-keys are in `stores.ltm.payload`.
+Decides the text that is embedded and which messages form an exchange. Does no I/O; the names of
+payload keys are in `stores.ltm.payload`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -90,6 +90,15 @@ class UserMessage:
     created_at: datetime
 
 
+def joined(user_text: str, assistant_text: str) -> str:
+    """Both texts of an exchange in one, as the embedder reads them.
+
+    It holds no names, because names change and memories do not. Two exchanges may have one such
+    text, since each may hold anything; so it identifies nothing and is no memory's payload.
+    """
+    return f"user: {user_text}\nassistant: {assistant_text}"
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """An assistant message (the anchor) and the user message directly before it, as stored.
@@ -106,9 +115,9 @@ class Exchange:
     assistant_text: str
 
     @property
-    def content(self) -> str:
-        """The text of the memory. It holds no names, because names change and memories do not."""
-        return f"user: {self.user_text}\nassistant: {self.assistant_text}"
+    def text(self) -> str:
+        """The text that the embedder reads."""
+        return joined(self.user_text, self.assistant_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +139,28 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A memory, decoded from the payload of its point. Absent fields are None."""
+    """A memory, decoded from the payload of its point. Absent fields are None.
+
+    `user_text` and `assistant_text` are what was said. A memory that the app or an earlier build
+    wrote has one text instead, `content`, which does not say where the user's words end.
+    """
 
     persona_id: UUID | None
     personality_id: UUID | None
     channel_id: str | None
     created_at_ms: int | None
-    content: str | None
+    user_text: str | None = None
+    assistant_text: str | None = None
+    content: str | None = None
     digest: str | None = None
     user_id: UUID | None = None
+
+    @property
+    def text(self) -> str | None:
+        """What the memory says in one text, as the embedder reads it. For display only."""
+        if self.user_text is None or self.assistant_text is None:
+            return self.content
+        return joined(self.user_text, self.assistant_text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point
 from memsync.reconcile.findings import Witness
-from memsync.stores.ltm.layouts import persona_of_collection, says_as_deployed
+from memsync.stores.ltm.layouts import persona_of_collection
+from memsync.stores.ltm.layouts import says as memory_says
 from memsync.stores.ltm.payload import PayloadCodec, Reading
 
 
@@ -111,12 +112,12 @@ class Case:
 
 def says(found: Found, exchange: Exchange) -> bool:
     """Whether the point's text is that of the exchange; outside home the app's form counts too."""
-    content = found.reading.memory.content
-    if content is None:
-        return False
-    if content == exchange.content:
-        return True
-    return not found.home and says_as_deployed(content, exchange.user_text, exchange.assistant_text)
+    return memory_says(
+        found.reading.memory,
+        exchange.user_text,
+        exchange.assistant_text,
+        as_deployed=not found.home,
+    )
 
 
 class ExchangeIndex:

@@ -154,7 +154,7 @@ class Pairing:
     def _is_archived(self, found: Found) -> bool:
         """Whether the point is a memory from before the horizon. Without a text it is not one."""
         memory = found.reading.memory
-        if memory.created_at_ms is None or not memory.content:
+        if memory.created_at_ms is None or not memory.text:
             return False
         return self.horizon_ms is None or memory.created_at_ms < self.horizon_ms
 

@@ -51,6 +51,7 @@ FIELDS = st.tuples(
     st.text(PLANES, max_size=20),
     st.integers(-(2**63), 2**63 - 1),
     TEXTS,
+    TEXTS,
 )
 MOMENTS = st.one_of(
     st.integers(0, 3).map(lambda ms: datetime(2025, 3, 1) + timedelta(milliseconds=ms)),  # noqa: DTZ001  the column has no zone
@@ -60,7 +61,7 @@ MOMENTS = st.one_of(
 )
 
 
-DIGEST: LiteralString = "SELECT memsync.memory_digest(%s, %s, %s, %s, %s, %s)"
+DIGEST: LiteralString = "SELECT memsync.memory_digest(%s, %s, %s, %s, %s, %s, %s)"
 INSERT: LiteralString = """
     INSERT INTO conversation_history
         (id, channel_id, personality_id, persona_id, role, content, created_at)
@@ -73,7 +74,7 @@ def test_digest_is_the_same_in_sql(app: App) -> None:
     with app.connected() as connection:
 
         @given(st.lists(FIELDS, min_size=1, max_size=5))
-        def same(memories: list[tuple[UUID, UUID, UUID, str, int, str]]) -> None:
+        def same(memories: list[tuple[UUID, UUID, UUID, str, int, str, str]]) -> None:
             expected = [memory_digest(*fields) for fields in memories]
             assert expected == [
                 row[0] for each in memories for row in connection.execute(DIGEST, each)
@@ -81,10 +82,10 @@ def test_digest_is_the_same_in_sql(app: App) -> None:
 
         same()
         found = connection.execute(
-            DIGEST, (UUID(int=1), UUID(int=2), UUID(int=3), "1", 4, "texT")
+            DIGEST, (UUID(int=1), UUID(int=2), UUID(int=3), "1", 4, "te", "xT")
         ).fetchone()
     assert found is not None
-    assert found[0] != memory_digest(UUID(int=1), UUID(int=2), UUID(int=3), "1", 4, "text")
+    assert found[0] != memory_digest(UUID(int=1), UUID(int=2), UUID(int=3), "1", 4, "te", "xt")
 
 
 def messages_of(app: App) -> st.SearchStrategy[list[Message]]:

@@ -1,6 +1,7 @@
 """Tests the payload codec: it reads what it writes, and no payload makes it raise."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from memsync.model.digests import exchange_digest
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
-from memsync.model.records import Exchange, Memory
+from memsync.model.records import Exchange, Memory, Point
 from memsync.stores.ltm.payload import PayloadCodec, Reading, Style
 
 STYLES: tuple[Style, ...] = ("snake", "camel")
@@ -38,7 +39,8 @@ json_values = st.recursive(
 )
 keys = st.sampled_from(
     ["persona_id", "personaId", "personality_id", "personalityId", "channel_id", "channelId",
-     "created_at", "createdAt", "timestamp", "content", "text", "digest", "userId", "fp1", "x"]
+     "created_at", "createdAt", "timestamp", "content", "text", "digest", "userId",
+     "user_text", "userText", "assistant_text", "textForm", "fp1", "x"]
 )  # fmt: skip
 
 
@@ -54,11 +56,54 @@ def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
         personality_id=exchange.personality_id,
         channel_id=exchange.channel_id,
         created_at_ms=at,
-        content=exchange.content,
+        user_text=exchange.user_text,
+        assistant_text=exchange.assistant_text,
         digest=exchange_digest(exchange),
     )
     assert Reading(memory, (), wrong_unit=False, time_window_ms=(at, at)) == codec.decode(payload)
     assert payload == json.loads(json.dumps(payload))
+
+
+@given(exchange=exchanges, other=exchanges, words=texts, style=st.sampled_from(STYLES))
+def test_no_two_exchanges_are_one_memory(
+    exchange: Exchange, other: Exchange, words: str, style: Style
+) -> None:
+    """Exchanges whose texts join to the same differ in payload and in digest."""
+    place = replace(other, anchor_id=exchange.anchor_id)
+    said = replace(place, user_text=f"{exchange.user_text}\nassistant: {words}")
+    made_up = replace(
+        place,
+        user_text=exchange.user_text,
+        assistant_text=f"{words}\nassistant: {place.assistant_text}",
+    )
+    assert said.text == made_up.text
+    payloads = [PayloadCodec(style).encode(each, "test/8") for each in (said, made_up)]
+    memories = [PayloadCodec(style).decode(each).memory for each in payloads]
+    assert memories[0].user_text != memories[1].user_text
+    assert memories[0].digest != memories[1].digest
+    one_text = PayloadCodec(style).archived(
+        Point(said.anchor_id, {"content": said.text, **_place(said)}),
+        persona_id=said.persona_id,
+        embedder="test/8",
+    )
+    assert one_text["digest"] not in {each.digest for each in memories}
+
+
+def _place(exchange: Exchange) -> dict[str, object]:
+    return {
+        "personalityId": str(exchange.personality_id),
+        "channelId": exchange.channel_id,
+        "createdAt": exchange.created_at_ms,
+    }
+
+
+def test_both_texts_count_before_one() -> None:
+    """Of a payload that has two texts and one, the two are read; of half of two, the one."""
+    codec = PayloadCodec("snake")
+    both = {"user_text": "u", "assistant_text": "a", "content": "c"}
+    memory = codec.decode(both).memory
+    assert ("u", "a", None) == (memory.user_text, memory.assistant_text, memory.content)
+    assert "c" == codec.decode({"user_text": "u", "content": "c"}).memory.text
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -68,7 +113,8 @@ def test_nothing_makes_it_raise(style: Style, payload: dict[str, Any]) -> None:
     codec = PayloadCodec(style)
     reading = codec.decode(payload)
     assert isinstance(reading.memory.persona_id, UUID | None)
-    assert isinstance(reading.memory.content, str | None)
+    for text in (reading.memory.content, reading.memory.user_text, reading.memory.text):
+        assert isinstance(text, str | None)
     assert isinstance(reading.memory.created_at_ms, int | None)
     codec.restyled(payload, "test/8")
 
@@ -114,7 +160,7 @@ def test_times(key: str, value: Any, window: tuple[int, int] | None, *, wrong: b
 
 def test_no_time_at_all() -> None:
     """A missing time is no wrong unit."""
-    assert Reading(Memory(None, None, None, None, None)) == PayloadCodec("snake").decode({})
+    assert Reading(Memory(None, None, None, None)) == PayloadCodec("snake").decode({})
 
 
 @pytest.mark.parametrize(
@@ -122,6 +168,8 @@ def test_no_time_at_all() -> None:
     [
         ("camel", "persona_id"),
         ("camel", "created_at"),
+        ("camel", "user_text"),
+        ("snake", "assistantText"),
         *(
             pytest.param("snake", key)
             for key in ("personaId", "personalityId", "channelId", "createdAt")
@@ -150,7 +198,7 @@ def test_respelled_dirt_is_clean() -> None:
     codec = PayloadCodec("snake")
     expected = {
         "senders": ["1"], "persona_id": PERSONA, "personality_id": PERSONALITY, "created_at": AT,
-        "content": "x", "embedder": "new/8",
+        "content": "x", "text_form": "deployed", "embedder": "new/8",
     }  # fmt: skip
     assert expected == codec.restyled(deployed, "new/8")
     assert ((), False) == (codec.decode(expected).wrong_keys, codec.decode(expected).wrong_unit)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from memsync.errors import SchemaMismatch
-from memsync.model.digests import exchange_digest
+from memsync.model.digests import content_digest, exchange_digest
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
 from memsync.model.records import Exchange, Point
 from memsync.settings import Settings
@@ -74,15 +74,19 @@ def test_what_is_put_is_recalled(ltm: LongTermMemory) -> None:
     said = exchange()
     ltm.put([said], standing=())
     [found] = ltm.recall("hi", persona_id=PERSONA, personality_id=PERSONALITY, limit=9)
-    assert (said.anchor_id, said.content) == (found.id, found.memory.content)
+    assert (said.anchor_id, said.user_text, said.assistant_text) == (
+        found.id,
+        found.memory.user_text,
+        found.memory.assistant_text,
+    )
     assert [] == ltm.recall("hi", persona_id=PersonaId(uuid4()), limit=9)
     other = PersonalityId(uuid4())
     assert [] == ltm.recall("hi", persona_id=PERSONA, personality_id=other, limit=9)
 
 
 def text_of(ltm: LongTermMemory, said: Exchange) -> object:
-    """The text of the exchange's memory."""
-    return ltm.points(ltm.collection, [said.anchor_id])[said.anchor_id].payload["content"]
+    """The user's text of the exchange's memory."""
+    return ltm.points(ltm.collection, [said.anchor_id])[said.anchor_id].payload["user_text"]
 
 
 def test_a_put_replaces_only_what_was_seen(ltm: LongTermMemory) -> None:
@@ -91,9 +95,9 @@ def test_a_put_replaces_only_what_was_seen(ltm: LongTermMemory) -> None:
     ltm.put([said], standing=())
     edited = replace(said, user_text="new")
     ltm.put([edited], standing=())
-    assert said.content == text_of(ltm, said)
+    assert said.user_text == text_of(ltm, said)
     ltm.put([edited], standing={said.anchor_id})
-    assert edited.content == text_of(ltm, said)
+    assert edited.user_text == text_of(ltm, said)
 
 
 def test_an_archived_memory_comes_home_with_a_digest(
@@ -106,7 +110,7 @@ def test_an_archived_memory_comes_home_with_a_digest(
         "personalityId": str(PERSONALITY),
         "channelId": "1",
         "createdAt": said.created_at_ms,
-        "content": said.content,
+        "content": said.text,
         "senders": ["1"],
     }
     vectors.create(collection, 2, {})
@@ -117,8 +121,14 @@ def test_an_archived_memory_comes_home_with_a_digest(
         point_id: point.payload
         for point_id, point in ltm.points(ltm.collection, [moved.id]).items()
     }
-    assert {**ltm.codec.encode(said, "test/2"), "senders": ["1"]} == moved.payload
-    assert exchange_digest(said) == moved.payload["digest"]
+    expected = {**ltm.codec.encode(said, "test/2"), "senders": ["1"]}
+    for key in ("user_text", "assistant_text", "digest", "fp1", "fp2"):
+        del expected[key]
+    kept = {key: moved.payload[key] for key in moved.payload.keys() - {"digest", "fp1", "fp2"}}
+    assert expected | {"content": said.text, "text_form": "deployed"} == kept
+    place = (said.anchor_id, PERSONA, PERSONALITY, "1", said.created_at_ms)
+    assert content_digest(*place, said.text) == moved.payload["digest"]
+    assert exchange_digest(said) != moved.payload["digest"]
     assert old == list(ltm.scan(collection))
 
 

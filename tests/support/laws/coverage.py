@@ -9,7 +9,7 @@ from support.laws.base import Planted, law, one
 def missing(lab: Lab, said: list[Exchange]) -> Planted:
     """A lost point."""
     lab.vectors.delete(lab.home, [said[0].anchor_id])
-    return Planted(one(said[0].anchor_id, row=said[0].content, point=None))
+    return Planted(one(said[0].anchor_id, row=said[0].text, point=None))
 
 
 @law("MSC001", "deployed")
@@ -21,7 +21,7 @@ def missing_deployed(lab: Lab, said: list[Exchange]) -> Planted:
     for each in others:
         lab.deploy(each)
     return Planted(
-        one(said[0].anchor_id, row=said[0].content, point=None),
+        one(said[0].anchor_id, row=said[0].text, point=None),
         {"foreign-point-id": len(others), "legacy-layout": 2},
     )
 
@@ -29,7 +29,7 @@ def missing_deployed(lab: Lab, said: list[Exchange]) -> Planted:
 @law("MSC002", "home")
 def orphan(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory whose rows were deleted."""
-    content = said[0].content
+    content = said[0].text
     lab.sql("DELETE FROM conversation_history WHERE id = %(id)s", id=said[0].anchor_id)
     return Planted(
         one(said[0].anchor_id, row=None, point=content),

@@ -13,8 +13,39 @@ from support.laws.base import OLD_MS, Planted, law, one
 @law("MSD001", "home")
 def stale(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory whose text is not that of its rows."""
+    lab.respell(said[0].anchor_id, user_text="x")
+    return Planted(one(said[0].anchor_id, field="user_text", row=said[0].user_text, point="x"))
+
+
+@law("MSD001", "home")
+def half_a_text(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory that has lost the assistant's text."""
+    lab.respell(said[0].anchor_id, assistant_text=None)
+    return Planted(
+        one(said[0].anchor_id, field="assistant_text", row=said[0].assistant_text, point=None)
+    )
+
+
+@law("MSD001", "home")
+def stale_of_an_earlier_build(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory that an earlier build wrote, with one text, before its row was edited."""
+    text = "user: x\nassistant: y"
+    lab.respell(said[0].anchor_id, user_text=None, assistant_text=None, content=text)
+    return Planted(one(said[0].anchor_id, field="content", row=said[0].text, point=text))
+
+
+@law("MSD002", "home")
+def of_an_earlier_build(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory that an earlier build wrote, with both texts joined in one."""
+    lab.respell(said[0].anchor_id, user_text=None, assistant_text=None, content=said[0].text)
+    return Planted(one(said[0].anchor_id, field="user_text", row=said[0].user_text, point=None))
+
+
+@law("MSD002", "home")
+def joined_text_beside_both(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory that has one text beside its two."""
     lab.respell(said[0].anchor_id, content="user: x\nassistant: y")
-    return Planted(one(said[0].anchor_id, row=said[0].content, point="user: x\nassistant: y"))
+    return Planted(one(said[0].anchor_id, field="content", row=None, point="user: x\nassistant: y"))
 
 
 @law("MSD001", "home")
@@ -26,8 +57,9 @@ def stale_row(lab: Lab, said: list[Exchange]) -> Planted:
     return Planted(
         one(
             said[0].anchor_id,
-            row=f"user: {said[0].user_text}\nassistant: edited",
-            point=said[0].content,
+            field="assistant_text",
+            row="edited",
+            point=said[0].assistant_text,
         )
     )
 
@@ -38,7 +70,7 @@ def stale_deployed(lab: Lab, said: list[Exchange]) -> Planted:
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     point = lab.deploy(said[0], content="User (Al): x\nAda: draft")
     return Planted(
-        one(point.id, row=said[0].content, point="User (Al): x\nAda: draft"),
+        one(point.id, row=said[0].text, point="User (Al): x\nAda: draft"),
         {"foreign-point-id": 1, "legacy-layout": 1},
     )
 
@@ -72,8 +104,15 @@ for _field, _wrong in (
 @law("MSD003", "home")
 def wrong_text_key(lab: Lab, said: list[Exchange]) -> Planted:
     """The text under another key."""
-    lab.respell(said[0].anchor_id, content=None, text=said[0].content)
+    lab.respell(said[0].anchor_id, user_text=None, assistant_text=None, text=said[0].text)
     return Planted(one(said[0].anchor_id, point="text"))
+
+
+@law("MSD003", "home")
+def wrong_user_text_key(lab: Lab, said: list[Exchange]) -> Planted:
+    """The user's text in the other style."""
+    lab.respell(said[0].anchor_id, user_text=None, userText=said[0].user_text)
+    return Planted(one(said[0].anchor_id, point="userText"))
 
 
 @law("MSD003", "home")

@@ -42,7 +42,10 @@ _JOINED_POINTS = 500_000
 """How many points wait in a temporary table for a join, because each reads the whole history."""
 _KEPT_ROWS = 2_000
 
-_COLUMNS = ("earliest", "latest", "personality_id", "persona_id", "content", "source")
+_COLUMNS = (
+    *("earliest", "latest", "personality_id", "persona_id"),
+    *("user_text", "assistant_text", "content", "source"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +267,16 @@ class _Reader:
         if reading.names_several_personas:
             return None
         try:
-            # Postgres cannot store this text, so no message can contain it.
-            content = storable_text(memory.content, "content")
+            # What is not text, or Postgres cannot store, is in no message.
+            storable_text(memory.text, "text")
         except InvalidInput:
             return None
         first, last = (from_ms(ms).replace(tzinfo=None) for ms in window)
-        return first, last, personality, persona, content, f"{self.collection}/{point.id}"
+        texts = (memory.user_text, memory.assistant_text)
+        if None in texts:
+            texts = (None, None)
+        source = f"{self.collection}/{point.id}"
+        return first, last, personality, persona, *texts, memory.content, source
 
 
 def _agreed(of_collection: UUID | None, of_payload: UUID | None) -> UUID | None:

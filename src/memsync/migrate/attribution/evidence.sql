@@ -6,7 +6,8 @@
 -- lint: allow TEMP the evidence that was read belongs to this run alone
 CREATE TEMP TABLE memsync_points (
     earliest timestamp NOT NULL, latest timestamp NOT NULL, personality_id uuid NOT NULL,
-    persona_id uuid NOT NULL, content text NOT NULL, source text NOT NULL);
+    persona_id uuid NOT NULL, user_text text, assistant_text text, content text,
+    source text NOT NULL);
 
 -- name: make_matches
 -- The exchange that a point was made from: its anchor, the user's message before it, and the
@@ -40,15 +41,19 @@ ANALYZE memsync_points;
 SELECT set_config('enable_nestloop', 'off', true);
 
 -- fragment: agrees
--- Whether the text of point p is that of message u and reply a. It is canonical, or in the deployed
--- form, `User (<name>): <message>` and `<personality>: <reply>`, which is read from its end because
--- the names may have changed. stores/ltm/layouts.py says the same; one test holds them together.
-(SELECT p.content = 'user: ' || u.content || E'\nassistant: ' || a.content
+-- Whether the text of point p is that of message u and reply a. Two texts must be equal. One text
+-- joins them as an earlier build did, or has the deployed form, `User (<name>): <message>` and
+-- `<personality>: <reply>`, which is read from its end because the names may have changed.
+-- stores/ltm/layouts.py says the same; one test holds them together.
+(SELECT CASE WHEN p.user_text IS NOT NULL AND p.assistant_text IS NOT NULL
+             THEN p.user_text = u.content AND p.assistant_text = a.content
+        ELSE p.content = 'user: ' || u.content || E'\nassistant: ' || a.content
      OR starts_with(p.content, 'User (')
         AND right(p.content, length(a.content) + 2) = ': ' || a.content
         AND length(t.personality) BETWEEN 1 AND length(h.head) - 1
         AND right(s.said, length(u.content) + 3) = '): ' || u.content
         AND strpos(substr(s.said, 1, length(s.said) - length(u.content) - 3), E'\n') = 0
+        END
  FROM (SELECT left(p.content, -(length(a.content) + 2)) AS head) h,
       LATERAL (SELECT split_part(h.head, E'\n', -1) AS personality) t,
       LATERAL (SELECT left(h.head, -(length(t.personality) + 1)) AS said) s);

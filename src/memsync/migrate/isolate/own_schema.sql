@@ -162,21 +162,26 @@ CREATE TABLE IF NOT EXISTS memsync.quarantine (
     quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (plan_id, collection, point_id, state));
 
+-- name: drop_first_memory_digest
+-- An earlier build's digest, which took the two texts of a memory as one.
+DROP FUNCTION IF EXISTS memsync.memory_digest(uuid, uuid, uuid, text, bigint, text);
+
 -- name: create_memory_digest
 -- The digest of a memory, as model.digests.memory_digest computes it in Python: SHA-256 over the
 -- fields, each after its length in bytes.
 CREATE OR REPLACE FUNCTION memsync.memory_digest(
     point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
-    created_at_ms bigint, content text)
+    created_at_ms bigint, user_text text, assistant_text text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
                   'hex')
     FROM unnest(ARRAY[
-        'memsync-1'::bytea,
+        'memsync-2'::bytea,
         convert_to(point_id::text, 'UTF8'),
         convert_to(persona_id::text, 'UTF8'),
         convert_to(personality_id::text, 'UTF8'),
         convert_to(channel_id, 'UTF8'),
         convert_to(created_at_ms::text, 'UTF8'),
-        convert_to(content, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
+        convert_to(user_text, 'UTF8'),
+        convert_to(assistant_text, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
 $$;

@@ -23,7 +23,7 @@ class MissingPoint(CaseRule):
         """An exchange without a point."""
         if case.exchange is None or case.found is not None:
             return None
-        return {"row": case.exchange.content, "point": None}
+        return {"row": case.exchange.text, "point": None}
 
 
 class OrphanPoint(CaseRule):
@@ -43,7 +43,7 @@ class OrphanPoint(CaseRule):
             return None
         if case.found.persona_id is None or not case.persona_is_known:
             return None
-        return {"row": None, "point": case.found.reading.memory.content}
+        return {"row": None, "point": case.found.reading.memory.text}
 
 
 class DuplicatePoint(CaseRule):

@@ -24,13 +24,23 @@ class StaleContent(CaseRule):
             return None
         if not case.persona_agrees or case.kept is not None:
             return None
-        return {"row": case.exchange.content, "point": case.found.reading.memory.content}
+        row, memory = case.exchange, case.found.reading.memory
+        if memory.content is not None:
+            return {"field": "content", "row": row.text, "point": memory.content}
+        if memory.user_text != row.user_text:
+            return {"field": "user_text", "row": row.user_text, "point": memory.user_text}
+        return {
+            "field": "assistant_text",
+            "row": row.assistant_text,
+            "point": memory.assistant_text,
+        }
 
 
 class PayloadDrift(CaseRule):
     """A memory's text is right, but another field of its payload differs from the row.
 
-    Why it matters: filters by personality, channel or time miss it, or its digest is wrong.
+    Why it matters: filters by personality, channel or time miss it, its digest is wrong, or its two
+    texts are joined in one, as an earlier build kept them.
     Repair: the memory is made anew from Postgres.
     """
 
@@ -52,6 +62,9 @@ class PayloadDrift(CaseRule):
         for key, value in expected.items():
             if payload.get(key) != value or type(payload.get(key)) is not type(value):
                 return {"field": key, "row": value, "point": payload.get(key)}
+        for key in map(case.found.codec.key, ("content", "text_form")):
+            if key in payload:
+                return {"field": key, "row": None, "point": payload[key]}
         return None
 
 

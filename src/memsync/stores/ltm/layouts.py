@@ -8,6 +8,8 @@ migrate/attribution/evidence.sql compares texts in SQL, and a test compares the 
 
 from uuid import UUID
 
+from memsync.model.records import Memory, joined
+
 PERSONA_PREFIX = "persona-"
 PERSONALITY_PREFIX = "personality-"
 
@@ -32,6 +34,21 @@ def _uuid_after(name: str, prefix: str) -> UUID | None:
         return UUID(name.removeprefix(prefix)) if name.startswith(prefix) else None
     except ValueError:
         return None
+
+
+def says(memory: Memory, user_text: str, assistant_text: str, *, as_deployed: bool = True) -> bool:
+    """Whether the memory's text was made from an exchange of these texts.
+
+    Two texts must be equal. One text may have the form in which an earlier build kept both; with
+    `as_deployed` also the app's.
+    """
+    if memory.user_text is not None and memory.assistant_text is not None:
+        return (memory.user_text, memory.assistant_text) == (user_text, assistant_text)
+    if memory.content is None:
+        return False
+    if memory.content == joined(user_text, assistant_text):
+        return True
+    return as_deployed and says_as_deployed(memory.content, user_text, assistant_text)
 
 
 def says_as_deployed(content: str, user_text: str, assistant_text: str) -> bool:

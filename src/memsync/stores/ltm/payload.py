@@ -11,7 +11,7 @@ from uuid import UUID
 
 from memsync.errors import InvalidInput
 from memsync.model import ids
-from memsync.model.digests import buckets, exchange_digest, memory_digest
+from memsync.model.digests import buckets, content_digest, exchange_digest, memory_digest
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Memory, Point
 from memsync.stores.vectors import IndexKind
@@ -23,7 +23,10 @@ _CAMEL = {
     "personality_id": "personalityId",
     "channel_id": "channelId",
     "created_at": "createdAt",
+    "user_text": "userText",
+    "assistant_text": "assistantText",
     "content": "content",
+    "text_form": "textForm",
     "digest": "digest",
     "fp1": "fp1",
     "fp2": "fp2",
@@ -83,7 +86,8 @@ class PayloadCodec:
             "personality_id": str(exchange.personality_id),
             "channel_id": exchange.channel_id,
             "created_at": exchange.created_at_ms,
-            "content": exchange.content,
+            "user_text": exchange.user_text,
+            "assistant_text": exchange.assistant_text,
             "digest": digest,
             "fp1": fp1,
             "fp2": fp2,
@@ -102,7 +106,10 @@ class PayloadCodec:
             "personality_id": memory.personality_id and str(memory.personality_id),
             "channel_id": memory.channel_id,
             "created_at": memory.created_at_ms,
+            "user_text": memory.user_text,
+            "assistant_text": memory.assistant_text,
             "content": memory.content,
+            "text_form": None if memory.content is None else "deployed",
             "embedder": embedder,
         }
         return kept | {self._spell[k]: v for k, v in values.items() if v is not None}
@@ -112,8 +119,9 @@ class PayloadCodec:
     ) -> dict[str, object]:
         """The payload, in this style, of an app's memory whose exchange is no longer kept.
 
-        Its text stays as it is. `persona_id` is the persona of its collection, and replaces the
-        payload's. A digest is added if id and payload have all that it is computed from.
+        Its text stays as it is; `text_form` says that it is the app's. `persona_id` is the persona
+        of its collection, and replaces the payload's. A digest is added if id and payload have all
+        that it is computed from.
         """
         payload = self.restyled(point.payload, embedder)
         if persona_id is not None:
@@ -137,12 +145,18 @@ class PayloadCodec:
         at = payload.get("timestamp") if at is None else at
         window, wrong_unit = _time_window(at)
         persona_id, several = self._persona(payload)
+        user_text = _text(self._either(payload, "user_text"))
+        assistant_text = _text(self._either(payload, "assistant_text"))
+        both = user_text is not None and assistant_text is not None
         memory = Memory(
             persona_id=persona_id,
             personality_id=_uuid(self._either(payload, "personality_id")),
             channel_id=_text(self._either(payload, "channel_id")),
             created_at_ms=None if window is None else window[0],
-            content=_text(_first(payload, "content", "text")),
+            user_text=user_text,
+            assistant_text=assistant_text,
+            # Where both texts are there, they count.
+            content=None if both else _text(_first(payload, "content", "text")),
             digest=_text(payload.get("digest")),
             user_id=_uuid(payload.get("userId")),
         )
@@ -165,14 +179,16 @@ def _archived_digest(point_id: PointId, memory: Memory) -> str | None:
         return None
     if memory.personality_id is None or memory.created_at_ms is None:
         return None
-    return memory_digest(
+    place = (
         point_id,
         memory.persona_id,
         memory.personality_id,
         memory.channel_id or "",
         memory.created_at_ms,
-        memory.content or "",
     )
+    if memory.user_text is not None and memory.assistant_text is not None:
+        return memory_digest(*place, memory.user_text, memory.assistant_text)
+    return content_digest(*place, memory.content or "")
 
 
 def _first(payload: Mapping[str, object], *keys: str) -> object:

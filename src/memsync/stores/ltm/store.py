@@ -255,7 +255,7 @@ class LongTermMemory:
         stay.
         """
         codec, embedder, persona = self.codec, self.embedder, persona_of_collection(collection)
-        texts = [codec.decode(each.payload).memory.content or "" for each in points]
+        texts = [codec.decode(each.payload).memory.text or "" for each in points]
         moved = [
             Point(old.id, codec.archived(old, persona_id=persona, embedder=embedder.name))
             for old in points
@@ -277,7 +277,7 @@ class LongTermMemory:
         """The points of these exchanges, with their vectors."""
         name = self.embedder.name
         points = [Point(each.anchor_id, self.codec.encode(each, name)) for each in exchanges]
-        return self._with_vectors(points, [each.content for each in exchanges])
+        return self._with_vectors(points, [each.text for each in exchanges])
 
     def _with_vectors(self, points: Sequence[Point], texts: Sequence[str]) -> Written:
         """The points with the vectors of the texts, and the errors of those without."""
