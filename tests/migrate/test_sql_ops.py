@@ -147,3 +147,15 @@ def test_table_size(app: App) -> None:
     assert "memsync.persona_map" not in out
     app.run(Phase.ISOLATE)
     assert "memsync.persona_map|" in said(app, "table-size")
+
+
+@needs_psql
+def test_times_that_cannot_be_read_are_listed(app: App) -> None:
+    """Exactly the messages whose time Python cannot hold are listed."""
+    rows = [row for (row,) in app.query("SELECT id FROM conversation_history ORDER BY id LIMIT 4")]
+    times = ("infinity", "0044-03-15 BC", "9999-12-31 23:59:59.999", "0001-01-01")
+    for row, moment in zip(rows, times, strict=True):
+        app.do("UPDATE conversation_history SET created_at = %s WHERE id = %s", moment, row)
+    listed = said(app, "unreadable-times")
+    assert [True, True, False, False] == [str(row) in listed for row in rows]
+    assert "(2 rows)" in listed
