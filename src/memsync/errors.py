@@ -85,7 +85,7 @@ class EmbedderUnreachable(StoreUnreachable):
 class OutcomeUnknown(StoreUnreachable):
     """The connection ended during a commit, so it is not known whether anything was written.
 
-    A `remember` with a key of the caller's may be repeated: it writes once.
+    A `remember` with a key of the caller's is repeated by itself, because it writes once.
     """
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from memsync.errors import InvalidInput, StoreUnreachable
+from memsync.errors import InvalidInput, OutcomeUnknown
 from memsync.memory import NewExchange
 from memsync.model import ids
 from memsync.stores.postgres import Session
@@ -125,17 +125,41 @@ def test_a_commit_of_unknown_outcome(
             if not written:
                 session.connection.close()
         session.connection.close()
-        raise StoreUnreachable("the session was lost at COMMIT")
+        raise OutcomeUnknown("the session was lost at COMMIT")
 
     with monkeypatch.context() as patched:
         patched.setattr(Session, "transaction", lost)
-        with pytest.raises(StoreUnreachable):
+        with pytest.raises(OutcomeUnknown):
             lab.memory.remember(SAID)
     assert (2 if written else 0) == rows(lab)
     assert lab.memory.remember(SAID) == lab.memory.remember(SAID)
     assert 2 == rows(lab)
     lab.sync()
     assert lab.check().ok
+
+
+def test_a_lost_commit_is_repeated_where_there_is_a_key(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key one call is enough; without one the caller must decide."""
+    real = Session.transaction
+    lost: list[Session] = []
+
+    @contextlib.contextmanager
+    def once(session: Session) -> Iterator[Session]:
+        with real(session):
+            yield session
+        if not lost:
+            lost.append(session)
+            session.connection.close()
+            raise OutcomeUnknown("the session was lost at COMMIT")
+
+    monkeypatch.setattr(Session, "transaction", once)
+    lab.memory.remember(SAID)
+    assert (2, 1) == (rows(lab), len(lost))
+    lost.clear()
+    with pytest.raises(OutcomeUnknown):
+        lab.memory.remember(replace(SAID, key=None))
 
 
 def test_concurrent_calls_with_one_key(lab: Lab) -> None:
@@ -169,9 +193,11 @@ def test_a_call_that_fails_at_any_statement_can_be_repeated(
     real = Session._execute
 
     def execute(session: Session, text: str, params: dict[str, Any]) -> Any:
-        ran.append(text)
-        if len(ran) == stop_at:
-            raise Stop
+        # A new connection of the pool pins its settings, at any time.
+        if "set_config" not in text:
+            ran.append(text)
+            if len(ran) == stop_at:
+                raise Stop
         return real(session, text, params)
 
     for stop_at in range(1, 7):  # noqa: B007  read by execute()

@@ -151,7 +151,7 @@ class Memory:
                 outbox.enqueue(session, [assistant_id])
             return Remembered(user_id, assistant_id)
 
-        return self._postgres.call(write)
+        return self._postgres.call(write, repeatable=key is not None)
 
     @overload
     def get_recent_history(
@@ -206,14 +206,14 @@ class Memory:
                 user_id=ids.user_id(user_id),
                 limit=newest,
             )
-            return self._postgres.call(of_user)
+            return self._postgres.call(of_user, repeatable=True)
         thread = Thread(channel, personality, ids.persona_id(persona_id))
 
         def read(session: Session) -> list[Message]:
             self._require_personas(session)
             return recent_history(session, thread, newest)
 
-        return self._postgres.call(read)
+        return self._postgres.call(read, repeatable=True)
 
     def recall(
         self,

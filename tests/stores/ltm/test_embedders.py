@@ -124,7 +124,7 @@ def test_a_model_that_goes_down_while_texts_are_judged_blames_none() -> None:
     assert {EmbedderUnreachable} == set(map(type, outcomes))
 
 
-BAD = [
+BAD: list[object] = [
     None, [], [0.0] * DIMS, [math.nan] * DIMS, [math.inf] + [0.0] * (DIMS - 1),
     [1e39] + [0.0] * (DIMS - 1), [1e30] * DIMS, [1e-40] * DIMS, [1.0] * (DIMS - 1),
     [1.0] * (DIMS + 1), [None] * DIMS, ["1"] * DIMS, "1" * DIMS, b"1" * DIMS, 7, [[1.0] * DIMS],

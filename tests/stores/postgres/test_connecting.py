@@ -199,6 +199,10 @@ def test_work_is_not_repeated_once_its_commit_was_sent(postgres: Postgres, datab
         postgres.call(write)
     assert [1] == calls
 
+    with pytest.raises(OutcomeUnknown, match="committed or not"):
+        postgres.call(write, repeatable=True)
+    assert [1, 1, 1] == calls
+
 
 def test_work_that_lost_its_session_before_the_commit_is_done_again(
     postgres: Postgres, database: str

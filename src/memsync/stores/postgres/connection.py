@@ -137,9 +137,10 @@ class Postgres:
         finally:
             pool.putconn(connection)
 
-    def call(self, work: Callable[[Session], Result]) -> Result:
+    def call(self, work: Callable[[Session], Result], *, repeatable: bool = False) -> Result:
         """Do `work` on a session from the pool, and again where nothing can have been committed.
 
+        `repeatable` work may be done again even then: done twice, it is as if done once.
         It is done again when the server had closed the connection, when Postgres refused it for the
         sake of concurrent transactions (at most 8 times), and when it raises TryAgain (until the
         pool's `wait_s` is over).
@@ -157,14 +158,13 @@ class Postgres:
                     raise StoreBusy(
                         f"{self.label} is busy: {busy} for {self._wait_s:g} s. Call again"
                     ) from None
-            except OutcomeUnknown:
-                raise
             except StoreBusy as error:
                 conflicts += 1
                 if not _is_conflict(error) or conflicts >= _CONFLICTS_MAX:
                     raise
-            except StoreUnreachable:
-                if session is None or not session.is_lost or reconnected:
+            except StoreUnreachable as error:
+                may_repeat = repeatable or not isinstance(error, OutcomeUnknown)
+                if session is None or not session.is_lost or reconnected or not may_repeat:
                     raise
                 # The others in the pool were probably closed at the same time.
                 reconnected = True

@@ -44,7 +44,7 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         (errors.InsufficientPrivilege,),
         MissingRight,
         "the role may not do this at {label}: {why}. Grant it, or connect as the owner of the "
-        "tables",
+        "tables; where a policy hides rows, as a role with BYPASSRLS",
     ),
     (
         (errors.ReadOnlySqlTransaction,),
