@@ -129,6 +129,7 @@ WHERE evtenabled <> 'D' AND evtevent <> 'login';
 SELECT reason FROM pg_class c, LATERAL (VALUES
     (NOT pg_has_role(c.relowner, 'USAGE'), format('this role is not its owner, %%I',
                                                   pg_get_userbyid(c.relowner))),
+    (row_security_active(c.oid), 'row security hides rows from this role'),
     (NOT has_schema_privilege(c.relnamespace, 'CREATE'),
      format('this role may not create tables in schema %%s', c.relnamespace::regnamespace)),
     (EXISTS (SELECT FROM aclexplode(c.relacl) WHERE grantor <> c.relowner)

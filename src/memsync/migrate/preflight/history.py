@@ -47,6 +47,12 @@ def shape(session: Session, catalog: Catalog) -> Check:
             "does not lock the others",
             "make it one plain table first",
         )
+    if found.hides_rows:
+        return blocker(
+            "table",
+            f"row security of {TABLE} holds for this role: rows that it hides would not be filled",
+            "connect as the owner (without FORCE ROW LEVEL SECURITY), or with BYPASSRLS",
+        )
     if catalog.columns.get("user_id") is False and not catalog.users_return:
         return blocker(
             "table",

@@ -75,10 +75,12 @@ SELECT s.subname AS name FROM pg_subscription_rel r JOIN pg_subscription s ON s.
 WHERE r.srrelid = to_regclass('conversation_history') ORDER BY 1;
 
 -- name: preflight_shape
--- The kind of table that the history is, and how near it is to a vacuum that does not give way.
+-- The kind of table that the history is, whether some rows are hidden from this role, and how near
+-- it is to a vacuum that does not give way.
 SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence,
        EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) AS child,
        EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS parent,
+       row_security_active(c.oid) AS hides_rows,
        c.relreplident::text AS identity,
        EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid
                WHERE i.indrelid = c.oid AND i.indisreplident AND a.attname = 'user_id'
