@@ -459,14 +459,20 @@ $fn$;
 
 -- ---- How statements run while clients work.
 
-CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANGUAGE sql AS $fn$
+CREATE OR REPLACE FUNCTION pg_temp.blockers_of(
+    _relation text, _modes text[] DEFAULT ARRAY[
+        'AccessShareLock', 'RowShareLock', 'RowExclusiveLock', 'ShareUpdateExclusiveLock',
+        'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'])
+RETURNS text LANGUAGE sql AS $fn$
     SELECT coalesce(string_agg(format('%s (%s, %s s): %s',
                                       coalesce('pid ' || pid, 'prepared transaction'), state,
                                       round(open_s::numeric), query), '; '), 'nobody now')
     FROM (WITH seen AS (
-        SELECT pid, virtualtransaction, bool_or(granted) AS holds FROM pg_locks
+        SELECT pid, virtualtransaction, bool_or(granted AND mode = ANY(_modes::text[])) AS holds
+        FROM pg_locks
         WHERE relation = to_regclass(_relation) AND pid IS DISTINCT FROM pg_backend_pid()
           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (NOT granted OR mode = ANY(_modes::text[]))
         GROUP BY 1, 2),
     who AS (
         SELECT s.holds, a.pid, coalesce(a.state, 'of another role') AS state,
@@ -635,11 +641,16 @@ CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT '
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _version CONSTANT text := '0.1.0 (psql)';
+    -- What goes on with a script that was cut short: up to backfill, unless contract had begun.
+    _options CONSTANT json := CASE WHEN _verb = 'run' THEN json_strip_nulls(json_build_object(
+        'to', CASE WHEN _phase <> 'contract' THEN 'backfill' END,
+        'unresolved', nullif(current_setting('memsync.unresolved'), 'fail')))
+        ELSE json_build_object('to', 'redesign') END;
     _entry bigint;
 BEGIN
     PERFORM pg_temp.require(to_regclass('memsync.runs') IS NOT NULL, _phase);
-    INSERT INTO memsync.runs (verb, phase, memsync_version)
-    VALUES (_verb, _phase, _version) RETURNING id INTO _entry;
+    INSERT INTO memsync.runs (verb, phase, memsync_version, options)
+    VALUES (_verb, _phase, _version, _options) RETURNING id INTO _entry;
     PERFORM set_config('memsync.entry', _entry::text, false);
 END $fn$;
 
@@ -982,7 +993,8 @@ BEGIN
     lock_waits int NOT NULL DEFAULT 0,
     waited_s float NOT NULL DEFAULT 0,
     gates_passed boolean NOT NULL DEFAULT false,
-    note text)$q$,
+    note text,
+    options json)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.control (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     pid int NOT NULL,
@@ -1769,10 +1781,8 @@ SELECT :'run_backfill'::boolean AND NOT pg_temp.finished() AS ahead \gset
 \if :ahead
 \echo 'backfill: decides every (user, personality), fills persona_id, builds indexes and key'
 CREATE OR REPLACE FUNCTION pg_temp.history_blocks() RETURNS bigint LANGUAGE sql AS $fn$
-    SELECT blocks + 1 FROM (SELECT greatest(reltuples, 0)::bigint AS rows_estimated,
-           pg_total_relation_size(oid) AS bytes_total,
-           pg_relation_size(oid) / current_setting('block_size')::int AS blocks
-    FROM pg_class WHERE oid = to_regclass('conversation_history')) s
+    SELECT blocks + 1 FROM (SELECT pg_relation_size(to_regclass('conversation_history'))
+           / current_setting('block_size')::int AS blocks) s
 $fn$;
 
 -- Decides every (user, personality) that is not decided yet: by the choice of the user for the

@@ -120,7 +120,7 @@ def test_hints_are_found() -> None:
     assert ("runbook.md", "migrate rollback --to start") in HINTS
     assert ("runbook.md", "migrate backup --to before-contract.dump") in HINTS
     assert ("reconcile.py", f"reconcile apply {_HOLE}") in HINTS
-    assert ("plan.py", "migrate run --unresolved create") in HINTS
+    assert ("standing.py", "migrate backup") in HINTS
     assert ("MSC001", "reconcile plan") in HINTS
 
 

@@ -1,6 +1,6 @@
 \echo 'backfill: decides every (user, personality), fills persona_id, builds indexes and key'
 CREATE OR REPLACE FUNCTION pg_temp.history_blocks() RETURNS bigint LANGUAGE sql AS $fn$
-    SELECT blocks + 1 FROM ({{query:history_size}}) s
+    SELECT blocks + 1 FROM ({{query:history_blocks}}) s
 $fn$;
 
 -- Decides every (user, personality) that is not decided yet: by the choice of the user for the

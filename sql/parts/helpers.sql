@@ -214,7 +214,11 @@ $fn$;
 
 -- ---- How statements run while clients work.
 
-CREATE OR REPLACE FUNCTION pg_temp.blockers_of(_relation text) RETURNS text LANGUAGE sql AS $fn$
+CREATE OR REPLACE FUNCTION pg_temp.blockers_of(
+    _relation text, _modes text[] DEFAULT ARRAY[
+        'AccessShareLock', 'RowShareLock', 'RowExclusiveLock', 'ShareUpdateExclusiveLock',
+        'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'])
+RETURNS text LANGUAGE sql AS $fn$
     SELECT coalesce(string_agg(format('%s (%s, %s s): %s',
                                       coalesce('pid ' || pid, 'prepared transaction'), state,
                                       round(open_s::numeric), query), '; '), 'nobody now')
@@ -370,6 +374,11 @@ CREATE OR REPLACE FUNCTION pg_temp.begin_phase(_phase text, _verb text DEFAULT '
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     _version CONSTANT text := '{{version}} (psql)';
+    -- What goes on with a script that was cut short: up to backfill, unless contract had begun.
+    _options CONSTANT json := CASE WHEN _verb = 'run' THEN json_strip_nulls(json_build_object(
+        'to', CASE WHEN _phase <> 'contract' THEN 'backfill' END,
+        'unresolved', nullif(current_setting('memsync.unresolved'), 'fail')))
+        ELSE json_build_object('to', 'redesign') END;
     _entry bigint;
 BEGIN
     PERFORM pg_temp.require(to_regclass('memsync.runs') IS NOT NULL, _phase);

@@ -1,5 +1,6 @@
 """Runs every command in turn, from a legacy app to two stores that agree."""
 
+import re
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,25 +29,26 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
         return found
 
     assert {
-        *("schema_version", "stage", "steps", "rows_estimated", "bytes_total"),
-        *("rows_by_decision", "unresolved", "server_version", "checks", "next"),
-        *("evidence", "redesign", "method"),
-    } == set(ran("migrate", "plan"))
+        *("schema_version", "ok", "stage", "steps", "rows_estimated", "rows_exact", "bytes_total"),
+        *("rows_by_decision", "unresolved", "server_version", "checks", "gates", "next"),
+        *("evidence", "redesign", "method", "run"),
+    } == set(ran("migrate", "plan", expected=14))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)
     assert {"schema_version": 2, "stage": "contracted"} == reached
     status = ran("migrate", "status")
     assert {
-        *("schema_version", "stage", "rows_total", "rows_done", "rows_per_s", "eta_s"),
-        *("steps", "run", "prisma", "prisma_unknown", "prisma_checks", "next"),
+        *("schema_version", "stage", "rows_total", "rows_exact", "filling", "rows_done"),
+        *("rows_per_s", "eta_s", "steps", "run", "gates", "prisma", "prisma_unknown"),
+        *("prisma_checks", "next"),
     } == set(status)
     assert "contracted" == status["stage"]
-    assert {"phase", "what", "done"} == set(status["steps"][0])
+    assert {"phase", "what", "done", "left_out"} == set(status["steps"][0])
     proof = ran("migrate", "verify")
     assert {
         *("schema_version", "ok", "stage", "proven", "rows_total", "unique_personas"),
         *("null_persona_ids", "unknown_persona_ids", "wrong_persona_ids"),
-        *("decisions_outdated", "problems", "checks"),
+        *("decisions_outdated", "problems", "wrong_ids", "checks", "unfinished"),
     } == set(proof)
     assert proof["ok"]
     assert {"pending", "dead", "oldest_s", "schema_version"} == set(ran("sync", "status"))
@@ -75,7 +77,7 @@ def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
         assert "" == done.err
         return done.out.splitlines()[-1]
 
-    assert last("migrate", "plan").endswith("memsync migrate run --unresolved create")
+    assert last("migrate", "plan").endswith("run --to backfill --unresolved create")
     assert "NOT ok" == last("migrate", "verify")
     assert "stage: contracted" == last(*THROUGH)
     assert "ok" == last("migrate", "verify")
@@ -85,3 +87,18 @@ def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
     assert "clean: both stores agree" == last("reconcile")
     assert "clean: both stores agree" == last("check")
     assert "0 outbox entries drained, 0 memories written" == last("sync", "run")
+
+
+def test_the_fields_are_those_of_the_document(legacy_app: str) -> None:
+    """docs/json.md lists exactly the fields of plan, status and verify."""
+    text = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    for name in ("plan", "status", "verify"):
+        part = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        listed = {
+            field
+            for line in part.splitlines()
+            if line.startswith("| `")
+            for field in re.findall(r"`(\w+)`", line.split("|")[1])
+        }
+        said = on(legacy_app, ":memory:", "migrate", name, "--json").json()
+        assert set(said) - {"schema_version"} == listed

@@ -333,7 +333,7 @@ def test_the_commands_say_it_in_json(app: App, capsys: pytest.CaptureFixture[str
         return status, json.loads(out) if out else {}
 
     status, plan = said("plan")
-    assert (0, "legacy", 3) == (status, plan["stage"], len(plan["unresolved"]))
+    assert (14, "legacy", 3) == (status, plan["stage"], len(plan["unresolved"]))
     assert app.world.manifest.messages == sum(plan["rows_by_decision"].values())
     assert 1 == said("verify")[0]
     status, ran = said(

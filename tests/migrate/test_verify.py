@@ -114,7 +114,7 @@ def test_json(app: App, capsys: pytest.CaptureFixture[str]) -> None:
         said["wrong_persona_ids"],
         said["problems"],
     )
-    assert {"name", "state", "found", "next", "phases"} == set(said["checks"][0])
+    assert {"name", "state", "found", "next", "phases", "decision"} == set(said["checks"][0])
     assert {"ok", "not-applicable"} == {check["state"] for check in said["checks"]}
 
 
@@ -123,7 +123,7 @@ def test_text(app: App, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 == app.command("verify")
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  FAILED   no NULL persona_id ") for line in lines)
-    assert any(line.strip() == "do: memsync migrate run" for line in lines)
+    assert any(line.strip() == "do: memsync migrate run --to backfill" for line in lines)
     assert "NOT ok" == lines[-1]
 
 
@@ -260,7 +260,7 @@ def test_key_and_indexes(app: App, phase: Phase, name: str, fault: LiteralString
     app.do(fault)
     assert {name} == failures(app)
     to = "" if phase is Phase.CONTRACT else " --to backfill"
-    assert checks(app)[name].next == "memsync migrate run" + to
+    assert checks(app)[name].next == f"memsync migrate run{to} --unresolved create"
     app.run(phase)
     assert set() == failures(app)
 
@@ -279,7 +279,7 @@ def test_the_trigger_before_contract(app: App, fault: LiteralString) -> None:
     assert {"identity trigger"} == failures(app)
     mend = checks(app)["identity trigger"].next or ""
     if mend.startswith("memsync "):
-        assert mend == "memsync migrate run --to backfill"
+        assert mend == "memsync migrate run --to backfill --unresolved create"
         app.run(Phase.BACKFILL)
     else:
         mended(app, "identity trigger")
@@ -315,7 +315,8 @@ def test_personas_that_do_not_exist(app: App) -> None:
     )
     assert {"every persona exists", "foreign key"} <= failures(app)
     assert "1 messages have one that does not" == checks(app)["every persona exists"].found
-    assert checks(app)["every persona exists"].next == "memsync migrate run --to backfill"
+    again = "memsync migrate run --to backfill --unresolved create"
+    assert checks(app)["every persona exists"].next == again
     app.run(Phase.BACKFILL)
     assert set() == failures(app)
 
@@ -336,7 +337,8 @@ def test_users_without_a_persona_are_named(app: App) -> None:
     app.run(Phase.EXPAND)
     found = checks(app)["every user has a persona"]
     assert found.found.startswith("3 users have neither a choice nor a default: ")
-    assert found.next == "give them one, or memsync migrate run --unresolved create"
+    create = "memsync migrate run --to backfill --unresolved create"
+    assert found.next == f"give them one, or {create}"
 
 
 def test_already_applied(settled: App, tmp_path: Path) -> None:

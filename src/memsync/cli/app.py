@@ -4,7 +4,6 @@ No other module turns errors into exit statuses. stdout carries data, stderr eve
 """
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -26,6 +25,9 @@ from memsync.cli.common import (
     SCHEMA_VERSION,
     USAGE,
     Options,
+    json_of,
+    typed,
+    use_config,
 )
 from memsync.errors import MemsyncError
 
@@ -69,6 +71,7 @@ def options(
 ) -> None:
     """Settings come from these options, MEMSYNC_* variables, memsync.toml, in this order."""
     ctx.obj = Options(config, postgres_url, qdrant_url)
+    use_config(config)
 
 
 app.add_typer(migrate.app, name="migrate")
@@ -82,6 +85,7 @@ app.command("rules", epilog=EXIT_STATUSES)(rules.rules)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status. Never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    use_config(None)
     # Drivers log errors that they also raise, and alembic logs every step. Both stay off stderr,
     # which carries only memsync's own messages.
     logging.basicConfig(handlers=[logging.NullHandler()])
@@ -122,10 +126,10 @@ def _failed(
     if "--json" in arguments:
         fields = dict(error.fields) if error else {}
         shape = {"schema_version": SCHEMA_VERSION, "error": name, "message": message, **fields}
-        text = json.dumps({**shape, "exit_status": status}, default=str)
+        text = json_of({**shape, "exit_status": status})
     else:
         hint = "\nTry 'memsync --help'." if name == "UsageError" else ""
-        text = f"memsync: {message}{hint}"
+        text = typed(f"memsync: {message}{hint}")
     # A stderr that is full or closed must not change the status.
     with contextlib.suppress(OSError):
         typer.echo(text, err=True)

@@ -5,6 +5,8 @@ It decides how output looks, as text and as JSON. It decides nothing about the s
 
 import contextlib
 import json
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from memsync.errors import IncompleteAudit, InvalidInput, MemsyncError
-from memsync.model.progress import WAITS, Kind, Progress, Tell, silent
+from memsync.model.progress import WAITS, Kind, Progress, Tell, seconds_left, silent
+from memsync.model.wording import about
 from memsync.reconcile.findings import Audit, Finding
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
@@ -60,6 +63,28 @@ class Options:
         )
 
 
+_COMMAND = re.compile(r"\bmemsync (?=(?:migrate|reconcile|sync|check|rules)\b)")
+_given: list[str] = []
+
+
+def use_config(config: Path | None) -> None:
+    """Let the commands that are printed name this settings file, where one was given.
+
+    URLs are not named: they may hold a password.
+    """
+    _given[:] = [f"--config {shlex.quote(str(config))} "] if config else []
+
+
+def typed(text: str) -> str:
+    """The text, with each command in it as it must be typed to use the same settings."""
+    return _COMMAND.sub(lambda found: found.group() + "".join(_given), text)
+
+
+def say(text: str, *, nl: bool = True) -> None:
+    """Print a line on stdout."""
+    typer.echo(typed(text), nl=nl)
+
+
 @contextlib.contextmanager
 def opened_postgres(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres]]:
     """The settings, and Postgres, open while the block runs."""
@@ -92,8 +117,9 @@ def progress(*, as_json: bool) -> Iterator[Tell]:
     if not console.is_terminal:
         yield _tell_waits(console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    left = TextColumn("{task.fields[left]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
+    with Bars(*columns, console=console, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(step: Progress) -> None:
@@ -101,10 +127,19 @@ def progress(*, as_json: bool) -> Iterator[Tell]:
                 bars.console.print(_shown(step), markup=False, highlight=False)
                 return
             if step.what not in tasks:
-                tasks[step.what] = bars.add_task(step.what)
-            bars.update(tasks[step.what], completed=step.done, total=step.total)
+                tasks[step.what] = bars.add_task(step.what, left="")
+            task = tasks[step.what]
+            bars.update(task, completed=step.done, total=step.total, left=left_of(step))
 
         yield tell
+
+
+def left_of(step: Progress) -> str:
+    """How long the rest of a step takes, as a bar says it; nothing where it is not measured."""
+    if step.total is None or step.worked_s is None:
+        return ""
+    left_s = seconds_left(step.done, step.total, step.worked_s)
+    return f"time left: {about(left_s)}"
 
 
 _FOR_A_LOG = WAITS | {Kind.PAUSED, Kind.RESUMED, Kind.NOTE}
@@ -122,12 +157,26 @@ def _tell_waits(console: Console) -> Tell:
 
 
 def _shown(step: Progress) -> str:
-    return f"taking back {step.what}" if step.kind is Kind.PHASE_BACK else step.what
+    return typed(f"taking back {step.what}" if step.kind is Kind.PHASE_BACK else step.what)
 
 
 def print_json(**fields: object) -> None:
     """One JSON object on stdout."""
-    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **fields}, default=str))
+    typer.echo(json_of({"schema_version": SCHEMA_VERSION, **fields}))
+
+
+def json_of(fields: object) -> str:
+    """A value as JSON, with each command in it as it must be typed."""
+    return json.dumps(_typed(json.loads(json.dumps(fields, default=str))))
+
+
+def _typed(value: Any) -> Any:
+    """A value from JSON with every text as `typed` has it."""
+    if isinstance(value, dict):
+        return {name: _typed(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_typed(each) for each in value]
+    return typed(value) if isinstance(value, str) else value
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
@@ -135,7 +184,7 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     rows = [(name, str(value)) for name, value in facts]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        typer.echo(f"  {name:<{width}}  {value}")
+        say(f"  {name:<{width}}  {value}")
 
 
 def print_audit(audit: Audit, *, as_json: bool, shown_max: int = 20) -> int:
@@ -154,10 +203,10 @@ def print_audit(audit: Audit, *, as_json: bool, shown_max: int = 20) -> int:
         _print_counts(audit)
         _print_findings(audit.findings[:shown_max])
         if len(audit.findings) > shown_max:
-            typer.echo(f"… and {len(audit.findings) - shown_max} more; --json prints them all")
+            say(f"… and {len(audit.findings) - shown_max} more; --json prints them all")
         for line in audit.not_checked:
-            typer.echo(f"not checked: {line}")
-        typer.echo(_verdict(audit))
+            say(f"not checked: {line}")
+        say(_verdict(audit))
     if not audit.complete:
         return INCOMPLETE
     return FINDINGS if audit.findings else 0
@@ -171,7 +220,7 @@ def _finding(finding: Finding) -> dict[str, object]:
 
 
 def _print_counts(audit: Audit) -> None:
-    typer.echo(
+    say(
         f"compared {audit.rows_checked} exchanges with {audit.points_checked} points; "
         f"{audit.settling} differences still settling"
     )
@@ -179,15 +228,15 @@ def _print_counts(audit: Audit) -> None:
     for code, name in ((code, each.name) for code, each in sorted(by_code.items())):
         each = by_code[code]
         count = audit.counts[name]
-        typer.echo(f"  {code} {name:<24} {count:>7}  {each.severity:<8} {each.grade}")
+        say(f"  {code} {name:<24} {count:>7}  {each.severity:<8} {each.grade}")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
     for each in findings:
-        typer.echo(f"{each.code} {each.name} {each.store} {each.key}")
+        say(f"{each.code} {each.name} {each.store} {each.key}")
         for name, value in each.evidence.items():
-            typer.echo(f"    {name}: {value!s:.100}".replace("\n", " / "))
-        typer.echo(f"    next: {each.next_command}")
+            say(f"    {name}: {value!s:.100}".replace("\n", " / "))
+        say(f"    next: {each.next_command}")
 
 
 def _verdict(audit: Audit) -> str:

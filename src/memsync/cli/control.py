@@ -7,22 +7,32 @@ from typing import Annotated
 import typer
 
 from memsync import migrate
-from memsync.cli.common import JsonOption, opened_postgres, print_facts, print_json, progress
+from memsync.cli.common import (
+    JsonOption,
+    opened_postgres,
+    print_facts,
+    print_json,
+    progress,
+    say,
+)
+
+_LOOK = "memsync migrate status"
+"""A request is heard at the run's next safe moment; this says whether it was."""
 
 
 def pause(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Ask the running migration to pause after its current batch. It keeps its lock."""
-    return _print_runner(_asked(ctx, "pause"), as_json=as_json)
+    return _print_runner(_asked(ctx, "pause"), "memsync migrate resume", as_json=as_json)
 
 
 def resume(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Let a paused migration continue."""
-    return _print_runner(_asked(ctx, "run"), as_json=as_json)
+    return _print_runner(_asked(ctx, "run"), _LOOK, as_json=as_json)
 
 
 def cancel(ctx: typer.Context, as_json: JsonOption = False) -> int:
     """Ask the running migration to end at the next safe moment. `run` continues from there."""
-    return _print_runner(_asked(ctx, "cancel"), as_json=as_json)
+    return _print_runner(_asked(ctx, "cancel"), _LOOK, as_json=as_json)
 
 
 def backup(
@@ -33,8 +43,9 @@ def backup(
     """Dump the affected tables with pg_dump, check the dump, and record it for contract."""
     with opened_postgres(ctx) as (_, postgres), progress(as_json=as_json) as tell:
         made = migrate.backup(postgres, to, tell=tell)
+        then = migrate.status(postgres).next
     if as_json:
-        print_json(**asdict(made))
+        print_json(**asdict(made), next=then)
         return 0
     print_facts(
         [
@@ -46,7 +57,8 @@ def backup(
             ("as of", f"{made.taken_at:%Y-%m-%d %H:%M:%S %Z}"),
         ]
     )
-    typer.echo("next: memsync migrate run")
+    if then:
+        say(f"next: {then}")
     return 0
 
 
@@ -63,9 +75,9 @@ def _asked(ctx: typer.Context, wanted: migrate.Wanted) -> migrate.Runner:
         return migrate.ask(postgres, wanted)
 
 
-def _print_runner(runner: migrate.Runner, *, as_json: bool) -> int:
+def _print_runner(runner: migrate.Runner, then: str, *, as_json: bool) -> int:
     if as_json:
-        print_json(run=asdict(runner))
+        print_json(run=asdict(runner), next=then)
     else:
-        typer.echo(described(runner))
+        say(f"{described(runner)}\nnext: {then}")
     return 0

@@ -4,7 +4,6 @@ The commands backup, pause, resume and cancel stand in cli/control.py, resolve i
 """
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -21,10 +20,12 @@ from memsync.cli.common import (
     print_facts,
     print_json,
     progress,
+    say,
 )
-from memsync.migrate import prisma
+from memsync.cli.reports import print_plan, print_status
+from memsync.errors import GateClosed, PartlyDone
+from memsync.migrate import Verification, prisma
 from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Method, Unresolved
-from memsync.migrate.redesign import Prospect
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
@@ -53,20 +54,29 @@ WorkersOption = Annotated[
     ),
 ]
 EvidenceOption = Annotated[
-    EvidenceUse,
+    EvidenceUse | None,
     typer.Option(
         help="Memories made from the old messages show which persona spoke. prefer: they decide "
-        "before the settings do. ignore: only the settings decide."
+        "before the settings do. ignore: only the settings decide. Without it as the last run "
+        "did, else prefer."
     ),
 ]
-
-_SHOWN_MAX = 10
-_RULES = {
-    "evidence": "persona by evidence",
-    "override": "persona by override",
-    "default": "persona by default",
-    "unresolved": "without a persona",
-}
+UnresolvedOption = Annotated[
+    Unresolved | None,
+    typer.Option(
+        help="For users without a persona: stop, or make a default one for each. Without it as "
+        "the last run did, else fail."
+    ),
+]
+OrphanOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fail|quarantine|assign:USER_ID",
+        help="For personas that have no owner and are used by none or several users: stop, "
+        "move them out of the app's table (they are kept), or give them to this user. Without it "
+        "as the last run did, else fail.",
+    ),
+]
 
 app.command(epilog=EXIT_STATUSES)(control.backup)
 app.command(epilog=EXIT_STATUSES)(control.pause)
@@ -78,46 +88,37 @@ app.command(epilog=EXIT_STATUSES)(resolving.resolve)
 @app.command(epilog=EXIT_STATUSES)
 def plan(
     ctx: typer.Context,
-    evidence: EvidenceOption = "prefer",
+    *,
+    unresolved: UnresolvedOption = None,
+    orphan_owners: OrphanOption = None,
+    evidence: EvidenceOption = None,
+    method: MethodOption = "auto",
     as_sql: Annotated[
         bool, typer.Option("--sql", help="Print a psql script for the phases still ahead.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Show the stage of the database and what `run` would do. Writes nothing."""
+    """Show the stage of the database and what `run` would do. Writes nothing.
+
+    The exit status is 14 where `run` with these options would be refused.
+    """
+    options = migrate.RunOptions(
+        unresolved=unresolved, orphan_owners=orphan_owners, evidence=evidence, method=method
+    )
     with contextlib.ExitStack() as opened:
         settings, postgres = opened.enter_context(opened_postgres(ctx))
         tell = opened.enter_context(progress(as_json=as_json))
-        reads = evidence == "prefer" and not as_sql
-        ahead = migrate.plan(
-            postgres, settings, (lambda: _opened(settings, opened)) if reads else None, tell=tell
-        )
+        options = migrate.settled(postgres, options)
+        reads = options.evidence == "prefer" and not as_sql
+        memories = (lambda: _opened(settings, opened)) if reads else None
+        ahead = migrate.plan(postgres, settings, memories, options, tell=tell)
     if as_sql:
         return _print_script(migrate.psql_script(ahead), as_json=as_json)
     if as_json:
-        print_json(**asdict(ahead), next=ahead.next)
-        return 0
-    typer.echo(f"stage: {ahead.stage}")
-    _print_steps(ahead.steps)
-    print_facts(
-        [
-            ("messages (about)", ahead.rows_estimated),
-            ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
-            *([("backfill", ahead.method)] if ahead.method else []),
-            *((_RULES[rule], n) for rule, n in (ahead.rows_by_decision or {}).items()),
-        ]
-    )
-    for line in _evidence_lines(ahead.evidence) if ahead.evidence else ():
-        typer.echo(line)
-    _print_prospect(ahead.redesign)
-    if ahead.unresolved:
-        typer.echo(f"{len(ahead.unresolved)} users with messages have no persona:")
-        for user in ahead.unresolved[:_SHOWN_MAX]:
-            typer.echo(f"  {user.user_id}  {user.username}  {user.rows} messages")
-    print_checks(ahead.checks, by_severity=True)
-    if ahead.next:
-        typer.echo(f"next: {ahead.next}")
-    return 0
+        print_json(**asdict(ahead))
+    else:
+        print_plan(ahead)
+    return 0 if ahead.ok else GateClosed.exit_status
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -125,18 +126,8 @@ def run(
     ctx: typer.Context,
     *,
     to: Annotated[Phase, typer.Option(help="The last phase to run.")] = Phase.CONTRACT,
-    unresolved: Annotated[
-        Unresolved,
-        typer.Option(help="For users without a persona: stop, or make a default one for each."),
-    ] = "fail",
-    orphan_owners: Annotated[
-        str,
-        typer.Option(
-            metavar="fail|quarantine|assign:USER_ID",
-            help="For personas that have no owner and are used by none or several users: stop, "
-            "move them out of the app's table (they are kept), or give them to this user.",
-        ),
-    ] = "fail",
+    unresolved: UnresolvedOption = None,
+    orphan_owners: OrphanOption = None,
     quiet_minutes: Annotated[
         float,
         typer.Option(min=0, help="Contract needs user_id unused for this long; 0: not checked."),
@@ -154,7 +145,7 @@ def run(
     max_rate: Annotated[
         float | None, typer.Option(metavar="MB/S", help="The fill waits above this rate of WAL.")
     ] = None,
-    evidence: EvidenceOption = "prefer",
+    evidence: EvidenceOption = None,
     method: MethodOption = "auto",
     workers: WorkersOption = 1,
     as_json: JsonOption = False,
@@ -179,7 +170,7 @@ def run(
     )
     with contextlib.ExitStack() as opened:
         settings, postgres = opened.enter_context(opened_postgres(ctx))
-        reads = evidence == "prefer"
+        reads = migrate.settled(postgres, options).evidence == "prefer"
         memories = migrate.memories_of(postgres, settings) if reads else contextlib.nullcontext()
         vectors = opened.enter_context(memories)
         tell = opened.enter_context(progress(as_json=as_json))
@@ -199,37 +190,23 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
             prisma=[asdict(each) | {"state": each.state} for each in told.rows],
             prisma_unknown=told.unknown,
             prisma_checks=[asdict(each) for each in told.checks],
-            next=now.next,
         )
         return 0
-    typer.echo(f"stage: {now.stage}")
-    _print_steps(now.steps)
-    facts: list[tuple[str, object]] = [
-        ("run", control.described(now.run)),
-        ("filled", f"{now.rows_done} of {now.rows_total} messages"),
-    ]
-    if now.rows_per_s:
-        facts.append(("rate", f"{now.rows_per_s:.0f} messages/s"))
-    if now.eta_s is not None:
-        facts.append(("left", f"about {now.eta_s:.0f} s"))
-    facts += [(f"Prisma: {name}", state) for name, state in prisma.states(told.rows).items()]
-    if told.unknown:
-        facts.append(("Prisma", told.unknown))
-    print_facts(facts)
-    resolving.print_differences(told)
-    if now.next:
-        typer.echo(f"next: {now.next}")
+    print_status(now, told)
     return 0
 
 
 @app.command(epilog=EXIT_STATUSES)
 def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
-    """Prove every message's persona, and print the checks with their counts. Writes nothing."""
+    """Prove every message's persona, and print the checks with their counts. Writes nothing.
+
+    The exit status is 3 while a run is at work and nothing is wrong with what it has done.
+    """
     with opened_postgres(ctx) as (_, postgres):
         proof = migrate.verify(postgres)
     if as_json:
         print_json(**asdict(proof))
-        return 0 if proof.ok else FINDINGS
+        return _status_of(proof)
     print_facts(
         [
             ("stage", proof.stage),
@@ -239,13 +216,22 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
     )
     print_checks(proof.checks, by_severity=False)
     if proof.decisions_outdated:
-        typer.echo(
+        say(
             f"note: {proof.decisions_outdated} (user, personality) pairs were decided before "
             "their settings changed; their messages keep the persona decided then"
         )
     for problem in proof.problems:
-        typer.echo(f"problem: {problem}")
-    typer.echo("ok" if proof.ok else "NOT ok")
+        say(f"problem: {problem}")
+    if proof.unfinished and not proof.problems:
+        say(f"not finished: {proof.unfinished}; nothing wrong so far")
+    else:
+        say("ok" if proof.ok else "NOT ok")
+    return _status_of(proof)
+
+
+def _status_of(proof: Verification) -> int:
+    if proof.unfinished and not proof.problems:
+        return PartlyDone.exit_status
     return 0 if proof.ok else FINDINGS
 
 
@@ -283,11 +269,11 @@ def finalize(
     if as_json:
         print_json(finalized=yes, **asdict(kept))
     elif yes:
-        typer.echo(f"removed {_told(kept)}; contract cannot be undone now")
+        say(f"removed {_told(kept)}; contract cannot be undone now")
     else:
-        typer.echo(
-            f"this would remove {_told(kept)}, and with them `memsync migrate rollback` from "
-            "contract, of the settings too.\n"
+        say(
+            f"this would remove {_told(kept)}, and with them the way back from contract, of the "
+            "settings too: `memsync migrate rollback --to backfill`.\n"
             "next: memsync migrate finalize --yes"
         )
     return 0
@@ -301,27 +287,6 @@ def _opened(settings: Settings, opened: contextlib.ExitStack) -> VectorStore | N
     return vectors
 
 
-def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
-    """The report of the evidence as lines; none where there are no memories."""
-    if evidence.not_read is not None:
-        yield f"evidence: not read: {evidence.not_read}"
-        yield "the counts above follow from the settings alone"
-        return
-    if not evidence.points:
-        return
-    yield (
-        f"evidence: {evidence.points} points, {evidence.points_unusable} of them unusable; of the "
-        f"exchanges that they tell of, {evidence.ambiguous} are ambiguous, {evidence.foreign} "
-        f"foreign, {evidence.vanished} of personas that are gone"
-    )
-    yield f"evidence and settings disagree on {evidence.disagreeing} messages"
-    for each in evidence.samples:
-        yield (
-            f"  {each.message_id}  evidence {each.persona_by_evidence}  "
-            f"settings {each.persona_by_settings}  {each.collection}/{each.point_id}"
-        )
-
-
 def _told(kept: migrate.Archive) -> str:
     return (
         f"{kept.pairs} decisions, {kept.rows} archived rows, {kept.settings} values of dropped "
@@ -333,7 +298,7 @@ def _print_script(text: str, *, as_json: bool) -> int:
     if as_json:
         print_json(sql=text)
     else:
-        typer.echo(text, nl=False)
+        say(text, nl=False)
     return 0
 
 
@@ -343,28 +308,5 @@ def _print_stage(stage: Stage, postgres: Postgres, *, as_json: bool) -> int:
     else:
         # The last line of each command says how it went.
         resolving.print_differences(prisma.told(postgres))
-        typer.echo(f"stage: {stage}")
+        say(f"stage: {stage}")
     return 0
-
-
-def _print_prospect(ahead: Prospect | None) -> None:
-    if ahead is None:
-        return
-    for orphan in ahead.orphans[:_SHOWN_MAX]:
-        owner = orphan.owner or f"{len(orphan.users)} users use it: see run --orphan-owners"
-        typer.echo(f"persona without an owner: {orphan.persona_id}  {orphan.name}  -> {owner}")
-    for fork in ahead.forks[:_SHOWN_MAX]:
-        windows = ", ".join(map(str, fork.windows))
-        typer.echo(f"config of several windows: {fork.config_id}  {fork.name}  -> {windows}")
-    counts = (
-        ("personas without an owner", len(ahead.orphans)),
-        ("configs that will be forked", len(ahead.forks)),
-        ("choices that take their config's window", ahead.windows_taken),
-        ("windows kept in the archive only", ahead.windows_unused),
-    )
-    print_facts([each for each in counts if each[1]])
-
-
-def _print_steps(steps: tuple[migrate.Step, ...]) -> None:
-    for step in steps:
-        typer.echo(f"  [{'x' if step.done else ' '}] {step.phase.value:<9} {step.what}")

@@ -14,6 +14,7 @@ from memsync.cli.common import (
     print_facts,
     print_json,
     progress,
+    say,
 )
 from memsync.errors import InvalidInput
 from memsync.reconcile.plans import Plan
@@ -73,8 +74,8 @@ def plan(
     kinds = dict.fromkeys(action.kind for action in made.actions)
     print_facts((kind, sum(a.kind is kind for a in made.actions)) for kind in kinds)
     for name, count in made.left.items():
-        typer.echo(f"  not repaired: {count} {name}")
-    typer.echo(f"saved {len(made.actions)} actions; next: memsync reconcile apply {out}")
+        say(f"  not repaired: {count} {name}")
+    say(f"saved {len(made.actions)} actions; next: memsync reconcile apply {out}")
     return 0
 
 
@@ -95,7 +96,7 @@ def apply(
     if as_json:
         print_json(done=done.done, done_before=done.done_before)
     else:
-        typer.echo(f"{done.done} actions carried out, {done.done_before} were done before")
+        say(f"{done.done} actions carried out, {done.done_before} were done before")
     return 0
 
 

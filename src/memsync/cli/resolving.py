@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli.common import JsonOption, opened_postgres, print_json
+from memsync.cli.common import JsonOption, opened_postgres, print_json, say
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
 from memsync.migrate.app_migrations import DEFAULT_FOLDER, schema_lines
@@ -77,7 +77,7 @@ def resolve(
         )
         return 0
     for each in done:
-        typer.echo(f"{each.name}: {each.state}{f'. {each.note}' if each.note else ''}")
+        say(f"{each.name}: {each.state}{f'. {each.note}' if each.note else ''}")
     print_differences(told)
     return 0
 
@@ -85,8 +85,8 @@ def resolve(
 def print_differences(told: prisma.Told) -> None:
     """Where Prisma's history and the catalog differ, each with the command that mends it."""
     for each in told.checks:
-        typer.echo(f"Prisma: {each.found}")
-        typer.echo(f"next: {each.next}")
+        say(f"Prisma: {each.found}")
+        say(f"next: {each.next}")
 
 
 def _print_schema(postgres: Postgres, *, as_json: bool) -> int:
@@ -95,7 +95,7 @@ def _print_schema(postgres: Postgres, *, as_json: bool) -> int:
     if as_json:
         print_json(schema=model, sql=script)
     elif not model:
-        typer.echo("memsync left no index that Prisma must be told of")
+        say("memsync left no index that Prisma must be told of")
     else:
         lines = (
             '// schema.prisma, in the model with @@map("conversation_history"):',
@@ -104,5 +104,5 @@ def _print_schema(postgres: Postgres, *, as_json: bool) -> int:
             "-- prisma/migrations/<time>_retrieval_index/migration.sql, after the app's last one:",
             *script,
         )
-        typer.echo("\n".join(lines))
+        say("\n".join(lines))
     return 0

@@ -10,6 +10,7 @@ from memsync.cli.common import (
     print_facts,
     print_json,
     progress,
+    say,
 )
 from memsync.memory import drain, outbox_status, revive
 
@@ -32,7 +33,7 @@ def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
     if as_json:
         print_json(entries=done.entries, memories=done.memories)
     else:
-        typer.echo(f"{done.entries} outbox entries drained, {done.memories} memories written")
+        say(f"{done.entries} outbox entries drained, {done.memories} memories written")
     return 0
 
 
@@ -62,5 +63,5 @@ def retry(ctx: typer.Context, as_json: JsonOption = False) -> int:
     if as_json:
         print_json(revived=revived)
     else:
-        typer.echo(f"{revived} dead entries are due again; next: memsync sync run")
+        say(f"{revived} dead entries are due again; next: memsync sync run")
     return 0

@@ -5,12 +5,14 @@ from memsync.migrate.attribution.evidence import Disagreement, EvidenceReport, m
 from memsync.migrate.backfill.method import Choice, choose_method
 from memsync.migrate.backup import Backup, backup
 from memsync.migrate.checks import Check, State
+from memsync.migrate.contract.gates import Gate
 from memsync.migrate.contract.proof import Verification
 from memsync.migrate.engine import archive, finalize, rollback, run
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner, Wanted, ask
-from memsync.migrate.plan import Plan, Status, Step, plan, status
+from memsync.migrate.plan import Plan, Status, plan, settled, status
 from memsync.migrate.psql import psql_script
+from memsync.migrate.standing import Step
 from memsync.migrate.verify import verify
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Choice",
     "Disagreement",
     "EvidenceReport",
+    "Gate",
     "Plan",
     "RunOptions",
     "Runner",
@@ -38,6 +41,7 @@ __all__ = [
     "psql_script",
     "rollback",
     "run",
+    "settled",
     "status",
     "verify",
 ]

@@ -27,18 +27,28 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A question, its answer with figures, and what to do. A blocker stops `phases`."""
+    """A question, its answer with figures, and what to do. A blocker stops `phases`.
+
+    `decision` is the option of a run, and its value, that settles a blocker without more work.
+    """
 
     name: str
     state: State
     found: str
     next: str | None = None
     phases: tuple[Phase, ...] = ()
+    decision: tuple[str, str] | None = None
 
 
-def blocker(name: str, found: str, what_to_do: str, phases: Iterable[Phase] = Phase) -> Check:
+def blocker(
+    name: str,
+    found: str,
+    what_to_do: str,
+    phases: Iterable[Phase] = Phase,
+    decision: tuple[str, str] | None = None,
+) -> Check:
     """The run would fail, or do harm, in these phases."""
-    return Check(name, State.BLOCKER, found, what_to_do, tuple(phases))
+    return Check(name, State.BLOCKER, found, what_to_do, tuple(phases), decision)
 
 
 def failed(name: str, found: str, what_to_do: str) -> Check:

@@ -47,19 +47,18 @@ def run(
     app's database), InvalidInput (behind a pooler), MissingRight, StoreUnreachable (the memories
     cannot be read; nothing was changed), PartlyDone, Cancelled. Effects: Postgres only.
     """
-    options = options or RunOptions()
-    with _opened(postgres, settings, tell, options) as opened:
+    with _opened(postgres, settings, tell, "run", options or RunOptions()) as opened:
         catalog = opened.catalog()
         _require_clear_way(opened, catalog)
         if attribution.awaited(catalog):
-            if vectors and options.evidence == "prefer":
+            if vectors and opened.options.evidence == "prefer":
                 opened.evidence.read(vectors, settings, tell)
-            if options.method == "copy":
+            if opened.options.method == "copy":
                 # Only to refuse before the first change: it raises where a copy is impossible.
-                choose_method(opened.session, catalog, options.method)
+                choose_method(opened.session, catalog, opened.options.method)
         _require_decisions(opened, catalog)
         for work in order.PHASES:
-            if work.phase in up_to(options.to):
+            if work.phase in up_to(opened.options.to):
                 _forward(opened, work)
         return opened.catalog().stage
 
@@ -76,7 +75,7 @@ def rollback(
     Raises: StoreBusy; GateClosed when the way back was ended by `finalize`, or contract was not
     done by memsync; PartlyDone, Cancelled. Effects: Postgres only.
     """
-    with _opened(postgres, settings, tell) as opened:
+    with _opened(postgres, settings, tell, "rollback", to=to.value if to else "start") as opened:
         cutover.settle(opened.ddl)
         kept = () if to is None else up_to(to)
         for work in reversed(order.PHASES):
@@ -105,7 +104,7 @@ def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> Non
 
     Raises: GateClosed when the migration is not finished; StoreBusy.
     """
-    with _opened(postgres, settings, tell) as opened:
+    with _opened(postgres, settings, tell, "finalize") as opened:
         _require_contracted(opened.catalog())
         with (
             runs.recorded(opened, "finalize", Phase.CONTRACT),
@@ -119,21 +118,30 @@ def _require_contracted(catalog: Catalog) -> None:
     if catalog.stage is not Stage.CONTRACTED or "user_id" in catalog.columns:
         raise GateClosed(
             f"the database is {catalog.stage}, not contracted: the archive is still needed. "
-            "Next: memsync migrate run"
+            "`memsync migrate status` says what comes next"
         )
 
 
 @contextlib.contextmanager
 def _opened(
-    postgres: Postgres, settings: Settings, tell: Tell, options: RunOptions | None = None
+    postgres: Postgres,
+    settings: Settings,
+    tell: Tell,
+    verb: runs.Verb,
+    options: RunOptions | None = None,
+    **given: str,
 ) -> Iterator[Run]:
-    """Open a run on a session of its own, which holds the migration's lock."""
-    options = options or RunOptions()
+    """Open a run on a session of its own, which holds the migration's lock.
+
+    `given` are the options of a verb that takes no RunOptions.
+    """
     with (
         exclusive(postgres, LockKey.MIGRATE, "migration") as session,
         revisions.only_run_of_process(),
     ):
-        pace = Pace(session, options, tell)
+        options = (options or RunOptions()).settled(runs.decisions(session))
+        kept = options.as_given() if verb == "run" else given
+        pace = Pace(session, options, tell, runs.command_of(verb, kept))
         pace.begin()
         prepare_heavy_work(session)
         ddl = OnlineDdl(
@@ -151,6 +159,7 @@ def _opened(
             evidence=Evidence(session),
             batch_target_ms=settings.batch_target_ms,
             tell=tell,
+            given=kept,
         )
 
 
@@ -174,11 +183,12 @@ def _require_decisions(run: Run, catalog: Catalog) -> None:
     settings = catalog.settings
     if not settings.owners_required and not settings.missing:
         redesign.require_owners(run.session, settings, run.options)
-    if run.options.unresolved == "create" or not attribution.awaited(catalog):
+    if run.options.for_unresolved == "create" or not attribution.awaited(catalog):
         return
     fragments = attribution.fragments(catalog, run.evidence.as_fragment)
     without = attribution.unresolved_users(run.session, fragments)
-    require_resolved([user.user_id for user in without], sum(user.rows for user in without))
+    rows = sum(user.rows for user in without)
+    require_resolved([user.user_id for user in without], rows, run.options)
 
 
 def _forward(run: Run, work: PhaseWork) -> None:

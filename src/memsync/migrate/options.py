@@ -1,11 +1,14 @@
-"""The options of one run of the migration, as pure values.
+"""The options of one run of the migration, as pure values, and the command that names them.
 
-The command line and the library use the same ones.
+The command line and the library use the same ones. Every message that names `memsync migrate run`
+takes the command from here, so that typing it goes on with the options that were in force.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from memsync.errors import InvalidInput
@@ -16,11 +19,18 @@ EvidenceUse = Literal["prefer", "ignore"]
 Method = Literal["auto", "in-place", "copy"]
 _ASSIGN = "assign:"
 WORKERS_MAX = 16
+_DECIDED = {"unresolved": "fail", "orphan_owners": "fail", "evidence": "prefer"}
+"""The decisions, and what holds where none was taken."""
+_FLAGS = {"max_rate_mb_s": "--max-rate"}
+"""Options of the command whose names are not those of the fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How a run works.
+
+    Three options are decisions: `unresolved`, `orphan_owners` and `evidence`. None leaves the
+    decision of the last run in force; without one it is `fail`, `fail` and `prefer`.
 
     `to` is the last phase that runs. `unresolved` is for users without a persona: `fail` stops
     before anything is changed, `create` makes a default persona for each. `orphan_owners` is for
@@ -42,9 +52,9 @@ class RunOptions:
     """
 
     to: Phase = Phase.CONTRACT
-    unresolved: Unresolved = "fail"
-    orphan_owners: str = "fail"
-    evidence: EvidenceUse = "prefer"
+    unresolved: Unresolved | None = None
+    orphan_owners: str | None = None
+    evidence: EvidenceUse | None = None
     method: Method = "auto"
     quiet_minutes: float = 10
     backup_confirmed: str | None = None
@@ -72,19 +82,54 @@ class RunOptions:
             raise InvalidInput(
                 f"workers is {self.workers}: give 1 to {WORKERS_MAX}", field="workers"
             )
-        if self.orphan_owners not in {"fail", "quarantine"}:
-            _ = self.assigned_owner
+        _ = self.assigned_owner
 
     @property
     def assigned_owner(self) -> UUID | None:
         """The user who gets the personas without an owner; None unless the operator named one."""
-        if self.orphan_owners in {"fail", "quarantine"}:
+        if self.orphan_owners in {None, "fail", "quarantine"}:
             return None
         try:
-            return UUID(self.orphan_owners.removeprefix(_ASSIGN))
+            return UUID(str(self.orphan_owners).removeprefix(_ASSIGN))
         except ValueError:
             raise InvalidInput(
                 f"orphan_owners is {self.orphan_owners!r:.60}; it must be fail, quarantine or "
                 "assign:USER_ID, with the uuid of a user",
                 field="orphan_owners",
             ) from None
+
+    @property
+    def for_unresolved(self) -> Unresolved:
+        """What happens to users without a persona."""
+        return self.unresolved or "fail"
+
+    def settled(self, before: Mapping[str, Any]) -> Self:
+        """These options with every decision taken: by these, else by those `before`."""
+        open_ones = [name for name in _DECIDED if getattr(self, name) is None]
+        taken: dict[str, Any] = {name: before.get(name) or _DECIDED[name] for name in open_ones}
+        return replace(self, **taken)
+
+    def as_given(self) -> dict[str, Any]:
+        """The decisions, and each option that is not what holds without it, by name."""
+        usual = asdict(type(self)())
+        mine = asdict(self)
+        return {name: value for name, value in mine.items() if value not in (None, usual[name])}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """The options that `as_given` has written down; names of another version are left out."""
+        known = {each.name for each in fields(cls)}
+        taken = {name: value for name, value in given.items() if name in known}
+        if "to" in taken:
+            taken["to"] = Phase(taken["to"])
+        return cls(**taken)
+
+    def command(self, **other: Any) -> str:
+        """The command that runs with these options; `other` are options that differ."""
+        words = ["memsync", "migrate", "run"]
+        for name, value in replace(self, **other).as_given().items():
+            if value == _DECIDED.get(name):
+                continue
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            words += [_FLAGS.get(name, f"--{name.replace('_', '-')}"), shown]
+        return shlex.join(words)

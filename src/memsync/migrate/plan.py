@@ -1,10 +1,15 @@
-"""Shows what `migrate run` would do, and how far a running migration has come. Reads only."""
+"""Shows what `migrate run` would do, and how far a running migration has come. Reads only.
+
+Each report is read in one snapshot, so its figures agree. What comes next is decided in standing.py
+alone.
+"""
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from memsync.errors import MemsyncError, MissingRight
+from memsync.errors import GateClosed, MemsyncError, MissingRight
+from memsync.migrate import runs
 from memsync.migrate.attribution import (
     Evidence,
     EvidenceReport,
@@ -15,15 +20,23 @@ from memsync.migrate.attribution import (
     unresolved_users,
 )
 from memsync.migrate.backfill import Choice, choose_method
-from memsync.migrate.backfill.checkpoint import fill_state
-from memsync.migrate.checks import Check
-from memsync.migrate.order import PHASES
-from memsync.migrate.pacing.control import Runner, runner
-from memsync.migrate.preflight.run_checks import blocking, data_checks, preflight
+from memsync.migrate.backfill.checkpoint import FillState, fill_state
+from memsync.migrate.checks import Check, blocker
+from memsync.migrate.contract.gates import Gate
+from memsync.migrate.options import RunOptions
+from memsync.migrate.pacing.control import Runner
+from memsync.migrate.preflight.run_checks import (
+    AFTER_BLOCKERS,
+    blocking,
+    data_checks,
+    evidence_check,
+    preflight,
+)
 from memsync.migrate.redesign import Prospect, prospect, require_met
-from memsync.model.progress import Tell, silent
+from memsync.migrate.standing import Obstacles, Standing, Step, next_command, steps_of
+from memsync.model.progress import Tell, seconds_left, silent
 from memsync.settings import Settings
-from memsync.stores.history.catalog import Catalog, history_size
+from memsync.stores.history.catalog import Catalog, HistorySize, history_size, reading
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.relations import server_version
@@ -33,27 +46,23 @@ OpenMemories = Callable[[], VectorStore | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a phase, and what it does."""
-
-    phase: Phase
-    what: str
-    done: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """Where the database stands and what `migrate run` would do.
+    """Where the database stands and what `migrate run` would do with these options.
 
-    `rows_by_decision` counts messages by the rule that decides their persona (evidence, override,
-    default, unresolved); it is None once user_id is gone. `evidence` is None where none was asked
-    for or there is nothing left to decide. `method` is what the backfill would choose under
-    `auto`, None once it is done. `bytes_total` is the table with its indexes.
+    `rows_estimated` is counted where `rows_exact`. `rows_by_decision` has the messages still to be
+    decided, by the rule that decides their persona (evidence, override, default, unresolved); it
+    is None once user_id is gone. `evidence` is None where none was asked for or there is nothing
+    left to decide. `method` is what the backfill would choose, None once it is done. `bytes_total`
+    is the table with its indexes. `gates` are those of contract, where that is what comes next.
+    `ok` is false where a blocker or a closed gate would stop the run. `next` is the command to type
+    now; None while a run is at work, or when nothing is left to do.
     """
 
+    ok: bool
     stage: Stage
     steps: tuple[Step, ...]
     rows_estimated: int
+    rows_exact: bool
     bytes_total: int
     rows_by_decision: Mapping[str, int] | None
     unresolved: tuple[UnresolvedUser, ...]
@@ -61,66 +70,57 @@ class Plan:
     server_version: int
     redesign: Prospect | None
     checks: tuple[Check, ...]
+    gates: tuple[Gate, ...]
     method: Choice | None
+    run: Runner
+    next: str | None
 
     @property
     def blockers(self) -> tuple[Check, ...]:
         """The checks that make `migrate run` refuse one of its phases."""
         return tuple(blocking(self.checks))
 
-    @property
-    def next(self) -> str | None:
-        """The next thing to do; None when nothing is left to do."""
-        if self.blockers:
-            return f"mend what blocks: {', '.join(check.name for check in self.blockers)}"
-        ownerless = self.redesign and any(each.owner is None for each in self.redesign.orphans)
-        if ownerless and self.unresolved:
-            return (
-                "give those personas an owner and those users a persona, or "
-                "memsync migrate run --orphan-owners quarantine --unresolved create"
-            )
-        if ownerless:
-            return "give those personas an owner, or memsync migrate run --orphan-owners quarantine"
-        if self.unresolved:
-            return "give those users a persona, or memsync migrate run --unresolved create"
-        return _next(self.steps)
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far the migration has come, and which session runs it now.
+    """How far the migration has come, what it waits for, and which session runs it now.
 
-    `eta_s` is None unless a fill has begun and is not finished.
+    `filling` is the column that is being filled, of which `rows_done` and what follows speak:
+    user_id on the way back from contract.
+    `rows_total` is counted where `rows_exact`. `rows_done` is how many messages have their
+    persona; None where nothing counts them, because another program has filled a part. `rows_per_s`
+    and `eta_s` are of a fill that is not finished, by its work without pauses; None where not known
+    yet. `gates` are those of contract, where that is what comes next. `next` is the command to type
+    now; None while a run is at work, or when nothing is left to do.
     """
 
     stage: Stage
     rows_total: int
-    rows_done: int
-    rows_per_s: float
+    rows_exact: bool
+    filling: str
+    rows_done: int | None
+    rows_per_s: float | None
     eta_s: float | None
     steps: tuple[Step, ...]
     run: Runner
-
-    @property
-    def next(self) -> str | None:
-        """The next thing to do; None while a run goes on, or when nothing is left to do."""
-        if self.run.state in {"pausing", "paused"}:
-            return "memsync migrate resume"
-        return _next(self.steps) if self.run.state == "idle" else None
+    gates: tuple[Gate, ...]
+    next: str | None
 
 
 def plan(
     postgres: Postgres,
     settings: Settings | None = None,
     memories: OpenMemories | None = None,
+    options: RunOptions | None = None,
     *,
     tell: Tell = silent,
 ) -> Plan:
-    """Look at the database, change nothing.
+    """Look at the database, change nothing. `options` are those of the run that is thought of.
 
     `memories` opens the store whose points are evidence of who spoke. If it does not answer, the
-    plan's `evidence` says so, and the rest is still right. It is not read while a blocker stops a
-    phase before contract, because that comes first, and reading may take long.
+    plan's `evidence` says so and a blocker stands for it, and the rest is still right. It is not
+    read while a blocker stops a phase before contract, because that comes first, and reading may
+    take long.
 
     Raises: SchemaMismatch when this is not the app's database.
     """
@@ -129,41 +129,87 @@ def plan(
     with contextlib.closing(session.connection):
         catalog = Catalog.read(session)
         require_met(session, catalog)
-        checks = preflight(session, catalog)
         evidence = Evidence(session)
         report = None
         if memories is not None and awaited(catalog):
             report = (
-                EvidenceReport(not_read="the blockers of a run come first")
-                if blocking(checks, set(Phase) - {Phase.CONTRACT})
+                EvidenceReport(not_read=AFTER_BLOCKERS)
+                if blocking(preflight(session, catalog), set(Phase) - {Phase.CONTRACT})
                 else _read(evidence, settings or Settings(), memories, tell)
             )
-        size = history_size(session)
-        by_decision: dict[str, int] | None = None
-        unresolved: tuple[UnresolvedUser, ...] = ()
-        if "user_id" in catalog.columns:
-            fitting = fragments(catalog, evidence.as_fragment)
-            by_decision = {"evidence": report.rows} if report and report.rows else {}
-            by_decision |= messages_by_rule(session, fitting)
-            unresolved = unresolved_users(session, fitting)
-        return Plan(
-            stage=catalog.stage,
-            steps=_steps(catalog.done),
-            rows_estimated=sum(by_decision.values()) if by_decision else size.rows,
-            bytes_total=size.size_bytes,
-            rows_by_decision=by_decision,
-            unresolved=unresolved,
-            evidence=report,
-            server_version=server_version(session),
-            checks=(*checks, *data_checks(session, catalog, unresolved)),
-            redesign=_prospect(session, catalog),
-            method=None if Phase.BACKFILL in catalog.done else choose_method(session, catalog),
-        )
+        # One snapshot for every figure; the evidence is read before, because that may take long.
+        with reading(session):
+            return _plan(session, evidence, report, options or RunOptions())
+
+
+def _plan(
+    session: Session, evidence: Evidence, report: EvidenceReport | None, options: RunOptions
+) -> Plan:
+    catalog = Catalog.read(session)
+    checks = preflight(session, catalog)
+    now = Standing.read(session, catalog, options, proving=True)
+    by_decision: dict[str, int] | None = None
+    unresolved: tuple[UnresolvedUser, ...] = ()
+    if "user_id" in catalog.columns:
+        fitting = fragments(catalog, evidence.as_fragment)
+        by_decision = {"evidence": report.rows} if report and report.rows else {}
+        by_decision |= messages_by_rule(session, fitting)
+        unresolved = unresolved_users(session, fitting)
+    ahead = _prospect(session, catalog)
+    choice, refused = _method(session, catalog, now.options)
+    checks = (
+        *checks,
+        *refused,
+        *evidence_check(report, now.options),
+        *data_checks(session, catalog, unresolved, ahead, now.options),
+    )
+    size = history_size(session)
+    return Plan(
+        ok=not blocking(checks) and not now.closed,
+        stage=catalog.stage,
+        steps=steps_of(catalog),
+        rows_estimated=size.rows,
+        rows_exact=size.is_exact,
+        bytes_total=size.size_bytes,
+        rows_by_decision=by_decision,
+        unresolved=unresolved,
+        evidence=report,
+        server_version=server_version(session),
+        checks=checks,
+        gates=now.gates,
+        redesign=ahead,
+        method=choice,
+        run=now.run,
+        next=next_command(now, _obstacles(checks)),
+    )
+
+
+def _obstacles(checks: tuple[Check, ...]) -> Obstacles:
+    """What stops a run, apart from what a decision settles."""
+    stops = blocking(checks)
+    return Obstacles(
+        stopped=frozenset(phase for check in stops if not check.decision for phase in check.phases),
+        undecided=dict(check.decision for check in stops if check.decision),
+    )
+
+
+def _method(
+    session: Session, catalog: Catalog, options: RunOptions
+) -> tuple[Choice | None, tuple[Check, ...]]:
+    """The method that the backfill would choose, or the blocker that refuses the one asked for."""
+    if Phase.BACKFILL in catalog.done:
+        return None, ()
+    try:
+        return choose_method(session, catalog, options.method), ()
+    except GateClosed as error:
+        do = f"make that away, or `{options.command(method='in-place')}`"
+        return None, (blocker("method", error.message, do),)
 
 
 def _prospect(session: Session, catalog: Catalog) -> Prospect | None:
     try:
-        return prospect(session, catalog)
+        with session.transaction():
+            return prospect(session, catalog)
     except MissingRight:
         # The check `privileges` names the tables that this role may not read.
         return None
@@ -184,38 +230,59 @@ def _read(
         return EvidenceReport(not_read=str(cause if isinstance(cause, MemsyncError) else error))
 
 
-def status(postgres: Postgres) -> Status:
-    """Where the migration stands now, from the catalog and the fill's checkpoint."""
+def settled(postgres: Postgres, options: RunOptions) -> RunOptions:
+    """The options with every decision taken: by these, else as the last run took it."""
     with postgres.session() as session:
+        return options.settled(runs.decisions(session))
+
+
+def status(postgres: Postgres) -> Status:
+    """Where the migration stands now, from the catalog, the fill's checkpoint and the gates."""
+    with postgres.session() as session, reading(session):
         catalog = Catalog.read(session)
-        now = runner(session)
-        fill = fill_state(session, "personas") if catalog.has_own_table("backfill") else None
-        if fill is None:
-            rows = history_size(session).rows
-            return Status(catalog.stage, rows, 0, 0.0, None, _steps(catalog.done), now)
-        rate = fill.rows_done / fill.busy_s if fill.busy_s else 0.0
-        left = max(0, fill.rows_total - fill.rows_done)
-        running = Phase.BACKFILL not in catalog.done and rate > 0
-        return Status(
+        now = Standing.read(session, catalog)
+        fill = _open_fill(session, catalog)
+        size = history_size(session)
+        found = Status(
             stage=catalog.stage,
-            rows_total=fill.rows_total,
-            rows_done=fill.rows_done,
-            rows_per_s=rate,
-            eta_s=left / rate if running else None,
-            steps=_steps(catalog.done),
-            run=now,
+            rows_total=size.rows,
+            rows_exact=size.is_exact,
+            filling="user_id" if catalog.users_return else "persona_id",
+            rows_done=_rows_done(catalog, size),
+            rows_per_s=None,
+            eta_s=None,
+            steps=steps_of(catalog),
+            run=now.run,
+            gates=now.gates,
+            next=next_command(now),
         )
+        return _of_fill(found, fill) if fill else found
 
 
-def _next(steps: Collection[Step]) -> str | None:
-    if any(step.phase is not Phase.CONTRACT and not step.done for step in steps):
-        return "memsync migrate run --to backfill"
-    if any(not step.done for step in steps):
-        return "memsync migrate run"
-    return None
+def _open_fill(session: Session, catalog: Catalog) -> FillState | None:
+    """The checkpoint of the fill that is not finished; None where there is none."""
+    if not catalog.has_own_table("backfill"):
+        return None
+    if catalog.users_return:
+        return fill_state(session, "users")
+    fill = fill_state(session, "personas") if catalog.has_null_persona else None
+    return None if fill and fill.is_finished else fill
 
 
-def _steps(done: Collection[Phase]) -> tuple[Step, ...]:
-    return tuple(
-        Step(work.phase, what, work.phase in done) for work in PHASES for what in work.steps
+def _rows_done(catalog: Catalog, size: HistorySize) -> int | None:
+    """How many messages have their persona, where no fill counts them."""
+    if catalog.users_return or "persona_id" not in catalog.columns:
+        return 0
+    return None if catalog.has_null_persona else size.rows
+
+
+def _of_fill(found: Status, fill: FillState) -> Status:
+    """The status in the middle of a fill, by its checkpoint."""
+    return replace(
+        found,
+        rows_total=fill.rows_total,
+        rows_exact=True,
+        rows_done=min(fill.rows_done, fill.rows_total),
+        rows_per_s=fill.rows_done / fill.busy_s if fill.busy_s else None,
+        eta_s=seconds_left(fill.rows_done, fill.rows_total, fill.busy_s),
     )

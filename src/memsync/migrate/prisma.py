@@ -103,7 +103,9 @@ def told(postgres: Postgres) -> Told:
 def differences(session: Session, catalog: Catalog) -> tuple[Check, ...]:
     """Where Prisma's history and the catalog differ, each with what mends it. Reads only."""
     try:
-        rows = read(session)
+        # In a transaction of its own, because the caller's must outlive a missing right.
+        with session.transaction():
+            rows = read(session)
     except (MissingRight, SchemaMismatch) as error:
         return (not_applicable("prisma", error.message),)
     return () if rows is None else _differences(rows, catalog)

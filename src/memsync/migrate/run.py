@@ -4,8 +4,9 @@ The engine makes one `Run`, which holds everything that a phase works with, and 
 each `PhaseWork`. This module decides nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from memsync.migrate.attribution.evidence import Evidence
 from memsync.migrate.options import RunOptions
@@ -21,7 +22,8 @@ from memsync.stores.postgres.ddl import OnlineDdl
 class Run:
     """One run. Its session holds the migration's lock; only extra workers use other sessions.
 
-    `rows_filled` counts the messages that were filled since the last entry in memsync.runs.
+    `rows_filled` counts the messages that were filled since the last entry in memsync.runs, which
+    keeps `given`: the options, as `runs.command_of` reads them.
     """
 
     postgres: Postgres
@@ -31,6 +33,7 @@ class Run:
     evidence: Evidence
     batch_target_ms: int
     tell: Tell
+    given: Mapping[str, Any]
     rows_filled: int = 0
 
     @property

@@ -1,20 +1,65 @@
 """Keeps the record of runs, `memsync.runs`: what was begun, by which role, and how it ended.
 
 Each phase that is run or taken back gets an entry. The entries also answer what the catalog alone
-cannot tell: whether a backfill was finished, and whether contract passed its gates.
+cannot tell: whether a backfill was finished, whether contract passed its gates, and which command
+goes on with work that was cut short.
 """
 
 import contextlib
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 from memsync.errors import Cancelled, MemsyncError
+from memsync.migrate.options import RunOptions
 from memsync.migrate.run import Run
 from memsync.stores.history.phases import Phase
-from memsync.stores.postgres import Session, statement
+from memsync.stores.postgres import Session, json_value, relations, statement
 
 Verb = Literal["run", "rollback", "finalize"]
+
+_REFUSED = frozenset(("done", "GateClosed", "SchemaMismatch", "MissingRight", "InvalidInput"))
+"""Outcomes after which the same command again would end the same: it is not what comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The entry of the record that was written last: its verb, its options, and how it ended."""
+
+    verb: Verb
+    outcome: str | None
+    given: Mapping[str, Any]
+
+    @property
+    def goes_on(self) -> str | None:
+        """The command that goes on with it; None where it ended, or was refused."""
+        return None if self.outcome in _REFUSED else command_of(self.verb, self.given)
+
+
+def command_of(verb: Verb, given: Mapping[str, Any]) -> str:
+    """The command of a run, by the options in its record."""
+    if verb == "run":
+        return RunOptions.of(given).command()
+    if verb == "finalize":
+        return "memsync migrate finalize --yes"
+    return shlex.join(("memsync", "migrate", "rollback", "--to", given.get("to", "start")))
+
+
+def last_run(session: Session) -> LastRun | None:
+    """The last entry of the record; None before the first."""
+    if not relations.existing(session, ["memsync.runs"]):
+        return None
+    row = session.row("last_run")
+    return LastRun(row.verb, row.outcome, row.options or {}) if row else None
+
+
+def decisions(session: Session) -> Mapping[str, Any]:
+    """The decisions of the runs forward, unless everything was taken back since."""
+    if not relations.existing(session, ["memsync.runs"]):
+        return {}
+    return dict(session.row("last_decisions")._asdict())
 
 
 @contextlib.contextmanager
@@ -24,7 +69,13 @@ def recorded(run: Run, verb: Verb, phase: Phase) -> Iterator[None]:
     Raises: Cancelled when the run was asked to end.
     """
     session = run.session
-    entry = session.row("begin_record", verb=verb, phase=phase, version=version("memsync")).id
+    entry = session.row(
+        "begin_record",
+        verb=verb,
+        phase=phase,
+        version=version("memsync"),
+        options=json_value(run.given),
+    ).id
     outcome = "interrupted"
     try:
         run.pace.between_steps()

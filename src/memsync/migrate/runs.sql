@@ -2,8 +2,27 @@
 
 -- name: begin_record
 -- Records that a phase begins, or is about to be taken back.
-INSERT INTO memsync.runs (verb, phase, memsync_version)
-VALUES (%(verb)s, %(phase)s, %(version)s) RETURNING id;
+INSERT INTO memsync.runs (verb, phase, memsync_version, options)
+VALUES (%(verb)s, %(phase)s, %(version)s, %(options)s) RETURNING id;
+
+-- name: last_run
+-- The entry that was written last.
+SELECT verb, outcome, options FROM memsync.runs ORDER BY id DESC LIMIT 1;
+
+-- name: last_decisions
+-- Each decision of the last run forward that took it; none if everything was taken back since.
+SELECT (array_agg(unresolved ORDER BY id DESC) FILTER (WHERE unresolved IS NOT NULL))[1]
+           AS unresolved,
+       (array_agg(orphan_owners ORDER BY id DESC) FILTER (WHERE orphan_owners IS NOT NULL))[1]
+           AS orphan_owners,
+       (array_agg(evidence ORDER BY id DESC) FILTER (WHERE evidence IS NOT NULL))[1] AS evidence
+FROM (SELECT id, options ->> 'unresolved' AS unresolved,
+             options ->> 'orphan_owners' AS orphan_owners, options ->> 'evidence' AS evidence
+      FROM memsync.runs
+      WHERE verb = 'run'
+        AND id > coalesce((SELECT max(id) FROM memsync.runs
+                           WHERE verb = 'rollback' AND phase = 'isolate' AND outcome = 'done'),
+                          0)) taken;
 
 -- name: end_record
 -- Records how it ended.

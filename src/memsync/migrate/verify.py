@@ -2,65 +2,102 @@
 
 This module decides which checks are due at which stage. contract/proof.py proves every row, and the
 report includes its result. Contract needs the proof alone, because all other checks are part of it
-or read the catalog, which each phase reads itself.
+or read the catalog, which each phase reads itself. While a run is at work, what it will do is not
+due yet.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from memsync.migrate import prisma, runs
 from memsync.migrate.attribution import fragments, unresolved_users
 from memsync.migrate.checks import Check, State, failed, fine, not_applicable
 from memsync.migrate.contract.proof import Verification, prove
+from memsync.migrate.options import RunOptions
+from memsync.migrate.standing import Standing
 from memsync.stores.history.catalog import (
     IDENTITY_TRIGGER,
     PERSONA_INDEX,
     RETRIEVAL_INDEX,
     TABLE,
     Catalog,
+    reading,
 )
-from memsync.stores.history.phases import Stage
+from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 
 _SAMPLES = 5
-_RUN = "memsync migrate run"
 
 
 def verify(postgres: Postgres) -> Verification:
-    """Prove the history as it is now, and go through the checklist. Reads only.
+    """Prove the history as it is now, and go through the checklist. Reads only, in one snapshot.
 
     Raises: SchemaMismatch when this is not the app's database.
     """
-    with postgres.session() as session:
+    with postgres.session() as session, reading(session):
         catalog = Catalog.read(session)
+        now = Standing.read(session, catalog)
         proof = prove(session, catalog)
         if "persona_id" not in catalog.columns:
-            return replace(proof, checks=_not_begun(session, catalog))
-        rows = _of_rows(session, catalog, proof)
-        rest = (*_of_users(session, catalog), *_of_schema(session, catalog, proof))
+            return _judged(replace(proof, checks=_not_begun(session, catalog, now)), now)
+        rows = _of_rows(session, catalog, proof, now)
+        rest = (*_of_users(session, catalog), *_of_schema(session, catalog, proof, now))
         # Failures among the rows are in the proof's problems already, row by row.
         more = [f"{each.name}: {each.found}" for each in rest if each.state is State.FAILED]
         ok = proof.ok and all(each.state is not State.FAILED for each in (*rows, *rest))
         checks = (*rows, *rest, _applied(session, catalog, ok=ok))
-        return replace(proof, ok=ok, problems=(*proof.problems, *more), checks=checks)
+        return _judged(replace(proof, ok=ok, problems=(*proof.problems, *more), checks=checks), now)
 
 
-def _not_begun(session: Session, catalog: Catalog) -> tuple[Check, ...]:
+def _fill_again(catalog: Catalog, options: RunOptions) -> str:
+    """The run that fills and builds what is missing, and takes the database to no later phase."""
+    return options.command(to=Phase.BACKFILL if "user_id" in catalog.columns else Phase.CONTRACT)
+
+
+def _judged(proof: Verification, now: Standing) -> Verification:
+    """The report; while a run is at work, what a run mends is not due yet, and no problem."""
+    run = now.run
+    if run.state == "idle" or proof.ok:
+        return proof
+    again = now.options.command().partition(" --")[0]
+    at_work = f"a run is {run.state} (pid {run.pid})"
+    checks = tuple(
+        not_applicable(each.name, f"{each.found}; {at_work}")
+        if each.state is State.FAILED and again in (each.next or "")
+        else each
+        for each in proof.checks
+    )
+    failures = {each.name: each for each in checks if each.state is State.FAILED}
+    wrong = [each for each in proof.problems if each.startswith("message ")]
+    more = [f"{name}: {each.found}" for name, each in failures.items()]
+    return replace(proof, problems=(*wrong, *more), checks=checks, unfinished=at_work, ok=False)
+
+
+def _not_begun(session: Session, catalog: Catalog, now: Standing) -> tuple[Check, ...]:
+    first = now.options.command(to=Phase.BACKFILL)
     return (
-        failed("no NULL persona_id", f"{TABLE} has no persona_id yet", _RUN),
-        _resolved(session, catalog),
+        failed("no NULL persona_id", f"{TABLE} has no persona_id yet", first),
+        _resolved(session, catalog, now.options),
     )
 
 
-def _of_rows(session: Session, catalog: Catalog, proof: Verification) -> tuple[Check, ...]:
+def _of_rows(
+    session: Session, catalog: Catalog, proof: Verification, now: Standing
+) -> tuple[Check, ...]:
     """The checks of the messages, by the proof."""
     nulls, unknown = proof.null_persona_ids, proof.unknown_persona_ids
+    again = _fill_again(catalog, now.options)
     return (
-        failed("no NULL persona_id", f"{nulls} of {proof.rows_total} messages", _RUN)
+        failed("no NULL persona_id", f"{nulls} of {proof.rows_total} messages", again)
         if nulls
         else fine("no NULL persona_id", f"0 of {proof.rows_total} messages"),
-        _resolved(session, catalog),
+        _resolved(session, catalog, now.options),
         failed(
-            "every persona exists", f"{unknown} messages have one that does not", _unknown(catalog)
+            "every persona exists",
+            f"{unknown} messages have one that does not",
+            again
+            if "user_id" in catalog.columns
+            else f"restore those personas from a backup, or delete their messages; then {again}",
         )
         if unknown
         else fine("every persona exists", f"{proof.unique_personas} personas in use, all there"),
@@ -69,7 +106,7 @@ def _of_rows(session: Session, catalog: Catalog, proof: Verification) -> tuple[C
     )
 
 
-def _resolved(session: Session, catalog: Catalog) -> Check:
+def _resolved(session: Session, catalog: Catalog, options: RunOptions) -> Check:
     name = "every user has a persona"
     if "user_id" not in catalog.columns:
         return not_applicable(name, "there is no user_id any more")
@@ -80,14 +117,8 @@ def _resolved(session: Session, catalog: Catalog) -> Check:
     return failed(
         name,
         f"{len(without)} users have neither a choice nor a default: {named}",
-        f"give them one, or {_RUN} --unresolved create",
+        f"give them one, or {options.command(to=Phase.BACKFILL, unresolved='create')}",
     )
-
-
-def _unknown(catalog: Catalog) -> str:
-    if "user_id" in catalog.columns:
-        return f"{_RUN} --to backfill"
-    return f"restore those personas from a backup, or delete their messages; then {_RUN}"
 
 
 def _recomputed(catalog: Catalog, proof: Verification) -> Check:
@@ -96,20 +127,24 @@ def _recomputed(catalog: Catalog, proof: Verification) -> Check:
         why = "user_id" if "user_id" not in catalog.columns else "sync trigger"
         return not_applicable(name, f"there is no {why} to recompute from")
     if proof.wrong_persona_ids:
-        return failed(name, f"{proof.wrong_persona_ids} messages have another persona", _mend())
+        return failed(
+            name, f"{proof.wrong_persona_ids} messages have another persona", _mend(proof.wrong_ids)
+        )
     drift = f"; {proof.decisions_outdated} pairs keep the persona from before a change of settings"
     return fine(
         name,
-        f"all {proof.rows_total} as the settings say" + (drift if proof.decisions_outdated else ""),
+        f"all {proof.rows_total - proof.null_persona_ids} that have a persona, as the settings say"
+        + (drift if proof.decisions_outdated else ""),
     )
 
 
-def _mend(row: str = "…") -> str:
-    """SQL by which the sync trigger decides the row again, for the user that it has now."""
-    # Text for the operator; memsync does not run it. The id comes from the database.
+def _mend(rows: Sequence[str]) -> str:
+    """SQL by which the sync trigger decides the rows again, for the users that they have now."""
+    # Text for the operator; memsync does not run it. The ids come from the database.
+    some = f"ANY ('{{{','.join(map(str, rows))}}}')"
     return (
-        f"BEGIN; DELETE FROM memsync.row_archive WHERE history_id = '{row}'; "  # noqa: S608
-        f"UPDATE {TABLE} SET persona_id = NULL WHERE id = '{row}'; COMMIT"
+        f"BEGIN; DELETE FROM memsync.row_archive WHERE history_id = {some}; "  # noqa: S608
+        f"UPDATE {TABLE} SET persona_id = NULL WHERE id = {some}; COMMIT"
     )
 
 
@@ -129,7 +164,7 @@ def _owners(session: Session, catalog: Catalog) -> Check:
         name,
         f"{rows[0].total} are not, and no setting says so: user_id was changed after the "
         f"fill, or the persona is wrong. {named}",
-        f"where user_id is right: {_mend(rows[0].id)}",
+        f"where user_id is right: {_mend([row.id for row in rows])}",
     )
 
 
@@ -164,8 +199,11 @@ def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
     )
 
 
-def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple[Check, ...]:
+def _of_schema(
+    session: Session, catalog: Catalog, proof: Verification, now: Standing
+) -> tuple[Check, ...]:
     """The checks of the catalog, where they are due."""
+    again = _fill_again(catalog, now.options)
     by_persona = "user_id" not in catalog.columns
     # The stage cannot tell: a backfilled database that lost its key or an index looks expanded.
     built = by_persona or (
@@ -177,41 +215,36 @@ def _of_schema(session: Session, catalog: Catalog, proof: Verification) -> tuple
         fine("no user_id column", "it is gone")
         if by_persona
         else not_applicable("no user_id column", "contract drops it"),
-        _not_null(catalog, by_persona=by_persona),
-        _key(session, catalog)
+        _not_null(catalog, again, by_persona=by_persona),
+        _key(session, again) if built else not_applicable("foreign key", "it comes after the fill"),
+        _indexes(catalog, again)
         if built
-        else not_applicable("foreign key", "it comes after the fill"),
-        _indexes(catalog) if built else not_applicable("indexes", "they come after the fill"),
-        _trigger(session, by_persona=by_persona),
+        else not_applicable("indexes", "they come after the fill"),
+        _trigger(session, again, by_persona=by_persona),
     )
 
 
-def _build(catalog: Catalog) -> str:
-    """The command that builds it again, and takes the database to no later phase."""
-    return f"{_RUN} --to backfill" if "user_id" in catalog.columns else _RUN
-
-
-def _not_null(catalog: Catalog, *, by_persona: bool) -> Check:
+def _not_null(catalog: Catalog, again: str, *, by_persona: bool) -> Check:
     name = "persona_id NOT NULL"
     if catalog.columns["persona_id"]:
         return fine(name, "no message can lack one")
     return (
-        failed(name, "it may be NULL", _RUN)
+        failed(name, "it may be NULL", again)
         if by_persona
         else not_applicable(name, "contract sets it")
     )
 
 
-def _key(session: Session, catalog: Catalog) -> Check:
+def _key(session: Session, again: str) -> Check:
     keys = session.rows("verify_keys")
     if not keys:
-        return failed("foreign key", "persona_id refers to nothing", _build(catalog))
+        return failed("foreign key", "persona_id refers to nothing", again)
     if not any(key.valid for key in keys):
-        return failed("foreign key", f"{keys[0].name} is NOT VALID", _build(catalog))
+        return failed("foreign key", f"{keys[0].name} is NOT VALID", again)
     return fine("foreign key", next(f"{key.name}: {key.says}" for key in keys if key.valid))
 
 
-def _indexes(catalog: Catalog) -> Check:
+def _indexes(catalog: Catalog, again: str) -> Check:
     wanted = (PERSONA_INDEX, RETRIEVAL_INDEX)
     broken = [
         f"{name} is {'INVALID' if name in catalog.indexes else 'not there'}"
@@ -219,11 +252,11 @@ def _indexes(catalog: Catalog) -> Check:
         if not catalog.indexes.get(name)
     ]
     if broken:
-        return failed("indexes", ", ".join(broken), _build(catalog))
+        return failed("indexes", ", ".join(broken), again)
     return fine("indexes", ", ".join(wanted))
 
 
-def _trigger(session: Session, *, by_persona: bool) -> Check:
+def _trigger(session: Session, again: str, *, by_persona: bool) -> Check:
     name = "identity trigger"
     trigger = session.row("verify_trigger")
     if by_persona:
@@ -238,7 +271,7 @@ def _trigger(session: Session, *, by_persona: bool) -> Check:
         return failed(
             name,
             "it is not there: messages are written without a persona",
-            f"{_RUN} --to backfill",
+            again,
         )
     if not trigger.fires:
         return failed(

@@ -61,12 +61,24 @@ WAITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` units of the step `what`. A report without units has no total."""
+    """`done` of `total` units of the step `what`. A report without units has no total.
+
+    `worked_s` is how long the work on the units that are done took, pauses left out; None where
+    the step does not measure it.
+    """
 
     kind: Kind
     what: str
     done: int = 0
     total: int | None = None
+    worked_s: float | None = None
+
+
+def seconds_left(done: int, total: int, worked_s: float) -> float | None:
+    """How long the rest takes at the rate so far; None while nothing says a rate."""
+    if done <= 0 or worked_s <= 0:
+        return None
+    return max(0, total - done) * worked_s / done
 
 
 Tell = Callable[[Progress], None]

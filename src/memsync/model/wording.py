@@ -1,6 +1,9 @@
-"""How messages to people list several names."""
+"""How messages to people list several names, and say a duration."""
 
 from collections.abc import Iterable
+
+_MINUTE_S = 60
+_HOUR_MIN = 60
 
 
 def listed(names: Iterable[str], shown_max: int = 5, separator: str = ", ") -> str:
@@ -8,3 +11,15 @@ def listed(names: Iterable[str], shown_max: int = 5, separator: str = ", ") -> s
     every = list(names)
     more = f" and {len(every) - shown_max} more" if len(every) > shown_max else ""
     return separator.join(every[:shown_max]) + more
+
+
+def about(seconds: float | None) -> str:
+    """A duration that was estimated, in words; of None, that it is not known."""
+    if seconds is None:
+        return "not known yet"
+    if seconds < _MINUTE_S * 2:
+        return f"about {seconds:.0f} s"
+    minutes = round(seconds / _MINUTE_S)
+    if minutes < _HOUR_MIN * 2:
+        return f"about {minutes} min"
+    return f"about {minutes // _HOUR_MIN} h {minutes % _HOUR_MIN} min"

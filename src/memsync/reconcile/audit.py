@@ -90,7 +90,7 @@ class _Auditor:
             else:
                 self._not_checked.append(
                     f"memories: the history is {catalog.stage} and cannot be read by persona; "
-                    "next: memsync migrate run"
+                    "next: memsync migrate run --to backfill"
                 )
         return Audit(
             findings=tuple(sorted(findings, key=lambda each: (each.code, each.store, each.key))),

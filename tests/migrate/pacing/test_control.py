@@ -101,7 +101,8 @@ def test_paused_and_resumed(app: App, settled: App, eventually: Eventually, meth
     with paused(app, eventually, told.append, method=method) as run:
         now = app.status()
         pid = now.run.pid
-        assert 0 < now.rows_done < now.rows_total
+        assert now.rows_done
+        assert now.rows_done < now.rows_total
         eventually(
             lambda: bool(
                 app.query("SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'idle'", pid)
@@ -138,9 +139,13 @@ def test_cancelled_in_the_fill_and_run_again(app: App, settled: App, method: str
     left = app.status()
 
     assert 3 == cancelled.value.exit_status
-    assert "`memsync migrate run` goes on" in cancelled.value.message
+    gates = "--quiet-minutes 0 --backup-confirmed test"
+    again = f"memsync migrate run --unresolved create --method {method} {gates}"
+    assert f"`{again}` goes on" in cancelled.value.message
+    assert again == left.next
     assert (Stage.EXPANDED, "idle") == (left.stage, left.run.state)
-    assert 0 < left.rows_done < left.rows_total
+    assert left.rows_done
+    assert left.rows_done < left.rows_total
     assert ("run", "backfill", "cancelled") == outcomes(app)[-1]
     assert Stage.CONTRACTED == app.run(options={"method": method})
     assert_as_if_undisturbed(app, settled)
@@ -349,7 +354,7 @@ def test_who_runs_is_said(
     assert 0 == app.command("status")
     out = capsys.readouterr().out
     assert "run     idle\n" in out
-    assert "next: " not in out
+    assert out.endswith("next: memsync migrate finalize\n")
 
 
 def test_status_says_what_comes_next(
@@ -363,9 +368,9 @@ def test_status_says_what_comes_next(
         said.append(app.status().next)
         ask(app, "run")
 
-    assert "memsync migrate run --to backfill" == app.status().next
+    assert "memsync migrate plan" == app.status().next
     app.run(Phase.EXPAND, tell=when("redesign", lambda: look("pause")))
     app.run(Phase.BACKFILL, tell=when("backfill", lambda: look("run")))
     assert ["memsync migrate resume", None] == said
     assert 0 == app.command("status")
-    assert capsys.readouterr().out.endswith("next: memsync migrate run\n")
+    assert capsys.readouterr().out.endswith("next: memsync migrate backup\n")

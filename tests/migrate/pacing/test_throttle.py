@@ -53,7 +53,7 @@ def paced(app: App, told: list[Progress], **options: Any) -> Iterator[tuple[Sess
     with Postgres.open(app.url) as postgres:
         session = postgres.dedicated()
         try:
-            yield session, Pace(session, RunOptions(**options), told.append)
+            yield session, Pace(session, RunOptions(**options), told.append, "memsync migrate run")
         finally:
             session.connection.close()
 

@@ -39,25 +39,34 @@ def alter_database(app: App, change: LiteralString) -> None:
 
 
 def test_nothing_in_the_way(app: App) -> None:
-    """An app before any migration has no blocker; its one warning is users without a persona."""
+    """An app before any migration has one blocker, users without a persona, and no warning."""
     found = checks(app)
 
-    assert {"users"} == {name for name, check in found.items() if check.state is State.WARNING}
-    assert set() == {name for name, check in found.items() if check.state is State.BLOCKER}
+    assert set() == {name for name, check in found.items() if check.state is State.WARNING}
+    assert {"users"} == {name for name, check in found.items() if check.state is State.BLOCKER}
     assert "3 have messages" in found["users"].found
-    assert found["users"].next == "give them one, or memsync migrate run --unresolved create"
+    create = "memsync migrate run --to backfill --unresolved create"
+    assert found["users"].next == f"give them one, or {create}"
+    assert app.plan().next == create
 
 
 def test_a_finished_migration_has_nothing_in_the_way(settled: App) -> None:
-    """After contract every check is fine, and nothing is next."""
+    """After contract every check is fine; the end of the way back is next, and then nothing."""
     assert {State.OK} == {check.state for check in checks(settled).values()}
+    assert settled.plan().ok
+    assert "memsync migrate finalize" == settled.plan().next
+    assert 0 == settled.command("finalize", "--yes")
     assert None is settled.plan().next
 
 
 def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """Plan shows blockers, warnings, then the rest; `next` names the blocker; the status is 0."""
+    """Plan shows blockers, warnings, then the rest; the blockers are named; the status is 14."""
     app.do("CREATE VIEW talk AS SELECT user_id FROM conversation_history")
-    assert 0 == app.command("plan")
+    app.do(
+        "UPDATE pg_index SET indisvalid = false"
+        " WHERE indexrelid = 'conversation_history_user_id_idx'::regclass"
+    )
+    assert 14 == app.command("plan")
     lines = capsys.readouterr().out.splitlines()
     at = {
         state: [n for n, line in enumerate(lines) if line.startswith(f"  {state} ")]
@@ -66,14 +75,16 @@ def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixtur
     assert at[State.BLOCKER][-1] < at[State.WARNING][0]
     assert at[State.WARNING][-1] < at[State.OK][0]
     assert any("view talk  [stops contract]" in line for line in lines)
-    assert "next: mend what blocks: user_id" == lines[-1]
-    assert 0 == app.command("plan", "--json")
+    assert lines[-2].startswith("NOT clear: user_id, users; ")
+    assert "next: memsync migrate run --to backfill --unresolved create" == lines[-1]
+    assert 14 == app.command("plan", "--json")
     plan = json.loads(capsys.readouterr().out)
     assert "legacy" == plan["stage"]
     assert [("blocker", ["contract"])] == [
         (each["state"], each["phases"]) for each in plan["checks"] if each["name"] == "user_id"
     ]
-    assert plan["next"] == "mend what blocks: user_id"
+    assert not plan["ok"]
+    assert plan["next"] == "memsync migrate run --to backfill --unresolved create"
 
 
 @pytest.mark.parametrize(

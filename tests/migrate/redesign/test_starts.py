@@ -274,14 +274,13 @@ def test_plan_says_what_the_redesign_has_to_decide(
     assert {orphan: user, alone: None} == {each.persona_id: each.owner for each in ahead.orphans}
     assert 1 == len(ahead.forks)
     capsys.readouterr()
-    assert 0 == app.command("plan")
+    assert 14 == app.command("plan")
     text = capsys.readouterr().out
     assert f"{orphan}  extra  -> {user}" in text
     assert f"{alone}  extra  -> 0 users use it" in text
-    both = "--orphan-owners quarantine --unresolved create"
-    wanted = "give those personas an owner and those users a persona"
-    assert f"next: {wanted}, or memsync migrate run {both}" == text.splitlines()[-1]
-    assert 0 == app.command("plan", "--json")
+    both = "--unresolved create --orphan-owners quarantine"
+    assert f"next: memsync migrate run --to backfill {both}" == text.splitlines()[-1]
+    assert 14 == app.command("plan", "--json")
     assert 2 == len(json.loads(capsys.readouterr().out)["redesign"]["orphans"])
     assert [] == app.query("SELECT FROM pg_namespace WHERE nspname = 'memsync'")
 
@@ -290,8 +289,8 @@ def test_what_plan_says_is_next_is_not_refused(app: App) -> None:
     """Plan's `next` asks for an owner while an orphan would stop the run, then names the run."""
     resolve_all(app)
     alone = new_persona(app, None)
-    refused = "give those personas an owner, or memsync migrate run --orphan-owners quarantine"
-    assert refused == app.plan().next
+    decide = "memsync migrate run --to backfill --orphan-owners quarantine"
+    assert (False, decide) == (app.plan().ok, app.plan().next)
     assert 14 == app.command("run", "--to", "backfill")
     app.do("DELETE FROM personas WHERE id = %s", alone)
     assert "memsync migrate run --to backfill" == app.plan().next

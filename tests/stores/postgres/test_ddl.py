@@ -46,3 +46,31 @@ def test_locks_of_one_transaction_are_queued_for_together(new_database: NewDatab
         session.connection.close()
 
     assert USED_S < took_s < USED_S + LOCK_TIMEOUT_S
+
+
+def test_only_sessions_in_the_way_are_named(new_database: NewDatabase) -> None:
+    """A foreign key waits for writers and not for readers, so a reader is not named."""
+    url = new_database()
+    with (
+        psycopg.connect(url) as reader,
+        psycopg.connect(url) as writer,
+        Postgres.open(url) as postgres,
+    ):
+        reader.execute("CREATE TABLE parent (id uuid PRIMARY KEY)")
+        reader.execute("CREATE TABLE child (parent_id uuid)")
+        reader.commit()
+        reader.execute("SELECT FROM child, parent")
+        writer.execute("LOCK TABLE child IN ROW EXCLUSIVE MODE")
+        session = postgres.dedicated()
+        ddl = OnlineDdl(session, lock_timeout_ms=50, deadline_s=GIVES_UP_AT_ONCE, tell=silent)
+        with pytest.raises(StoreBusy) as by_writer:
+            ddl.foreign_key("child", "parent_id", "parent")
+        with pytest.raises(StoreBusy) as by_both:
+            ddl.run("LOCK TABLE child", table="child")
+        writer.rollback()
+        ddl.foreign_key("child", "parent_id", "parent")
+        session.connection.close()
+        pids = (reader.info.backend_pid, writer.info.backend_pid)
+
+    assert [pids[1]] == by_writer.value.fields["pids"]
+    assert sorted(pids) == sorted(map(int, str(by_both.value.fields["pids"])[1:-1].split(",")))

@@ -1,4 +1,4 @@
-"""The checkpoint of a fill: how far it came, how many rows it filled, how long that took.
+"""The checkpoint of a fill: how far it came, how many rows it filled, how long it worked.
 
 `personas` is the fill of persona_id, `users` that of user_id on rollback. A fill moves its
 checkpoint in the transaction of the rows that it counts, so that one cut short can go on. The row
@@ -16,13 +16,18 @@ Fill = Literal["personas", "users"]
 
 @dataclass(frozen=True, slots=True)
 class FillState:
-    """How far a fill came: in blocks, in messages, and the seconds that its statements took."""
+    """How far a fill came, in blocks and in messages, and the seconds of work without pauses."""
 
     next_block: int
     end_block: int
     rows_total: int
     rows_done: int
     busy_s: float
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a fill in place came to the end; a copy leaves the blocks alone."""
+        return self.next_block >= self.end_block
 
 
 def fill_state(session: Session, fill: Fill) -> FillState | None:

@@ -93,7 +93,8 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
     state = opened_fill(session, "personas")
     target_s = run.batch_target_ms / 1000 * _SLOWER
     block, copied, size = progress.next_block, 0, _BLOCKS_START
-    vacuum_at = 0
+    vacuum_at, worked_s = 0, state.busy_s
+    run.pace.start_work()
     while block < progress.end_block:
         stop = min(block + size, progress.end_block)
         started = time.monotonic()
@@ -103,13 +104,15 @@ def _slices(run: Run, rows: shadow_table.Rows) -> int:
                 took_s = time.monotonic() - started
                 # For `status` only; the checkpoint of the copy is memsync_shadow.checkpoint.
                 # next_block 0 says that no row is filled in place.
-                save_fill(session, "personas", next_block=0, rows=found, busy_s=took_s)
+                lap_s = run.pace.worked_s()
+                save_fill(session, "personas", next_block=0, rows=found, busy_s=lap_s)
                 run.pace.before_commit(session)
         except LockNotHad:
             run.ddl.wait_turn(TABLE)
             continue
-        block, copied = stop, copied + found
-        run.tell(Progress(Kind.COPY, "copy", state.rows_done + copied, state.rows_total))
+        block, copied, worked_s = stop, copied + found, worked_s + lap_s
+        counts = state.rows_done + copied, state.rows_total, worked_s
+        run.tell(Progress(Kind.COPY, "copy", *counts))
         if block >= vacuum_at:
             # VACUUM cannot mark pages that an older snapshot may not see. It then runs less often.
             vacuum_at = block + shadow_table.vacuum_shadow(session)

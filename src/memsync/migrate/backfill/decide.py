@@ -11,7 +11,7 @@ from uuid import UUID
 
 from memsync.errors import GateClosed
 from memsync.migrate.backfill.blocks import end_block, range_of_blocks
-from memsync.migrate.options import Unresolved
+from memsync.migrate.options import RunOptions, Unresolved
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.exchanges import messages_without_persona
@@ -22,7 +22,7 @@ _NAMED_MAX = 10
 _CLEARED_BLOCKS = 8192
 
 
-def require_resolved(users: Sequence[str], rows: int) -> None:
+def require_resolved(users: Sequence[str], rows: int, options: RunOptions) -> None:
     """Stop if there are users without a persona; `rows` is how many messages they have.
 
     Raises: GateClosed naming the first of them.
@@ -31,24 +31,24 @@ def require_resolved(users: Sequence[str], rows: int) -> None:
         return
     raise GateClosed(
         f"{len(users)} users ({rows} messages) have no persona: neither a choice for the "
-        f"personality nor a default. They are: {listed(users, _NAMED_MAX)}. Give them one, or run "
-        "again with `--unresolved create` to make a default persona for each; no message was "
-        "changed",
+        f"personality nor a default. They are: {listed(users, _NAMED_MAX)}. Give them one and "
+        f"type `{options.command()}` again, or make a default persona for each with "
+        f"`{options.command(unresolved='create')}`; no message was changed",
         users=users,
         rows=rows,
     )
 
 
-def freeze(ddl: OnlineDdl, unresolved: Unresolved) -> None:
+def freeze(ddl: OnlineDdl, options: RunOptions) -> None:
     """Decide every pair that is not decided yet.
 
     Raises: GateClosed for users without a persona under `fail`.
     """
     session = ddl.session
     without = [row.user_id for row in session.rows("freeze_map")]
-    if without and unresolved == "fail":
+    if without and options.for_unresolved == "fail":
         first = messages_without_persona(session, limit=1)
-        require_resolved([str(each) for each in without], first[0].total if first else 0)
+        require_resolved([str(each) for each in without], first[0].total if first else 0, options)
     for user_id in without:
         _create_default_persona(ddl, user_id)
     if without:

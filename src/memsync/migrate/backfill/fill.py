@@ -22,7 +22,7 @@ from memsync.migrate.pacing.workers import Workers
 from memsync.migrate.run import Run
 from memsync.model.progress import Kind, Progress
 from memsync.stores.history.catalog import TABLE, history_size
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Session, relations
 from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
 
 _BLOCKS_START = 128
@@ -39,10 +39,14 @@ https://www.postgresql.org/docs/current/storage-hot.html
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One transaction of a fill: how many rows it filled, and how long its statements took."""
+    """One transaction of a fill: how many rows it filled, and how long its statements took.
+
+    `worked_s` is the work of the run since the batch before, whichever session filled that.
+    """
 
     rows: int
     took_s: float
+    worked_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Round:
 
     rows: int
     took_s: float
+    worked_s: float
     share: float
     whole: bool
 
@@ -68,16 +73,19 @@ def fill_in_place(run: Run, workers: Workers, fill: Fill) -> int:
     block, filled, size = state.next_block, 0, _BLOCKS_START
     vacuum_every = max(1, int(state.end_block * _VACUUM_SHARE))
     vacuumed, dead = block, 0
+    worked_s = state.busy_s
+    run.pace.start_work()
     while block < state.end_block:
         starts = range(block, state.end_block, size)[: workers.size]
         ranges = [(start, min(start + size, state.end_block)) for start in starts]
         done = _fill_ranges(run, workers, fill, ranges)
-        filled, dead = filled + done.rows, dead + done.rows
-        run.tell(Progress(_KIND[fill], f"fill {fill}", state.rows_done + filled, state.rows_total))
+        filled, dead, worked_s = filled + done.rows, dead + done.rows, worked_s + done.worked_s
+        counts = state.rows_done + filled, state.rows_total, worked_s
+        run.tell(Progress(_KIND[fill], f"fill {fill}", *counts))
         if not done.whole:
             # Smaller steps meet fewer rows that clients hold.
             size = max(1, size // 2)
-            run.ddl.wait_turn(TABLE)
+            run.ddl.wait_turn(TABLE, relations.blockers(session, TABLE, "rows"))
             continue
         run.ddl.had_turn()
         block = ranges[-1][1]
@@ -126,7 +134,7 @@ def analyze_history(session: Session) -> None:
 
 def _fill_ranges(run: Run, workers: Workers, fill: Fill, ranges: list[tuple[int, int]]) -> Round:
     """Fill ranges of blocks part by part; the workers fill a range each, at the same time."""
-    rows, took_s, share = 0, 0.0, 1.0
+    rows, took_s, worked_s, share = 0, 0.0, 0.0, 1.0
     for part in range(PARTS):
         batches = workers.together(
             [
@@ -137,10 +145,11 @@ def _fill_ranges(run: Run, workers: Workers, fill: Fill, ranges: list[tuple[int,
         done = [batch for batch in batches if batch]
         rows += sum(batch.rows for batch in done)
         took_s = max([took_s, *(batch.took_s for batch in done)])
+        worked_s += sum(batch.worked_s for batch in done)
         if len(done) < len(ranges):
-            return Round(rows, took_s, share, whole=False)
+            return Round(rows, took_s, worked_s, share, whole=False)
         share = run.pace.between_batches()
-    return Round(rows, took_s, share, whole=True)
+    return Round(rows, took_s, worked_s, share, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +189,18 @@ def _batch(run: Run, workers: int, part: _Part, ddl: OnlineDdl) -> Batch | None:
             # Look for waiting clients before the checkpoint is locked: other workers may wait for
             # that, and they are no clients.
             run.pace.before_commit(session)
+            worked_s = run.pace.worked_s()
             with ddl.unhurried() if workers > 1 else contextlib.nullcontext():
                 save_fill(
                     session,
                     part.fill,
                     next_block=part.next_block,
                     rows=rows,
-                    busy_s=took_s / workers,
+                    busy_s=worked_s,
                 )
     except LockNotHad:
         return None
-    return Batch(rows, took_s)
+    return Batch(rows, took_s, worked_s)
 
 
 def _fill_personas(session: Session, part: _Part) -> int:

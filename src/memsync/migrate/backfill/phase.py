@@ -79,7 +79,7 @@ def _is_open(run: Run) -> bool:
         return False
     if Phase.BACKFILL in catalog.done and runs.backfill_stands(run.session):
         # Users without a persona may still appear until contract, and the triggers decide them.
-        note_unresolved(run.session, run.options.unresolved)
+        note_unresolved(run.session, run.options.for_unresolved)
         return False
     return True
 
@@ -97,13 +97,13 @@ def _fill(run: Run) -> None:
     run.tell(Progress(Kind.METHOD, f"filling {choice}"))
     if choice.method == "in-place":
         cutover.settle(run.ddl)
-    freeze(run.ddl, run.options.unresolved)
+    freeze(run.ddl, run.options)
     checkpoint.start_fill(
         session,
         "personas",
         end_block=end_block(session),
         rows_total=decided_rows(session),
-        unresolved=run.options.unresolved,
+        unresolved=run.options.for_unresolved,
     )
     run.rows_filled += _first_pass(run, choice)
     for _ in range(_PASSES_MAX):
@@ -113,7 +113,7 @@ def _fill(run: Run) -> None:
                 analyze_history(session)
             return
         # The rows that are left lost their persona to a deletion, or were not decided yet.
-        freeze(run.ddl, run.options.unresolved)
+        freeze(run.ddl, run.options)
         checkpoint.restart_fill(session, "personas", end_block=end_block(session))
         run.rows_filled += fill_in_place(run, Workers(run.ddl), "personas")
     for left in messages_without_persona(session, limit=1):

@@ -1,14 +1,18 @@
 """The gates of contract: what must hold before user_id is dropped.
 
 There are three, in this order: the proof (every row's persona is right), quiet (no client still
-works by user_id), and the backup (there is one). This module writes only to memsync.runs. A trigger
-notes when any client last named user_id in an INSERT (expand/sync_triggers.sql). Reads, and an
-UPDATE or DELETE by user_id, are seen only as the last statement of a session that is connected now.
-Index statistics are not used, because they also count cascades, and reads that need only the first
-columns of an index. Neither is pg_stat_statements, because it does not say when a statement ran.
+works by user_id), and the backup (there is one). `look` answers them for a report, `require_open`
+for a run, so both say the same. This module writes only to memsync.runs. A trigger notes when any
+client last named user_id in an INSERT (expand/sync_triggers.sql). Reads, and an UPDATE or DELETE by
+user_id, are seen only as the last statement of a session that is connected now. Index statistics
+are not used, because they also count cascades, and reads that need only the first columns of an
+index. Neither is pg_stat_statements, because it does not say when a statement ran.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 from memsync.errors import GateClosed
 from memsync.migrate import runs
@@ -19,6 +23,50 @@ from memsync.model.wording import listed
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import OWN_STATEMENT, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate: whether it is open, why, and what opens it.
+
+    `opens_in_s` is how long a closed gate stays so if nothing more happens; None where time does
+    not open it. A gate that was not asked is neither open nor closed.
+    """
+
+    name: Literal["proof", "quiet", "backup"]
+    state: Literal["open", "closed", "not asked"]
+    found: str
+    next: str | None = None
+    opens_in_s: float | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+    note: str | None = None
+
+    @property
+    def opens(self) -> str | None:
+        """When a closed gate opens if nothing more happens; None where time does not open it."""
+        seconds = self.opens_in_s
+        return None if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def look(
+    session: Session, catalog: Catalog, options: RunOptions, *, proving: bool
+) -> tuple[Gate, ...]:
+    """The gates as they are now, where contract is what comes next; else none. Reads only.
+
+    Without `proving` the proof is not made, because it reads every message.
+    """
+    if "user_id" not in catalog.columns or Phase.BACKFILL not in catalog.done:
+        return ()
+    if _is_begun(session, catalog):
+        return (_proof(session, catalog),) if proving and catalog.has_users else ()
+    unproven = Gate(
+        "proof", "not asked", "the run makes it before anything else", "memsync migrate verify"
+    )
+    return (
+        _proof(session, catalog) if proving and catalog.has_users else unproven,
+        _quiet(session, options),
+        _backup(session, options),
+    )
 
 
 def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
@@ -32,30 +80,76 @@ def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
     # every row was proven before the contract that it takes back.
     if catalog.has_users:
         tell(Progress(Kind.PROOF, "verify"))
-        _require_proof(session, catalog)
-    if Phase.CONTRACT in catalog.halfway and runs.contract_was_begun(session):
+        _require(_proof(session, catalog), options)
+    if _is_begun(session, catalog):
         note = "finishes a contract that was cut short"
     else:
-        quiet = _require_quiet(session, options.quiet_minutes, tell)
-        note = f"{quiet}; {_require_backup(session, options)}"
+        quiet = _require(_quiet(session, options), options)
+        if quiet.note:
+            tell(Progress(Kind.NOTE, f"note: {quiet.note}"))
+        note = f"{quiet.found}; {_require(_backup(session, options), options).found}"
     runs.note_gates_passed(session, note)
 
 
-def _require_proof(session: Session, catalog: Catalog) -> None:
+def _is_begun(session: Session, catalog: Catalog) -> bool:
+    return Phase.CONTRACT in catalog.halfway and runs.contract_was_begun(session)
+
+
+def _require(gate: Gate, options: RunOptions) -> Gate:
+    if gate.state == "closed":
+        raise GateClosed(_REFUSED[gate.name](gate, options), **gate.facts)
+    return gate
+
+
+def _without_proof(gate: Gate, _: RunOptions) -> str:
+    return (
+        f"contract may not start, the proof failed: {gate.found}. See `memsync migrate verify`; "
+        "user_id is still there"
+    )
+
+
+def _in_use(gate: Gate, options: RunOptions) -> str:
+    return (
+        f"contract may not start, {gate.found}. End or update those clients, wait {gate.opens}, "
+        f"and type `{options.command()}` again; or skip this gate with "
+        f"`{options.command(quiet_minutes=0)}`. user_id is still there"
+    )
+
+
+def _without_backup(gate: Gate, options: RunOptions) -> str:
+    return (
+        f"contract may not start without a backup: {gate.found}. Make one with `memsync migrate "
+        f"backup` and type `{options.command()}` again, or say which one you have with "
+        f"`{options.command(backup_confirmed='TEXT')}`. user_id is still there"
+    )
+
+
+_REFUSED: Mapping[str, Callable[[Gate, RunOptions], str]] = {
+    "proof": _without_proof,
+    "quiet": _in_use,
+    "backup": _without_backup,
+}
+
+
+def _proof(session: Session, catalog: Catalog) -> Gate:
     proof = prove(session, catalog)
-    if not proof.ok:
-        raise GateClosed(
-            "contract may not start, the proof failed: "
-            + "; ".join(proof.problems)
-            + ". See `memsync migrate verify`; user_id is still there",
-            problems=list(proof.problems),
-        )
+    if proof.ok:
+        return Gate("proof", "open", f"all {proof.rows_total} messages are proven")
+    problems = list(proof.problems)
+    return Gate(
+        "proof",
+        "closed",
+        "; ".join(problems),
+        "memsync migrate verify",
+        facts={"problems": problems},
+    )
 
 
-def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
-    """Stop while clients work by user_id; return how it is known that they do not."""
+def _quiet(session: Session, options: RunOptions) -> Gate:
+    """Whether clients still work by user_id, and how that is known."""
+    minutes = options.quiet_minutes
     if not minutes:
-        return "not asked whether clients still use user_id"
+        return Gate("quiet", "open", "not asked whether clients still use user_id")
     within_s = minutes * 60
     write = session.row("last_user_write")
     sessions = session.rows("user_id_sessions", within_s=within_s, own=OWN_STATEMENT)
@@ -63,7 +157,7 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
     unseen = (
         f"{hidden} sessions of other roles could not be looked at (GRANT pg_read_all_stats to see)"
         if hidden
-        else ""
+        else None
     )
     busy = []
     ages = [each.ago_s for each in sessions]
@@ -79,38 +173,33 @@ def _require_quiet(session: Session, minutes: float, tell: Tell) -> str:
         for each in sessions
     ]
     if not busy:
-        if unseen:
-            tell(Progress(Kind.NOTE, f"note: {unseen}"))
-        return f"nobody used user_id for {minutes:g} min" + (f"; {unseen}" if unseen else "")
+        found = f"nobody used user_id for {minutes:g} min" + (f"; {unseen}" if unseen else "")
+        return Gate("quiet", "open", found, note=unseen)
     wait_s = max(0.0, within_s - min(ages))
-    left = timedelta(seconds=round(wait_s))
-    raise GateClosed(
-        f"contract may not start, user_id was in use within the last {minutes:g} min: "
-        + listed(busy, separator="; ")
-        + (f". Also, {unseen}" if unseen else "")
-        + f". End or update those clients, wait {left}, and run again; or skip this gate with "
-        "`memsync migrate run --quiet-minutes 0`. user_id is still there",
-        wait_s=wait_s,
-        pids=[each.pid for each in sessions],
+    return Gate(
+        "quiet",
+        "closed",
+        f"user_id was in use within the last {minutes:g} min: {listed(busy, separator='; ')}"
+        + (f". Also, {unseen}" if unseen else ""),
+        "end or update those clients, and wait",
+        opens_in_s=wait_s,
+        facts={"wait_s": wait_s, "pids": [each.pid for each in sessions]},
     )
 
 
-def _require_backup(session: Session, options: RunOptions) -> str:
-    """Stop unless there is a backup; return which one."""
+def _backup(session: Session, options: RunOptions) -> Gate:
+    """Whether there is a backup, and which one."""
     if options.backup_confirmed is not None:
-        return f"backup confirmed: {options.backup_confirmed.strip()}"
+        return Gate("backup", "open", f"backup confirmed: {options.backup_confirmed.strip()}")
     hours = options.backup_max_age_hours
     valid = session.row("backup_for_contract", within_s=hours * 3600)
     if valid is not None:
-        return f"backup {valid.file} of {valid.taken_at:%Y-%m-%d %H:%M:%S %Z}"
+        found = f"backup {valid.file} of {valid.taken_at:%Y-%m-%d %H:%M:%S %Z}"
+        return Gate("backup", "open", found)
     last = session.row("last_backup", within_s=hours * 3600)
     if last is None:
         had = "memsync made none"
     else:
         why = f"older than {hours:g} h" if last.old else "from before contract was taken back"
         had = f"the last one, {last.file} of {last.moment}, is {why}"
-    raise GateClosed(
-        f"contract may not start without a backup: {had}. Make one with `memsync migrate backup` "
-        "and run again, or say which one you have with "
-        "`memsync migrate run --backup-confirmed TEXT`. user_id is still there"
-    )
+    return Gate("backup", "closed", had, "memsync migrate backup")

@@ -9,7 +9,7 @@ persona of the row's user.
 from dataclasses import dataclass
 
 from memsync.migrate.checks import Check
-from memsync.stores.history.catalog import IDENTITY_TRIGGER, Catalog
+from memsync.stores.history.catalog import IDENTITY_TRIGGER, TABLE, Catalog
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Session
 
@@ -21,7 +21,9 @@ class Verification:
     """The checklist after `migrate run`. `proven` says whether every row was recomputed.
 
     After contract there is no user_id left to recompute from, so only the counts and the catalog
-    can be checked.
+    can be checked. `wrong_ids` are the first messages with a wrong persona. `unfinished` says which
+    run is at work, where messages are still to be filled by it; then the report is not ok, but
+    nothing of that is a problem.
     """
 
     ok: bool
@@ -34,24 +36,21 @@ class Verification:
     wrong_persona_ids: int
     decisions_outdated: int
     problems: tuple[str, ...]
+    wrong_ids: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    unfinished: str | None = None
 
 
 def prove(session: Session, catalog: Catalog) -> Verification:
     """Prove the history as it is now. Reads only; verify.py adds the rest of the checklist."""
     if "persona_id" not in catalog.columns:
-        return _not_started(catalog)
+        return _not_started(session, catalog)
     counts = session.row("verify_counts")
     problems = []
     if counts.null_persona_ids:
-        problems.append(
-            f"{counts.null_persona_ids} messages have no persona; next: memsync migrate run"
-        )
+        problems.append(f"{counts.null_persona_ids} messages have no persona")
     if counts.unknown_persona_ids:
-        problems.append(
-            f"{counts.unknown_persona_ids} messages have a persona that does not exist; "
-            "next: memsync migrate run --to backfill"
-        )
+        problems.append(f"{counts.unknown_persona_ids} messages have a persona that does not exist")
     wrong, outdated = [], 0
     recomputable = catalog.has_users and IDENTITY_TRIGGER in catalog.triggers
     if recomputable:
@@ -73,19 +72,21 @@ def prove(session: Session, catalog: Catalog) -> Verification:
         wrong_persona_ids=wrong[0].wrong_total if wrong else 0,
         decisions_outdated=outdated,
         problems=tuple(problems),
+        wrong_ids=tuple(str(row.id) for row in wrong),
     )
 
 
-def _not_started(catalog: Catalog) -> Verification:
+def _not_started(session: Session, catalog: Catalog) -> Verification:
+    rows = session.row("count_messages").total
     return Verification(
         ok=False,
         stage=catalog.stage,
         proven=False,
-        rows_total=0,
+        rows_total=rows,
         unique_personas=0,
-        null_persona_ids=0,
+        null_persona_ids=rows,
         unknown_persona_ids=0,
         wrong_persona_ids=0,
         decisions_outdated=0,
-        problems=("conversation_history has no persona_id yet; next: memsync migrate run",),
+        problems=(f"{TABLE} has no persona_id yet",),
     )

@@ -101,7 +101,8 @@ CREATE TABLE IF NOT EXISTS memsync.runs (
     lock_waits int NOT NULL DEFAULT 0,
     waited_s float NOT NULL DEFAULT 0,
     gates_passed boolean NOT NULL DEFAULT false,
-    note text);
+    note text,
+    options json);
 
 -- name: create_control
 -- The request to the run whose session is `pid`. Each run takes the one row over.

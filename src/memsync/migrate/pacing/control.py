@@ -81,10 +81,11 @@ def _is_there(session: Session) -> bool:
 
 
 class Control:
-    """The run's own side: reads the requests to its session."""
+    """The run's own side: reads the requests to its session. `again` is the run's command."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, again: str) -> None:
         self._session = session
+        self._again = again
         self._is_open = False
 
     def open(self) -> None:
@@ -105,7 +106,7 @@ class Control:
         if asked.wanted == "cancel":
             raise Cancelled(
                 f"cancelled by {asked.who} at {asked.asked_at}; everything done so far is kept. "
-                "`memsync migrate run` goes on, `memsync migrate rollback` takes back",
+                f"`{self._again}` goes on, `memsync migrate rollback --to start` takes all back",
                 who=asked.who,
             )
         return f"{asked.who} at {asked.asked_at}"

@@ -5,9 +5,11 @@ a fill wait for clients, for standbys and for the limit on WAL. Each kind of wai
 
 A fill calls `before_commit(session)` when a batch's rows are written and still locked, and
 `between_batches()` after its transaction. The latter returns the share of its usual time, at most
-1, that the next batch should take.
+1, that the next batch should take. `worked_s()` measures the work between two calls, pauses left
+out, so that an estimate after a pause goes by the rate of the work.
 """
 
+import threading
 import time
 
 from memsync.migrate.options import RunOptions
@@ -26,9 +28,9 @@ _SHARE_MIN = 1 / 16
 class Pace:
     """The pace of one run. `waited_s` is how long the run waited, pauses included."""
 
-    def __init__(self, session: Session, options: RunOptions, tell: Tell) -> None:
+    def __init__(self, session: Session, options: RunOptions, tell: Tell, again: str) -> None:
         self._session = session
-        self._control = Control(session)
+        self._control = Control(session, again)
         self._throttle = Throttle(session, options)
         self._tell = tell
         self._told: set[Kind] = set()
@@ -37,6 +39,9 @@ class Pace:
         self._waiting_for_us = False
         self._share = 1.0
         self.waited_s = 0.0
+        self._lap = threading.Lock()
+        self._paused_s = 0.0
+        self._lap_at = (0.0, 0.0)
 
     def begin(self) -> None:
         """Refuse limits that cannot be kept, and start to read requests.
@@ -58,6 +63,8 @@ class Pace:
         self._tell(Progress(Kind.PAUSED, f"paused by {by}; `memsync migrate resume` goes on"))
         while by is not None:
             self._wait(_PAUSE_POLL_S)
+            self._paused_s = self._paused_s + time.monotonic() - self._looked
+            self._looked = time.monotonic()
             by = self._control.must_pause()
         self._tell(Progress(Kind.RESUMED, "going on"))
 
@@ -97,6 +104,17 @@ class Pace:
             self.between_tries()
         self._share = max(self._share / 2, _SHARE_MIN) if made_wait else min(self._share * 2, 1.0)
         return self._share
+
+    def start_work(self) -> None:
+        """Begin to measure the work: the next `worked_s` counts from here."""
+        self._lap_at = (time.monotonic(), self._paused_s)
+
+    def worked_s(self) -> float:
+        """The seconds of work since the last call, by whichever session; pauses do not count."""
+        with self._lap:
+            (then, paused_then), now = self._lap_at, (time.monotonic(), self._paused_s)
+            self._lap_at = now
+        return max(0.0, now[0] - then - (now[1] - paused_then))
 
     def _say_once(self, kind: Kind, why: str) -> None:
         if kind not in self._told:

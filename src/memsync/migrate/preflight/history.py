@@ -2,15 +2,14 @@
 
 This module decides which of the app's own objects the migration cannot carry along. It reads the
 catalog, and searches the text of functions, because Postgres does not track what their bodies use
-(https://www.postgresql.org/docs/current/ddl-depend.html). Only the last two checks read messages.
+(https://www.postgresql.org/docs/current/ddl-depend.html). No check here reads messages.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from memsync.errors import SchemaMismatch
 from memsync.migrate import prisma
-from memsync.migrate.attribution import UnresolvedUser
 from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.model.wording import listed
 from memsync.stores.history.catalog import (
@@ -29,7 +28,6 @@ from memsync.stores.postgres import Session, relations
 _OURS = (USER_ID_INDEX, USER_INDEX, USER_KEY, USER_CHECK, f"{TABLE}_user_id_not_null")
 _KINDS = {"p": "partitioned", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _WRAPAROUND_NEAR = 0.9
-_SAMPLES = 5
 
 
 def shape(session: Session, catalog: Catalog) -> Check:
@@ -300,39 +298,3 @@ def vacuum(session: Session) -> Check:
             f"VACUUM (FREEZE) {TABLE} before the run",
         )
     return fine("vacuum", "none that is in the way")
-
-
-def users(catalog: Catalog, without: Sequence[UnresolvedUser]) -> Check:
-    """Users who have messages but no persona."""
-    if "user_id" not in catalog.columns:
-        return fine("users", "every message has its persona; there is no user_id")
-    if not without:
-        return fine("users", "every user with messages has a persona")
-    messages = sum(user.rows for user in without)
-    return warning(
-        "users",
-        f"{len(without)} have messages ({messages}) but no persona: "
-        + listed(f"{user.user_id} {user.username}" for user in without),
-        "give them one, or memsync migrate run --unresolved create",
-    )
-
-
-def personas(session: Session, catalog: Catalog) -> Check:
-    """Messages of personas that do not exist, and personas without an owner."""
-    if "persona_id" in catalog.columns and (
-        unknown := session.rows("preflight_unknown", limit=_SAMPLES)
-    ):
-        return warning(
-            "personas",
-            f"{unknown[0].total} messages have a persona that does not exist, such as "
-            + listed(f"message {row.id} ({row.persona_id})" for row in unknown),
-            "memsync migrate run --to backfill decides them anew",
-        )
-    if ownerless := session.rows("preflight_ownerless", limit=_SAMPLES):
-        return warning(
-            "personas",
-            f"{ownerless[0].total} have no owner: {listed(f'{p.id} {p.name}' for p in ownerless)}",
-            "run gives each to the only user who uses it; for the others set owner_id, or see "
-            "run --orphan-owners",
-        )
-    return fine("personas", "every persona has an owner")

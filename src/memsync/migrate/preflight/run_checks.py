@@ -8,12 +8,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from memsync.errors import GateClosed
-from memsync.migrate.attribution import UnresolvedUser
+from memsync.migrate.attribution import EvidenceReport, UnresolvedUser
 from memsync.migrate.checks import Check, State
-from memsync.migrate.preflight import history, server
+from memsync.migrate.options import RunOptions
+from memsync.migrate.preflight import decisions, history, server
+from memsync.migrate.redesign import Prospect
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Session
+
+AFTER_BLOCKERS = "the blockers of a run come first"
+"""Why a plan has not read the memories, although they can be read."""
 
 LONG_S = 60.0
 """A transaction that has been open for longer is long."""
@@ -50,13 +55,28 @@ def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) ->
 
 
 def data_checks(
-    session: Session, catalog: Catalog, unresolved: Sequence[UnresolvedUser]
+    session: Session,
+    catalog: Catalog,
+    unresolved: Sequence[UnresolvedUser],
+    ahead: Prospect | None,
+    options: RunOptions,
 ) -> tuple[Check, ...]:
-    """The checks of the messages themselves: their time grows with the history. They only warn.
+    """The checks of the messages themselves: their time grows with the history.
 
-    `unresolved` are the users for whom neither settings nor evidence say a persona.
+    `unresolved` are the users for whom neither settings nor evidence say a persona. The decisions
+    of `options` settle what would stop a run without them.
     """
-    return history.users(catalog, unresolved), history.personas(session, catalog)
+    return (
+        decisions.users(catalog, unresolved, options),
+        decisions.personas(session, catalog, ahead, options),
+    )
+
+
+def evidence_check(report: EvidenceReport | None, options: RunOptions) -> tuple[Check, ...]:
+    """Whether the memories can be read, where a run would ask them."""
+    if report is None or report.not_read in {None, AFTER_BLOCKERS}:
+        return ()
+    return (decisions.evidence(report.not_read, options),)
 
 
 def blocking(checks: Sequence[Check], ahead: Collection[Phase] = tuple(Phase)) -> list[Check]:

@@ -54,8 +54,9 @@ def require_owners(session: Session, settings: SettingsTables, options: RunOptio
     named = [f"{each.persona_id} ({len(each.users)} users)" for each in open_ones]
     raise GateClosed(
         f"{len(open_ones)} personas have no owner, and not exactly one user uses each: "
-        f"{listed(named, _NAMED_MAX)}. Give them an owner, or run again with `--orphan-owners "
-        "quarantine` or `--orphan-owners assign:USER_ID`; nothing was changed",
+        f"{listed(named, _NAMED_MAX)}. Give them an owner and type `{options.command()}` again, or "
+        f"`{options.command(orphan_owners='quarantine')}`, or with `--orphan-owners "
+        "assign:USER_ID`; nothing was changed",
         personas=[str(each.persona_id) for each in open_ones],
     )
 

@@ -6,7 +6,8 @@ being taken back. This module also decides the names of the migration's objects 
 convention, cut to 63 bytes). It changes nothing.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 from uuid import UUID
@@ -34,6 +35,9 @@ USER_CHECK = "memsync_user_id_present"
 APP_TABLES = ("conversation_history", "personalities", "personas", "users")
 SERVER_VERSION_MIN = 150000
 
+_COUNTED_BYTES = 64 * 2**20
+"""A table up to this size is counted, which takes a fraction of a second."""
+
 OwnTable = Literal[
     "runs", "outbox", "persona_map", "backfill", "redesign_change", "persona_default"
 ]
@@ -42,11 +46,14 @@ OwnTable = Literal[
 
 @dataclass(frozen=True, slots=True)
 class HistorySize:
-    """How large the history is. `rows` is the planner's estimate; `size_bytes` has the indexes."""
+    """How large the history is; `size_bytes` has the indexes.
+
+    `rows` is counted where that is quick, or the planner has no estimate: then it `is_exact`.
+    """
 
     rows: int
+    is_exact: bool
     size_bytes: int
-    blocks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +194,29 @@ class Catalog:
 
 
 def history_size(session: Session) -> HistorySize:
-    """How large the history is, by estimates that cost no scan."""
-    row = session.row("history_size")
-    return HistorySize(row.rows_estimated, row.bytes_total, row.blocks)
+    """How large the history is. Only a small table, or one never analyzed, is scanned."""
+    row = session.row("history_size", small_bytes=_COUNTED_BYTES)
+    return HistorySize(row.rows, row.is_exact, row.bytes_total)
+
+
+def history_blocks(session: Session) -> int:
+    """How many blocks the history has now."""
+    return int(session.row("history_blocks").blocks)
+
+
+@contextlib.contextmanager
+def reading(session: Session) -> Iterator[None]:
+    """A snapshot for a report on the history: figures agree, and no column goes meanwhile.
+
+    The lock keeps DDL off the history until the end. It comes before the snapshot, which so has
+    whatever DDL was committed before it.
+
+    Raises: SchemaMismatch when this is not the app's database.
+    """
+    _require_app(session)
+    with session.snapshot():
+        session.run("hold_history")
+        yield
 
 
 def history_has_null_persona(session: Session) -> bool:

@@ -32,11 +32,27 @@ FROM named n JOIN pg_trigger t ON t.tgrelid = n.oid WHERE NOT t.tgisinternal;
 SELECT object, change FROM memsync.redesign_change;
 
 -- name: history_size
--- The history's rows (the planner's estimate), bytes with its indexes, and blocks without them.
-SELECT greatest(reltuples, 0)::bigint AS rows_estimated,
-       pg_total_relation_size(oid) AS bytes_total,
-       pg_relation_size(oid) / current_setting('block_size')::int AS blocks
-FROM pg_class WHERE oid = to_regclass('conversation_history');
+-- The history's rows, and bytes with its indexes. A small table, or one that was never analyzed, is
+-- counted; else the planner's density is applied to the blocks of now.
+WITH found AS MATERIALIZED (
+    SELECT reltuples, relpages, pg_total_relation_size(oid) AS bytes_total,
+           pg_relation_size(oid) / current_setting('block_size')::int AS blocks,
+           reltuples < 1 OR relpages < 1 OR pg_relation_size(oid) <= %(small_bytes)s AS is_exact
+    FROM pg_class WHERE oid = to_regclass('conversation_history'))
+SELECT CASE WHEN is_exact THEN (SELECT count(*) FROM conversation_history)
+            ELSE (reltuples / relpages * blocks)::bigint END AS rows,
+       is_exact, bytes_total
+FROM found;
+
+-- name: history_blocks
+-- The history's blocks, without those of its indexes.
+SELECT pg_relation_size(to_regclass('conversation_history'))
+       / current_setting('block_size')::int AS blocks;
+
+-- name: hold_history
+-- Keeps DDL off the history until the end of the transaction; readers and writers pass.
+-- lint: allow STRONG-LOCK ACCESS SHARE is what each query takes
+LOCK TABLE conversation_history IN ACCESS SHARE MODE;
 
 -- name: history_has_null_persona
 -- Whether any message has no persona. Fast once persona_id is indexed.

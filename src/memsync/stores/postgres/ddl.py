@@ -18,7 +18,7 @@ from memsync.errors import GateClosed, StoreBusy
 from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.postgres import relations
 from memsync.stores.postgres.driver_errors import translated
-from memsync.stores.postgres.relations import Blocker
+from memsync.stores.postgres.relations import Blocker, Wanted
 from memsync.stores.postgres.session import Session, Statement
 
 Result = TypeVar("Result")
@@ -105,7 +105,7 @@ class OnlineDdl:
     def wait_turn(self, table: str, blockers: Sequence[Blocker] | None = None) -> None:
         """Sleep before the next try for a lock on `table`, longer each time in a row.
 
-        `blockers` are the sessions in the way; without it, those that hold a lock on the table.
+        `blockers` are the sessions in the way; without it, those that hold any lock on the table.
 
         Raises: StoreBusy, naming the sessions in the way, when the deadline has passed.
         """
@@ -130,10 +130,11 @@ class OnlineDdl:
         self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
         self._between()
 
-    def run(self, *statements: Statement, table: str) -> None:
+    def run(self, *statements: Statement, table: str, wanted: Wanted = "any lock") -> None:
         """Run the statements as one transaction, and try again until it gets its locks.
 
-        `table` is the one whose lock is hardest to get. Raises: StoreBusy after the deadline.
+        `table` is the one whose lock is hardest to get, `wanted` that lock. Raises: StoreBusy after
+        the deadline.
         """
 
         def execute() -> None:
@@ -148,16 +149,16 @@ class OnlineDdl:
                     self._queue_for(left_ms)
                 self.session.connection.execute(statement)
 
-        self.do(execute, table=table)
+        self.do(execute, table=table, wanted=wanted)
 
-    def do(self, work: Callable[[], Result], *, table: str) -> Result:
+    def do(self, work: Callable[[], Result], *, table: str, wanted: Wanted = "any lock") -> Result:
         """As `run`, for `work` that also reads or decides; return its result."""
         while True:
             try:
                 with self.brief_transaction():
                     return work()
             except LockNotHad:
-                self.wait_turn(table)
+                self.wait_turn(table, relations.blockers(self.session, table, wanted))
 
     def run_long(self, statement: Statement) -> None:
         """Run a statement that takes long but does not block readers and writers.
@@ -182,7 +183,7 @@ class OnlineDdl:
             if sets_null:
                 text = text.replace("ON DELETE CASCADE", "ON DELETE SET NULL")
             names = map(sql.Identifier, (table, name, column, parent))
-            self.run(sql.SQL(text).format(*names), table=table)
+            self.run(sql.SQL(text).format(*names), table=table, wanted="key")
 
     def validate(self, table: str, constraint: str) -> None:
         """Validate the constraint unless it is valid; readers and writers are not blocked."""
@@ -246,7 +247,7 @@ class OnlineDdl:
             rebuilding = f"index {name} is INVALID, its build was cut short: rebuilding"
             self._tell(Progress(Kind.STEP, rebuilding))
             self.run_long(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
-        if blockers := relations.blockers(self.session, table):
+        if blockers := relations.blockers(self.session, table, "index"):
             who = "; ".join(map(str, blockers))
             waiting = f"waiting, if they stay open, for transactions on {table}: {who}"
             self._tell(Progress(Kind.WAITING_FOR_TRANSACTIONS, waiting))

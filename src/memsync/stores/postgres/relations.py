@@ -4,8 +4,9 @@ Every function asks the server each time and caches nothing. Relations are found
 search_path. The module does not know what a table means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from psycopg import sql
 
@@ -75,7 +76,32 @@ def server_version(session: Session) -> int:
     return int(session.row("server_version").number)
 
 
-def blockers(session: Session, relation: str) -> list[Blocker]:
-    """The holders of a lock on the table, or else those who wait; the five oldest transactions."""
-    rows = session.rows("blockers", relation=relation)
+_MODES = (
+    "AccessShareLock",
+    "RowShareLock",
+    "RowExclusiveLock",
+    "ShareUpdateExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+)
+"""The modes of a lock on a table, weakest first."""
+
+Wanted = Literal["any lock", "rows", "key", "index"]
+
+_IN_THE_WAY: Mapping[Wanted, Sequence[str]] = {
+    "any lock": _MODES,
+    "rows": _MODES[1:],
+    "key": _MODES[2:],
+    "index": [mode for mode in _MODES[2:] if mode != "ShareLock"],
+}
+"""The modes that block: ACCESS EXCLUSIVE; row locks of a writer, which each come with one of these;
+SHARE ROW EXCLUSIVE, as a foreign key takes it; SHARE, for which a concurrent index build waits.
+https://www.postgresql.org/docs/current/explicit-locking.html#TABLE-LOCK-COMPATIBILITY"""
+
+
+def blockers(session: Session, relation: str, wanted: Wanted = "any lock") -> list[Blocker]:
+    """The sessions that block the lock that is wanted, or else those who wait; the five oldest."""
+    rows = session.rows("blockers", relation=relation, modes=list(_IN_THE_WAY[wanted]))
     return [Blocker(row.pid, row.state, row.query, row.open_s) for row in rows]

@@ -44,12 +44,14 @@ WHERE tgrelid = to_regclass(%(relation)s) AND NOT tgisinternal;
 SELECT current_setting('server_version_num')::int AS number;
 
 -- name: blockers
--- The sessions that hold a lock on the table, or those that wait for one if none holds any; oldest
--- transaction first. A prepared transaction has no pid, and its `query` is the statement to end it.
+-- The sessions that hold a lock of these modes on the table, or those that wait for any if none
+-- holds one; oldest transaction first. A prepared transaction has no pid, and its `query` is the statement to end it.
 WITH seen AS (
-    SELECT pid, virtualtransaction, bool_or(granted) AS holds FROM pg_locks
+    SELECT pid, virtualtransaction, bool_or(granted AND mode = ANY(%(modes)s::text[])) AS holds
+    FROM pg_locks
     WHERE relation = to_regclass(%(relation)s) AND pid IS DISTINCT FROM pg_backend_pid()
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (NOT granted OR mode = ANY(%(modes)s::text[]))
     GROUP BY 1, 2),
 who AS (
     SELECT s.holds, a.pid, coalesce(a.state, 'of another role') AS state,

@@ -1,0 +1,131 @@
+"""Prints the reports of `migrate plan` and `migrate status` as text.
+
+It decides their layout. The figures and the next command come with the reports.
+"""
+
+from collections.abc import Iterator
+
+from memsync import migrate
+from memsync.cli import control, resolving
+from memsync.cli.checks import print_checks, print_gates
+from memsync.cli.common import print_facts, say
+from memsync.migrate import prisma
+from memsync.migrate.redesign import Prospect
+from memsync.model.wording import about
+
+_SHOWN_MAX = 10
+_RULES = {
+    "evidence": "persona by evidence",
+    "override": "persona by override",
+    "default": "persona by default",
+    "unresolved": "without a persona",
+}
+
+
+def print_plan(ahead: migrate.Plan) -> None:
+    """Print where the database stands, what a run would do, and what is in the way."""
+    say(f"stage: {ahead.stage}")
+    _print_steps(ahead.steps)
+    print_facts(
+        [
+            *([("run", control.described(ahead.run))] if ahead.run.pid else []),
+            ("messages" if ahead.rows_exact else "messages (about)", ahead.rows_estimated),
+            ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
+            *([("backfill", ahead.method)] if ahead.method else []),
+            *((_RULES[rule], n) for rule, n in (ahead.rows_by_decision or {}).items()),
+        ]
+    )
+    for line in _evidence_lines(ahead.evidence) if ahead.evidence else ():
+        say(line)
+    _print_prospect(ahead.redesign)
+    if ahead.unresolved:
+        say(f"{len(ahead.unresolved)} users with messages have no persona:")
+        for user in ahead.unresolved[:_SHOWN_MAX]:
+            say(f"  {user.user_id}  {user.username}  {user.rows} messages")
+    print_checks(ahead.checks, by_severity=True)
+    print_gates(ahead.gates)
+    if not ahead.ok:
+        closed = [f"gate {gate.name}" for gate in ahead.gates if gate.state == "closed"]
+        named = [*(check.name for check in ahead.blockers), *closed]
+        say(f"NOT clear: {', '.join(named)}; the line `do:` of each says what mends it")
+    if ahead.next:
+        say(f"next: {ahead.next}")
+
+
+def print_status(now: migrate.Status, told: prisma.Told) -> None:
+    """Print how far the migration is, what it waits for, and what Prisma's history says."""
+    say(f"stage: {now.stage}")
+    _print_steps(now.steps)
+    facts: list[tuple[str, object]] = [
+        ("run", control.described(now.run)),
+        *_fill_facts(now),
+    ]
+    facts += [(f"Prisma: {name}", state) for name, state in prisma.states(told.rows).items()]
+    if told.unknown:
+        facts.append(("Prisma", told.unknown))
+    print_facts(facts)
+    resolving.print_differences(told)
+    print_gates(now.gates)
+    if now.next:
+        say(f"next: {now.next}")
+
+
+def _fill_facts(now: migrate.Status) -> Iterator[tuple[str, object]]:
+    """How far the fill is, its rate, and how long the rest takes."""
+    total = f"{'' if now.rows_exact else 'about '}{now.rows_total} messages"
+    what = "filled" if now.filling == "persona_id" else f"filled {now.filling}"
+    if now.rows_done is None:
+        yield what, f"a part of {total}; memsync migrate verify counts them"
+        return
+    yield what, f"{now.rows_done} of {total}"
+    if not 0 < now.rows_done < now.rows_total:
+        return
+    rate = "not known yet" if now.rows_per_s is None else f"{now.rows_per_s:.0f} messages/s"
+    yield "rate", f"{rate}, without pauses"
+    idle = {"idle": ", once it goes on", "paused": ", once it is resumed"}.get(now.run.state, "")
+    yield "left", f"{about(now.eta_s)} of the fill{idle}; indexes and key come after it"
+
+
+def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
+    """The report of the evidence as lines; none where there are no memories."""
+    if evidence.not_read is not None:
+        yield f"evidence: not read: {evidence.not_read}"
+        yield "the counts above follow from the settings alone"
+        return
+    if not evidence.points:
+        return
+    yield (
+        f"evidence: {evidence.points} points, {evidence.points_unusable} of them unusable; of the "
+        f"exchanges that they tell of, {evidence.ambiguous} are ambiguous, {evidence.foreign} "
+        f"foreign, {evidence.vanished} of personas that are gone"
+    )
+    yield f"evidence and settings disagree on {evidence.disagreeing} messages"
+    for each in evidence.samples:
+        yield (
+            f"  {each.message_id}  evidence {each.persona_by_evidence}  "
+            f"settings {each.persona_by_settings}  {each.collection}/{each.point_id}"
+        )
+
+
+def _print_prospect(ahead: Prospect | None) -> None:
+    if ahead is None:
+        return
+    for orphan in ahead.orphans[:_SHOWN_MAX]:
+        owner = orphan.owner or f"{len(orphan.users)} users use it: see run --orphan-owners"
+        say(f"persona without an owner: {orphan.persona_id}  {orphan.name}  -> {owner}")
+    for fork in ahead.forks[:_SHOWN_MAX]:
+        windows = ", ".join(map(str, fork.windows))
+        say(f"config of several windows: {fork.config_id}  {fork.name}  -> {windows}")
+    counts = (
+        ("personas without an owner", len(ahead.orphans)),
+        ("configs that will be forked", len(ahead.forks)),
+        ("choices that take their config's window", ahead.windows_taken),
+        ("windows kept in the archive only", ahead.windows_unused),
+    )
+    print_facts([each for each in counts if each[1]])
+
+
+def _print_steps(steps: tuple[migrate.Step, ...]) -> None:
+    for step in steps:
+        mark = "-" if step.left_out else "x" if step.done else " "
+        say(f"  [{mark}] {step.phase.value:<9} {step.what}")

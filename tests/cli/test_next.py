@@ -1,0 +1,264 @@
+"""Types every command that memsync prints, stage by stage, and sees that it does what was said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+
+from memsync.stores.postgres import Postgres
+from memsync.stores.postgres.locks import LockKey, exclusive
+from support.cli import THROUGH, Ran, on, run
+from support.typed import next_of, parse, printed
+
+TO_BACKFILL = ("migrate", "run", "--to", "backfill")
+STEPS_MAX = 12
+FAULTS: list[LiteralString] = [
+    "SET session_replication_role = replica;"
+    "UPDATE conversation_history SET persona_id = NULL"
+    " WHERE id = (SELECT id FROM conversation_history LIMIT 1)",
+    "ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_persona_id_fkey",
+    "DROP INDEX conversation_history_persona_id_idx",
+    "DROP TRIGGER memsync_sync_identity ON conversation_history",
+]
+
+
+def execute(url: str, text: LiteralString, *params: object) -> list[tuple[object, ...]]:
+    """Run a statement as a client of the app; its rows, if it has any."""
+    with psycopg.connect(url, autocommit=True) as client:
+        found = client.execute(text, params or None)
+        return found.fetchall() if found.description else []
+
+
+def later(url: str, seconds: float) -> None:
+    """Let the last write of user_id be older by so many seconds."""
+    execute(
+        url,
+        "SELECT setval('memsync.user_id_written_at', last_value - %s::bigint, is_called)"
+        " FROM memsync.user_id_written_at",
+        int(seconds) + 1,
+    )
+
+
+class Operator:
+    """Types commands on one database, and checks every command that comes back."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def types(self, *command: str) -> Ran:
+        ran = on(self.url, ":memory:", *command)
+        for each in printed(ran):
+            parse(each)
+        return ran
+
+    def status(self) -> dict[str, object]:
+        return self.types("migrate", "status", "--json").json()
+
+
+@pytest.fixture
+def operator(legacy_app: str) -> Operator:
+    """An operator before a legacy app."""
+    return Operator(legacy_app)
+
+
+def test_following_next_ends_at_a_finalized_database(operator: Operator) -> None:
+    """Who types what stands behind `next:`, and waits where a gate says how long, is finished."""
+    typed: list[str] = []
+    then = next_of(operator.types("migrate", "status"))
+    while then:
+        assert len(typed) < STEPS_MAX, typed
+        typed.append(" ".join(then))
+        ran = operator.types(*then)
+        assert ran.status == 0 or (then[-1], ran.status) == ("plan", 14), (then, ran.err)
+        now = operator.status()
+        for gate in now["gates"]:  # type: ignore[attr-defined]
+            later(operator.url, gate["opens_in_s"] or 0)
+        then = next_of(ran) or next_of(operator.types("migrate", "status"))
+
+    assert [
+        "migrate plan",
+        "migrate run --to backfill --unresolved create",
+        "migrate backup",
+        "migrate run --unresolved create",
+        "migrate finalize",
+        "migrate finalize --yes",
+    ] == typed
+    assert [("done",)] == execute(
+        operator.url, "SELECT outcome FROM memsync.runs WHERE verb = 'finalize'"
+    )
+    assert 0 == operator.types("migrate", "verify").status
+
+
+def test_every_command_printed_at_every_stage_parses(operator: Operator) -> None:
+    """Plan, status and verify at each stage, forward and back, print commands that parse."""
+    stages = [
+        (),
+        ("migrate", "run"),
+        ("migrate", "run", "--to", "isolate", "--unresolved", "create"),
+        ("migrate", "run", "--to", "redesign"),
+        ("migrate", "run", "--to", "expand"),
+        ("migrate", "finalize"),
+        TO_BACKFILL,
+        ("migrate", "run"),
+        ("migrate", "run", "--quiet-minutes", "0"),
+        ("migrate", "backup"),
+        THROUGH,
+        ("migrate", "finalize"),
+        *(("migrate", "rollback", "--to", each) for each in ("backfill", "expand", "start")),
+        ("migrate", "pause"),
+    ]
+    seen = set()
+    for command in stages:
+        if command:
+            seen |= {" ".join(each) for each in printed(operator.types(*command))}
+        for look in ("plan", "status", "verify"):
+            seen |= {" ".join(each) for each in printed(operator.types("migrate", look))}
+
+    assert {
+        "migrate run --to backfill --unresolved create",
+        "migrate run --unresolved create",
+        "migrate run --unresolved create --quiet-minutes 0",
+        "migrate run --unresolved create --quiet-minutes 0 --backup-confirmed TEXT",
+        "migrate backup",
+        "migrate verify",
+        "migrate status",
+        "migrate finalize",
+        "migrate finalize --yes",
+    } <= seen
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_mend_of_each_failure_of_verify_mends_it(
+    operator: Operator, fault: LiteralString
+) -> None:
+    """Verify's `do:` goes no further than backfill, names the decisions, and mends the failure."""
+    assert 0 == operator.types(*TO_BACKFILL, "--unresolved", "create").status
+    execute(operator.url, fault)
+    broken = operator.types("migrate", "verify")
+    mends = {" ".join(each) for each in printed(broken)}
+
+    assert 1 == broken.status
+    assert {"migrate run --to backfill --unresolved create"} == mends
+    for each in mends:
+        assert 0 == operator.types(*each.split()).status
+    assert 0 == operator.types("migrate", "verify").status
+    assert "backfilled" == operator.status()["stage"]
+
+
+def test_a_decision_holds_for_the_runs_after_it(operator: Operator) -> None:
+    """A run without --unresolved keeps what the one before decided; --unresolved fail ends it."""
+    decided = "SELECT unresolved FROM memsync.backfill WHERE fill = 'personas'"
+    operator.types(*TO_BACKFILL, "--unresolved", "create")
+    for more, kept in (((), "create"), (("--unresolved", "fail"), "fail"), ((), "fail")):
+        assert 0 == operator.types(*TO_BACKFILL, *more).status
+        assert [(kept,)] == execute(operator.url, decided)
+
+
+def test_everything_taken_back_takes_the_decisions_back(operator: Operator) -> None:
+    """After a rollback to the start the next run asks again."""
+    operator.types("migrate", "run", "--to", "isolate", "--unresolved", "create")
+    assert 0 == operator.types("migrate", "rollback", "--to", "start").status
+    assert 14 == operator.types(*TO_BACKFILL).status
+
+
+def test_plan_is_14_where_run_would_be_refused(operator: Operator) -> None:
+    """An open decision, a view on user_id, unread memories: blockers, in text and JSON alike."""
+    create = ("--unresolved", "create")
+
+    def planned(*options: str, qdrant: str = ":memory:") -> tuple[int, set[str], bool]:
+        text = on(operator.url, qdrant, "migrate", "plan", *options)
+        told = on(operator.url, qdrant, "migrate", "plan", *options, "--json")
+        found = json.loads(told.out)
+        assert text.status == told.status
+        assert found["ok"] == ("NOT clear" not in text.out)
+        stops = {each["name"] for each in found["checks"] if each["state"] == "blocker"}
+        return told.status, stops, found["ok"]
+
+    assert (14, {"users"}, False) == planned()
+    assert 14 == operator.types(*TO_BACKFILL).status
+    assert (0, set(), True) == planned(*create)
+    nowhere = "http://127.0.0.1:1"
+    assert (14, {"evidence"}, False) == planned(*create, qdrant=nowhere)
+    assert (0, set(), True) == planned(*create, "--evidence", "ignore", qdrant=nowhere)
+    execute(operator.url, "CREATE VIEW uses AS SELECT user_id FROM conversation_history")
+    assert (14, {"user_id"}, False) == planned(*create)
+    plan = operator.types("migrate", "plan", *create)
+    assert [*TO_BACKFILL, *create] == next_of(plan)
+    assert 0 == operator.types(*next_of(plan) or ()).status
+    execute(operator.url, "DROP VIEW uses")
+
+
+def test_closed_gates_are_told_and_close_the_plan(operator: Operator) -> None:
+    """Status says what contract waits for, how long, and what opens it; plan ends with 14."""
+    operator.types(*TO_BACKFILL, "--unresolved", "create")
+    gates = {each["name"]: each for each in operator.status()["gates"]}  # type: ignore[attr-defined]
+    text = operator.types("migrate", "status").out
+
+    assert {"proof": "not asked", "quiet": "closed", "backup": "closed"} == {
+        name: gate["state"] for name, gate in gates.items()
+    }
+    assert 500 < gates["quiet"]["opens_in_s"] <= 600
+    assert "writes are watched only since" in gates["quiet"]["found"]
+    assert "[opens in 0:0" in text
+    assert "do: memsync migrate backup" in text
+    assert 14 == operator.types("migrate", "plan").status
+    operator.types("migrate", "backup")
+    later(operator.url, 601)
+    assert 0 == operator.types("migrate", "plan").status
+    assert {"open", "not asked"} == {
+        each["state"]
+        for each in operator.status()["gates"]  # type: ignore[attr-defined]
+    }
+
+
+def test_another_sessions_run_is_told_by_all(operator: Operator) -> None:
+    """While another session holds the lock, plan, status and verify say so, and next is nothing."""
+    operator.types(*TO_BACKFILL, "--unresolved", "create")
+    execute(operator.url, FAULTS[0])
+    with Postgres.open(operator.url) as postgres, exclusive(postgres, LockKey.MIGRATE, "x") as held:
+        pid = held.connection.info.backend_pid
+        plan = operator.types("migrate", "plan", "--json")
+        now = operator.status()
+        proof = operator.types("migrate", "verify", "--json")
+        text = operator.types("migrate", "verify").out.splitlines()
+
+    found = json.loads(plan.out)
+    assert (pid, None) == (found["run"]["pid"], found["next"])
+    assert (pid, None) == (now["run"]["pid"], now["next"])  # type: ignore[index]
+    assert (3, []) == (proof.status, proof.json()["problems"])
+    assert not {"failed"} & {each["state"] for each in proof.json()["checks"]}
+    assert f"not finished: a run is running (pid {pid}); nothing wrong so far" == text[-1]
+
+
+def test_commands_name_the_settings_file(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each printed command names the file of --config, in text, JSON and errors."""
+    file = tmp_path / "my settings.toml"
+    file.write_text(f"postgres_url = {json.dumps(operator.url)}\n")
+    monkeypatch.setenv("MEMSYNC_QDRANT_URL", ":memory:")
+    status = on_file(file, "migrate", "status")
+    assert [["--config", str(file), "migrate", "plan"]] == printed(status)
+    told = on_file(file, "migrate", "status", "--json").json()
+    assert f"memsync --config '{file}' migrate plan" == told["next"]
+    refused = on_file(file, *TO_BACKFILL)
+    assert {str(file)} == {each[1] for each in printed(refused)}
+    assert 0 == on_file(file, *(printed(refused)[-1][2:])).status
+
+
+def on_file(file: Path, *command: str) -> Ran:
+    """Run a command with the settings of a file."""
+    return run("--config", str(file), *command)
+
+
+@pytest.fixture(autouse=True)
+def no_dumps_left() -> Iterator[None]:
+    """Remove the dumps of `backup`, which stand in the working folder of the test."""
+    yield
+    for each in Path().glob("*.dump"):
+        each.unlink()
