@@ -51,7 +51,9 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
         *("decisions_outdated", "problems", "wrong_ids", "checks", "unfinished"),
     } == set(proof)
     assert proof["ok"]
-    assert {"pending", "dead", "oldest_s", "schema_version"} == set(ran("sync", "status"))
+    assert {"pending", "dead", "dead_error", "oldest_s", "schema_version"} == set(
+        ran("sync", "status")
+    )
     audit = ran("reconcile", expected=1)
     assert set(AUDIT) == set(audit)
     assert {"rows", "points"} == set(audit["checked"])
