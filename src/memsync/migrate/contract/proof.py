@@ -9,7 +9,7 @@ persona of the row's user.
 from dataclasses import dataclass
 
 from memsync.migrate.checks import Check
-from memsync.stores.history.catalog import IDENTITY_TRIGGER, TABLE, Catalog
+from memsync.stores.history.catalog import IDENTITY_TRIGGER, TABLE, Catalog, history_rows
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Session
 
@@ -77,7 +77,7 @@ def prove(session: Session, catalog: Catalog) -> Verification:
 
 
 def _not_started(session: Session, catalog: Catalog) -> Verification:
-    rows = session.row("count_messages").total
+    rows = history_rows(session)
     return Verification(
         ok=False,
         stage=catalog.stage,

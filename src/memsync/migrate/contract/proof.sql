@@ -8,10 +8,6 @@ SELECT count(*) AS rows_total,
        count(*) FILTER (WHERE h.persona_id IS NOT NULL AND p.id IS NULL) AS unknown_persona_ids
 FROM conversation_history h LEFT JOIN personas p ON p.id = h.persona_id;
 
--- name: count_messages
--- How many messages there are.
-SELECT count(*) AS total FROM conversation_history;
-
 -- name: verify_rows
 -- Every row whose persona is wrong, recomputed from the settings without the fill's own statement.
 -- The map counts only where the settings were changed after the freeze. A row with a decision of

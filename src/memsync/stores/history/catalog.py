@@ -196,7 +196,13 @@ class Catalog:
 def history_size(session: Session) -> HistorySize:
     """How large the history is. Only a small table, or one never analyzed, is scanned."""
     row = session.row("history_size", small_bytes=_COUNTED_BYTES)
-    return HistorySize(row.rows, row.is_exact, row.bytes_total)
+    rows = history_rows(session) if row.countable else row.rows
+    return HistorySize(rows, row.countable, row.bytes_total)
+
+
+def history_rows(session: Session) -> int:
+    """How many messages there are, counted."""
+    return int(session.row("count_messages").total)
 
 
 def history_blocks(session: Session) -> int:
@@ -214,8 +220,10 @@ def reading(session: Session) -> Iterator[None]:
     Raises: SchemaMismatch when this is not the app's database.
     """
     _require_app(session)
+    may_read = session.row("may_read_history").yes
     with session.snapshot():
-        session.run("hold_history")
+        if may_read:
+            session.run("hold_history")
         yield
 
 

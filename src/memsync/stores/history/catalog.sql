@@ -32,17 +32,25 @@ FROM named n JOIN pg_trigger t ON t.tgrelid = n.oid WHERE NOT t.tgisinternal;
 SELECT object, change FROM memsync.redesign_change;
 
 -- name: history_size
--- The history's rows, and bytes with its indexes. A small table, or one that was never analyzed, is
--- counted; else the planner's density is applied to the blocks of now.
-WITH found AS MATERIALIZED (
-    SELECT reltuples, relpages, pg_total_relation_size(oid) AS bytes_total,
-           pg_relation_size(oid) / current_setting('block_size')::int AS blocks,
-           reltuples < 1 OR relpages < 1 OR pg_relation_size(oid) <= %(small_bytes)s AS is_exact
-    FROM pg_class WHERE oid = to_regclass('conversation_history'))
-SELECT CASE WHEN is_exact THEN (SELECT count(*) FROM conversation_history)
-            ELSE (reltuples / relpages * blocks)::bigint END AS rows,
-       is_exact, bytes_total
-FROM found;
+-- The history's bytes with its indexes; its rows by the planner's density and the blocks of now; and
+-- whether to count them instead: a small table, or one never analyzed, that this role may read.
+SELECT (CASE WHEN relpages > 0 THEN greatest(reltuples, 0) / relpages * blocks ELSE 0 END)::bigint
+           AS rows,
+       bytes_total,
+       (reltuples < 1 OR relpages < 1 OR bytes_table <= %(small_bytes)s)
+           AND has_table_privilege(oid, 'SELECT') AS countable
+FROM (SELECT oid, reltuples, relpages, pg_total_relation_size(oid) AS bytes_total,
+             pg_relation_size(oid) AS bytes_table,
+             pg_relation_size(oid) / current_setting('block_size')::int AS blocks
+      FROM pg_class WHERE oid = to_regclass('conversation_history')) found;
+
+-- name: count_messages
+-- How many messages there are.
+SELECT count(*) AS total FROM conversation_history;
+
+-- name: may_read_history
+-- Whether this role may read messages.
+SELECT has_table_privilege(to_regclass('conversation_history'), 'SELECT') AS yes;
 
 -- name: history_blocks
 -- The history's blocks, without those of its indexes.
