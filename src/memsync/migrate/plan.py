@@ -124,8 +124,9 @@ def plan(
 
     Raises: SchemaMismatch when this is not the app's database.
     """
-    # A session of its own, not the pool's, because its temporary tables must go with it.
-    session = postgres.dedicated()
+    # A session of its own, because its temporary tables must go with it. Rows that a policy hides
+    # are a blocker of the plan, not its end.
+    session = postgres.dedicated(filtered=True)
     with contextlib.closing(session.connection):
         catalog = Catalog.read(session)
         require_met(session, catalog)

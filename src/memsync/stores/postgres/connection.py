@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -77,10 +78,7 @@ class Postgres:
         self.conninfo = _conninfo(parsed)
         self.left_out = parsed.left_out
         self.label = label or _label(self.conninfo)
-        given = pins or Pins()
-        self._pins = Pins(
-            given.search_path or _quoted(parsed.schema), given.filtered, given.statement_timeout_ms
-        )
+        self._pins = replace(pins or Pins(), search_path=_quoted(parsed.schema))
         self.is_pooled: bool | None = True if parsed.pooled and pooled is None else pooled
         self._connections_max = connections_max
         self._wait_s = wait_s
@@ -173,12 +171,17 @@ class Postgres:
             time.sleep(pause_s * (0.5 + random.random()))  # noqa: S311  jitter, no secret
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
-    def dedicated(self) -> Session:
+    def dedicated(self, *, filtered: bool = False) -> Session:
         """A session outside the pool, for locks that last as long as their connection.
+
+        `filtered` lets policies hide rows from it, for a look that names such policies itself.
 
         Raises: StoreUnreachable, SettingsError, MissingRight.
         """
-        return self._dedicated(self._connected())
+        session = self._dedicated(self._connected())
+        if filtered and not self.is_pooled:
+            pin(session, replace(self._pins, filtered=True))
+        return session
 
     def close(self) -> None:
         """Close the pool and `on_close`."""
