@@ -14,7 +14,7 @@ from psycopg import sql
 from memsync.errors import GateClosed, MemsyncError, SchemaMismatch, StoreBusy
 from memsync.model.progress import WAITS, Progress, Tell, silent
 from memsync.stores.history.phases import Phase, Stage
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import Postgres, relations
 from support.roles import APP_GRANTS, OWNER_GRANTS, at_url, role
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def test_lesser_role_is_told_who_is_in_the_way(app: App) -> None:
         pid = hostile.info.backend_pid
         hostile.execute("UPDATE conversation_history SET content = content")
         with Postgres.open(url) as postgres, postgres.session() as session:
-            found = session.rows("blockers", relation="conversation_history")
+            found = relations.blockers(session, "conversation_history")
         hostile.rollback()
     assert [pid] == [row.pid for row in found]
 
