@@ -330,6 +330,7 @@ FROM conversation_history$q$
 FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
+                  JOIN personas p ON p.id = m.persona_id
                   WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
                     AND (h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC') IS NOT TRUE)
@@ -432,6 +433,38 @@ CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS tex
 $fn$ SELECT replace(replace($q$INSERT INTO memsync.redesign_change (object, change) VALUES ({object}, {change})
 ON CONFLICT DO NOTHING$q$, '{object}', quote_literal(_object)),
                     '{change}', quote_literal(_change)) $fn$;
+
+-- The same for an object of the history.
+CREATE OR REPLACE FUNCTION pg_temp.noted_of_history(_object text, _change text)
+RETURNS text LANGUAGE sql AS
+$fn$ SELECT replace(replace($q$INSERT INTO memsync.history_change (object, change) VALUES ({object}, {change})
+ON CONFLICT DO NOTHING$q$, '{object}', quote_literal(_object)),
+                    '{change}', quote_literal(_change)) $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.unnoted_of_history(_object text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT replace($q$DELETE FROM memsync.history_change WHERE object = {object}$q$, '{object}', quote_literal(_object)) $fn$;
+
+-- Whether memsync noted that it created this object of the history.
+CREATE OR REPLACE FUNCTION pg_temp.is_created(_object text)
+RETURNS boolean LANGUAGE plpgsql AS $fn$
+BEGIN
+    RETURN EXISTS (SELECT FROM memsync.history_change c
+                   WHERE c.object = _object AND c.change = 'created');
+END $fn$;
+
+-- Notes that memsync is about to create those of the indexes and keys that do not exist.
+CREATE OR REPLACE PROCEDURE pg_temp.note_created(_names text[]) LANGUAGE plpgsql AS $fn$
+DECLARE
+    _name text;
+BEGIN
+    FOREACH _name IN ARRAY _names LOOP
+        IF to_regclass(quote_ident(_name)) IS NULL
+           AND pg_temp.is_valid('conversation_history', _name) IS NULL THEN
+            EXECUTE pg_temp.noted_of_history(_name, 'created');
+        END IF;
+    END LOOP;
+    COMMIT;
+END $fn$;
 
 -- Whether memsync noted that it created or dropped this object of the redesign.
 CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
@@ -942,7 +975,8 @@ BEGIN
         $q$CREATE TABLE IF NOT EXISTS memsync.created_persona (
     user_id uuid PRIMARY KEY,
     persona_id uuid NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    withdrawn boolean NOT NULL DEFAULT false)$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.row_archive (
     history_id uuid PRIMARY KEY,
     user_id uuid,
@@ -960,6 +994,9 @@ BEGIN
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.redesign_change (
+    object text PRIMARY KEY,
+    change text NOT NULL CHECK (change IN ('created', 'dropped')))$q$,
+        $q$CREATE TABLE IF NOT EXISTS memsync.history_change (
     object text PRIMARY KEY,
     change text NOT NULL CHECK (change IN ('created', 'dropped')))$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.column_archive (
@@ -1051,6 +1088,9 @@ RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         convert_to(assistant_text, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
 $$$q$]);
     PERFORM pg_temp.begin_phase('isolate');
+    IF pg_temp.has_users() THEN
+        CALL pg_temp.note_created(ARRAY['conversation_history_channel_id_personality_id_user_id_crea_idx']);
+    END IF;
 END $do$;
 
 SELECT pg_temp.index_work('conversation_history', 'conversation_history_channel_id_personality_id_user_id_crea_idx',
@@ -1661,13 +1701,16 @@ BEGIN
     IF created IS NOT NULL THEN
         RETURN created;
     END IF;
-    created := gen_random_uuid();
+    -- One that a rollback withdrew comes back under its id.
+    SELECT persona_id INTO created FROM memsync.created_persona
+    WHERE user_id = for_user AND withdrawn;
+    created := coalesce(created, gen_random_uuid());
     INSERT INTO personas (id, name, description, content, owner_id, created_at, updated_at)
     VALUES (created, left(called, 244) || '''s Persona', 'Default persona', '', for_user,
             timezone('UTC', clock_timestamp()), timezone('UTC', clock_timestamp()));
     {set_default};
     INSERT INTO memsync.created_persona (user_id, persona_id) VALUES (for_user, created)
-    ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id;
+    ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id, withdrawn = false;
     RETURN created;
 END $$$q$)),
             pg_temp.pinned($q$CREATE OR REPLACE FUNCTION memsync.sync_identity()
@@ -1751,7 +1794,8 @@ END $$$q$,
     memsync.record_user_write() FROM PUBLIC$q$];
     END IF;
     IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
-        _statements := _statements || 'ALTER TABLE conversation_history ADD COLUMN persona_id uuid'::text;
+        _statements := _statements || ARRAY['ALTER TABLE conversation_history ADD COLUMN persona_id uuid',
+            pg_temp.noted_of_history('persona_id', 'created')];
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
         IF NOT pg_temp.has_trigger('conversation_history', 'memsync_record_user_write') THEN
@@ -1792,6 +1836,12 @@ DECLARE
     _without uuid[] := '{}';
     _user uuid;
 BEGIN
+    -- A decision whose persona was deleted would be filled in, and a standing key would refuse it.
+    WITH gone AS (DELETE FROM memsync.row_archive a
+                  WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = a.persona_id))
+    DELETE FROM memsync.persona_map m
+    WHERE NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id);
+    COMMIT;
     FOR _user IN
         WITH pairs AS MATERIALIZED (
             SELECT p.user_id, p.personality_id, p.rows_count, p.has_open, p.has_since,
@@ -2019,6 +2069,8 @@ BEGIN
              OR NOT pg_temp.has_users()), 'backfill');
     PERFORM pg_temp.begin_phase('backfill');
     COMMIT;
+    CALL pg_temp.note_created(ARRAY['conversation_history_persona_id_idx', 'conversation_history_channel_id_personality_id_persona_id_c_idx',
+                                    'conversation_history_persona_id_fkey']);
     IF pg_temp.has_users() THEN
         CALL pg_temp.freeze();
         _end_block := pg_temp.history_blocks();
@@ -2238,7 +2290,13 @@ END $do$;
 
 -- Archives the users that only user_id knows. The user of other rows is the owner of the persona.
 DO $do$
+DECLARE
+    _index text := 'SELECT 1';  -- there is no such index to note
 BEGIN
+    IF NOT pg_temp.is_not_null('conversation_history', 'persona_id') THEN
+        EXECUTE pg_temp.noted_of_history('persona_id NOT NULL', 'created');
+        COMMIT;
+    END IF;
     CALL pg_temp.require_not_null('conversation_history', 'persona_id', 'memsync_persona_id_present');
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
         EXECUTE $q$INSERT INTO memsync.row_archive (history_id, user_id, persona_id, reason)
@@ -2250,7 +2308,11 @@ ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id$q$;
         IF pg_temp.is_valid('conversation_history', 'conversation_history_user_id_fkey') IS NOT NULL THEN
             -- In its own transaction, because this one also locks users.
             CALL pg_temp.run('users', ARRAY[
-                'ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_user_id_fkey']);
+                'ALTER TABLE conversation_history DROP CONSTRAINT conversation_history_user_id_fkey',
+                pg_temp.noted_of_history('conversation_history_user_id_fkey', 'dropped')]);
+        END IF;
+        IF to_regclass('conversation_history_user_id_idx') IS NOT NULL THEN
+            _index := pg_temp.noted_of_history('conversation_history_user_id_idx', 'dropped');
         END IF;
         CALL pg_temp.run('conversation_history', ARRAY[
             'DROP TRIGGER IF EXISTS memsync_sync_identity ON conversation_history',
@@ -2258,6 +2320,8 @@ ON CONFLICT (history_id) DO UPDATE SET user_id = excluded.user_id$q$;
             'ALTER TABLE conversation_history DROP COLUMN user_id',
             $q$UPDATE memsync.runs SET user_id_dropped = true
 WHERE id = (SELECT max(id) FROM memsync.runs WHERE verb = 'run' AND phase = 'contract')$q$,
+            pg_temp.unnoted_of_history('conversation_history_channel_id_personality_id_user_id_crea_idx'),
+            _index,
             'DROP FUNCTION IF EXISTS memsync.record_user_write()',
             'DROP FUNCTION IF EXISTS memsync.sync_identity()',
             'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
@@ -2301,17 +2365,22 @@ BEGIN
     IF to_regclass('memsync.runs') IS NULL THEN
         RAISE EXCEPTION 'there is nothing to take back: no migration was begun here';
     END IF;
-    IF NOT pg_temp.has_users() OR pg_temp.is_not_null('conversation_history', 'persona_id')
+    IF NOT pg_temp.has_users() OR pg_temp.is_created('persona_id NOT NULL')
        OR pg_temp.is_valid('conversation_history', 'memsync_persona_id_present') IS NOT NULL
-       OR pg_temp.is_valid('conversation_history', 'conversation_history_user_id_fkey') IS NULL
+       OR EXISTS (SELECT FROM memsync.history_change
+                  WHERE object = 'conversation_history_user_id_fkey' AND change = 'dropped')
        OR EXISTS (SELECT FROM memsync.redesign_change
                   WHERE change = 'dropped' OR object = 'personas.owner_id') THEN
         RAISE EXCEPTION 'contract was begun: this script takes back only the phases before it'
             USING HINT = 'memsync migrate rollback takes contract back, also in part.';
     END IF;
     PERFORM pg_temp.begin_phase('backfill', 'rollback');
-    CALL pg_temp.run('conversation_history', ARRAY[
-        'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS conversation_history_persona_id_fkey']);
+    IF pg_temp.is_created('conversation_history_persona_id_fkey') THEN
+        CALL pg_temp.run('conversation_history', ARRAY[
+            'ALTER TABLE conversation_history DROP CONSTRAINT IF EXISTS conversation_history_persona_id_fkey',
+            pg_temp.unnoted_of_history('conversation_history_persona_id_fkey')]);
+    END IF;
+    CALL pg_temp.note_created(ARRAY['conversation_history_channel_id_personality_id_user_id_crea_idx']);
 END $do$;
 
 -- Clients read threads by user again.
@@ -2320,13 +2389,18 @@ SELECT pg_temp.index_work('conversation_history', 'conversation_history_channel_
     ON conversation_history (channel_id, personality_id, user_id, created_at DESC, id DESC)$q$)
 \gexec
 
-SELECT 'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_channel_id_personality_id_persona_id_c_idx',
-       'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_persona_id_idx'
+-- The app's own indexes and key stay, and so does a column that the app made itself.
+SELECT dropped, pg_temp.unnoted_of_history(name) FROM (VALUES
+    ('conversation_history_channel_id_personality_id_persona_id_c_idx', 'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_channel_id_personality_id_persona_id_c_idx'),
+    ('conversation_history_persona_id_idx', 'DROP INDEX CONCURRENTLY IF EXISTS conversation_history_persona_id_idx')) AS v(name, dropped)
+WHERE pg_temp.is_created(name)
 \gexec
 
 DO $do$
 DECLARE
     _fill CONSTANT text := 'personas';
+    _column text[] := '{}';
+    _made record;
 BEGIN
     PERFORM pg_temp.end_phase(), pg_temp.begin_phase('expand', 'rollback');
     COMMIT;
@@ -2346,15 +2420,33 @@ SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL$q$
         DELETE FROM memsync.backfill WHERE fill = _fill;
         COMMIT;
     END IF;
+    IF pg_temp.is_created('persona_id') THEN
+        _column := ARRAY['ALTER TABLE conversation_history DROP COLUMN IF EXISTS persona_id',
+                         pg_temp.unnoted_of_history('persona_id')];
+    END IF;
     CALL pg_temp.run('conversation_history', ARRAY[
         'DROP TRIGGER IF EXISTS memsync_sync_identity ON conversation_history',
-        'DROP TRIGGER IF EXISTS memsync_record_user_write ON conversation_history',
-        'ALTER TABLE conversation_history DROP COLUMN IF EXISTS persona_id',
+        'DROP TRIGGER IF EXISTS memsync_record_user_write ON conversation_history'] || _column || ARRAY[
         'DROP FUNCTION IF EXISTS memsync.record_user_write()',
         'DROP FUNCTION IF EXISTS memsync.sync_identity()',
         'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
         'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
     PERFORM pg_temp.end_phase();
+    COMMIT;
+    -- SQL cannot know whether there are memories of them.
+    SELECT count(*) AS total, string_agg(format('%s %s of user %s', c.persona_id, c.name, c.user_id), ', ')
+           AS named
+    INTO _made FROM (SELECT c.user_id, c.persona_id, p.name,
+           p.content <> '' OR p.description IS DISTINCT FROM 'Default persona'
+           OR p.name NOT LIKE '%''s Persona' AS edited,
+           EXISTS (SELECT FROM memsync.outbox o JOIN conversation_history h ON h.id = o.point_id
+                   WHERE h.user_id = c.user_id) AS awaited
+    FROM memsync.created_persona c JOIN personas p ON p.id = c.persona_id
+    ORDER BY c.user_id) c;
+    IF _made.total > 0 THEN
+        RAISE NOTICE '% default personas that memsync made stay: %; memsync migrate rollback removes '
+            'those that nothing uses', _made.total, left(_made.named, 1000);
+    END IF;
 END $do$;
 \endif
 

@@ -231,6 +231,8 @@ def test_the_fragments_of_every_schema_fill_every_hole(name: str) -> None:
             settings=settings,
             has_null_persona=True,
             users_return=False,
+            created=frozenset(),
+            dropped=frozenset(),
         )
         assert "{" not in statement(name, **fragments(catalog)).replace("'{}'", "")
 

@@ -10,6 +10,9 @@ DECLARE
     _without uuid[] := '{}';
     _user uuid;
 BEGIN
+    -- A decision whose persona was deleted would be filled in, and a standing key would refuse it.
+    {{query:thaw_vanished}};
+    COMMIT;
     FOR _user IN
         {{query:freeze_map}}
     LOOP
@@ -141,6 +144,8 @@ BEGIN
              OR NOT pg_temp.has_users()), 'backfill');
     PERFORM pg_temp.begin_phase('backfill');
     COMMIT;
+    CALL pg_temp.note_created(ARRAY['{{catalog:PERSONA_INDEX}}', '{{catalog:RETRIEVAL_INDEX}}',
+                                    '{{catalog:PERSONA_KEY}}']);
     IF pg_temp.has_users() THEN
         CALL pg_temp.freeze();
         _end_block := pg_temp.history_blocks();

@@ -95,7 +95,13 @@ END $do$;
 
 -- Archives the users that only user_id knows. The user of other rows is the owner of the persona.
 DO $do$
+DECLARE
+    _index text := 'SELECT 1';  -- there is no such index to note
 BEGIN
+    IF NOT pg_temp.is_not_null('conversation_history', 'persona_id') THEN
+        EXECUTE pg_temp.noted_of_history('{{catalog:PERSONA_REQUIRED}}', 'created');
+        COMMIT;
+    END IF;
     CALL pg_temp.require_not_null('conversation_history', 'persona_id', '{{catalog:PERSONA_CHECK}}');
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
         EXECUTE $q${{query:archive_exceptions}}$q$;
@@ -103,13 +109,19 @@ BEGIN
         IF pg_temp.is_valid('conversation_history', '{{catalog:USER_KEY}}') IS NOT NULL THEN
             -- In its own transaction, because this one also locks users.
             CALL pg_temp.run('users', ARRAY[
-                '{{query:drop_user_key}}']);
+                '{{query:drop_user_key}}',
+                pg_temp.noted_of_history('{{catalog:USER_KEY}}', 'dropped')]);
+        END IF;
+        IF to_regclass('{{catalog:USER_ID_INDEX}}') IS NOT NULL THEN
+            _index := pg_temp.noted_of_history('{{catalog:USER_ID_INDEX}}', 'dropped');
         END IF;
         CALL pg_temp.run('conversation_history', ARRAY[
             '{{query:drop_identity_trigger}}',
             '{{query:drop_user_write_trigger}}',
             '{{query:drop_user_id}}',
             $q${{query:note_user_id_dropped}}$q$,
+            pg_temp.unnoted_of_history('{{catalog:USER_INDEX}}'),
+            _index,
             '{{query:drop_record_user_write}}',
             '{{query:drop_sync_identity}}',
             '{{query:drop_create_default_persona}}',

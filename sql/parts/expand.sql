@@ -16,7 +16,8 @@ BEGIN
             $q${{query:revoke_sync_functions}}$q$];
     END IF;
     IF NOT pg_temp.has_column('conversation_history', 'persona_id') THEN
-        _statements := _statements || '{{query:add_persona_id}}'::text;
+        _statements := _statements || ARRAY['{{query:add_persona_id}}',
+            pg_temp.noted_of_history('{{catalog:PERSONA_COLUMN}}', 'created')];
     END IF;
     IF pg_temp.has_column('conversation_history', 'user_id') THEN
         IF NOT pg_temp.has_trigger('conversation_history', '{{catalog:USER_WRITE_TRIGGER}}') THEN

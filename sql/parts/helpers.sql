@@ -192,6 +192,37 @@ CREATE OR REPLACE FUNCTION pg_temp.noted(_object text, _change text) RETURNS tex
 $fn$ SELECT replace(replace($q${{query:note_change}}$q$, '{object}', quote_literal(_object)),
                     '{change}', quote_literal(_change)) $fn$;
 
+-- The same for an object of the history.
+CREATE OR REPLACE FUNCTION pg_temp.noted_of_history(_object text, _change text)
+RETURNS text LANGUAGE sql AS
+$fn$ SELECT replace(replace($q${{query:note_history_change}}$q$, '{object}', quote_literal(_object)),
+                    '{change}', quote_literal(_change)) $fn$;
+
+CREATE OR REPLACE FUNCTION pg_temp.unnoted_of_history(_object text) RETURNS text LANGUAGE sql AS
+$fn$ SELECT replace($q${{query:forget_history_change}}$q$, '{object}', quote_literal(_object)) $fn$;
+
+-- Whether memsync noted that it created this object of the history.
+CREATE OR REPLACE FUNCTION pg_temp.is_created(_object text)
+RETURNS boolean LANGUAGE plpgsql AS $fn$
+BEGIN
+    RETURN EXISTS (SELECT FROM memsync.history_change c
+                   WHERE c.object = _object AND c.change = 'created');
+END $fn$;
+
+-- Notes that memsync is about to create those of the indexes and keys that do not exist.
+CREATE OR REPLACE PROCEDURE pg_temp.note_created(_names text[]) LANGUAGE plpgsql AS $fn$
+DECLARE
+    _name text;
+BEGIN
+    FOREACH _name IN ARRAY _names LOOP
+        IF to_regclass(quote_ident(_name)) IS NULL
+           AND pg_temp.is_valid('conversation_history', _name) IS NULL THEN
+            EXECUTE pg_temp.noted_of_history(_name, 'created');
+        END IF;
+    END LOOP;
+    COMMIT;
+END $fn$;
+
 -- Whether memsync noted that it created or dropped this object of the redesign.
 CREATE OR REPLACE FUNCTION pg_temp.has_note(_object text, _change text)
 RETURNS boolean LANGUAGE plpgsql AS $fn$

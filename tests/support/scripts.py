@@ -37,6 +37,7 @@ STATE: tuple[LiteralString, ...] = (
     "SELECT user_id, personality_id, reason, rows_count, WHO FROM memsync.persona_map",
     "SELECT history_id, user_id, reason, source, WHO FROM memsync.row_archive",
     "SELECT object, change FROM memsync.redesign_change",
+    "SELECT object, change FROM memsync.history_change",
     "SELECT column_name, row_id, value FROM memsync.column_archive",
     "SELECT fork_id, config_id, window_size, config_row FROM memsync.config_fork",
     "SELECT persona_id, decision, owner_id, persona_row, used_by FROM memsync.orphan_persona",

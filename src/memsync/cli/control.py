@@ -57,6 +57,16 @@ def backup(
             ("as of", f"{made.taken_at:%Y-%m-%d %H:%M:%S %Z}"),
         ]
     )
+    say(
+        "to restore it, stop the app, its jobs and `memsync sync run`, and make a new database of "
+        "it; this one stays as it is:"
+    )
+    for command in made.restore:
+        say(f"  {command}")
+    say(
+        "then check it with `memsync migrate status`, and let the app's URL and "
+        "MEMSYNC_POSTGRES_URL name it"
+    )
     if then:
         say(f"next: {then}")
     return 0

@@ -1,16 +1,17 @@
-"""`memsync migrate`: plan, run, status, verify, rollback, finalize and resolve.
+"""`memsync migrate`: plan, run, status and verify.
 
-The commands backup, pause, resume and cancel stand in cli/control.py, resolve in cli/resolving.py.
+The commands backup, pause, resume and cancel stand in cli/control.py, rollback and finalize in
+cli/back.py, resolve in cli/resolving.py.
 """
 
 import contextlib
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from memsync import migrate
-from memsync.cli import control, resolving
+from memsync.cli import back, control, resolving
 from memsync.cli.checks import print_checks
 from memsync.cli.common import (
     EXIT_STATUSES,
@@ -27,8 +28,7 @@ from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import Verification, prisma
 from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Method, Unresolved
 from memsync.settings import Settings
-from memsync.stores.history.phases import Phase, Stage
-from memsync.stores.postgres import Postgres
+from memsync.stores.history.phases import Phase
 from memsync.stores.vectors import VectorStore, open_standing
 
 app = typer.Typer(
@@ -82,6 +82,8 @@ app.command(epilog=EXIT_STATUSES)(control.backup)
 app.command(epilog=EXIT_STATUSES)(control.pause)
 app.command(epilog=EXIT_STATUSES)(control.resume)
 app.command(epilog=EXIT_STATUSES)(control.cancel)
+app.command(epilog=EXIT_STATUSES)(back.rollback)
+app.command(epilog=EXIT_STATUSES)(back.finalize)
 app.command(epilog=EXIT_STATUSES)(resolving.resolve)
 
 
@@ -175,7 +177,7 @@ def run(
         vectors = opened.enter_context(memories)
         tell = opened.enter_context(progress(as_json=as_json))
         stage = migrate.run(postgres, settings, options, vectors=vectors, tell=tell)
-        return _print_stage(stage, postgres, as_json=as_json)
+        return resolving.print_stage(stage, postgres, as_json=as_json)
 
 
 @app.command(epilog=EXIT_STATUSES)
@@ -235,50 +237,6 @@ def _status_of(proof: Verification) -> int:
     return 0 if proof.ok else FINDINGS
 
 
-@app.command(epilog=EXIT_STATUSES)
-def rollback(
-    ctx: typer.Context,
-    to: Annotated[
-        Literal["start", "isolate", "redesign", "expand", "backfill"],
-        typer.Option(help="The last phase to keep; start: keep none."),
-    ],
-    as_json: JsonOption = False,
-) -> int:
-    """Undo every phase after --to, contract included. Every message keeps user and persona.
-
-    Clients can work meanwhile, as during `run`. It is safe to run again. A later `run` gives every
-    message the persona that it has now.
-    """
-    phase = None if to == "start" else Phase(to)
-    with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
-        stage = migrate.rollback(postgres, settings, to=phase, tell=tell)
-        return _print_stage(stage, postgres, as_json=as_json)
-
-
-@app.command(epilog=EXIT_STATUSES)
-def finalize(
-    ctx: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it, do not only list it.")] = False,
-    as_json: JsonOption = False,
-) -> int:
-    """Remove the archive, which rollback from contract needs. This cannot be undone."""
-    with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
-        kept = migrate.archive(postgres)
-        if yes:
-            migrate.finalize(postgres, settings, tell)
-    if as_json:
-        print_json(finalized=yes, **asdict(kept))
-    elif yes:
-        say(f"removed {_told(kept)}; contract cannot be undone now")
-    else:
-        say(
-            f"this would remove {_told(kept)}, and with them the way back from contract, of the "
-            "settings too: `memsync migrate rollback --to backfill`.\n"
-            "next: memsync migrate finalize --yes"
-        )
-    return 0
-
-
 def _opened(settings: Settings, opened: contextlib.ExitStack) -> VectorStore | None:
     """The vector store if there is one. It is closed with `opened`."""
     vectors = open_standing(settings)
@@ -287,26 +245,9 @@ def _opened(settings: Settings, opened: contextlib.ExitStack) -> VectorStore | N
     return vectors
 
 
-def _told(kept: migrate.Archive) -> str:
-    return (
-        f"{kept.pairs} decisions, {kept.rows} archived rows, {kept.settings} values of dropped "
-        f"columns and {kept.personas} quarantined personas"
-    )
-
-
 def _print_script(text: str, *, as_json: bool) -> int:
     if as_json:
         print_json(sql=text)
     else:
         say(text, nl=False)
-    return 0
-
-
-def _print_stage(stage: Stage, postgres: Postgres, *, as_json: bool) -> int:
-    if as_json:
-        print_json(stage=stage)
-    else:
-        # The last line of each command says how it went.
-        resolving.print_differences(prisma.told(postgres))
-        say(f"stage: {stage}")
     return 0

@@ -10,6 +10,7 @@ from memsync.cli.common import JsonOption, opened_postgres, print_json, say
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
 from memsync.migrate.app_migrations import DEFAULT_FOLDER, schema_lines
+from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Postgres
 
 
@@ -87,6 +88,17 @@ def print_differences(told: prisma.Told) -> None:
     for each in told.checks:
         say(f"Prisma: {each.found}")
         say(f"next: {each.next}")
+
+
+def print_stage(stage: Stage, postgres: Postgres, *, as_json: bool, **more: object) -> int:
+    """The stage that a command has reached, after what Prisma is still to be told."""
+    if as_json:
+        print_json(stage=stage, **more)
+    else:
+        # The last line of each command says how it went.
+        print_differences(prisma.told(postgres))
+        say(f"stage: {stage}")
+    return 0
 
 
 def _print_schema(postgres: Postgres, *, as_json: bool) -> int:

@@ -9,6 +9,8 @@ where contract looks for it (contract/gates.py). stores/postgres/pg_dump.py runs
 import contextlib
 import hashlib
 import os
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +21,9 @@ from memsync.errors import BackupFailed, InvalidInput
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.stores.history import settings_tables
 from memsync.stores.history.catalog import TABLE, Catalog
-from memsync.stores.postgres import Postgres, Session, relations
+from memsync.stores.postgres import Postgres, Session, composed, relations, sql
 from memsync.stores.postgres.locks import LockKey, exclusive
-from memsync.stores.postgres.pg_dump import Programs, find_programs
+from memsync.stores.postgres.pg_dump import Programs, address, find_programs
 
 TABLES = sorted((TABLE, "pending_memories", "system_prompts", *settings_tables.TABLES))
 """The tables that the migration changes or reads, and those they refer to. An app may lack some."""
@@ -31,7 +33,10 @@ _MODE = 0o600
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A backup that was written and read back. `tables` are names with their schemas."""
+    """A backup that was written and read back. `tables` are names with their schemas.
+
+    `restore` are the commands for a shell that restore it into a new database, in their order.
+    """
 
     file: Path
     bytes: int
@@ -39,6 +44,7 @@ class Backup:
     tables: tuple[str, ...]
     history_rows: int
     taken_at: datetime
+    restore: tuple[str, ...]
 
 
 def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -> Backup:
@@ -77,6 +83,7 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
                 tables=tuple(f"{each.schema}.{each.name}" for each in kept),
                 history_rows=seen.history_rows,
                 taken_at=seen.taken_at,
+                restore=_restoring(session, programs, postgres.conninfo, file, tables),
             )
             _publish(partial, file)
         _record(session, made, seen.id)
@@ -134,6 +141,44 @@ def _require_whole(programs: Programs, partial: Path, kept: list[Any], history_r
             f"{', '.join(dict.fromkeys(missing)) or 'none'}; tables with data: {len(rows)} of "
             f"{len(kept)}; messages: {found} of {history_rows}. Nothing was kept"
         )
+
+
+def _restoring(
+    session: Session, programs: Programs, conninfo: str, file: Path, tables: list[Any]
+) -> tuple[str, ...]:
+    """The commands that make a new database of the dump, and take the rest from this one.
+
+    Nothing is restored over the tables that stand, because foreign keys of the app's other tables
+    hold them, and because they are the only copy of what was written since the backup.
+    """
+    here = address(conninfo)
+    name = f"{session.row('database_name').name}_restored"
+    there = address(conninfo, name)
+    psql = f"{programs.command('psql')} --no-psqlrc --set=ON_ERROR_STOP=1"
+    restore = programs.command("pg_restore")
+    made = composed("create_restored", database=sql.Identifier(name)).as_string()
+    extensions = session.rows("backup_extensions")
+    standing = "|".join(sorted({"public", *(re.escape(each.schema) for each in extensions)}))
+    dump, contents, rest = (shlex.quote(f"{file}{end}") for end in ("", ".list", ".rest"))
+    schemas = shlex.quote(f" SCHEMA - ({standing}) ")
+    left_out = " ".join(
+        "--table=" + shlex.quote(sql.Identifier(each.schema, each.name).as_string())
+        for each in tables
+        if not each.kept
+    )
+    commands = [
+        f"{psql} --dbname={here} --command={shlex.quote(made)}",
+        *(f"{psql} --dbname={there} --command={shlex.quote(each.made)}" for each in extensions),
+        f"{restore} --list {dump} | grep -vE {schemas} > {contents}",
+        f"{restore} --exit-on-error --use-list={contents} --dbname={there} {dump}",
+    ]
+    if left_out:
+        copy = f"{programs.command('pg_dump')} --format=custom --file={rest}"
+        commands += [
+            f"{copy} --dbname={here} {left_out}",
+            f"{restore} --single-transaction --dbname={there} {rest}",
+        ]
+    return (*commands, f"{psql} --dbname={there} --command='ANALYZE'")
 
 
 def _sha256(file: Path) -> str:

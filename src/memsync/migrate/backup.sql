@@ -19,6 +19,22 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
        OR n.oid IN (SELECT relnamespace FROM pg_class WHERE oid IN (SELECT oid FROM kept)))
 ORDER BY 1, 2;
 
+-- name: database_name
+-- The name of this database.
+SELECT current_database()::text AS name;
+
+-- name: create_restored
+-- Makes the database into which a backup is restored; people run it.
+CREATE DATABASE {database} TEMPLATE template0;
+
+-- name: backup_extensions
+-- The extensions, which a dump of schemas does not have: how people make each, and its schema.
+SELECT format('CREATE SCHEMA IF NOT EXISTS %%I; CREATE EXTENSION IF NOT EXISTS %%I WITH SCHEMA %%I',
+              n.nspname, e.extname, n.nspname) AS made,
+       n.nspname AS schema
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+WHERE n.nspname <> 'pg_catalog' ORDER BY e.oid;
+
 -- name: note_backup
 -- Records a backup that was written and read back.
 INSERT INTO memsync.backup (file, bytes, sha256, tables, history_rows, snapshot, taken_at)

@@ -19,6 +19,7 @@ from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.pace import Pace
 from memsync.migrate.preflight.run_checks import preflight, require_no_blockers
 from memsync.migrate.run import PhaseWork, Run
+from memsync.migrate.withdrawal import OpenMemories, withdraw_personas
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog, way_back_is_open
@@ -64,29 +65,42 @@ def run(
 
 
 def rollback(
-    postgres: Postgres, settings: Settings, *, to: Phase | None, tell: Tell = silent
+    postgres: Postgres,
+    settings: Settings,
+    *,
+    to: Phase | None,
+    memories: OpenMemories | None = None,
+    tell: Tell = silent,
 ) -> Stage:
     """Take back every phase after `to`, or all where it is None; return the stage reached.
 
     Taking contract back gives every message a user again, also those written since contract: the
     user that the archive kept, else the owner of its persona. No message is lost. Running forward
-    again gives every message the persona that it has now.
+    again gives every message the persona that it has now. What the app had made itself stays.
+    Default personas that memsync made go with expand, unless something uses them; `memories` opens
+    the store that is asked for it, and without it they stay. Where nothing is to be taken back,
+    nothing is changed, and a note says so.
 
     Raises: StoreBusy; GateClosed when the way back was ended by `finalize`, or contract was not
     done by memsync; PartlyDone, Cancelled. Effects: Postgres only.
     """
     with _opened(postgres, settings, tell, "rollback", to=to.value if to else "start") as opened:
-        cutover.settle(opened.ddl)
+        catalog = opened.catalog()
+        if not catalog.has_own_table("runs"):
+            tell(Progress(Kind.NOTE, "nothing was taken back: memsync did not migrate this"))
+            return catalog.stage
+        undone = cutover.settle(opened.ddl)
         kept = () if to is None else up_to(to)
         for work in reversed(order.PHASES):
-            if work.phase in kept:
-                break
-            _back(opened, work)
-            if work.phase is Phase.CONTRACT and to:
-                # Threads may be read by user again: build their index before the next phase back
-                # drops the indexes that serve reading by persona.
-                index_users(opened)
-        return opened.catalog().stage
+            if work.phase not in kept:
+                undone |= _back(opened, work, to)
+        if Phase.EXPAND not in kept:
+            undone |= withdraw_personas(opened, settings, memories) > 0
+        stage = opened.catalog().stage
+        if not undone:
+            after = f"after {to}" if to else "of memsync's"
+            tell(Progress(Kind.NOTE, f"nothing was taken back: {after} nothing stands"))
+        return stage
 
 
 def archive(postgres: Postgres) -> Archive:
@@ -213,11 +227,11 @@ def _forward(run: Run, work: PhaseWork) -> None:
             )
 
 
-def _back(run: Run, work: PhaseWork) -> None:
-    """Take one phase back, unless nothing of it is there."""
+def _back(run: Run, work: PhaseWork, to: Phase | None) -> bool:
+    """Take one phase back, unless nothing of it is there; return whether it was."""
     phase, catalog = work.phase, run.catalog()
     if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
-        return
+        return False
     users_are_gone = phase is Phase.CONTRACT and not catalog.has_users
     if users_are_gone and not way_back_is_open(run.session):
         raise GateClosed(
@@ -235,3 +249,8 @@ def _back(run: Run, work: PhaseWork) -> None:
             phase=phase.value,
             stage=after.stage.value,
         )
+    if phase is Phase.CONTRACT and to:
+        # Threads may be read by user again: build their index before the next phase back drops the
+        # indexes that serve reading by persona.
+        index_users(run)
+    return True

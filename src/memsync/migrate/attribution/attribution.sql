@@ -52,11 +52,13 @@ h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC';
 
 -- fragment: open_undecided
--- The same once decisions are kept: those without a persona or a decision.
+-- The same once decisions are kept: those without a persona or a decision. A decision whose
+-- persona was deleted is taken again, so it does not count.
 SELECT id, channel_id, personality_id, user_id, role, content, created_at
 FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
+                  JOIN personas p ON p.id = m.persona_id
                   WHERE m.user_id = h.user_id AND m.personality_id = h.personality_id
                     AND ({written_since}) IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id

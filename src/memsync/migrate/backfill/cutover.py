@@ -31,8 +31,8 @@ _SLOWER = 8
 _STARTS_MAX = 5
 
 
-def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
-    """Finish a cut-over that was cut short, or drop a shadow table.
+def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> bool:
+    """Finish a cut-over that was cut short, or drop a shadow table; whether there was either.
 
     `keep_copy` keeps a shadow table that is half done.
     """
@@ -41,6 +41,7 @@ def settle(ddl: OnlineDdl, *, keep_copy: bool = False) -> None:
         shadow_table.finish(ddl)
     elif state.found and not (keep_copy and state.begun):
         shadow_table.clear(ddl)
+    return state.cut_over or state.found
 
 
 def fill_by_copy(run: Run) -> int:

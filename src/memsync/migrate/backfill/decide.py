@@ -45,6 +45,8 @@ def freeze(ddl: OnlineDdl, options: RunOptions) -> None:
     Raises: GateClosed for users without a persona under `fail`.
     """
     session = ddl.session
+    # A decision whose persona was deleted would be filled in, and a standing key would refuse it.
+    session.run("thaw_vanished")
     without = [row.user_id for row in session.rows("freeze_map")]
     if without and options.for_unresolved == "fail":
         first = messages_without_persona(session, limit=1)

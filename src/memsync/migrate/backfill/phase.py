@@ -19,6 +19,7 @@ from memsync.migrate.backfill.decide import (
 )
 from memsync.migrate.backfill.fill import analyze_history, fill_in_place
 from memsync.migrate.backfill.method import Choice, choose_method
+from memsync.migrate.history_changes import drop_index, note_created, unnoted
 from memsync.migrate.pacing.workers import Workers, open_workers
 from memsync.migrate.run import Run
 from memsync.model.progress import Kind, Progress
@@ -45,6 +46,7 @@ class _Backfill:
 
     def forward(self, run: Run) -> None:
         """Fill every message that has no persona, and build what is missing or INVALID."""
+        note_created(run.session, run.catalog(), PERSONA_INDEX, RETRIEVAL_INDEX, PERSONA_KEY)
         if _is_open(run):
             # Evidence goes first: until the fill starts, the sync trigger decides no old row.
             run.evidence.keep(run.ddl)
@@ -59,10 +61,15 @@ class _Backfill:
             ddl.validate(TABLE, PERSONA_KEY)
 
     def back(self, run: Run) -> None:
-        """Drop the key and the indexes. Messages keep their personas until expand goes back."""
-        run.ddl.run(statement("drop_persona_key"), table=TABLE)
-        run.ddl.run_long(statement("drop_retrieval_index"))
-        run.ddl.run_long(statement("drop_persona_index"))
+        """Drop the key and the indexes that memsync created.
+
+        Messages keep their personas until expand goes back.
+        """
+        ddl, catalog = run.ddl, run.catalog()
+        if PERSONA_KEY in catalog.created:
+            ddl.run(statement("drop_persona_key"), unnoted(PERSONA_KEY), table=TABLE)
+        drop_index(ddl, catalog, RETRIEVAL_INDEX, statement("drop_retrieval_index"))
+        drop_index(ddl, catalog, PERSONA_INDEX, statement("drop_persona_index"))
 
 
 BACKFILL = _Backfill()

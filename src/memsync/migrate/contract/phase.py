@@ -10,17 +10,21 @@ from memsync.migrate import runs
 from memsync.migrate.backfill import refill_users
 from memsync.migrate.contract import gates
 from memsync.migrate.expand import forget_fill, sync_triggers
+from memsync.migrate.history_changes import noted, unnoted
 from memsync.migrate.redesign import old_places
 from memsync.migrate.run import Run
 from memsync.stores.history.catalog import (
     PERSONA_CHECK,
+    PERSONA_COLUMN,
+    PERSONA_REQUIRED,
     TABLE,
     USER_CHECK,
     USER_ID_INDEX,
+    USER_INDEX,
     USER_KEY,
 )
 from memsync.stores.history.phases import Phase
-from memsync.stores.postgres import statement
+from memsync.stores.postgres import Statement, statement
 
 
 class _Contract:
@@ -47,14 +51,24 @@ CONTRACT = _Contract()
 
 
 def _drop_user_id(run: Run) -> None:
-    run.ddl.require_not_null(TABLE, "persona_id", PERSONA_CHECK)
+    if not run.catalog().columns[PERSONA_COLUMN]:
+        run.session.execute(noted(PERSONA_REQUIRED, "created"))
+    run.ddl.require_not_null(TABLE, PERSONA_COLUMN, PERSONA_CHECK)
     catalog = run.catalog()
     if "user_id" not in catalog.columns:
         return
     run.ddl.run_long(statement("archive_exceptions"))
     if USER_KEY in catalog.constraints:
-        run.ddl.run(statement("drop_user_key"), table="users")
-    sync_triggers.remove(run.ddl, statement("drop_user_id"), runs.noted_user_id_dropped())
+        run.ddl.run(statement("drop_user_key"), noted(USER_KEY, "dropped"), table="users")
+    # The index for reading by user goes with the column.
+    going: list[Statement] = [
+        statement("drop_user_id"),
+        runs.noted_user_id_dropped(),
+        unnoted(USER_INDEX),
+    ]
+    if USER_ID_INDEX in catalog.indexes:
+        going.append(noted(USER_ID_INDEX, "dropped"))
+    sync_triggers.remove(run.ddl, *going)
 
 
 def _bring_back_user_id(run: Run) -> None:
@@ -64,12 +78,16 @@ def _bring_back_user_id(run: Run) -> None:
         forget_fill(run.session, "users")
     sync_triggers.build(ddl, run.catalog())
     run.rows_filled += refill_users(run)
-    ddl.index(USER_ID_INDEX, statement("create_user_id_index"), table=TABLE)
-    ddl.foreign_key(TABLE, "user_id", "users")
-    ddl.validate(TABLE, USER_KEY)
+    dropped = run.catalog().dropped
+    if USER_ID_INDEX in dropped:
+        ddl.index(USER_ID_INDEX, statement("create_user_id_index"), table=TABLE)
+    if USER_KEY in dropped:
+        ddl.foreign_key(TABLE, "user_id", "users")
+        ddl.validate(TABLE, USER_KEY)
     ddl.require_not_null(TABLE, "user_id", USER_CHECK)
     catalog = run.catalog()
     if PERSONA_CHECK in catalog.constraints:
         ddl.run(statement("drop_persona_check"), table=TABLE)
-    if catalog.columns["persona_id"]:
-        ddl.run(statement("allow_null_persona"), table=TABLE)
+    if PERSONA_REQUIRED in catalog.created:
+        ddl.run(statement("allow_null_persona"), unnoted(PERSONA_REQUIRED), table=TABLE)
+    run.session.execute(unnoted(USER_ID_INDEX), unnoted(USER_KEY))

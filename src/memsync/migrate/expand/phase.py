@@ -6,10 +6,11 @@ within lock_timeout.
 """
 
 from memsync.migrate.expand import sync_triggers
+from memsync.migrate.history_changes import noted, unnoted
 from memsync.migrate.run import Run
-from memsync.stores.history.catalog import TABLE
+from memsync.stores.history.catalog import PERSONA_COLUMN, TABLE
 from memsync.stores.history.phases import Phase
-from memsync.stores.postgres import Session, statement
+from memsync.stores.postgres import Session, Statement, statement
 from memsync.stores.postgres.ddl import OnlineDdl
 
 
@@ -20,18 +21,27 @@ class _Expand:
     def forward(self, run: Run) -> None:
         """Add the column and, while user_id exists, the triggers."""
         catalog = run.catalog()
-        column = () if "persona_id" in catalog.columns else (statement("add_persona_id"),)
+        column: tuple[Statement, ...] = ()
+        if PERSONA_COLUMN not in catalog.columns:
+            column = (statement("add_persona_id"), noted(PERSONA_COLUMN, "created"))
         if "user_id" in catalog.columns:
             sync_triggers.build(run.ddl, catalog, *column)
         elif column:
             run.ddl.run(*column, table=TABLE)
 
     def back(self, run: Run) -> None:
-        """Archive the personas that the map would not give, then drop triggers and column."""
-        if "persona_id" in run.catalog().columns:
+        """Archive the personas that the map would not give, then drop triggers and column.
+
+        A column that the app made itself stays, with the personas that its messages have now.
+        """
+        catalog = run.catalog()
+        if PERSONA_COLUMN in catalog.columns:
             archive_personas(run.ddl)
             forget_fill(run.session, "personas")
-        sync_triggers.remove(run.ddl, statement("drop_persona_id"))
+        column: tuple[Statement, ...] = ()
+        if PERSONA_COLUMN in catalog.created:
+            column = (statement("drop_persona_id"), unnoted(PERSONA_COLUMN))
+        sync_triggers.remove(run.ddl, *column)
 
 
 EXPAND = _Expand()

@@ -48,13 +48,16 @@ BEGIN
     IF created IS NOT NULL THEN
         RETURN created;
     END IF;
-    created := gen_random_uuid();
+    -- One that a rollback withdrew comes back under its id.
+    SELECT persona_id INTO created FROM memsync.created_persona
+    WHERE user_id = for_user AND withdrawn;
+    created := coalesce(created, gen_random_uuid());
     INSERT INTO personas (id, name, description, content, owner_id, created_at, updated_at)
     VALUES (created, left(called, 244) || '''s Persona', 'Default persona', '', for_user,
             timezone('UTC', clock_timestamp()), timezone('UTC', clock_timestamp()));
     {set_default};
     INSERT INTO memsync.created_persona (user_id, persona_id) VALUES (for_user, created)
-    ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id;
+    ON CONFLICT (user_id) DO UPDATE SET persona_id = excluded.persona_id, withdrawn = false;
     RETURN created;
 END $$;
 

@@ -24,11 +24,13 @@ CREATE TABLE IF NOT EXISTS memsync.persona_map (
     PRIMARY KEY (user_id, personality_id));
 
 -- name: create_created_persona
--- Default personas that memsync made for users who had none.
+-- Default personas that memsync made for users who had none. One that a rollback withdrew gets its
+-- id again.
 CREATE TABLE IF NOT EXISTS memsync.created_persona (
     user_id uuid PRIMARY KEY,
     persona_id uuid NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp());
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    withdrawn boolean NOT NULL DEFAULT false);
 
 -- name: create_row_archive
 -- Messages with a decision of their own. `source` is the point that is the evidence, as
@@ -56,6 +58,12 @@ CREATE TABLE IF NOT EXISTS memsync.backfill (
 -- name: create_redesign_change
 -- The objects that memsync created and dropped in the redesign. A rollback undoes nothing else.
 CREATE TABLE IF NOT EXISTS memsync.redesign_change (
+    object text PRIMARY KEY,
+    change text NOT NULL CHECK (change IN ('created', 'dropped')));
+
+-- name: create_history_change
+-- The objects of the history that memsync created and dropped. A rollback undoes nothing else.
+CREATE TABLE IF NOT EXISTS memsync.history_change (
     object text PRIMARY KEY,
     change text NOT NULL CHECK (change IN ('created', 'dropped')));
 

@@ -5,6 +5,7 @@ filled row would have to update it, and after the fill threads are read by perso
 UPDATE EXCLUSIVE on the history, which blocks neither readers nor writers.
 """
 
+from memsync.migrate.history_changes import drop_index, note_created
 from memsync.migrate.run import Run
 from memsync.stores.history.catalog import TABLE, USER_INDEX, Catalog
 from memsync.stores.history.phases import Phase
@@ -29,7 +30,7 @@ class _Isolate:
 
     def back(self, run: Run) -> None:
         """Drop the index. The tables stay, because a later run needs what is archived in them."""
-        run.ddl.run_long(statement("drop_user_index"))
+        drop_index(run.ddl, run.catalog(), USER_INDEX, statement("drop_user_index"))
 
 
 ISOLATE = _Isolate()
@@ -44,5 +45,7 @@ def reads_by_user(catalog: Catalog, to: Phase) -> bool:
 
 def index_users(run: Run) -> None:
     """Build the index for reading by user, if there is a user_id."""
-    if run.catalog().has_users:
+    catalog = run.catalog()
+    if catalog.has_users:
+        note_created(run.session, catalog, USER_INDEX)
         run.ddl.index(USER_INDEX, statement("create_user_index"), table=TABLE)

@@ -29,6 +29,9 @@ USER_WRITE_TRIGGER = "memsync_record_user_write"
 """This trigger must fire before IDENTITY_TRIGGER, which fills in the id that a client left out.
 Postgres fires triggers in the order of their names
 (https://www.postgresql.org/docs/current/trigger-definition.html)."""
+PERSONA_COLUMN = "persona_id"
+PERSONA_REQUIRED = "persona_id NOT NULL"
+"""The notes of memsync.history_change about the column persona_id, and about its NOT NULL."""
 PERSONA_CHECK = "memsync_persona_id_present"
 USER_CHECK = "memsync_user_id_present"
 
@@ -38,8 +41,20 @@ SERVER_VERSION_MIN = 150000
 _COUNTED_BYTES = 64 * 2**20
 """A table up to this size is counted, which takes a fraction of a second."""
 
+_OBJECTS = {
+    Phase.ISOLATE: frozenset((USER_INDEX,)),
+    Phase.BACKFILL: frozenset((PERSONA_INDEX, RETRIEVAL_INDEX, PERSONA_KEY)),
+}
+"""The objects of the history that a phase creates unless they exist."""
+
 OwnTable = Literal[
-    "runs", "outbox", "persona_map", "backfill", "redesign_change", "persona_default"
+    "runs",
+    "outbox",
+    "persona_map",
+    "backfill",
+    "redesign_change",
+    "history_change",
+    "persona_default",
 ]
 """The tables and views in the schema memsync for which the catalog is asked."""
 
@@ -62,7 +77,8 @@ class Catalog:
 
     `columns` maps a name to whether the column is NOT NULL, `indexes` and `constraints` to whether
     the object is valid. `users_return` is true while contract is being taken back: user_id exists
-    again, and is not filled yet.
+    again, and is not filled yet. `created` and `dropped` are memsync's own notes of the history's
+    objects, because the app may have made some of them itself.
     """
 
     columns: Mapping[str, bool]
@@ -73,6 +89,8 @@ class Catalog:
     settings: SettingsTables
     has_null_persona: bool
     users_return: bool
+    created: frozenset[str]
+    dropped: frozenset[str]
 
     @classmethod
     def read(cls, session: Session, *, notes: bool = True) -> Self:
@@ -88,6 +106,8 @@ class Catalog:
         has_notes = notes and "memsync.redesign_change" in own_tables
         settings = SettingsTables.read(session, has_notes=has_notes)
         _require_places(settings)
+        ours = notes and "memsync.history_change" in own_tables
+        changes = session.rows("history_notes") if ours else []
         return cls(
             columns=columns,
             indexes=relations.indexes(session, TABLE),
@@ -107,6 +127,8 @@ class Catalog:
                 and "memsync.runs" in own_tables
                 and way_back_is_open(session)
             ),
+            created=frozenset(each.object for each in changes if each.change == "created"),
+            dropped=frozenset(each.object for each in changes if each.change == "dropped"),
         )
 
     @property
@@ -150,8 +172,11 @@ class Catalog:
         return stage_of(self.done)
 
     def is_ours(self, phase: Phase) -> bool:
-        """Whether memsync made the phase's objects; the app may have done the redesign itself."""
-        return phase is not Phase.REDESIGN or bool(self.settings.created)
+        """Whether memsync made the phase's objects; the app may have made them itself."""
+        if phase is Phase.REDESIGN:
+            return bool(self.settings.created)
+        made = _OBJECTS.get(phase)
+        return made is None or not made.isdisjoint(self.created)
 
     def has_own_table(self, name: OwnTable) -> bool:
         """Whether this table or view of memsync's own stands."""
@@ -170,6 +195,7 @@ class Catalog:
             Phase.REDESIGN: bool(self.settings.created) and not self.settings.stands,
             # Made with the column and the triggers, and dropped with them; one of them is missing.
             Phase.EXPAND: self.has_own_table("persona_default"),
+            Phase.BACKFILL: self.is_ours(Phase.BACKFILL),
             Phase.CONTRACT: self._contract_is_halfway or self.settings.is_halfway_out,
         }
         return frozenset(phase for phase, short in cut.items() if short and phase not in self.done)
@@ -180,9 +206,9 @@ class Catalog:
         checks = {PERSONA_CHECK, USER_CHECK}
         return {"user_id", "persona_id"} <= self.columns.keys() and (
             not self.has_users
-            or self.columns.get("persona_id", False)
+            or (self.columns["persona_id"] and PERSONA_REQUIRED in self.created)
             or not checks.isdisjoint(self.constraints)
-            or USER_KEY not in self.constraints
+            or (USER_KEY in self.dropped and USER_KEY not in self.constraints)
         )
 
     @property

@@ -31,6 +31,10 @@ FROM named n JOIN pg_trigger t ON t.tgrelid = n.oid WHERE NOT t.tgisinternal;
 -- The objects of the redesign that memsync created or dropped.
 SELECT object, change FROM memsync.redesign_change;
 
+-- name: history_notes
+-- The objects of the history that memsync created or dropped.
+SELECT object, change FROM memsync.history_change;
+
 -- name: history_size
 -- The history's bytes with its indexes; its rows by the planner's density and the blocks of now; and
 -- whether to count them instead: a small table, or one never analyzed, that this role may read.

@@ -7,6 +7,7 @@ a program's arguments. The module does not know what a table means.
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
 from memsync.errors import BackupFailed
@@ -23,6 +25,8 @@ _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _COPY = re.compile(rb"COPY (.+?) \(.*\) FROM stdin;\n")
 _END_OF_COPY = b"\\.\n"
 _LOCK_WAIT_MS = 60_000
+_UNSAID = frozenset(("password", "sslpassword", "connect_timeout", "application_name", "options"))
+"""Settings that an address for people leaves out: secrets, and those that memsync adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,11 @@ class Programs:
                 raise _failed("pg_restore", status, said.read().decode(errors="replace"))
         return counts
 
+    def command(self, name: str) -> str:
+        """The program as a shell takes it: with its folder, if it stands there."""
+        file = self.folder / name
+        return shlex.quote(str(file) if os.access(file, os.X_OK) else name)
+
     def _run(self, program: str, *arguments: str, environment: Mapping[str, str]) -> str:
         done = subprocess.run(
             [str(self.folder / program), *arguments],
@@ -99,6 +108,14 @@ class Programs:
         if done.returncode:
             raise _failed(program, done.returncode, done.stderr)
         return done.stdout
+
+
+def address(conninfo: str, database: str | None = None) -> str:
+    """The connection's settings for a shell, without the password; `database` names another one."""
+    given = conninfo_to_dict(conninfo)
+    if database is not None:
+        given["dbname"] = database
+    return shlex.quote(make_conninfo("", **{k: v for k, v in given.items() if k not in _UNSAID}))
 
 
 def find_programs(major: int) -> Programs:

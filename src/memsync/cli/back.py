@@ -1,0 +1,78 @@
+"""`memsync migrate rollback` and `finalize`: the way back, and its end."""
+
+import contextlib
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from memsync import migrate
+from memsync.cli import resolving
+from memsync.cli.common import JsonOption, opened_postgres, print_json, progress, say
+from memsync.model.progress import Kind, Progress
+from memsync.stores.history.phases import Phase
+from memsync.stores.vectors import VectorStore, open_standing
+
+
+def rollback(
+    ctx: typer.Context,
+    to: Annotated[
+        Literal["start", "isolate", "redesign", "expand", "backfill"],
+        typer.Option(help="The last phase to keep; start: keep none."),
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """Undo every phase after --to, contract included. Every message keeps user and persona.
+
+    Clients can work meanwhile, as during `run`. It is safe to run again. A later `run` gives every
+    message the persona that it has now. What the app had made itself stays. Default personas that
+    memsync made go if nothing uses them; a note names those that stay.
+    """
+    phase = None if to == "start" else Phase(to)
+    notes: list[str] = []
+    with contextlib.ExitStack() as opened:
+        settings, postgres = opened.enter_context(opened_postgres(ctx))
+        shown = opened.enter_context(progress(as_json=as_json))
+
+        def tell(step: Progress) -> None:
+            if step.kind is Kind.NOTE:
+                notes.append(step.what)
+            shown(step)
+
+        def memories() -> VectorStore | None:
+            if (vectors := open_standing(settings)) is not None:
+                opened.callback(vectors.close)
+            return vectors
+
+        stage = migrate.rollback(postgres, settings, to=phase, memories=memories, tell=tell)
+        return resolving.print_stage(stage, postgres, as_json=as_json, notes=notes)
+
+
+def finalize(
+    ctx: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it, do not only list it.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove the archive, which rollback from contract needs. This cannot be undone."""
+    with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
+        kept = migrate.archive(postgres)
+        if yes:
+            migrate.finalize(postgres, settings, tell)
+    if as_json:
+        print_json(finalized=yes, **asdict(kept))
+    elif yes:
+        say(f"removed {_told(kept)}; contract cannot be undone now")
+    else:
+        say(
+            f"this would remove {_told(kept)}, and with them the way back from contract, of the "
+            "settings too: `memsync migrate rollback --to backfill`.\n"
+            "next: memsync migrate finalize --yes"
+        )
+    return 0
+
+
+def _told(kept: migrate.Archive) -> str:
+    return (
+        f"{kept.pairs} decisions, {kept.rows} archived rows, {kept.settings} values of dropped "
+        f"columns and {kept.personas} quarantined personas"
+    )

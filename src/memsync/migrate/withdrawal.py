@@ -1,0 +1,100 @@
+"""Withdraws the default personas that memsync created, once a rollback has taken persona_id back.
+
+A persona goes only if nothing uses it: no message, no setting, no other row of the app, no entry of
+the outbox, no memory, and nobody has written into it. This module decides that, and says of every
+other one why it stays. Where the memories cannot be read, none goes.
+"""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from memsync.errors import MemsyncError
+from memsync.migrate.attribution import places
+from memsync.migrate.run import Run
+from memsync.model.ids import PersonaId
+from memsync.model.progress import Kind, Progress
+from memsync.model.wording import listed
+from memsync.settings import Settings
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.settings_tables import DEFAULTS
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.postgres import Session, composed, sql
+from memsync.stores.vectors import VectorStore
+
+OpenMemories = Callable[[], VectorStore | None]
+
+_NAMED_MAX = 10
+
+
+def withdraw_personas(run: Run, settings: Settings, memories: OpenMemories | None) -> int:
+    """Remove the created personas that nothing uses; tell of each other one why it stays.
+
+    Returns how many were removed.
+
+    Raises: StoreBusy.
+    """
+    session = run.session
+    created = session.rows("created_personas")
+    if not created:
+        return 0
+    remembered = _remembered([each.persona_id for each in created], settings, memories)
+
+    def withdraw() -> dict[UUID, str]:
+        session.run("lock_created_personas")
+        stay = _used(session) | remembered
+        stay |= {each.persona_id: "somebody wrote into it" for each in created if each.edited}
+        stay |= {each.persona_id: "the outbox has its memory" for each in created if each.awaited}
+        going = [each.persona_id for each in created if each.persona_id not in stay]
+        _remove(session, going)
+        return stay
+
+    stay = run.ddl.do(withdraw, table="personas")
+    if stay:
+        named = [
+            f"{each.persona_id} {each.name} of user {each.user_id} ({stay[each.persona_id]})"
+            for each in created
+            if each.persona_id in stay
+        ]
+        said = f"{len(stay)} default personas that memsync made stay: {listed(named, _NAMED_MAX)}"
+        run.tell(Progress(Kind.NOTE, said))
+    return len(created) - len(stay)
+
+
+def _remembered(
+    personas: list[UUID], settings: Settings, memories: OpenMemories | None
+) -> dict[UUID, str]:
+    """The personas of which there are memories, or may be."""
+    try:
+        vectors = memories() if memories else None
+        if vectors is None:
+            return dict.fromkeys(personas, "no memories were read, so it may have some")
+        ltm = LongTermMemory(vectors, settings)
+        having = [each for each in personas if ltm.remembers(PersonaId(each))]
+    except MemsyncError as error:
+        return dict.fromkeys(personas, f"the memories cannot be read: {error.message}")
+    return dict.fromkeys(having, "it has memories")
+
+
+def _used(session: Session) -> dict[UUID, str]:
+    """The personas that the app's tables hold, besides as the default of their user."""
+    places_now = places(Catalog.read(session).settings)
+    lent = session.rows_with(places_now, "created_personas_lent")
+    used = {row.persona_id: "another user's default" for row in lent}
+    for place in session.rows("columns_with_personas"):
+        asked = composed(
+            "created_personas_used",
+            relation=sql.SQL(place.relation),
+            column=sql.Identifier(place.column),
+        )
+        for row in session.connection.execute(asked).fetchall():
+            used[row.persona_id] = f"{place.relation}.{place.column} holds it"
+    return used
+
+
+def _remove(session: Session, ids: list[UUID]) -> None:
+    settings = Catalog.read(session).settings
+    if settings.has_column("users", "global_persona_id"):
+        session.run("unset_created_defaults", ids=ids)
+    if settings.has_table(DEFAULTS):
+        session.run("unset_new_created_defaults", ids=ids)
+    session.run("withdraw_personas", ids=ids)
