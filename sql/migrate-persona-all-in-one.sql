@@ -714,7 +714,7 @@ BEGIN
                coalesce(array_agg(DISTINCT s.user_id) FILTER (WHERE s.user_id IS NOT NULL), '{}') AS users
         FROM personas p
         LEFT JOIN (SELECT user_id, persona_id FROM ({override}) o
-                   UNION SELECT user_id, persona_id FROM ({default}) d) s ON s.persona_id = p.id
+        UNION SELECT user_id, persona_id FROM ({default}) d) s ON s.persona_id = p.id
         WHERE p.owner_id IS NULL
         GROUP BY p.id, p.name ORDER BY p.id) o$q$);
 END $fn$;
@@ -740,16 +740,20 @@ BEGIN
     END IF;
     EXECUTE pg_temp.filled($q$
         SELECT count(*), sum(u.rows_count), string_agg(u.user_id::text, ', ')
-        FROM (WITH lacking AS MATERIALIZED (
+        FROM (WITH gone AS MATERIALIZED (SELECT NULL::uuid AS persona_id WHERE false),
+        lacking AS MATERIALIZED (
             SELECT u.id, u.username FROM users u
             WHERE NOT EXISTS (SELECT FROM ({default}) d
-                              WHERE d.user_id = u.id AND d.persona_id IS NOT NULL)
+                              WHERE d.user_id = u.id AND d.persona_id IS NOT NULL
+                                AND NOT EXISTS (SELECT FROM gone g
+                                                WHERE g.persona_id = d.persona_id))
         )
         SELECT u.id AS user_id, u.username, count(*) AS rows_count
         FROM lacking u
         JOIN (SELECT o.user_id, o.personality_id FROM ({open}) o
         WHERE NOT EXISTS (SELECT FROM (SELECT NULL::uuid AS history_id WHERE false) t WHERE t.history_id = o.id)) l ON l.user_id = u.id
         LEFT JOIN ({override}) o ON o.user_id = l.user_id AND o.personality_id = l.personality_id
+                                AND NOT EXISTS (SELECT FROM gone g WHERE g.persona_id = o.persona_id)
         WHERE o.persona_id IS NULL
         GROUP BY u.id, u.username ORDER BY u.id) u$q$) INTO _total, _rows, _named;
     IF _total > 0 THEN
@@ -862,8 +866,9 @@ BEGIN
     SELECT _total, _named INTO _wrong FROM pg_temp.wrong_rows();
     IF _wrong._total > 0 THEN
         RAISE EXCEPTION '% messages have a wrong persona: %', _wrong._total, _wrong._named
-            USING HINT = 'Somebody filled them by another rule. Set their persona_id to NULL and '
-                         'run the backfill again, or give them the right one. user_id is still there.';
+            USING HINT = 'Somebody filled them by another rule, or settings changed since. Run '
+                         'memsync migrate run --existing keep, or --existing decide. user_id is '
+                         'still there.';
     END IF;
 END $fn$;
 
@@ -2431,6 +2436,13 @@ SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL$q$
         'DROP FUNCTION IF EXISTS memsync.sync_identity()',
         'DROP FUNCTION IF EXISTS memsync.create_default_persona(uuid)',
         'DROP VIEW IF EXISTS memsync.persona_override, memsync.persona_default']);
+    IF pg_temp.has_column('conversation_history', 'persona_id') THEN
+        CALL pg_temp.run('conversation_history', ARRAY[$q$UPDATE conversation_history h SET persona_id = p.id
+FROM memsync.column_archive a JOIN personas p ON p.id = (a.value #>> '{}')::uuid
+WHERE a.column_name = 'conversation_history.persona_id' AND a.row_id = h.id
+  AND h.persona_id IS DISTINCT FROM p.id$q$]);
+    END IF;
+    DELETE FROM memsync.column_archive WHERE column_name = 'conversation_history.persona_id';
     PERFORM pg_temp.end_phase();
     COMMIT;
     -- SQL cannot know whether there are memories of them.

@@ -61,6 +61,10 @@ BEGIN
         '{{query:drop_sync_identity}}',
         '{{query:drop_create_default_persona}}',
         '{{query:drop_persona_views}}']);
+    IF pg_temp.has_column('conversation_history', 'persona_id') THEN
+        CALL pg_temp.run('conversation_history', ARRAY[$q${{query:restore_existing}}$q$]);
+    END IF;
+    {{query:forget_existing}};
     PERFORM pg_temp.end_phase();
     COMMIT;
     -- SQL cannot know whether there are memories of them.

@@ -523,7 +523,8 @@ BEGIN
     SELECT _total, _named INTO _wrong FROM pg_temp.wrong_rows();
     IF _wrong._total > 0 THEN
         RAISE EXCEPTION '% messages have a wrong persona: %', _wrong._total, _wrong._named
-            USING HINT = 'Somebody filled them by another rule. Set their persona_id to NULL and '
-                         'run the backfill again, or give them the right one. user_id is still there.';
+            USING HINT = 'Somebody filled them by another rule, or settings changed since. Run '
+                         'memsync migrate run --existing keep, or --existing decide. user_id is '
+                         'still there.';
     END IF;
 END $fn$;

@@ -112,7 +112,12 @@ def test_column_filled_by_the_default_alone_is_found(app: App, some: str) -> Non
     expected = app.expected()
     wrong = sum(persona not in {None, expected[row]} for row, persona in app.personas().items())
     assert wrong > 0
-    with pytest.raises(GateClosed):
+    before = app.catalog()
+    with pytest.raises(GateClosed, match=f"{wrong} messages have a persona"):
+        app.run()
+    assert before == app.catalog()
+    app.run(Phase.BACKFILL)
+    with pytest.raises(GateClosed, match="--existing keep"):
         app.run()
     assert wrong == app.verify().wrong_persona_ids
 

@@ -26,7 +26,7 @@ from memsync.cli.common import (
 from memsync.cli.reports import print_plan, print_status
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import Verification, prisma
-from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Method, Unresolved
+from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Existing, Method, Unresolved
 from memsync.settings import Settings
 from memsync.stores.history.phases import Phase
 from memsync.stores.vectors import VectorStore, open_standing
@@ -68,6 +68,14 @@ UnresolvedOption = Annotated[
         "the last run did, else fail."
     ),
 ]
+ExistingOption = Annotated[
+    Existing | None,
+    typer.Option(
+        help="For messages that had a persona before memsync came, and that the settings do not "
+        "confirm: stop, keep it, or decide by the settings. Without it as the last run did, else "
+        "fail."
+    ),
+]
 OrphanOption = Annotated[
     str | None,
     typer.Option(
@@ -93,6 +101,7 @@ def plan(
     *,
     unresolved: UnresolvedOption = None,
     orphan_owners: OrphanOption = None,
+    existing: ExistingOption = None,
     evidence: EvidenceOption = None,
     method: MethodOption = "auto",
     as_sql: Annotated[
@@ -105,7 +114,11 @@ def plan(
     The exit status is 14 where `run` with these options would be refused.
     """
     options = migrate.RunOptions(
-        unresolved=unresolved, orphan_owners=orphan_owners, evidence=evidence, method=method
+        unresolved=unresolved,
+        orphan_owners=orphan_owners,
+        existing=existing,
+        evidence=evidence,
+        method=method,
     )
     with contextlib.ExitStack() as opened:
         settings, postgres = opened.enter_context(opened_postgres(ctx))
@@ -130,6 +143,7 @@ def run(
     to: Annotated[Phase, typer.Option(help="The last phase to run.")] = Phase.CONTRACT,
     unresolved: UnresolvedOption = None,
     orphan_owners: OrphanOption = None,
+    existing: ExistingOption = None,
     quiet_minutes: Annotated[
         float,
         typer.Option(min=0, help="Contract needs user_id unused for this long; 0: not checked."),
@@ -161,6 +175,7 @@ def run(
         to=to,
         unresolved=unresolved,
         orphan_owners=orphan_owners,
+        existing=existing,
         quiet_minutes=quiet_minutes,
         backup_confirmed=backup_confirmed,
         backup_max_age_hours=backup_max_age_hours,

@@ -13,9 +13,10 @@ from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import attribution, order, redesign, revisions, runs
 from memsync.migrate.archive import Archive, archive_of, remove_archive
 from memsync.migrate.attribution import Evidence
-from memsync.migrate.backfill import choose_method, cutover, require_resolved
+from memsync.migrate.backfill import choose_method, cutover, require_chosen, require_resolved
 from memsync.migrate.isolate import index_users, reads_by_user
 from memsync.migrate.options import RunOptions
+from memsync.migrate.pacing.commits import waits_told
 from memsync.migrate.pacing.pace import Pace
 from memsync.migrate.preflight.run_checks import preflight, require_no_blockers
 from memsync.migrate.run import PhaseWork, Run
@@ -152,6 +153,7 @@ def _opened(
     with (
         exclusive(postgres, LockKey.MIGRATE, "migration") as session,
         revisions.only_run_of_process(),
+        waits_told(postgres, session, tell),
     ):
         options = (options or RunOptions()).settled(runs.decisions(session))
         kept = options.as_given() if verb == "run" else given
@@ -197,9 +199,15 @@ def _require_decisions(run: Run, catalog: Catalog) -> None:
     settings = catalog.settings
     if not settings.owners_required and not settings.missing:
         redesign.require_owners(run.session, settings, run.options)
+    stands = catalog.has_own_table("runs") and runs.backfill_stands(run.session)
+    if Phase.CONTRACT in up_to(run.options.to) and not stands:
+        # Where the backfill stands, the proof says it of each message.
+        require_chosen(run.session, catalog, run.options)
     if run.options.for_unresolved == "create" or not attribution.awaited(catalog):
         return
     fragments = attribution.fragments(catalog, run.evidence.as_fragment)
+    if run.options.orphan_owners == "quarantine" and not settings.owners_required:
+        fragments |= attribution.QUARANTINE
     without = attribution.unresolved_users(run.session, fragments)
     rows = sum(user.rows for user in without)
     require_resolved([user.user_id for user in without], rows, run.options)

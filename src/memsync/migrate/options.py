@@ -16,10 +16,16 @@ from memsync.stores.history.phases import Phase
 
 Unresolved = Literal["fail", "create"]
 EvidenceUse = Literal["prefer", "ignore"]
+Existing = Literal["fail", "keep", "decide"]
 Method = Literal["auto", "in-place", "copy"]
 _ASSIGN = "assign:"
 WORKERS_MAX = 16
-_DECIDED = {"unresolved": "fail", "orphan_owners": "fail", "evidence": "prefer"}
+_DECIDED = {
+    "unresolved": "fail",
+    "orphan_owners": "fail",
+    "existing": "fail",
+    "evidence": "prefer",
+}
 """The decisions, and what holds where none was taken."""
 _FLAGS = {"max_rate_mb_s": "--max-rate"}
 """Options of the command whose names are not those of the fields."""
@@ -29,16 +35,18 @@ _FLAGS = {"max_rate_mb_s": "--max-rate"}
 class RunOptions:
     """How a run works.
 
-    Three options are decisions: `unresolved`, `orphan_owners` and `evidence`. None leaves the
-    decision of the last run in force; without one it is `fail`, `fail` and `prefer`.
+    Four options are decisions: `unresolved`, `orphan_owners`, `existing` and `evidence`. None
+    leaves the decision of the last run in force; without one it is `fail`, for evidence `prefer`.
 
     `to` is the last phase that runs. `unresolved` is for users without a persona: `fail` stops
     before anything is changed, `create` makes a default persona for each. `orphan_owners` is for
     personas without an owner that no user, or several users, use: `fail`, `quarantine` (they leave
-    the app's table and are kept), or `assign:USER_ID`. `evidence` says whether memories that were
-    made from the old exchanges decide who spoke, before the settings do. `method` is how the
-    backfill fills: row by row in place, or by a copy that takes the table's place; `auto` copies
-    where nothing forbids it and the disk has space (see backfill/method.py).
+    the app's table and are kept), or `assign:USER_ID`. `existing` is for messages that had a
+    persona before memsync came and that the settings do not confirm: `fail`, `keep` them, or
+    `decide` them by the settings. `evidence` says whether
+    memories that were made from the old exchanges decide who spoke, before the settings do.
+    `method` is how the backfill fills: row by row in place, or by a copy that takes the table's
+    place; `auto` copies where nothing forbids it and the disk has space (see backfill/method.py).
 
     Contract begins only if no client used user_id for `quiet_minutes` (0: not checked), and there
     is a backup: one that `backup_confirmed` names in words, else one that memsync made within
@@ -54,6 +62,7 @@ class RunOptions:
     to: Phase = Phase.CONTRACT
     unresolved: Unresolved | None = None
     orphan_owners: str | None = None
+    existing: Existing | None = None
     evidence: EvidenceUse | None = None
     method: Method = "auto"
     quiet_minutes: float = 10

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from memsync.errors import GateClosed, MemsyncError, MissingRight
 from memsync.migrate import runs
 from memsync.migrate.attribution import (
+    QUARANTINE,
     Evidence,
     EvidenceReport,
     UnresolvedUser,
@@ -153,6 +154,8 @@ def _plan(
     unresolved: tuple[UnresolvedUser, ...] = ()
     if "user_id" in catalog.columns:
         fitting = fragments(catalog, evidence.as_fragment)
+        if now.options.orphan_owners == "quarantine" and not catalog.settings.owners_required:
+            fitting |= QUARANTINE
         by_decision = {"evidence": report.rows} if report and report.rows else {}
         by_decision |= messages_by_rule(session, fitting)
         unresolved = unresolved_users(session, fitting)

@@ -15,14 +15,16 @@ SELECT (array_agg(unresolved ORDER BY id DESC) FILTER (WHERE unresolved IS NOT N
            AS unresolved,
        (array_agg(orphan_owners ORDER BY id DESC) FILTER (WHERE orphan_owners IS NOT NULL))[1]
            AS orphan_owners,
+       (array_agg(existing ORDER BY id DESC) FILTER (WHERE existing IS NOT NULL))[1] AS existing,
        (array_agg(evidence ORDER BY id DESC) FILTER (WHERE evidence IS NOT NULL))[1] AS evidence
 FROM (SELECT id, options ->> 'unresolved' AS unresolved,
-             options ->> 'orphan_owners' AS orphan_owners, options ->> 'evidence' AS evidence
+             options ->> 'orphan_owners' AS orphan_owners, options ->> 'existing' AS existing,
+             options ->> 'evidence' AS evidence
       FROM memsync.runs
       WHERE verb = 'run'
         AND id > coalesce((SELECT max(id) FROM memsync.runs
-                           WHERE verb = 'rollback' AND phase = 'isolate' AND outcome = 'done'),
-                          0)) taken;
+                           WHERE verb = 'rollback' AND outcome = 'done'
+                             AND options ->> 'to' = 'start'), 0)) taken;
 
 -- name: end_record
 -- Records how it ended.

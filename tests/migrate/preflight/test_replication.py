@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
@@ -16,16 +17,22 @@ from memsync.demo.world import load_rows
 from memsync.errors import GateClosed, StoreBusy
 from memsync.migrate import Check, State
 from memsync.migrate.backfill.method import choose_method
+from memsync.migrate.pacing import commits
 from memsync.migrate.preflight import server as checks_server
-from memsync.model.progress import silent
+from memsync.model.progress import Kind, Progress, silent
 from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.postgres.embedded import start_embedded
 from support.app import App
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memsync.demo.world import World
+
+    Eventually = Callable[[Callable[[], bool], str], None]
 
 SETTINGS: tuple[LiteralString, ...] = (
     "ALTER SYSTEM SET max_prepared_transactions = 4",
@@ -127,7 +134,10 @@ def test_a_prepared_transaction_in_the_way_is_named(app: App) -> None:
 
 @contextmanager
 def standby(url: str) -> Iterator[None]:
-    """A connection that receives the server's log, as a standby does."""
+    """A connection that receives the server's log, as a standby does.
+
+    It confirms what was there when it came, and nothing later.
+    """
     facts = psycopg.conninfo.make_conninfo(url, replication="true", dbname="")
     connection = pq.PGconn.connect(facts.encode())
     try:
@@ -136,6 +146,11 @@ def standby(url: str) -> Iterator[None]:
         assert position is not None
         begun = connection.exec_(b"START_REPLICATION PHYSICAL " + position)
         assert pq.ExecStatus.COPY_BOTH == begun.status
+        high, low = (int(part, 16) for part in position.decode().split("/"))
+        confirmed = (high << 32) + low
+        # https://www.postgresql.org/docs/current/protocol-replication.html
+        connection.put_copy_data(struct.pack("!cQQQQB", b"r", *[confirmed] * 3, 0, 0))
+        connection.flush()
         yield
     finally:
         connection.finish()
@@ -182,14 +197,163 @@ def test_a_copy_is_refused_where_a_slot_reads_the_database(app: App) -> None:
 
 
 def test_publications(app: App) -> None:
-    """A publication is a warning; without a replica identity it blocks, as no row can be filled."""
+    """A publication is a warning, because no subscriber learns of the new column by itself."""
     app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
     found = check(app, "logical replication")
     assert (State.WARNING, True) == (found.state, "published by feed" in found.found)
+
+
+NO_KEY: dict[str, LiteralString] = {
+    "conversation_history": "ALTER TABLE conversation_history DROP CONSTRAINT"
+    " conversation_history_pkey CASCADE",
+    "user_personality_settings": "ALTER TABLE user_personality_settings DROP CONSTRAINT"
+    " user_personality_settings_pkey",
+}
+REFUSED: dict[str, tuple[str, LiteralString]] = {
+    "no identity": (
+        "users",
+        "ALTER TABLE users REPLICA IDENTITY NOTHING; CREATE PUBLICATION feed FOR TABLE users",
+    ),
+    "no key": (
+        "conversation_history",
+        NO_KEY["conversation_history"] + "; CREATE PUBLICATION feed FOR ALL TABLES",
+    ),
+    "no key in a schema": (
+        "user_personality_settings",
+        NO_KEY["user_personality_settings"]
+        + "; CREATE PUBLICATION feed FOR TABLES IN SCHEMA public",
+    ),
+    "deletes alone": (
+        "llm_configs",
+        "ALTER TABLE llm_configs REPLICA IDENTITY NOTHING;"
+        " CREATE PUBLICATION feed FOR TABLE llm_configs WITH (publish = 'insert, delete')",
+    ),
+    "row filter": (
+        "personas",
+        "CREATE PUBLICATION feed FOR TABLE personas WHERE (name <> 'x')",
+    ),
+    "column list": (
+        "personalities",
+        "ALTER TABLE personalities REPLICA IDENTITY FULL;"
+        " CREATE PUBLICATION feed FOR TABLE personalities (id, name)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_table_that_is_published_so_that_it_cannot_be_updated(app: App, case: str) -> None:
+    """The run is refused before anything is changed, with the server's words and what mends it."""
+    table, published = REFUSED[case]
+    with app.connected() as client:
+        client.execute(published.encode())
+    found = check(app, "publications")
+    assert (State.BLOCKER, True) == (found.state, f'"{table}"' in found.found)
+    assert "ALTER PUBLICATION feed SET (publish = 'insert')" in (found.next or "")
+    before = app.catalog()
+    with pytest.raises(GateClosed, match="publications: the server refuses"):
+        app.run()
+    assert before == app.catalog()
+    with pytest.raises(psycopg.Error, match=r"cannot (update table|delete from)"):
+        app.do(f"DELETE FROM {table}")  # noqa: S608  a name of ours
+
+    app.do("ALTER PUBLICATION feed SET (publish = 'insert')")
+    assert Stage.CONTRACTED == app.run()
+
+
+def test_a_generated_column_that_is_not_published(app: App) -> None:
+    """From 18 on, a stored generated column under REPLICA IDENTITY FULL is a blocker, too."""
+    app.do(
+        "ALTER TABLE conversation_history"
+        " ADD COLUMN words int GENERATED ALWAYS AS (length(content)) STORED"
+    )
+    app.do("ALTER TABLE conversation_history REPLICA IDENTITY FULL")
+    app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
+    found = check(app, "publications")
+    of_18 = app.query("SELECT current_setting('server_version_num')::int >= 180000")[0][0]
+    if of_18:
+        assert (State.BLOCKER, True) == (found.state, "generated columns" in found.found)
+        app.do("ALTER PUBLICATION feed SET (publish_generated_columns = stored)")
+    assert State.OK is check(app, "publications").state
+    assert Stage.CONTRACTED == app.run()
+
+
+@pytest.mark.parametrize("of", ["ALL TABLES", "TABLES IN SCHEMA public"])
+def test_where_all_is_published_memsyncs_own_tables_can_be_written(app: App, of: str) -> None:
+    """A run forward and back updates and deletes in its new tables, which are published too."""
+    with app.connected() as client:
+        client.execute(f"CREATE PUBLICATION feed FOR {of}".encode())
+    assert Stage.CONTRACTED == app.run()
+    assert Stage.LEGACY == app.back()
+
+
+def test_a_table_that_is_so_published_meanwhile_is_told_in_words(app: App) -> None:
+    """Where the way back meets such a table, the refusal is an error of memsync's."""
+    app.run()
     app.do("ALTER TABLE conversation_history REPLICA IDENTITY NOTHING")
-    assert State.BLOCKER is check(app, "logical replication").state
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-        app.do("UPDATE conversation_history SET content = content")
+    app.do("CREATE PUBLICATION feed FOR TABLE conversation_history")
+    with pytest.raises(GateClosed, match="refuses the statement: cannot update table"):
+        app.back()
+    app.do("ALTER PUBLICATION feed SET (publish = 'insert')")
+    assert Stage.LEGACY == app.back()
+
+
+@contextmanager
+def synchronous(server: str) -> Iterator[None]:
+    """Commits of the server wait for a standby named `far`."""
+
+    def named(names: LiteralString) -> None:
+        with psycopg.connect(server, autocommit=True) as admin:
+            admin.execute("SET synchronous_commit = local")
+            admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
+            admin.execute("SELECT pg_reload_conf()")
+
+    named("far")
+    try:
+        yield
+    finally:
+        named("")
+
+
+def test_a_synchronous_standby_that_is_away(app: App, server: str) -> None:
+    """Every commit would wait for ever, so the run is refused; not where commits are local."""
+    assert State.OK is check(app, "synchronous commit").state
+    app.do("ALTER DATABASE app SET synchronous_commit = on")
+    with synchronous(server):
+        found = check(app, "synchronous commit")
+        assert State.BLOCKER is found.state
+        assert "of 1 such standbys 0 are connected" in found.found
+        with pytest.raises(GateClosed, match="synchronous commit"):
+            app.run()
+    app.do("ALTER DATABASE app SET synchronous_commit = local")
+    with synchronous(server):
+        assert State.OK is check(app, "synchronous commit").state
+        assert Stage.ISOLATED == app.run(Phase.ISOLATE)
+
+
+def test_a_run_that_waits_for_a_synchronous_standby_says_so(
+    app: App, server: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby that is connected but confirms nothing lets each commit wait; the run tells."""
+    monkeypatch.setattr(commits, "LOOK_EVERY_S", 0.05)
+    app.do("ALTER DATABASE app SET synchronous_commit = on")
+    told: list[Progress] = []
+    with ExitStack() as both:
+        both.enter_context(standby(psycopg.conninfo.make_conninfo(server, application_name="far")))
+        release = ExitStack()
+        release.enter_context(synchronous(server))
+        both.enter_context(release)
+        eventually(
+            lambda: State.OK is check(app, "synchronous commit").state, "the standby is synchronous"
+        )
+
+        def tell(step: Progress) -> None:
+            told.append(step)
+            if step.kind is Kind.WAITING_FOR_STANDBY:
+                release.close()
+
+        assert Stage.ISOLATED == app.run(Phase.ISOLATE, tell=tell)
+    (said,) = [each.what for each in told if each.kind is Kind.WAITING_FOR_STANDBY]
+    assert "a commit waits for a synchronous standby (far)" in said
 
 
 def test_a_replica_identity_by_user_id(app: App) -> None:

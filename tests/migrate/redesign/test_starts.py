@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, LiteralString
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -15,6 +15,7 @@ from memsync.migrate.redesign import phase as redesign_phase
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from support.settings import SETTINGS, conflicting, in_step, new_persona, resolve_all
+from support.starts import ADD_COLUMN, script
 
 if TYPE_CHECKING:
     from support.app import App
@@ -112,6 +113,7 @@ def test_a_choice_removed_meanwhile_does_not_come_back(app: App) -> None:
         ("ALTER TABLE llm_configs ADD owner_id text", "owner_id is text"),
         ("ALTER TABLE llm_configs ADD slug text UNIQUE", "unique by slug"),
         ("ALTER TABLE personalities DROP COLUMN llm_config_id", "no llm_config_id"),
+        ("DROP TABLE llm_configs CASCADE", "no table llm_configs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_completed_is_refused_before_anything_is_changed(
@@ -241,9 +243,57 @@ def test_a_quarantined_persona_takes_nothing_with_it(app: App) -> None:
     orphan = new_persona(app, None)
     app.do("CREATE TABLE shares (id int, persona_id uuid REFERENCES personas ON DELETE CASCADE)")
     app.do("INSERT INTO shares VALUES (1, %s)", orphan)
+    before = app.catalog()
     with pytest.raises(GateClosed, match=r"1 of shares\.persona_id"):
         app.run(options={"orphan_owners": "quarantine"})
+    assert before == app.catalog()
     assert [(1,)] == app.query("SELECT count(*) FROM shares")
+
+
+def shared_orphan(app: App) -> tuple[UUID, list[UUID], int]:
+    """A persona without an owner, the default of two users, and how many messages they have."""
+    resolve_all(app)
+    orphan = new_persona(app, None)
+    users = [user for (user,) in app.query(
+        "SELECT user_id FROM conversation_history h WHERE NOT EXISTS (SELECT FROM"
+        " user_personality_settings s WHERE s.user_id = h.user_id) GROUP BY 1 ORDER BY 1 LIMIT 2"
+    )]  # fmt: skip
+    app.do("UPDATE users SET global_persona_id = %s WHERE id = ANY(%s)", orphan, users)
+    messages = "SELECT count(*) FROM conversation_history WHERE user_id = ANY(%s)"
+    return orphan, users, app.query(messages, users)[0][0]
+
+
+def test_a_quarantine_that_leaves_users_without_a_persona_is_refused_at_once(app: App) -> None:
+    """Plan and run name those users, with their messages, before anything is changed."""
+    _, users, messages = shared_orphan(app)
+    check = next(check for check in app.plan().checks if check.name == "personas")
+    assert f"they leave 2 users ({messages} messages) without a persona" in check.found
+    before = app.catalog()
+    with pytest.raises(GateClosed, match=rf"2 users \({messages} messages\)") as refused:
+        app.run(Phase.BACKFILL, unresolved="fail", options={"orphan_owners": "quarantine"})
+    assert str(sorted(map(str, users))) == str(refused.value.fields["users"])
+    assert before == app.catalog()
+
+    both = "memsync migrate run --to backfill --unresolved create --orphan-owners quarantine"
+    assert both == app.plan().next
+    assert Stage.CONTRACTED == app.run(options={"orphan_owners": "quarantine"})
+    assert app.verify().ok
+
+
+def test_a_quarantine_that_messages_forbid_is_refused_at_once(app: App) -> None:
+    """An orphan that messages name already cannot leave; plan and run count them all."""
+    orphan, users, messages = shared_orphan(app)
+    script(app, ADD_COLUMN)
+    app.do("UPDATE conversation_history SET persona_id = %s WHERE user_id = ANY(%s)", orphan, users)
+    check = next(check for check in app.plan().checks if check.name == "personas")
+    assert f"cannot be quarantined, rows refer to them: {orphan} ({messages} of messages)" in (
+        check.found
+    )
+    assert "quarantine" not in (app.plan().next or "")
+    before = app.catalog()
+    with pytest.raises(GateClosed, match=f"{messages} of messages"):
+        app.run(options={"orphan_owners": "quarantine"})
+    assert before == app.catalog()
 
 
 def test_finalize_says_what_it_removes_and_ends_the_way_back(

@@ -2,6 +2,7 @@
 
 from memsync.migrate.attribution.evidence import Evidence, EvidenceReport, awaited
 from memsync.migrate.attribution.settings import (
+    QUARANTINE,
     UnresolvedUser,
     fragments,
     messages_by_rule,
@@ -10,6 +11,7 @@ from memsync.migrate.attribution.settings import (
 )
 
 __all__ = [
+    "QUARANTINE",
     "Evidence",
     "EvidenceReport",
     "UnresolvedUser",

@@ -77,6 +77,20 @@ SELECT history_id FROM memsync_evidence;
 SELECT o.user_id, o.personality_id FROM ({open}) o
 WHERE NOT EXISTS (SELECT FROM ({by_evidence}) t WHERE t.history_id = o.id);
 
+-- fragment: persona_uses
+-- The users of each persona: by default, or by a choice for a personality.
+SELECT user_id, persona_id FROM ({override}) o
+UNION SELECT user_id, persona_id FROM ({default}) d;
+
+-- fragment: quarantined
+-- The personas that a run is about to quarantine: none, unless it is told to.
+SELECT NULL::uuid AS persona_id WHERE false;
+
+-- fragment: quarantined_orphans
+-- The same for a run that is told to: those without an owner that not exactly one user uses.
+SELECT p.id AS persona_id FROM personas p LEFT JOIN ({persona_uses}) s ON s.persona_id = p.id
+WHERE p.owner_id IS NULL GROUP BY p.id HAVING count(s.user_id) <> 1;
+
 -- name: pairs_by_settings
 -- How many (user, personality) pairs with messages each rule of the settings decides today, with
 -- row counts. The caller names the fragments for {open}, {by_evidence}, {override} and {default}
@@ -92,15 +106,20 @@ GROUP BY 1 ORDER BY 1;
 
 -- name: unresolved_users
 -- Users with messages for which neither an override nor a default names a persona. Users with a
--- default are left out first, so that the messages of most users need not be read.
-WITH lacking AS MATERIALIZED (
+-- default are left out first, so that the messages of most users need not be read. A persona that is
+-- about to be quarantined does not count.
+WITH gone AS MATERIALIZED ({quarantined}),
+lacking AS MATERIALIZED (
     SELECT u.id, u.username FROM users u
     WHERE NOT EXISTS (SELECT FROM ({default}) d
-                      WHERE d.user_id = u.id AND d.persona_id IS NOT NULL)
+                      WHERE d.user_id = u.id AND d.persona_id IS NOT NULL
+                        AND NOT EXISTS (SELECT FROM gone g
+                                        WHERE g.persona_id = d.persona_id))
 )
 SELECT u.id AS user_id, u.username, count(*) AS rows_count
 FROM lacking u
 JOIN ({left_open}) l ON l.user_id = u.id
 LEFT JOIN ({override}) o ON o.user_id = l.user_id AND o.personality_id = l.personality_id
+                        AND NOT EXISTS (SELECT FROM gone g WHERE g.persona_id = o.persona_id)
 WHERE o.persona_id IS NULL
 GROUP BY u.id, u.username ORDER BY u.id;

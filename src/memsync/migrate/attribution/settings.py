@@ -24,6 +24,10 @@ class UnresolvedUser:
     rows: int
 
 
+QUARANTINE: Fragments = {"quarantined": "quarantined_orphans"}
+"""The fragment for a run that quarantines personas without an owner."""
+
+
 def fragments(catalog: Catalog, evidence: Fragments | None = None) -> dict[str, str]:
     """The fragments that fit this schema: for {open}, {override}, {default} and {by_evidence}.
 

@@ -17,6 +17,7 @@ from memsync.migrate.backfill.decide import (
     freeze,
     note_unresolved,
 )
+from memsync.migrate.backfill.existing import settle_existing
 from memsync.migrate.backfill.fill import analyze_history, fill_in_place
 from memsync.migrate.backfill.method import Choice, choose_method
 from memsync.migrate.history_changes import drop_index, note_created, unnoted
@@ -47,9 +48,12 @@ class _Backfill:
     def forward(self, run: Run) -> None:
         """Fill every message that has no persona, and build what is missing or INVALID."""
         note_created(run.session, run.catalog(), PERSONA_INDEX, RETRIEVAL_INDEX, PERSONA_KEY)
-        if _is_open(run):
+        is_open = _is_open(run)
+        if is_open:
             # Evidence goes first: until the fill starts, the sync trigger decides no old row.
             run.evidence.keep(run.ddl)
+        settle_existing(run)
+        if is_open:
             _fill(run)
         ddl = run.ddl
         ddl.index(PERSONA_INDEX, statement("create_persona_index"), table=TABLE)

@@ -101,10 +101,12 @@ def _require(gate: Gate, options: RunOptions) -> Gate:
     return gate
 
 
-def _without_proof(gate: Gate, _: RunOptions) -> str:
+def _without_proof(gate: Gate, options: RunOptions) -> str:
     return (
-        f"contract may not start, the proof failed: {gate.found}. See `memsync migrate verify`; "
-        "user_id is still there"
+        f"contract may not start, the proof failed: {gate.found}. See `memsync migrate verify`. If "
+        f"all of these were filled by other means, type `{options.command(existing='keep')}`, or "
+        f"`{options.command(existing='decide')}` to give them what the settings say; user_id is "
+        "still there"
     )
 
 

@@ -25,3 +25,14 @@ SET persona_id = excluded.persona_id, reason = excluded.reason, source = NULL;
 -- name: forget_fill
 -- Removes the checkpoint of a fill, because its column is new or about to be dropped.
 DELETE FROM memsync.backfill WHERE fill = %(fill)s;
+
+-- name: restore_existing
+-- Gives messages the persona back that they had before memsync came, where the run decided anew.
+UPDATE conversation_history h SET persona_id = p.id
+FROM memsync.column_archive a JOIN personas p ON p.id = (a.value #>> '{}')::uuid
+WHERE a.column_name = 'conversation_history.persona_id' AND a.row_id = h.id
+  AND h.persona_id IS DISTINCT FROM p.id;
+
+-- name: forget_existing
+-- Removes these values from the archive.
+DELETE FROM memsync.column_archive WHERE column_name = 'conversation_history.persona_id';

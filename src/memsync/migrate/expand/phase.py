@@ -5,6 +5,8 @@ ACCESS EXCLUSIVE for the column and SHARE ROW EXCLUSIVE for the triggers, each f
 within lock_timeout.
 """
 
+from functools import partial
+
 from memsync.migrate.expand import sync_triggers
 from memsync.migrate.history_changes import noted, unnoted
 from memsync.migrate.run import Run
@@ -42,6 +44,10 @@ class _Expand:
         if PERSONA_COLUMN in catalog.created:
             column = (statement("drop_persona_id"), unnoted(PERSONA_COLUMN))
         sync_triggers.remove(run.ddl, *column)
+        if PERSONA_COLUMN in catalog.columns and not column:
+            # Not earlier, because the trigger would archive each of them.
+            run.ddl.do(partial(run.session.run, "restore_existing"), table=TABLE)
+        run.session.run("forget_existing")
 
 
 EXPAND = _Expand()

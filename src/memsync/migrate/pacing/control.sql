@@ -51,3 +51,12 @@ WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid));
 -- name: sees_all_sessions
 -- Whether this role sees what other roles' sessions and the standbys do.
 SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS yes;
+
+-- name: synchronous_standbys
+-- The standbys for which commits wait, as the server's setting names them.
+SELECT current_setting('synchronous_standby_names') AS names;
+
+-- name: waits_for_standby
+-- Whether a commit of this session waits for a synchronous standby.
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %(pid)s AND wait_event = 'SyncRep') AS yes,
+       current_setting('synchronous_standby_names') AS names;

@@ -7,8 +7,10 @@ these read messages, so their time grows with the history.
 
 from collections.abc import Sequence
 
+from memsync.migrate import runs
 from memsync.migrate.attribution import UnresolvedUser, awaited
-from memsync.migrate.checks import Check, blocker, fine, warning
+from memsync.migrate.backfill import refused_existing
+from memsync.migrate.checks import Check, blocker, fine, not_applicable, warning
 from memsync.migrate.options import RunOptions
 from memsync.migrate.redesign import Prospect
 from memsync.model.wording import listed
@@ -20,10 +22,19 @@ _SAMPLES = 5
 _BEFORE_CONTRACT = tuple(phase for phase in Phase if phase is not Phase.CONTRACT)
 
 
-def users(catalog: Catalog, without: Sequence[UnresolvedUser], options: RunOptions) -> Check:
-    """Users who have messages but no persona."""
+def users(
+    catalog: Catalog,
+    without: Sequence[UnresolvedUser],
+    ahead: Prospect | None,
+    options: RunOptions,
+) -> Check:
+    """Users who have messages but no persona, or none once orphans are quarantined."""
     if "user_id" not in catalog.columns:
         return fine("users", "every message has its persona; there is no user_id")
+    quarantine = ahead.quarantine if ahead else None
+    if quarantine and not quarantine.refused and options.orphan_owners == "fail":
+        # The check of the personas takes this decision.
+        without = quarantine.left
     if not without:
         return fine("users", "every user with messages has a persona")
     messages = sum(user.rows for user in without)
@@ -63,13 +74,20 @@ def personas(
     if open_ones and not catalog.settings.owners_required:
         named = listed(f"{each.persona_id} {each.name}" for each in open_ones)
         found = f"{len(open_ones)} have no owner, and not exactly one user uses each: {named}"
+        quarantine = ahead.quarantine if ahead else None
+        if quarantine and quarantine.refused and not options.assigned_owner:
+            return blocker(
+                "personas",
+                f"{found}; {quarantine}",
+                "set owner_id, or memsync migrate run --orphan-owners assign:USER_ID",
+            )
         if options.orphan_owners != "fail":
             return fine("personas", f"{found}; --orphan-owners {options.orphan_owners} settles it")
-        quarantine = options.command(to=Phase.BACKFILL, orphan_owners="quarantine")
+        move = options.command(to=Phase.BACKFILL, orphan_owners="quarantine")
         return blocker(
             "personas",
-            found,
-            f"set owner_id, or {quarantine}, or with --orphan-owners assign:USER_ID",
+            f"{found}; {quarantine}" if quarantine else found,
+            f"set owner_id, or {move}, or with --orphan-owners assign:USER_ID",
             decision=("orphan_owners", "quarantine"),
         )
     if ownerless := session.rows("preflight_ownerless", limit=_SAMPLES):
@@ -80,6 +98,31 @@ def personas(
             "nothing, where that is right: the run gives each to the only user who uses it",
         )
     return fine("personas", "every persona has an owner")
+
+
+def existing(session: Session, catalog: Catalog, options: RunOptions) -> Check:
+    """Messages that had a persona before memsync came, and that the proof would refuse."""
+    name = "existing personas"
+    if catalog.has_own_table("runs") and runs.backfill_stands(session):
+        return not_applicable(name, "the backfill ended; the gate of the proof tells")
+    found = refused_existing(session, catalog)
+    if not found.total:
+        return fine(name, "none that the proof would refuse")
+    if options.existing == "keep":
+        return fine(name, f"{found}; --existing keep keeps them")
+    if options.existing == "decide":
+        if not found.unsaid or options.for_unresolved == "create":
+            return fine(name, f"{found}; --existing decide gives them what the settings say")
+        create = options.command(to=Phase.BACKFILL, unresolved="create")
+        return blocker(name, str(found), create, decision=("unresolved", "create"))
+    keep, decide = (options.command(existing=each) for each in ("keep", "decide"))
+    return blocker(
+        name,
+        str(found),
+        f"{keep} where they are right, or {decide} to give them what the settings say",
+        [Phase.CONTRACT],
+        ("existing", "keep"),
+    )
 
 
 def evidence(why: str, options: RunOptions) -> Check:

@@ -232,12 +232,6 @@ def replication(session: Session) -> Check:
         )
     table = session.row("preflight_shape")
     published = session.rows("preflight_publications")
-    if any(row.updates for row in published) and table.identity == "n":
-        return blocker(
-            "logical replication",
-            f"{TABLE} is published with REPLICA IDENTITY NOTHING: its rows cannot be updated",
-            f"ALTER TABLE {TABLE} REPLICA IDENTITY DEFAULT",
-        )
     if table.identity == "i" and table.identity_by_user:
         return blocker(
             "logical replication",

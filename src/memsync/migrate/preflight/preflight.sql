@@ -56,14 +56,32 @@ SELECT count(*) AS replicas,
        coalesce(extract(epoch FROM max(replay_lag)), 0)::float AS lag_s
 FROM pg_stat_replication;
 
+-- name: preflight_commits
+-- How many synchronous standbys a commit waits for, and how many are connected. `seen`: this role
+-- sees which of them are synchronous.
+SELECT s.names, current_setting('synchronous_commit') AS level,
+       coalesce(substring(s.names FROM '(?i)^\s*(?:first|any)?\s*(\d+)\s*\(')::int, 1) AS wanted,
+       (SELECT count(*) FROM pg_stat_replication
+        WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming') AS connected,
+       pg_has_role('pg_read_all_stats', 'USAGE') AS seen
+FROM (SELECT current_setting('synchronous_standby_names') AS names) s;
+
 -- name: preflight_slots
 -- Logical replication slots of this database: for an idle one the server keeps all WAL.
 SELECT slot_name AS name, active FROM pg_replication_slots
 WHERE slot_type = 'logical' AND database = current_database() ORDER BY 1;
 
+-- name: preflight_published
+-- The publications of a table that carry its updates or deletes.
+SELECT DISTINCT quote_ident(p.pubname) AS name
+FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
+JOIN pg_class c ON c.relname = t.tablename AND c.oid = to_regclass(%(name)s)
+JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname
+WHERE p.pubupdate OR p.pubdelete ORDER BY 1;
+
 -- name: preflight_publications
--- The publications that carry the history, and whether they carry its updates.
-SELECT p.pubname AS name, p.pubupdate AS updates
+-- The publications that carry the history.
+SELECT p.pubname AS name
 FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
 JOIN pg_class c ON c.relname = t.tablename AND c.oid = to_regclass('conversation_history')
 JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname

@@ -35,6 +35,8 @@ def preflight(session: Session, catalog: Catalog, *, older_s: float = LONG_S) ->
         server.transactions(session, older_s),
         server.prepared(session),
         server.replicas(session),
+        server.commits(session),
+        server.publications(session),
         history.replication(session),
         history.shape(session, catalog),
         history.indexes(session, catalog, server.TABLES),
@@ -67,8 +69,9 @@ def data_checks(
     of `options` settle what would stop a run without them.
     """
     return (
-        decisions.users(catalog, unresolved, options),
+        decisions.users(catalog, unresolved, ahead, options),
         decisions.personas(session, catalog, ahead, options),
+        decisions.existing(session, catalog, options),
     )
 
 

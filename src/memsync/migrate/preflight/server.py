@@ -10,7 +10,7 @@ from memsync.model.wording import listed
 from memsync.stores.history import settings_tables
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.phases import Phase
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Session, relations
 from memsync.stores.postgres.pooler import processes
 
 TABLES = (TABLE, "users", "personas", "personalities")
@@ -169,6 +169,50 @@ def replicas(session: Session) -> Check:
     if found.lag_s > LAG_S:
         return warning("replicas", said, "wait until they have caught up; the fill adds to it")
     return fine("replicas", said)
+
+
+def commits(session: Session) -> Check:
+    """Whether a commit waits for a synchronous standby that is away.
+
+    See https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION
+    """
+    found = session.row("preflight_commits")
+    if not found.names or found.level in {"off", "local"}:
+        return fine("synchronous commit", "no commit waits for a standby")
+    if not found.seen:
+        return fine("synchronous commit", "this role does not see which standbys are connected")
+    if found.connected >= found.wanted:
+        return fine("synchronous commit", f"{found.connected} synchronous standbys are connected")
+    return blocker(
+        "synchronous commit",
+        f"synchronous_standby_names is {found.names}, and of {found.wanted} such standbys "
+        f"{found.connected} are connected: every commit waits for ever",
+        "bring the standby back, or ALTER SYSTEM SET synchronous_standby_names and reload; or "
+        "SET synchronous_commit = local for the role of the run",
+    )
+
+
+def publications(session: Session) -> Check:
+    """Tables that are published in a way in which no row of them can be updated or deleted.
+
+    An app that only inserts never notices. See
+    https://www.postgresql.org/docs/current/logical-replication-publication.html
+    """
+    standing = [row.name for row in session.rows("preflight_owners", names=_CHANGED)]
+    refused = {name: relations.refused_write(session, name) for name in standing}
+    said = [why for why in refused.values() if why]
+    if not said:
+        return fine("publications", "none keeps a table from being updated")
+    first = next(name for name, why in refused.items() if why)
+    by = session.rows("preflight_published", name=first)
+    return blocker(
+        "publications",
+        f"the server refuses what a run does: {listed(said, separator='; ')}",
+        f"give each a replica identity that its publications carry whole, such as ALTER TABLE "
+        f"{first} REPLICA IDENTITY DEFAULT where it has a primary key; or publish no updates and "
+        "deletes until the run is over: "
+        + "; ".join(f"ALTER PUBLICATION {row.name} SET (publish = 'insert')" for row in by),
+    )
 
 
 def limits(session: Session) -> Check:

@@ -2,11 +2,12 @@
 
 from memsync.migrate.redesign.owners import require_owners
 from memsync.migrate.redesign.phase import REDESIGN
-from memsync.migrate.redesign.prospect import Prospect, prospect, require_met
+from memsync.migrate.redesign.prospect import Prospect, Quarantine, prospect, require_met
 
 __all__ = [
     "REDESIGN",
     "Prospect",
+    "Quarantine",
     "prospect",
     "require_met",
     "require_owners",

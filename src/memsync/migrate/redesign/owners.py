@@ -4,6 +4,7 @@ The one user who uses an orphan becomes its owner. If no user or several use it,
 decides, because a guess would hand one person's story to another.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -44,11 +45,14 @@ def orphans(session: Session, settings: SettingsTables) -> list[Orphan]:
 def require_owners(session: Session, settings: SettingsTables, options: RunOptions) -> None:
     """Stop, before anything is changed, if the operator must decide the owner of a persona.
 
-    Raises: GateClosed naming the personas; InvalidInput if the owner that was given is no user.
+    Raises: GateClosed naming the personas, or those that cannot be quarantined; InvalidInput if the
+    owner that was given is no user.
     """
     if (owner := options.assigned_owner) and not session.row("user_exists", user_id=owner).found:
         raise InvalidInput(f"orphan_owners: there is no user {owner}", field="orphan_owners")
     open_ones = [each for each in orphans(session, settings) if each.owner is None]
+    if options.orphan_owners == "quarantine":
+        _require_unreferred(session, open_ones)
     if not open_ones or options.orphan_owners != "fail":
         return
     named = [f"{each.persona_id} ({len(each.users)} users)" for each in open_ones]
@@ -87,22 +91,31 @@ def settle_owners(ddl: OnlineDdl, options: RunOptions) -> None:
 def _quarantine(ddl: OnlineDdl, catalog: Catalog, orphan: Orphan) -> None:
     persona, session = orphan.persona_id, ddl.session
 
-    def remove() -> dict[str, int]:
+    def remove() -> dict[UUID, str]:
         session.run("lock_persona", persona_id=persona)
-        if not (referred := _references_to(session, persona)):
+        if not (referred := rows_of(session, [persona])):
             session.run_with(places(catalog.settings), "quarantine_persona", persona_id=persona)
             session.run("remove_persona", persona_id=persona)
         return referred
 
+    # The run looked before it began; these rows came since.
     if referred := ddl.do(remove, table="personas"):
-        # These rows would be deleted or changed with it, and they belong to somebody.
-        named = ", ".join(f"{total} of {name}" for name, total in referred.items())
-        raise GateClosed(
-            f"persona {persona} has no owner and cannot be quarantined, rows refer to it: {named}. "
-            "Give it an owner, or run again with `--orphan-owners assign:USER_ID`",
-            persona=str(persona),
-            rows=sum(referred.values()),
-        )
+        raise _not_quarantined(referred)
+
+
+def _require_unreferred(session: Session, wanted: Sequence[Orphan]) -> None:
+    if referred := rows_of(session, [each.persona_id for each in wanted]):
+        raise _not_quarantined(referred)
+
+
+def _not_quarantined(referred: Mapping[UUID, str]) -> GateClosed:
+    """The refusal: these rows would be deleted or changed with it, and belong to somebody."""
+    named = listed((f"{persona} ({rows})" for persona, rows in referred.items()), _NAMED_MAX)
+    return GateClosed(
+        f"{len(referred)} personas without an owner cannot be quarantined, rows refer to them: "
+        f"{named}. Give them an owner, or run again with `--orphan-owners assign:USER_ID`",
+        personas=[str(persona) for persona in referred],
+    )
 
 
 def restore_orphans(ddl: OnlineDdl) -> None:
@@ -131,22 +144,28 @@ def restore_orphans(ddl: OnlineDdl) -> None:
     ddl.do(restore, table="personas")
 
 
-def _references_to(session: Session, persona_id: UUID) -> dict[str, int]:
-    """How many rows of the app's other tables refer to a persona, by table and column.
+def rows_of(session: Session, personas: Sequence[UUID]) -> dict[UUID, str]:
+    """The rows of the app's other tables that refer to each persona, in words; most have none.
 
     The tables of the settings are left out, because they only say who uses it.
     """
+    if not personas:
+        return {}
     known = ["users", DEFAULTS, CHOICES, OLD_CHOICES, TABLE]
-    found: dict[str, int] = {}
+    columns = [
+        (each.relation, each.column) for each in session.rows("referrers_of_personas", known=known)
+    ]
     if "persona_id" in relations.columns(session, TABLE):
-        found["messages"] = session.row("messages_of_persona", persona_id=persona_id).total
-    for each in session.rows("referrers_of_personas", known=known):
+        columns.insert(0, (TABLE, "persona_id"))
+    found: dict[UUID, list[str]] = {}
+    for relation, column in columns:
         count = composed(
             "count_referring_rows",
-            relation=sql.SQL(each.relation),
-            column=sql.Identifier(each.column),
-            persona_id=sql.Literal(persona_id),
+            relation=sql.SQL(relation),
+            column=sql.Identifier(column),
+            personas=sql.Literal([str(each) for each in personas]),
         )
-        row = session.connection.execute(count).fetchone()
-        found[f"{each.relation}.{each.column}"] = row.total if row else 0
-    return {name: total for name, total in found.items() if total}
+        name = "messages" if relation == TABLE else f"{relation}.{column}"
+        for row in session.connection.execute(count).fetchall():
+            found.setdefault(row.persona_id, []).append(f"{row.total} of {name}")
+    return {persona: ", ".join(rows) for persona, rows in found.items()}

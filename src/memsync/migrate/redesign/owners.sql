@@ -9,8 +9,7 @@ SELECT EXISTS (SELECT FROM users WHERE id = %(user_id)s) AS found;
 SELECT p.id, p.name,
        coalesce(array_agg(DISTINCT s.user_id) FILTER (WHERE s.user_id IS NOT NULL), '{}') AS users
 FROM personas p
-LEFT JOIN (SELECT user_id, persona_id FROM ({override}) o
-           UNION SELECT user_id, persona_id FROM ({default}) d) s ON s.persona_id = p.id
+LEFT JOIN ({persona_uses}) s ON s.persona_id = p.id
 WHERE p.owner_id IS NULL
 GROUP BY p.id, p.name ORDER BY p.id;
 
@@ -38,10 +37,6 @@ ON CONFLICT (persona_id) DO UPDATE SET decision = 'quarantined', persona_row = e
 -- name: lock_persona
 -- Keeps others from referring to a persona, or giving it an owner, until this transaction ends.
 SELECT FROM personas WHERE id = %(persona_id)s AND owner_id IS NULL FOR UPDATE;
-
--- name: messages_of_persona
--- How many messages are attributed to a persona.
-SELECT count(*) AS total FROM conversation_history WHERE persona_id = %(persona_id)s;
 
 -- name: referrers_of_personas
 -- Other tables of the app whose rows would be deleted or changed with a persona.
@@ -105,5 +100,6 @@ WHERE o.decision = 'quarantined' AND c.user_id = s.user_id
 DELETE FROM memsync.orphan_persona;
 
 -- name: count_referring_rows
--- How many rows of another table refer to a persona.
-SELECT count(*) AS total FROM {relation} WHERE {column} = {persona_id};
+-- How many rows of another table refer to each of these personas.
+SELECT {column} AS persona_id, count(*) AS total FROM {relation}
+WHERE {column} = ANY({personas}::uuid[]) GROUP BY 1;

@@ -7,13 +7,12 @@ them for a moment and within lock_timeout; rows are copied in batches. The index
 because an index that exists tells later runs that the data is there.
 """
 
-from memsync.errors import SchemaMismatch
 from memsync.migrate.redesign import choices, settings_copy, sync_triggers, tables
 from memsync.migrate.redesign.changes import BEGUN, noted, unnoted
 from memsync.migrate.redesign.owners import restore_orphans, settle_owners
 from memsync.migrate.run import Run
 from memsync.stores.history.phases import Phase
-from memsync.stores.history.settings_tables import CONFIGS, DEFAULTS, SettingsTables
+from memsync.stores.history.settings_tables import CONFIGS, DEFAULTS
 
 
 class _Redesign:
@@ -25,7 +24,6 @@ class _Redesign:
     def forward(self, run: Run) -> None:
         """Create what is missing, copy the settings, and keep both sides in sync."""
         ddl, settings = run.ddl, run.catalog().settings
-        _require_tables(run, settings)
         # A rollback removes this note last, so one that was cut short is recognised and goes on.
         ddl.run(noted(BEGUN, "created"), table="users")
         tables.create_tables(ddl, settings)
@@ -59,12 +57,3 @@ class _Redesign:
 
 
 REDESIGN = _Redesign()
-
-
-def _require_tables(run: Run, settings: SettingsTables) -> None:
-    if settings.missing:
-        raise SchemaMismatch(
-            f"{run.session.label} has no table {', '.join(settings.missing)}: the redesign "
-            "of the settings needs it. Check postgres_url",
-            missing=list(settings.missing),
-        )

@@ -1,11 +1,20 @@
 """The orphans, forks and windows that the redesign has to decide or change. Reads only."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch
-from memsync.migrate.redesign.owners import Orphan, orphans
+from memsync.migrate.attribution import (
+    QUARANTINE,
+    UnresolvedUser,
+    awaited,
+    fragments,
+    unresolved_users,
+)
+from memsync.migrate.redesign.owners import Orphan, orphans, rows_of
 from memsync.migrate.redesign.requirements import unmet
+from memsync.model.wording import listed
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.settings_tables import OLD_CHOICES
 from memsync.stores.postgres import Session
@@ -21,17 +30,43 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What `--orphan-owners quarantine` would meet.
+
+    `refused` says by persona which rows refer to it: it cannot leave the app's table. `left` are
+    the users with messages who have no persona then, those who have none now included.
+    """
+
+    refused: Mapping[UUID, str]
+    left: tuple[UnresolvedUser, ...]
+
+    def __str__(self) -> str:
+        if self.refused:
+            rows = listed(f"{persona} ({said})" for persona, said in self.refused.items())
+            return f"they cannot be quarantined, rows refer to them: {rows}"
+        if not self.left:
+            return "they can be quarantined"
+        messages = sum(user.rows for user in self.left)
+        return (
+            f"quarantined, they leave {len(self.left)} users ({messages} messages) without a "
+            "persona, so --orphan-owners quarantine needs --unresolved create too"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Prospect:
     """The matters that the redesign has to decide or change.
 
     `windows_taken` counts users' own choices of a config, which take the config's window from then
     on. `windows_unused` counts personalities without a config, whose window is only archived.
+    `quarantine` is None where every orphan has an owner to come.
     """
 
     orphans: tuple[Orphan, ...]
     forks: tuple[Fork, ...]
     windows_taken: int
     windows_unused: int
+    quarantine: Quarantine | None = None
 
 
 def prospect(session: Session, catalog: Catalog) -> Prospect | None:
@@ -48,20 +83,39 @@ def prospect(session: Session, catalog: Catalog) -> Prospect | None:
         place = "old" if settings.has_table(OLD_CHOICES) else "new"
         (counts,) = session.rows_with({"choices": f"choices_{place}"}, "windows_taken")
         taken, unused = counts.choices, counts.unused
+    found_orphans = tuple(orphans(session, settings))
     return Prospect(
-        orphans=tuple(orphans(session, settings)),
+        orphans=found_orphans,
         forks=tuple(forks),
         windows_taken=taken,
         windows_unused=unused,
+        quarantine=_quarantine(session, catalog, found_orphans),
     )
+
+
+def _quarantine(session: Session, catalog: Catalog, found: Sequence[Orphan]) -> Quarantine | None:
+    ids = [each.persona_id for each in found if each.owner is None]
+    if not ids:
+        return None
+    left: tuple[UnresolvedUser, ...] = ()
+    if "user_id" in catalog.columns and awaited(catalog):
+        left = unresolved_users(session, {**fragments(catalog), **QUARANTINE})
+    return Quarantine(rows_of(session, ids), left)
 
 
 def require_met(session: Session, catalog: Catalog) -> None:
     """Stop, before anything is changed, if the redesign cannot go on from what the app made.
 
-    Raises: SchemaMismatch naming the requirements that are not met.
+    Raises: SchemaMismatch naming the tables that are missing, or the requirements that are not met.
     """
-    if catalog.settings.missing or catalog.settings.old_is_gone:
+    missing = catalog.settings.missing
+    if missing and "user_id" in catalog.columns:
+        raise SchemaMismatch(
+            f"{session.label} has no table {', '.join(missing)}: the redesign of the settings "
+            "needs it. Check postgres_url; nothing was changed",
+            missing=list(missing),
+        )
+    if missing or catalog.settings.old_is_gone:
         return
     if found := unmet(session, catalog.settings):
         raise SchemaMismatch(

@@ -47,6 +47,12 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         "tables; where a policy hides rows, as a role with BYPASSRLS",
     ),
     (
+        (errors.ObjectNotInPrerequisiteState, errors.InvalidColumnReference),
+        GateClosed,
+        "{label} refuses the statement: {why}. Where a publication is the reason, `memsync migrate "
+        "plan` says what to do; then run again",
+    ),
+    (
         (errors.ReadOnlySqlTransaction,),
         SchemaMismatch,
         "{label} takes no writes, not even temporary ones: {why}. Connect to the primary; if this "

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from memsync.stores.postgres.session import Session
+from memsync.stores.postgres.statements import composed
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +106,27 @@ def blockers(session: Session, relation: str, wanted: Wanted = "any lock") -> li
     """The sessions that block the lock that is wanted, or else those who wait; the five oldest."""
     rows = session.rows("blockers", relation=relation, modes=list(_IN_THE_WAY[wanted]))
     return [Blocker(row.pid, row.state, row.query, row.open_s) for row in rows]
+
+
+def refused_write(session: Session, table: str) -> str | None:
+    """Why the server refuses every UPDATE or DELETE of the table; None if it does not.
+
+    A publication does that where a row's replica identity is missing, or is not published whole.
+    The server is asked by EXPLAIN, which checks it, fires no trigger and writes nothing.
+    """
+    named = sql.Identifier(table)
+    column = sql.Identifier(insertable_columns(session, table)[0])
+    for probe in (
+        composed("probe_update", table=named, column=column),
+        composed("probe_delete", table=named),
+    ):
+        try:
+            # A transaction of its own, or a savepoint: a refusal must not end the caller's.
+            with session.connection.transaction():
+                session.connection.execute(probe)
+        except (errors.ObjectNotInPrerequisiteState, errors.InvalidColumnReference) as error:
+            said = (error.diag.message_primary, error.diag.message_detail)
+            return ": ".join(each.rstrip(".") for each in said if each)
+        except errors.InsufficientPrivilege:
+            return None
+    return None

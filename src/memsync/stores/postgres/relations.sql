@@ -70,6 +70,17 @@ FROM who WHERE holds OR NOT EXISTS (SELECT FROM who WHERE holds)
 ORDER BY since
 LIMIT 5;
 
+-- name: probe_update
+-- Plans an UPDATE and does not run it. The server refuses the plan where the table's publications
+-- make an UPDATE impossible.
+-- lint: allow NO-WHERE it is not run
+EXPLAIN UPDATE {table} SET {column} = {column};
+
+-- name: probe_delete
+-- The same for a DELETE.
+-- lint: allow NO-WHERE it is not run
+EXPLAIN DELETE FROM {table};
+
 -- name: search_path
 -- The schemas in which this session finds the app's tables.
 SELECT current_schemas(false)::text[] AS schemas;
