@@ -1654,6 +1654,12 @@ WHERE c.id = p.llm_config_id AND c.context_window_size <> p.context_window_size$
     -- Not earlier: a config that gets its window would change personalities not copied yet.
     CALL pg_temp.create_sync_triggers(ARRAY['llm_configs']);
     CALL pg_temp.settle_owners();
+    IF pg_temp.has_index('system_prompts', 'idx_system_prompts_default')
+       AND NOT pg_temp.has_index('system_prompts', 'system_prompts_is_default_idx') THEN
+        CALL pg_temp.run('system_prompts', ARRAY[
+            'ALTER INDEX idx_system_prompts_default RENAME TO system_prompts_is_default_idx',
+            pg_temp.noted('system_prompts_is_default_idx', 'created')]);
+    END IF;
     FOR _step, _last IN SELECT t, i FROM (VALUES ('user_default_personas', 'user_default_personas_persona_id_idx'),
            ('personality_default_configs', 'personality_default_configs_llm_config_id_idx'),
            ('llm_configs', 'llm_configs_owner_id_idx'),

@@ -99,7 +99,7 @@ BEGIN
     ELSE
         SELECT '{{query:rename_choices}}'::text
             || coalesce(array_agg(replace(replace(
-                CASE kind WHEN 'index' THEN '{{query:rename_choices_index}}'
+                CASE kind WHEN 'index' THEN '{{query:rename_index}}'
                 ELSE '{{query:rename_choices_constraint}}' END,
                 '{old}', quote_ident(name)), '{new}',
                 quote_ident('user_personality_configs_' || substr(name, length(_prefix) + 1)))),
@@ -248,6 +248,12 @@ BEGIN
     -- Not earlier: a config that gets its window would change personalities not copied yet.
     CALL pg_temp.create_sync_triggers(ARRAY['llm_configs']);
     CALL pg_temp.settle_owners();
+    IF pg_temp.has_index('{{settings:PROMPTS}}', '{{settings:PROMPTS_INDEX_OLD}}')
+       AND NOT pg_temp.has_index('{{settings:PROMPTS}}', '{{settings:PROMPTS_INDEX}}') THEN
+        CALL pg_temp.run('{{settings:PROMPTS}}', ARRAY[
+            'ALTER INDEX {{settings:PROMPTS_INDEX_OLD}} RENAME TO {{settings:PROMPTS_INDEX}}',
+            pg_temp.noted('{{settings:PROMPTS_INDEX}}', 'created')]);
+    END IF;
     FOR _step, _last IN SELECT t, i FROM (VALUES {{settings_indexes}}) AS v(t, i) LOOP
         IF NOT pg_temp.has_index(_step, _last) THEN
             CALL pg_temp.run(_step, ARRAY[pg_temp.noted(_last, 'created')]);

@@ -19,14 +19,12 @@ from memsync.stores.history.catalog import (
     USER_INDEX,
     Catalog,
 )
-from memsync.stores.history.settings_tables import OLD_CHOICES
+from memsync.stores.history.settings_tables import OLD_CHOICES, PROMPTS_INDEX, PROMPTS_INDEX_OLD
 from memsync.stores.postgres import Session
 
 DEFAULT_FOLDER = Path("prisma/migrations")
 _PLACEHOLDER = Path("PATH/TO/prisma/migrations")
 _SCRIPT = "migration.sql"
-_OLD_PROMPTS_INDEX = "idx_system_prompts_default"
-_NEW_PROMPTS_INDEX = "system_prompts_is_default_idx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +198,7 @@ def schema_lines(session: Session) -> tuple[tuple[str, ...], tuple[str, ...]]:
             f'CREATE INDEX IF NOT EXISTS "{index.name}"\n    ON "{TABLE}" ({", ".join(columns)});'
         )
     if script:
-        script.append(
-            f'ALTER INDEX IF EXISTS "{_OLD_PROMPTS_INDEX}" RENAME TO "{_NEW_PROMPTS_INDEX}";'
-        )
+        script.append(f'ALTER INDEX IF EXISTS "{PROMPTS_INDEX_OLD}" RENAME TO "{PROMPTS_INDEX}";')
     return tuple(model), tuple(script)
 
 

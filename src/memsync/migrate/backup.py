@@ -25,7 +25,7 @@ from memsync.stores.postgres import Postgres, Session, composed, relations, sql
 from memsync.stores.postgres.locks import LockKey, exclusive
 from memsync.stores.postgres.pg_dump import Programs, address, find_programs
 
-TABLES = sorted((TABLE, "pending_memories", "system_prompts", *settings_tables.TABLES))
+TABLES = sorted((TABLE, "pending_memories", settings_tables.PROMPTS, *settings_tables.TABLES))
 """The tables that the migration changes or reads, and those they refer to. An app may lack some."""
 
 _MODE = 0o600

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 from uuid import UUID, uuid4
 
 import pytest
@@ -299,3 +299,34 @@ def test_what_the_redesign_of_the_app_itself_left_stays_on_the_way_back(redesign
     after = redesigned.catalog()
     assert catalog["columns"] == after["columns"]
     assert catalog["triggers"] == after["triggers"]
+
+
+PROMPT_INDEXES: LiteralString = (
+    "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+    " WHERE i.indrelid = to_regclass('system_prompts') AND c.relname LIKE '%default%' ORDER BY 1"
+)
+OLD, NEW = "idx_system_prompts_default", "system_prompts_is_default_idx"
+PROMPTS: dict[str, tuple[LiteralString, list[str], list[str]]] = {
+    "old": ("SELECT", [OLD], [NEW]),
+    "new": (f"ALTER INDEX {OLD} RENAME TO {NEW}", [NEW], [NEW]),
+    "both": (f"CREATE INDEX {NEW} ON system_prompts (is_default)", [OLD, NEW], [OLD, NEW]),
+    "none": (f"DROP INDEX {OLD}", [], []),
+    "no table": (
+        "ALTER TABLE personalities DROP COLUMN system_prompt_id; DROP TABLE system_prompts",
+        [],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("state", PROMPTS)
+def test_the_index_of_the_prompts_is_renamed_as_the_app_renames_it(app: App, state: str) -> None:
+    """The index gets its new name, and on the way back its old one if memsync renamed it."""
+    made, before, after = PROMPTS[state]
+    with app.connected() as connection:
+        connection.execute(made)
+    assert [(each,) for each in before] == app.query(PROMPT_INDEXES)
+    app.run(Phase.REDESIGN)
+    assert [(each,) for each in after] == app.query(PROMPT_INDEXES)
+    app.back()
+    assert [(each,) for each in before] == app.query(PROMPT_INDEXES)

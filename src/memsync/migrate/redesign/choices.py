@@ -86,7 +86,7 @@ def _renamed(ddl: OnlineDdl, old: str, new: str, *, standing: str) -> list[sql.C
     for each in ddl.session.rows("named_after", relation=standing, prefix=f"{old}_"):
         was, will_be = sql.Identifier(each.name), sql.Identifier(new + each.name.removeprefix(old))
         if each.kind == "index":
-            statements.append(composed("rename_choices_index", old=was, new=will_be))
+            statements.append(composed("rename_index", old=was, new=will_be))
         else:
             statements.append(composed("rename_choices_constraint", old=was, new=will_be))
     return statements

@@ -8,8 +8,8 @@ ALTER TABLE user_personality_settings RENAME TO user_personality_configs;
 -- Gives it its old name, on rollback.
 ALTER TABLE user_personality_configs RENAME TO user_personality_settings;
 
--- name: rename_choices_index
--- Renames an index to go with the table of choices.
+-- name: rename_index
+-- Renames an index. Readers and writers pass.
 ALTER INDEX {old} RENAME TO {new};
 
 -- name: rename_choices_constraint

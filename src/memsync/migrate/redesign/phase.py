@@ -40,6 +40,7 @@ class _Redesign:
         # Not earlier: a config that gets its window would change personalities not copied yet.
         sync_triggers.build_triggers(ddl, settings, "llm_configs")
         settle_owners(ddl, run.options)
+        tables.rename_prompts_index(ddl)
         tables.build_indexes(ddl, settings)
 
     def back(self, run: Run) -> None:
@@ -52,6 +53,7 @@ class _Redesign:
         tables.remove_configs(ddl, settings)
         choices.rename_choices_back(ddl, settings)
         tables.drop_indexes(ddl, settings)
+        tables.rename_prompts_index_back(ddl, settings)
         restore_orphans(ddl)
         sync_triggers.remove(ddl, unnoted(BEGUN))
 

@@ -13,6 +13,9 @@ from memsync.stores.history.settings_tables import (
     DEFAULTS,
     INDEXES,
     NEW_COLUMNS,
+    PROMPTS,
+    PROMPTS_INDEX,
+    PROMPTS_INDEX_OLD,
     SettingsTables,
 )
 from memsync.stores.postgres import Statement, composed, grants, relations, sql, statement
@@ -128,6 +131,29 @@ def drop_indexes(ddl: OnlineDdl, settings: SettingsTables) -> None:
         if name in settings.created:
             ddl.run_long(composed("drop_settings_index", index=sql.Identifier(name)))
             ddl.run(unnoted(name), table="users")
+
+
+def rename_prompts_index(ddl: OnlineDdl) -> None:
+    """Give the index of the app's prompts its new name, if it has the old one."""
+    standing = relations.indexes(ddl.session, PROMPTS)
+    if PROMPTS_INDEX_OLD in standing and PROMPTS_INDEX not in standing:
+        renamed = _renamed(PROMPTS_INDEX_OLD, PROMPTS_INDEX)
+        ddl.run(renamed, noted(PROMPTS_INDEX, "created"), table=PROMPTS)
+
+
+def rename_prompts_index_back(ddl: OnlineDdl, settings: SettingsTables) -> None:
+    """Give the index its old name again, if memsync renamed it."""
+    if PROMPTS_INDEX not in settings.created:
+        return
+    standing = relations.indexes(ddl.session, PROMPTS)
+    back: list[Statement] = []
+    if PROMPTS_INDEX in standing and PROMPTS_INDEX_OLD not in standing:
+        back.append(_renamed(PROMPTS_INDEX, PROMPTS_INDEX_OLD))
+    ddl.run(*back, unnoted(PROMPTS_INDEX), table="users")
+
+
+def _renamed(old: str, new: str) -> sql.Composed:
+    return composed("rename_index", old=sql.Identifier(old), new=sql.Identifier(new))
 
 
 def _leave_forks(settings: SettingsTables) -> list[str]:

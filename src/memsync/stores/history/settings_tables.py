@@ -32,6 +32,10 @@ OLD_INDEXES = (
 )
 """Table, column and name of the app's indexes that are dropped and restored with those columns."""
 
+PROMPTS = "system_prompts"
+PROMPTS_INDEX_OLD, PROMPTS_INDEX = "idx_system_prompts_default", "system_prompts_is_default_idx"
+"""The app's redesign renames this index of its prompts, whose table an app may lack."""
+
 NEW_COLUMNS = ("owner_id", "is_global", "context_window_size")
 """The columns that `llm_configs` gains."""
 
