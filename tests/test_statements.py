@@ -201,7 +201,12 @@ def test_every_statement_is_used() -> None:
     assert set() == load().keys() - named - own_schema - chosen
 
 
-CHOSEN = frozenset(("open", "override", "default", "by", "choices", "speaker", "same"))
+CHOSEN = frozenset(
+    (
+        *("open", "override", "default", "by", "choices", "speaker", "same"),
+        *("decisions", "archived", "quarantined"),
+    )
+)
 """Prefixes of fragments' names; of those with one prefix, a caller chooses one for a hole."""
 
 

@@ -94,7 +94,11 @@ def rollback(
         kept = () if to is None else up_to(to)
         for work in reversed(order.PHASES):
             if work.phase not in kept:
-                undone |= _back(opened, work, to)
+                undone |= _back(opened, work)
+            if work.phase is Phase.CONTRACT and to in catalog.done:
+                # Threads may be read by user again: build their index before the next phase back
+                # drops the indexes that serve reading by persona.
+                undone |= index_users(opened)
         if Phase.EXPAND not in kept:
             undone |= withdraw_personas(opened, settings, memories) > 0
         stage = opened.catalog().stage
@@ -235,7 +239,7 @@ def _forward(run: Run, work: PhaseWork) -> None:
             )
 
 
-def _back(run: Run, work: PhaseWork, to: Phase | None) -> bool:
+def _back(run: Run, work: PhaseWork) -> bool:
     """Take one phase back, unless nothing of it is there; return whether it was."""
     phase, catalog = work.phase, run.catalog()
     if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
@@ -257,8 +261,4 @@ def _back(run: Run, work: PhaseWork, to: Phase | None) -> bool:
             phase=phase.value,
             stage=after.stage.value,
         )
-    if phase is Phase.CONTRACT and to:
-        # Threads may be read by user again: build their index before the next phase back drops the
-        # indexes that serve reading by persona.
-        index_users(run)
     return True

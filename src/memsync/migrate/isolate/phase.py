@@ -43,9 +43,11 @@ def reads_by_user(catalog: Catalog, to: Phase) -> bool:
     return catalog.has_users and (to in _BEFORE_PERSONAS or USER_INDEX in catalog.indexes)
 
 
-def index_users(run: Run) -> None:
-    """Build the index for reading by user, if there is a user_id."""
+def index_users(run: Run) -> bool:
+    """Build the index for reading by user, if there is a user_id; whether it had to be built."""
     catalog = run.catalog()
-    if catalog.has_users:
-        note_created(run.session, catalog, USER_INDEX)
-        run.ddl.index(USER_INDEX, statement("create_user_index"), table=TABLE)
+    if not catalog.has_users:
+        return False
+    note_created(run.session, catalog, USER_INDEX)
+    run.ddl.index(USER_INDEX, statement("create_user_index"), table=TABLE)
+    return not catalog.indexes.get(USER_INDEX, False)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from memsync.migrate import runs
 from memsync.migrate.attribution import UnresolvedUser, awaited
 from memsync.migrate.backfill import refused_existing
-from memsync.migrate.checks import Check, blocker, fine, not_applicable, warning
+from memsync.migrate.checks import Check, blocker, fine, warning
 from memsync.migrate.options import RunOptions
 from memsync.migrate.redesign import Prospect
 from memsync.model.wording import listed
@@ -104,7 +104,7 @@ def existing(session: Session, catalog: Catalog, options: RunOptions) -> Check:
     """Messages that had a persona before memsync came, and that the proof would refuse."""
     name = "existing personas"
     if catalog.has_own_table("runs") and runs.backfill_stands(session):
-        return not_applicable(name, "the backfill ended; the gate of the proof tells")
+        return fine(name, "the backfill ended; the gate of the proof tells")
     found = refused_existing(session, catalog)
     if not found.total:
         return fine(name, "none that the proof would refuse")
