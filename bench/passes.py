@@ -93,6 +93,7 @@ def run_options(method: str, to: Phase = Phase.CONTRACT) -> migrate.RunOptions:
         "workers": 1 if name == method else 2,
         "backup_confirmed": "bench",
         "quiet_minutes": 0,
+        "evidence": "ignore",
     }
     offered = {each.name for each in fields(migrate.RunOptions)}
     return migrate.RunOptions(**{name: wanted[name] for name in wanted.keys() & offered})

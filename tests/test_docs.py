@@ -230,7 +230,9 @@ def test_readme_example_runs(
     with Postgres.open(database) as postgres:
         with postgres.session() as session:
             load_rows(make_world(recipe), session)
-        options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="test")
+        options = migrate.RunOptions(
+            unresolved="create", quiet_minutes=0, backup_confirmed="test", evidence="ignore"
+        )
         migrate.run(postgres, Settings.load(environ={}), options)
     with psycopg.connect(database) as connection:
         row = connection.execute("SELECT personality_id, persona_id FROM conversation_history")

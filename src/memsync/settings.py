@@ -118,6 +118,11 @@ class Settings(BaseModel):
     outbox_alarm_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         900.0, description="an outbox entry older than this is a finding, in seconds"
     )
+    match_tolerance_s: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = Field(
+        10.0,
+        description="how far the times of a memory and its exchange may differ where the text is "
+        "the same, in seconds; the app's own clock wrote older memories",
+    )
     retention_days: Annotated[int, Field(gt=0, le=36_500)] | None = Field(
         None, description="days that history is kept; none: the oldest row is the horizon"
     )
@@ -143,6 +148,7 @@ class Settings(BaseModel):
         "qdrant_timeout_s",
         "settle_s",
         "outbox_alarm_s",
+        "match_tolerance_s",
         "retention_days",
         "lock_timeout_ms",
         "lock_deadline_s",

@@ -45,7 +45,9 @@ def contracted_template(postgres_cluster: PostgresCluster, legacy_template: str)
     """The name of a database with the same app after the whole migration."""
     name = postgres_cluster.create(template=legacy_template)
     with Postgres.open(postgres_cluster.url_of(name)) as postgres:
-        options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="test")
+        options = migrate.RunOptions(
+            unresolved="create", quiet_minutes=0, backup_confirmed="test", evidence="ignore"
+        )
         migrate.run(postgres, Settings.load(environ={}), options)
     yield name
     postgres_cluster.drop(name)

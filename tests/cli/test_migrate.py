@@ -48,7 +48,8 @@ def test_a_wait_is_one_line_of_a_log(legacy_app: str, monkeypatch: pytest.Monkey
 
 def test_users_without_persona_are_14(legacy_app: str) -> None:
     """With --unresolved fail, a user without persona stops the run before it changes anything."""
-    ran = on(legacy_app, ":memory:", "migrate", "run", "--unresolved", "fail")
+    by_settings = ("--unresolved", "fail", "--evidence", "ignore")
+    ran = on(legacy_app, ":memory:", "migrate", "run", *by_settings)
 
     assert (14, "") == (ran.status, ran.out)
     assert "--unresolved create" in ran.err

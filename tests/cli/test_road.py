@@ -32,7 +32,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
         *("schema_version", "ok", "stage", "steps", "rows_estimated", "rows_exact", "bytes_total"),
         *("rows_by_decision", "unresolved", "server_version", "checks", "gates", "next"),
         *("evidence", "redesign", "method", "run"),
-    } == set(ran("migrate", "plan", expected=14))
+    } == set(ran("migrate", "plan", "--evidence", "ignore", expected=14))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)
     assert {"schema_version": 2, "stage": "contracted"} == reached
@@ -48,7 +48,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     assert {
         *("schema_version", "ok", "stage", "proven", "rows_total", "unique_personas"),
         *("null_persona_ids", "unknown_persona_ids", "wrong_persona_ids"),
-        *("decisions_outdated", "problems", "wrong_ids", "checks", "unfinished"),
+        *("decisions_outdated", "problems", "wrong_ids", "checks", "unfinished", "complete"),
     } == set(proof)
     assert proof["ok"]
     assert {"pending", "dead", "dead_error", "oldest_s", "schema_version"} == set(
@@ -79,7 +79,9 @@ def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
         assert "" == done.err
         return done.out.splitlines()[-1]
 
-    assert last("migrate", "plan").endswith("run --to backfill --unresolved create")
+    assert last("migrate", "plan", "--evidence", "ignore").endswith(
+        "run --to backfill --unresolved create --evidence ignore"
+    )
     assert "NOT ok" == last("migrate", "verify")
     assert "stage: contracted" == last(*THROUGH)
     assert "ok" == last("migrate", "verify")

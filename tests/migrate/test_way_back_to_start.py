@@ -90,8 +90,9 @@ def back(app: App, vectors: VectorStore | None, to: Phase | None = None) -> list
         if step.kind is Kind.NOTE:
             notes.append(step.what)
 
+    memories = (lambda: vectors) if vectors else None
     with Postgres.open(app.url) as postgres:
-        migrate.rollback(postgres, app.settings(), to=to, memories=lambda: vectors, tell=tell)
+        migrate.rollback(postgres, app.settings(), to=to, memories=memories, tell=tell)
     return notes
 
 

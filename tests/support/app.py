@@ -92,14 +92,20 @@ class App:
         vectors: VectorStore | None = None,
         **given: object,
     ) -> Stage:
-        """Do `memsync migrate run`; `options` are further RunOptions, `given` are settings."""
+        """Do `memsync migrate run`; without `vectors`, with --evidence ignore.
+
+        `options` are further RunOptions, `given` are settings.
+        """
         held_back: dict[str, Any] = {"quiet_minutes": 0, "backup_confirmed": "test"}
+        if vectors is None:
+            held_back["evidence"] = "ignore"
         chosen = migrate.RunOptions(
             to=to, unresolved=unresolved, **(held_back | dict(options or {}))
         )
         with Postgres.open(self.url) as postgres:
             settings = self.settings(**given)
-            return migrate.run(postgres, settings, chosen, vectors=vectors, tell=tell)
+            memories = (lambda: vectors) if vectors else None
+            return migrate.run(postgres, settings, chosen, memories=memories, tell=tell)
 
     def back(self, to: Phase | None = None, *, tell: Tell = silent, **given: object) -> Stage:
         """`memsync migrate rollback`; `given` are settings."""
@@ -114,16 +120,22 @@ class App:
     def plan(self, vectors: VectorStore | None = None) -> migrate.Plan:
         """Do `memsync migrate plan`; without `vectors`, with --evidence ignore."""
         with Postgres.open(self.url) as postgres:
-            return migrate.plan(postgres, self.settings(), (lambda: vectors) if vectors else None)
+            if vectors is None:
+                by_settings = migrate.RunOptions(evidence="ignore")
+                return migrate.plan(postgres, self.settings(), options=by_settings)
+            return migrate.plan(postgres, self.settings(), lambda: vectors)
 
     def status(self) -> migrate.Status:
         """Do `memsync migrate status`."""
         with Postgres.open(self.url) as postgres:
             return migrate.status(postgres)
 
-    def command(self, *arguments: str, qdrant: str = ":memory:") -> int:
-        """The exit status of `memsync migrate …`, by default on a vector store in memory."""
-        return main(["--postgres-url", self.url, "--qdrant-url", qdrant, "migrate", *arguments])
+    def command(self, *arguments: str, qdrant: str | None = None) -> int:
+        """The exit status of `memsync migrate …`; without `qdrant`, with --evidence ignore."""
+        if qdrant is None and arguments[0] in {"plan", "run"} and "--evidence" not in arguments:
+            arguments = (*arguments, "--evidence", "ignore")
+        store = ["--qdrant-url", qdrant] if qdrant else []
+        return main(["--postgres-url", self.url, *store, "migrate", *arguments])
 
     @contextmanager
     def connected(self, **given: Any) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:

@@ -19,7 +19,7 @@ RECIPE = Recipe(users=8, dialogues=16, points=False)
 
 THROUGH = (
     *("migrate", "run", "--unresolved", "create"),
-    *("--quiet-minutes", "0", "--backup-confirmed", "test"),
+    *("--quiet-minutes", "0", "--backup-confirmed", "test", "--evidence", "ignore"),
 )
 """`migrate run` through all phases, with the gates of quiet and backup open."""
 

@@ -127,6 +127,7 @@ def chosen(options: dict[str, Any]) -> dict[str, Any]:
         "unresolved": "create",
         "backup_confirmed": "tests",
         "quiet_minutes": 0,
+        "evidence": "ignore",
     }
     offered = {each.name for each in fields(RunOptions)}
     options = {name: wanted[name] for name in wanted.keys() & offered} | options

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 STORES = ("memory", "edge", "server")
 DIMS = 8
 CHANNEL = "1234567890"
-UNHINDERED = migrate.RunOptions(quiet_minutes=0, backup_confirmed="test")
+UNHINDERED = migrate.RunOptions(quiet_minutes=0, backup_confirmed="test", evidence="ignore")
 LONG_AGO = datetime(2025, 5, 1, 12, tzinfo=UTC)
 
 A, B, C = (UUID(f"aaaaaaaa-0000-4000-8000-00000000000{n}") for n in "abc")

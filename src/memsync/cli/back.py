@@ -1,6 +1,5 @@
 """`memsync migrate rollback` and `finalize`: the way back, and its end."""
 
-import contextlib
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -11,7 +10,6 @@ from memsync.cli import resolving
 from memsync.cli.common import JsonOption, opened_postgres, print_json, progress, say
 from memsync.model.progress import Kind, Progress
 from memsync.stores.history.phases import Phase
-from memsync.stores.vectors import VectorStore, open_standing
 
 
 def rollback(
@@ -30,19 +28,16 @@ def rollback(
     """
     phase = None if to == "start" else Phase(to)
     notes: list[str] = []
-    with contextlib.ExitStack() as opened:
-        settings, postgres = opened.enter_context(opened_postgres(ctx))
-        shown = opened.enter_context(progress(as_json=as_json))
+    with (
+        opened_postgres(ctx) as (settings, postgres),
+        migrate.memories_of(settings) as memories,
+        progress(as_json=as_json) as shown,
+    ):
 
         def tell(step: Progress) -> None:
             if step.kind is Kind.NOTE:
                 notes.append(step.what)
             shown(step)
-
-        def memories() -> VectorStore | None:
-            if (vectors := open_standing(settings)) is not None:
-                opened.callback(vectors.close)
-            return vectors
 
         stage = migrate.rollback(postgres, settings, to=phase, memories=memories, tell=tell)
         return resolving.print_stage(stage, postgres, as_json=as_json, notes=notes)

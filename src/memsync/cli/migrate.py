@@ -4,7 +4,6 @@ The commands backup, pause, resume and cancel stand in cli/control.py, rollback 
 cli/back.py, resolve in cli/resolving.py.
 """
 
-import contextlib
 from dataclasses import asdict
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from memsync.cli.checks import print_checks
 from memsync.cli.common import (
     EXIT_STATUSES,
     FINDINGS,
+    INCOMPLETE,
     JsonOption,
     opened_postgres,
     print_facts,
@@ -27,9 +27,7 @@ from memsync.cli.reports import print_plan, print_status
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import Verification, prisma
 from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Existing, Method, Unresolved
-from memsync.settings import Settings
 from memsync.stores.history.phases import Phase
-from memsync.stores.vectors import VectorStore, open_standing
 
 app = typer.Typer(
     help="Move the history from user_id to persona_id, on a live database.",
@@ -57,8 +55,9 @@ EvidenceOption = Annotated[
     EvidenceUse | None,
     typer.Option(
         help="Memories made from the old messages show which persona spoke. prefer: they decide "
-        "before the settings do. ignore: only the settings decide. Without it as the last run "
-        "did, else prefer."
+        "before the settings do; the vector store must be named, and have some. none-expected: "
+        "the same, but it may be empty. ignore: only the settings decide. Without it as the last "
+        "run did, else prefer."
     ),
 ]
 UnresolvedOption = Annotated[
@@ -117,15 +116,15 @@ def plan(
         unresolved=unresolved,
         orphan_owners=orphan_owners,
         existing=existing,
-        evidence=evidence,
+        # The script for psql cannot read memories.
+        evidence="ignore" if as_sql else evidence,
         method=method,
     )
-    with contextlib.ExitStack() as opened:
-        settings, postgres = opened.enter_context(opened_postgres(ctx))
-        tell = opened.enter_context(progress(as_json=as_json))
-        options = migrate.settled(postgres, options)
-        reads = options.evidence == "prefer" and not as_sql
-        memories = (lambda: _opened(settings, opened)) if reads else None
+    with (
+        opened_postgres(ctx) as (settings, postgres),
+        migrate.memories_of(settings) as memories,
+        progress(as_json=as_json) as tell,
+    ):
         ahead = migrate.plan(postgres, settings, memories, options, tell=tell)
     if as_sql:
         return _print_script(migrate.psql_script(ahead), as_json=as_json)
@@ -185,13 +184,12 @@ def run(
         method=method,
         workers=workers,
     )
-    with contextlib.ExitStack() as opened:
-        settings, postgres = opened.enter_context(opened_postgres(ctx))
-        reads = migrate.settled(postgres, options).evidence == "prefer"
-        memories = migrate.memories_of(postgres, settings) if reads else contextlib.nullcontext()
-        vectors = opened.enter_context(memories)
-        tell = opened.enter_context(progress(as_json=as_json))
-        stage = migrate.run(postgres, settings, options, vectors=vectors, tell=tell)
+    with (
+        opened_postgres(ctx) as (settings, postgres),
+        migrate.memories_of(settings) as memories,
+        progress(as_json=as_json) as tell,
+    ):
+        stage = migrate.run(postgres, settings, options, memories=memories, tell=tell)
         return resolving.print_stage(stage, postgres, as_json=as_json)
 
 
@@ -214,13 +212,17 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
 
 
 @app.command(epilog=EXIT_STATUSES)
-def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
+def verify(ctx: typer.Context, evidence: EvidenceOption = None, as_json: JsonOption = False) -> int:
     """Prove every message's persona, and print the checks with their counts. Writes nothing.
 
-    The exit status is 3 while a run is at work and nothing is wrong with what it has done.
+    The exit status is 3 while a run is at work and nothing is wrong with what it has done, and 15
+    when nothing is wrong, but the messages could not be compared with their memories.
     """
-    with opened_postgres(ctx) as (_, postgres):
-        proof = migrate.verify(postgres)
+    with (
+        opened_postgres(ctx) as (settings, postgres),
+        migrate.memories_of(settings) as memories,
+    ):
+        proof = migrate.verify(postgres, settings, memories, use=evidence)
     if as_json:
         print_json(**asdict(proof))
         return _status_of(proof)
@@ -241,6 +243,8 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
         say(f"problem: {problem}")
     if proof.unfinished and not proof.problems:
         say(f"not finished: {proof.unfinished}; nothing wrong so far")
+    elif proof.ok and not proof.complete:
+        say("INCOMPLETE: the memories were not compared, see the check `evidence`")
     else:
         say("ok" if proof.ok else "NOT ok")
     return _status_of(proof)
@@ -249,15 +253,9 @@ def verify(ctx: typer.Context, as_json: JsonOption = False) -> int:
 def _status_of(proof: Verification) -> int:
     if proof.unfinished and not proof.problems:
         return PartlyDone.exit_status
-    return 0 if proof.ok else FINDINGS
-
-
-def _opened(settings: Settings, opened: contextlib.ExitStack) -> VectorStore | None:
-    """The vector store if there is one. It is closed with `opened`."""
-    vectors = open_standing(settings)
-    if vectors is not None:
-        opened.callback(vectors.close)
-    return vectors
+    if not proof.ok:
+        return FINDINGS
+    return 0 if proof.complete else INCOMPLETE
 
 
 def _print_script(text: str, *, as_json: bool) -> int:

@@ -87,17 +87,25 @@ def _fill_facts(now: migrate.Status) -> Iterator[tuple[str, object]]:
 
 
 def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
-    """The report of the evidence as lines; none where there are no memories."""
+    """Which store was read, and what its memories decide, as lines."""
     if evidence.not_read is not None:
         yield f"evidence: not read: {evidence.not_read}"
         yield "the counts above follow from the settings alone"
         return
-    if not evidence.points:
-        return
     yield (
-        f"evidence: {evidence.points} points, {evidence.points_unusable} of them unusable; of the "
-        f"exchanges that they tell of, {evidence.ambiguous} are ambiguous, {evidence.foreign} "
-        f"foreign, {evidence.vanished} of personas that are gone"
+        f"evidence: {evidence.store}, {evidence.points} points; {evidence.left_out} collections "
+        "there hold no memories"
+    )
+    for kind in evidence.kinds:
+        yield (
+            f"  {kind.kind}: {kind.collections} collections, {kind.points} points, {kind.unusable} "
+            f"of them unusable; {kind.matched} match an exchange, {kind.contradicting} of these "
+            "contradict the settings"
+        )
+    yield (
+        f"of the exchanges that they tell of, {evidence.ambiguous} are ambiguous, "
+        f"{evidence.repeated} repeated, {evidence.foreign} foreign, {evidence.vanished} of "
+        "personas that are gone"
     )
     yield f"evidence and settings disagree on {evidence.disagreeing} messages"
     for each in evidence.samples:

@@ -124,7 +124,7 @@ def _migrate(stage: Stage, world: World) -> Iterator[Scene]:
     )
     options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="demo")
     reached = migrate.run(
-        stage.postgres, stage.settings, options, vectors=stage.vectors, tell=stage.tell
+        stage.postgres, stage.settings, options, memories=lambda: stage.vectors, tell=stage.tell
     )
     yield Scene(
         "The migration, online, phase by phase",

@@ -1,7 +1,8 @@
 """The migration of the history from user_id to persona_id, its proof, and the way back."""
 
 from memsync.migrate.archive import Archive
-from memsync.migrate.attribution.evidence import Disagreement, EvidenceReport, memories_of
+from memsync.migrate.attribution.choice import memories_of
+from memsync.migrate.attribution.evidence import Disagreement, EvidenceReport
 from memsync.migrate.backfill.method import Choice, choose_method
 from memsync.migrate.backup import Backup, backup
 from memsync.migrate.checks import Check, State
@@ -10,7 +11,7 @@ from memsync.migrate.contract.proof import Verification
 from memsync.migrate.engine import archive, finalize, rollback, run
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner, Wanted, ask
-from memsync.migrate.plan import Plan, Status, plan, settled, status
+from memsync.migrate.plan import Plan, Status, plan, status
 from memsync.migrate.psql import psql_script
 from memsync.migrate.standing import Step
 from memsync.migrate.verify import verify
@@ -41,7 +42,6 @@ __all__ = [
     "psql_script",
     "rollback",
     "run",
-    "settled",
     "status",
     "verify",
 ]

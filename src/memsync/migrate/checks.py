@@ -11,6 +11,9 @@ from enum import StrEnum
 
 from memsync.stores.history.phases import Phase
 
+BEFORE_CONTRACT = tuple(phase for phase in Phase if phase is not Phase.CONTRACT)
+"""The phases that need the decisions of a run: contract finds every message with its persona."""
+
 
 class State(StrEnum):
     """How a check came out, most severe first.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import attribution, order, redesign, revisions, runs
 from memsync.migrate.archive import Archive, archive_of, remove_archive
-from memsync.migrate.attribution import Evidence
+from memsync.migrate.attribution import Evidence, OpenMemories
 from memsync.migrate.backfill import choose_method, cutover, require_chosen, require_resolved
 from memsync.migrate.isolate import index_users, reads_by_user
 from memsync.migrate.options import RunOptions
@@ -20,7 +20,7 @@ from memsync.migrate.pacing.commits import waits_told
 from memsync.migrate.pacing.pace import Pace
 from memsync.migrate.preflight.run_checks import preflight, require_no_blockers
 from memsync.migrate.run import PhaseWork, Run
-from memsync.migrate.withdrawal import OpenMemories, withdraw_personas
+from memsync.migrate.withdrawal import withdraw_personas
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog, way_back_is_open
@@ -29,7 +29,6 @@ from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.postgres.locks import LockKey, exclusive
 from memsync.stores.postgres.session_settings import deadlock_patience_ms, prepare_heavy_work
-from memsync.stores.vectors import VectorStore
 
 
 def run(
@@ -37,24 +36,25 @@ def run(
     settings: Settings,
     options: RunOptions | None = None,
     *,
-    vectors: VectorStore | None = None,
+    memories: OpenMemories | None = None,
     tell: Tell = silent,
 ) -> Stage:
     """Bring the database to the end of phase `options.to`; return the stage at which it stands.
 
-    `vectors` holds the memories that are evidence of who spoke; without it there is none.
+    `memories` opens the store of the memories that are evidence of who spoke. It must be given as
+    long as a message is left to decide, unless the options ignore evidence.
 
     Raises: StoreBusy (another run, or no lock within the deadline), GateClosed (the preflight found
-    a blocker, users have no persona, or a gate of contract is closed), SchemaMismatch (not the
-    app's database), InvalidInput (behind a pooler), MissingRight, StoreUnreachable (the memories
-    cannot be read; nothing was changed), PartlyDone, Cancelled. Effects: Postgres only.
+    a blocker, users have no persona, evidence is neither read nor ignored, or a gate of contract is
+    closed), SchemaMismatch (not the app's database), InvalidInput (behind a pooler), MissingRight,
+    StoreUnreachable (the memories cannot be read; nothing was changed), PartlyDone, Cancelled.
+    Effects: Postgres only.
     """
     with _opened(postgres, settings, tell, "run", options or RunOptions()) as opened:
         catalog = opened.catalog()
         _require_clear_way(opened, catalog)
         if attribution.awaited(catalog):
-            if vectors and opened.options.evidence == "prefer":
-                opened.evidence.read(vectors, settings, tell)
+            _read_evidence(opened, catalog, settings, memories)
             if opened.options.method == "copy":
                 # Only to refuse before the first change: it raises where a copy is impossible.
                 choose_method(opened.session, catalog, opened.options.method)
@@ -193,6 +193,19 @@ def _require_clear_way(run: Run, catalog: Catalog) -> None:
     ahead = set(up_to(run.options.to)) - catalog.done
     if ahead:
         require_no_blockers(preflight(run.session, catalog), ahead)
+
+
+def _read_evidence(
+    run: Run, catalog: Catalog, settings: Settings, memories: OpenMemories | None
+) -> None:
+    """Read who spoke in the messages that are left to decide.
+
+    Raises: GateClosed when no store is named, or it has no point and that is not confirmed; the
+    error of a store that cannot be read.
+    """
+    if attribution.is_due(run.session, catalog):
+        found = attribution.read_for_run(run.evidence, run.options, settings, memories, run.tell)
+        require_no_blockers((found,))
 
 
 def _require_decisions(run: Run, catalog: Catalog) -> None:

@@ -15,7 +15,7 @@ from memsync.errors import InvalidInput
 from memsync.stores.history.phases import Phase
 
 Unresolved = Literal["fail", "create"]
-EvidenceUse = Literal["prefer", "ignore"]
+EvidenceUse = Literal["prefer", "none-expected", "ignore"]
 Existing = Literal["fail", "keep", "decide"]
 Method = Literal["auto", "in-place", "copy"]
 _ASSIGN = "assign:"
@@ -43,10 +43,11 @@ class RunOptions:
     personas without an owner that no user, or several users, use: `fail`, `quarantine` (they leave
     the app's table and are kept), or `assign:USER_ID`. `existing` is for messages that had a
     persona before memsync came and that the settings do not confirm: `fail`, `keep` them, or
-    `decide` them by the settings. `evidence` says whether
-    memories that were made from the old exchanges decide who spoke, before the settings do.
-    `method` is how the backfill fills: row by row in place, or by a copy that takes the table's
-    place; `auto` copies where nothing forbids it and the disk has space (see backfill/method.py).
+    `decide` them by the settings. `evidence` says whether memories that were made from the old
+    exchanges decide who spoke, before the settings do: `prefer` reads them from a store that must
+    have some, `none-expected` also from one without a point, `ignore` reads none. `method` is how
+    the backfill fills: row by row in place, or by a copy that takes the table's place; `auto`
+    copies where nothing forbids it and the disk has space (see backfill/method.py).
 
     Contract begins only if no client used user_id for `quiet_minutes` (0: not checked), and there
     is a backup: one that `backup_confirmed` names in words, else one that memsync made within

@@ -5,34 +5,29 @@ alone.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from memsync.errors import GateClosed, MemsyncError, MissingRight
-from memsync.migrate import runs
+from memsync.errors import GateClosed, MissingRight
+from memsync.migrate import attribution, runs
 from memsync.migrate.attribution import (
     QUARANTINE,
     Evidence,
     EvidenceReport,
+    OpenMemories,
     UnresolvedUser,
-    awaited,
     fragments,
     messages_by_rule,
     unresolved_users,
 )
+from memsync.migrate.attribution.choice import BLOCKERS_FIRST
 from memsync.migrate.backfill import Choice, choose_method
 from memsync.migrate.backfill.checkpoint import FillState, fill_state
-from memsync.migrate.checks import Check, blocker
+from memsync.migrate.checks import BEFORE_CONTRACT, Check, blocker
 from memsync.migrate.contract.gates import Gate
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner
-from memsync.migrate.preflight.run_checks import (
-    AFTER_BLOCKERS,
-    blocking,
-    data_checks,
-    evidence_check,
-    preflight,
-)
+from memsync.migrate.preflight.run_checks import blocking, data_checks, preflight
 from memsync.migrate.redesign import Prospect, prospect, require_met
 from memsync.migrate.standing import Obstacles, Standing, Step, next_command, steps_of
 from memsync.model.progress import Tell, seconds_left, silent
@@ -41,9 +36,6 @@ from memsync.stores.history.catalog import Catalog, HistorySize, history_size, r
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.relations import server_version
-from memsync.stores.vectors import VectorStore
-
-OpenMemories = Callable[[], VectorStore | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +44,8 @@ class Plan:
 
     `rows_estimated` is counted where `rows_exact`. `rows_by_decision` has the messages still to be
     decided, by the rule that decides their persona (evidence, override, default, unresolved); it
-    is None once user_id is gone. `evidence` is None where none was asked for or there is nothing
-    left to decide. `method` is what the backfill would choose, None once it is done. `bytes_total`
+    is None once user_id is gone. `evidence` is None where it is ignored or there is nothing left
+    to decide. `method` is what the backfill would choose, None once it is done. `bytes_total`
     is the table with its indexes. `gates` are those of contract, where that is what comes next.
     `ok` is false where a blocker or a closed gate would stop the run. `next` is the command to type
     now; None while a run is at work, or when nothing is left to do.
@@ -118,10 +110,10 @@ def plan(
 ) -> Plan:
     """Look at the database, change nothing. `options` are those of the run that is thought of.
 
-    `memories` opens the store whose points are evidence of who spoke. If it does not answer, the
-    plan's `evidence` says so and a blocker stands for it, and the rest is still right. It is not
-    read while a blocker stops a phase before contract, because that comes first, and reading may
-    take long.
+    `memories` opens the store whose points are evidence of who spoke; None is a store that nobody
+    named. If it cannot be read, the plan's `evidence` says so and a blocker stands for it, and the
+    rest is still right. It is not read while a blocker stops a phase before contract, because that
+    comes first, and reading may take long.
 
     Raises: SchemaMismatch when this is not the app's database.
     """
@@ -133,15 +125,16 @@ def plan(
         require_met(session, catalog)
         evidence = Evidence(session)
         report = None
-        if memories is not None and awaited(catalog):
+        options = (options or RunOptions()).settled(runs.decisions(session))
+        if options.evidence != "ignore" and attribution.is_due(session, catalog):
             report = (
-                EvidenceReport(not_read=AFTER_BLOCKERS)
-                if blocking(preflight(session, catalog), set(Phase) - {Phase.CONTRACT})
-                else _read(evidence, settings or Settings(), memories, tell)
+                EvidenceReport(not_read=BLOCKERS_FIRST)
+                if blocking(preflight(session, catalog), BEFORE_CONTRACT)
+                else attribution.report_of(evidence, settings or Settings(), memories, tell)
             )
         # One snapshot for every figure; the evidence is read before, because that may take long.
         with reading(session):
-            return _plan(session, evidence, report, options or RunOptions())
+            return _plan(session, evidence, report, options)
 
 
 def _plan(
@@ -164,7 +157,7 @@ def _plan(
     checks = (
         *checks,
         *refused,
-        *evidence_check(report, now.options),
+        attribution.check(now.options, report),
         *data_checks(session, catalog, unresolved, ahead, now.options),
     )
     size = history_size(session)
@@ -217,27 +210,6 @@ def _prospect(session: Session, catalog: Catalog) -> Prospect | None:
     except MissingRight:
         # The check `privileges` names the tables that this role may not read.
         return None
-
-
-def _read(
-    evidence: Evidence, settings: Settings, memories: OpenMemories, tell: Tell
-) -> EvidenceReport:
-    try:
-        vectors = memories()
-        if vectors is not None:
-            evidence.read(vectors, settings, tell)
-        return evidence.report()
-    except MemsyncError as error:
-        # Keep the store's own message; the advice that `required` adds is for a run.
-        cause = error.__cause__
-        evidence.drop()
-        return EvidenceReport(not_read=str(cause if isinstance(cause, MemsyncError) else error))
-
-
-def settled(postgres: Postgres, options: RunOptions) -> RunOptions:
-    """The options with every decision taken: by these, else as the last run took it."""
-    with postgres.session() as session:
-        return options.settled(runs.decisions(session))
 
 
 def status(postgres: Postgres) -> Status:

@@ -6,15 +6,18 @@ or read the catalog, which each phase reads itself. While a run is at work, what
 due yet.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 from memsync.migrate import prisma, runs
-from memsync.migrate.attribution import fragments, unresolved_users
+from memsync.migrate.attribution import OpenMemories, compare, fragments, unresolved_users
+from memsync.migrate.attribution.choice import CHECK
 from memsync.migrate.checks import Check, State, failed, fine, not_applicable
 from memsync.migrate.contract.proof import Verification, prove
-from memsync.migrate.options import RunOptions
+from memsync.migrate.options import EvidenceUse, RunOptions
 from memsync.migrate.standing import Standing
+from memsync.settings import Settings
 from memsync.stores.history.catalog import (
     IDENTITY_TRIGGER,
     PERSONA_INDEX,
@@ -29,24 +32,64 @@ from memsync.stores.postgres import Postgres, Session
 _SAMPLES = 5
 
 
-def verify(postgres: Postgres) -> Verification:
+def verify(
+    postgres: Postgres,
+    settings: Settings | None = None,
+    memories: OpenMemories | None = None,
+    *,
+    use: EvidenceUse | None = None,
+) -> Verification:
     """Prove the history as it is now, and go through the checklist. Reads only, in one snapshot.
+
+    `memories` opens the store of the memories, which are compared with the messages while these
+    name their user; None is a store that nobody named. They are compared right after the snapshot,
+    because reading them may take long. `use` is the option `evidence` of a run; without it the last
+    run's holds.
 
     Raises: SchemaMismatch when this is not the app's database.
     """
     with postgres.session() as session, reading(session):
         catalog = Catalog.read(session)
-        now = Standing.read(session, catalog)
+        now = Standing.read(session, catalog, RunOptions(evidence=use))
+        chosen = use or runs.decisions(session).get("evidence")
         proof = prove(session, catalog)
         if "persona_id" not in catalog.columns:
             return _judged(replace(proof, checks=_not_begun(session, catalog, now)), now)
         rows = _of_rows(session, catalog, proof, now)
         rest = (*_of_users(session, catalog), *_of_schema(session, catalog, proof, now))
-        # Failures among the rows are in the proof's problems already, row by row.
-        more = [f"{each.name}: {each.found}" for each in rest if each.state is State.FAILED]
-        ok = proof.ok and all(each.state is not State.FAILED for each in (*rows, *rest))
-        checks = (*rows, *rest, _applied(session, catalog, ok=ok))
-        return _judged(replace(proof, ok=ok, problems=(*proof.problems, *more), checks=checks), now)
+        ok = proof.ok and not _failures((*rows, *rest))
+        applied = _applied(session, catalog, ok=ok)
+    evidence, complete = _evidence(postgres, catalog, chosen, settings or Settings(), memories)
+    # Failures among the rows are in the proof's problems already, row by row.
+    more = _failures((evidence, *rest))
+    found = replace(
+        proof,
+        ok=ok and not more,
+        problems=(*proof.problems, *more),
+        checks=(*rows, evidence, *rest, applied),
+        complete=complete,
+    )
+    return _judged(found, now)
+
+
+def _failures(checks: Sequence[Check]) -> list[str]:
+    return [f"{each.name}: {each.found}" for each in checks if each.state is State.FAILED]
+
+
+def _evidence(
+    postgres: Postgres,
+    catalog: Catalog,
+    chosen: EvidenceUse | None,
+    settings: Settings,
+    memories: OpenMemories | None,
+) -> tuple[Check, bool]:
+    """The check of the memories, and whether it could be made."""
+    if not catalog.has_users:
+        return not_applicable(CHECK, "there is no user_id any more"), True
+    # A session of its own, not the pool's, because its temporary tables must go with it.
+    session = postgres.dedicated()
+    with contextlib.closing(session.connection):
+        return compare(session, chosen, settings, memories)
 
 
 def _fill_again(catalog: Catalog, options: RunOptions) -> str:
@@ -67,10 +110,10 @@ def _judged(proof: Verification, now: Standing) -> Verification:
         else each
         for each in proof.checks
     )
-    failures = {each.name: each for each in checks if each.state is State.FAILED}
     wrong = [each for each in proof.problems if each.startswith("message ")]
-    more = [f"{name}: {each.found}" for name, each in failures.items()]
-    return replace(proof, problems=(*wrong, *more), checks=checks, unfinished=at_work, ok=False)
+    return replace(
+        proof, problems=(*wrong, *_failures(checks)), checks=checks, unfinished=at_work, ok=False
+    )
 
 
 def _not_begun(session: Session, catalog: Catalog, now: Standing) -> tuple[Check, ...]:

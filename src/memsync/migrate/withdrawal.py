@@ -5,11 +5,10 @@ the outbox, no memory, and nobody has written into it. This module decides that,
 other one why it stays. Where the memories cannot be read, none goes.
 """
 
-from collections.abc import Callable
 from uuid import UUID
 
 from memsync.errors import MemsyncError
-from memsync.migrate.attribution import places
+from memsync.migrate.attribution import OpenMemories, places
 from memsync.migrate.run import Run
 from memsync.model.ids import PersonaId
 from memsync.model.progress import Kind, Progress
@@ -19,9 +18,6 @@ from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.settings_tables import DEFAULTS
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Session, composed, sql
-from memsync.stores.vectors import VectorStore
-
-OpenMemories = Callable[[], VectorStore | None]
 
 _NAMED_MAX = 10
 
@@ -65,10 +61,9 @@ def _remembered(
 ) -> dict[UUID, str]:
     """The personas of which there are memories, or may be."""
     try:
-        vectors = memories() if memories else None
-        if vectors is None:
+        if memories is None:
             return dict.fromkeys(personas, "no memories were read, so it may have some")
-        ltm = LongTermMemory(vectors, settings)
+        ltm = LongTermMemory(memories(), settings)
         having = [each for each in personas if ltm.remembers(PersonaId(each))]
     except MemsyncError as error:
         return dict.fromkeys(personas, f"the memories cannot be read: {error.message}")

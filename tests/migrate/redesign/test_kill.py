@@ -72,6 +72,7 @@ class Leg:
                     orphan_owners="quarantine",
                     quiet_minutes=0,
                     backup_confirmed="tests",
+                    evidence="ignore",
                 )
                 migrate.run(postgres, app.settings(), options)
             else:

@@ -91,6 +91,10 @@ SELECT NULL::uuid AS persona_id WHERE false;
 SELECT p.id AS persona_id FROM personas p LEFT JOIN ({persona_uses}) s ON s.persona_id = p.id
 WHERE p.owner_id IS NULL GROUP BY p.id HAVING count(s.user_id) <> 1;
 
+-- name: any_open
+-- Whether a message is still to be decided.
+SELECT EXISTS (SELECT FROM ({open}) o) AS found;
+
 -- name: pairs_by_settings
 -- How many (user, personality) pairs with messages each rule of the settings decides today, with
 -- row counts. The caller names the fragments for {open}, {by_evidence}, {override} and {default}

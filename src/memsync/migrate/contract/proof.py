@@ -23,7 +23,7 @@ class Verification:
     After contract there is no user_id left to recompute from, so only the counts and the catalog
     can be checked. `wrong_ids` are the first messages with a wrong persona. `unfinished` says which
     run is at work, where messages are still to be filled by it; then the report is not ok, but
-    nothing of that is a problem.
+    nothing of that is a problem. `complete` is False when the memories could not be compared.
     """
 
     ok: bool
@@ -39,6 +39,7 @@ class Verification:
     wrong_ids: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     unfinished: str | None = None
+    complete: bool = True
 
 
 def prove(session: Session, catalog: Catalog) -> Verification:

@@ -1,8 +1,8 @@
-"""Checks what an operator must decide before a run: users, personas and memories.
+"""Checks what an operator must decide before a run, of users and personas.
 
 A run stops before its first change while a decision is open. So each is a blocker here, with the
 command that takes the decision, unless the options of the run take it. Unlike the other checks
-these read messages, so their time grows with the history.
+these read messages, so their time grows with the history. attribution/choice.py checks memories.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from memsync.migrate import runs
 from memsync.migrate.attribution import UnresolvedUser, awaited
 from memsync.migrate.backfill import refused_existing
-from memsync.migrate.checks import Check, blocker, fine, warning
+from memsync.migrate.checks import (
+    BEFORE_CONTRACT,
+    Check,
+    blocker,
+    fine,
+    not_applicable,
+    warning,
+)
 from memsync.migrate.options import RunOptions
 from memsync.migrate.redesign import Prospect
 from memsync.model.wording import listed
@@ -19,7 +26,6 @@ from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Session
 
 _SAMPLES = 5
-_BEFORE_CONTRACT = tuple(phase for phase in Phase if phase is not Phase.CONTRACT)
 
 
 def users(
@@ -47,7 +53,7 @@ def users(
     if not awaited(catalog):
         return warning("users", found, f"give them one, or {create}")
     return blocker(
-        "users", found, f"give them one, or {create}", _BEFORE_CONTRACT, ("unresolved", "create")
+        "users", found, f"give them one, or {create}", BEFORE_CONTRACT, ("unresolved", "create")
     )
 
 
@@ -122,15 +128,4 @@ def existing(session: Session, catalog: Catalog, options: RunOptions) -> Check:
         f"{keep} where they are right, or {decide} to give them what the settings say",
         [Phase.CONTRACT],
         ("existing", "keep"),
-    )
-
-
-def evidence(why: str, options: RunOptions) -> Check:
-    """Memories that cannot be read, although a run asks them who spoke."""
-    ignore = options.command(to=Phase.BACKFILL, evidence="ignore")
-    return blocker(
-        "evidence",
-        f"the memories cannot be read, and they say who spoke: {why}",
-        f"mend it, or {ignore} to go by the settings alone",
-        _BEFORE_CONTRACT,
     )

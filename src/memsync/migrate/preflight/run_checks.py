@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from memsync.errors import GateClosed
-from memsync.migrate.attribution import EvidenceReport, UnresolvedUser
+from memsync.migrate.attribution import UnresolvedUser
 from memsync.migrate.checks import Check, State
 from memsync.migrate.options import RunOptions
 from memsync.migrate.preflight import decisions, history, server
@@ -16,9 +16,6 @@ from memsync.migrate.redesign import Prospect
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Session
-
-AFTER_BLOCKERS = "the blockers of a run come first"
-"""Why a plan has not read the memories, although they can be read."""
 
 LONG_S = 60.0
 """A transaction that has been open for longer is long."""
@@ -73,13 +70,6 @@ def data_checks(
         decisions.personas(session, catalog, ahead, options),
         decisions.existing(session, catalog, options),
     )
-
-
-def evidence_check(report: EvidenceReport | None, options: RunOptions) -> tuple[Check, ...]:
-    """Whether the memories can be read, where a run would ask them."""
-    if report is None or report.not_read in {None, AFTER_BLOCKERS}:
-        return ()
-    return (decisions.evidence(report.not_read, options),)
 
 
 def blocking(checks: Sequence[Check], ahead: Collection[Phase] = tuple(Phase)) -> list[Check]:

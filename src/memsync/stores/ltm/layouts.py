@@ -2,8 +2,8 @@
 
 This module tells by a collection's name whether the app made it, and for which persona or
 personality. It also tells whether a memory's text was made from a given exchange; names inside a
-text are not compared, because they may have changed since. The fragment `agrees` of
-migrate/attribution/evidence.sql compares texts in SQL, and a test compares the two.
+text are not compared, because they may have changed since. The fragments `agrees` and `says_more`
+of migrate/attribution/evidence.sql compare texts in SQL, and a test compares the two.
 """
 
 from uuid import UUID
@@ -12,6 +12,9 @@ from memsync.model.records import Memory, joined
 
 PERSONA_PREFIX = "persona-"
 PERSONALITY_PREFIX = "personality-"
+
+_HEAD = "User ("
+_BLANK = (" ", "\t", "\n", "\r")
 
 
 def persona_of_collection(collection: str) -> UUID | None:
@@ -58,9 +61,37 @@ def says_as_deployed(content: str, user_text: str, assistant_text: str) -> bool:
     newline.
     """
     reply = f": {assistant_text}"
-    if not content.endswith(reply) or not content.startswith("User ("):
+    if not content.endswith(reply) or not content.startswith(_HEAD):
         return False
     said, newline, personality = content.removesuffix(reply).rpartition("\n")
     message = f"): {user_text}"
-    name = said.removeprefix("User (").removesuffix(message)
+    name = said.removeprefix(_HEAD).removesuffix(message)
     return bool(newline) and bool(personality) and said.endswith(message) and "\n" not in name
+
+
+def says_more_as_deployed(content: str, user_text: str, assistant_text: str) -> bool:
+    """Whether `content` is that, with what the app may have added behind message or reply.
+
+    An addition begins with white space; where both have one, that of the reply begins a line. The
+    first place counts where a text may stand, so a text that repeats itself may not be recognised.
+    """
+    message, reply = f"): {user_text}", f": {assistant_text}"
+    place = content.find(message, len(_HEAD))
+    if place < 0 or not content.startswith(_HEAD) or "\n" in content[:place]:
+        return False
+    rest = content[place + len(message) :]
+    if not rest.startswith(_BLANK):
+        return False
+    if rest.endswith(reply) and _ends_with_a_name(rest.removesuffix(reply)):
+        return True
+    name, found, behind = rest[1:].partition(reply)
+    if rest[0] == "\n" and name and found and "\n" not in name and behind.startswith(_BLANK):
+        return True
+    before, found, _ = rest.partition(f"{reply}\n")
+    return bool(found) and _ends_with_a_name(before)
+
+
+def _ends_with_a_name(text: str) -> bool:
+    """Whether the text ends with a line that is not empty, and not the first one."""
+    _, newline, name = text.rpartition("\n")
+    return bool(newline) and bool(name)

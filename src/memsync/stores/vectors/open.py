@@ -6,7 +6,7 @@ qdrant-edge is optional.
 
 from pathlib import Path
 
-from memsync.errors import SettingsError
+from memsync.errors import SettingsError, StoreUnreachable
 from memsync.settings import Settings
 from memsync.stores.vectors.protocol import VectorStore
 
@@ -40,14 +40,15 @@ def open_vectors(settings: Settings) -> VectorStore:
     )
 
 
-def open_standing(settings: Settings) -> VectorStore | None:
-    """The same, but never creates a store: None for :memory: and for a folder that is missing.
+def open_standing(settings: Settings) -> VectorStore:
+    """The same, but never makes the folder of an embedded store.
 
-    Raises: SettingsError, StoreBusy, StoreUnreachable.
+    Raises: SettingsError, StoreBusy, StoreUnreachable, also where that folder is missing.
     """
     scheme, _, rest = settings.qdrant_url.partition(":")
-    if settings.qdrant_url == ":memory:":
-        return None
     if scheme in {"edge", "local"} and not Path(rest).expanduser().is_dir():
-        return None
+        raise StoreUnreachable(
+            f"there is no vector store at {settings.qdrant_url}: the folder does not exist. Check "
+            "qdrant_url"
+        )
     return open_vectors(settings)
