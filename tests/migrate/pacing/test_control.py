@@ -274,6 +274,7 @@ def test_killed_while_paused(app: App, settled: App, eventually: Eventually) -> 
     """A pause ends with its run: the next run does not wait for a resume."""
     command = [sys.executable, "-m", "memsync", "--postgres-url", app.url, "migrate", "run"]
     command += ["--unresolved", "create", "--quiet-minutes", "0", "--backup-confirmed", "test"]
+    command += ["--evidence", "ignore"]
     environ = os.environ | {"MEMSYNC_BATCH_TARGET_MS": "1"}
     with app.connected(autocommit=False) as hostile:
         app.run(Phase.ISOLATE)
