@@ -6,6 +6,7 @@ import contextlib
 import random
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, LiteralString
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from support.evidence import (
     first_of,
     personas,
     reasons,
+    remember,
     remember_as,
     write,
 )
@@ -81,6 +83,67 @@ def test_an_enriched_memory_decides(
     assert [said.other] * 2 == personas(app, *said.rows)
 
 
+@pytest.mark.parametrize("skew_ms", [0, 2_300])
+def test_a_memory_of_two_texts_decides(app: App, store: VectorStore, skew_ms: int) -> None:
+    """A memory that keeps both texts apart is that of the exchange; its copy is no second one."""
+    said = talk(app, 100)
+    for _ in range(2):
+        remember_as(
+            store,
+            said,
+            said.other,
+            content=None,
+            userText=said.question,
+            assistantText=said.answer,
+            createdAt=said.at_ms + skew_ms,
+        )
+    found = report(app, store)
+
+    assert (2, 0) == (found.rows, found.repeated)
+    app.run(Phase.BACKFILL, vectors=store)
+    assert [said.other] * 2 == personas(app, *said.rows)
+
+
+def test_two_memories_whose_texts_only_join_to_the_same(app: App, store: VectorStore) -> None:
+    """They are two memories, and each decides its own exchange, though both join to one text."""
+    whole = talk(app, 100, "a\nassistant: b", "c")
+    parted = talk(app, 103, "a", "b\nassistant: c")
+    for said in (whole, parted):
+        remember_as(
+            store,
+            said,
+            said.other,
+            content=None,
+            userText=said.question,
+            assistantText=said.answer,
+            createdAt=at(101),
+        )
+
+    assert 4 == report(app, store).rows
+    app.run(Phase.BACKFILL, vectors=store)
+    assert [whole.other] * 4 == personas(app, *whole.rows, *parted.rows)
+
+
+@pytest.mark.parametrize("skew_ms", [0, 2_300])
+def test_an_exchange_of_one_moment(app: App, store: VectorStore, skew_ms: int) -> None:
+    """Messages with one time are in the thread's order, whatever their ids are."""
+    user, personality, _, other = first_of(exchanges(app))
+    pairs = []
+    for second in range(100, 500, 50):
+        rows = [
+            write(app, user, personality, role, f"{role} {second}", second)
+            for role in ("assistant", "user")
+        ]
+        pairs.append(rows)
+        content = f"User (N): user {second}\nBot: assistant {second}"
+        payload = {"personalityId": str(personality), "content": content}
+        remember(store, f"persona-{other}", payload | {"createdAt": at(second) + skew_ms})
+
+    assert 2 * len(pairs) == report(app, store).rows
+    app.run(Phase.BACKFILL, vectors=store)
+    assert {other} == {persona for rows in pairs for persona in personas(app, *rows)}
+
+
 @pytest.mark.parametrize("dirt", ["seconds", "float", "no persona", "text", "copies"])
 def test_a_skewed_memory_may_be_dirty(app: App, store: VectorStore, dirt: str) -> None:
     """The payload's dirt and the clock's skew come together."""
@@ -113,9 +176,15 @@ def test_a_skewed_memory_may_be_dirty(app: App, store: VectorStore, dirt: str) -
         {"createdAt": at(101), "content": "User (A): hi there!\nBot: yo"},
         {"createdAt": at(101), "content": "User (A): hi there\nBot: yo you"},
         {"createdAt": at(101), "content": "User (A): oh, hi there\nBot: yo"},
+        {"createdAt": at(101), "userText": "hi there", "assistantText": "yo you"},
+        {"createdAt": at(101), "userText": "hi", "assistantText": "yo"},
+        {"createdAt": at(101), "persona_id": "00000000-0000-4000-8000-000000000001"},
         {"createdAt": at(101), "personalityId": "00000000-0000-4000-8000-000000000001"},
     ],
-    ids=["late", "early", "question", "reply", "before", "personality"],
+    ids=[
+        *("late", "early", "question", "reply", "before", "reply apart", "question apart"),
+        *("several personas", "personality"),
+    ],
 )
 def test_a_near_miss_decides_nothing(
     app: App, store: VectorStore, changed: Mapping[str, object]
@@ -342,8 +411,12 @@ def test_sql_finds_what_an_oracle_finds(
     assert 20 < len(expected) < len(spoken)
 
 
-def test_a_long_thread_is_read_once(app: App, store: VectorStore) -> None:
-    """The messages that are looked up grow with the thread, not with its square."""
+@pytest.mark.parametrize("apart", [timedelta(seconds=7), timedelta()], ids=["apart", "together"])
+def test_a_long_thread_is_read_once(app: App, store: VectorStore, apart: timedelta) -> None:
+    """The messages that are looked up grow with the thread, not with its square.
+
+    A question and its reply may have one time, so that their order is not that of an index.
+    """
     _, personality, _, other = first_of(exchanges(app))
     app.do("TRUNCATE conversation_history CASCADE")
     # Each user has a channel, so that the planner is tempted to read whole threads by user.
@@ -352,9 +425,10 @@ def test_a_long_thread_is_read_once(app: App, store: VectorStore) -> None:
         " (id, channel_id, personality_id, user_id, role, content, created_at)"
         " SELECT gen_random_uuid(), left(u.id::text, 18), %s, u.id,"
         " CASE WHEN n %% 2 = 0 THEN 'user' ELSE 'assistant' END, 'said ' || n / 2,"
-        " timestamp '2025-01-01' + n * interval '7 seconds'"
-        " FROM users u, generate_series(0, 1199) n",
+        " timestamp '2025-01-01 00:00:07' + n / 2 * interval '14 seconds'"
+        " - (1 - n %% 2) * %s::interval FROM users u, generate_series(0, 1199) n",
         personality,
+        apart,
     )
     app.do("ANALYZE conversation_history")
     store.create(f"persona-{other}", len(VECTOR), {})

@@ -40,8 +40,9 @@ ANALYZE memsync_points;
 -- name: join_in_one_pass
 -- Turns nested loops, bitmaps and sorts off until the transaction ends. A new column has no
 -- statistics, so the planner would expect few rows with persona_id NULL, and look each match up on
--- its own. The message before a reply is the first of an ordered index; with a bitmap or a sort the
--- whole thread would be read for each reply, so that the time grew with its square.
+-- its own. The message before a reply is among the first of an ordered index, and only those of one
+-- time are sorted, by an incremental sort, which stays on; with a bitmap or a whole sort the whole
+-- thread would be read for each reply, so that the time grew with its square.
 SELECT set_config(name, 'off', true)
 FROM unnest(ARRAY['enable_nestloop', 'enable_bitmapscan', 'enable_sort']) AS off(name);
 
