@@ -15,7 +15,6 @@ from memsync.migrate.checks import (
     Check,
     blocker,
     fine,
-    not_applicable,
     warning,
 )
 from memsync.migrate.options import RunOptions
