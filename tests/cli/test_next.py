@@ -17,6 +17,8 @@ from support.cli import THROUGH, Ran, on, run
 from support.typed import next_of, parse, printed
 
 TO_BACKFILL = ("migrate", "run", "--to", "backfill")
+DECIDED = ("--unresolved", "create", "--evidence", "none-expected")
+"""Every decision that this app, with an empty store, asks for."""
 STEPS_MAX = 12
 FAULTS: list[LiteralString] = [
     "SET session_replication_role = replica;"
@@ -83,9 +85,9 @@ def test_following_next_ends_at_a_finalized_database(operator: Operator) -> None
 
     assert [
         "migrate plan",
-        "migrate run --to backfill --unresolved create",
+        "migrate run --to backfill --unresolved create --evidence none-expected",
         "migrate backup",
-        "migrate run --unresolved create",
+        "migrate run --unresolved create --evidence none-expected",
         "migrate finalize",
         "migrate finalize --yes",
     ] == typed
@@ -100,7 +102,8 @@ def test_every_command_printed_at_every_stage_parses(operator: Operator) -> None
     stages = [
         (),
         ("migrate", "run"),
-        ("migrate", "run", "--to", "isolate", "--unresolved", "create"),
+        ("migrate", "run", "--evidence", "none-expected"),
+        ("migrate", "run", "--to", "isolate", *DECIDED),
         ("migrate", "run", "--to", "redesign"),
         ("migrate", "run", "--to", "expand"),
         ("migrate", "finalize"),
@@ -113,7 +116,7 @@ def test_every_command_printed_at_every_stage_parses(operator: Operator) -> None
         *(("migrate", "rollback", "--to", each) for each in ("backfill", "expand", "start")),
         ("migrate", "pause"),
     ]
-    seen = set()
+    seen, decided = set(), " ".join(DECIDED)
     for command in stages:
         if command:
             seen |= {" ".join(each) for each in printed(operator.types(*command))}
@@ -122,9 +125,11 @@ def test_every_command_printed_at_every_stage_parses(operator: Operator) -> None
 
     assert {
         "migrate run --to backfill --unresolved create",
-        "migrate run --unresolved create",
-        "migrate run --unresolved create --quiet-minutes 0",
-        "migrate run --unresolved create --quiet-minutes 0 --backup-confirmed TEXT",
+        "migrate run --to backfill --evidence none-expected",
+        f"migrate run --to backfill {decided}",
+        f"migrate run {decided}",
+        f"migrate run {decided} --quiet-minutes 0",
+        f"migrate run {decided} --quiet-minutes 0 --backup-confirmed TEXT",
         "migrate backup",
         "migrate verify",
         "migrate status",
@@ -138,13 +143,13 @@ def test_the_mend_of_each_failure_of_verify_mends_it(
     operator: Operator, fault: LiteralString
 ) -> None:
     """Verify's `do:` goes no further than backfill, names the decisions, and mends the failure."""
-    assert 0 == operator.types(*TO_BACKFILL, "--unresolved", "create").status
+    assert 0 == operator.types(*TO_BACKFILL, *DECIDED).status
     execute(operator.url, fault)
     broken = operator.types("migrate", "verify")
     mends = {" ".join(each) for each in printed(broken)}
 
     assert 1 == broken.status
-    assert {"migrate run --to backfill --unresolved create"} == mends
+    assert {" ".join((*TO_BACKFILL, *DECIDED))} == mends
     for each in mends:
         assert 0 == operator.types(*each.split()).status
     assert 0 == operator.types("migrate", "verify").status
@@ -154,7 +159,7 @@ def test_the_mend_of_each_failure_of_verify_mends_it(
 def test_a_decision_holds_for_the_runs_after_it(operator: Operator) -> None:
     """A run without --unresolved keeps what the one before decided; --unresolved fail ends it."""
     decided = "SELECT unresolved FROM memsync.backfill WHERE fill = 'personas'"
-    operator.types(*TO_BACKFILL, "--unresolved", "create")
+    operator.types(*TO_BACKFILL, *DECIDED)
     for more, kept in (((), "create"), (("--unresolved", "fail"), "fail"), ((), "fail")):
         assert 0 == operator.types(*TO_BACKFILL, *more).status
         assert [(kept,)] == execute(operator.url, decided)
@@ -162,14 +167,13 @@ def test_a_decision_holds_for_the_runs_after_it(operator: Operator) -> None:
 
 def test_everything_taken_back_takes_the_decisions_back(operator: Operator) -> None:
     """After a rollback to the start the next run asks again."""
-    operator.types("migrate", "run", "--to", "isolate", "--unresolved", "create")
+    assert 0 == operator.types("migrate", "run", "--to", "isolate", *DECIDED).status
     assert 0 == operator.types("migrate", "rollback", "--to", "start").status
     assert 14 == operator.types(*TO_BACKFILL).status
 
 
 def test_plan_is_14_where_run_would_be_refused(operator: Operator) -> None:
     """An open decision, a view on user_id, unread memories: blockers, in text and JSON alike."""
-    create = ("--unresolved", "create")
 
     def planned(*options: str, qdrant: str = ":memory:") -> tuple[int, set[str], bool]:
         text = on(operator.url, qdrant, "migrate", "plan", *options)
@@ -180,23 +184,45 @@ def test_plan_is_14_where_run_would_be_refused(operator: Operator) -> None:
         stops = {each["name"] for each in found["checks"] if each["state"] == "blocker"}
         return told.status, stops, found["ok"]
 
-    assert (14, {"users"}, False) == planned()
+    assert (14, {"users", "evidence"}, False) == planned()
     assert 14 == operator.types(*TO_BACKFILL).status
-    assert (0, set(), True) == planned(*create)
+    assert (14, {"evidence"}, False) == planned(*DECIDED[:2])
+    assert (14, {"users"}, False) == planned(*DECIDED[2:])
+    assert (0, set(), True) == planned(*DECIDED)
     nowhere = "http://127.0.0.1:1"
-    assert (14, {"evidence"}, False) == planned(*create, qdrant=nowhere)
-    assert (0, set(), True) == planned(*create, "--evidence", "ignore", qdrant=nowhere)
+    assert (14, {"evidence"}, False) == planned(*DECIDED, qdrant=nowhere)
+    assert (0, set(), True) == planned(*DECIDED[:2], "--evidence", "ignore", qdrant=nowhere)
     execute(operator.url, "CREATE VIEW uses AS SELECT user_id FROM conversation_history")
-    assert (14, {"user_id"}, False) == planned(*create)
-    plan = operator.types("migrate", "plan", *create)
-    assert [*TO_BACKFILL, *create] == next_of(plan)
+    assert (14, {"user_id"}, False) == planned(*DECIDED)
+    plan = operator.types("migrate", "plan", *DECIDED)
+    assert [*TO_BACKFILL, *DECIDED] == next_of(plan)
     assert 0 == operator.types(*next_of(plan) or ()).status
     execute(operator.url, "DROP VIEW uses")
 
 
+def test_a_store_that_nobody_named_is_named_first(legacy_app: str) -> None:
+    """Plan leads back to itself until the store is named, and then to a run that works."""
+
+    def typed(*command: str, qdrant: tuple[str, ...] = ()) -> Ran:
+        ran = run("--postgres-url", legacy_app, *qdrant, *command)
+        for each in printed(ran):
+            parse(each)
+        return ran
+
+    unnamed = typed("migrate", "plan")
+    assert (14, ["migrate", "plan"]) == (unnamed.status, next_of(unnamed))
+    assert "do: set --qdrant-url, MEMSYNC_QDRANT_URL or qdrant_url in memsync.toml; " in unnamed.out
+    ignoring = [*TO_BACKFILL, "--evidence", "ignore"]
+    assert ignoring in printed(unnamed)
+    assert ignoring in printed(typed(*TO_BACKFILL))
+    named = ("--qdrant-url", ":memory:")
+    then = next_of(typed("migrate", "plan", qdrant=named)) or []
+    assert 0 == typed(*then, qdrant=named).status
+
+
 def test_closed_gates_are_told_and_close_the_plan(operator: Operator) -> None:
     """Status says what contract waits for, how long, and what opens it; plan ends with 14."""
-    operator.types(*TO_BACKFILL, "--unresolved", "create")
+    operator.types(*TO_BACKFILL, *DECIDED)
     gates = {each["name"]: each for each in operator.status()["gates"]}  # type: ignore[attr-defined]
     text = operator.types("migrate", "status").out
 
@@ -219,7 +245,7 @@ def test_closed_gates_are_told_and_close_the_plan(operator: Operator) -> None:
 
 def test_another_sessions_run_is_told_by_all(operator: Operator) -> None:
     """While another session holds the lock, plan, status and verify say so, and next is nothing."""
-    operator.types(*TO_BACKFILL, "--unresolved", "create")
+    operator.types(*TO_BACKFILL, *DECIDED)
     execute(operator.url, FAULTS[0])
     with Postgres.open(operator.url) as postgres, exclusive(postgres, LockKey.MIGRATE, "x") as held:
         pid = held.connection.info.backend_pid
@@ -248,6 +274,9 @@ def test_commands_name_the_settings_file(
     told = on_file(file, "migrate", "status", "--json").json()
     assert f"memsync --config '{file}' migrate plan" == told["next"]
     refused = on_file(file, *TO_BACKFILL)
+    assert 14 == refused.status
+    assert {str(file)} == {each[1] for each in printed(refused)}
+    refused = on_file(file, *TO_BACKFILL, *DECIDED[2:])
     assert {str(file)} == {each[1] for each in printed(refused)}
     assert 0 == on_file(file, *(printed(refused)[-1][2:])).status
 

@@ -260,7 +260,9 @@ def test_key_and_indexes(app: App, phase: Phase, name: str, fault: LiteralString
     app.do(fault)
     assert {name} == failures(app)
     to = "" if phase is Phase.CONTRACT else " --to backfill"
-    assert checks(app)[name].next == f"memsync migrate run{to} --unresolved create"
+    assert (
+        checks(app)[name].next == f"memsync migrate run{to} --unresolved create --evidence ignore"
+    )
     app.run(phase)
     assert set() == failures(app)
 
@@ -279,7 +281,7 @@ def test_the_trigger_before_contract(app: App, fault: LiteralString) -> None:
     assert {"identity trigger"} == failures(app)
     mend = checks(app)["identity trigger"].next or ""
     if mend.startswith("memsync "):
-        assert mend == "memsync migrate run --to backfill --unresolved create"
+        assert mend == "memsync migrate run --to backfill --unresolved create --evidence ignore"
         app.run(Phase.BACKFILL)
     else:
         mended(app, "identity trigger")
@@ -315,7 +317,7 @@ def test_personas_that_do_not_exist(app: App) -> None:
     )
     assert {"every persona exists", "foreign key"} <= failures(app)
     assert "1 messages have one that does not" == checks(app)["every persona exists"].found
-    again = "memsync migrate run --to backfill --unresolved create"
+    again = "memsync migrate run --to backfill --unresolved create --evidence ignore"
     assert checks(app)["every persona exists"].next == again
     app.run(Phase.BACKFILL)
     assert set() == failures(app)
@@ -337,7 +339,7 @@ def test_users_without_a_persona_are_named(app: App) -> None:
     app.run(Phase.EXPAND)
     found = checks(app)["every user has a persona"]
     assert found.found.startswith("3 users have neither a choice nor a default: ")
-    create = "memsync migrate run --to backfill --unresolved create"
+    create = "memsync migrate run --to backfill --unresolved create --evidence ignore"
     assert found.next == f"give them one, or {create}"
 
 

@@ -70,7 +70,7 @@ def test_the_whole_night(
         assert (True, True) == (proof["ok"], proof["complete"])
         return {each["name"]: (each["state"], each["found"]) for each in proof["checks"]}
 
-    ahead = ran("plan")
+    ahead = ran("plan", "--unresolved", "create")
     (kind,) = ahead["evidence"]["kinds"]
     assert sum(map(len, world.points.values())) == kind["points"] == kind["matched"]
     assert 0 == ahead["evidence"]["ambiguous"]

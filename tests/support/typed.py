@@ -49,7 +49,7 @@ def _commands(text: str) -> Iterator[str]:
     for line in text.splitlines():
         for found in _LINE.findall(line):
             # Prose may stand around the command, and several commands in a line.
-            for each in re.split(r"[;,] | decides | to go by |, or |\bthen\b", found):
+            for each in re.split(r"[;,] | decides | to go by |, or |\bthen\b|\)\. ", found):
                 if each.strip().startswith("memsync "):
                     yield each.strip()
 

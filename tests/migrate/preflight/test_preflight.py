@@ -45,7 +45,7 @@ def test_nothing_in_the_way(app: App) -> None:
     assert set() == {name for name, check in found.items() if check.state is State.WARNING}
     assert {"users"} == {name for name, check in found.items() if check.state is State.BLOCKER}
     assert "3 have messages" in found["users"].found
-    create = "memsync migrate run --to backfill --unresolved create"
+    create = "memsync migrate run --to backfill --unresolved create --evidence ignore"
     assert found["users"].next == f"give them one, or {create}"
     assert app.plan().next == create
 
@@ -78,7 +78,9 @@ def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixtur
     assert at[State.WARNING][-1] < at[State.OK][0]
     assert any("view talk  [stops contract]" in line for line in lines)
     assert lines[-2].startswith("NOT clear: user_id, users; ")
-    assert "next: memsync migrate run --to backfill --unresolved create" == lines[-1]
+    assert (
+        "next: memsync migrate run --to backfill --unresolved create --evidence ignore" == lines[-1]
+    )
     assert 14 == app.command("plan", "--json")
     plan = json.loads(capsys.readouterr().out)
     assert "legacy" == plan["stage"]
@@ -86,7 +88,7 @@ def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixtur
         (each["state"], each["phases"]) for each in plan["checks"] if each["name"] == "user_id"
     ]
     assert not plan["ok"]
-    assert plan["next"] == "memsync migrate run --to backfill --unresolved create"
+    assert plan["next"] == then
 
 
 @pytest.mark.parametrize(
@@ -391,4 +393,4 @@ def test_personas_that_nobody_owns_or_that_are_not_there(app: App) -> None:
     )
     found = checks(app)["personas"]
     assert found.found.startswith("1 messages have a persona that does not exist")
-    assert "memsync migrate run --to backfill decides them anew" == found.next
+    assert "memsync migrate run --to backfill --evidence ignore decides them anew" == found.next
