@@ -92,13 +92,12 @@ class App:
         vectors: VectorStore | None = None,
         **given: object,
     ) -> Stage:
-        """Do `memsync migrate run`; without `vectors`, with --evidence ignore.
+        """Do `memsync migrate run`, with --evidence prefer; without `vectors`, with ignore.
 
         `options` are further RunOptions, `given` are settings.
         """
         held_back: dict[str, Any] = {"quiet_minutes": 0, "backup_confirmed": "test"}
-        if vectors is None:
-            held_back["evidence"] = "ignore"
+        held_back["evidence"] = "ignore" if vectors is None else "prefer"
         chosen = migrate.RunOptions(
             to=to, unresolved=unresolved, **(held_back | dict(options or {}))
         )

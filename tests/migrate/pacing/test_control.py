@@ -140,7 +140,8 @@ def test_cancelled_in_the_fill_and_run_again(app: App, settled: App, method: str
 
     assert 3 == cancelled.value.exit_status
     gates = "--quiet-minutes 0 --backup-confirmed test"
-    again = f"memsync migrate run --unresolved create --method {method} {gates}"
+    decided = "--unresolved create --evidence ignore"
+    again = f"memsync migrate run {decided} --method {method} {gates}"
     assert f"`{again}` goes on" in cancelled.value.message
     assert again == left.next
     assert (Stage.EXPANDED, "idle") == (left.stage, left.run.state)
