@@ -160,7 +160,7 @@ def _opened(
         waits_told(postgres, session, tell),
     ):
         options = (options or RunOptions()).settled(runs.decisions(session))
-        kept = options.as_given() if verb == "run" else given
+        kept = options.for_record() if verb == "run" else given
         pace = Pace(session, options, tell, runs.command_of(verb, kept))
         pace.begin()
         prepare_heavy_work(session)

@@ -110,36 +110,54 @@ class RunOptions:
 
     @property
     def for_unresolved(self) -> Unresolved:
-        """What happens to users without a persona."""
+        """The choice for users without a persona."""
         return self.unresolved or "fail"
 
+    @property
+    def for_orphans(self) -> str:
+        """The choice for personas without an owner."""
+        return self.orphan_owners or "fail"
+
     def settled(self, before: Mapping[str, Any]) -> Self:
-        """These options with every decision taken: by these, else by those `before`."""
-        open_ones = [name for name in _DECIDED if getattr(self, name) is None]
-        taken: dict[str, Any] = {name: before.get(name) or _DECIDED[name] for name in open_ones}
-        return replace(self, **taken)
+        """These options with the decisions of `before` where they take none.
+
+        A decision stays None where neither took one, or `before` took what holds without it.
+        """
+        taken = {name: before.get(name) for name in _DECIDED if getattr(self, name) is None}
+        return replace(self, **_not_usual(taken))
 
     def as_given(self) -> dict[str, Any]:
-        """The decisions, and each option that is not what holds without it, by name."""
+        """The decisions taken, and each option that is not what holds without it, by name."""
         usual = asdict(type(self)())
         mine = asdict(self)
         return {name: value for name, value in mine.items() if value not in (None, usual[name])}
 
+    def for_record(self) -> dict[str, Any]:
+        """The same with every decision, also those that nobody took."""
+        return _DECIDED | self.as_given()
+
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """The options that `as_given` has written down; names of another version are left out."""
+        """The options that `for_record` has written down; names of another version are left out."""
         known = {each.name for each in fields(cls)}
-        taken = {name: value for name, value in given.items() if name in known}
+        taken = _not_usual({name: value for name, value in given.items() if name in known})
         if "to" in taken:
             taken["to"] = Phase(taken["to"])
         return cls(**taken)
 
     def command(self, **other: Any) -> str:
-        """The command that runs with these options; `other` are options that differ."""
+        """The command that runs with these options; `other` are options that differ.
+
+        It names a decision also where it is what holds without one: an earlier run may have taken
+        another.
+        """
         words = ["memsync", "migrate", "run"]
         for name, value in replace(self, **other).as_given().items():
-            if value == _DECIDED.get(name):
-                continue
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            shown = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
             words += [_FLAGS.get(name, f"--{name.replace('_', '-')}"), shown]
         return shlex.join(words)
+
+
+def _not_usual(taken: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the decisions that are what holds without them."""
+    return {name: value for name, value in taken.items() if value != _DECIDED.get(name)}

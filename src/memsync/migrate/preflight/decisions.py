@@ -37,7 +37,7 @@ def users(
     if "user_id" not in catalog.columns:
         return fine("users", "every message has its persona; there is no user_id")
     quarantine = ahead.quarantine if ahead else None
-    if quarantine and not quarantine.refused and options.orphan_owners == "fail":
+    if quarantine and not quarantine.refused and options.for_orphans == "fail":
         # The check of the personas takes this decision.
         without = quarantine.left
     if not without:
@@ -86,7 +86,7 @@ def personas(
                 f"{found}; {quarantine}",
                 "set owner_id, or memsync migrate run --orphan-owners assign:USER_ID",
             )
-        if options.orphan_owners != "fail":
+        if options.for_orphans != "fail":
             return fine("personas", f"{found}; --orphan-owners {options.orphan_owners} settles it")
         move = options.command(to=Phase.BACKFILL, orphan_owners="quarantine")
         return blocker(

@@ -53,7 +53,7 @@ def require_owners(session: Session, settings: SettingsTables, options: RunOptio
     open_ones = [each for each in orphans(session, settings) if each.owner is None]
     if options.orphan_owners == "quarantine":
         _require_unreferred(session, open_ones)
-    if not open_ones or options.orphan_owners != "fail":
+    if not open_ones or options.for_orphans != "fail":
         return
     named = [f"{each.persona_id} ({len(each.users)} users)" for each in open_ones]
     raise GateClosed(
