@@ -71,8 +71,8 @@ ExistingOption = Annotated[
     Existing | None,
     typer.Option(
         help="For messages that had a persona before memsync came, and that the settings do not "
-        "confirm: stop, keep it, or decide by the settings. Without it as the last run did, else "
-        "fail."
+        "confirm: stop, keep it, or decide by the settings. Without it as the last run did, as "
+        "long as the backfill is not finished, else fail."
     ),
 ]
 OrphanOption = Annotated[

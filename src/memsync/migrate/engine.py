@@ -62,6 +62,8 @@ def run(
         for work in order.PHASES:
             if work.phase in up_to(opened.options.to):
                 _forward(opened, work)
+            if work.phase is Phase.BACKFILL:
+                opened.forget_existing()
         return opened.catalog().stage
 
 

@@ -37,6 +37,7 @@ class RunOptions:
 
     Four options are decisions: `unresolved`, `orphan_owners`, `existing` and `evidence`. None
     leaves the decision of the last run in force; without one it is `fail`, for evidence `prefer`.
+    Once the backfill stands, only a run that is given `existing` itself acts on it.
 
     `to` is the last phase that runs. `unresolved` is for users without a persona: `fail` stops
     before anything is changed, `create` makes a default persona for each. `orphan_owners` is for

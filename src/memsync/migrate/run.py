@@ -5,7 +5,7 @@ each `PhaseWork`. This module decides nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from memsync.migrate.attribution.evidence import Evidence
@@ -40,6 +40,14 @@ class Run:
     def session(self) -> Session:
         """The session that holds the lock."""
         return self.ddl.session
+
+    def forget_existing(self) -> None:
+        """Leave the decision `existing` out of records and messages, once the backfill obeyed it.
+
+        A command that they name may be typed much later, when other messages went wrong.
+        """
+        self.options = replace(self.options, existing=None)
+        self.given = {name: value for name, value in self.given.items() if name != "existing"}
 
     def catalog(self) -> Catalog:
         """The catalog as it is now."""

@@ -56,10 +56,15 @@ def last_run(session: Session) -> LastRun | None:
 
 
 def decisions(session: Session) -> Mapping[str, Any]:
-    """The decisions of the runs forward, unless everything was taken back since."""
+    """The decisions of the runs forward that still hold. None do once everything was taken back.
+
+    Where the backfill stands, `existing` is not among them: it was for the messages that had a
+    persona then, and must not settle those that went wrong later.
+    """
     if not relations.existing(session, ["memsync.runs"]):
         return {}
-    return dict(session.row("last_decisions")._asdict())
+    taken = dict(session.row("last_decisions")._asdict())
+    return taken | {"existing": None} if backfill_stands(session) else taken
 
 
 @contextlib.contextmanager

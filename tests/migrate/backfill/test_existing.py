@@ -35,6 +35,14 @@ def check(app: App) -> Check:
     return next(check for check in app.plan().checks if check.name == "existing personas")
 
 
+WRONG: LiteralString = """
+    UPDATE conversation_history h
+    SET persona_id = (SELECT p.id FROM personas p WHERE p.owner_id <> h.user_id ORDER BY 1 LIMIT 1)
+    WHERE h.id IN (SELECT n.id FROM conversation_history n WHERE NOT EXISTS (
+                       SELECT FROM memsync.row_archive a WHERE a.history_id = n.id)
+                   ORDER BY n.id LIMIT 3)
+    RETURNING h.id
+"""
 BY_SETTINGS: LiteralString = """
     SELECT h.id, h.persona_id, coalesce(s.persona_id, u.global_persona_id)
     FROM conversation_history h JOIN users u ON u.id = h.user_id
@@ -130,3 +138,39 @@ def test_a_choice_may_come_after_the_backfill(app: App, refused: Refused) -> Non
         app.run()
     assert Stage.CONTRACTED == app.run(options={"existing": "keep"})
     assert {row: has for row, (has, _) in refused.items()}.items() <= app.personas().items()
+
+
+@pytest.mark.parametrize("existing", ["keep", "decide"])
+def test_a_choice_of_before_settles_nothing_that_goes_wrong_later(
+    app: App, refused: Refused, existing: str
+) -> None:
+    """Once the backfill stands, a run that is not given the choice anew leaves it to the proof."""
+    assert refused
+    app.run(Phase.BACKFILL, options={"existing": existing})
+    assert app.verify().ok
+    wrong = app.query(WRONG)
+    spoken = app.personas()
+    assert (3, False) == (len(wrong), app.verify().ok)
+
+    assert Stage.BACKFILLED == app.run(Phase.BACKFILL)
+    with pytest.raises(GateClosed, match="the proof failed") as closed:
+        app.run()
+
+    assert (spoken, False) == (app.personas(), app.verify().ok)
+    assert "user_id" in {name for _, name, *_ in app.catalog()["columns"]}
+    assert "--existing" not in f"{app.plan().next} {app.status().next}"
+    assert "--existing keep" in closed.value.message
+    # The operator looks at them, and chooses for these.
+    assert Stage.CONTRACTED == app.run(options={"existing": "keep"})
+    assert spoken == app.personas()
+
+
+def test_a_run_names_the_choice_no_more_once_it_obeyed_it(app: App, refused: Refused) -> None:
+    """The gate after the backfill prints a command, which may be typed when others went wrong."""
+    with pytest.raises(GateClosed, match="without a backup") as closed:
+        app.run(options={"existing": "keep", "backup_confirmed": None})
+    assert "--existing" not in closed.value.message
+    assert [(None,)] == app.query(
+        "SELECT options ->> 'existing' FROM memsync.runs WHERE phase = 'contract'"
+    )
+    assert refused

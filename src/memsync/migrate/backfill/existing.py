@@ -3,7 +3,9 @@
 The proof refuses those that the settings do not confirm: the script went by another rule, or the
 settings were changed since. One choice of the operator serves all of them. `keep` makes each one a
 decision of its own, `decide` gives each the persona that the settings say, and archives the one
-that it had, so that the way back restores it.
+that it had, so that the way back restores it. The choice is inherited by a run that goes on with
+the backfill. Once the backfill stands, only a command that gives it anew settles messages that went
+wrong since: they are for the proof to refuse.
 """
 
 from collections.abc import Sequence
