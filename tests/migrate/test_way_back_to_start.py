@@ -196,6 +196,52 @@ def test_a_persona_with_memories_stays(app: App, vectors: VectorStore) -> None:
     assert 2 == note.count("(it has memories)")
 
 
+@pytest.mark.parametrize("why", ["somebody wrote into it", "the outbox has its memory"])
+def test_a_persona_that_is_used_while_the_memories_are_read_stays(
+    app: App, vectors: VectorStore, why: str
+) -> None:
+    """Clients go on while the store is asked; the last word is spoken under the lock."""
+    app.run(Phase.BACKFILL)
+    app.back(Phase.REDESIGN)
+    app.back()
+    created = app.query(CREATED)
+    notes: list[str] = []
+
+    def tell(step: Progress) -> None:
+        if step.kind is Kind.NOTE:
+            notes.append(step.what)
+
+    def memories() -> VectorStore:
+        app.do(USES[why])
+        return vectors
+
+    with Postgres.open(app.url) as postgres:
+        migrate.rollback(postgres, app.settings(), to=None, memories=memories, tell=tell)
+
+    assert len(created) == notes[0].count(f"({why})")
+    assert {(persona,) for _, persona in created} <= set(app.query("SELECT id FROM personas"))
+
+
+def test_a_persona_that_the_app_removed_itself_does_not_stay(
+    app: App, vectors: VectorStore
+) -> None:
+    """A table without a key may still name it; the others go, and no note says that it stays."""
+    app.run(Phase.BACKFILL)
+    app.back()
+    *removed, _ = app.query(CREATED)
+    app.do("CREATE TABLE notes (persona_id uuid)")
+    for user, persona in removed:
+        app.do("INSERT INTO notes VALUES (%s)", persona)
+        app.do("UPDATE users SET global_persona_id = NULL WHERE id = %s", user)
+        app.do("DELETE FROM personas WHERE id = %s", persona)
+
+    assert (2, []) == (len(removed), back(app, vectors))
+
+    assert [] == app.query(
+        "SELECT FROM personas JOIN memsync.created_persona c ON c.persona_id = personas.id"
+    )
+
+
 @pytest.mark.parametrize("to", [None, Phase.ISOLATE, Phase.BACKFILL])
 def test_nothing_is_done_where_nothing_was_migrated(app: App, to: Phase | None) -> None:
     """A database that was never migrated stays as it is, and the answer says so."""

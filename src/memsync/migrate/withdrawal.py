@@ -30,30 +30,31 @@ def withdraw_personas(run: Run, settings: Settings, memories: OpenMemories | Non
     Raises: StoreBusy.
     """
     session = run.session
-    created = session.rows("created_personas")
-    if not created:
+    standing = [each.persona_id for each in session.rows("created_personas")]
+    if not standing:
         return 0
-    remembered = _remembered([each.persona_id for each in created], settings, memories)
+    remembered = _remembered(standing, settings, memories)
 
-    def withdraw() -> dict[UUID, str]:
+    def withdraw() -> tuple[int, list[str]]:
         session.run("lock_created_personas")
-        stay = _used(session) | remembered
-        stay |= {each.persona_id: "somebody wrote into it" for each in created if each.edited}
-        stay |= {each.persona_id: "the outbox has its memory" for each in created if each.awaited}
-        going = [each.persona_id for each in created if each.persona_id not in stay]
+        # Read under the lock: the memories took their time, and clients went on meanwhile.
+        created = session.rows("created_personas")
+        why = _used(session) | remembered
+        why |= {each.persona_id: "somebody wrote into it" for each in created if each.edited}
+        why |= {each.persona_id: "the outbox has its memory" for each in created if each.awaited}
+        going = [each.persona_id for each in created if each.persona_id not in why]
         _remove(session, going)
-        return stay
-
-    stay = run.ddl.do(withdraw, table="personas")
-    if stay:
-        named = [
-            f"{each.persona_id} {each.name} of user {each.user_id} ({stay[each.persona_id]})"
+        return len(going), [
+            f"{each.persona_id} {each.name} of user {each.user_id} ({why[each.persona_id]})"
             for each in created
-            if each.persona_id in stay
+            if each.persona_id in why
         ]
-        said = f"{len(stay)} default personas that memsync made stay: {listed(named, _NAMED_MAX)}"
+
+    removed, stay = run.ddl.do(withdraw, table="personas")
+    if stay:
+        said = f"{len(stay)} default personas that memsync made stay: {listed(stay, _NAMED_MAX)}"
         run.tell(Progress(Kind.NOTE, said))
-    return len(created) - len(stay)
+    return removed
 
 
 def _remembered(
@@ -71,7 +72,10 @@ def _remembered(
 
 
 def _used(session: Session) -> dict[UUID, str]:
-    """The personas that the app's tables hold, besides as the default of their user."""
+    """The personas that the app's tables hold, besides as the default of their user.
+
+    A persona that no longer stands may be among them, where no key forbids that.
+    """
     places_now = places(Catalog.read(session).settings)
     lent = session.rows_with(places_now, "created_personas_lent")
     used = {row.persona_id: "another user's default" for row in lent}
