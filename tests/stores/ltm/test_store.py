@@ -149,3 +149,25 @@ def test_each_collection_has_its_codec(ltm: LongTermMemory) -> None:
     assert ("persona_id", "personaId") == tuple(
         ltm.codec_of(name).key("persona_id") for name in (ltm.collection, f"persona-{PERSONA}")
     )
+
+
+@pytest.mark.parametrize(
+    ("collection", "payload", "remembers"),
+    [
+        (f"persona-{PERSONA}", {}, True),
+        (f"persona-{PERSONA}".upper().replace("PERSONA-", "persona-"), {}, True),
+        (f"persona-{PERSONA.hex}", {}, True),
+        (f"persona-{uuid4()}", {"personaId": str(PERSONA)}, True),
+        (f"personality-{PERSONALITY}", {"personaId": str(PERSONA)}, True),
+        (SETTINGS.collection, {"persona_id": str(PERSONA)}, True),
+        ("of_another_program", {"personaId": str(PERSONA), "persona_id": str(PERSONA)}, False),
+        (f"persona-{uuid4()}", {"personaId": str(uuid4())}, False),
+    ],
+)
+def test_a_persona_is_remembered_wherever_the_app_keeps_memories(
+    vectors: VectorStore, collection: str, payload: dict[str, str], remembers: bool
+) -> None:
+    """By the id in a collection's name, however it is written, or by the payload's persona."""
+    vectors.create(collection, 2, {})
+    vectors.upsert(collection, [Point(uuid4(), payload, (1.0, 0.0))])
+    assert remembers is LongTermMemory(vectors, SETTINGS).remembers(PERSONA)

@@ -22,11 +22,7 @@ from memsync.model.wording import listed
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
-from memsync.stores.ltm.layouts import (
-    PERSONA_PREFIX,
-    persona_of_collection,
-    personality_of_collection,
-)
+from memsync.stores.ltm.layouts import is_deployed, persona_of_collection
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import CollectionInfo, VectorStore, open_vectors, scan
@@ -214,11 +210,10 @@ class LongTermMemory:
 
     def remembers(self, persona_id: PersonaId) -> bool:
         """Whether home or one of the app's own collections has a memory of the persona."""
-        own = f"{PERSONA_PREFIX}{persona_id}"
         for name in self.collections():
-            if name == own and self.count(name):
+            if persona_of_collection(name) == persona_id and self.count(name):
                 return True
-            if name == self.collection or personality_of_collection(name):
+            if name == self.collection or is_deployed(name):
                 where = {self.codec_of(name).key("persona_id"): str(persona_id)}
                 if self._vectors.count(name, where):
                     return True
