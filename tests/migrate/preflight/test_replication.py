@@ -260,6 +260,49 @@ def test_a_table_that_is_published_so_that_it_cannot_be_updated(app: App, case: 
     assert Stage.CONTRACTED == app.run()
 
 
+def test_a_view_is_no_fault_of_a_publication(app: App) -> None:
+    """The server refuses its updates too, and with the same SQLSTATE."""
+    app.do("CREATE VIEW user_default_personas AS SELECT DISTINCT id, owner_id FROM personas")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cannot update view"):
+        app.do("UPDATE user_default_personas SET id = id")
+    with Postgres.open(app.url) as postgres, postgres.session() as session:
+        assert State.OK is checks_server.publications(session).state
+
+
+def test_every_publication_of_a_refused_table_is_named(app: App) -> None:
+    """Two tables refuse updates for two publications; both must leave them out."""
+    for table in ("users", "personas"):
+        app.do(f"ALTER TABLE {table} REPLICA IDENTITY NOTHING")
+        app.do(f"CREATE PUBLICATION of_{table} FOR TABLE {table}")
+    app.do("CREATE PUBLICATION harmless FOR TABLE personalities")
+    found = check(app, "publications")
+    alter = [
+        f"ALTER PUBLICATION of_{each} SET (publish = 'insert')" for each in ("personas", "users")
+    ]
+    assert (found.next or "").endswith(f"until the run is over: {'; '.join(alter)}")
+
+
+@pytest.mark.parametrize(
+    ("parts", "found_by_name"),
+    [
+        ("CREATE TABLE part PARTITION OF user_default_personas DEFAULT", True),
+        ("CREATE TABLE part () INHERITS (user_default_personas)", False),
+    ],
+)
+def test_a_table_whose_parts_alone_are_published(
+    app: App, parts: LiteralString, *, found_by_name: bool
+) -> None:
+    """A partition's publication is named; where none is found, the advice ends before it."""
+    split: LiteralString = " PARTITION BY LIST (user_id)" if found_by_name else ""
+    app.do(f"CREATE TABLE user_default_personas (user_id uuid, persona_id uuid){split}")
+    app.do(parts)
+    app.do("CREATE PUBLICATION feed FOR TABLE part")
+    with Postgres.open(app.url) as postgres, postgres.session() as session:
+        found = checks_server.publications(session)
+    end = "ALTER PUBLICATION feed SET (publish = 'insert')" if found_by_name else "a primary key"
+    assert (State.BLOCKER, True) == (found.state, (found.next or "").endswith(end))
+
+
 def test_a_generated_column_that_is_not_published(app: App) -> None:
     """From 18 on, a stored generated column under REPLICA IDENTITY FULL is a blocker, too."""
     app.do(

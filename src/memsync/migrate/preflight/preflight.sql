@@ -9,7 +9,7 @@ SELECT current_setting('server_version') AS version,
 
 -- name: preflight_owners
 -- The owners of the named tables, and what this role may do with them and with their schema.
-SELECT name, pg_get_userbyid(c.relowner) AS owner,
+SELECT name, c.relkind IN ('r', 'p') AS is_table, pg_get_userbyid(c.relowner) AS owner,
        pg_has_role(c.relowner, 'USAGE') AS owned,
        has_table_privilege(c.oid, 'REFERENCES') AS may_refer,
        n.nspname AS schema, has_schema_privilege(n.oid, 'CREATE') AS may_create
@@ -72,11 +72,14 @@ SELECT slot_name AS name, active FROM pg_replication_slots
 WHERE slot_type = 'logical' AND database = current_database() ORDER BY 1;
 
 -- name: preflight_published
--- The publications of a table that carry its updates or deletes.
+-- The publications that carry updates or deletes of one of the named tables, or of a partition.
 SELECT DISTINCT quote_ident(p.pubname) AS name
 FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-JOIN pg_class c ON c.relname = t.tablename AND c.oid = to_regclass(%(name)s)
+JOIN pg_class c ON c.relname = t.tablename
 JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname
+JOIN unnest(%(names)s::text[]) AS name
+  ON c.oid = to_regclass(name)
+     OR c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass(name)))
 WHERE p.pubupdate OR p.pubdelete ORDER BY 1;
 
 -- name: preflight_publications
