@@ -23,7 +23,7 @@ def rollback(
     """Undo every phase after --to, contract included. Every message keeps user and persona.
 
     Clients can work meanwhile, as during `run`. It is safe to run again. A later `run` gives every
-    message the persona that it has now. What the app had made itself stays. Default personas that
+    message the persona that it has now. All that the app had made stays. Default personas that
     memsync made go if nothing uses them; a note names those that stay.
     """
     phase = None if to == "start" else Phase(to)

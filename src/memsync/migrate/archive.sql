@@ -10,7 +10,8 @@ SELECT (SELECT count(*) FROM memsync.persona_map) AS pairs,
 -- name: remove_archive
 -- Empties the archive, which ends the way back.
 TRUNCATE memsync.persona_map, memsync.row_archive, memsync.created_persona, memsync.backfill,
-         memsync.redesign_change, memsync.history_change, memsync.column_archive, memsync.config_fork, memsync.orphan_persona;
+         memsync.redesign_change, memsync.history_change, memsync.column_archive,
+         memsync.config_fork, memsync.orphan_persona;
 
 -- name: remove_merged
 -- Drops the old table of choices, put aside when it was merged into the app's new one.

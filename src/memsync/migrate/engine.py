@@ -79,7 +79,7 @@ def rollback(
 
     Taking contract back gives every message a user again, also those written since contract: the
     user that the archive kept, else the owner of its persona. No message is lost. Running forward
-    again gives every message the persona that it has now. What the app had made itself stays.
+    again gives every message the persona that it has now. All that the app had made stays.
     Default personas that memsync made go with expand, unless something uses them; `memories` opens
     the store that is asked for it, and without it they stay. Where nothing is to be taken back,
     nothing is changed, and a note says so.

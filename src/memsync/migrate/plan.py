@@ -1,7 +1,7 @@
 """Shows what `migrate run` would do, and how far a running migration has come. Reads only.
 
-Each report is read in one snapshot, so its figures agree. What comes next is decided in standing.py
-alone.
+Each report is read in one snapshot, so its figures agree. The next command is decided in
+standing.py alone.
 """
 
 import contextlib
@@ -182,7 +182,7 @@ def _plan(
 
 
 def _obstacles(checks: tuple[Check, ...]) -> Obstacles:
-    """What stops a run, apart from what a decision settles."""
+    """The blockers of a run, apart from those that a decision settles."""
     stops = blocking(checks)
     return Obstacles(
         stopped=frozenset(phase for check in stops if not check.decision for phase in check.phases),

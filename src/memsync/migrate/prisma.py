@@ -64,7 +64,7 @@ class PrismaMigration:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What Prisma's history says of the app's own migrations, and of those that failed.
+    """The report of Prisma's history on the app's own migrations, and of those that failed.
 
     `unknown` says why it cannot be read. `checks` are the differences from the catalog, each with
     the command that mends it.
@@ -77,7 +77,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What `resolve --all` found or did for one of the app's own migrations.
+    """The outcome of `resolve --all` for one of the app's own migrations.
 
     `state`: applied, applied already, not yet (`note` says why), or not in the folder.
     """
@@ -88,7 +88,7 @@ class Resolved:
 
 
 def told(postgres: Postgres) -> Told:
-    """What Prisma's history says, compared with the catalog. Reads only."""
+    """Read Prisma's history, and compare it with the catalog. Reads only."""
     with postgres.session() as session:
         try:
             rows = read(session)
@@ -122,7 +122,7 @@ def read(session: Session) -> tuple[PrismaMigration, ...] | None:
 
 
 def states(rows: Iterable[PrismaMigration]) -> dict[str, str]:
-    """What Prisma takes each migration for, because a name may have several rows.
+    """The state of each migration as Prisma judges it; a name may have several rows.
 
     A failed row stops `prisma migrate deploy` whatever the others say. One that is applied counts
     before those that were rolled back.
@@ -174,7 +174,8 @@ def _differences(rows: Iterable[PrismaMigration], catalog: Catalog) -> tuple[Che
 def mark_all(postgres: Postgres, given: Path) -> tuple[Resolved, ...]:
     """Record as applied each of the app's migrations in the folder that the database holds.
 
-    What the catalog does not show to be done is left as it is. All is written, or nothing.
+    A migration that the catalog does not show to be done stays as it is. All is written, or
+    nothing.
 
     Raises: InvalidInput when the folder is not the app's; StoreBusy while Prisma migrates;
     SchemaMismatch for a table that Prisma up to 7 did not make.

@@ -99,7 +99,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Obstacles:
-    """What the checks of a plan found: phases that a blocker stops, and decisions to take."""
+    """The findings of a plan's checks: phases that a blocker stops, and decisions to take."""
 
     stopped: frozenset[Phase] = frozenset()
     undecided: Mapping[str, str] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def next_command(now: Standing, found: Obstacles | None = None) -> str | None:
 
 
 def _of_gates(now: Standing, undecided: Mapping[str, str]) -> str:
-    """What opens the gates of contract, else the run that goes through them."""
+    """The command that opens the gates of contract, else the run that goes through them."""
     closed = {gate.name for gate in now.closed}
     if "proof" in closed:
         return VERIFY

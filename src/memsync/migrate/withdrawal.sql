@@ -1,8 +1,8 @@
 -- The default personas that memsync created, once a rollback has taken persona_id back.
 
 -- name: created_personas
--- Those that still exist. `edited`: somebody wrote into it since. `awaited`: a memory of its user is
--- still to be written.
+-- Those that still exist. `edited`: somebody wrote into it since. `awaited`: a memory of its user
+-- is still to be written.
 SELECT c.user_id, c.persona_id, p.name,
        p.content <> '' OR p.description IS DISTINCT FROM 'Default persona'
        OR p.name NOT LIKE '%%''s Persona' AS edited,
@@ -17,8 +17,8 @@ SELECT FROM personas WHERE id IN (SELECT persona_id FROM memsync.created_persona
 ORDER BY id FOR UPDATE;
 
 -- name: columns_with_personas
--- The columns of the app's tables that hold personas: by a foreign key, or by their name. The places
--- of the users' defaults are left out.
+-- The columns of the app's tables that hold personas: by a foreign key, or by their name. The
+-- places of the users' defaults are left out.
 SELECT c.oid::regclass::text AS relation, a.attname::text AS column
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace

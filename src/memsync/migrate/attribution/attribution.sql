@@ -110,8 +110,8 @@ GROUP BY 1 ORDER BY 1;
 
 -- name: unresolved_users
 -- Users with messages for which neither an override nor a default names a persona. Users with a
--- default are left out first, so that the messages of most users need not be read. A persona that is
--- about to be quarantined does not count.
+-- default are left out first, so that the messages of most users need not be read. A persona that
+-- is about to be quarantined does not count.
 WITH gone AS MATERIALIZED ({quarantined}),
 lacking AS MATERIALIZED (
     SELECT u.id, u.username FROM users u

@@ -21,9 +21,10 @@ SELECT NULL::uuid AS history_id WHERE false;
 SELECT history_id FROM memsync.row_archive;
 
 -- fragment: refused
--- The messages whose persona is neither what the settings say nor a decision of their own; where the
--- settings say none, those of another user's persona, and those of users who get a default persona.
--- `expected` is the persona that the proof asks for. One that does not exist is decided anew anyway.
+-- The messages whose persona is neither what the settings say nor a decision of their own; where
+-- the settings say none, those of another user's persona, and those of users who get a default
+-- persona. `expected` is the persona that the proof asks for. One that does not exist is decided
+-- anew anyway.
 SELECT h.id, h.ctid AS place, h.user_id, h.persona_id, e.expected
 FROM conversation_history h
 JOIN personas p ON p.id = h.persona_id
@@ -46,8 +47,8 @@ WHERE NOT EXISTS (SELECT FROM ({archived}) a WHERE a.history_id = h.id)
                              AND c.persona_id IS NULL) END;
 
 -- name: count_refused
--- How many there are; of them those for which the settings say no persona, with their users; and the
--- first of them.
+-- How many there are; of them those for which the settings say no persona, with their users; and
+-- the first of them.
 SELECT count(*) AS total, count(*) FILTER (WHERE expected IS NULL) AS unsaid,
        coalesce(array_agg(DISTINCT user_id::text) FILTER (WHERE expected IS NULL), '{}') AS users,
        min(id::text) AS first
@@ -60,7 +61,8 @@ SELECT id, user_id, persona_id, 'kept' FROM ({refused}) r
 ON CONFLICT (history_id) DO NOTHING;
 
 -- name: decide_existing
--- Gives those in a range of blocks the persona that is expected, and archives the one that they had.
+-- Gives those in a range of blocks the persona that is expected, and archives the one that they
+-- had.
 WITH wrong AS MATERIALIZED (
     SELECT id, persona_id, expected FROM ({refused}) r
     WHERE r.place >= %(start)s::tid AND r.place < %(stop)s::tid),

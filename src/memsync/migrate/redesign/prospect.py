@@ -31,7 +31,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """What `--orphan-owners quarantine` would meet.
+    """The obstacles and effects of `--orphan-owners quarantine`.
 
     `refused` says by persona which rows refer to it: it cannot leave the app's table. `left` are
     the users with messages who have no persona then, those who have none now included.

@@ -36,8 +36,8 @@ SELECT object, change FROM memsync.redesign_change;
 SELECT object, change FROM memsync.history_change;
 
 -- name: history_size
--- The history's bytes with its indexes; its rows by the planner's density and the blocks of now; and
--- whether to count them instead: a small table, or one never analyzed, that this role may read.
+-- The history's bytes with its indexes; its rows by the planner's density and the blocks of now;
+-- and whether to count them instead: a small table, or one never analyzed, that this role may read.
 SELECT (CASE WHEN relpages > 0 THEN greatest(reltuples, 0) / relpages * blocks ELSE 0 END)::bigint
            AS rows,
        bytes_total,

@@ -7,8 +7,8 @@ CASE role WHEN 'user' THEN 1 WHEN 'assistant' THEN 2 ELSE 0 END;
 
 -- fragment: readable
 -- Whether the time of a message is within the years 1 to 9999, which Python can hold. Postgres also
--- has infinity, years BC and later ones. A message of such a time is left out of its thread, and the
--- finding unreadable-time names it.
+-- has infinity, years BC and later ones. A message of such a time is left out of its thread, and
+-- the finding unreadable-time names it.
 created_at >= timestamp '0001-01-01' AND created_at < timestamp '10000-01-01';
 
 -- fragment: in_thread
