@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from memsync import forks
 from memsync.errors import MemsyncError, StoreBusy
 from memsync.memory import Memory, NewExchange
 from memsync.model.ids import PersonaId
@@ -209,3 +210,19 @@ def _recalled_at_once(ltm: LongTermMemory) -> tuple[int, int]:
     of_child = in_child(lambda: found(B))
     beside.join()
     return counted[0], of_child
+
+
+def test_one_that_fails_leaves_no_other_on_the_parents_connections(memory: Memory) -> None:
+    """Each object begins anew, whatever another one raises."""
+
+    class Failing:
+        """An object that cannot begin anew."""
+
+        def begin_anew(self) -> None:
+            raise OSError("no more files")
+
+    failing = [Failing() for _ in range(8)]
+    for each in failing:
+        forks.watch(each)
+    with closing(memory):
+        assert 0 == in_child(lambda: foreign_rows(memory))

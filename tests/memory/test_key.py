@@ -42,13 +42,13 @@ def test_a_repeated_call_writes_once(lab: Lab) -> None:
     lab.sync()
     [exchange] = lab.exchanges()
     assert (first.assistant_message_id, "once") == (exchange.anchor_id, exchange.user_text)
+    assert first == lab.memory.remember(replace(SAID, key=str(KEY).upper()))
     assert first == lab.memory.remember(SAID)
     assert lab.check().ok
 
 
 OTHERS: dict[str, dict[str, Any]] = {
     "another key": {"key": "another"},
-    "the key in capitals": {"key": str(KEY).upper()},
     "no key": {"key": None},
     "another channel": {"channel_id": "2"},
     "another personality": {"personality_id": BASIL},

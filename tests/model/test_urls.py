@@ -63,6 +63,7 @@ def test_schemes_of_other_tools(scheme: str) -> None:
         ("postgresql://h/app?sslaccept=strict", "'sslaccept' is Prisma's"),
         ("postgresql://h/app?sslcert=ca.pem&sslaccept=accept_invalid_certs", "sslrootcert"),
         ("postgresql://h/app?sslidentity=me.p12", "'sslidentity' is Prisma's"),
+        (f"postgresql://u:12/a?{CANARY}@h/db", "password holds a / or ?"),
         ("mysql://h/app", "must begin with postgresql://"),
     ],
 )

@@ -165,15 +165,19 @@ def print_json(**fields: object) -> None:
     typer.echo(json_of({"schema_version": SCHEMA_VERSION, **fields}))
 
 
+_OF_PEOPLE = frozenset(("evidence", "sql", "username"))
+"""Keys of JSON whose texts stay as they are, because people or a file wrote them."""
+
+
 def json_of(fields: object) -> str:
     """A value as JSON, with each command in it as it must be typed."""
     return json.dumps(_typed(json.loads(json.dumps(fields, default=str))))
 
 
 def _typed(value: Any) -> Any:
-    """A value from JSON with every text as `typed` has it."""
+    """A value from JSON with every text of memsync's own as `typed` has it."""
     if isinstance(value, dict):
-        return {name: _typed(each) for name, each in value.items()}
+        return {name: each if name in _OF_PEOPLE else _typed(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_typed(each) for each in value]
     return typed(value) if isinstance(value, str) else value
@@ -235,7 +239,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     for each in findings:
         say(f"{each.code} {each.name} {each.store} {each.key}")
         for name, value in each.evidence.items():
-            say(f"    {name}: {value!s:.100}".replace("\n", " / "))
+            typer.echo(f"    {name}: {value!s:.100}".replace("\n", " / "))
         say(f"    next: {each.next_command}")
 
 

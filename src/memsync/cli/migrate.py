@@ -262,5 +262,5 @@ def _print_script(text: str, *, as_json: bool) -> int:
     if as_json:
         print_json(sql=text)
     else:
-        say(text, nl=False)
+        typer.echo(text, nl=False)
     return 0

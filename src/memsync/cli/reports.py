@@ -5,6 +5,8 @@ It decides their layout. The figures and the next command come with the reports.
 
 from collections.abc import Iterator
 
+import typer
+
 from memsync import migrate
 from memsync.cli import control, resolving
 from memsync.cli.checks import print_checks, print_gates
@@ -41,7 +43,7 @@ def print_plan(ahead: migrate.Plan) -> None:
     if ahead.unresolved:
         say(f"{len(ahead.unresolved)} users with messages have no persona:")
         for user in ahead.unresolved[:_SHOWN_MAX]:
-            say(f"  {user.user_id}  {user.username}  {user.rows} messages")
+            typer.echo(f"  {user.user_id}  {user.username}  {user.rows} messages")
     print_checks(ahead.checks, by_severity=True)
     print_gates(ahead.gates)
     if not ahead.ok:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli.common import JsonOption, print_json
+from memsync.cli.common import JsonOption, print_json, say
 from memsync.errors import InvalidInput
 from memsync.reconcile import RULES, Rule
 
@@ -24,7 +24,7 @@ def rules(
     for rule in chosen:
         typer.echo(f"{rule.code}  {rule.name:<24} {rule.severity:<8} {rule.grade}")
         if code is not None:
-            typer.echo(f"\n{inspect.getdoc(rule)}\n\nNext: {rule.command()}")
+            say(f"\n{inspect.getdoc(rule)}\n\nNext: {rule.command()}")
     return 0
 
 

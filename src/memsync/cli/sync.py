@@ -49,9 +49,9 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
     print_facts(facts.items())
     if now.dead:
         typer.echo(f"the commonest error of the dead entries: {now.dead_error}")
-        typer.echo("next: mend its cause, then memsync sync retry")
+        say("next: mend its cause, then memsync sync retry")
     elif now.pending:
-        typer.echo("next: memsync sync run")
+        say("next: memsync sync run")
     return 0
 
 

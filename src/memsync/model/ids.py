@@ -85,13 +85,15 @@ def channel_id(value: object) -> str:
 
 
 def exchange_key(value: object) -> str:
-    """Return `value` as a caller's key of an exchange: 1 to 255 characters. A uuid is its text.
+    """Return `value` as a caller's key of an exchange: 1 to 255 characters. A uuid is its text,
+    in any spelling of its letters.
 
     Raises: InvalidInput when it is neither, empty, too long, or cannot be stored.
     """
     text = str(UUID(int=value.int)) if isinstance(value, UUID) else ""
     if isinstance(value, str):
         text = plain_text(value)
+        text = text.lower() if _UUID.fullmatch(text) else text
     if not 0 < len(text) <= KEY_CHARS_MAX or _UNSTORABLE.search(text):
         raise InvalidInput(
             f"key must be a uuid or 1 to {KEY_CHARS_MAX} characters, not {value!r:.80}", field="key"

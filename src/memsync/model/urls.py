@@ -58,6 +58,8 @@ class PostgresUrl:
             raise ValueError("must begin with postgresql://")
         rest = url[scheme.end() :]
         place, question, query = _split_off_query(rest)
+        if "@" in query and "@" not in place and "@" in query.partition("&")[0].partition("=")[0]:
+            raise ValueError("the user name or password holds a / or ?; write %2F or %3F for it")
         _require_place(place)
         kept, theirs = [], {}
         for name, value in _parameters(query) if question else ():

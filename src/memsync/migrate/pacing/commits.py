@@ -13,6 +13,7 @@ from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.postgres import Postgres, Session
 
 LOOK_EVERY_S = 1.0
+_JOIN_S = 5.0
 _TELL_EVERY = 10
 """A wait is told when it is seen for the second time, and at each of so many looks after that."""
 
@@ -31,7 +32,8 @@ def waits_told(postgres: Postgres, session: Session, tell: Tell) -> Iterator[Non
         yield
     finally:
         ended.set()
-        thread.join()
+        # The thread may hang where the network is dead, and the run must end all the same.
+        thread.join(timeout=_JOIN_S)
 
 
 def _watch(postgres: Postgres, pid: int, tell: Tell, ended: threading.Event) -> None:

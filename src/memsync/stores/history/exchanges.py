@@ -13,7 +13,7 @@ from uuid import UUID
 from memsync.errors import MemsyncError, SchemaMismatch
 from memsync.model.ids import MessageId, PersonaId, PersonalityId, UserId
 from memsync.model.records import Exchange, Message, Thread, UserMessage
-from memsync.stores.postgres import Session, TryAgain
+from memsync.stores.postgres import Session, TryAgain, UndefinedColumn
 
 _LAST_UUID = (1 << 128) - 1
 
@@ -104,6 +104,8 @@ def recent_history_of_user(
             limit=limit,
         )
     except SchemaMismatch as error:
+        if not isinstance(error.__cause__, UndefinedColumn):
+            raise
         raise SchemaMismatch(
             f"{session.label}: the history has no user_id since contract; read by persona_id"
         ) from error

@@ -4,7 +4,7 @@ Decides how memsync talks to a server; knows no table of the app. No other packa
 """
 
 from psycopg import sql
-from psycopg.errors import ForeignKeyViolation
+from psycopg.errors import ForeignKeyViolation, UndefinedColumn
 
 from memsync.stores.postgres.connection import Postgres, TryAgain
 from memsync.stores.postgres.driver_errors import translated
@@ -19,6 +19,7 @@ __all__ = [
     "Session",
     "Statement",
     "TryAgain",
+    "UndefinedColumn",
     "composed",
     "json_value",
     "open_postgres",

@@ -138,6 +138,7 @@ class Postgres:
     def call(self, work: Callable[[Session], Result], *, repeatable: bool = False) -> Result:
         """Do `work` on a session from the pool, and again where nothing can have been committed.
 
+        Work that writes does so in one transaction.
         `repeatable` work may be done again even then: done twice, it is as if done once.
         It is done again when the server had closed the connection, when Postgres refused it for the
         sake of concurrent transactions (at most 8 times), and when it raises TryAgain (until the
@@ -275,7 +276,7 @@ def _conninfo(url: PostgresUrl) -> str:
         unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
         what = (
             f"the parameter {unknown[1]!r} is none that libpq or memsync knows; remove it"
-            if unknown
+            if unknown and "@" not in url.uri.partition("?")[2]
             else "it is not a URL that libpq understands; write it as "
             "postgresql://user@host:5432/database, special characters percent-encoded"
         )

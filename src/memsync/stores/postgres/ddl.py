@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 
 from psycopg import errors, sql
 
-from memsync.errors import GateClosed, StoreBusy
+from memsync.errors import GateClosed, InvalidInput, StoreBusy
 from memsync.model.progress import Kind, Progress, Tell
 from memsync.stores.postgres import relations
 from memsync.stores.postgres.driver_errors import translated
@@ -220,9 +220,14 @@ class OnlineDdl:
                     sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(of_table, of_column),
                     table=table,
                 )
-        except GateClosed:
+        except InvalidInput as error:
+            if not isinstance(error.__cause__, errors.CheckViolation):
+                raise
             self._drop_constraint(table, check)
-            raise
+            raise GateClosed(
+                f"a row of {table} has no {column}. Run again; `memsync migrate plan` lists users "
+                "without a persona"
+            ) from error
         self._drop_constraint(table, check)
 
     def _drop_constraint(self, table: str, name: str) -> None:

@@ -65,10 +65,14 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
         "a value refers to something that does not exist: {why}. Nothing was written",
     ),
     (
-        (errors.CheckViolation,),
-        GateClosed,
-        "a row does not meet what this step asks for: {why}. Run again; `memsync migrate plan` "
-        "lists users without a persona",
+        (psycopg.IntegrityError,),
+        InvalidInput,
+        "a rule of the database refuses this: {why}. Nothing was written",
+    ),
+    (
+        (errors.RaiseException,),
+        InvalidInput,
+        "a trigger or function of the database refuses this: {why}. Nothing was written",
     ),
     (
         (errors.CharacterNotInRepertoire, errors.UntranslatableCharacter),

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def open_postgres(settings: Settings, *, for_app: bool = False) -> Postgres:
     }
     if for_app:
         given["pins"] = Pins(
-            filtered=True, statement_timeout_ms=int(settings.statement_timeout_s * 1000)
+            filtered=True, statement_timeout_ms=ceil(settings.statement_timeout_s * 1000)
         )
     scheme, _, directory = settings.postgres_url.partition(":")
     if scheme != "embedded":

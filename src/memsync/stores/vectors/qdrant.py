@@ -56,10 +56,13 @@ class QdrantStore:
     """
 
     def __init__(
-        self, client: QdrantClient, label: str, again: Callable[[], QdrantClient] | None = None
+        self,
+        client: QdrantClient,
+        label: str,
+        again: Callable[[], QdrantClient] = QdrantClient,
     ) -> None:
-        """`again` makes another client of the same server; the local mode has none."""
-        self._client = client
+        """`again` makes another client of the same server; the local mode never needs one."""
+        self._made: QdrantClient | None = client
         self._label = label
         self._again = again
         self._local = client.init_options["path"] or client.init_options["location"] == ":memory:"
@@ -68,6 +71,13 @@ class QdrantStore:
         self._forked_from: int | None = None
         self._conditional: bool | None = None
         forks.watch(self)
+
+    @property
+    def _client(self) -> QdrantClient:
+        """The client of this process, made by the first call after a fork."""
+        if self._made is None:
+            self._made = self._again()
+        return self._made
 
     @property
     def label(self) -> str:
@@ -262,16 +272,16 @@ class QdrantStore:
         """Write everything to disk and release the store. Closing twice is no error."""
         if not self._closed:
             self._closed = True
-            if self._forked_from is None:
-                self._client.close()
+            if self._forked_from is None and self._made is not None:
+                self._made.close()
 
     def begin_anew(self) -> None:
         """Use a client of its own in a forked process; a local store stays the parent's."""
-        forks.keep_for_ever(self._client)
-        if self._again is not None:
-            self._client = self._again()
-        else:
+        forks.keep_for_ever(self._made)
+        if self._local:
             self._forked_from = os.getppid()
+        else:
+            self._made = None
 
     def _is_conditional(self) -> bool:
         if self._conditional is None:
