@@ -195,8 +195,8 @@ def commits(session: Session) -> Check:
 def publications(session: Session) -> Check:
     """Tables that are published in a way in which no row of them can be updated or deleted.
 
-    An app that only inserts never notices. The server refuses a view's updates for other reasons, so
-    views are left out. See
+    An app that only inserts never notices. Views are left out, because the server refuses their
+    updates for other reasons. See
     https://www.postgresql.org/docs/current/logical-replication-publication.html
     """
     standing = session.rows("preflight_owners", names=_CHANGED)
