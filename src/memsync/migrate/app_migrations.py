@@ -19,7 +19,7 @@ from memsync.stores.history.catalog import (
     USER_INDEX,
     Catalog,
 )
-from memsync.stores.history.settings_tables import OLD_CHOICES, PROMPTS_INDEX, PROMPTS_INDEX_OLD
+from memsync.stores.history.settings_tables import OLD_CHOICES
 from memsync.stores.postgres import Session
 
 DEFAULT_FOLDER = Path("prisma/migrations")
@@ -197,8 +197,6 @@ def schema_lines(session: Session) -> tuple[tuple[str, ...], tuple[str, ...]]:
         script.append(
             f'CREATE INDEX IF NOT EXISTS "{index.name}"\n    ON "{TABLE}" ({", ".join(columns)});'
         )
-    if script:
-        script.append(f'ALTER INDEX IF EXISTS "{PROMPTS_INDEX_OLD}" RENAME TO "{PROMPTS_INDEX}";')
     return tuple(model), tuple(script)
 
 

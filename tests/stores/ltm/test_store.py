@@ -163,6 +163,8 @@ def test_each_collection_has_its_codec(ltm: LongTermMemory) -> None:
         ("of_another_program", {"personaId": str(PERSONA), "persona_id": str(PERSONA)}, False),
         (f"persona-{uuid4()}", {"personaId": str(uuid4())}, False),
     ],
+    # The ids are random, and a test's name must be the same in every process.
+    ids=("own", "own in capitals", "own in hex", "another's", "older", "home", "stranger", "no"),
 )
 def test_a_persona_is_remembered_wherever_the_app_keeps_memories(
     vectors: VectorStore, collection: str, payload: dict[str, str], remembers: bool
