@@ -52,12 +52,12 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _guard  # noqa: PLW0603  the parent's lock cannot be released here
     _guard = threading.RLock()
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     for holder in list(_watched):
         # One that fails must not leave the others on the parent's connections.
         try:
             holder.begin_anew()
-        except Exception as error:  # noqa: BLE001  raised below
+        except BaseException as error:  # noqa: BLE001  raised below; a signal may come here, too
             failures.append(error)
     if failures:
         raise failures[0]  # Python prints it: a fork itself cannot fail

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 _SCHEME = re.compile(r"postgres(?:ql)?(?:\+\w+)?://")
 _BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})|%00")
+_PARAMETER = re.compile("[a-z_]+")
 _PORT_MAX = 65535
 
 # The pool and the cache of another client: memsync has settings of its own for them.
@@ -129,10 +130,13 @@ def _parameters(query: str) -> Iterator[tuple[str, str]]:
     for each in filter(None, query.split("&")):
         name, equals, value = each.partition("=")
         if not equals:
-            raise ValueError(f"the parameter {name!r:.80} has no value; write {name:.80}=VALUE")
+            # Another spelling than a parameter's may be a part of a password.
+            named = f" {name!r:.80}" if _PARAMETER.fullmatch(name) else ""
+            raise ValueError(f"a parameter{named} has no value; write NAME=VALUE")
         if _BAD_PERCENT.search(value):
+            named = f" {name!r:.80}" if _PARAMETER.fullmatch(name) else ""
             raise ValueError(
-                f"the parameter {name!r:.80} holds a % that begins no code like %2F; write %25"
+                f"a parameter{named} holds a % that begins no code like %2F; write %25"
             )
         yield name, value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import traceback
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, LiteralString
@@ -42,6 +43,11 @@ def postgres(database: str) -> Iterator[Postgres]:
 def answer(session: Session) -> int:
     """A question that any database answers."""
     return int(session.row("serving_pid").pid)
+
+
+def run_text(text: LiteralString, session: Session) -> None:
+    """Run a statement as work of a call."""
+    session.execute(text)
 
 
 def do(url: str, text: LiteralString) -> None:
@@ -347,3 +353,15 @@ def test_a_transaction_says_its_own_isolation(database: str, level: str) -> None
             assert "repeatable read" == level_of(session)
         with session.transaction():
             assert "read committed" == level_of(session)
+
+
+def test_no_message_quotes_a_row(postgres: Postgres, database: str) -> None:
+    """Neither the error nor the chain that a log prints has the words of a row."""
+    do(database, "CREATE TABLE said (x text CHECK (x <> 'a' || 'SECRETNUTS'), y text NOT NULL)")
+    for statement in (
+        "INSERT INTO said VALUES ('aSECRETNUTS', '')",
+        "INSERT INTO said VALUES ('bSECRETNUTS', NULL)",
+    ):
+        with pytest.raises(InvalidInput, match="a rule of the database refuses") as refused:
+            postgres.call(partial(run_text, statement))
+        assert "SECRETNUTS" not in "".join(traceback.format_exception(refused.value))

@@ -6,6 +6,7 @@ statements, `driver_errors` translates failures.
 """
 
 import contextlib
+import os
 import random
 import re
 import threading
@@ -84,6 +85,7 @@ class Postgres:
         self._wait_s = wait_s
         self._on_close = on_close or contextlib.ExitStack()
         self._opening = threading.Lock()
+        self._pid = os.getpid()
         self._pool: ConnectionPool[Connection] | None = None
         self._closed = False
         forks.watch(self)
@@ -200,7 +202,7 @@ class Postgres:
         """
         forks.keep_for_ever((self._pool, self._on_close))
         self._pool, self._on_close = None, contextlib.ExitStack()
-        self._opening = threading.Lock()
+        self._opening, self._pid = threading.Lock(), os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -215,6 +217,8 @@ class Postgres:
         return partial(pin, pins=self._pins, local=True) if self.is_pooled else None
 
     def _own_pool(self) -> ConnectionPool[Connection]:
+        if self._pid != os.getpid():
+            self.begin_anew()  # a fork of which Python was not told, or whose hook failed
         with self._opening:
             if self._closed:
                 raise StoreUnreachable(f"{self.label} is closed; open it again to use it")
@@ -273,7 +277,7 @@ def _conninfo(url: PostgresUrl) -> str:
         given = conninfo_to_dict(url.uri)
     except psycopg.ProgrammingError as error:
         # libpq's own message may repeat the URL, and with it the password.
-        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        unknown = re.search(r'invalid URI query parameter: "([a-z_]+)"', str(error))
         what = (
             f"the parameter {unknown[1]!r} is none that libpq or memsync knows; remove it"
             if unknown and "@" not in url.uri.partition("?")[2]

@@ -221,7 +221,7 @@ class OnlineDdl:
                     table=table,
                 )
         except InvalidInput as error:
-            if not isinstance(error.__cause__, errors.CheckViolation):
+            if not isinstance(error.__context__, errors.CheckViolation):
                 raise
             self._drop_constraint(table, check)
             raise GateClosed(

@@ -24,6 +24,8 @@ from memsync.errors import (
     StoreUnreachable,
 )
 
+_QUOTING = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+
 _Drivers = tuple[type[psycopg.Error], ...]
 
 # The first match wins; {why} is the server's message.
@@ -211,7 +213,9 @@ def translated(label: str) -> Iterator[None]:
     except psycopg.Error as error:
         for drivers, ours, text in _MEANINGS:
             if isinstance(error, drivers):
-                raise ours(text.format(label=label, why=reason(error))) from error
+                told = ours(text.format(label=label, why=reason(error)))
+                # The driver's own message may quote a row, and with it what somebody said.
+                raise told from None if isinstance(error, _QUOTING) else error
         raise
 
 

@@ -25,6 +25,7 @@ from memsync.errors import (
 )
 
 DRIVER_ERRORS = (
+    AssertionError,
     grpc.RpcError,
     QdrantException,
     ResponseHandlingException,
@@ -98,6 +99,7 @@ def _status(error: Exception) -> tuple[int, str]:
             ResponseHandlingException(source=ValidationError())
             | JSONDecodeError()
             | UnicodeDecodeError()
+            | AssertionError()
         ):
             return _UNREACHABLE, "its answer is not one of Qdrant's"
         case ResponseHandlingException():

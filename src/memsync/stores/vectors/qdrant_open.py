@@ -41,7 +41,14 @@ def open_qdrant(url: str, *, api_key: str | None, grpc: bool, timeout_s: int) ->
     client = partial(_client, url, api_key, timeout_s)
     # gRPC does not survive a fork, so a forked process asks by REST.
     again = partial(client, grpc=False)
-    return QdrantStore(client(grpc=grpc), f"Qdrant at {redacted(url)}", again)
+    try:
+        return QdrantStore(client(grpc=grpc), f"Qdrant at {redacted(url)}", again)
+    except ValueError:
+        # The client's own message repeats the URL, and with it a password.
+        raise SettingsError(
+            "qdrant_url: the client cannot read host or port; percent-encode what is odd",
+            field="qdrant_url",
+        ) from None
 
 
 def _client(url: str, api_key: str | None, timeout_s: int, *, grpc: bool) -> QdrantClient:
