@@ -274,8 +274,8 @@ def test_a_quarantine_that_leaves_users_without_a_persona_is_refused_at_once(app
     assert str(sorted(map(str, users))) == str(refused.value.fields["users"])
     assert before == app.catalog()
 
-    both = "memsync migrate run --to backfill --unresolved create --orphan-owners quarantine"
-    assert both == app.plan().next
+    both = "--unresolved create --orphan-owners quarantine --evidence ignore"
+    assert f"memsync migrate run --to backfill {both}" == app.plan().next
     assert Stage.CONTRACTED == app.run(options={"orphan_owners": "quarantine"})
     assert app.verify().ok
 
@@ -328,7 +328,7 @@ def test_plan_says_what_the_redesign_has_to_decide(
     text = capsys.readouterr().out
     assert f"{orphan}  extra  -> {user}" in text
     assert f"{alone}  extra  -> 0 users use it" in text
-    both = "--unresolved create --orphan-owners quarantine"
+    both = "--unresolved create --orphan-owners quarantine --evidence ignore"
     assert f"next: memsync migrate run --to backfill {both}" == text.splitlines()[-1]
     assert 14 == app.command("plan", "--json")
     assert 2 == len(json.loads(capsys.readouterr().out)["redesign"]["orphans"])
@@ -339,11 +339,11 @@ def test_what_plan_says_is_next_is_not_refused(app: App) -> None:
     """Plan's `next` asks for an owner while an orphan would stop the run, then names the run."""
     resolve_all(app)
     alone = new_persona(app, None)
-    decide = "memsync migrate run --to backfill --orphan-owners quarantine"
+    decide = "memsync migrate run --to backfill --orphan-owners quarantine --evidence ignore"
     assert (False, decide) == (app.plan().ok, app.plan().next)
     assert 14 == app.command("run", "--to", "backfill")
     app.do("DELETE FROM personas WHERE id = %s", alone)
-    assert "memsync migrate run --to backfill" == app.plan().next
+    assert "memsync migrate run --to backfill --evidence ignore" == app.plan().next
     assert 0 == app.command("run", "--to", "backfill")
 
 
