@@ -323,10 +323,10 @@ BEGIN
     END IF;
     _said := CASE
         WHEN _hole = 'open' AND NOT pg_temp.has_column('conversation_history', 'persona_id')
-            THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at
+            THEN $q$SELECT id, personality_id, user_id
 FROM conversation_history$q$
         WHEN _hole = 'open' AND to_regclass('memsync.persona_map') IS NOT NULL
-            THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at
+            THEN $q$SELECT id, personality_id, user_id
 FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m
@@ -336,7 +336,7 @@ WHERE persona_id IS NULL
                  WHERE verb = 'rollback' AND phase = 'expand') AT TIME ZONE 'UTC') IS NOT TRUE)
   AND NOT EXISTS (SELECT FROM memsync.row_archive a JOIN personas p ON p.id = a.persona_id
                   WHERE a.history_id = h.id)$q$
-        WHEN _hole = 'open' THEN $q$SELECT id, channel_id, personality_id, user_id, role, content, created_at
+        WHEN _hole = 'open' THEN $q$SELECT id, personality_id, user_id
 FROM conversation_history WHERE persona_id IS NULL$q$
         WHEN _hole = 'override' AND _old AND _new THEN $q$SELECT user_id, personality_id, persona_id FROM user_personality_configs
 WHERE persona_id IS NOT NULL

@@ -37,12 +37,12 @@ WHERE coalesce(d.persona_id, u.global_persona_id) IS NOT NULL;
 
 -- fragment: open_all
 -- The messages whose persona is still to be decided: all of them, before there is a persona_id.
-SELECT id, channel_id, personality_id, user_id, role, content, created_at
+SELECT id, personality_id, user_id
 FROM conversation_history;
 
 -- fragment: open_unfilled
 -- The same once the column exists: those without a persona.
-SELECT id, channel_id, personality_id, user_id, role, content, created_at
+SELECT id, personality_id, user_id
 FROM conversation_history WHERE persona_id IS NULL;
 
 -- fragment: written_since
@@ -54,7 +54,7 @@ h.created_at >= (SELECT max(coalesce(ended_at, started_at)) FROM memsync.runs
 -- fragment: open_undecided
 -- The same once decisions are kept: those without a persona or a decision. A decision whose
 -- persona was deleted is taken again, so it does not count.
-SELECT id, channel_id, personality_id, user_id, role, content, created_at
+SELECT id, personality_id, user_id
 FROM conversation_history h
 WHERE persona_id IS NULL
   AND NOT EXISTS (SELECT FROM memsync.persona_map m

@@ -10,6 +10,7 @@ from typing import Literal
 
 from psycopg import errors, sql
 
+from memsync.stores.postgres.driver_errors import translated
 from memsync.stores.postgres.session import Session
 from memsync.stores.postgres.statements import composed
 
@@ -120,13 +121,14 @@ def refused_write(session: Session, table: str) -> str | None:
         composed("probe_update", table=named, column=column),
         composed("probe_delete", table=named),
     ):
-        try:
-            # A transaction of its own, or a savepoint: a refusal must not end the caller's.
-            with session.connection.transaction():
-                session.connection.execute(probe)
-        except (errors.ObjectNotInPrerequisiteState, errors.InvalidColumnReference) as error:
-            said = (error.diag.message_primary, error.diag.message_detail)
-            return ": ".join(each.rstrip(".") for each in said if each)
-        except errors.InsufficientPrivilege:
-            return None
+        # A transaction of its own, or a savepoint: a refusal must not end the caller's.
+        with translated(session.label):
+            try:
+                with session.connection.transaction():
+                    session.connection.execute(probe)
+            except (errors.ObjectNotInPrerequisiteState, errors.InvalidColumnReference) as error:
+                said = (error.diag.message_primary, error.diag.message_detail)
+                return ": ".join(each.rstrip(".") for each in said if each)
+            except errors.InsufficientPrivilege:
+                return None
     return None
