@@ -59,7 +59,10 @@ def pgbouncer(url: str, mode: str, folder: Path, *, server_sessions: int = 20) -
 def _await(url: str) -> None:
     deadline = time.monotonic() + 20
     while True:
-        with suppress(psycopg.OperationalError), psycopg.connect(url) as connection:
+        with (
+            suppress(psycopg.OperationalError),
+            psycopg.connect(url, autocommit=True) as connection,
+        ):
             connection.execute("SELECT 1")
             return
         assert time.monotonic() < deadline, "pgbouncer does not answer"

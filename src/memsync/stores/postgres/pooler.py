@@ -12,7 +12,9 @@ from memsync.stores.postgres.session import Session
 
 def processes(session: Session) -> tuple[int, int]:
     """The process id that came with the connection, and that of the process that serves it now."""
-    return session.connection.info.backend_pid, session.row("serving_pid").pid
+    # Without pinned settings, which take a transaction: a pooler by statements allows none.
+    bare_session = Session(session.connection, session.label)
+    return session.connection.info.backend_pid, bare_session.row("serving_pid").pid
 
 
 def require_direct(session: Session) -> None:
