@@ -45,7 +45,8 @@ SELECT current_setting('server_version_num')::int AS number;
 
 -- name: blockers
 -- The sessions that hold a lock of these modes on the table, or those that wait for any if none
--- holds one; oldest transaction first. A prepared transaction has no pid, and its `query` is the statement to end it.
+-- holds one; oldest transaction first. A prepared transaction has no pid, and its `query` is the
+-- statement to end it.
 WITH seen AS (
     SELECT pid, virtualtransaction, bool_or(granted AND mode = ANY(%(modes)s::text[])) AS holds
     FROM pg_locks
