@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -13,6 +14,7 @@ from memsync.model.records import Point
 from memsync.settings import Settings
 from memsync.stores.vectors import open_vectors
 from support.evidence import UNHINDERED, VECTOR, by_evidence, move_on
+from support.prisma import COLUMN, NAMES, applied, checksum_of, folder_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +53,8 @@ def remembered(rng: random.Random) -> World:
 def test_the_whole_night(
     app: App, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Plan, run, verify, contract, the whole way back, and forward again, by commands."""
+    """Plan, run, resolve, verify, contract, the whole way back, forward again, by commands."""
+    folder = folder_with(tmp_path / "prisma", *NAMES)
     qdrant = f"edge:{tmp_path / 'qdrant'}"
     world = remembered(random.Random(seed))
     with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))) as store:
@@ -70,6 +73,15 @@ def test_the_whole_night(
         assert (True, True) == (proof["ok"], proof["complete"])
         return {each["name"]: (each["state"], each["found"]) for each in proof["checks"]}
 
+    def resolved(*names: str) -> None:
+        """Obey each command of `status` about Prisma, then its history says what is true."""
+        for _ in NAMES:
+            for each in ran("status")["prisma_checks"]:
+                line = each["next"].replace("PATH/TO/prisma/migrations", str(folder))
+                ran(*shlex.split(line)[2:])
+        assert [] == ran("status")["prisma_checks"]
+        assert set(names) == applied(app)
+
     ahead = ran("plan", "--unresolved", "create")
     (kind,) = ahead["evidence"]["kinds"]
     assert sum(map(len, world.points.values())) == kind["points"] == kind["matched"]
@@ -78,6 +90,7 @@ def test_the_whole_night(
     assert len(then) * 4 // 5 < decided <= len(then)
 
     assert "backfilled" == ran("run", "--to", "backfill", "--unresolved", "create")["stage"]
+    resolved(COLUMN)
     assert ("ok", f"{decided} messages have the persona of their memory") == verified()["evidence"]
     spoken: dict[UUID, UUID] = dict(
         app.query(
@@ -90,12 +103,17 @@ def test_the_whole_night(
     assert spoken == {row: filled[row] for row in spoken}
 
     assert "contracted" == ran("run", *UNHINDERED)["stage"]
+    resolved(*NAMES)
+    kept = app.query("SELECT migration_name, checksum FROM _prisma_migrations")
+    assert {(name, checksum_of(folder, name)) for name in NAMES} <= set(kept)
     verified()
     assert filled == app.personas()
     assert "legacy" == ran("rollback", "--to", "start")["stage"]
+    resolved()
     assert before[1] == app.query(ROWS)
     assert before[0]["columns"] == app.catalog()["columns"]
 
     assert "contracted" == ran("run", *UNHINDERED, "--unresolved", "create")["stage"]
+    resolved(*NAMES)
     verified()
     assert filled == app.personas()
