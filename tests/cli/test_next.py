@@ -231,7 +231,7 @@ def test_closed_gates_are_told_and_close_the_plan(operator: Operator) -> None:
     }
     assert 500 < gates["quiet"]["opens_in_s"] <= 600
     assert "writes are watched only since" in gates["quiet"]["found"]
-    assert "[opens in 0:0" in text
+    assert "[opens in 0:" in text  # 0:10:00 within the first half second
     assert "do: memsync migrate backup" in text
     assert 14 == operator.types("migrate", "plan").status
     operator.types("migrate", "backup")
