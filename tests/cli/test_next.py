@@ -70,7 +70,7 @@ def operator(legacy_app: str) -> Operator:
 
 
 def test_following_next_ends_at_a_finalized_database(operator: Operator) -> None:
-    """Who types what stands behind `next:`, and waits where a gate says how long, is finished."""
+    """Typing each `next:`, and waiting where a gate says how long, ends the migration."""
     typed: list[str] = []
     then = next_of(operator.types("migrate", "status"))
     while then:

@@ -41,7 +41,7 @@ def recalled(lab: Lab, persona: UUID = A, limit: int = 10) -> list[object]:
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What the logger `memsync` is told."""
+    """The records of the logger `memsync`."""
     with caplog.at_level(logging.WARNING, logger="memsync"):
         yield caplog
 

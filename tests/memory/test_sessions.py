@@ -38,7 +38,7 @@ def said(channel: str, number: int) -> NewExchange:
 
 
 def torn(memory: Memory, channel: str, count: int) -> list[str]:
-    """What is wrong with the histories of `count` exchanges: pairs torn apart, messages lost."""
+    """The faults of the histories of `count` exchanges: pairs torn apart, messages lost."""
     wrong = []
     total = 0
     for persona in PERSONAS:

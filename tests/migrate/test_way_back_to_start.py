@@ -151,7 +151,7 @@ USES: dict[str, LiteralString] = {
 
 @pytest.mark.parametrize("why", USES)
 def test_a_persona_that_is_used_stays(app: App, vectors: VectorStore, why: str) -> None:
-    """What uses a persona is left as it is, and the note says why the persona stays."""
+    """A use of a persona is left as it is, and the note says why the persona stays."""
     if USES[why] == ADD_COLUMN:
         script(app, ADD_COLUMN)
     app.run(Phase.BACKFILL)

@@ -177,7 +177,7 @@ def resolve_all_command() -> str:
 
 
 def schema_lines(session: Session) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What Prisma must be told of the indexes that memsync left: lines for schema.prisma, and SQL.
+    """Lines for schema.prisma, and SQL, that tell Prisma of the indexes that memsync left.
 
     The SQL is a migration's. It may run anywhere and any number of times: on the migrated database
     it finds the indexes, on a developer's and in Prisma's shadow database it makes them.

@@ -157,7 +157,7 @@ class Memory:
 
     @property
     def text(self) -> str | None:
-        """What the memory says in one text, as the embedder reads it. For display only."""
+        """The memory as one text, as the embedder reads it. For display only."""
         if self.user_text is None or self.assistant_text is None:
             return self.content
         return joined(self.user_text, self.assistant_text)

@@ -130,15 +130,20 @@ def _parameters(query: str) -> Iterator[tuple[str, str]]:
     for each in filter(None, query.split("&")):
         name, equals, value = each.partition("=")
         if not equals:
-            # Another spelling than a parameter's may be a part of a password.
-            named = f" {name!r:.80}" if _PARAMETER.fullmatch(name) else ""
-            raise ValueError(f"a parameter{named} has no value; write NAME=VALUE")
+            raise ValueError(f"a parameter{_named(name)} has no value; write NAME=VALUE")
         if _BAD_PERCENT.search(value):
-            named = f" {name!r:.80}" if _PARAMETER.fullmatch(name) else ""
             raise ValueError(
-                f"a parameter{named} holds a % that begins no code like %2F; write %25"
+                f"a parameter{_named(name)} holds a % that begins no code like %2F; write %25"
             )
         yield name, value
+
+
+def _named(name: str) -> str:
+    """The name for a message; nothing where it is spelled otherwise than a parameter's.
+
+    Such a name may be a part of a password.
+    """
+    return f" {name!r:.80}" if _PARAMETER.fullmatch(name) else ""
 
 
 def _require_tls_kept(theirs: dict[str, str], kept: list[str]) -> None:

@@ -42,7 +42,7 @@ def of(
 
 
 def says_more_of(memory: Memory, user: str, reply: str) -> bool:
-    """What the fragment `says_more` says: two texts never say more than their exchange."""
+    """The answer of the fragment `says_more`: two texts never say more than their exchange."""
     if memory.content is None or memory.assistant_text is not None:
         return False
     return says_more_as_deployed(memory.content, user, reply)
@@ -203,7 +203,7 @@ HI = "User (A): hi there"
     ],
 )
 def test_enriched_texts(says_more: Says, content: str, said: bool) -> None:
-    """What the app added behind either text is recognised, and nothing else is."""
+    """An addition of the app behind either text is recognised, and nothing else is."""
     assert said == says_more(of(content), "hi there", "yo")
 
 

@@ -48,7 +48,7 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class ReadKind:
-    """What was read of one kind of collection, and how many of its points are of use.
+    """One kind of collection: how much of it was read, and how many of its points are of use.
 
     `matched` points resemble an exchange of their persona's owner; `contradicting` are those of
     them that name another persona than the settings. `unusable` points lack a persona,
@@ -177,7 +177,7 @@ class Evidence:
             ddl.do(keep, table="memsync.row_archive")
 
     def counted(self) -> EvidenceReport:
-        """What was read, without what it decides."""
+        """The facts of the reading, without what it decides."""
         return EvidenceReport(store=self.store, kinds=self._kinds({}), left_out=self.left_out)
 
     def report(self) -> EvidenceReport:

@@ -35,7 +35,7 @@ Row = tuple[object, ...]
 
 
 class CollectionKind(StrEnum):
-    """What a collection holds: one persona's memories, one personality's, or everybody's."""
+    """The owner of a collection's memories: one persona, one personality, or everybody."""
 
     PERSONA = "persona-*"
     PERSONALITY = "personality-*"
@@ -117,7 +117,7 @@ class _Reader:
         if reading.names_several_personas:
             return None
         try:
-            # What is not text, or Postgres cannot store, is in no message.
+            # No message contains this: it is no text, or Postgres cannot store it.
             storable_text(memory.text, "text")
         except InvalidInput:
             return None
