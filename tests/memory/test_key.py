@@ -15,6 +15,7 @@ from memsync.memory import NewExchange
 from memsync.model import ids
 from memsync.stores.postgres import Session
 from support.lab import ADA, BASIL, CHANNEL, LONG_AGO, A, B, Lab
+from support.stopping import Stop, Stopping
 
 KEY = UUID("7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a90")
 SAID = NewExchange(CHANNEL, ADA, A, "once", "only", key=KEY)
@@ -185,27 +186,13 @@ def test_a_call_that_fails_at_any_statement_can_be_repeated(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever a call with a key fails, its repeat leaves one exchange."""
-
-    class Stop(Exception):
-        """Stands for a connection that fails."""
-
-    ran: list[str] = []
-    real = Session._execute
-
-    def execute(session: Session, text: str, params: dict[str, Any]) -> Any:
-        # A new connection of the pool pins its settings, at any time.
-        if "set_config" not in text:
-            ran.append(text)
-            if len(ran) == stop_at:
-                raise Stop
-        return real(session, text, params)
-
-    for stop_at in range(1, 7):  # noqa: B007  read by execute()
-        ran.clear()
+    stopping = Stopping()
+    for stopping.at in range(1, 7):
+        stopping.ran.clear()
         with monkeypatch.context() as patched:
-            patched.setattr(Session, "_execute", execute)
+            stopping.patch(patched)
             with pytest.raises(Stop):
                 lab.memory.remember(SAID)
         assert 0 == rows(lab)
     lab.memory.remember(SAID)
-    assert (2, 6) == (rows(lab), len(ran))
+    assert (2, 6) == (rows(lab), len(stopping.ran))

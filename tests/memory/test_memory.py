@@ -17,9 +17,9 @@ from memsync.errors import DimensionMismatch, InvalidInput, MemsyncError, StoreU
 from memsync.memory import Memory, NewExchange
 from memsync.model.records import Message
 from memsync.stores.ltm import Recollection
-from memsync.stores.postgres import Session
 from memsync.stores.vectors import CollectionInfo, open_vectors
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, NOBODY, A, B, C, Lab
+from support.stopping import Stop, Stopping
 
 PERSONAS = (A, B, C)
 
@@ -252,32 +252,17 @@ def test_a_moment_before_time_is_refused(lab: Lab) -> None:
         pytest.fail(str(error))
 
 
-class Stop(Exception):
-    """Stands for a connection that fails."""
-
-
 def test_remember_that_fails_at_any_statement_leaves_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A `remember` that fails at any of its statements changes neither rows nor outbox."""
-    ran: list[str] = []
-    real_execute = Session._execute
-
-    def execute(session: Session, text: str, params: dict[str, Any]) -> Any:
-        # A new connection of the pool pins its settings, at any time.
-        if "set_config" not in text:
-            ran.append(text)
-            if len(ran) == stop_at:
-                raise Stop
-        return real_execute(session, text, params)
-
-    monkeypatch.setattr(Session, "_execute", execute)
-    stop_at = 0
+    stopping = Stopping()
+    stopping.patch(monkeypatch)
     lab.memory.remember(said("x"))
-    statements = len(ran)
+    statements = len(stopping.ran)
     before = lab.tables()
-    for stop_at in range(1, statements + 1):  # noqa: B007  read by execute()
-        ran.clear()
+    for stopping.at in range(1, statements + 1):
+        stopping.ran.clear()
         with pytest.raises(Stop):
             lab.memory.remember(said("y"))
         assert before == lab.tables()
