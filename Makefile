@@ -13,7 +13,7 @@ SCALE ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test bench sql lint fmt check lock clean
+.PHONY: help setup demo test bench sql docs lint fmt check lock clean
 
 help: ## show this list
 	@echo "usage: make TARGET [ARGS='...']"
@@ -33,6 +33,9 @@ bench: setup ## run the benchmarks, small; SCALE=1000000 for the figures in the 
 
 sql: setup ## write the scripts for psql in sql/ from sql/parts and the engine's statements
 	@$(BIN)/python tools/make_sql.py
+
+docs: setup ## write docs/reference from the code
+	@$(BIN)/python tools/make_docs.py
 
 lint: setup ## check style, types and the direction of imports
 	$(BIN)/ruff check .

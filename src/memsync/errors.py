@@ -18,7 +18,7 @@ MemsyncError
 ├── BackupFailed             17   no backup was made
 └── NothingRuns              18   there is no run to pause, resume or cancel
 
-Each status has one meaning; cli/common.py has the statuses that are no errors.
+Each status has one meaning; cli/statuses.py has them all, with those that are no errors.
 
 A message says what failed, why (with the expected and the actual value), and what to do. No message
 may hold a password or an API key: pass URLs through `memsync.settings.redacted` first.

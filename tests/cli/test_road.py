@@ -35,7 +35,8 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     } == set(ran("migrate", "plan", "--evidence", "ignore", expected=14))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)
-    assert {"schema_version": 2, "stage": "contracted"} == reached
+    assert {"schema_version", "stage", "messages", "seconds", "next"} == set(reached)
+    assert ("contracted", "memsync migrate finalize") == (reached["stage"], reached["next"])
     status = ran("migrate", "status")
     assert {
         *("schema_version", "stage", "rows_total", "rows_exact", "filling", "rows_done"),
@@ -72,7 +73,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
 
 
 def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
-    """Without --json each command's last line says how it went, and stderr stays empty."""
+    """Each command's last line says how it went, or what is next; stderr stays empty."""
 
     def last(*command: str) -> str:
         done = on(legacy_app, qdrant, *command)
@@ -83,11 +84,11 @@ def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
         "run --to backfill --unresolved create --evidence ignore"
     )
     assert "NOT ok" == last("migrate", "verify")
-    assert "stage: contracted" == last(*THROUGH)
+    assert "next: memsync migrate finalize" == last(*THROUGH)
     assert "ok" == last("migrate", "verify")
-    assert last("reconcile").endswith(" findings")
+    assert "next: memsync reconcile plan" == last("reconcile")
     assert last("reconcile", "plan").endswith("next: memsync reconcile apply plan.json")
-    assert last("reconcile", "apply", "plan.json").endswith("0 were done before")
+    assert "next: memsync check" == last("reconcile", "apply", "plan.json")
     assert "clean: both stores agree" == last("reconcile")
     assert "clean: both stores agree" == last("check")
     assert "0 outbox entries drained, 0 memories written" == last("sync", "run")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memsync.cli.common import left_of
+from memsync.cli.progress import left_of
 from memsync.migrate import Step
 from memsync.model.progress import Kind, Progress, seconds_left
 from memsync.model.wording import about
@@ -98,7 +98,7 @@ def test_a_large_table_is_estimated_and_said_to_be(
     assert not now.rows_exact
     assert abs(now.rows_total - 5e7 * blocks / pages) < 10
     assert 0 == app.command("status")
-    assert f"filled  0 of about {now.rows_total} messages" in capsys.readouterr().out
+    assert f"filled  0 of about {now.rows_total:,} messages" in capsys.readouterr().out
 
 
 def test_an_app_without_messages(app: App) -> None:
@@ -206,4 +206,4 @@ def test_the_json_of_status_says_what_its_text_says(
     for gate in said["gates"]:
         assert gate["name"] in text
         assert gate["found"].partition(" UTC")[0] in text
-    assert f"filled  {said['rows_done']} of {said['rows_total']} messages" in text
+    assert f"filled  {said['rows_done']:,} of {said['rows_total']:,} messages" in text

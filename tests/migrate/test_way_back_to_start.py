@@ -112,7 +112,7 @@ def test_personas_that_memsync_made_go(
     assert [] == back(app, vectors)
 
     assert before == (app.query(PERSONAS), app.query(defaults))
-    with pytest.raises(GateClosed, match="have no persona"):
+    with pytest.raises(GateClosed, match="no persona"):
         app.run(unresolved="fail")
     app.run()
     assert spoken == app.personas()

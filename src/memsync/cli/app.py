@@ -11,35 +11,25 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from memsync.cli import check, demo, migrate, reconcile, rules, sync
-from memsync.cli.common import (
-    EXIT_STATUSES,
-    INTERNAL_ERROR,
-    INTERRUPTED,
-    PIPE_CLOSED,
-    SCHEMA_VERSION,
-    USAGE,
-    Options,
-    json_of,
-    typed,
-    use_config,
-)
+from memsync.cli import check, demo, helping, migrate, output, reconcile, rules, sync
+from memsync.cli.options import Options, Root, command
+from memsync.cli.statuses import INTERNAL_ERROR, INTERRUPTED, PIPE_CLOSED, USAGE
 from memsync.errors import MemsyncError
 
 app = typer.Typer(
     name="memsync",
     help="One layer over short-term memory (Postgres) and long-term memory (Qdrant): migrate, "
     "reconcile, check.",
-    epilog=EXIT_STATUSES,
+    cls=Root,
+    epilog="memsync demo\nmemsync migrate plan\nmemsync check --quiet",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -50,18 +40,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
-    ctx: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings file; else memsync.toml if there is one.")
-    ] = None,
-    postgres_url: Annotated[
-        str | None, typer.Option(help="postgresql://… or embedded:DIR [MEMSYNC_POSTGRES_URL]")
-    ] = None,
-    qdrant_url: Annotated[
-        str | None,
-        typer.Option(help="http(s)://…, edge:DIR, local:DIR, :memory: [MEMSYNC_QDRANT_URL]"),
-    ] = None,
+def about(
     _version: Annotated[
         bool,
         typer.Option(
@@ -69,41 +48,51 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Settings come from these options, MEMSYNC_* variables, memsync.toml, in this order."""
-    ctx.obj = Options(config, postgres_url, qdrant_url)
-    use_config(config)
+    """One layer over short-term memory (Postgres) and long-term memory (Qdrant).
+
+    Settings come from options, then MEMSYNC_* variables, then memsync.toml.
+    """
 
 
+command(app, "memsync demo")(demo.demo)
 app.add_typer(migrate.app, name="migrate")
-app.add_typer(reconcile.app, name="reconcile")
 app.add_typer(sync.app, name="sync")
-app.command("check", epilog=EXIT_STATUSES)(check.check)
-app.command("demo", epilog=EXIT_STATUSES)(demo.demo)
-app.command("rules", epilog=EXIT_STATUSES)(rules.rules)
+app.add_typer(reconcile.app, name="reconcile")
+command(app, "memsync check", "memsync check --quiet", "memsync check --select MSI --limit 0")(
+    check.check
+)
+command(app, "memsync rules", "memsync rules MSC001")(rules.rules)
+command(app, "memsync help exit-statuses", "memsync help migrate run", name="help")(helping.show)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status. Never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    use_config(None)
+    options = Options()
+    output.begin(options)
     # Drivers log errors that they also raise, and alembic logs every step. Both stay off stderr,
     # which carries only memsync's own messages.
     logging.basicConfig(handlers=[logging.NullHandler()])
+    status = _run(arguments, options)
+    with contextlib.suppress(OSError):
+        output.end(status)
+    return status
+
+
+def _run(arguments: list[str], options: Options) -> int:
     try:
-        result = app(args=arguments, prog_name="memsync", standalone_mode=False)
+        result = app(args=arguments, prog_name="memsync", standalone_mode=False, obj=options)
         if sys.stdout:  # None where the caller closed it, as `>&-` does
             sys.stdout.flush()
     except MemsyncError as error:
         return _failed(arguments, type(error).__name__, error.message, error.exit_status, error)
     except typer.TyperException as error:
-        message = error.format_message()
-        if message.startswith("Usage: "):  # no command given: the help is the message
-            typer.echo(message, err=True)
-            return USAGE
-        return _failed(arguments, "UsageError", message, USAGE)
-    except (BrokenPipeError, SystemExit):
-        # typer turns BrokenPipeError into SystemExit. The reader of our output is gone, so stop
-        # without a message.
+        return _misused(arguments, error)
+    except SystemExit as ended:
+        # The shell asks for completions by a variable, and typer ends the program after them.
+        # It turns BrokenPipeError into SystemExit as well: the reader of our output is gone.
+        return 0 if ended.code in {None, 0} else PIPE_CLOSED
+    except BrokenPipeError:
         return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  the last resort: internal errors have a status too
         if "--json" not in arguments:
@@ -116,6 +105,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(result or 0)
 
 
+def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
+    """Say what is wrong with the arguments, and which help tells more."""
+    message = error.format_message()
+    if message.startswith("Usage: "):  # no command was given: the help is the message
+        typer.echo(message, err=True)
+        return USAGE
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "memsync"
+    hint = "" if "--json" in arguments else f"\nTry '{path} --help'."
+    return _failed(arguments, "UsageError", f"{message}{hint}", USAGE)
+
+
 def _failed(
     arguments: Sequence[str],
     name: str,
@@ -125,14 +126,12 @@ def _failed(
 ) -> int:
     if "--json" in arguments:
         fields = dict(error.fields) if error else {}
-        shape = {"schema_version": SCHEMA_VERSION, "error": name, "message": message, **fields}
-        text = json_of({**shape, "exit_status": status})
+        text = output.json_line(error=name, message=message, **fields, exit_status=status)
     else:
-        hint = "\nTry 'memsync --help'." if name == "UsageError" else ""
-        text = typed(f"memsync: {message}{hint}")
+        text = output.typed(f"memsync: {message}")
     # A stderr that is full or closed must not change the status.
     with contextlib.suppress(OSError):
-        typer.echo(text, err=True)
+        output.complain(text)
     return status
 
 

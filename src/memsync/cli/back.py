@@ -7,8 +7,11 @@ import typer
 
 from memsync import migrate
 from memsync.cli import resolving
-from memsync.cli.common import JsonOption, opened_postgres, print_json, progress, say
+from memsync.cli.output import print_json, say
+from memsync.cli.progress import progress
+from memsync.cli.stores import opened_postgres
 from memsync.model.progress import Kind, Progress
+from memsync.model.wording import count
 from memsync.stores.history.phases import Phase
 
 
@@ -18,7 +21,6 @@ def rollback(
         Literal["start", "isolate", "redesign", "expand", "backfill"],
         typer.Option(help="The last phase to keep; start: keep none."),
     ],
-    as_json: JsonOption = False,
 ) -> int:
     """Undo every phase after --to, contract included. Every message keeps user and persona.
 
@@ -31,7 +33,7 @@ def rollback(
     with (
         opened_postgres(ctx) as (settings, postgres),
         migrate.memories_of(settings) as memories,
-        progress(as_json=as_json) as shown,
+        progress(ctx.obj) as shown,
     ):
 
         def tell(step: Progress) -> None:
@@ -40,20 +42,21 @@ def rollback(
             shown(step)
 
         stage = migrate.rollback(postgres, settings, to=phase, memories=memories, tell=tell)
-        return resolving.print_stage(stage, postgres, as_json=as_json, notes=notes)
+        facts = {"notes": notes} if ctx.obj.as_json else {}
+        then = migrate.status(postgres).next
+        return resolving.print_stage(stage, postgres, then, facts, as_json=ctx.obj.as_json)
 
 
 def finalize(
     ctx: typer.Context,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it, do not only list it.")] = False,
-    as_json: JsonOption = False,
 ) -> int:
     """Remove the archive, which rollback from contract needs. This cannot be undone."""
-    with opened_postgres(ctx) as (settings, postgres), progress(as_json=as_json) as tell:
+    with opened_postgres(ctx) as (settings, postgres), progress(ctx.obj) as tell:
         kept = migrate.archive(postgres)
         if yes:
             migrate.finalize(postgres, settings, tell)
-    if as_json:
+    if ctx.obj.as_json:
         print_json(finalized=yes, **asdict(kept))
     elif yes:
         say(f"removed {_told(kept)}; contract cannot be undone now")
@@ -68,6 +71,7 @@ def finalize(
 
 def _told(kept: migrate.Archive) -> str:
     return (
-        f"{kept.pairs} decisions, {kept.rows} archived rows, {kept.settings} values of dropped "
-        f"columns and {kept.personas} quarantined personas"
+        f"{count(kept.pairs, 'decision')}, {count(kept.rows, 'archived row')}, "
+        f"{count(kept.settings, 'value')} of dropped columns and "
+        f"{count(kept.personas, 'quarantined persona')}"
     )

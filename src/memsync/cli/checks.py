@@ -5,30 +5,37 @@ It decides their order and layout. The checks carry their own severity.
 
 from collections.abc import Sequence
 
-from memsync.cli.common import say
+from memsync.cli.output import print_table, say
 from memsync.migrate import Check, Gate, State
 
+_UNREMARKABLE = (State.OK, State.NOT_APPLICABLE)
 _SHOWN = {State.FAILED: "FAILED", State.NOT_APPLICABLE: "n/a"}
-_WIDTH = 7
 
 
-def print_checks(checks: Sequence[Check], *, by_severity: bool) -> None:
-    """Print the checks, each with its next step.
-
-    With `by_severity` the counts come first, then the checks, most severe first.
-    """
-    ordered = list(checks)
-    if by_severity:
-        counts = {state: sum(check.state is state for check in checks) for state in State}
-        say(f"checks: {', '.join(f'{n} {_word(state)}' for state, n in counts.items() if n)}")
-        ordered.sort(key=lambda check: list(State).index(check.state))
-    width = max((len(check.name) for check in checks), default=0)
-    for check in ordered:
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print the checks, each with its next step."""
+    rows = []
+    for check in checks:
         stops = f"  [stops {', '.join(check.phases)}]" if check.phases else ""
-        state = f"{_word(check.state):<{_WIDTH}}"
-        say(f"  {state}  {check.name:<{width}}  {check.found}{stops}")
+        rows.append((_word(check.state), check.name, f"{check.found}{stops}"))
         if check.next:
-            say(f"  {'':<{_WIDTH}}  {'':<{width}}  do: {check.next}")
+            rows.append(("", "", f"do: {check.next}"))
+    print_table(rows)
+
+
+def print_checks_in_short(checks: Sequence[Check], *, every: bool) -> None:
+    """Print how the checks came out, and those that ask for something, the most severe first.
+
+    With `every` also the others.
+    """
+    counts = {state: sum(check.state is state for check in checks) for state in State}
+    say(f"checks: {', '.join(f'{n} {_word(state)}' for state, n in counts.items() if n)}")
+    ordered = sorted(checks, key=lambda check: list(State).index(check.state))
+    print_checks(
+        [each for each in ordered if every or each.next or each.state not in _UNREMARKABLE]
+    )
+    if not every:
+        say("  (--verbose prints every check)")
 
 
 def print_gates(gates: Sequence[Gate]) -> None:
@@ -36,12 +43,14 @@ def print_gates(gates: Sequence[Gate]) -> None:
     if not gates:
         return
     closed = sum(gate.state == "closed" for gate in gates)
-    say(f"gates of contract: {closed} closed")
+    say(f"gates of contract: {closed} of {len(gates)} closed")
+    rows: list[tuple[str, str, str]] = []
     for gate in gates:
         opens = f"  [opens in {gate.opens} if nobody uses it]" if gate.opens else ""
-        say(f"  {gate.state:<9}  {gate.name:<6}  {gate.found}{opens}")
+        rows.append((gate.state, gate.name, f"{gate.found}{opens}"))
         if gate.next:
-            say(f"  {'':<9}  {'':<6}  do: {gate.next}")
+            rows.append(("", "", f"do: {gate.next}"))
+    print_table(rows)
 
 
 def _word(state: State) -> str:

@@ -7,44 +7,39 @@ from typing import Annotated
 import typer
 
 from memsync import migrate
-from memsync.cli.common import (
-    JsonOption,
-    opened_postgres,
-    print_facts,
-    print_json,
-    progress,
-    say,
-)
+from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.progress import progress
+from memsync.cli.stores import opened_postgres
+from memsync.model.wording import count
 
 _LOOK = "memsync migrate status"
 """A request is heard at the run's next safe moment; this says whether it was."""
 
 
-def pause(ctx: typer.Context, as_json: JsonOption = False) -> int:
+def pause(ctx: typer.Context) -> int:
     """Ask the running migration to pause after its current batch. It keeps its lock."""
-    return _print_runner(_asked(ctx, "pause"), "memsync migrate resume", as_json=as_json)
+    return _print_runner(_asked(ctx, "pause"), "memsync migrate resume", as_json=ctx.obj.as_json)
 
 
-def resume(ctx: typer.Context, as_json: JsonOption = False) -> int:
+def resume(ctx: typer.Context) -> int:
     """Let a paused migration continue."""
-    return _print_runner(_asked(ctx, "run"), _LOOK, as_json=as_json)
+    return _print_runner(_asked(ctx, "run"), _LOOK, as_json=ctx.obj.as_json)
 
 
-def cancel(ctx: typer.Context, as_json: JsonOption = False) -> int:
+def cancel(ctx: typer.Context) -> int:
     """Ask the running migration to end at the next safe moment. `run` continues from there."""
-    return _print_runner(_asked(ctx, "cancel"), _LOOK, as_json=as_json)
+    return _print_runner(_asked(ctx, "cancel"), _LOOK, as_json=ctx.obj.as_json)
 
 
 def backup(
     ctx: typer.Context,
-    to: Annotated[Path | None, typer.Option(help="The new file to write.")] = None,
-    as_json: JsonOption = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The new file to write.")] = None,
 ) -> int:
     """Dump the affected tables with pg_dump, check the dump, and record it for contract."""
-    with opened_postgres(ctx) as (_, postgres), progress(as_json=as_json) as tell:
-        made = migrate.backup(postgres, to, tell=tell)
+    with opened_postgres(ctx) as (_, postgres), progress(ctx.obj) as tell:
+        made = migrate.backup(postgres, out, tell=tell)
         then = migrate.status(postgres).next
-    if as_json:
+    if ctx.obj.as_json:
         print_json(**asdict(made), next=then)
         return 0
     print_facts(
@@ -52,8 +47,7 @@ def backup(
             ("file", made.file),
             ("size", f"{made.bytes / 2**20:.1f} MiB"),
             ("sha256", made.sha256),
-            ("tables", len(made.tables)),
-            ("messages", made.history_rows),
+            ("holds", f"{count(len(made.tables), 'table')}, {count(made.history_rows, 'message')}"),
             ("as of", f"{made.taken_at:%Y-%m-%d %H:%M:%S %Z}"),
         ]
     )

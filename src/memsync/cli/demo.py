@@ -13,15 +13,10 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli.common import (
-    INTERNAL_ERROR,
-    JsonOption,
-    Options,
-    opened_postgres,
-    print_facts,
-    print_json,
-    progress,
-)
+from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.progress import progress
+from memsync.cli.statuses import INTERNAL_ERROR
+from memsync.cli.stores import opened_postgres
 from memsync.demo import story
 from memsync.demo.world import Recipe, read_dialogues
 from memsync.settings import Settings
@@ -37,7 +32,6 @@ def demo(
         Path | None, typer.Option(help="Use this file's dialogues (jsonl.gz), not made-up ones.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed makes another app.")] = 1,
-    as_json: JsonOption = False,
 ) -> int:
     """Build a legacy app with known faults, migrate, reconcile, check, recall; print each step."""
     started = time.monotonic()
@@ -54,30 +48,30 @@ def demo(
         _stores_of_its_own(ctx),
         opened_postgres(ctx) as (settings, postgres),
         contextlib.closing(open_vectors(settings)) as vectors,
-        progress(as_json=as_json) as tell,
+        progress(ctx.obj) as tell,
     ):
         stage = story.Stage(postgres, vectors, LongTermMemory(vectors, settings), settings, tell)
         for scene in story.play(stage, recipe):
             scenes.append(scene)
-            if not as_json:
+            if not ctx.obj.as_json:
                 _print(len(scenes), scene)
     failed = [f"{scene.title}: {each}" for scene in scenes for each in scene.failed]
-    if as_json:
+    if ctx.obj.as_json:
         print_json(ok=not failed, scenes=[asdict(scene) for scene in scenes])
     elif not failed:
-        typer.echo(f"\nEverything came true in {time.monotonic() - started:.0f} s.")
+        say(f"\nEverything came true in {time.monotonic() - started:.0f} s.")
     for each in failed:
         typer.echo(f"FAILED {each}", err=True)
     return INTERNAL_ERROR if failed else 0
 
 
 def _print(number: int, scene: story.Scene) -> None:
-    typer.echo(f"\n{number}. {scene.title}")
+    say(f"\n{number}. {scene.title}", "bold")
     if scene.command:
-        typer.echo(f"   $ {scene.command}")
+        say(f"   $ {scene.command}")
     print_facts(scene.facts)
     for each in scene.failed:
-        typer.echo(f"   FAILED {each}")
+        say(f"   FAILED {each}", "bold red")
 
 
 @contextlib.contextmanager
@@ -90,10 +84,8 @@ def _stores_of_its_own(ctx: typer.Context) -> Iterator[None]:
     """
     folder = Path(tempfile.mkdtemp(prefix="memsync-demo-"))
     folder.chmod(_DIRECTORY_MODE)
-    ctx.obj = Options(
-        fixed=Settings(
-            postgres_url=f"embedded:{folder / 'postgres'}", qdrant_url=f"edge:{folder / 'qdrant'}"
-        )
+    ctx.obj.fixed = Settings(
+        postgres_url=f"embedded:{folder / 'postgres'}", qdrant_url=f"edge:{folder / 'qdrant'}"
     )
     try:
         yield

@@ -4,6 +4,7 @@ The commands backup, pause, resume and cancel stand in cli/control.py, rollback 
 cli/back.py, resolve in cli/resolving.py.
 """
 
+import time
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,27 +13,23 @@ import typer
 from memsync import migrate
 from memsync.cli import back, control, resolving
 from memsync.cli.checks import print_checks
-from memsync.cli.common import (
-    EXIT_STATUSES,
-    FINDINGS,
-    INCOMPLETE,
-    JsonOption,
-    opened_postgres,
-    print_facts,
-    print_json,
-    progress,
-    say,
-)
-from memsync.cli.reports import print_plan, print_status
+from memsync.cli.findings import TextOption
+from memsync.cli.options import command, group
+from memsync.cli.output import data, print_facts, print_json, say
+from memsync.cli.progress import progress
+from memsync.cli.reports import plan_fields, print_plan, print_status
+from memsync.cli.statuses import FINDINGS, INCOMPLETE
+from memsync.cli.stores import opened_postgres
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import Verification, prisma
 from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Existing, Method, Unresolved
 from memsync.stores.history.phases import Phase
 
-app = typer.Typer(
-    help="Move the history from user_id to persona_id, on a live database.",
-    epilog=EXIT_STATUSES,
-    no_args_is_help=True,
+app = group(
+    "Move the history from user_id to persona_id, on a live database.",
+    "memsync migrate plan",
+    "memsync migrate run --to backfill",
+    "memsync migrate status",
 )
 
 MethodOption = Annotated[
@@ -46,6 +43,7 @@ MethodOption = Annotated[
 WorkersOption = Annotated[
     int,
     typer.Option(
+        metavar="N",
         min=1,
         max=WORKERS_MAX,
         help="How many sessions fill rows in place, or build the indexes of a copy, in parallel.",
@@ -85,16 +83,8 @@ OrphanOption = Annotated[
     ),
 ]
 
-app.command(epilog=EXIT_STATUSES)(control.backup)
-app.command(epilog=EXIT_STATUSES)(control.pause)
-app.command(epilog=EXIT_STATUSES)(control.resume)
-app.command(epilog=EXIT_STATUSES)(control.cancel)
-app.command(epilog=EXIT_STATUSES)(back.rollback)
-app.command(epilog=EXIT_STATUSES)(back.finalize)
-app.command(epilog=EXIT_STATUSES)(resolving.resolve)
 
-
-@app.command(epilog=EXIT_STATUSES)
+@command(app, "memsync migrate plan", "memsync migrate plan --sql > ahead.sql")
 def plan(
     ctx: typer.Context,
     *,
@@ -106,7 +96,7 @@ def plan(
     as_sql: Annotated[
         bool, typer.Option("--sql", help="Print a psql script for the phases still ahead.")
     ] = False,
-    as_json: JsonOption = False,
+    show_text: TextOption = False,
 ) -> int:
     """Show the stage of the database and what `run` would do. Writes nothing.
 
@@ -123,19 +113,23 @@ def plan(
     with (
         opened_postgres(ctx) as (settings, postgres),
         migrate.memories_of(settings) as memories,
-        progress(as_json=as_json) as tell,
+        progress(ctx.obj) as tell,
     ):
         ahead = migrate.plan(postgres, settings, memories, options, tell=tell)
     if as_sql:
-        return _print_script(migrate.psql_script(ahead), as_json=as_json)
-    if as_json:
-        print_json(**asdict(ahead))
+        return _print_script(migrate.psql_script(ahead), as_json=ctx.obj.as_json)
+    if ctx.obj.as_json:
+        print_json(**plan_fields(ahead, show_text=show_text))
     else:
-        print_plan(ahead)
+        print_plan(ahead, show_text=show_text, verbose=ctx.obj.verbose)
     return 0 if ahead.ok else GateClosed.exit_status
 
 
-@app.command(epilog=EXIT_STATUSES)
+@command(
+    app,
+    "memsync migrate run --to backfill",
+    "memsync migrate run --unresolved create --backup-confirmed 'dump 0417'",
+)
 def run(
     ctx: typer.Context,
     *,
@@ -145,17 +139,23 @@ def run(
     existing: ExistingOption = None,
     quiet_minutes: Annotated[
         float,
-        typer.Option(min=0, help="Contract needs user_id unused for this long; 0: not checked."),
+        typer.Option(
+            metavar="MINUTES",
+            min=0,
+            help="Contract needs user_id unused for this long; 0: not checked.",
+        ),
     ] = 10,
     backup_confirmed: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Name your own backup; else one of memsync's is needed."),
     ] = None,
     backup_max_age_hours: Annotated[
-        float, typer.Option(help="The age up to which a backup made by memsync counts.")
+        float,
+        typer.Option(metavar="HOURS", help="The age up to which a backup made by memsync counts."),
     ] = 24,
     max_lag_ms: Annotated[
-        float | None, typer.Option(help="The fill waits while a standby lags more than this.")
+        float | None,
+        typer.Option(metavar="MS", help="The fill waits while a standby lags more than this."),
     ] = None,
     max_rate: Annotated[
         float | None, typer.Option(metavar="MB/S", help="The fill waits above this rate of WAL.")
@@ -163,13 +163,13 @@ def run(
     evidence: EvidenceOption = None,
     method: MethodOption = "auto",
     workers: WorkersOption = 1,
-    as_json: JsonOption = False,
 ) -> int:
     """Run the phases up to --to. Safe to run again; a run that was killed is resumed.
 
     Contract drops user_id. It starts when every row is proven, no client uses user_id any more,
     and there is a backup (`memsync migrate backup`).
     """
+    started = time.monotonic()
     options = migrate.RunOptions(
         to=to,
         unresolved=unresolved,
@@ -187,19 +187,21 @@ def run(
     with (
         opened_postgres(ctx) as (settings, postgres),
         migrate.memories_of(settings) as memories,
-        progress(as_json=as_json) as tell,
+        progress(ctx.obj) as tell,
     ):
         stage = migrate.run(postgres, settings, options, memories=memories, tell=tell)
-        return resolving.print_stage(stage, postgres, as_json=as_json)
+        now = migrate.status(postgres)
+        facts = {"messages": now.rows_total, "seconds": round(time.monotonic() - started, 1)}
+        return resolving.print_stage(stage, postgres, now.next, facts, as_json=ctx.obj.as_json)
 
 
-@app.command(epilog=EXIT_STATUSES)
-def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
+@command(app, "memsync migrate status", "memsync migrate status --json")
+def status(ctx: typer.Context) -> int:
     """Show how far the migration has come. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = migrate.status(postgres)
         told = prisma.told(postgres)
-    if as_json:
+    if ctx.obj.as_json:
         print_json(
             **asdict(now),
             prisma=[asdict(each) | {"state": each.state} for each in told.rows],
@@ -211,8 +213,8 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
     return 0
 
 
-@app.command(epilog=EXIT_STATUSES)
-def verify(ctx: typer.Context, evidence: EvidenceOption = None, as_json: JsonOption = False) -> int:
+@command(app, "memsync migrate verify")
+def verify(ctx: typer.Context, evidence: EvidenceOption = None) -> int:
     """Prove every message's persona, and print the checks with their counts. Writes nothing.
 
     The exit status is 3 while a run is at work and nothing is wrong with what it has done, and 15
@@ -223,7 +225,7 @@ def verify(ctx: typer.Context, evidence: EvidenceOption = None, as_json: JsonOpt
         migrate.memories_of(settings) as memories,
     ):
         proof = migrate.verify(postgres, settings, memories, use=evidence)
-    if as_json:
+    if ctx.obj.as_json:
         print_json(**asdict(proof))
         return _status_of(proof)
     print_facts(
@@ -233,7 +235,7 @@ def verify(ctx: typer.Context, evidence: EvidenceOption = None, as_json: JsonOpt
             ("unique personas", proof.unique_personas),
         ]
     )
-    print_checks(proof.checks, by_severity=False)
+    print_checks(proof.checks)
     if proof.decisions_outdated:
         say(
             f"note: {proof.decisions_outdated} (user, personality) pairs were decided before "
@@ -262,5 +264,22 @@ def _print_script(text: str, *, as_json: bool) -> int:
     if as_json:
         print_json(sql=text)
     else:
-        typer.echo(text, nl=False)
+        data(text)
     return 0
+
+
+command(app, "memsync migrate backup", "memsync migrate backup --out before-contract.dump")(
+    control.backup
+)
+command(app, "memsync migrate pause")(control.pause)
+command(app, "memsync migrate resume")(control.resume)
+command(app, "memsync migrate cancel")(control.cancel)
+command(app, "memsync migrate rollback --to backfill", "memsync migrate rollback --to start")(
+    back.rollback
+)
+command(app, "memsync migrate finalize", "memsync migrate finalize --yes")(back.finalize)
+command(
+    app,
+    "memsync migrate resolve --all --prisma-dir ../app/prisma",
+    "memsync migrate resolve --show-schema",
+)(resolving.resolve)

@@ -1,62 +1,107 @@
 """`memsync reconcile`: audit, plan, apply."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from memsync import reconcile
-from memsync.cli.common import (
-    EXIT_STATUSES,
-    JsonOption,
-    opened_stores,
+from memsync.cli.findings import (
+    EVERYTHING,
+    LIMIT,
+    LimitOption,
+    LinesOption,
+    PersonaOption,
+    SelectOption,
+    SummaryOption,
+    TextOption,
+    View,
     print_audit,
-    print_facts,
-    print_json,
-    progress,
-    say,
 )
+from memsync.cli.options import command, group
+from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.progress import progress
+from memsync.cli.stores import opened_stores
 from memsync.errors import InvalidInput
+from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
 from memsync.stores.history.catalog import instance_id
 
-app = typer.Typer(
-    help="Compare the memories in Qdrant with the history in Postgres, and repair them. Without "
-    "a command it audits.",
-    epilog=EXIT_STATUSES,
+app = group(
+    "Compare the memories in Qdrant with the history in Postgres, and repair them. Without a "
+    "command it audits.",
+    "memsync reconcile",
+    "memsync reconcile plan --out plan.json",
+    "memsync reconcile apply plan.json",
     invoke_without_command=True,
 )
 
 
 @app.callback()
-def default(ctx: typer.Context, as_json: JsonOption = False) -> int:
+def default(
+    ctx: typer.Context,
+    *,
+    select: SelectOption = None,
+    persona: PersonaOption = None,
+    limit: LimitOption = LIMIT,
+    summary: SummaryOption = False,
+    show_text: TextOption = False,
+    as_lines: LinesOption = False,
+) -> int:
     """Audit when no command is given."""
-    if ctx.invoked_subcommand and as_json:
-        raise typer.BadParameter("--json goes after the command")
-    return 0 if ctx.invoked_subcommand else audit(ctx, as_json)
+    view = View.of(select, persona, limit, summary=summary, show_text=show_text, as_lines=as_lines)
+    if not ctx.invoked_subcommand:
+        return _audit(ctx, view)
+    if view != EVERYTHING:
+        raise typer.BadParameter("options of the audit go after `memsync reconcile audit`")
+    return 0
 
 
-@app.command(epilog=EXIT_STATUSES)
-def audit(ctx: typer.Context, as_json: JsonOption = False) -> int:
+@command(
+    app,
+    "memsync reconcile audit",
+    "memsync reconcile audit --select MSC --show-text",
+    "memsync reconcile audit --json-lines > findings.jsonl",
+)
+def audit(
+    ctx: typer.Context,
+    *,
+    select: SelectOption = None,
+    persona: PersonaOption = None,
+    limit: LimitOption = LIMIT,
+    summary: SummaryOption = False,
+    show_text: TextOption = False,
+    as_lines: LinesOption = False,
+) -> int:
     """Compare both stores and print every difference. Writes nothing."""
+    view = View.of(select, persona, limit, summary=summary, show_text=show_text, as_lines=as_lines)
+    return _audit(ctx, view)
+
+
+def _audit(ctx: typer.Context, view: View) -> int:
     with opened_stores(ctx) as (settings, postgres, ltm):
-        with progress(as_json=as_json) as tell:
+        with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell)
-        return print_audit(found, as_json=as_json)
+        return print_audit(found, view, as_json=ctx.obj.as_json)
 
 
-@app.command(epilog=EXIT_STATUSES)
+@command(app, "memsync reconcile plan", "memsync reconcile plan --unsafe --out monday.json")
 def plan(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="The file to save the plan in.")] = Path("plan.json"),
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to save the plan in.")] = Path(
+        "plan.json"
+    ),
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Also remove memories that exist nowhere else.")
     ] = False,
-    as_json: JsonOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> int:
     """Audit, and save a plan that repairs the findings. Changes neither store."""
+    _require_new(out, force=force)
     with opened_stores(ctx) as (settings, postgres, ltm):
-        with progress(as_json=as_json) as tell:
+        with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell)
         with postgres.session() as session:
             database = instance_id(session)
@@ -68,22 +113,25 @@ def plan(
             unsafe=unsafe,
         )
     _save(made, out)
-    if as_json:
+    if ctx.obj.as_json:
         print_json(plan=out, plan_id=made.plan_id, actions=len(made.actions), left=made.left)
         return 0
     kinds = dict.fromkeys(action.kind for action in made.actions)
     print_facts((kind, sum(a.kind is kind for a in made.actions)) for kind in kinds)
-    for name, count in made.left.items():
-        say(f"  not repaired: {count} {name}")
-    say(f"saved {len(made.actions)} actions; next: memsync reconcile apply {out}")
+    for name, number in made.left.items():
+        say(f"  not repaired: {number:,} {name}")
+    say(f"saved {count(len(made.actions), 'action')} in {out}")
+    if made.actions:
+        say(f"next: memsync reconcile apply {shlex.quote(str(out))}")
     return 0
 
 
-@app.command(epilog=EXIT_STATUSES)
+@command(app, "memsync reconcile apply plan.json")
 def apply(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A plan that `reconcile plan` saved.")],
-    as_json: JsonOption = False,
+    file: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A file that `reconcile plan` saved.")
+    ],
 ) -> int:
     """Carry out exactly that plan, or refuse it. Running it again finishes an interrupted apply."""
     try:
@@ -91,19 +139,32 @@ def apply(
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the plan {file}: {error}") from None
     saved = Plan.from_json(text, str(file))
-    with opened_stores(ctx) as (_, postgres, ltm), progress(as_json=as_json) as tell:
+    with opened_stores(ctx) as (_, postgres, ltm), progress(ctx.obj) as tell:
         done = reconcile.apply(saved, postgres, ltm, tell)
-    if as_json:
+    if ctx.obj.as_json:
         print_json(done=done.done, done_before=done.done_before)
     else:
-        say(f"{done.done} actions carried out, {done.done_before} were done before")
+        before = count(done.done_before, "was", "were")
+        say(f"{count(done.done, 'action')} carried out, {before} done before")
+        say("next: memsync check")
     return 0
 
 
+def _require_new(out: Path, *, force: bool) -> None:
+    """Refuse a file that exists, before the work that it would hold is done."""
+    if out.exists() and not force:
+        raise InvalidInput(
+            f"{out} exists, and nothing was changed. Name another file with --out, or replace it "
+            "with --force"
+        )
+
+
 def _save(made: Plan, out: Path) -> None:
-    """Write the whole file or nothing."""
+    """Write the whole file or nothing. Only its owner may read it."""
     partial = out.with_name(f"{out.name}.partial")
     try:
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600, exist_ok=False)
         partial.write_text(made.to_json(), encoding="utf-8")
         partial.replace(out)
     except OSError as error:

@@ -4,16 +4,16 @@ It decides their layout. The figures and the next command come with the reports.
 """
 
 from collections.abc import Iterator
-
-import typer
+from dataclasses import asdict
+from typing import Any
 
 from memsync import migrate
 from memsync.cli import control, resolving
-from memsync.cli.checks import print_checks, print_gates
-from memsync.cli.common import print_facts, say
+from memsync.cli.checks import print_checks_in_short, print_gates
+from memsync.cli.output import print_facts, print_table, say
 from memsync.migrate import prisma
 from memsync.migrate.redesign import Prospect
-from memsync.model.wording import about
+from memsync.model.wording import about, count
 
 _SHOWN_MAX = 10
 _RULES = {
@@ -24,27 +24,47 @@ _RULES = {
 }
 
 
-def print_plan(ahead: migrate.Plan) -> None:
+def plan_fields(ahead: migrate.Plan, *, show_text: bool = False) -> dict[str, Any]:
+    """The plan for a program. Names of people are left out unless they were asked for."""
+    fields = asdict(ahead)
+    if show_text:
+        return fields
+    redesign = fields["redesign"] or {"quarantine": None, "orphans": ()}
+    users = (redesign["quarantine"] or {"left": ()})["left"]
+    for user in (*fields["unresolved"], *users):
+        del user["username"]
+    for persona in redesign["orphans"]:
+        del persona["name"]
+    return fields
+
+
+def print_plan(ahead: migrate.Plan, *, show_text: bool = False, verbose: bool = False) -> None:
     """Print where the database stands, what a run would do, and what is in the way."""
     say(f"stage: {ahead.stage}")
     _print_steps(ahead.steps)
     print_facts(
         [
             *([("run", control.described(ahead.run))] if ahead.run.pid else []),
-            ("messages" if ahead.rows_exact else "messages (about)", ahead.rows_estimated),
+            ("messages" if ahead.rows_exact else "messages (about)", f"{ahead.rows_estimated:,}"),
             ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
             *([("backfill", ahead.method)] if ahead.method else []),
-            *((_RULES[rule], n) for rule, n in (ahead.rows_by_decision or {}).items()),
+            *(
+                (_RULES[rule], count(n, "message"))
+                for rule, n in (ahead.rows_by_decision or {}).items()
+            ),
         ]
     )
     for line in _evidence_lines(ahead.evidence) if ahead.evidence else ():
         say(line)
-    _print_prospect(ahead.redesign)
+    _print_prospect(ahead.redesign, show_text=show_text)
     if ahead.unresolved:
-        say(f"{len(ahead.unresolved)} users with messages have no persona:")
-        for user in ahead.unresolved[:_SHOWN_MAX]:
-            typer.echo(f"  {user.user_id}  {user.username}  {user.rows} messages")
-    print_checks(ahead.checks, by_severity=True)
+        say(f"users with messages, but without a persona: {len(ahead.unresolved):,}")
+        print_table(
+            (str(user.user_id), count(user.rows, "message"), user.username if show_text else "")
+            for user in ahead.unresolved[:_SHOWN_MAX]
+        )
+        _print_rest(len(ahead.unresolved))
+    print_checks_in_short(ahead.checks, every=verbose)
     print_gates(ahead.gates)
     if not ahead.ok:
         closed = [f"gate {gate.name}" for gate in ahead.gates if gate.state == "closed"]
@@ -74,15 +94,15 @@ def print_status(now: migrate.Status, told: prisma.Told) -> None:
 
 def _fill_facts(now: migrate.Status) -> Iterator[tuple[str, object]]:
     """How far the fill is, its rate, and how long the rest takes."""
-    total = f"{'' if now.rows_exact else 'about '}{now.rows_total} messages"
+    total = f"{'' if now.rows_exact else 'about '}{count(now.rows_total, 'message')}"
     what = "filled" if now.filling == "persona_id" else f"filled {now.filling}"
     if now.rows_done is None:
         yield what, f"a part of {total}; memsync migrate verify counts them"
         return
-    yield what, f"{now.rows_done} of {total}"
+    yield what, f"{now.rows_done:,} of {total}"
     if not 0 < now.rows_done < now.rows_total:
         return
-    rate = "not known yet" if now.rows_per_s is None else f"{now.rows_per_s:.0f} messages/s"
+    rate = "not known yet" if now.rows_per_s is None else f"{now.rows_per_s:,.0f} messages/s"
     yield "rate", f"{rate}, without pauses"
     idle = {"idle": ", once it goes on", "paused": ", once it is resumed"}.get(now.run.state, "")
     yield "left", f"{about(now.eta_s)} of the fill{idle}; indexes and key come after it"
@@ -95,21 +115,22 @@ def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
         yield "the counts above follow from the settings alone"
         return
     yield (
-        f"evidence: {evidence.store}, {evidence.points} points; {evidence.left_out} collections "
-        "there hold no memories"
+        f"evidence: {evidence.store}, {count(evidence.points, 'point')}; "
+        f"{count(evidence.left_out, 'collection holds', 'collections hold')} no memories"
     )
     for kind in evidence.kinds:
         yield (
-            f"  {kind.kind}: {kind.collections} collections, {kind.points} points, {kind.unusable} "
-            f"of them unusable; {kind.matched} match an exchange, {kind.contradicting} of these "
-            "contradict the settings"
+            f"  {kind.kind}: {count(kind.collections, 'collection')}, "
+            f"{count(kind.points, 'point')}, {kind.unusable:,} of them unusable; "
+            f"{kind.matched:,} match an exchange, {kind.contradicting:,} of these contradict the "
+            "settings"
         )
     yield (
         f"of the exchanges that they tell of, {evidence.ambiguous} are ambiguous, "
         f"{evidence.repeated} repeated, {evidence.foreign} foreign, {evidence.vanished} of "
         "personas that are gone"
     )
-    yield f"evidence and settings disagree on {evidence.disagreeing} messages"
+    yield f"evidence and settings disagree on {count(evidence.disagreeing, 'message')}"
     for each in evidence.samples:
         yield (
             f"  {each.message_id}  evidence {each.persona_by_evidence}  "
@@ -117,18 +138,32 @@ def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
         )
 
 
-def _print_prospect(ahead: Prospect | None) -> None:
+def _print_rest(number: int) -> None:
+    if number > _SHOWN_MAX:
+        say(f"  … {number - _SHOWN_MAX:,} more; --json lists all")
+
+
+def _print_prospect(ahead: Prospect | None, *, show_text: bool) -> None:
     if ahead is None:
         return
-    for orphan in ahead.orphans[:_SHOWN_MAX]:
-        owner = orphan.owner or f"{len(orphan.users)} users use it: see run --orphan-owners"
-        say(f"persona without an owner: {orphan.persona_id}  {orphan.name}  -> {owner}")
-    for fork in ahead.forks[:_SHOWN_MAX]:
-        windows = ", ".join(map(str, fork.windows))
-        say(f"config of several windows: {fork.config_id}  {fork.name}  -> {windows}")
+    if ahead.orphans:
+        say(f"personas without an owner: {len(ahead.orphans):,}")
+        rows = []
+        for orphan in ahead.orphans[:_SHOWN_MAX]:
+            users = count(len(orphan.users), "user uses it", "users use it")
+            owner = f"goes to {orphan.owner}" if orphan.owner else f"{users}: run --orphan-owners"
+            name = f"  {orphan.name}" if show_text else ""
+            rows.append((str(orphan.persona_id), f"{owner}{name}"))
+        print_table(rows)
+        _print_rest(len(ahead.orphans))
+    if ahead.forks:
+        say(f"configs that are forked, because their windows differ: {len(ahead.forks):,}")
+        print_table(
+            (str(fork.config_id), f"windows {', '.join(map(str, fork.windows))}")
+            for fork in ahead.forks[:_SHOWN_MAX]
+        )
+        _print_rest(len(ahead.forks))
     counts = (
-        ("personas without an owner", len(ahead.orphans)),
-        ("configs that will be forked", len(ahead.forks)),
         ("choices that take their config's window", ahead.windows_taken),
         ("windows kept in the archive only", ahead.windows_unused),
     )
@@ -136,6 +171,7 @@ def _print_prospect(ahead: Prospect | None) -> None:
 
 
 def _print_steps(steps: tuple[migrate.Step, ...]) -> None:
-    for step in steps:
-        mark = "-" if step.left_out else "x" if step.done else " "
-        say(f"  [{mark}] {step.phase.value:<9} {step.what}")
+    marks = ("-" if step.left_out else "x" if step.done else " " for step in steps)
+    print_table(
+        (f"[{mark}]", step.phase.value, step.what) for mark, step in zip(marks, steps, strict=True)
+    )

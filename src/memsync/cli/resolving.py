@@ -1,12 +1,14 @@
 """`memsync migrate resolve`, and the lines that other commands print about Prisma's history."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from memsync.cli.common import JsonOption, opened_postgres, print_json, say
+from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.stores import opened_postgres
 from memsync.errors import InvalidInput
 from memsync.migrate import prisma
 from memsync.migrate.app_migrations import DEFAULT_FOLDER, schema_lines
@@ -49,7 +51,6 @@ def resolve(
             metavar="DIR", help="The app's prisma/migrations, or prisma with migrations in it."
         ),
     ] = DEFAULT_FOLDER,
-    as_json: JsonOption = False,
 ) -> int:
     """Record in Prisma's history what was done by other means, as `prisma migrate resolve` does.
 
@@ -61,7 +62,7 @@ def resolve(
         )
     with opened_postgres(ctx) as (_, postgres):
         if show_schema:
-            return _print_schema(postgres, as_json=as_json)
+            return _print_schema(postgres, as_json=ctx.obj.as_json)
         if every:
             done = prisma.mark_all(postgres, prisma_dir)
         elif applied is not None:
@@ -69,7 +70,7 @@ def resolve(
         else:
             done = (prisma.mark_rolled_back(postgres, rolled_back or ""),)
         told = prisma.told(postgres)
-    if as_json:
+    if ctx.obj.as_json:
         one = {} if every else {"resolved": done[0].name, "state": done[0].state}
         print_json(
             **one,
@@ -87,17 +88,26 @@ def print_differences(told: prisma.Told) -> None:
     """Where Prisma's history and the catalog differ, each with the command that mends it."""
     for each in told.checks:
         say(f"Prisma: {each.found}")
-        say(f"next: {each.next}")
+        say(f"  do: {each.next}")
 
 
-def print_stage(stage: Stage, postgres: Postgres, *, as_json: bool, **more: object) -> int:
-    """The stage that a command has reached, after what Prisma is still to be told."""
+def print_stage(
+    stage: Stage,
+    postgres: Postgres,
+    then: str | None,
+    facts: Mapping[str, object],
+    *,
+    as_json: bool,
+) -> int:
+    """The stage that a command has reached, what Prisma is still to be told, and what is next."""
     if as_json:
-        print_json(stage=stage, **more)
-    else:
-        # The last line of each command says how it went.
-        print_differences(prisma.told(postgres))
-        say(f"stage: {stage}")
+        print_json(stage=stage, **facts, next=then)
+        return 0
+    say(f"stage: {stage}")
+    print_facts(facts.items())
+    print_differences(prisma.told(postgres))
+    if then:
+        say(f"next: {then}")
     return 0
 
 

@@ -5,26 +5,26 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli.common import JsonOption, print_json, say
+from memsync.cli.output import print_json, print_table, say
 from memsync.errors import InvalidInput
 from memsync.reconcile import RULES, Rule
 
 
 def rules(
+    ctx: typer.Context,
     code: Annotated[str | None, typer.Argument(help="A code or a name.")] = None,
-    as_json: JsonOption = False,
 ) -> int:
     """List every finding code, or explain one."""
     chosen = [rule for rule in RULES if code in {None, rule.code, rule.name}]
     if not chosen:
         raise InvalidInput(f"there is no finding {code}; `memsync rules` lists them")
-    if as_json:
+    if ctx.obj.as_json:
         print_json(rules=[_facts(rule) for rule in chosen])
         return 0
-    for rule in chosen:
-        typer.echo(f"{rule.code}  {rule.name:<24} {rule.severity:<8} {rule.grade}")
-        if code is not None:
-            say(f"\n{inspect.getdoc(rule)}\n\nNext: {rule.command()}")
+    head = ("code", "finding", "severity", "repair")
+    print_table([(rule.code, rule.name, rule.severity, rule.grade) for rule in chosen], head=head)
+    if code is not None:
+        say(f"\n{inspect.getdoc(chosen[0])}\n\nnext: {chosen[0].command()}")
     return 0
 
 

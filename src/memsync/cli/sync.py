@@ -2,66 +2,65 @@
 
 import typer
 
-from memsync.cli.common import (
-    EXIT_STATUSES,
-    JsonOption,
-    opened_postgres,
-    opened_stores,
-    print_facts,
-    print_json,
-    progress,
-    say,
-)
+from memsync.cli.options import command, group
+from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.progress import progress
+from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.memory import drain, outbox_status, revive
+from memsync.model.wording import count
 
-app = typer.Typer(
-    help="Write the memories that wait in the outbox in Postgres to Qdrant.",
-    epilog=EXIT_STATUSES,
-    no_args_is_help=True,
+app = group(
+    "Write the memories that wait in the outbox in Postgres to Qdrant.",
+    "memsync sync run",
+    "memsync sync status",
 )
 
 
-@app.command(epilog=EXIT_STATUSES)
-def run(ctx: typer.Context, as_json: JsonOption = False) -> int:
+@command(app, "memsync sync run")
+def run(ctx: typer.Context) -> int:
     """Drain the outbox once. Safe to run again; entries that failed are retried later.
 
     An embedder or a vector store that goes down meanwhile is waited for (outage_wait_s). The exit
     status is 3 as long as entries failed, wait for what is down, or are dead.
     """
-    with opened_stores(ctx) as (settings, postgres, ltm), progress(as_json=as_json) as tell:
+    with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
         done = drain(postgres, ltm, tell, outage_wait_s=settings.outage_wait_s)
-    if as_json:
+    if ctx.obj.as_json:
         print_json(entries=done.entries, memories=done.memories)
     else:
-        say(f"{done.entries} outbox entries drained, {done.memories} memories written")
+        drained = count(done.entries, "outbox entry", "outbox entries")
+        say(f"{drained} drained, {count(done.memories, 'memory', 'memories')} written")
     return 0
 
 
-@app.command(epilog=EXIT_STATUSES)
-def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
+@command(app, "memsync sync status")
+def status(ctx: typer.Context) -> int:
     """Show how many entries wait in the outbox, and what the dead ones died of. Writes nothing."""
     with opened_postgres(ctx) as (_, postgres):
         now = outbox_status(postgres)
     facts = {"pending": now.pending, "dead": now.dead, "oldest_s": round(now.oldest_s, 1)}
-    if as_json:
+    if ctx.obj.as_json:
         print_json(**facts, dead_error=now.dead_error)
         return 0
     print_facts(facts.items())
     if now.dead:
-        typer.echo(f"the commonest error of the dead entries: {now.dead_error}")
+        say(f"the commonest error of the dead entries: {now.dead_error}")
         say("next: mend its cause, then memsync sync retry")
     elif now.pending:
         say("next: memsync sync run")
     return 0
 
 
-@app.command(epilog=EXIT_STATUSES)
-def retry(ctx: typer.Context, as_json: JsonOption = False) -> int:
+@command(app, "memsync sync retry")
+def retry(ctx: typer.Context) -> int:
     """Make dead entries due again; `sync run` then tries them."""
     with opened_postgres(ctx) as (_, postgres):
         revived = revive(postgres)
-    if as_json:
+    if ctx.obj.as_json:
         print_json(revived=revived)
     else:
-        say(f"{revived} dead entries are due again; next: memsync sync run")
+        entries = count(revived, "dead entry is", "dead entries are")
+        say(f"{entries} due again")
+        if revived:
+            say("next: memsync sync run")
     return 0

@@ -1,4 +1,4 @@
-"""How messages to people list several names, and say a duration."""
+"""How messages to people list several names, and say a number or a duration."""
 
 from collections.abc import Iterable
 
@@ -23,3 +23,8 @@ def about(seconds: float | None) -> str:
     if minutes < _HOUR_MIN * 2:
         return f"about {minutes} min"
     return f"about {minutes // _HOUR_MIN} h {minutes % _HOUR_MIN} min"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, such as `1 finding` and `2,345 findings`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

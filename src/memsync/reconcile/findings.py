@@ -3,10 +3,12 @@
 This module holds values only. Plans and reports are made from them.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 from uuid import UUID
 
 from memsync.model.ids import PointId
@@ -59,9 +61,39 @@ class Witness:
     memory_stands: bool = False
 
 
+_TEXT_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text that people wrote, as evidence: its beginning, length in characters and SHA-256.
+
+    Reports show the text only to those who ask for it, because logs and mail keep what they get.
+    """
+
+    text: str
+    characters: int
+    sha256: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The evidence of a text, of which no more is kept than a report can show."""
+        cut = text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"
+        # A payload may hold half a surrogate pair.
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return cls(cut, len(text), digest)
+
+    def __str__(self) -> str:
+        plural = "" if self.characters == 1 else "s"
+        return f"{self.characters:,} character{plural}, sha256 {self.sha256[:12]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault. `key` names its subject within the store; `evidence` holds both values."""
+    """One fault. `key` names its subject within the store; `evidence` holds both values.
+
+    The values of `evidence` are numbers, names that memsync or a schema gives, or `Words`.
+    """
 
     code: str
     name: str

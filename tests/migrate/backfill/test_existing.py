@@ -80,7 +80,7 @@ def test_plan_and_run_say_how_many_are_refused_and_why(app: App, refused: Refuse
     with pytest.raises(GateClosed, match=f"{said}.*--existing keep") as error:
         app.run()
     assert total == error.value.fields["rows"]
-    with pytest.raises(GateClosed, match=r"1 users \(1 messages\) have no persona"):
+    with pytest.raises(GateClosed, match=r"1 user has no persona \(1 message\)"):
         app.run(unresolved="fail", options={"existing": "decide"})
     assert before == app.catalog()
 

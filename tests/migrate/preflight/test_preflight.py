@@ -44,7 +44,7 @@ def test_nothing_in_the_way(app: App) -> None:
 
     assert set() == {name for name, check in found.items() if check.state is State.WARNING}
     assert {"users"} == {name for name, check in found.items() if check.state is State.BLOCKER}
-    assert "3 have messages" in found["users"].found
+    assert "3 users have messages" in found["users"].found
     create = "memsync migrate run --to backfill --unresolved create --evidence ignore"
     assert found["users"].next == f"give them one, or {create}"
     assert app.plan().next == create

@@ -157,3 +157,25 @@ def test_a_description_holds_no_key() -> None:
     assert said.startswith("RuntimeError: 429 for url: https://host/v1/models/embed:batch more x")
     assert len(said) < 400
     assert "TimeoutError" == outages.described(TimeoutError())
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("BadRequest: input 'my doctor says it is benign' is refused", "BadRequest: input '"),
+        ("BadRequest: 'Bob' is refused", "BadRequest: "),
+        ("BadRequest: {'input': ['\\nmy doctor says it'…", "BadRequest: {'input': ['\\n"),
+    ],
+)
+def test_a_message_that_quotes_a_text_ends_there(message: str, shown: str) -> None:
+    """Services repeat what they were given; a log must not keep it."""
+    texts = ["user: \nmy doctor says it is benign", "Bob"]
+
+    assert f"{shown}… (the rest quotes a text)" == outages.unquoted(message, texts)
+
+
+def test_a_message_that_quotes_nothing_stays_whole() -> None:
+    """A short text that is a word of the message is no quotation."""
+    message = "BadRequest: this model's maximum context length is 8192 tokens"
+
+    assert message == outages.unquoted(message, ["model", "", "user: how long is 8192?"])

@@ -12,7 +12,7 @@ from uuid import UUID
 from memsync.errors import GateClosed
 from memsync.migrate.backfill.blocks import end_block, range_of_blocks
 from memsync.migrate.options import RunOptions, Unresolved
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.exchanges import messages_without_persona
 from memsync.stores.postgres import Session
@@ -29,8 +29,9 @@ def require_resolved(users: Sequence[str], rows: int, options: RunOptions) -> No
     """
     if not users:
         return
+    have = count(len(users), "user has", "users have")
     raise GateClosed(
-        f"{len(users)} users ({rows} messages) have no persona: neither a choice for the "
+        f"{have} no persona ({count(rows, 'message')}): neither a choice for the "
         f"personality nor a default. They are: {listed(users, _NAMED_MAX)}. Give them one and "
         f"type `{options.command()}` again, or make a default persona for each with "
         f"`{options.command(unresolved='create')}`; no message was changed",

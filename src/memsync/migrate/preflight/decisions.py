@@ -19,7 +19,7 @@ from memsync.migrate.checks import (
 )
 from memsync.migrate.options import RunOptions
 from memsync.migrate.redesign import Prospect
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Session
@@ -43,8 +43,9 @@ def users(
     if not without:
         return fine("users", "every user with messages has a persona")
     messages = sum(user.rows for user in without)
-    found = f"{len(without)} have messages ({messages}) but no persona: " + listed(
-        f"{user.user_id} {user.username}" for user in without
+    has = count(len(without), "user has", "users have")
+    found = f"{has} messages ({messages:,}) but no persona: " + listed(
+        str(user.user_id) for user in without
     )
     if options.for_unresolved == "create":
         return fine("users", f"{found}; the run makes a default persona for each")
@@ -77,7 +78,7 @@ def personas(
         )
     open_ones = [each for each in ahead.orphans if each.owner is None] if ahead else []
     if open_ones and not catalog.settings.owners_required:
-        named = listed(f"{each.persona_id} {each.name}" for each in open_ones)
+        named = listed(str(each.persona_id) for each in open_ones)
         found = f"{len(open_ones)} have no owner, and not exactly one user uses each: {named}"
         quarantine = ahead.quarantine if ahead else None
         if quarantine and quarantine.refused and not options.assigned_owner:
@@ -96,7 +97,7 @@ def personas(
             decision=("orphan_owners", "quarantine"),
         )
     if ownerless := session.rows("preflight_ownerless", limit=_SAMPLES):
-        named = listed(f"{each.id} {each.name}" for each in ownerless)
+        named = listed(str(each.id) for each in ownerless)
         return warning(
             "personas",
             f"{ownerless[0].total} have no owner: {named}",

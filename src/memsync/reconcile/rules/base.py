@@ -4,18 +4,20 @@ A CaseRule looks at one exchange and its memory, a StateRule at both stores as a
 findings and change nothing.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from memsync.reconcile.cases import Case
-from memsync.reconcile.findings import Finding, Grade, Repair, Severity
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.state import HISTORY, State
 
 Evidence = Mapping[str, object]
 
 _PLAN = "memsync reconcile plan"
 _PLAN_UNSAFE = "memsync reconcile plan --unsafe"
-_TEXT_MAX = 200
+_PLAIN = re.compile(r"[0-9A-Fa-f-]{1,64}")
+"""An id, a digest or a number. People's words are none of these."""
 
 
 class Rule:
@@ -63,7 +65,7 @@ class CaseRule(Rule):
             store=f"qdrant:{found.collection}" if found else HISTORY,
             key=str(found.point.id if found else exchange and exchange.anchor_id),
             persona_id=case.persona_id,
-            evidence={name: _short(value) for name, value in evidence.items()},
+            evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(),
             witness=case.witness,
         )
@@ -92,13 +94,32 @@ class StateRule(Rule):
             store=store,
             key=key,
             persona_id=None,
-            evidence={name: _short(value) for name, value in evidence.items()},
+            evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(),
         )
 
 
-def _short(value: object) -> object:
-    """The value as evidence. A long text is cut, so that a report stays readable."""
-    if isinstance(value, str) and len(value) > _TEXT_MAX:
-        return f"{value[:_TEXT_MAX]}… ({len(value)} characters)"
-    return value if value is None or isinstance(value, int | float | bool) else str(value)
+def words(text: str | None) -> Words | None:
+    """A text that people wrote, as evidence."""
+    return None if text is None else Words.of(text)
+
+
+def from_payload(value: object) -> object:
+    """A value of a payload, as evidence. Anything may stand there, so it counts as people's words
+    unless it is an id, a digest or a number.
+    """
+    if value is None or isinstance(value, int | float | bool):
+        return value
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else Words.of(str(value))
+
+
+def differing(row: str, point: str | None) -> Evidence:
+    """Two texts as evidence, with the place of the first character in which they differ."""
+    pairs = enumerate(zip(row, point or "", strict=False))
+    at = next((n for n, (ours, theirs) in pairs if ours != theirs), min(len(row), len(point or "")))
+    return {"row": words(row), "point": words(point), "differs_at": at}
+
+
+def _fact(value: object) -> object:
+    """The value as evidence: a number, words, or the text of an id."""
+    return value if value is None or isinstance(value, int | float | bool | Words) else str(value)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
-from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
+from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule, words
 from memsync.reconcile.state import OUTBOX, State
 from memsync.stores.history.outbox import LateEntry
 
@@ -23,7 +23,7 @@ class MissingPoint(CaseRule):
         """An exchange without a point."""
         if case.exchange is None or case.found is not None:
             return None
-        return {"row": case.exchange.text, "point": None}
+        return {"row": words(case.exchange.text), "point": None}
 
 
 class OrphanPoint(CaseRule):
@@ -43,7 +43,7 @@ class OrphanPoint(CaseRule):
             return None
         if case.found.persona_id is None or not case.persona_is_known:
             return None
-        return {"row": None, "point": case.found.reading.memory.text}
+        return {"row": None, "point": words(case.found.reading.memory.text)}
 
 
 class DuplicatePoint(CaseRule):

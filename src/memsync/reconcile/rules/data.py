@@ -4,7 +4,13 @@ from collections.abc import Iterator
 
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
-from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
+from memsync.reconcile.rules.base import (
+    CaseRule,
+    Evidence,
+    StateRule,
+    differing,
+    from_payload,
+)
 from memsync.reconcile.state import HISTORY, State
 
 
@@ -26,14 +32,10 @@ class StaleContent(CaseRule):
             return None
         row, memory = case.exchange, case.found.reading.memory
         if memory.content is not None:
-            return {"field": "content", "row": row.text, "point": memory.content}
+            return {"field": "content", **differing(row.text, memory.content)}
         if memory.user_text != row.user_text:
-            return {"field": "user_text", "row": row.user_text, "point": memory.user_text}
-        return {
-            "field": "assistant_text",
-            "row": row.assistant_text,
-            "point": memory.assistant_text,
-        }
+            return {"field": "user_text", **differing(row.user_text, memory.user_text)}
+        return {"field": "assistant_text", **differing(row.assistant_text, memory.assistant_text)}
 
 
 class PayloadDrift(CaseRule):
@@ -61,10 +63,11 @@ class PayloadDrift(CaseRule):
         expected.pop(case.found.codec.key("embedder"))
         for key, value in expected.items():
             if payload.get(key) != value or type(payload.get(key)) is not type(value):
-                return {"field": key, "row": value, "point": payload.get(key)}
+                there = from_payload(payload.get(key))
+                return {"field": key, "row": from_payload(value), "point": there}
         for key in map(case.found.codec.key, ("content", "text_form")):
             if key in payload:
-                return {"field": key, "row": None, "point": payload[key]}
+                return {"field": key, "row": None, "point": from_payload(payload[key])}
         return None
 
 
@@ -104,7 +107,7 @@ class WrongTimeUnit(CaseRule):
             return None
         raw = case.found.point.payload
         at = next((raw[k] for k in ("created_at", "createdAt", "timestamp") if k in raw), None)
-        return {"row": case.exchange.created_at_ms, "point": at}
+        return {"row": case.exchange.created_at_ms, "point": from_payload(at)}
 
 
 class UnreadableTime(StateRule):

@@ -31,6 +31,7 @@ from memsync.stores.ltm.outages import (
     may_pass,
     retry_after_s,
     tells_of_outage,
+    unquoted,
 )
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
@@ -180,8 +181,10 @@ class Embedder:
         except BaseException as error:
             _require_failure_of_the_model(error)
             if is_outage(error):
-                raise _down(self.name, described(error), error, passes=may_pass(error)) from error
-            why = error.message if isinstance(error, InvalidInput) else described(error)
+                said = unquoted(described(error), texts)
+                raise _down(self.name, said, error, passes=may_pass(error)) from error
+            said = error.message if isinstance(error, InvalidInput) else described(error)
+            why = unquoted(said, texts)
             raise InvalidInput(f"embedder {self.name} failed: {why}") from error
         if len(vectors) != len(texts):
             returned = (

@@ -9,7 +9,7 @@ decides from one exception alone; `embedders` asks the model once more where tha
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -37,6 +37,8 @@ _UNSURE_NAMES = re.compile(r"Timeout|Disconnected|NetworkError|TransportError")
 _LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError)
 _UNSURE = (TimeoutError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _URL = re.compile(r"https?://[^\s'\"<>)]+")
+_QUOTE_MIN = 12
+"""So many characters of a text in a row are a quotation; a shorter text is one in quotes."""
 _TEXT_CHARS_MAX = 300
 _CHAIN_MAX = 10
 
@@ -86,6 +88,17 @@ def described(error: BaseException) -> str:
     text = _URL.sub(lambda found: redacted(found.group()), str(error))
     text = " ".join(text.split())[:_TEXT_CHARS_MAX]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def unquoted(message: str, texts: Sequence[str]) -> str:
+    """The message up to where it quotes one of the texts, because messages are kept in logs."""
+    quoted = [f"{mark}{text}{mark}" for text in texts for mark in "'\"`" if text]
+    for at in range(len(message)):
+        piece = message[at : at + _QUOTE_MIN]
+        is_long = len(piece) == _QUOTE_MIN and any(piece in text for text in texts)
+        if is_long or any(message.startswith(each, at) for each in quoted):
+            return f"{message[:at]}… (the rest quotes a text)"
+    return message
 
 
 def _is_down(error: BaseException) -> bool:

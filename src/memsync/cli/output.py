@@ -1,0 +1,185 @@
+"""Prints results on stdout, as text for people or as JSON for programs.
+
+It decides the form and nothing about the content. On a terminal text is wrapped between words at
+the terminal's width, and coloured; into a pipe or a file each line goes as it is, because people
+search logs by lines. With --quiet the output is held back until the exit status is known.
+"""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from memsync.cli.options import Options
+
+SCHEMA_VERSION = 2
+"""The version of everything that --json prints, failures too. A saved plan has its own version."""
+
+_COMMAND = re.compile(r"\bmemsync (?=(?:migrate|reconcile|sync|check|rules|init|demo|sql)\b)")
+_WITHOUT_TERMINAL = 100_000
+"""The width, in columns, at which no line is wrapped."""
+
+_GAP = "  "
+"""What stands before a table, and between its columns."""
+
+_options = Options()
+_held: list[str] = []
+
+STYLES = {
+    "error": "bold red",
+    "blocker": "bold red",
+    "FAILED": "bold red",
+    "closed": "bold red",
+    "warning": "yellow",
+    "ok": "green",
+    "open": "green",
+    "n/a": "dim",
+    "info": "dim",
+}
+"""The colours of the words that say how something stands."""
+
+
+def begin(options: Options) -> None:
+    """Print by these options from now on."""
+    global _options  # noqa: PLW0603  one command runs in a process at a time
+    _options = options
+    _held.clear()
+
+
+def end(status: int) -> None:
+    """Print what --quiet held back, if there is a reason to."""
+    if status:
+        for text in _held:
+            typer.echo(text, color=True)
+    _held.clear()
+
+
+def typed(text: str) -> str:
+    """The text, with each command in it as it must be typed to use the same settings.
+
+    URLs are not named: they may hold a password.
+    """
+    config = _options.config
+    given = f"--config {shlex.quote(str(config))} " if config else ""
+    return _COMMAND.sub(lambda found: found.group() + given, text)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout or stderr, with the colours and the width in force."""
+    made = Console(
+        file=sys.stderr if stderr else sys.stdout,
+        color_system=None if _options.is_plain else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    if not made.is_terminal:
+        made.width = _WITHOUT_TERMINAL
+    return made
+
+
+def say(text: str = "", style: str = "") -> None:
+    """Print lines. A line of `next:` or `$` is never broken, because people copy it."""
+    for line in typed(text).split("\n"):
+        indent = len(line) - len(line.lstrip())
+        content = Text(line[indent:], style=style)
+        if content.plain.startswith(("next: ", "$ ")):
+            _emit(_rendered(Text(line, style=style), soft_wrap=True))
+        else:
+            _emit(_rendered(Padding(content, (0, 0, 0, indent))))
+
+
+def complain(text: str) -> None:
+    """Print an error on stderr, wrapped as the terminal needs it."""
+    if sys.stderr:
+        typer.echo(_rendered(Text(text), console(stderr=True)), err=True)
+
+
+def data(text: str) -> None:
+    """Print a text as it is, such as a script."""
+    _emit(text.removesuffix("\n"))
+
+
+def print_json(**fields: object) -> None:
+    """Print one JSON object."""
+    _emit(json_line(**fields))
+
+
+def json_line(**fields: object) -> str:
+    """One JSON object, without a break, as a line of `--json-lines`."""
+    return json_of({"schema_version": SCHEMA_VERSION, **fields})
+
+
+_OF_PEOPLE = frozenset(("evidence", "sql", "username"))
+"""Keys of JSON whose texts stay as they are, because people or a file wrote them."""
+
+
+def json_of(fields: object) -> str:
+    """A value as JSON, with each command in it as it must be typed."""
+    return json.dumps(_typed(json.loads(json.dumps(fields, default=str))))
+
+
+def _typed(value: Any) -> Any:
+    """A value from JSON with every text of memsync's own as `typed` has it."""
+    if isinstance(value, dict):
+        return {name: each if name in _OF_PEOPLE else _typed(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_typed(each) for each in value]
+    return typed(value) if isinstance(value, str) else value
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Print names and values, one pair a line."""
+    print_table([(name, str(value)) for name, value in facts])
+
+
+def print_table(
+    rows: Iterable[Sequence[str]], *, head: Sequence[str] = (), right: Sequence[int] = ()
+) -> None:
+    """Print a table, indented by two. Columns in `right` are set to the right, as numbers are.
+
+    Where the terminal is too narrow, the last column is wrapped between words. A word that is
+    longer than the column sends its cell to a line of its own.
+    """
+    lines = [[Text(typed(each), STYLES.get(each, "")) for each in row] for row in rows]
+    if not lines:
+        return
+    if head:
+        lines.insert(0, [Text(each, "bold") for each in head])
+    *widths, _ = (max(cell.cell_len for cell in column) for column in zip(*lines, strict=True))
+    left = console().width - sum(widths) - len(_GAP) * (len(widths) + 1)
+    for *cells, cell in lines:
+        fits = max(map(cell_len, cell.plain.split()), default=0) <= left
+        table = Table.grid(padding=(0, len(_GAP), 0, 0))
+        for column, width in enumerate(widths):
+            table.add_column(width=width, justify="right" if column in right else "left")
+        table.add_column(justify="right" if len(widths) in right else "left")
+        table.add_row(*cells, cell if fits else "")
+        _emit(_rendered(Padding(table, (0, 0, 0, len(_GAP)))))
+        if not fits:
+            _emit(_rendered(Padding(cell, (0, 0, 0, 3 * len(_GAP)))))
+
+
+def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: bool = False) -> str:
+    """What the console would print, without the spaces that fill its lines."""
+    on = on or console()
+    with on.capture() as captured:
+        on.print(what, soft_wrap=soft_wrap)
+    return "\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n"))
+
+
+def _emit(text: str) -> None:
+    if _options.quiet:
+        _held.append(text)
+    else:
+        # The console has left the codes out already where they do not belong.
+        typer.echo(text, color=True)

@@ -1,0 +1,28 @@
+"""Opens the stores for a command."""
+
+import contextlib
+from collections.abc import Iterator
+
+import typer
+
+from memsync.settings import Settings
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.postgres import Postgres, open_postgres
+
+
+@contextlib.contextmanager
+def opened_postgres(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres]]:
+    """The settings, and Postgres, open while the block runs."""
+    settings: Settings = ctx.obj.settings()
+    with open_postgres(settings) as postgres:
+        yield settings, postgres
+
+
+@contextlib.contextmanager
+def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, LongTermMemory]]:
+    """The settings, and both stores, open while the block runs. The embedder is loaded later."""
+    with (
+        opened_postgres(ctx) as (settings, postgres),
+        contextlib.closing(LongTermMemory.open(settings)) as ltm,
+    ):
+        yield settings, postgres, ltm

@@ -1,0 +1,239 @@
+"""Tests what people see in a terminal: golden files at 80 and 120 columns, colours, no words."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from memsync.cli import output
+from memsync.cli.app import main
+from memsync.cli.findings import EVERYTHING, View, print_audit
+from memsync.cli.options import Options
+from memsync.reconcile.findings import Audit, Finding, Words
+from memsync.reconcile.rules import RULES
+from support.cli import THROUGH, on, run
+from support.terminal import agrees_with_golden, on_terminal, plain
+
+WORDS = "Meet me at the old mill, Aurelia said"
+Screen = Callable[[Callable[[], object]], str]
+
+widths = pytest.mark.parametrize("columns", [80, 120])
+
+
+def finding(number: int, code: str) -> Finding:
+    """One of many findings, with words of people in its evidence."""
+    rule = next(each for each in RULES if each.code == code)
+    return Finding(
+        code=rule.code,
+        name=rule.name,
+        severity=rule.severity,
+        grade=rule.grade,
+        repair=rule.repair,
+        store="qdrant:memories",
+        key=str(UUID(int=number)),
+        persona_id=UUID(int=number % 700 + 1),
+        evidence={"row": Words.of(WORDS), "point": None},
+        next_command=rule.command(),
+    )
+
+
+def audit(number: int) -> Audit:
+    """The result of an audit with so many findings, of three kinds."""
+    codes = ("MSC001", "MSC004", "MSC001", "MSI001")
+    found = tuple(finding(n, codes[n % len(codes)]) for n in range(number))
+    return Audit(found, rows_checked=51_234, points_checked=51_230, settling=1, not_checked=())
+
+
+def printed(found: Audit, view: View = EVERYTHING) -> None:
+    """Print the audit as a command does."""
+    output.begin(Options())
+    print_audit(found, view)
+
+
+@widths
+@pytest.mark.parametrize("number", [0, 4, 10_000])
+def test_reconcile(number: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit with none, few and many findings fits one screen."""
+    screen = on_terminal(columns, lambda: printed(audit(number)), monkeypatch)
+
+    assert max(map(len, plain(screen).splitlines())) <= columns
+    assert len(screen.splitlines()) <= 50
+    agrees_with_golden(f"reconcile-{number}-{columns}", screen)
+
+
+def test_an_incomplete_audit_is_never_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not read is said, and the verdict with it."""
+    found = replace(audit(0), not_checked=("the collection memories: it does not answer",))
+    screen = plain(on_terminal(80, lambda: printed(found), monkeypatch))
+
+    assert "not checked: the collection memories: it does not answer" in screen
+    assert "INCOMPLETE: 0 findings so far, not everything was read" in screen
+    assert "clean" not in screen
+
+
+@widths
+def test_plan_and_a_refused_run(
+    legacy_app: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan with blockers, a status, a failed verification, and the run that is refused."""
+    settings = ("--postgres-url", legacy_app, "--qdrant-url", ":memory:")
+    for name, command in (
+        ("plan", ("migrate", "plan", "--evidence", "ignore")),
+        ("status-legacy", ("migrate", "status")),
+        ("verify-legacy", ("migrate", "verify", "--evidence", "ignore")),
+        ("run-refused", ("migrate", "run", "--evidence", "ignore")),
+    ):
+        screen = on_terminal(columns, lambda words=command: main([*settings, *words]), monkeypatch)  # type: ignore[misc]
+        agrees_with_golden(f"{name}-{columns}", screen)
+
+
+@widths
+def test_after_the_migration(app: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same commands when everything is done."""
+    settings = ("--postgres-url", app, "--qdrant-url", ":memory:")
+    for name, command in (
+        ("status", ("migrate", "status")),
+        ("verify", ("migrate", "verify")),
+        ("run-again", ("migrate", "run", "--evidence", "ignore")),
+    ):
+        screen = on_terminal(columns, lambda words=command: main([*settings, *words]), monkeypatch)  # type: ignore[misc]
+        agrees_with_golden(f"{name}-{columns}", screen)
+
+
+def test_a_run_shows_a_bar(legacy_app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a run shows its phases, and a bar for what takes long."""
+    words = ("--postgres-url", legacy_app, "--qdrant-url", ":memory:", *THROUGH)
+    screen = on_terminal(80, lambda: main(words), monkeypatch)
+
+    assert "━" in screen
+    assert "next: memsync migrate finalize" in screen
+
+
+def test_colours_are_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets colours, unless NO_COLOR or --no-color says otherwise; a pipe never does."""
+    words = ("rules",)
+    assert "\x1b[" in on_terminal(80, lambda: main(words), monkeypatch)
+    assert "\x1b[" not in on_terminal(80, lambda: main((*words, "--no-color")), monkeypatch)
+    assert "\x1b[" not in run(*words).out
+
+    def with_variable() -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        main(words)
+
+    assert "\x1b[" not in on_terminal(80, with_variable, monkeypatch)
+
+
+def test_nobodys_words_are_printed_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text, JSON and JSON lines hold length and digest; --show-text adds the words."""
+    for view in (View(), View(as_lines=True)):
+        for as_json in (False, True):
+            print_audit(audit(4), view, as_json=as_json)
+            hidden = capsys.readouterr().out
+            print_audit(audit(4), replace(view, show_text=True), as_json=as_json)
+            shown = capsys.readouterr().out
+
+            assert WORDS not in hidden
+            assert "37" in hidden
+            assert WORDS in shown
+
+
+def test_names_of_people_are_not_in_a_plan_unless_asked_for(legacy_app: str) -> None:
+    """Neither the text nor the JSON of a plan names a user."""
+    plan = ("migrate", "plan", "--evidence", "ignore")
+    shown = on(legacy_app, ":memory:", *plan, "--show-text", "--json").json()
+    names = [each["username"] for each in shown["unresolved"]]
+    assert names
+
+    for options in ((), ("--json",)):
+        hidden = on(legacy_app, ":memory:", *plan, *options).out
+        written = [name if not options else json.dumps(name)[1:-1] for name in names]
+        assert [] == [name for name in written if name in hidden]
+        assert written[0] in on(legacy_app, ":memory:", *plan, *options, "--show-text").out
+
+
+def test_findings_come_by_severity_then_by_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors come before warnings; of equal ones that which concerns more personas."""
+    print_audit(audit(100), View(limit=0), as_json=True)
+    codes = [each["code"] for each in json.loads(capsys.readouterr().out)["findings"]]
+
+    assert ["MSC001"] * 50 + ["MSI001"] * 25 + ["MSC004"] * 25 == codes
+
+
+@pytest.mark.parametrize(
+    ("select", "counts"),
+    [
+        (["MSC004"], {"duplicate-point": 25}),
+        (["persona-mismatch"], {"persona-mismatch": 25}),
+        (["MSC"], {"missing-point": 50, "duplicate-point": 25}),
+    ],
+)
+def test_selection(
+    select: list[str], counts: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A code, a name or a family selects; the exit status follows the selection."""
+    view = View(select=frozenset(select))
+
+    assert 1 == print_audit(audit(100), view, as_json=True)
+    assert counts == json.loads(capsys.readouterr().out)["counts"]
+    assert 0 == print_audit(audit(1), replace(view, select=frozenset(["MSI"])))
+    assert "not looked at, as you asked: 1 other finding" in capsys.readouterr().out
+
+
+def test_json_lines_end_with_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each finding is a line; the last line is the summary."""
+    assert 1 == print_audit(audit(3), View(as_lines=True))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert ["finding", "finding", "finding", "summary"] == [each["type"] for each in lines]
+    assert not lines[-1]["ok"]
+
+
+def test_quiet_is_silent_where_all_is_well(app: str, legacy_app: str, qdrant: str) -> None:
+    """With --quiet a status of 0 comes without output; another one comes with all of it."""
+    assert (0, "", "") == (
+        (ran := on(app, qdrant, "migrate", "status", "-q")).status,
+        ran.out,
+        ran.err,
+    )
+    loud = on(legacy_app, qdrant, "migrate", "verify", "--evidence", "ignore")
+    quiet = on(legacy_app, qdrant, "migrate", "verify", "--evidence", "ignore", "--quiet")
+    assert (1, loud.out) == (quiet.status, quiet.out)
+
+
+def test_global_options_may_stand_on_either_side(app: str) -> None:
+    """An option of all commands counts before the command and after it; the later one wins."""
+    before = run("--json", "--postgres-url", app, "migrate", "status")
+    after = run("migrate", "--postgres-url", "postgresql://127.0.0.1:1/no", "status", "--json")
+    last = run(
+        "--postgres-url",
+        "postgresql://127.0.0.1:1/no",
+        "migrate",
+        "status",
+        f"--postgres-url={app}",
+        "--json",
+    )
+
+    assert "contracted" == before.json()["stage"]
+    assert 10 == after.failure()["exit_status"]
+    assert before.json() == last.json()
+
+
+def test_help_is_whole_and_names_its_own_help() -> None:
+    """Nothing in a list of commands is cut, and a mistake points to the help of its command."""
+    assert "..." not in run("--help").out.replace("[ARGS]...", "")
+    assert run("migrate", "run", "-h").out == run("help", "migrate", "run").out
+    assert "Try 'memsync migrate run --help'." in run("migrate", "run", "--nope").err
+    assert run("help", "exit-statuses").out.startswith("    0  Done")
+
+
+def test_the_shell_gets_completions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bash is told the commands that may follow."""
+    monkeypatch.setenv("_MEMSYNC_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "memsync migrate ")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    ran = run()
+
+    assert 0 == ran.status
+    assert {"plan", "run", "status", "verify"} <= set(ran.out.split())
