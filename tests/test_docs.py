@@ -245,7 +245,7 @@ def test_readme_example_runs(
         message.content for message in first["window"]
     ]
     assert 4 == len(second["window"])
-    assert "peanuts" in (second["memories"][0].memory.user_text or "")
+    assert "peanuts" in (second["memories"][0].user_text)
 
 
 def run_example(code: str, personality_id: object, persona_id: object) -> dict[str, Any]:

@@ -3,12 +3,17 @@
 import ast
 import importlib
 import inspect
+import logging
 import pkgutil
+import subprocess
+import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import memsync
+from memsync import errors
 
 MODULES = sorted(
     each.name
@@ -16,6 +21,12 @@ MODULES = sorted(
     if not each.name.endswith("__main__")
     and not each.name.startswith(("memsync._migrations", "memsync._sql"))
 )
+RAISED = (
+    *("MemsyncError", "InvalidInput", "SettingsError", "PartlyDone", "IncompleteAudit"),
+    *("StoreUnreachable", "EmbedderUnreachable", "OutcomeUnknown", "StoreBusy"),
+    *("SchemaMismatch", "DimensionMismatch", "MissingRight"),
+)
+"""The errors of the library's calls, and the base of all."""
 every_module = pytest.mark.parametrize("name", MODULES)
 PACKAGES = [
     "memsync",
@@ -25,14 +36,11 @@ PACKAGES = [
 
 def test_public_names() -> None:
     """The public names are exactly these, because the library is small on purpose."""
-    assert [
-        "Memory",
-        "MemsyncError",
-        "NewExchange",
-        "Recollection",
-        "Remembered",
-        "Settings",
-    ] == memsync.__all__
+    assert {
+        *("Memory", "Settings", "NewExchange", "Remembered"),
+        *("Message", "UserMessage", "Recollection", "Audit", "Finding"),
+        *RAISED,
+    } == set(memsync.__all__)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -56,6 +64,54 @@ def test_nothing_else_is_public() -> None:
     }
 
     assert {} == {n: v for n, v in others.items() if not isinstance(v, ModuleType)}
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_what_is_raised_is_caught_as_one(name: str) -> None:
+    """Every exported error is a MemsyncError, and the very class that the library raises."""
+    assert issubclass(getattr(memsync, name), memsync.MemsyncError)
+    assert getattr(memsync, name) is getattr(errors, name)
+
+
+@pytest.mark.parametrize(
+    "given", [{"nope": 1}, {"pool_connections": 0}, {"postgres_url": "mysql://user:secret@h"}]
+)
+def test_settings_that_are_built_raise_as_those_that_are_loaded(given: dict[str, Any]) -> None:
+    """A caller who builds Settings catches the same error, which names the field, not its value."""
+    with pytest.raises(memsync.SettingsError, match=next(iter(given))) as refused:
+        memsync.Settings(**given)
+    with pytest.raises(memsync.SettingsError) as loaded:
+        memsync.Settings.load(environ={}, **given)
+    assert str(loaded.value) == str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_one_class_is_named_memory() -> None:
+    """The only class of that name is the public one, so that no message or import means another."""
+    named = {
+        value
+        for name in MODULES
+        for value in vars(importlib.import_module(name)).values()
+        if inspect.isclass(value) and "Memory" == value.__name__
+    }
+
+    assert {memsync.Memory} == named
+
+
+def test_a_caller_without_logging_hears_nothing() -> None:
+    """Python's handler of last resort prints no warning of memsync's; loggers stand below it."""
+    code = "import memsync, logging; logging.getLogger('memsync.any').warning('printed')"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    logs = [
+        value
+        for name in MODULES
+        for value in vars(importlib.import_module(name)).values()
+        if isinstance(value, logging.Logger)
+    ]
+
+    assert ("", "") == (said.stdout, said.stderr)
+    assert logs
+    assert [] == [each.name for each in logs if not each.name.startswith("memsync.")]
 
 
 @pytest.mark.parametrize("name", memsync.__all__)

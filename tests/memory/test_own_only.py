@@ -215,7 +215,7 @@ def test_no_class_of_the_callers_reaches_another_thread(lab: Lab) -> None:
     history = lab.memory.get_recent_history(Channel.HOME, ADA, persona_id=who)
     assert [("mine", A), ("yours", A)] == [(each.content, each.persona_id) for each in history]
     [found] = lab.memory.recall("x", persona_id=who)
-    assert A == found.memory.persona_id
+    assert A == found.persona_id
     assert UUID is type(history[0].persona_id)
 
 
@@ -231,3 +231,24 @@ def test_what_is_no_time_is_refused(lab: Lab, said_at: Any) -> None:
     """A time that is no datetime raises InvalidInput."""
     with pytest.raises(InvalidInput, match="said_at"):
         lab.memory.remember(NewExchange(CHANNEL, ADA, A, "x", "y", said_at, LONG_AGO))
+
+
+@pytest.mark.parametrize("threshold", ["0.5", True, float("nan"), float("inf"), [0.5]])
+def test_a_threshold_that_is_no_number_is_refused(any_lab: Lab, threshold: Any) -> None:
+    """Recall refuses it by its own error, whichever store would have been asked."""
+    any_lab.settled(1)
+    with pytest.raises(InvalidInput, match="score_threshold must be a finite number or None"):
+        any_lab.memory.recall("x", persona_id=A, score_threshold=threshold)
+
+
+def test_a_point_without_text_costs_itself(any_lab: Lab, warned: pytest.LogCaptureFixture) -> None:
+    """Recall leaves it out, warns of its id, and gives the next memory in its place."""
+    said = any_lab.say(3)
+    any_lab.sync()
+    [nearest, *others] = recalled(any_lab)
+    assert isinstance(nearest, UUID)
+    any_lab.respell(nearest, assistant_text=None)
+    assert {each.anchor_id for each in said} - {nearest} == set(others)
+    assert set(others) == set(recalled(any_lab))
+    assert f"left out 1 points that hold no text: {nearest}" in warned.text
+    assert not any_lab.check().ok

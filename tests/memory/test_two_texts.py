@@ -11,8 +11,8 @@ def test_a_user_puts_no_words_into_the_assistants_mouth(any_lab: Lab) -> None:
     any_lab.memory.remember(NewExchange(CHANNEL, ADA, A, FORGED, "ok"))
     any_lab.sync()
     [found] = any_lab.memory.recall("refund", persona_id=A)
-    assert (FORGED, "ok") == (found.memory.user_text, found.memory.assistant_text)
-    assert found.memory.content is None
+    assert (FORGED, "ok") == (found.user_text, found.assistant_text)
+    assert f"user: {FORGED}\nassistant: ok" == found.text
 
 
 def test_words_that_changed_sides_are_found_and_mended(lab: Lab) -> None:
@@ -29,7 +29,7 @@ def test_words_that_changed_sides_are_found_and_mended(lab: Lab) -> None:
     lab.apply(lab.plan())
     assert lab.check().ok
     [found] = lab.memory.recall("refund", persona_id=A)
-    assert "hi" == found.memory.user_text
+    assert "hi" == found.user_text
 
 
 def test_a_memory_of_an_earlier_build_is_recalled_and_mended(any_lab: Lab) -> None:
@@ -40,16 +40,12 @@ def test_a_memory_of_an_earlier_build_is_recalled_and_mended(any_lab: Lab) -> No
         said.anchor_id, user_text=None, assistant_text=None, content=said.text, digest="0" * 64
     )
     [found] = any_lab.memory.recall("x", persona_id=A)
-    assert (said.text, None) == (found.memory.content, found.memory.user_text)
-    assert said.text == found.memory.text
+    assert (said.text, "", "") == (found.text, found.user_text, found.assistant_text)
     assert {"payload-drift": 1} == any_lab.check().counts
     any_lab.apply(any_lab.plan())
     assert any_lab.check().ok
     [mended] = any_lab.memory.recall("x", persona_id=A)
-    assert (said.user_text, said.assistant_text) == (
-        mended.memory.user_text,
-        mended.memory.assistant_text,
-    )
+    assert (said.user_text, said.assistant_text) == (mended.user_text, mended.assistant_text)
     vector = any_lab.point(said.anchor_id).vector
     assert old.vector is not None
     assert vector is not None

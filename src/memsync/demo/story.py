@@ -217,7 +217,7 @@ def _recall(stage: Stage, speakers: "_Speakers") -> Scene:
     answers = []
     for persona_id in speakers.persona_ids:
         best = memory.recall(_QUESTION, persona_id=persona_id, limit=1)
-        answers.append(best[0].memory.text or "" if best else "")
+        answers.append(best[0].text if best else "")
     expected = [f"user: {said}\nassistant: {answered}" for said, answered in _SAID]
     return Scene(
         f"One user, two personas, one question: {_QUESTION!r}",

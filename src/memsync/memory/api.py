@@ -9,7 +9,7 @@ later.
 import contextlib
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
 from typing import Self, overload
@@ -17,9 +17,17 @@ from uuid import UUID, uuid4
 
 from memsync import forks
 from memsync.errors import InvalidInput, SchemaMismatch, StoreUnreachable
+from memsync.memory.arguments import checked_limit, checked_threshold, given_times
 from memsync.model import ids
 from memsync.model.ids import MessageId
-from memsync.model.records import Message, Role, Thread, UserMessage, storable_text
+from memsync.model.records import (
+    Message,
+    Recollection,
+    Role,
+    Thread,
+    UserMessage,
+    storable_text,
+)
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
@@ -32,10 +40,8 @@ from memsync.stores.history.exchanges import (
     standing_messages,
     thread_clock,
 )
-from memsync.stores.ltm import LongTermMemory, Recollection
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres, Session, open_postgres
-
-LIMIT_MAX = 1000
 
 
 class _Unsaid(Enum):
@@ -126,7 +132,7 @@ class Memory:
         persona_id = ids.persona_id(exchange.persona_id)
         user_text = storable_text(exchange.user_text, "user_text")
         assistant_text = storable_text(exchange.assistant_text, "assistant_text")
-        given = _given_times(exchange)
+        given = given_times((exchange.said_at, exchange.answered_at))
         place = (channel_id, personality_id, persona_id)
         thread = Thread(*place)
         key = None if exchange.key is None else ids.exchange_key(exchange.key)
@@ -189,15 +195,19 @@ class Memory:
         A thread belongs to one persona. While the history is not migrated, `user_id` can be given
         instead: `user_id` works until contract, `persona_id` from backfill on.
 
-        Raises: TypeError unless exactly one of the two is given; InvalidInput for malformed ids or
-        a limit outside 1 to 1000; SchemaMismatch for a persona before backfill, and for a user
-        after contract.
+        Raises: InvalidInput for malformed ids, for a limit outside 1 to 1000, and unless exactly
+        one of the two is given; SchemaMismatch for a persona before backfill, and for a user after
+        contract.
         """
         if (persona_id is _UNSAID) is (user_id is _UNSAID):
-            raise TypeError("get_recent_history() takes persona_id, or user_id before contract")
+            raise InvalidInput(
+                "get_recent_history takes exactly one of persona_id and, before contract, user_id: "
+                f"{'neither' if persona_id is _UNSAID else 'both'} came. Give one by keyword",
+                field="persona_id",
+            )
         channel = ids.channel_id(channel_id)
         personality = ids.personality_id(personality_id)
-        newest = _limit(limit)
+        newest = checked_limit(limit)
         if user_id is not _UNSAID:
             of_user = partial(
                 recent_history_of_user,
@@ -226,22 +236,23 @@ class Memory:
     ) -> list[Recollection]:
         """The persona's memories most like `query`, best first; none if there is no collection.
 
-        A point that names another persona as well, or another one, is left out; the logger
-        `memsync` warns of it with its id, and the next memories take its place.
+        A point that names another persona as well, or another one, or has no text, is left out.
+        The log warns of it with its id, and the next memories take its place.
 
-        Raises: InvalidInput for malformed ids, text or limit; SettingsError for an unknown
-        embedder; DimensionMismatch when the collection was made for another one; SchemaMismatch
-        when it was not made for memories; StoreUnreachable.
+        Raises: InvalidInput for malformed ids, text, limit or threshold; SettingsError for an
+        unknown embedder; DimensionMismatch when the collection was made for another one;
+        SchemaMismatch when it was not made for memories; StoreBusy when another process has an
+        embedded one open; StoreUnreachable.
         """
         persona = ids.persona_id(persona_id)
         personality = None if personality_id is None else ids.personality_id(personality_id)
-        text, nearest = storable_text(query, "query"), _limit(limit)
+        text, nearest = storable_text(query, "query"), checked_limit(limit)
         return self._opened_ltm().recall(
             text,
             persona_id=persona,
             personality_id=personality,
             limit=nearest,
-            score_threshold=score_threshold,
+            score_threshold=checked_threshold(score_threshold),
         )
 
     def _require_personas(self, session: Session) -> None:
@@ -284,12 +295,6 @@ class Memory:
         self.close()
 
 
-def _limit(limit: int) -> int:
-    if type(limit) is not int or not 1 <= limit <= LIMIT_MAX:
-        raise InvalidInput(f"limit must be 1 to {LIMIT_MAX}, not {limit!r:.40}", field="limit")
-    return limit
-
-
 def _message_id(thread: Thread, key: str | None, role: Role) -> MessageId:
     """A new id; with a key always the same one, so that the primary key holds one row for it."""
     if key is None:
@@ -297,36 +302,6 @@ def _message_id(thread: Thread, key: str | None, role: Role) -> MessageId:
     return ids.keyed_message_id(
         thread.channel_id, str(thread.personality_id), str(thread.persona_id), key, role
     )
-
-
-def _given_times(exchange: NewExchange) -> tuple[datetime, datetime] | None:
-    given = exchange.said_at, exchange.answered_at
-    if given[0] is None and given[1] is None:
-        return None
-    if given[0] is None or given[1] is None:
-        raise InvalidInput("give both said_at and answered_at, or neither", field="said_at")
-    said_at, answered_at = _utc_ms(given[0], "said_at"), _utc_ms(given[1], "answered_at")
-    if answered_at < said_at:
-        raise InvalidInput(
-            f"answered_at {answered_at} is before said_at {said_at}; a reply follows its message",
-            field="answered_at",
-        )
-    return said_at, answered_at
-
-
-def _utc_ms(given: object, what: str) -> datetime:
-    """The moment in UTC, cut to milliseconds like the column. A naive moment is taken as UTC."""
-    if not isinstance(given, datetime):
-        raise InvalidInput(f"{what} must be a datetime, not {given!r:.80}", field=what)
-    try:
-        # A class of the caller's own goes no further than here.
-        moment = datetime.combine(datetime.date(given), datetime.timetz(given))
-        utc = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (OverflowError, ValueError, TypeError) as error:
-        raise InvalidInput(
-            f"{what} {given} is outside the years 1 to 9999 in UTC: {error}", field=what
-        ) from None
-    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 
 def _placed(

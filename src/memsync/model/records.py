@@ -138,7 +138,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class StoredMemory:
     """A memory, decoded from the payload of its point. Absent fields are None.
 
     `user_text` and `assistant_text` are what was said. A memory that the app or an earlier build
@@ -161,6 +161,26 @@ class Memory:
         if self.user_text is None or self.assistant_text is None:
             return self.content
         return joined(self.user_text, self.assistant_text)
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """A memory that `recall` found. `score` is its cosine similarity to the query.
+
+    `text` is the memory as one text, as the embedder read it. `user_text` and `assistant_text` are
+    what was said. Both are empty for a memory that the app or an earlier build wrote as one text,
+    because nothing says where the user's words end. `created_at` is UTC, to the millisecond.
+    """
+
+    id: PointId
+    score: float
+    persona_id: PersonaId
+    personality_id: UUID | None
+    channel_id: str | None
+    created_at: datetime | None
+    text: str
+    user_text: str = ""
+    assistant_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

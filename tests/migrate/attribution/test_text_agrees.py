@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memsync.model.records import Memory
+from memsync.model.records import StoredMemory
 from memsync.stores.ltm.layouts import says, says_more_as_deployed
 from memsync.stores.postgres import Postgres, statement
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from support.postgres import PostgresCluster
 
-    Says = Callable[[Memory, str, str], bool]
+    Says = Callable[[StoredMemory, str, str], bool]
 
 texts = st.text(
     st.sampled_from("ab: ()\n\\%é") | st.characters(exclude_characters="\0", codec="utf-8"),
@@ -36,12 +36,12 @@ GIVEN = (
 
 def of(
     content: str | None = None, *, user_text: str | None = None, assistant_text: str | None = None
-) -> Memory:
+) -> StoredMemory:
     """A memory of this one text, or of these two."""
-    return Memory(None, None, None, None, user_text, assistant_text, content)
+    return StoredMemory(None, None, None, None, user_text, assistant_text, content)
 
 
-def says_more_of(memory: Memory, user: str, reply: str) -> bool:
+def says_more_of(memory: StoredMemory, user: str, reply: str) -> bool:
     """The answer of the fragment `says_more`: two texts never say more than their exchange."""
     if memory.content is None or memory.assistant_text is not None:
         return False
@@ -54,7 +54,7 @@ def answers(cluster: PostgresCluster, fragment: str, twin: Says) -> Iterator[Say
     query = " ".join(("SELECT coalesce(", statement(fragment), ", false) FROM", GIVEN))
     with Postgres.open(cluster.url) as postgres, postgres.session() as session:
 
-        def asked(memory: Memory, user: str, reply: str) -> bool:
+        def asked(memory: StoredMemory, user: str, reply: str) -> bool:
             texts = memory.content, memory.user_text, memory.assistant_text, user, reply
             (found,) = session.connection.execute(query, texts).fetchone()  # type: ignore[misc]
             assert twin(memory, user, reply) == found, (memory, user, reply)

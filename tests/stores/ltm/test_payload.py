@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from memsync.model.digests import exchange_digest
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
-from memsync.model.records import Exchange, Memory, Point
+from memsync.model.records import Exchange, Point, StoredMemory
 from memsync.stores.ltm.payload import PayloadCodec, Reading, Style
 
 STYLES: tuple[Style, ...] = ("snake", "camel")
@@ -51,7 +51,7 @@ def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
     codec = PayloadCodec(style)
     payload = codec.encode(exchange, "test/8")
     at = exchange.created_at_ms
-    memory = Memory(
+    memory = StoredMemory(
         persona_id=exchange.persona_id,
         personality_id=exchange.personality_id,
         channel_id=exchange.channel_id,
@@ -160,7 +160,7 @@ def test_times(key: str, value: Any, window: tuple[int, int] | None, *, wrong: b
 
 def test_no_time_at_all() -> None:
     """A missing time is no wrong unit."""
-    assert Reading(Memory(None, None, None, None)) == PayloadCodec("snake").decode({})
+    assert Reading(StoredMemory(None, None, None, None)) == PayloadCodec("snake").decode({})
 
 
 @pytest.mark.parametrize(

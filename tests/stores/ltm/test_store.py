@@ -76,8 +76,8 @@ def test_what_is_put_is_recalled(ltm: LongTermMemory) -> None:
     [found] = ltm.recall("hi", persona_id=PERSONA, personality_id=PERSONALITY, limit=9)
     assert (said.anchor_id, said.user_text, said.assistant_text) == (
         found.id,
-        found.memory.user_text,
-        found.memory.assistant_text,
+        found.user_text,
+        found.assistant_text,
     )
     assert [] == ltm.recall("hi", persona_id=PersonaId(uuid4()), limit=9)
     other = PersonalityId(uuid4())

@@ -8,7 +8,7 @@ of migrate/attribution/evidence.sql compare texts in SQL, and a test compares th
 
 from uuid import UUID
 
-from memsync.model.records import Memory, joined
+from memsync.model.records import StoredMemory, joined
 
 PERSONA_PREFIX = "persona-"
 PERSONALITY_PREFIX = "personality-"
@@ -39,7 +39,9 @@ def _uuid_after(name: str, prefix: str) -> UUID | None:
         return None
 
 
-def says(memory: Memory, user_text: str, assistant_text: str, *, as_deployed: bool = True) -> bool:
+def says(
+    memory: StoredMemory, user_text: str, assistant_text: str, *, as_deployed: bool = True
+) -> bool:
     """Whether the memory's text was made from an exchange of these texts.
 
     Two texts must be equal. One text may have the form in which an earlier build kept both; with

@@ -13,7 +13,7 @@ from memsync.errors import InvalidInput
 from memsync.model import ids
 from memsync.model.digests import buckets, content_digest, exchange_digest, memory_digest
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Memory, Point
+from memsync.model.records import Exchange, Point, StoredMemory
 from memsync.stores.vectors import IndexKind
 
 Style = Literal["snake", "camel"]
@@ -55,7 +55,7 @@ class Reading:
     memory has no persona then, because Qdrant gives it to the filter of each.
     """
 
-    memory: Memory
+    memory: StoredMemory
     wrong_keys: tuple[str, ...] = ()
     wrong_unit: bool = False
     time_window_ms: tuple[int, int] | None = None
@@ -148,7 +148,7 @@ class PayloadCodec:
         user_text = _text(self._either(payload, "user_text"))
         assistant_text = _text(self._either(payload, "assistant_text"))
         both = user_text is not None and assistant_text is not None
-        memory = Memory(
+        memory = StoredMemory(
             persona_id=persona_id,
             personality_id=_uuid(self._either(payload, "personality_id")),
             channel_id=_text(self._either(payload, "channel_id")),
@@ -174,7 +174,7 @@ class PayloadCodec:
         return _first(payload, self._spell[name], name, _CAMEL[name])
 
 
-def _archived_digest(point_id: PointId, memory: Memory) -> str | None:
+def _archived_digest(point_id: PointId, memory: StoredMemory) -> str | None:
     if not isinstance(point_id, UUID) or memory.persona_id is None:
         return None
     if memory.personality_id is None or memory.created_at_ms is None:

@@ -17,7 +17,7 @@ from uuid import UUID
 from memsync import forks
 from memsync.errors import InvalidInput, SchemaMismatch, SettingsError
 from memsync.model.ids import PersonaId, PersonalityId, PointId
-from memsync.model.records import Exchange, Memory, Point
+from memsync.model.records import Exchange, Hit, Point, Recollection, StoredMemory, from_ms
 from memsync.model.wording import listed
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_by_anchor
@@ -32,16 +32,7 @@ _PAGE_POINTS = 1000
 _ASKED_MAX = 16_000
 """A recall asks for at most so many points when those of its persona are hidden among others."""
 _NAMED_MAX = 3
-_LOG = logging.getLogger("memsync")
-
-
-@dataclass(frozen=True, slots=True)
-class Recollection:
-    """A memory that `recall` found, and its cosine similarity to the query."""
-
-    id: UUID | int
-    memory: Memory
-    score: float
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +117,8 @@ class LongTermMemory:
     ) -> list[Recollection]:
         """The persona's memories most like `text`, best first; none if home does not exist.
 
-        A point that does not name this persona alone is left out, and the logger `memsync` warns of
-        it. More are asked for in its place, up to a bound.
+        A point that does not name this persona alone, or has no text, is left out, and the log
+        warns of it. More are asked for in its place, up to a bound.
 
         Raises: DimensionMismatch when the collection was made for another embedder.
         """
@@ -148,11 +139,9 @@ class LongTermMemory:
                 if self.stands(self.collection):
                     raise
                 return []
-            found = [
-                Recollection(hit.point.id, self.codec.decode(hit.point.payload).memory, hit.score)
-                for hit in hits
-            ]
-            own = [each for each in found if each.memory.persona_id == persona_id]
+            found = [(hit, self.codec.decode(hit.point.payload).memory) for hit in hits]
+            recalled = (_recollection(hit, memory, persona_id) for hit, memory in found)
+            own = [each for each in recalled if each]
             if len(own) >= limit or len(hits) < asked or asked >= _ASKED_MAX:
                 break
             asked = min(2 * asked, _ASKED_MAX)
@@ -316,14 +305,39 @@ class LongTermMemory:
         return made
 
 
-def _warn_of(found: Sequence[Recollection], persona: PersonaId) -> None:
-    """Log the ids of what the store returned although it is not this persona's alone."""
-    foreign = [str(each.id) for each in found if each.memory.persona_id != persona]
-    if foreign:
-        _LOG.warning(
-            "recall for persona %s left out %d points that do not name this persona alone: %s. "
-            "Run `memsync check`",
-            persona,
-            len(foreign),
-            listed(foreign, _NAMED_MAX),
-        )
+def _recollection(hit: Hit, memory: StoredMemory, persona: PersonaId) -> Recollection | None:
+    """What recall returns for the point; None unless it is this persona's alone and has a text."""
+    if memory.persona_id != persona or (text := memory.text) is None:
+        return None
+    parted = memory.user_text is not None and memory.assistant_text is not None
+    return Recollection(
+        id=hit.point.id,
+        score=hit.score,
+        persona_id=persona,
+        personality_id=memory.personality_id,
+        channel_id=memory.channel_id,
+        created_at=None if memory.created_at_ms is None else from_ms(memory.created_at_ms),
+        text=text,
+        user_text=memory.user_text or "" if parted else "",
+        assistant_text=memory.assistant_text or "" if parted else "",
+    )
+
+
+def _warn_of(found: Sequence[tuple[Hit, StoredMemory]], persona: PersonaId) -> None:
+    """Log the ids of what the store returned and recall cannot hand out, and why it cannot."""
+    foreign = [hit for hit, memory in found if memory.persona_id != persona]
+    wordless = [
+        hit for hit, memory in found if memory.persona_id == persona and memory.text is None
+    ]
+    for hits, why in (
+        (foreign, "do not name this persona alone"),
+        (wordless, "hold no text"),
+    ):
+        if hits:
+            _LOG.warning(
+                "recall for persona %s left out %d points that %s: %s. Run `memsync check`",
+                persona,
+                len(hits),
+                why,
+                listed([str(hit.point.id) for hit in hits], _NAMED_MAX),
+            )

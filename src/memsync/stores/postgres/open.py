@@ -13,7 +13,7 @@ from memsync.stores.postgres.session_settings import Pins
 
 _POOLED = {"auto": None, "yes": True, "no": False}
 
-logger = logging.getLogger("memsync")
+logger = logging.getLogger(__name__)
 
 
 def open_postgres(settings: Settings, *, for_app: bool = False) -> Postgres:
