@@ -5,7 +5,6 @@ removed by renaming, so that a crash leaves it whole or absent. The driver does 
 payload means.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import RLock
-from typing import IO, cast
+from typing import cast
 from urllib.parse import quote, unquote
 
 import qdrant_edge as engine
@@ -25,11 +24,11 @@ from memsync.errors import (
     InvalidInput,
     MemsyncError,
     SchemaMismatch,
-    StoreBusy,
     StoreUnreachable,
 )
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
+from memsync.stores.folder_lock import FolderLock, busy, hold
 from memsync.stores.vectors.points import another_size, batches, checked_id, float32, forked
 from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Where
 
@@ -58,26 +57,18 @@ def open_edge(directory: Path) -> "EdgeStore":
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / LOCK_FILE).open("a")
+        lock = hold(directory / LOCK_FILE, _label(directory), server="Qdrant")
     except OSError as error:
         raise StoreUnreachable(
             f"cannot use {directory}: {error.strerror}; name another folder or mend this one"
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise _busy(directory) from None
     for left_over in directory.glob(f"{_PASSING}*"):
         shutil.rmtree(left_over, ignore_errors=True)
     return EdgeStore(directory, lock)
 
 
-def _busy(directory: Path) -> StoreBusy:
-    return StoreBusy(
-        f"{directory} is open in another process; stop it, or run a Qdrant server",
-        directory=str(directory),
-    )
+def _label(directory: Path) -> str:
+    return f"the embedded Qdrant engine in {directory}"
 
 
 class EdgeStore:
@@ -87,7 +78,7 @@ class EdgeStore:
     flushes it.
     """
 
-    def __init__(self, directory: Path, lock: IO[str]) -> None:
+    def __init__(self, directory: Path, lock: FolderLock) -> None:
         self._directory = directory
         self._lock = lock
         self._shards: dict[str, engine.EdgeShard] = {}
@@ -98,7 +89,7 @@ class EdgeStore:
     @property
     def label(self) -> str:
         """The store in a word or two for messages, without secrets."""
-        return f"the embedded Qdrant engine in {self._directory}"
+        return _label(self._directory)
 
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""
@@ -250,7 +241,7 @@ class EdgeStore:
     def close(self) -> None:
         """Write everything to disk and release the store. Closing twice is no error."""
         with self._guard:
-            if self._lock.closed or self._forked_from is not None:
+            if self._lock.is_released or self._forked_from is not None:
                 return
             try:
                 with self._translated():
@@ -259,7 +250,7 @@ class EdgeStore:
                         shard.close()
             finally:
                 self._shards.clear()
-                self._lock.close()
+                self._lock.release()
 
     def begin_anew(self) -> None:
         """Leave the store to the parent of a forked process: the engine serves one process."""
@@ -295,7 +286,7 @@ class EdgeStore:
         with self._guard:
             if self._forked_from is not None:
                 raise forked(self.label, self._forked_from)
-            if self._lock.closed:
+            if self._lock.is_released:
                 raise StoreUnreachable(f"{self.label} is closed; open it again to use it")
             try:
                 yield
@@ -313,7 +304,7 @@ class EdgeStore:
                 collection=collection,
             )
         if "WouldBlock" in text:
-            return _busy(self._directory)
+            return busy(self.label, server="Qdrant")
         if isinstance(error, TypeError | ValueError | OverflowError):
             return InvalidInput(f"{self.label} cannot do that: {text:.300}")
         where = f"at {collection!r}" if collection else "as a whole"

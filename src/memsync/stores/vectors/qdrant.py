@@ -10,7 +10,7 @@ so that an audit finds the same index missing here and on a server.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import cast
 from uuid import UUID
 
@@ -60,11 +60,17 @@ class QdrantStore:
         client: QdrantClient,
         label: str,
         again: Callable[[], QdrantClient] = QdrantClient,
+        *,
+        on_close: ExitStack | None = None,
     ) -> None:
-        """`again` makes another client of the same server; the local mode never needs one."""
+        """`again` makes another client of the same server; the local mode never needs one.
+
+        `on_close` is closed with the store, which releases the folder of the local mode.
+        """
         self._made: QdrantClient | None = client
         self._label = label
         self._again = again
+        self._on_close = on_close or ExitStack()
         self._local = client.init_options["path"] or client.init_options["location"] == ":memory:"
         self._secret = client.init_options["api_key"]
         self._closed = False
@@ -273,11 +279,12 @@ class QdrantStore:
         if not self._closed:
             self._closed = True
             if self._forked_from is None and self._made is not None:
-                self._made.close()
+                with self._on_close:
+                    self._made.close()
 
     def begin_anew(self) -> None:
         """Use a client of its own in a forked process; a local store stays the parent's."""
-        forks.keep_for_ever(self._made)
+        forks.keep_for_ever((self._made, self._on_close))
         if self._local:
             self._forked_from = os.getppid()
         else:

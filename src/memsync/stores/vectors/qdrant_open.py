@@ -4,6 +4,7 @@ It decides how long a server may take to accept a connection, and how a forked p
 same server.
 """
 
+import contextlib
 import sqlite3
 import warnings
 from functools import partial
@@ -13,12 +14,14 @@ from urllib.parse import urlsplit
 import httpx
 from qdrant_client import QdrantClient
 
-from memsync.errors import SettingsError, StoreBusy, StoreUnreachable
+from memsync.errors import SettingsError, StoreUnreachable
 from memsync.settings import redacted
+from memsync.stores.folder_lock import busy, hold
 from memsync.stores.vectors.qdrant import QdrantStore
 
 CONNECT_S = 5
 REST_PORT = 6333
+LOCK_FILE = ".memsync.lock"
 
 
 def open_qdrant(url: str, *, api_key: str | None, grpc: bool, timeout_s: int) -> QdrantStore:
@@ -78,14 +81,17 @@ def _connect_quickly(request: httpx.Request) -> None:
 
 def _open_local(directory: Path) -> QdrantStore:
     label = f"Qdrant's local mode in {directory}"
-    try:
-        return QdrantStore(QdrantClient(path=str(directory)), label)
-    except RuntimeError:
-        raise StoreBusy(
-            f"{directory} is in use by another process; stop it, or run a Qdrant server",
-            directory=str(directory),
-        ) from None
-    except (OSError, sqlite3.Error, ValueError) as error:
-        raise StoreUnreachable(
-            f"{label} cannot be opened: {error}; check the folder and its permissions"
-        ) from None
+    with contextlib.ExitStack() as undo:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            # The client's own lock does not say which process has it.
+            lock = hold(directory / LOCK_FILE, label, server="Qdrant")
+            undo.callback(lock.release)
+            client = QdrantClient(path=str(directory))
+        except RuntimeError:
+            raise busy(label, server="Qdrant") from None
+        except (OSError, sqlite3.Error, ValueError) as error:
+            raise StoreUnreachable(
+                f"{label} cannot be opened: {error}; check the folder and its permissions"
+            ) from None
+        return QdrantStore(client, label, on_close=undo.pop_all())

@@ -9,7 +9,6 @@ log since its last start; and DIR.partial, only while the cluster is being made.
 """
 
 import atexit
-import fcntl
 import os
 import shutil
 import socket
@@ -20,10 +19,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 from urllib.parse import quote
 
-from memsync.errors import SettingsError, StoreBusy, StoreUnreachable
+from memsync.errors import SettingsError, StoreUnreachable
+from memsync.stores.folder_lock import FolderLock, hold
 from memsync.stores.postgres.embedded.host import (
     Account,
     account_for,
@@ -58,7 +58,12 @@ def start_embedded(directory: Path, *, durable: bool = True) -> "EmbeddedPostgre
             account = account_for(directory)
             require_traversable(directory.parent, account)
             make_folders(directory.parent)
-            lock = undo.enter_context(_locked(directory))
+            lock = hold(
+                _beside(directory, ".lock"),
+                f"the embedded Postgres in {directory}",
+                server="Postgres",
+            )
+            undo.callback(lock.release)
             cluster = _Cluster(directory, binaries(account), account)
             _remove_leftovers(directory)
             if not _holds_cluster(directory):
@@ -81,7 +86,7 @@ class EmbeddedPostgres:
         cluster: "_Cluster",
         postmaster: "_Postmaster",
         process: subprocess.Popen[bytes] | None,
-        lock: IO[str],
+        lock: FolderLock,
     ) -> None:
         self.directory = cluster.directory
         self.adopted = process is None
@@ -101,13 +106,15 @@ class EmbeddedPostgres:
 
         Does nothing in a forked child: the server is its parent's.
         """
-        if self._lock.closed or os.getpid() != self._owner_pid:
+        if self._lock.is_released or os.getpid() != self._owner_pid:
             return
         atexit.unregister(self.stop)
-        with self._lock:
+        try:
             self._cluster.stop()
             if self._process is not None:
                 self._process.wait(timeout=_STOP_TIMEOUT_S)
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +160,7 @@ class _Cluster:
     binaries: Path
     account: Account
 
-    def create(self, lock: IO[str], *, durable: bool) -> None:
+    def create(self, lock: FolderLock, *, durable: bool) -> None:
         """Make the cluster in DIR.partial, then rename it, so that DIR is never incomplete."""
         partial = _beside(self.directory, ".partial")
         data = partial / "data"
@@ -245,26 +252,6 @@ class _Cluster:
             f"the embedded Postgres in {self.directory} does not start: {what}. It said:\n  {tail}",
             directory=str(self.directory),
         )
-
-
-def _locked(directory: Path) -> IO[str]:
-    file = _beside(directory, ".lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with file:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-        raise StoreBusy(
-            f"the embedded Postgres in {directory} is in use by process {owner}: "
-            f"wait for it or stop it, or set postgres_url to another directory",
-            directory=str(directory),
-            pid=owner,
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
 
 
 def _remove_leftovers(directory: Path) -> None:
