@@ -219,7 +219,7 @@ def test_readme_settings_load(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_readme_example_runs(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The README's example runs as written; after the relay it recalls what it wrote before."""
+    """The README's example runs as written: after a flush it recalls what it wrote."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", database)
     monkeypatch.setenv("MEMSYNC_QDRANT_URL", f"edge:{tmp_path / 'qdrant'}")
@@ -236,11 +236,11 @@ def test_readme_example_runs(
         personality_id, persona_id = row.fetchone() or (None, None)
     (example,) = blocks(ROOT / "README.md", "python")
     first = run_example(example, personality_id, persona_id)
-    assert 0 == answer("sync", "run")[0]
+    assert 0 == answer("sync", "status")[0]
     second = run_example(example, personality_id, persona_id)
 
     assert ["user", "assistant"] == [message.role for message in first["window"]]
-    assert [] == first["memories"]
+    assert 1 == len(first["memories"])
     assert ["I am allergic to peanuts.", "No peanuts for you, ever. Noted."] == [
         message.content for message in first["window"]
     ]

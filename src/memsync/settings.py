@@ -103,6 +103,12 @@ class Settings(BaseModel):
     payload_style: Literal["snake", "camel"] = Field(
         default="snake", description="spelling of payload keys; camel is the app's own"
     )
+    drain: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="whether a Memory writes the memories of the outbox itself, in a thread beside "
+        "the app; auto: where the vector store is embedded, because no other process can. Where "
+        "it does not, `memsync sync run` does",
+    )
     embedder: str = Field(default="wordllama", description="wordllama, or package.module:attribute")
     embedder_batch_texts: Annotated[int, Field(gt=0, le=10_000)] = Field(
         default=32, description="how many texts the embedder gets in one call at most"
@@ -176,6 +182,12 @@ class Settings(BaseModel):
         if isinstance(value, bool):
             raise ValueError("must be a number")  # noqa: TRY004  pydantic takes ValueError
         return value
+
+    @property
+    def drains(self) -> bool:
+        """Whether a Memory with these settings drains its outbox itself."""
+        embedded = not self.qdrant_url.startswith(("http:", "https:"))
+        return embedded if self.drain == "auto" else self.drain == "yes"
 
     @field_validator("postgres_url")
     @classmethod

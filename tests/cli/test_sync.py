@@ -22,7 +22,7 @@ def remember(url: str) -> None:
             personality, persona = connection.execute(
                 "SELECT personality_id, persona_id FROM conversation_history LIMIT 1"
             ).fetchone() or (uuid4(), uuid4())
-        Memory(postgres, Settings.load(environ={})).remember(
+        Memory(postgres, Settings.load(environ={}, drain="no")).remember(
             NewExchange("cli", personality, persona, "a question", "an answer")
         )
 

@@ -112,9 +112,8 @@ def test_a_child_that_ends_leaves_the_parents_sessions(memory: Memory) -> None:
 def test_a_child_forked_while_locks_are_held_does_not_hang(memory: Memory) -> None:
     """Locks that another thread of the parent held are new in the child."""
     with closing(memory):
-        ltm = memory._ltm
-        assert ltm is not None
-        with memory._opening, memory._postgres._opening, ltm._loading:
+        stores, ltm = memory._stores, memory._stores.ltm()
+        with stores._opening, memory._postgres._opening, ltm._loading:
             # The parent's own locks are taken by this thread; the child must not wait for them.
             assert 0 == in_child(lambda: foreign_rows(memory))
 

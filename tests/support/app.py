@@ -80,7 +80,7 @@ class App:
 
     def settings(self, **given: object) -> Settings:
         """Settings whose postgres_url is this database."""
-        return Settings.model_validate({"postgres_url": self.url, **given})
+        return Settings.model_validate({"postgres_url": self.url, "drain": "no", **given})
 
     def run(
         self,

@@ -44,3 +44,8 @@ def holding(*words: str) -> Callable[[Sequence[str]], bool]:
 def unreachable(_: Sequence[str]) -> Any:
     """A model whose service does not answer."""
     raise ConnectionRefusedError("refused")
+
+
+def exits(_: Sequence[str]) -> Any:
+    """A model whose library ends the process, for want of a key."""
+    raise SystemExit("no key")

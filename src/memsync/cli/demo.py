@@ -85,7 +85,9 @@ def _stores_of_its_own(ctx: typer.Context) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="memsync-demo-"))
     folder.chmod(_DIRECTORY_MODE)
     ctx.obj.fixed = Settings(
-        postgres_url=f"embedded:{folder / 'postgres'}", qdrant_url=f"edge:{folder / 'qdrant'}"
+        postgres_url=f"embedded:{folder / 'postgres'}",
+        qdrant_url=f"edge:{folder / 'qdrant'}",
+        drain="no",  # the story has a scene for it
     )
     try:
         yield

@@ -1,7 +1,10 @@
-"""`memsync sync`: runs the relay once, shows the outbox, and revives dead entries."""
+"""`memsync sync`: runs the relay, once or as a service; shows the outbox; revives dead entries."""
+
+from typing import Annotated
 
 import typer
 
+from memsync.cli.following import follow
 from memsync.cli.options import command, group
 from memsync.cli.output import print_facts, print_json, say
 from memsync.cli.progress import progress
@@ -16,13 +19,30 @@ app = group(
 )
 
 
-@command(app, "memsync sync run")
-def run(ctx: typer.Context) -> int:
+@command(app, "memsync sync run", "memsync sync run --follow")
+def run(
+    ctx: typer.Context,
+    *,
+    following: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Go on until SIGTERM, through outages: the relay as a service. With --json one "
+            "object for each batch.",
+        ),
+    ] = False,
+    every: Annotated[
+        float,
+        typer.Option(min=0.1, max=3600, metavar="SECONDS", help="How often --follow looks."),
+    ] = 1.0,
+) -> int:
     """Drain the outbox once. Safe to run again; entries that failed are retried later.
 
     An embedder or a vector store that goes down meanwhile is waited for (outage_wait_s). The exit
     status is 3 as long as entries failed, wait for what is down, or are dead.
     """
+    if following:
+        return follow(ctx.obj, every_s=every)
     with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
         done = drain(postgres, ltm, tell, outage_wait_s=settings.outage_wait_s)
     if ctx.obj.as_json:

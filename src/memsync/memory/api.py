@@ -6,8 +6,8 @@ two rows and their outbox entries into Postgres in one transaction; the relay wr
 later.
 """
 
-import contextlib
-import threading
+import logging
+import weakref
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -15,9 +15,17 @@ from functools import partial
 from typing import Self, overload
 from uuid import UUID, uuid4
 
-from memsync import forks
-from memsync.errors import InvalidInput, SchemaMismatch, StoreUnreachable
-from memsync.memory.arguments import checked_limit, checked_threshold, given_times
+from memsync import reconcile
+from memsync.errors import InvalidInput, SchemaMismatch
+from memsync.memory.arguments import (
+    checked_limit,
+    checked_threshold,
+    checked_timeout,
+    given_times,
+)
+from memsync.memory.flush import flush
+from memsync.memory.follow import END_S, POLL_S, Follower
+from memsync.memory.stores import Stores
 from memsync.model import ids
 from memsync.model.ids import MessageId
 from memsync.model.records import (
@@ -28,6 +36,7 @@ from memsync.model.records import (
     UserMessage,
     storable_text,
 )
+from memsync.reconcile import Audit
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
@@ -51,6 +60,7 @@ class _Unsaid(Enum):
 
 
 _UNSAID = _Unsaid.UNSAID
+_LOG = logging.getLogger(__name__)
 _MS = timedelta(milliseconds=1)
 
 
@@ -94,16 +104,20 @@ class Memory:
         """Use stores that are already open; most callers use `Memory.open` instead."""
         self._postgres = postgres
         self._settings = settings
-        self._closing = contextlib.ExitStack()
-        self._opening = threading.Lock()
-        self._ltm = ltm
+        stores = self._stores = Stores(postgres, settings, ltm)
+        self._relay = Follower(lambda: stores, every_s=POLL_S) if settings.drains else None
         self._knows_personas = False
-        self._closed = False
-        forks.watch(self)
+        if self._relay:
+            # The thread knows the stores and not this object, so it ends with a Memory that was
+            # dropped. At the end of the process it finishes its batch, which takes longer.
+            weakref.finalize(self, self._relay.end).atexit = False
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
-        """Open Postgres now. Qdrant and the embedder are opened by the first `recall`.
+        """Open Postgres now. Qdrant and the embedder are opened by the first call that needs them.
+
+        With an embedded vector store this process drains the outbox itself, in a thread that the
+        first `remember`, `recall` or `flush` starts; the setting `drain` decides.
 
         Raises: StoreUnreachable, StoreBusy, SettingsError.
         """
@@ -125,7 +139,7 @@ class Memory:
         and the same ids are returned; what stands stays, even if this call's texts or times differ.
 
         Raises: InvalidInput for ids, times or texts that cannot be stored, and for a persona or
-        personality that does not exist. Effects: Postgres; `sync run` writes to Qdrant later.
+        personality that does not exist. Effects: Postgres; the relay writes to Qdrant later.
         """
         channel_id = ids.channel_id(exchange.channel_id)
         personality_id = ids.personality_id(exchange.personality_id)
@@ -157,7 +171,9 @@ class Memory:
                 outbox.enqueue(session, [assistant_id])
             return Remembered(user_id, assistant_id)
 
-        return self._postgres.call(write, repeatable=key is not None)
+        written = self._postgres.call(write, repeatable=key is not None)
+        self._wake()
+        return written
 
     @overload
     def get_recent_history(
@@ -247,7 +263,8 @@ class Memory:
         persona = ids.persona_id(persona_id)
         personality = None if personality_id is None else ids.personality_id(personality_id)
         text, nearest = storable_text(query, "query"), checked_limit(limit)
-        return self._opened_ltm().recall(
+        self._wake()
+        return self._stores.ltm().recall(
             text,
             persona_id=persona,
             personality_id=personality,
@@ -268,25 +285,46 @@ class Memory:
         # This stays true, because a rollback keeps every persona as long as the column exists.
         self._knows_personas = True
 
-    def _opened_ltm(self) -> LongTermMemory:
-        """Long-term memory, opened by the first thread that needs it."""
-        with self._opening:
-            if self._closed:
-                raise StoreUnreachable("this Memory is closed; open another one")
-            if self._ltm is None:
-                self._ltm = LongTermMemory.open(self._settings)
-                self._closing.callback(self._ltm.close)
-            return self._ltm
+    def flush(self, *, timeout_s: float = 30.0) -> None:
+        """Wait until all that was remembered before this call can be recalled.
 
-    def begin_anew(self) -> None:
-        """Make a new lock in a forked process; the stores see to their own connections."""
-        self._opening = threading.Lock()
+        Where this process drains the outbox, it begins at once; else the relay must be running.
+
+        Raises: PartlyDone, which says what is left and why, for dead outbox entries, after
+        `timeout_s` seconds, and for a failure that no waiting mends; InvalidInput;
+        StoreUnreachable.
+        """
+        flush(self._postgres, self._relay, checked_timeout(timeout_s))
+
+    def check(self) -> Audit:
+        """Check schema, both stores and the outbox, as `memsync check` does. Writes nothing.
+
+        It is for an embedded vector store, which no command can open beside this process. `ok` of
+        the result says whether all is well and was read.
+
+        Raises: StoreUnreachable, StoreBusy, SchemaMismatch, MissingRight, SettingsError.
+        """
+        return reconcile.check(self._stores.commands, self._stores.ltm(), self._settings)
+
+    def _wake(self) -> None:
+        if self._relay:
+            self._relay.wake()
 
     def close(self) -> None:
-        """Close Postgres, and Qdrant if this object opened it."""
-        self._closed = True
-        self._closing.close()
-        self._postgres.close()
+        """Close Postgres, and Qdrant if this object opened it.
+
+        The relay of this process finishes its batch first, for 10 seconds at most. Entries that it
+        leaves stay in the outbox.
+        """
+        if self._relay:
+            self._relay.end()
+            if not self._relay.join(END_S):
+                _LOG.warning(
+                    "the relay is still in a batch after %g s, and is left; its entries stay in "
+                    "the outbox",
+                    END_S,
+                )
+        self._stores.close()
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from typing import cast
 from memsync.errors import InvalidInput
 
 LIMIT_MAX = 1000
+TIMEOUT_S_MAX = 86_400
 
 
 def checked_limit(limit: int) -> int:
@@ -22,6 +23,20 @@ def checked_limit(limit: int) -> int:
     if type(limit) is not int or not 1 <= limit <= LIMIT_MAX:
         raise InvalidInput(f"limit must be 1 to {LIMIT_MAX}, not {limit!r:.40}", field="limit")
     return limit
+
+
+def checked_timeout(timeout_s: object) -> float:
+    """Return `timeout_s` as a plain number of seconds.
+
+    Raises: InvalidInput for anything but 0 to a day.
+    """
+    is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
+    if not is_number or not 0 <= (seconds := float(cast("float", timeout_s))) <= TIMEOUT_S_MAX:
+        raise InvalidInput(
+            f"timeout_s must be 0 to {TIMEOUT_S_MAX} seconds, not {timeout_s!r:.40}",
+            field="timeout_s",
+        )
+    return seconds
 
 
 def checked_threshold(score_threshold: object) -> float | None:

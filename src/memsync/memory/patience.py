@@ -6,10 +6,10 @@ the pauses; the caller says what failed and what succeeded.
 
 import time
 
-from memsync.errors import EmbedderUnreachable, StoreUnreachable
+from memsync.errors import EmbedderUnreachable
 
 _FIRST_PAUSE_S = 1.0
-_PAUSE_S_MAX = 60.0
+PAUSE_S_MAX = 60.0
 
 
 class Patience:
@@ -24,7 +24,7 @@ class Patience:
         """Something was done: the next outage is a new one."""
         self._pause_s, self._until = _FIRST_PAUSE_S, None
 
-    def next_pause_s(self, outage: StoreUnreachable) -> float | None:
+    def next_pause_s(self, outage: Exception) -> float | None:
         """How long to pause before the next try; None when the wait would not end in time."""
         asked_s = 0.0
         if isinstance(outage, EmbedderUnreachable):
@@ -35,5 +35,5 @@ class Patience:
         if self._until is None:
             self._until = now + self._wait_s
         pause_s = max(self._pause_s, asked_s)
-        self._pause_s = min(self._pause_s * 2, _PAUSE_S_MAX)
+        self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
         return pause_s if now + pause_s <= self._until else None

@@ -9,7 +9,7 @@ newer memory with the older text that it has read.
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,6 +39,16 @@ class Drained:
     memories: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of one drain: what was done, the outage that lasts, the last refusal of a text."""
+
+    drained: Drained
+    outage: StoreUnreachable | None
+    refusal: str | None
+    status: OutboxStatus
+
+
 def drain(
     postgres: Postgres,
     ltm: LongTermMemory,
@@ -57,14 +67,32 @@ def drain(
     or does not fit the collection; PartlyDone when some memories could not be made: their entries
     wait or are dead. Effects: both stores.
     """
+    ended = drain_once(postgres, ltm, tell, outage_wait_s=outage_wait_s)
+    if ended.outage or ended.refusal or ended.status.dead:
+        raise _partly_done(ended)
+    return ended.drained
+
+
+def drain_once(
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    tell: Tell = silent,
+    *,
+    outage_wait_s: float = 0,
+    settled: Callable[[Drained], None] = lambda _: None,
+    stops: Callable[[], bool] = lambda: False,
+) -> Ended:
+    """As `drain`, but what is left is the result and no error.
+
+    `settled` is called after each batch. Where `stops` says so, no other batch is begun.
+    """
     with exclusive(postgres, LockKey.RELAY, "relay") as session:
-        run = _Run(session, ltm, tell, Patience(outage_wait_s), outbox.status(session).pending)
+        total = outbox.status(session).pending
+        run = _Run(session, ltm, tell, Patience(outage_wait_s), total, settled, stops)
         ltm.prepare()
         run.drain()
-        status = outbox.status(session)
-    if run.outage or run.refusal or status.dead:
-        raise _partly_done(run, status)
-    return Drained(run.entries, run.memories)
+        drained = Drained(run.entries, run.memories)
+        return Ended(drained, run.outage, run.refusal, outbox.status(session))
 
 
 @dataclass
@@ -76,6 +104,8 @@ class _Run:
     tell: Tell
     patience: Patience
     total: int
+    settled: Callable[[Drained], None]
+    stops: Callable[[], bool]
     entries: int = 0
     memories: int = 0
     refusal: str | None = None
@@ -92,14 +122,16 @@ class _Run:
     def _drain_level(self, attempts: int, since: datetime) -> bool:
         """Go through the entries that have had so many attempts. False ends the run."""
         after = 0
-        while claimed := outbox.claim(
-            self.session,
-            attempts=attempts,
-            after=after,
-            since=since,
-            # During an outage one entry is enough to see whether it is over.
-            limit=1 if self.outage else max(1, BATCH_ENTRIES >> attempts),
-            attempts_max=ATTEMPTS_MAX,
+        while not self.stops() and (
+            claimed := outbox.claim(
+                self.session,
+                attempts=attempts,
+                after=after,
+                since=since,
+                # During an outage one entry is enough to see whether it is over.
+                limit=1 if self.outage else max(1, BATCH_ENTRIES >> attempts),
+                attempts_max=ATTEMPTS_MAX,
+            )
         ):
             # The next claim goes on behind these, so that an entry which brings the model down
             # does not hold up the others.
@@ -112,7 +144,7 @@ class _Run:
                 wait = f"{outage.message}; the next try is in {pause_s:.0f} s"
                 self.tell(Progress(Kind.WAITING_FOR_SERVICE, wait))
                 time.sleep(pause_s)
-        return True
+        return not self.stops()
 
     def _carry_out(self, claimed: list[Entry]) -> StoreUnreachable | None:
         """Write the memories of the entries. Returns the outage that held some of them back."""
@@ -129,7 +161,10 @@ class _Run:
                 self._give_back([each.id for each in claimed], str(error) or type(error).__name__)
             raise
         self.memories += len(written.points)
-        return self._account(claimed, written.failed)
+        before = self.entries
+        outage_of_some = self._account(claimed, written.failed)
+        self.settled(Drained(self.entries - before, len(written.points)))
+        return outage_of_some
 
     def _account(
         self, claimed: list[Entry], failed: Mapping[PointId, Failure]
@@ -162,16 +197,16 @@ class _Run:
         outbox.give_back(self.session, entry_ids, error=why)
 
 
-def _partly_done(run: _Run, status: OutboxStatus) -> PartlyDone:
+def _partly_done(ended: Ended) -> PartlyDone:
     """The error for a run that leaves entries, with the next step for each kind of them."""
+    status, entries = ended.status, ended.drained.entries
     said = [
-        f"{run.entries} outbox entries done, {status.pending} wait for a retry, "
-        f"{status.dead} are dead"
+        f"{entries} outbox entries done, {status.pending} wait for a retry, {status.dead} are dead"
     ]
-    if run.outage:
-        said.append(f"{run.outage.message}. Run `memsync sync run` again when that is mended")
-    if run.refusal:
-        said.append(f"the last failure: {run.refusal}. Run `memsync sync run` again later")
+    if ended.outage:
+        said.append(f"{ended.outage.message}. Run `memsync sync run` again when that is mended")
+    if ended.refusal:
+        said.append(f"the last failure: {ended.refusal}. Run `memsync sync run` again later")
     if status.dead:
         said.append(
             f"the commonest error of the dead entries: {status.dead_error}. Mend its cause, then "
@@ -179,7 +214,7 @@ def _partly_done(run: _Run, status: OutboxStatus) -> PartlyDone:
         )
     return PartlyDone(
         "; ".join(said),
-        done=run.entries,
+        done=entries,
         pending=status.pending,
         dead=status.dead,
         dead_error=status.dead_error,

@@ -38,6 +38,16 @@ class LateEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """The entries up to one that still wait, or are dead, and the commonest error of each kind."""
+
+    pending: int
+    dead: int
+    pending_error: str | None
+    dead_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxStatus:
     """How many entries wait, how many are dead, and the age of the oldest entry that waits.
 
@@ -116,6 +126,23 @@ def status(session: Session) -> OutboxStatus:
     """How many entries the outbox has, and how late they are."""
     row = session.row("outbox_status")
     return OutboxStatus(row.pending, row.dead, row.oldest_s, row.dead_error)
+
+
+def is_due(session: Session) -> bool:
+    """Whether an entry waits that a drain would try now."""
+    return bool(due_attempts(session, clock(session)))
+
+
+def last_id(session: Session) -> int:
+    """The id of the newest entry; 0 where there is none."""
+    found: int = session.row("outbox_last").id
+    return found
+
+
+def left(session: Session, last: int) -> Left:
+    """What is left of the entries up to the id `last`."""
+    row = session.row("outbox_left", last=last)
+    return Left(row.pending, row.dead, row.pending_error, row.dead_error)
 
 
 def late(session: Session, *, alarm_s: float, limit: int) -> list[LateEntry]:

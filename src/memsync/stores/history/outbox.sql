@@ -59,6 +59,18 @@ SELECT mode() WITHIN GROUP (ORDER BY last_error) FILTER (WHERE dead) AS dead_err
                 - min(enqueued_at) FILTER (WHERE NOT dead)), 0)::float AS oldest_s
 FROM memsync.outbox;
 
+-- name: outbox_last
+-- The id of the newest entry.
+SELECT coalesce(max(id), 0) AS id FROM memsync.outbox;
+
+-- name: outbox_left
+-- How many of the entries up to the id `last` wait, how many are dead, and the commonest error of
+-- each.
+SELECT count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead) AS dead,
+       mode() WITHIN GROUP (ORDER BY last_error) FILTER (WHERE NOT dead) AS pending_error,
+       mode() WITHIN GROUP (ORDER BY last_error) FILTER (WHERE dead) AS dead_error
+FROM memsync.outbox WHERE id <= %(last)s;
+
 -- name: outbox_late
 -- The first entries that are dead or older than the alarm age, and how many there are.
 SELECT id, point_id, dead, attempts, last_error, count(*) OVER () AS total,

@@ -75,6 +75,7 @@ class Postgres:
         on_close: contextlib.ExitStack | None = None,
     ) -> None:
         """Nothing is opened yet; see `open`."""
+        self._url = url
         parsed = _parsed(url)
         self.conninfo = _conninfo(parsed)
         self.left_out = parsed.left_out
@@ -185,6 +186,14 @@ class Postgres:
         if filtered and not self.is_pooled:
             pin(session, replace(self._pins, filtered=True))
         return session
+
+    def for_commands(self) -> "Postgres":
+        """The same database with a pool of its own, as memsync's commands use it.
+
+        A policy that would hide a row from it is an error, and a statement may take any time.
+        Nothing is opened yet. An embedded server stops with the first of the two.
+        """
+        return Postgres(self._url, label=self.label, pooled=self.is_pooled, wait_s=self._wait_s)
 
     def close(self) -> None:
         """Close the pool and `on_close`."""

@@ -1,0 +1,215 @@
+"""A relay that goes on: it drains the outbox, waits, and drains again until it is told to end.
+
+It runs in a thread, beside an app whose Memory holds an embedded store, or as the service `memsync
+sync run --follow`. It decides when the outbox is looked at, how long it pauses after a failure, and
+what is told: a line for each change of its state. `relay` decides what happens to an entry.
+"""
+
+import atexit
+import logging
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from memsync import forks
+from memsync.errors import InvalidInput, MemsyncError, StoreBusy
+from memsync.memory.patience import PAUSE_S_MAX, Patience
+from memsync.memory.relay import Drained, Ended, drain_once
+from memsync.memory.stores import Stores
+from memsync.stores.history import outbox
+
+POLL_S = 5.0
+"""How often a Memory looks for entries that other processes have queued."""
+END_S = 10.0
+"""How long a process that ends, or a Memory that closes, waits for the batch that is under way."""
+_BUSY_PAUSE_S = 0.05
+
+_LOG = logging.getLogger(__name__)
+_running: "weakref.WeakSet[Follower]" = weakref.WeakSet()
+
+
+class TellState(Protocol):
+    """Takes a new state of the relay: that it writes (`well`), or what it waits for."""
+
+    def __call__(self, state: str, *, well: bool) -> None:
+        """Tell the state to somebody. It must not raise."""
+        ...
+
+
+def _log(state: str, *, well: bool) -> None:
+    _LOG.log(logging.INFO if well else logging.WARNING, "%s", state)
+
+
+class Follower:
+    """A relay in a thread of its own. It is safe to start, wake and end it from any thread.
+
+    `open_stores` is called until it returns once; what it raises is a state like any outage. With
+    `strict` an InvalidInput (a setting that cannot be used) ends the relay, and is its `failure`.
+    """
+
+    def __init__(
+        self,
+        open_stores: Callable[[], Stores],
+        *,
+        every_s: float,
+        strict: bool = False,
+        tell: TellState = _log,
+        settled: Callable[[Drained], None] = lambda _: None,
+    ) -> None:
+        self.failure: InvalidInput | None = None
+        self._open_stores = open_stores
+        self._stores: Stores | None = None
+        self._every_s = every_s
+        self._strict = strict
+        self._tell = tell
+        self._settled = settled
+        self._is_ending = False
+        self.begin_anew()
+        forks.watch(self)
+
+    def begin_anew(self) -> None:
+        """Have no thread yet in a forked process: the next `wake` starts one."""
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        # `_awake` ends the wait for new entries, `_urgent` also the pause after a failure: while a
+        # store is down, each exchange that is remembered must not try it again.
+        self._awake, self._urgent = threading.Event(), threading.Event()
+        self._patience = Patience(math.inf)
+        self._busy_s = _BUSY_PAUSE_S
+        self.trouble: MemsyncError | None = None
+        self._state: object = None
+
+    def wake(self, *, urgent: bool = False) -> None:
+        """Look at the outbox now; start the thread if there is none. Urgent: even in a pause."""
+        with self._starting:
+            if self._thread is None and not self._is_ending:
+                # A daemon, because an embedder that hangs must not hold up the end of the process.
+                self._thread = threading.Thread(target=self._run, name="memsync-relay", daemon=True)
+                _running.add(self)
+                # The last to be registered is the first to run: an embedded server that was
+                # started before must not stop before.
+                atexit.unregister(_end_all)
+                atexit.register(_end_all)
+                self._thread.start()
+        self._awake.set()
+        if urgent:
+            self._urgent.set()
+
+    def end(self) -> None:
+        """Begin no other batch. Returns at once."""
+        self._is_ending = True
+        self._awake.set()
+        self._urgent.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the batch that is under way. False if it takes longer."""
+        with self._starting:
+            thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout_s)
+        return not thread.is_alive()
+
+    # ------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        while not self._ends():
+            self._awake.clear()
+            pause_s = self._look()
+            if self._ends():
+                return
+            waiting = self._urgent if self.trouble else self._awake
+            waiting.wait(pause_s)
+            self._urgent.clear()
+
+    def _look(self) -> float:
+        """Drain what is due. Returns how long to wait before the next look, in seconds."""
+        try:
+            stores = self._stores = self._stores or self._open_stores()
+            with stores.commands.session() as session:
+                is_due = outbox.is_due(session)
+            if not is_due:
+                return self._idle()
+            ended = drain_once(
+                stores.commands, stores.ltm(), settled=self._settled, stops=self._ends
+            )
+        except StoreBusy as busy:
+            return self._busy(busy)
+        except MemsyncError as error:
+            return self._failed(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  an app must not lose its relay
+            _LOG.exception("an error of the relay that memsync does not know")
+            return self._failed(MemsyncError(f"{type(error).__name__}: {error}"))
+        return self._drained(ended)
+
+    def _ends(self) -> bool:
+        return self._is_ending
+
+    def _idle(self) -> float:
+        """Nothing is due, so whatever was waited for is there again."""
+        if self.trouble:
+            self._recovered()
+        return self._every_s
+
+    def _drained(self, ended: Ended) -> float:
+        if ended.outage:
+            return self._failed(ended.outage)
+        self._recovered()
+        if ended.status.dead:
+            self._say(
+                ("dead", ended.status.dead),
+                f"{ended.status.dead} outbox entries are dead; the commonest error: "
+                f"{ended.status.dead_error}. Mend its cause, then `memsync sync retry`",
+            )
+        elif ended.refusal:
+            self._say(
+                "refused", f"a memory cannot be made, and is tried again later: {ended.refusal}"
+            )
+        else:
+            self._state = None
+        return self._every_s
+
+    def _recovered(self) -> None:
+        self._patience.succeeded()
+        self._busy_s = _BUSY_PAUSE_S
+        if self.trouble:
+            self.trouble = None
+            self._say(None, "memories are written again")
+
+    def _busy(self, busy: StoreBusy) -> float:
+        """Another process is at it. That is told only where it lasts, since relays take turns."""
+        pause_s, self._busy_s = self._busy_s, min(2 * self._busy_s, PAUSE_S_MAX)
+        if pause_s > POLL_S:
+            self.trouble = busy
+            self._say("busy", f"memories wait: {busy.message}")
+        return pause_s
+
+    def _failed(self, error: MemsyncError) -> float:
+        if self._is_ending:
+            return 0
+        if self._strict and isinstance(error, InvalidInput):
+            self.failure, self._is_ending = error, True
+            return 0
+        self.trouble = error
+        self._say(type(error), f"memories wait, and are tried again: {error.message}")
+        pause_s = self._patience.next_pause_s(error)
+        return PAUSE_S_MAX if pause_s is None else pause_s
+
+    def _say(self, state: object, text: str) -> None:
+        """Tell a state that was not told last."""
+        if state != self._state:
+            self._state = state
+            self._tell(text, well=state is None)
+
+
+def _end_all() -> None:
+    """Let every relay of a process that ends finish its batch: a Memory may never be closed."""
+    running = list(_running)
+    for each in running:
+        each.end()
+    until = time.monotonic() + END_S
+    for each in running:
+        each.join(max(0.0, until - time.monotonic()))
