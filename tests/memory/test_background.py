@@ -13,20 +13,26 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from types import ModuleType
+from typing import Any, LiteralString
 
 import pytest
 
 from memsync import InvalidInput, Memory, NewExchange, PartlyDone, StoreBusy, StoreUnreachable
+from memsync.demo.world import make_world
 from memsync.memory import api
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.locks import LockKey, exclusive
+from memsync.stores.postgres.session_settings import Pins
 from memsync.stores.vectors import open_vectors
+from support.app import App
+from support.cli import RECIPE
 from support.lab import ADA, CHANNEL, A, Lab, embed
 from support.models import Model, holding
+from support.roles import APP_GRANTS, LIBRARY_GRANTS, role
 
 DEADLINE_S = 20.0
 Open = Callable[..., Memory]
@@ -288,15 +294,38 @@ def test_another_relay_is_waited_for_quietly(
     assert [] == waits(logged)
 
 
-def test_the_relay_sees_what_a_policy_hides_from_the_app(lab: Lab) -> None:
-    """The thread runs as commands do: an exchange that row level security hides is not skipped."""
+def test_what_a_policy_hides_is_not_taken_for_gone(
+    open_lab: "partial[Lab]", own_database: str
+) -> None:
+    """The thread runs as commands do: an entry whose exchange it may not see is not settled."""
+    lab = open_lab("edge", own_database, drain="auto")
+    grants: tuple[LiteralString, ...] = (
+        *(*APP_GRANTS, *LIBRARY_GRANTS, "GRANT UPDATE, DELETE ON memsync.outbox TO {}"),
+        "ALTER TABLE conversation_history ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY writes ON conversation_history FOR INSERT TO {} WITH CHECK (true)",
+    )
     with (
-        Memory.open(lab.settings.model_copy(update={"qdrant_url": ":memory:"})) as memory,
-        memory._stores.commands.session() as session,
+        role(App(lab.url, make_world(RECIPE)), *grants) as url,
+        Memory(Postgres.open(url, pins=Pins(filtered=True)), lab.settings, lab.ltm) as memory,
     ):
-        shown = session.connection.execute("SHOW row_security").fetchone()
-        assert shown is not None
-        assert ("off",) == tuple(shown)
+        memory.remember(said())
+        with pytest.raises(PartlyDone, match=r"the role may not do this.* BYPASSRLS"):
+            memory.flush(timeout_s=1000)
+    assert [(0, False)] == lab.sql("SELECT attempts, dead FROM memsync.outbox")
+
+
+def test_what_was_mended_is_not_told_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush asks anew before it says that no waiting helps: the cause may be mended by now."""
+    settings = lab.settings.model_copy(update={"embedder": "memsync_later:embed"})
+    with Memory(Postgres.open(lab.url), settings, LongTermMemory(lab.vectors, settings)) as memory:
+        memory.remember(said())
+        with pytest.raises(PartlyDone, match="memsync_later"):
+            memory.flush(timeout_s=1000)
+        later = ModuleType("memsync_later")
+        later.__dict__["embed"] = embed
+        monkeypatch.setitem(sys.modules, "memsync_later", later)
+        memory.flush(timeout_s=DEADLINE_S)
+        assert {"hello"} == texts(memory)
 
 
 # ---------------------------------------------------------------------- two stores, two processes
@@ -338,6 +367,26 @@ def test_a_command_beside_the_app_names_it(lab: Lab, tmp_path: Path) -> None:
     assert "Memory.check" in ran.stderr
 
 
+def forked(work: Callable[[], object]) -> object:
+    """The result of `work` in a forked process, or what it raised."""
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+
+    def run() -> None:
+        try:
+            theirs.send(work())
+        except BaseException as error:  # noqa: BLE001  compared by the parent
+            theirs.send(repr(error))
+        os._exit(0)  # a normal exit would run pytest's
+
+    child = context.Process(target=run)
+    child.start()
+    assert mine.poll(60), "the child does not answer"
+    result: object = mine.recv()
+    child.join(20)
+    return result
+
+
 def test_a_forked_process_begins_anew(open_memory: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child has no thread at first; what it remembers is written by its parent, which goes on."""
     monkeypatch.setattr(api, "POLL_S", 0.05)
@@ -354,24 +403,29 @@ def test_a_forked_process_begins_anew(open_memory: Open, monkeypatch: pytest.Mon
         memory.close()
         return before, str(os.getppid()) in str(refused.value), len(relays())
 
-    context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-
-    def run() -> None:
-        try:
-            theirs.send(in_child())
-        except BaseException as error:  # noqa: BLE001  compared by the parent
-            theirs.send(repr(error))
-        os._exit(0)
-
-    child = context.Process(target=run)
-    child.start()
-    assert mine.poll(60), "the child does not answer"
-    assert (0, True, 0) == mine.recv()
-    child.join(20)
+    assert (0, True, 0) == forked(in_child)
     memory.remember(said("parent again"))
     memory.flush(timeout_s=DEADLINE_S)
     assert {"parent", "child", "parent again"} == texts(memory)
+
+
+def test_a_process_that_was_forked_before_the_first_call(lab: Lab, tmp_path: Path) -> None:
+    """A Memory that was opened before the fork is the child's with its first call, thread and all.
+
+    So does a server with one worker that loads the app before it forks.
+    """
+    update = {"qdrant_url": f"edge:{tmp_path / 'own'}", "embedder": "support.lab:embed"}
+    with Memory.open(lab.settings.model_copy(update=update)) as memory:
+
+        def in_child() -> object:
+            memory.remember(said("child"))
+            memory.flush(timeout_s=DEADLINE_S)
+            found, running = texts(memory), len(relays())
+            memory.close()
+            return found, running
+
+        assert ({"child"}, 1) == forked(in_child)
+        assert {"child"} == texts(memory)
 
 
 # ---------------------------------------------------------------------- the end
@@ -471,3 +525,46 @@ def test_a_process_that_ends_without_a_close(lab: Lab, tmp_path: Path) -> None:
         stands = vectors.describe(settings.collection) is not None
         assert 20 == left[0] + (vectors.count(settings.collection) if stands else 0)
     assert left[1] in (None, 0)
+
+
+PREPARE = dedent("""
+    import sys
+    from memsync import Settings, migrate
+    from memsync.demo.world import legacy_schema
+    from memsync.stores.postgres import open_postgres
+    from support.lab import CAST, UNHINDERED
+
+    settings = Settings(postgres_url=sys.argv[1])
+    with open_postgres(settings) as postgres:
+        with postgres.session() as session:
+            session.run_script(legacy_schema())
+            session.run_script(CAST)
+        migrate.run(postgres, settings, UNHINDERED)
+""")
+COUNT = dedent("""
+    import sys
+    from memsync import Memory, Settings
+
+    settings = Settings(postgres_url=sys.argv[1], qdrant_url=sys.argv[2], embedder=sys.argv[3])
+    with Memory.open(settings) as memory:
+        memory.flush(timeout_s=20)
+        audit = memory.check()
+        print(audit.points_checked, [each.name for each in audit.findings])
+""")
+
+
+def test_a_process_that_ends_with_both_stores_embedded(reachable_dir: Path, tmp_path: Path) -> None:
+    """The thread ends before the server that its process started, so no batch is cut short."""
+    arguments = [f"embedded:{reachable_dir / 'postgres'}", f"edge:{tmp_path / 'own'}"]
+    arguments += ["support.lab:embed", CHANNEL, str(ADA), str(A)]
+    for code in (PREPARE, NEVER_CLOSED, COUNT):
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
+        )
+        assert (0, "") == (ended.returncode, ended.stderr)
+    assert "20 []\n" == ended.stdout

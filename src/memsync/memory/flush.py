@@ -26,13 +26,14 @@ def flush(postgres: Postgres, relay: Follower | None, timeout_s: float) -> None:
     """
     until, pause_s = time.monotonic() + timeout_s, _PAUSE_START_S
     last = postgres.call(outbox.last_id, repeatable=True)
-    if relay:
-        relay.wake(urgent=True)
+    asked = relay.ask() if relay else 0
     while True:
         left = postgres.call(partial(outbox.left, last=last), repeatable=True)
         trouble = relay.trouble if relay else None
         rest_s = until - time.monotonic()
-        lasts = trouble is not None and not isinstance(trouble, _PASSING)
+        # A trouble from before this call may be mended by now.
+        is_new = relay is not None and relay.answered >= asked
+        lasts = is_new and trouble is not None and not isinstance(trouble, _PASSING)
         if not left.pending or rest_s <= 0 or lasts:
             break
         time.sleep(min(pause_s, rest_s))

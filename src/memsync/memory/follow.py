@@ -46,8 +46,13 @@ def _log(state: str, *, well: bool) -> None:
 class Follower:
     """A relay in a thread of its own. It is safe to start, wake and end it from any thread.
 
-    `open_stores` is called until it returns once; what it raises is a state like any outage. With
-    `strict` an InvalidInput (a setting that cannot be used) ends the relay, and is its `failure`.
+    `open_stores` is called until it returns once; what it raises is a state like any outage. A
+    `strict` relay loads the embedder at once, and ends at an InvalidInput (a setting that cannot be
+    used) before its first success; that is its `failure`. Later it waits for the setting to be
+    mended, as a password that is being changed.
+
+    `trouble` is what it waits for. It answers the request to look that `ask` numbers, when
+    `answered` is that number.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class Follower:
         self._open_stores = open_stores
         self._stores: Stores | None = None
         self._every_s = every_s
-        self._strict = strict
+        self._is_strict = strict
         self._tell = tell
         self._settled = settled
         self._is_ending = False
@@ -80,10 +85,11 @@ class Follower:
         self._patience = Patience(math.inf)
         self._busy_s = _BUSY_PAUSE_S
         self.trouble: MemsyncError | None = None
+        self._asked = self.answered = 0
         self._state: object = None
 
-    def wake(self, *, urgent: bool = False) -> None:
-        """Look at the outbox now; start the thread if there is none. Urgent: even in a pause."""
+    def wake(self) -> None:
+        """Look at the outbox now, unless it pauses; start the thread if there is none."""
         with self._starting:
             if self._thread is None and not self._is_ending:
                 # A daemon, because an embedder that hangs must not hold up the end of the process.
@@ -95,8 +101,15 @@ class Follower:
                 atexit.register(_end_all)
                 self._thread.start()
         self._awake.set()
-        if urgent:
-            self._urgent.set()
+
+    def ask(self) -> int:
+        """Look at the outbox now, even in a pause. Returns the number of this request."""
+        with self._starting:
+            self._asked += 1
+            asked = self._asked
+        self.wake()
+        self._urgent.set()
+        return asked
 
     def end(self) -> None:
         """Begin no other batch. Returns at once."""
@@ -118,7 +131,9 @@ class Follower:
     def _run(self) -> None:
         while not self._ends():
             self._awake.clear()
+            asked = self._asked
             pause_s = self._look()
+            self.answered = asked
             if self._ends():
                 return
             waiting = self._urgent if self.trouble else self._awake
@@ -129,6 +144,8 @@ class Follower:
         """Drain what is due. Returns how long to wait before the next look, in seconds."""
         try:
             stores = self._stores = self._stores or self._open_stores()
+            if self._is_strict:
+                _ = stores.ltm().embedder
             with stores.commands.session() as session:
                 is_due = outbox.is_due(session)
             if not is_due:
@@ -150,8 +167,7 @@ class Follower:
 
     def _idle(self) -> float:
         """Nothing is due, so whatever was waited for is there again."""
-        if self.trouble:
-            self._recovered()
+        self._recovered()
         return self._every_s
 
     def _drained(self, ended: Ended) -> float:
@@ -173,6 +189,7 @@ class Follower:
         return self._every_s
 
     def _recovered(self) -> None:
+        self._is_strict = False
         self._patience.succeeded()
         self._busy_s = _BUSY_PAUSE_S
         if self.trouble:
@@ -190,7 +207,7 @@ class Follower:
     def _failed(self, error: MemsyncError) -> float:
         if self._is_ending:
             return 0
-        if self._strict and isinstance(error, InvalidInput):
+        if self._is_strict and isinstance(error, InvalidInput):
             self.failure, self._is_ending = error, True
             return 0
         self.trouble = error
