@@ -1,6 +1,8 @@
 """Models that fail as real ones do, and the exceptions that the libraries of real ones raise."""
 
+import time
 from collections.abc import Callable, Sequence
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,3 +51,14 @@ def unreachable(_: Sequence[str]) -> Any:
 def exits(_: Sequence[str]) -> Any:
     """A model whose library ends the process, for want of a key."""
     raise SystemExit("no key")
+
+
+begun = Event()
+
+
+def takes_a_second(texts: Sequence[str]) -> Any:
+    """A model that says that it has begun with a memory, and then takes its time."""
+    if any("reply" in text for text in texts):
+        begun.set()
+        time.sleep(1)
+    return embed(texts)
