@@ -250,5 +250,5 @@ def test_a_point_without_text_costs_itself(any_lab: Lab, warned: pytest.LogCaptu
     any_lab.respell(nearest, assistant_text=None)
     assert {each.anchor_id for each in said} - {nearest} == set(others)
     assert set(others) == set(recalled(any_lab))
-    assert f"left out 1 points that hold no text: {nearest}" in warned.text
+    assert f"left out 1 point without a text: {nearest}" in warned.text
     assert not any_lab.check().ok

@@ -7,7 +7,8 @@ import time
 from functools import partial
 
 from memsync.errors import MemsyncError, PartlyDone, StoreBusy, StoreUnreachable
-from memsync.memory.follow import Follower
+from memsync.memory.follow import Follower, told_dead
+from memsync.model.wording import count
 from memsync.stores.history import outbox
 from memsync.stores.history.outbox import Left
 from memsync.stores.postgres import Postgres
@@ -48,7 +49,8 @@ def _cut_short(
     """The error that says what is left, why, and what to do."""
     said = []
     if left.pending:
-        said.append(f"{left.pending} memories are not written after {timeout_s:g} s")
+        waiting = count(left.pending, "memory is", "memories are")
+        said.append(f"{waiting} not written after {timeout_s:g} s")
         if trouble:
             said.append(f"the relay of this process waits: {trouble.message}")
         elif left.pending_error:
@@ -60,10 +62,7 @@ def _cut_short(
         else:
             said.append("the relay is at work: give it more time")
     if left.dead:
-        said.append(
-            f"{left.dead} outbox entries are dead; the commonest error: {left.dead_error}. Mend "
-            "its cause, then `memsync sync retry`"
-        )
+        said.append(told_dead(left.dead, left.dead_error))
     return PartlyDone(
         "; ".join(said),
         pending=left.pending,

@@ -19,6 +19,7 @@ from memsync.errors import InvalidInput, MemsyncError, StoreBusy
 from memsync.memory.patience import PAUSE_S_MAX, Patience
 from memsync.memory.relay import Drained, Ended, drain_once
 from memsync.memory.stores import Stores
+from memsync.model.wording import count
 from memsync.stores.history import outbox
 
 POLL_S = 5.0
@@ -175,11 +176,8 @@ class Follower:
             return self._failed(ended.outage)
         self._recovered()
         if ended.status.dead:
-            self._say(
-                ("dead", ended.status.dead),
-                f"{ended.status.dead} outbox entries are dead; the commonest error: "
-                f"{ended.status.dead_error}. Mend its cause, then `memsync sync retry`",
-            )
+            dead = ended.status.dead
+            self._say(("dead", dead), told_dead(dead, ended.status.dead_error))
         elif ended.refusal:
             self._say(
                 "refused", f"a memory cannot be made, and is tried again later: {ended.refusal}"
@@ -220,6 +218,14 @@ class Follower:
         if state != self._state:
             self._state = state
             self._tell(text, well=state is None)
+
+
+def told_dead(number: int, error: str | None) -> str:
+    """How many entries are dead, of what, and what to do."""
+    return (
+        f"{count(number, 'outbox entry is', 'outbox entries are')} dead; the commonest error: "
+        f"{error}. Mend its cause, then `memsync sync retry`"
+    )
 
 
 def _end_all() -> None:

@@ -18,7 +18,7 @@ from memsync import forks
 from memsync.errors import InvalidInput, SchemaMismatch, SettingsError
 from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Hit, Point, Recollection, StoredMemory, from_ms
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
@@ -330,14 +330,14 @@ def _warn_of(found: Sequence[tuple[Hit, StoredMemory]], persona: PersonaId) -> N
         hit for hit, memory in found if memory.persona_id == persona and memory.text is None
     ]
     for hits, why in (
-        (foreign, "do not name this persona alone"),
-        (wordless, "hold no text"),
+        (foreign, "not of this persona alone"),
+        (wordless, "without a text"),
     ):
         if hits:
             _LOG.warning(
-                "recall for persona %s left out %d points that %s: %s. Run `memsync check`",
+                "recall for persona %s left out %s %s: %s. Run `memsync check`",
                 persona,
-                len(hits),
+                count(len(hits), "point"),
                 why,
                 listed([str(hit.point.id) for hit in hits], _NAMED_MAX),
             )
