@@ -210,9 +210,10 @@ def test_readme_settings_load(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Settings.load(environ=exports)
 
     assert {"MEMSYNC_POSTGRES_URL", "MEMSYNC_QDRANT_URL"} == set(exports)
-    assert "5432" in found.postgres_url
+    postgres, qdrant = found.named("postgres_url", "qdrant_url")
+    assert "5432" in postgres
     assert "5432" in compose
-    assert "6333" in found.qdrant_url
+    assert "6333" in qdrant
     assert "6333" in compose
 
 
@@ -222,6 +223,7 @@ def test_readme_example_runs(
     """The README's example runs as written: after a flush it recalls what it wrote."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", database)
+    (tmp_path / "qdrant").mkdir()
     monkeypatch.setenv("MEMSYNC_QDRANT_URL", f"edge:{tmp_path / 'qdrant'}")
     recipe = Recipe(users=8, dialogues=16, points=False)
     with Postgres.open(database) as postgres:
@@ -230,7 +232,7 @@ def test_readme_example_runs(
         options = migrate.RunOptions(
             unresolved="create", quiet_minutes=0, backup_confirmed="test", evidence="ignore"
         )
-        migrate.run(postgres, Settings.load(environ={}), options)
+        migrate.run(postgres, Settings(), options)
     with psycopg.connect(database) as connection:
         row = connection.execute("SELECT personality_id, persona_id FROM conversation_history")
         personality_id, persona_id = row.fetchone() or (None, None)

@@ -1,5 +1,7 @@
 """Settings: which source wins, what is refused, and that no error repeats a value."""
 
+import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memsync.errors import SettingsError
-from memsync.settings import Settings, redacted
+from memsync.settings import Settings, data_dir, redacted
 
 CANARY = "Canary7Xyzzy"
 
@@ -72,6 +74,77 @@ def test_named_file_hides_the_default_file() -> None:
 def test_variables_of_others_are_passed_over() -> None:
     """Variables without our prefix are ignored, and so are the tests' own, MEMSYNC_TEST_."""
     Settings.load(environ={"MEMSYNC_TEST_SEED": "1", "PGHOST": "x", "MEMSYNCH_COLLECTION": "y"})
+
+
+# ------------------------------------------------------------------ stores
+
+
+def test_no_store_has_a_default() -> None:
+    """A store that no setting names is an error that names each way to set it, for each store."""
+    assert (None, None) == (load().postgres_url, load().qdrant_url)
+    with pytest.raises(SettingsError) as caught:
+        load().named("postgres_url", "qdrant_url")
+
+    for way in (
+        *("--postgres-url", "MEMSYNC_POSTGRES_URL", "postgres_url in memsync.toml"),
+        *("--qdrant-url", "MEMSYNC_QDRANT_URL", "qdrant_url in memsync.toml"),
+        "memsync init --embedded",
+    ):
+        assert way in caught.value.message
+    with pytest.raises(SettingsError) as caught:
+        load(qdrant_url=":memory:").named("postgres_url", "qdrant_url")
+    assert "qdrant_url" not in caught.value.message
+    assert (":memory:",) == load(qdrant_url=":memory:").named("qdrant_url")
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "meant"),
+    [
+        ("postgres_url", "embedded:data/pg", "embedded:{}/data/pg"),
+        ("qdrant_url", "edge:points", "edge:{}/points"),
+        ("qdrant_url", " local:../points", "local:{}/../points"),
+        ("qdrant_url", "edge:/srv/points", "edge:/srv/points"),
+        ("qdrant_url", ":memory:", ":memory:"),
+        ("postgres_url", "postgresql://host/db", "postgresql://host/db"),
+    ],
+)
+def test_folders_in_a_file_are_meant_from_the_file_on(
+    name: str, url: str, meant: str, tmp_path: Path
+) -> None:
+    """A relative folder in the file is the file's neighbour, whatever the working directory is."""
+    (tmp_path / "kept").mkdir()
+    file = toml(f'{name} = "{url}"', "kept/memsync.toml")
+
+    assert meant.format(tmp_path / "kept") == getattr(load(file), name)
+    assert url.strip() == getattr(load(**{name: url}), name)
+
+
+def test_home_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tilde in the file is the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    toml('qdrant_url = "edge:~/points"')
+
+    assert f"edge:{tmp_path}/home/points" == load().qdrant_url
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has a rule of its own")
+def test_data_goes_where_xdg_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embedded stores have their place in XDG_DATA_HOME, for root too; else root's is outside of
+    its home, which no other account may enter.
+    """
+    monkeypatch.setenv("HOME", "/home/someone")
+    for uid, xdg, place in (
+        (1000, None, "/home/someone/.local/share/memsync"),
+        (1000, "/srv/data", "/srv/data/memsync"),
+        (0, None, "/var/lib/memsync"),
+        (0, "", "/var/lib/memsync"),
+        (0, "/srv/data", "/srv/data/memsync"),
+    ):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+        if xdg is not None:
+            monkeypatch.setenv("XDG_DATA_HOME", xdg)
+        assert Path(place) == data_dir()
 
 
 # ------------------------------------------------------------------ refusals

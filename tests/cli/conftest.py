@@ -68,4 +68,5 @@ def app(new_database: NewDatabase, contracted_template: str) -> str:
 @pytest.fixture
 def qdrant(tmp_path: Path) -> str:
     """The URL of a vector store, empty at first, that keeps its points between commands."""
+    (tmp_path / "qdrant").mkdir()
     return f"edge:{tmp_path / 'qdrant'}"

@@ -82,6 +82,7 @@ def test_libpq_variables_do_not_reach_the_embedded_server(
     variable: str, value: str, reachable_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PG* variables never redirect a connection to the embedded server."""
+    start_embedded(reachable_dir / "data", durable=False).stop()
     monkeypatch.setenv(variable, value)
     ran = run("--postgres-url", f"embedded:{reachable_dir / 'data'}", "migrate", "status")
 

@@ -159,7 +159,9 @@ def test_an_embedded_vector_store_is_the_parents(lab: Lab, tmp_path: Path, kind:
     """The child is told whose store it is; what the parent wrote and writes stays whole."""
     url = kind if kind == ":memory:" else f"{kind}:{tmp_path / 'q'}"
     settings = lab.settings.model_copy(update={"qdrant_url": url})
-    with closing(LongTermMemory(open_vectors(settings), settings, lab.ltm.embedder)) as ltm:
+    with closing(
+        LongTermMemory(open_vectors(settings, create=True), settings, lab.ltm.embedder)
+    ) as ltm:
         ltm.prepare()
         said = lab.say(1)
         ltm.put(said, standing=())
@@ -188,7 +190,9 @@ def test_a_server_is_asked_by_a_client_of_the_childs_own(
             "collection": f"forks-{seed}-{grpc}",
         }
         settings = lab.settings.model_copy(update=update)
-        with closing(LongTermMemory(open_vectors(settings), settings, lab.ltm.embedder)) as ltm:
+        with closing(
+            LongTermMemory(open_vectors(settings, create=True), settings, lab.ltm.embedder)
+        ) as ltm:
             ltm.prepare()
             ltm.put([*lab.say(1), *lab.say(1, persona=B)], standing=())
 

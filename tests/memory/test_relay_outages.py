@@ -264,7 +264,7 @@ DYING = dedent("""
     relay.ATTEMPTS_MAX, relay.BATCH_ENTRIES = int(sys.argv[1]), int(sys.argv[2])
     settings = Settings(postgres_url=sys.argv[3], qdrant_url=sys.argv[4])
     with Postgres.open(settings.postgres_url) as postgres:
-        with contextlib.closing(open_vectors(settings)) as vectors:
+        with contextlib.closing(open_vectors(settings, create=True)) as vectors:
             try:
                 relay.drain(postgres, LongTermMemory(vectors, settings, Embedder("test", deadly)))
             except PartlyDone as left:

@@ -57,7 +57,7 @@ def test_the_whole_night(
     folder = folder_with(tmp_path / "prisma", *NAMES)
     qdrant = f"edge:{tmp_path / 'qdrant'}"
     world = remembered(random.Random(seed))
-    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))) as store:
+    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant), create=True)) as store:
         load_points(world, store, lambda texts: [VECTOR] * len(texts))
     then = by_evidence(app, world)
     move_on(app)

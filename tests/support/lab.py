@@ -353,7 +353,7 @@ def _open(
     # Tests say when the outbox is drained, unless they ask for a Memory that does it.
     settings.setdefault("drain", "no")
     chosen = Settings(postgres_url=url, qdrant_url=where, **settings)
-    vectors = after.enter_context(closing(open_vectors(chosen)))
+    vectors = after.enter_context(closing(open_vectors(chosen, create=True)))
     before = set(vectors.collections())
     after.callback(_clean, vectors, before)
     postgres = after.enter_context(Postgres.open(url))

@@ -29,7 +29,7 @@ def store() -> Iterator[VectorStore]:
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
     """An empty vector store of each kind."""
     url = ":memory:" if request.param == "memory" else f"edge:{tmp_path / 'qdrant'}"
-    with contextlib.closing(open_vectors(Settings(qdrant_url=url))) as opened:
+    with contextlib.closing(open_vectors(Settings(qdrant_url=url), create=True)) as opened:
         yield opened
 
 

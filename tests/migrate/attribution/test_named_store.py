@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memsync import migrate
-from memsync import settings as settings_module
 from memsync.cli.app import main
 from memsync.errors import GateClosed, StoreUnreachable
 from memsync.migrate.attribution.choice import UNNAMED
 from memsync.migrate.checks import BEFORE_CONTRACT, Check, State
-from memsync.settings import Settings
+from memsync.settings import Settings, data_dir
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
@@ -101,15 +100,16 @@ def test_without_a_named_store_plan_blocks_and_run_refuses(
     assert app.expected() == app.personas()
 
 
-def test_a_default_store_is_not_read(
+def test_a_sandbox_of_the_user_is_not_read(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A store that stands at the default place is not named by standing there."""
-    monkeypatch.setattr(settings_module, "data_dir", lambda: tmp_path)
+    """A store where `memsync init --embedded` puts one is not named by standing there."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     said = exchanges(app)[0]
-    with contextlib.closing(open_vectors(Settings())) as store:
+    there = Settings(qdrant_url=f"edge:{data_dir() / 'qdrant'}")
+    with contextlib.closing(open_vectors(there, create=True)) as store:
         remember_as(store, said, said.other)
-    assert (tmp_path / "qdrant").is_dir()
+    assert (tmp_path / "memsync" / "qdrant").is_dir()
 
     assert 14 == plainly(app, *PLAN, "--json")
     assert UNNAMED == json.loads(capsys.readouterr().out)["evidence"]["not_read"]
@@ -121,7 +121,7 @@ def test_file_variable_and_option_name_a_store(
 ) -> None:
     """A store is named by each way of setting qdrant_url."""
     said = exchanges(app)[0]
-    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))) as store:
+    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant), create=True)) as store:
         remember_as(store, said, said.other)
     given: list[str] = []
     if where == "option":
@@ -196,7 +196,7 @@ def test_plan_tells_what_was_read(
     """Plan prints the store, and points by kind of collection: matched, contradicting, unusable."""
     qdrant = f"edge:{tmp_path / 'edge'}"
     differs, same, older, home = exchanges(app)[:4]
-    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))) as edge:
+    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant), create=True)) as edge:
         label = edge.label
         remember_as(edge, differs, differs.other)
         remember_as(edge, same, same.now)
@@ -323,7 +323,7 @@ def test_verify_compares_messages_with_their_memories(
     """Messages with another persona than their memories say fail, and the SQL given mends them."""
     qdrant = f"edge:{tmp_path / 'edge'}"
     said = exchanges(app)[0]
-    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant))) as store:
+    with contextlib.closing(open_vectors(Settings(qdrant_url=qdrant), create=True)) as store:
         remember_as(store, said, said.other)
     app.run(Phase.BACKFILL, options={"evidence": "ignore"})
     capsys.readouterr()

@@ -284,7 +284,22 @@ def test_missing_wheel(reachable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     with pytest.raises(SettingsError, match=r"pip install 'memsync\[embedded\]'"):
-        start_embedded(reachable_dir / "data")
+        start_embedded(reachable_dir / "new" / "data")
+    assert [] == list(reachable_dir.iterdir())
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_missing_cluster_is_made_only_if_asked(reachable_dir: Path, *, empty: bool) -> None:
+    """Without `create`, a folder without a cluster is an error that names it; nothing is made."""
+    directory = reachable_dir / "not" / "there"
+    if empty:
+        directory.mkdir(parents=True)
+    before = sorted(reachable_dir.rglob("*"))
+
+    with pytest.raises(SettingsError, match="not/there: the folder"):
+        start_embedded(directory, create=False)
+
+    assert before == sorted(reachable_dir.rglob("*"))
 
 
 def test_forked_child_leaves_the_server_alone(reachable_dir: Path) -> None:

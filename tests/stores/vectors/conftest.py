@@ -20,6 +20,7 @@ def vector_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     if driver == "memory":
         return Settings(qdrant_url=":memory:")
     if driver in {"local", "edge"}:
+        (tmp_path / driver).mkdir()
         return Settings(qdrant_url=f"{driver}:{tmp_path / driver}")
     url = request.getfixturevalue("qdrant_server_url")
     if url is None:
@@ -29,7 +30,8 @@ def vector_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 @pytest.fixture(params=["local", "edge"])
 def directory_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Settings that name a store kept in a directory of this machine."""
+    """Settings that name a store kept in a directory of this machine, empty at first."""
+    (tmp_path / "store").mkdir()
     return Settings(qdrant_url=f"{request.param}:{tmp_path / 'store'}")
 
 

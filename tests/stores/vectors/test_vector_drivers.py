@@ -85,7 +85,7 @@ class TestLifetime:
     def test_names_stay_inside(self, tmp_path: Path, name: str) -> None:
         """The embedded engine keeps a collection of any name inside its own directory."""
         settings = Settings(qdrant_url=f"edge:{tmp_path / 'store'}")
-        store = open_vectors(settings)
+        store = open_vectors(settings, create=True)
         store.create(name, 3, {})
         store.upsert(name, [point(1)])
         store.close()
@@ -121,7 +121,7 @@ class TestLifetime:
         refused = in_another_process(directory_settings, code)
         store.close()
         assert refused.startswith(StoreBusy.__name__)
-        assert directory_settings.qdrant_url.partition(":")[2] in refused
+        assert directory_settings.named("qdrant_url")[0].partition(":")[2] in refused
         assert refused.count("\n") == 0
         assert in_another_process(directory_settings, code) == "opened"
 
@@ -141,7 +141,17 @@ class TestLifetime:
         """A directory that cannot be made raises StoreUnreachable, and the message names it."""
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreUnreachable, match="file"):
-            open_vectors(Settings(qdrant_url=f"{driver}:{tmp_path}/file/store"))
+            open_vectors(Settings(qdrant_url=f"{driver}:{tmp_path}/file/store"), create=True)
+
+    def test_missing_directory_is_not_made(self, tmp_path: Path) -> None:
+        """A directory that does not exist is an error that names it, and is made only if asked."""
+        for driver in ("edge", "local"):
+            settings = Settings(qdrant_url=f"{driver}:{tmp_path / driver / 'store'}")
+            with pytest.raises(SettingsError, match=f"{driver}/store: the folder does not exist"):
+                open_vectors(settings)
+            assert not (tmp_path / driver).exists()
+            open_vectors(settings, create=True).close()
+            open_vectors(settings).close()
 
     def test_engine_not_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Without the embedded engine the error says how to install it."""

@@ -1,7 +1,7 @@
 """Decides whether evidence is wanted, which store holds it, and what the operator must say first.
 
-Evidence that was not read is not evidence that there is none. So no default store is ever read: the
-operator names the store, or says that the settings alone decide. A store without a point is a
+Evidence that was not read is not evidence that there is none. So the operator names the store, or
+says that the settings alone decide. A store without a point is a
 mistake as often as not, so it must be confirmed.
 """
 
@@ -14,18 +14,18 @@ from memsync.migrate.attribution.settings import fragments
 from memsync.migrate.checks import BEFORE_CONTRACT, Check, blocker, fine, not_applicable
 from memsync.migrate.options import RunOptions
 from memsync.model.progress import Tell, silent
-from memsync.settings import Settings
+from memsync.settings import Settings, how_to_name
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Session
-from memsync.stores.vectors import VectorStore, open_standing
+from memsync.stores.vectors import VectorStore, open_vectors
 
 OpenMemories = Callable[[], VectorStore]
 
 CHECK = "evidence"
-UNNAMED = "no vector store is named: qdrant_url is not set, and a default is never read"
+UNNAMED = "no vector store is named: qdrant_url is not set"
 BLOCKERS_FIRST = "the blockers of a run come first"
-NAME_IT = "set --qdrant-url, MEMSYNC_QDRANT_URL or qdrant_url in memsync.toml"
+NAME_IT = how_to_name("qdrant_url")
 IGNORED = "ignored: the settings alone decide who spoke"
 
 
@@ -35,13 +35,13 @@ def memories_of(settings: Settings) -> Iterator[OpenMemories | None]:
 
     It is opened when it is first asked for, and closed with the block.
     """
-    if "qdrant_url" not in settings.model_fields_set:
+    if settings.qdrant_url is None:
         yield None
         return
     with contextlib.ExitStack() as opened:
 
         def memories() -> VectorStore:
-            return opened.enter_context(contextlib.closing(open_standing(settings)))
+            return opened.enter_context(contextlib.closing(open_vectors(settings)))
 
         yield memories
 

@@ -16,8 +16,10 @@ _POOLED = {"auto": None, "yes": True, "no": False}
 logger = logging.getLogger(__name__)
 
 
-def open_postgres(settings: Settings, *, for_app: bool = False) -> Postgres:
+def open_postgres(settings: Settings, *, for_app: bool = False, create: bool = False) -> Postgres:
     """Connect to the database; an embedded server is started first and stopped with the store.
+
+    Only with `create` an embedded server that does not exist is made.
 
     Sessions `for_app` are under row level security as the app is, and under the settings'
     statement_timeout_s. Other sessions take any time, and refuse to read what a policy filters.
@@ -33,9 +35,10 @@ def open_postgres(settings: Settings, *, for_app: bool = False) -> Postgres:
         given["pins"] = Pins(
             filtered=True, statement_timeout_ms=ceil(settings.statement_timeout_s * 1000)
         )
-    scheme, _, directory = settings.postgres_url.partition(":")
+    (url,) = settings.named("postgres_url")
+    scheme, _, directory = url.partition(":")
     if scheme != "embedded":
-        postgres = Postgres.open(settings.postgres_url, **given)
+        postgres = Postgres.open(url, **given)
         if postgres.left_out:
             logger.info(
                 "postgres_url: these parameters are for another client, and memsync does not use "
@@ -44,6 +47,6 @@ def open_postgres(settings: Settings, *, for_app: bool = False) -> Postgres:
             )
         return postgres
     with contextlib.ExitStack() as opening:
-        server = opening.enter_context(start_embedded(Path(directory).expanduser()))
+        server = opening.enter_context(start_embedded(Path(directory).expanduser(), create=create))
         label = f"the embedded Postgres in {directory}"
         return Postgres.open(server.conninfo, label=label, on_close=opening.pop_all(), **given)

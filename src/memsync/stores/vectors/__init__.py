@@ -4,7 +4,7 @@ It stores and finds points, and does not know what a memory is. No other package
 Qdrant.
 """
 
-from memsync.stores.vectors.open import open_standing, open_vectors
+from memsync.stores.vectors.open import open_vectors
 from memsync.stores.vectors.protocol import (
     CollectionInfo,
     IndexKind,
@@ -18,7 +18,6 @@ __all__ = [
     "IndexKind",
     "VectorStore",
     "Where",
-    "open_standing",
     "open_vectors",
     "scan",
 ]

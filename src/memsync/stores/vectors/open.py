@@ -6,17 +6,27 @@ qdrant-edge is optional.
 
 from pathlib import Path
 
-from memsync.errors import SettingsError, StoreUnreachable
-from memsync.settings import Settings
+from memsync.errors import SettingsError
+from memsync.settings import EMBEDDED, Settings
 from memsync.stores.vectors.protocol import VectorStore
 
 
-def open_vectors(settings: Settings) -> VectorStore:
-    """The store that `settings.qdrant_url` names.
+def open_vectors(settings: Settings, *, create: bool = False) -> VectorStore:
+    """The store that `settings.qdrant_url` names. Only with `create` its missing folder is made.
 
-    Raises: SettingsError when its driver is not installed; StoreBusy; StoreUnreachable.
+    Raises: SettingsError when no setting names it, its folder does not exist or its driver is not
+    installed; StoreBusy; StoreUnreachable.
     """
-    scheme, _, rest = settings.qdrant_url.partition(":")
+    (url,) = settings.named("qdrant_url")
+    scheme, _, rest = url.partition(":")
+    folder = Path(rest).expanduser()
+    if scheme in EMBEDDED and not create and not folder.is_dir():
+        raise SettingsError(
+            f"there is no vector store in {folder}: the folder does not exist. Check qdrant_url; "
+            "`memsync init --embedded` makes a new one",
+            field="qdrant_url",
+            directory=str(folder),
+        )
     if scheme == "edge":
         try:
             from memsync.stores.vectors.edge import open_edge  # noqa: PLC0415
@@ -28,27 +38,13 @@ def open_vectors(settings: Settings) -> VectorStore:
                 "pip install 'memsync[embedded]' or name a server",
                 field="qdrant_url",
             ) from None
-        return open_edge(Path(rest).expanduser())
+        return open_edge(folder)
     from memsync.stores.vectors.qdrant_open import open_qdrant  # noqa: PLC0415
 
     key = settings.qdrant_api_key
     return open_qdrant(
-        settings.qdrant_url,
+        url,
         api_key=key.get_secret_value() if key else None,
         grpc=settings.qdrant_grpc,
         timeout_s=settings.qdrant_timeout_s,
     )
-
-
-def open_standing(settings: Settings) -> VectorStore:
-    """The same, but never makes the folder of an embedded store.
-
-    Raises: SettingsError, StoreBusy, StoreUnreachable, also where that folder is missing.
-    """
-    scheme, _, rest = settings.qdrant_url.partition(":")
-    if scheme in {"edge", "local"} and not Path(rest).expanduser().is_dir():
-        raise StoreUnreachable(
-            f"there is no vector store at {settings.qdrant_url}: the folder does not exist. Check "
-            "qdrant_url"
-        )
-    return open_vectors(settings)

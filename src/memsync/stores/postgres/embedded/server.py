@@ -43,11 +43,13 @@ _MARK = "made-by-memsync"
 _NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
-def start_embedded(directory: Path, *, durable: bool = True) -> "EmbeddedPostgres":
+def start_embedded(
+    directory: Path, *, durable: bool = True, create: bool = True
+) -> "EmbeddedPostgres":
     """Start the server on `directory`, or adopt one that a killed process left running.
 
-    A missing cluster is created first. Without `durable` the server is faster, and a power cut may
-    lose everything; that is for tests.
+    A missing cluster is created first; without `create` it is an error. Without `durable` the
+    server is faster, and a power cut may lose everything; that is for tests.
 
     Raises: StoreBusy when a live process uses the directory; SettingsError when the wheel is
     missing or the directory cannot serve; StoreUnreachable when the server does not start.
@@ -55,8 +57,12 @@ def start_embedded(directory: Path, *, durable: bool = True) -> "EmbeddedPostgre
     directory = directory.resolve()
     with ExitStack() as undo:
         try:
+            if not create and not _holds_cluster(directory):
+                raise _no_cluster(directory)
             account = account_for(directory)
             require_traversable(directory.parent, account)
+            # Before the folders are made, because the wheel may be missing.
+            cluster = _Cluster(directory, binaries(account), account)
             make_folders(directory.parent)
             lock = hold(
                 _beside(directory, ".lock"),
@@ -64,7 +70,6 @@ def start_embedded(directory: Path, *, durable: bool = True) -> "EmbeddedPostgre
                 server="Postgres",
             )
             undo.callback(lock.release)
-            cluster = _Cluster(directory, binaries(account), account)
             _remove_leftovers(directory)
             if not _holds_cluster(directory):
                 cluster.create(lock, durable=durable)
@@ -273,6 +278,16 @@ def _holds_cluster(directory: Path) -> bool:
             f"set postgres_url to embedded: and another directory"
         )
     return False
+
+
+def _no_cluster(directory: Path) -> SettingsError:
+    why = "the folder is empty" if directory.exists() else "the folder does not exist"
+    return SettingsError(
+        f"there is no embedded Postgres in {directory}: {why}. Check postgres_url; "
+        "`memsync init --embedded` makes a new one",
+        field="postgres_url",
+        directory=str(directory),
+    )
 
 
 def _socket_folder(directory: Path, account: Account) -> Path:
