@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli import check, demo, helping, migrate, output, reconcile, rules, sync
+from memsync.cli import check, demo, helping, init, migrate, output, reconcile, rules, sync
 from memsync.cli.options import Options, Root, command
 from memsync.cli.statuses import INTERNAL_ERROR, INTERRUPTED, PIPE_CLOSED, USAGE
 from memsync.errors import MemsyncError
@@ -55,6 +55,7 @@ def about(
 
 
 command(app, "memsync demo")(demo.demo)
+command(app, "memsync init --embedded", "memsync init --embedded data", "memsync init")(init.init)
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(sync.app, name="sync")
 app.add_typer(reconcile.app, name="reconcile")

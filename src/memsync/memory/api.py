@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 from memsync import reconcile
 from memsync.errors import InvalidInput, SchemaMismatch
+from memsync.memory import beginning
 from memsync.memory.arguments import (
     checked_limit,
     checked_threshold,
@@ -271,6 +272,21 @@ class Memory:
             limit=nearest,
             score_threshold=checked_threshold(score_threshold),
         )
+
+    def add_persona(self, name: str, *, owner_id: UUID | str | None = None) -> UUID:
+        """Add a persona of the user `owner_id`; without one, a new user is made with it.
+
+        For an app that begins with `memsync init`. Raises: InvalidInput for a name that cannot be
+        stored, and for an owner who does not exist. Effects: Postgres.
+        """
+        return beginning.add_persona(self._postgres, name, owner_id)
+
+    def add_personality(self, name: str) -> UUID:
+        """Add a personality, the character that answers. Raises: InvalidInput. Effects: Postgres.
+
+        For an app that begins with `memsync init`.
+        """
+        return beginning.add_personality(self._postgres, name)
 
     def _require_personas(self, session: Session) -> None:
         """Refuse to read by persona while some messages have none: they would be missing."""

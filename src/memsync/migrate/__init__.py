@@ -9,6 +9,7 @@ from memsync.migrate.checks import Check, State
 from memsync.migrate.contract.gates import Gate
 from memsync.migrate.contract.proof import Verification
 from memsync.migrate.engine import archive, finalize, rollback, run
+from memsync.migrate.initial import init
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner, Wanted, ask
 from memsync.migrate.plan import Plan, Status, plan, status
@@ -37,6 +38,7 @@ __all__ = [
     "backup",
     "choose_method",
     "finalize",
+    "init",
     "memories_of",
     "plan",
     "psql_script",

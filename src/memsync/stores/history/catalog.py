@@ -277,6 +277,17 @@ def own_schema_stands(session: Session) -> bool:
     return bool(session.row("own_schema").there)
 
 
+def require_server_version(session: Session) -> None:
+    """Refuse a server that is too old.
+
+    Raises: SchemaMismatch.
+    """
+    if (number := relations.server_version(session)) < SERVER_VERSION_MIN:
+        raise SchemaMismatch(
+            f"{session.label} is PostgreSQL {number // 10000}; memsync needs 15 or newer"
+        )
+
+
 def _require_app(session: Session) -> None:
     there = relations.existing(session, APP_TABLES)
     if missing := [name for name in APP_TABLES if name not in there]:
@@ -285,10 +296,7 @@ def _require_app(session: Session) -> None:
             f"{', '.join(missing)} on its search path. Check postgres_url",
             missing=missing,
         )
-    if (number := relations.server_version(session)) < SERVER_VERSION_MIN:
-        raise SchemaMismatch(
-            f"{session.label} is PostgreSQL {number // 10000}; memsync needs 15 or newer"
-        )
+    require_server_version(session)
 
 
 def _require_places(settings: SettingsTables) -> None:

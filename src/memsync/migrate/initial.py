@@ -1,0 +1,115 @@
+"""Makes the schema that the migration leaves, in a database that has none of the app's tables.
+
+It decides what counts as none: one table of these names is enough to be refused, because it is
+another app's, or a legacy one. All is made in one transaction, under the lock of migrations, so
+that of several processes one makes it, and a crash leaves nothing. `finished_schema.sql` has the
+app's tables, the phase isolate memsync's own. It knows no vector store.
+"""
+
+import re
+from itertools import groupby
+
+from memsync.errors import SchemaMismatch
+from memsync.model.wording import listed
+from memsync.stores.history.catalog import (
+    APP_TABLES,
+    Catalog,
+    own_schema_stands,
+    require_server_version,
+)
+from memsync.stores.history.phases import Stage
+from memsync.stores.postgres import Postgres, Session, relations, statements_of
+from memsync.stores.postgres.locks import LockKey, exclusive
+
+_FILE = "migrate/finished_schema.sql"
+_OWN_FILE = "migrate/isolate/own_schema.sql"
+_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+_COLUMNS_MAX = 3
+_ELSEWHERE = (
+    "Nothing was made. Name an empty database, or give memsync a schema of its own: CREATE SCHEMA "
+    "chat, and ?schema=chat at the end of postgres_url"
+)
+
+
+def init(postgres: Postgres) -> bool:
+    """Make the finished schema, the app's tables and memsync's; False where it stands already.
+
+    Raises: SchemaMismatch for a legacy or half migrated app, which `memsync migrate` is for, and
+    for other tables of these names; StoreBusy while a migration or another init runs;
+    MissingRight; InvalidInput behind a pooler. Effects: Postgres, all of it or nothing.
+    """
+    with exclusive(postgres, LockKey.MIGRATE, "migration") as session, session.transaction():
+        require_server_version(session)
+        if _stands(session):
+            return False
+        # Looked for first: IF NOT EXISTS needs CREATE on the database even where the schema exists.
+        if not own_schema_stands(session):
+            session.run("create_own_schema")
+        session.execute(*statements_of(_FILE), *statements_of(_OWN_FILE))
+        return True
+
+
+def _stands(session: Session) -> bool:
+    """Whether the finished schema stands; False where nothing of it does.
+
+    Raises: SchemaMismatch for anything between the two.
+    """
+    names = [name for each in statements_of(_FILE) for name in _TABLE.findall(each)]
+    there = {row.name: row.id for row in session.rows("standing_tables", names=names)}
+    if not there:
+        _require_no_records(session)
+        return False
+    if there.keys() >= set(APP_TABLES) and (stage := _stage(session)):
+        if stage is Stage.CONTRACTED:
+            return True
+        raise SchemaMismatch(
+            f"{session.label} has the app's tables already, and their history is {stage}: it is to "
+            "be migrated, not made. `memsync migrate plan` says what is ahead; nothing was changed",
+            stage=stage.value,
+        )
+    raise SchemaMismatch(
+        f"{session.label} has some of the tables that init would make, and memsync did not make "
+        f"them: {'; '.join(_differences(session, there, names))}. {_ELSEWHERE}",
+        tables=sorted(there),
+    )
+
+
+def _stage(session: Session) -> Stage | None:
+    """The stage of the app's migration; None where the tables are not the app's."""
+    try:
+        return Catalog.read(session).stage
+    except SchemaMismatch:
+        return None
+
+
+def _require_no_records(session: Session) -> None:
+    if relations.existing(session, ("memsync.instance",)):
+        raise SchemaMismatch(
+            f"{session.label} has memsync's own tables, but none of the app's, which they tell of. "
+            "Check postgres_url and its schema; or restore the app's tables; or, to begin anew, "
+            "DROP SCHEMA memsync CASCADE. Nothing was made"
+        )
+
+
+def _differences(session: Session, there: dict[str, int], names: list[str]) -> list[str]:
+    """What is other about the tables that are there, one text each.
+
+    The server itself says what would be made: it makes the tables once more, as temporary ones,
+    which go with this transaction.
+    """
+    session.run("make_them_temporary")
+    session.execute(*statements_of(_FILE))
+    others = session.rows("other_columns", names=list(there), ids=list(there.values()))
+    said = []
+    for table, columns in groupby(others, key=lambda each: each.relation):
+        columns_said = [
+            f"{each.name} is {each.found}, not {each.expected}"
+            if each.found
+            else f"{each.name} is missing"
+            for each in columns
+        ]
+        said.append(f"{table} ({listed(columns_said, _COLUMNS_MAX)})")
+    if not said:
+        absent = [name for name in names if name not in there]
+        said.append(f"{', '.join(sorted(there))}, without {listed(absent, _COLUMNS_MAX)}")
+    return said
