@@ -1,8 +1,11 @@
 """Tests `memsync demo`: its story, exit status and settings, and that it leaves nothing behind."""
 
 import contextlib
+import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from memsync import Settings
-from memsync.demo import story as demo
-from memsync.demo.world import Recipe, read_dialogues
+from memsync.cli import demo
+from memsync.demo import story
+from memsync.demo.world import World, read_dialogues
 from support.cli import NO_QDRANT, NOWHERE, run
 
 
@@ -41,37 +45,135 @@ def left() -> set[str]:
     return {path.name for path in Path(tempfile.gettempdir()).glob("memsync-d*")}
 
 
-@pytest.mark.slow
+def played(monkeypatch: pytest.MonkeyPatch, *scenes: story.Scene) -> list[Settings]:
+    """Let the story be these scenes; returns the list that gets the settings of the stage."""
+    seen: list[Settings] = []
+
+    def play(stage: story.Stage, _: World) -> Iterator[story.Scene]:
+        seen.append(stage.settings)
+        yield from scenes
+
+    monkeypatch.setattr(story, "play", play)
+    return seen
+
+
 def test_demo_that_fails_is_70(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An expectation that is not met is printed on both streams and sets the exit status."""
-
-    def play(*_: object) -> Iterator[demo.Scene]:
-        yield demo.Scene("A scene", "memsync check", [("clean", False)], ["clean: not at all"])
-
-    monkeypatch.setattr(demo, "play", play)
+    """What does not come true is said on both streams: a status, or what the stores hold."""
+    played(
+        monkeypatch,
+        story.Scene("A scene", "memsync rules", status=1),
+        story.Scene("Another", unmet=lambda: ["rows: expected 1, got 2"]),
+    )
     ran = run("demo")
 
     assert 70 == ran.status
-    assert "   FAILED clean: not at all" in ran.out.splitlines()
-    assert "FAILED A scene: clean: not at all\n" == ran.err
+    assert "   FAILED exit status: 0, not 1" in ran.out.splitlines()
+    assert "   FAILED rows: expected 1, got 2" in ran.out.splitlines()
+    assert (
+        "FAILED A scene: exit status: 0, not 1\nFAILED Another: rows: expected 1, got 2\n"
+        == ran.err
+    )
     assert "Everything came true" not in ran.out
 
 
-@pytest.mark.slow
-def test_demo_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo ignores the caller's settings, because its expected counts rest on the defaults."""
+def test_transcripts_are_what_the_commands_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scene shows what its command prints to the letter; the middle of a long one is cut."""
+    short, long = run("rules", "MSC001").out, run("rules").out
+    played(
+        monkeypatch,
+        story.Scene("A rule", "memsync rules MSC001"),
+        story.Scene("All", "memsync rules"),
+    )
+    told = run("demo")
+
+    assert (0, "") == (told.status, told.err)
+    first, *_, last = long.splitlines()
+    left_out = len(long.splitlines()) - demo.SHOWN_LINES
+    assert left_out > 0
+    assert f"\n1. A rule\n$ memsync rules MSC001\n{short}\n2. All\n" in told.out
+    assert f"$ memsync rules\n{first}\n" in told.out
+    assert f"\n[… {left_out} more lines …]\n" in told.out
+    assert f"\n{last}\n\nEverything came true" in told.out
+
+
+def test_demo_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The demo and its commands ignore the caller's settings, which are as they were afterwards."""
+    (tmp_path / "memsync.toml").write_text("not_a_setting = 1\n")
     monkeypatch.setenv("MEMSYNC_RETENTION_DAYS", "30")
-    monkeypatch.setenv("MEMSYNC_SETTLE_S", "99999999")
-    seen: list[Settings] = []
+    monkeypatch.setenv("MEMSYNC_POSTGRES_URL", NOWHERE)
+    monkeypatch.setenv("PGHOST", "nowhere")
+    before = dict(os.environ)
+    seen = played(monkeypatch, story.Scene("Init", "memsync init"))
+    ran = run("demo", "--json")
 
-    def play(stage: demo.Stage, _: Recipe) -> Iterator[demo.Scene]:
-        seen.append(stage.settings)
-        yield demo.Scene("A scene", "", [])
+    assert [None] == [each.retention_days for each in seen]
+    (scene,) = ran.json()["scenes"]
+    assert ("memsync init", 0, True) == (
+        scene["command"],
+        scene["status"],
+        scene["result"]["made"],
+    )
+    assert (before, tmp_path) == (dict(os.environ), Path.cwd())
 
-    monkeypatch.setattr(demo, "play", play)
 
-    assert 0 == run("demo").status
-    assert [(None, 60.0)] == [(each.retention_days, each.settle_s) for each in seen]
+@pytest.mark.parametrize("option", ["--keep", "--legacy"])
+def test_a_folder_in_use_is_refused(option: str, tmp_path: Path) -> None:
+    """A folder that holds anything, or is none, is an error that names it, before any store."""
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "mine").write_text("")
+    for name in ("used", "used/mine"):
+        ran = run("demo", option, name)
+        assert (2, "") == (ran.status, ran.out)
+        assert name in ran.err
+    assert ["mine"] == [path.name for path in (tmp_path / "used").iterdir()]
+    assert 2 == run("demo", "--keep", "a", "--legacy", "b").status
+
+
+def test_nothing_is_kept_of_a_story_cut_short(
+    monkeypatch: pytest.MonkeyPatch, reachable_dir: Path
+) -> None:
+    """Where the story fails in the middle, its folder is empty, and the same command may follow."""
+    played(monkeypatch, story.Scene("None", "memsync sync status"))
+    ran = run("demo", "--keep", str(reachable_dir / "kept"))
+
+    assert 12 == ran.status
+    assert [] == list((reachable_dir / "kept").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("option", "stage"), [("--keep", "contracted"), ("--legacy", "legacy")])
+def test_what_is_kept_can_be_moved_and_tried(
+    option: str, stage: str, reachable_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's commands, typed in their order, do what it says, also where the folder is moved.
+
+    A command ends with 0, or with the status that its comment names.
+    """
+    monkeypatch.delenv("MEMSYNC_EMBEDDER")
+    made = run("demo", option, str(reachable_dir / "kept"))
+    assert (0, "") == (made.status, made.err)
+    assert f"COMMANDS.md in {reachable_dir}/kept says what to type there" in made.out
+    (reachable_dir / "kept").rename(reachable_dir / "moved")
+    monkeypatch.chdir(reachable_dir / "moved")
+    assert stage == run("migrate", "status", "--json").json()["stage"]
+
+    page = Path("COMMANDS.md").read_text()
+    assert not re.search(r"\{\w+\}", page)
+    commands = 0
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(block, "COMMANDS.md", "exec"), {})  # noqa: S102  it is to run
+            assert "eanut" in out.getvalue()
+            continue
+        for line in block.splitlines():
+            typed, _, comment = line.partition("#")
+            named = re.search(r"exit status (\d+)", comment)
+            ran = run(*shlex.split(typed)[1:])
+            assert (line, int(named[1]) if named else 0) == (line, ran.status), ran.err
+            commands += 1
+    assert commands >= 9
 
 
 @pytest.mark.parametrize("content", [b"", b"not gzip", b"\x1f\x8b broken"])
@@ -101,7 +203,7 @@ def test_demo_reads_plain_lines(tmp_path: Path) -> None:
     [
         signal.SIGTERM,
         signal.SIGINT,
-        pytest.param(signal.SIGHUP),
+        signal.SIGHUP,
     ],
 )
 def test_demo_cleans_up_when_told_to_end(number: signal.Signals, reachable_dir: Path) -> None:
@@ -117,7 +219,7 @@ def test_demo_cleans_up_when_told_to_end(number: signal.Signals, reachable_dir: 
     try:
         assert process.stdout is not None
         with process.stdout:
-            started = any("Two stores" in line for line in process.stdout)
+            started = any("A legacy app" in line for line in process.stdout)
             process.send_signal(number)
         status = process.wait(timeout=30)
         assert started

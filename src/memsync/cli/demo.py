@@ -1,29 +1,39 @@
-"""`memsync demo`: plays the story of memsync on temporary stores, and prints each step."""
+"""`memsync demo`: plays the story of memsync on stores of its own, and can leave them for trying.
+
+The commands of the story are run as they would be typed, and what they print is shown. The
+operator's settings are ignored, because the story writes a whole app and must never reach real
+stores, and because its expectations hold for the default settings only.
+"""
 
 import contextlib
+import json
+import os
+import shlex
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from memsync.cli.output import print_facts, print_json, say
-from memsync.cli.progress import progress
-from memsync.cli.statuses import INTERNAL_ERROR
-from memsync.cli.stores import opened_postgres
-from memsync.demo import story
-from memsync.demo.world import Recipe, read_dialogues
-from memsync.settings import Settings
-from memsync.stores.ltm import LongTermMemory
-from memsync.stores.vectors import open_vectors
+from memsync.cli import sandbox
+from memsync.cli.options import Options
+from memsync.cli.output import captured, data, print_facts, print_json, say
+from memsync.cli.statuses import INTERNAL_ERROR, INTERRUPTED
+from memsync.demo import page, story
+from memsync.demo.world import Recipe, make_world, read_dialogues
+from memsync.errors import InvalidInput
+from memsync.settings import DEFAULT_FILE, ENV_PREFIX, Settings
+from memsync.stores.postgres.embedded import start_embedded
 
 _DIRECTORY_MODE = 0o755
+_HEAD_LINES, _TAIL_LINES = 18, 3
+SHOWN_LINES = _HEAD_LINES + _TAIL_LINES
+"""How many lines of a long output are shown, from its beginning and its end."""
 
 
 def demo(
@@ -32,68 +42,189 @@ def demo(
         Path | None, typer.Option(help="Use this file's dialogues (jsonl.gz), not made-up ones.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed makes another app.")] = 1,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Leave both stores, their settings and a page of commands in this new folder.",
+        ),
+    ] = None,
+    legacy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The same, but stop before the migration, so that you do it yourself.",
+        ),
+    ] = None,
 ) -> int:
-    """Build a legacy app with known faults, migrate, reconcile, check, recall; print each step."""
+    """Build a legacy app with known faults, migrate, reconcile, check, recall; show each step."""
+    if keep and legacy:
+        raise InvalidInput("--keep plays the whole story, --legacy its beginning: give one of them")
     started = time.monotonic()
     source = tuple(read_dialogues(dialogues)) if dialogues else ()
-    recipe = Recipe(
-        seed=seed,
-        now=datetime.now(UTC),
-        source=source,
-        users=max(24, len(source) // 25),
-        faults=story.FAULTS,
+    world = make_world(
+        Recipe(
+            seed=seed,
+            now=datetime.now(UTC),
+            source=source,
+            users=max(24, len(source) // 25),
+            faults=story.FAULTS,
+        )
     )
-    scenes: list[story.Scene] = []
-    with (
-        _stores_of_its_own(ctx),
-        opened_postgres(ctx) as (settings, postgres),
-        contextlib.closing(open_vectors(settings)) as vectors,
-        progress(ctx.obj) as tell,
-    ):
-        stage = story.Stage(postgres, vectors, LongTermMemory(vectors, settings), settings, tell)
-        for scene in story.play(stage, recipe):
-            scenes.append(scene)
-            if not ctx.obj.as_json:
-                _print(len(scenes), scene)
-    failed = [f"{scene.title}: {each}" for scene in scenes for each in scene.failed]
+    played: list[dict[str, Any]] = []
+    with _folder(keep or legacy) as folder, _alone_in(folder) as settings:
+        stage = story.Stage(settings)
+        for scene in [story.begin(stage, world)] if legacy else story.play(stage, world):
+            played.append(_played(ctx, scene, len(played) + 1))
+        if home := keep or legacy:
+            sandbox.write_new(DEFAULT_FILE, sandbox.text_of(DEFAULT_FILE, folder))
+            page.write(folder, world, migrated=keep is not None)
+    failed = [f"{each['title']}: {why}" for each in played for why in each["failed"]]
     if ctx.obj.as_json:
-        print_json(ok=not failed, scenes=[asdict(scene) for scene in scenes])
+        print_json(ok=not failed, scenes=played, kept=str(folder) if home else None)
     elif not failed:
         say(f"\nEverything came true in {time.monotonic() - started:.0f} s.")
+        if home:
+            say(f"{page.NAME} in {home} says what to type there; begin with: cd {home}")
     for each in failed:
         typer.echo(f"FAILED {each}", err=True)
     return INTERNAL_ERROR if failed else 0
 
 
-def _print(number: int, scene: story.Scene) -> None:
-    say(f"\n{number}. {scene.title}", "bold")
+def _played(ctx: typer.Context, scene: story.Scene, number: int) -> dict[str, Any]:
+    """Play one scene and show it, unless it is for JSON. Returns its parts."""
+    as_json = ctx.obj.as_json
+    if not as_json:
+        say(f"\n{number}. {scene.title}", "bold")
+    status, result = 0, None
     if scene.command:
-        say(f"   $ {scene.command}")
-    print_facts(scene.facts)
-    for each in scene.failed:
+        status, said = _run(ctx, shlex.split(scene.command)[1:])
+        result = json.loads(said) if as_json else None
+        if not as_json:
+            _show(scene.command, said, status)
+    elif not as_json:
+        print_facts(scene.facts)
+    failed = [] if status == scene.status else [f"exit status: {status}, not {scene.status}"]
+    failed += scene.unmet()
+    for each in () if as_json else failed:
         say(f"   FAILED {each}", "bold red")
+    return {
+        "title": scene.title,
+        "command": scene.command,
+        "status": status,
+        "facts": [[name, str(value)] for name, value in scene.facts],
+        "result": result,
+        "failed": failed,
+    }
+
+
+def _run(ctx: typer.Context, words: list[str]) -> tuple[int, str]:
+    """Run a command in this process; return its exit status and what it printed on stdout."""
+    given: Options = ctx.obj
+    own = Options(as_json=given.as_json, quiet=given.quiet, no_color=given.no_color)
+    with captured(own) as printed:
+        status = ctx.find_root().command.main(
+            args=words, prog_name="memsync", standalone_mode=False, obj=own
+        )
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt  # which typer has taken for the command's own
+    return int(status or 0), "\n".join(printed)
+
+
+def _show(command: str, said: str, status: int) -> None:
+    """Print a transcript; the middle of a long one is left out, and how much of it is said."""
+    lines = said.split("\n")
+    left_out = len(lines) - SHOWN_LINES
+    if left_out > 0:
+        lines[_HEAD_LINES:-_TAIL_LINES] = [f"[… {left_out} more lines …]"]
+    data("\n".join([f"$ {command}", *lines]))
+    if status:
+        data(f"[exit status {status}]")
 
 
 @contextlib.contextmanager
-def _stores_of_its_own(ctx: typer.Context) -> Iterator[None]:
-    """Fix the settings to stores in a temporary folder, which is removed afterwards.
+def _folder(kept: Path | None) -> Iterator[Path]:
+    """The folder of the stores: `kept`, else a temporary one, which is removed afterwards.
 
-    The operator's settings are ignored, because the story writes a whole app and must never reach
-    real stores, and because its expectations hold for the default settings only. Others may read
-    the folder, because under root the embedded server runs as another user.
+    Of a story that was cut short nothing is kept. Others may read a new folder, because under root
+    the embedded server runs as another user.
+
+    Raises: InvalidInput when there is something in `kept`.
     """
-    folder = Path(tempfile.mkdtemp(prefix="memsync-demo-"))
-    folder.chmod(_DIRECTORY_MODE)
-    ctx.obj.fixed = Settings(
-        postgres_url=f"embedded:{folder / 'postgres'}",
-        qdrant_url=f"edge:{folder / 'qdrant'}",
-        drain="no",  # the story has a scene for it
-    )
+    if kept is None:
+        folder = Path(tempfile.mkdtemp(prefix="memsync-demo-"))
+        folder.chmod(_DIRECTORY_MODE)
+    else:
+        folder = _new_or_empty(kept)
+    done = False
+    try:
+        yield folder
+        done = True
+    finally:
+        if kept is None:
+            with _uninterrupted():
+                shutil.rmtree(folder, ignore_errors=True)
+        elif not done:
+            with _uninterrupted():
+                _empty(folder)
+
+
+def _new_or_empty(folder: Path) -> Path:
+    try:
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InvalidInput(
+                f"{folder} is not empty, and the demo overwrites nothing: name a new folder"
+            )
+        if is_new:
+            folder.chmod(_DIRECTORY_MODE)
+    except OSError as error:
+        raise InvalidInput(f"cannot use {folder}: {error.strerror}; name another folder") from None
+    return folder.resolve()
+
+
+def _empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[Settings]:
+    """Settings of two stores in the folder, which are all that commands find while this goes on.
+
+    The working directory is the folder, so no other memsync.toml is found. The server runs all the
+    while, because starting it for each command would take longer than the commands.
+    """
+    with start_embedded(folder / "postgres") as server, contextlib.chdir(folder):
+        settings = Settings(
+            postgres_url=server.conninfo,
+            qdrant_url=f"edge:{folder / 'qdrant'}",
+            drain="no",  # the story has a scene for it
+        )
+        postgres, qdrant = settings.named("postgres_url", "qdrant_url")
+        with _environment(MEMSYNC_POSTGRES_URL=postgres, MEMSYNC_QDRANT_URL=qdrant):
+            yield settings
+
+
+@contextlib.contextmanager
+def _environment(**ours: str) -> Iterator[None]:
+    """Replace the operator's settings in the environment by `ours`."""
+    theirs: Mapping[str, str] = {
+        name: value for name, value in os.environ.items() if name.startswith((ENV_PREFIX, "PG"))
+    }
+    for name in theirs:
+        del os.environ[name]
+    os.environ.update(ours)
     try:
         yield
     finally:
-        with _uninterrupted():
-            shutil.rmtree(folder, ignore_errors=True)
+        for name in ours:
+            del os.environ[name]
+        os.environ.update(theirs)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ the terminal's width, and coloured; into a pipe or a file each line goes as it i
 search logs by lines. With --quiet the output is held back until the exit status is known.
 """
 
+import contextlib
 import json
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -33,6 +34,7 @@ _GAP = "  "
 
 _options = Options()
 _held: list[str] = []
+_captured: list[str] | None = None
 
 STYLES = {
     "error": "bold red",
@@ -61,6 +63,18 @@ def end(status: int) -> None:
         for text in _held:
             typer.echo(text, color=True)
     _held.clear()
+
+
+@contextlib.contextmanager
+def captured(options: Options) -> Iterator[list[str]]:
+    """What is printed while the block runs, by these options, goes into the list instead."""
+    global _options, _captured  # noqa: PLW0603  as in `begin`
+    before, printed = (_options, _captured), list[str]()
+    _options, _captured = options, printed
+    try:
+        yield printed
+    finally:
+        _options, _captured = before
 
 
 def typed(text: str) -> str:
@@ -178,7 +192,9 @@ def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: boo
 
 
 def _emit(text: str) -> None:
-    if _options.quiet:
+    if _captured is not None:
+        _captured.append(text)
+    elif _options.quiet:
         _held.append(text)
     else:
         # The console has left the codes out already where they do not belong.

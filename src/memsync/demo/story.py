@@ -1,24 +1,24 @@
 """The story of `memsync demo`: it makes a legacy app, migrates it, and reconciles both stores.
 
-It decides the steps, their order, and the result that each step must have. A step calls the same
-library functions as the commands do, and yields a `Scene` with its results.
+It decides the scenes, their order, and what must be true after each. A scene that has a command is
+played by the caller, who runs the command itself and shows what it prints; so no scene can say
+anything that the command does not. The story then looks into the stores for what must be true.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from memsync import migrate, reconcile
-from memsync.demo.world import Recipe, World, load, make_world
-from memsync.memory import Memory, NewExchange, drain
-from memsync.model.progress import Tell
-from memsync.reconcile.findings import Audit
-from memsync.reconcile.plans import Plan
+from memsync.demo.world import World, load
+from memsync.errors import GateClosed
+from memsync.memory import Memory, NewExchange, outbox_status
 from memsync.settings import Settings
-from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.postgres import Postgres
-from memsync.stores.vectors import VectorStore
+from memsync.stores.postgres import Postgres, open_postgres
+from memsync.stores.vectors import open_vectors
 
 FAULTS: Mapping[str, int] = {
     "missing-point": 4,
@@ -34,65 +34,87 @@ FAULTS: Mapping[str, int] = {
     "older-layout": 3,
 }
 
+PLAN = "plan.json"
+QUESTION = "what about peanuts for breakfast?"
 _SAID = (
     ("I am allergic to peanuts, please remember.", "No peanuts for you, ever. Noted."),
     ("Peanut butter toast is my favourite breakfast.", "Peanut butter toast every morning, then!"),
 )
-_QUESTION = "what about peanuts for breakfast?"
+_FINDINGS = 1
+_NOT_CLEAR = GateClosed.exit_status
+
+
+def _nothing() -> list[str]:
+    return []
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One step of the story: its title, command and results, and each expectation that failed."""
+    """One step of the story: a command to run and the exit status it must have, or facts to show.
+
+    `unmet` is called afterwards, and returns what did not come true.
+    """
 
     title: str
-    command: str
-    facts: Sequence[tuple[str, object]]
-    failed: Sequence[str] = ()
+    command: str = ""
+    status: int = 0
+    facts: Sequence[tuple[str, object]] = ()
+    unmet: Callable[[], Sequence[str]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The stores and settings that the story uses. `ltm` is the long-term memory in `vectors`."""
+    """The settings that name the story's two stores. Scenes open them; between scenes they are free
+    for commands, because an embedded store serves one opener.
+    """
 
-    postgres: Postgres
-    vectors: VectorStore
-    ltm: LongTermMemory
     settings: Settings
-    tell: Tell
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Postgres, LongTermMemory]]:
+        """Both stores, while the block runs."""
+        with (
+            open_postgres(self.settings) as postgres,
+            closing(LongTermMemory.open(self.settings)) as ltm,
+        ):
+            yield postgres, ltm
 
 
-def play(stage: Stage, recipe: Recipe) -> Iterator[Scene]:
-    """Play the story on two empty stores, scene by scene.
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """Two personas of one user, with one personality in one channel."""
+
+    channel_id: str
+    personality_id: UUID
+    persona_ids: Sequence[UUID]
+
+
+def play(stage: Stage, world: World) -> Iterator[Scene]:
+    """Play the whole story on two empty stores, scene by scene.
 
     Effects: both stores.
     """
-    world = make_world(recipe)
-    yield from _build(stage, world)
+    yield begin(stage, world)
     yield from _migrate(stage, world)
-    speakers = _two_personas_of_one_user(world)
-    yield _remember_and_sync(stage, speakers)
+    yield _remember(stage, speakers(world))
     yield from _reconcile(stage, world)
-    yield _recall(stage, speakers)
+    yield _recall(stage, speakers(world))
 
 
-def _build(stage: Stage, world: World) -> Iterator[Scene]:
-    yield Scene(
-        "Two stores, started for this story",
-        "",
-        [
-            ("Postgres", stage.postgres.label),
-            ("Qdrant", stage.vectors.label),
-            ("embedder", stage.ltm.embedder.name),
-        ],
-    )
-    with stage.postgres.session() as session:
-        load(world, session, stage.vectors, stage.ltm.embedder.documents)
+def begin(stage: Stage, world: World) -> Scene:
+    """Load the legacy app, which is the first scene."""
+    with (
+        open_postgres(stage.settings) as postgres,
+        postgres.session() as session,
+        closing(open_vectors(stage.settings, create=True)) as vectors,
+    ):
+        embedder = LongTermMemory(vectors, stage.settings).embedder
+        load(world, session, vectors, embedder.documents)
     made = world.manifest
-    yield Scene(
+    return Scene(
         "A legacy app: history by user, memories by persona",
-        "",
-        [
+        facts=[
+            ("embedder", embedder.name),
             ("users", f"{made.users}, {made.unresolved_users} of them without any persona"),
             ("personas", made.personas),
             ("messages", made.messages),
@@ -102,163 +124,125 @@ def _build(stage: Stage, world: World) -> Iterator[Scene]:
     )
 
 
-def _migrate(stage: Stage, world: World) -> Iterator[Scene]:
-    ahead = migrate.plan(stage.postgres, stage.settings, lambda: stage.vectors)
-    evidence = ahead.evidence or migrate.EvidenceReport(not_read="nothing was asked")
-    yield Scene(
-        "The plan of the migration",
-        "memsync migrate plan",
-        [
-            ("stage", ahead.stage),
-            *_decisions(ahead),
-            ("messages where evidence and settings disagree", evidence.disagreeing),
-            ("users without a persona", len(ahead.unresolved)),
-        ],
-        [
-            *_unless("evidence not read", None, evidence.not_read),
-            *_unless("disagreements", 0, evidence.disagreeing),
-            *_unless(
-                "users without a persona", world.manifest.unresolved_users, len(ahead.unresolved)
-            ),
-        ],
-    )
-    options = migrate.RunOptions(unresolved="create", quiet_minutes=0, backup_confirmed="demo")
-    reached = migrate.run(
-        stage.postgres, stage.settings, options, memories=lambda: stage.vectors, tell=stage.tell
-    )
-    yield Scene(
-        "The migration, online, phase by phase",
-        "memsync migrate run --unresolved create --quiet-minutes 0 --backup-confirmed demo",
-        [("stage", reached)],
-        _unless("stage", "contracted", reached.value),
-    )
-    proof = migrate.verify(stage.postgres)
-    yield Scene(
-        "The proof",
-        "memsync migrate verify",
-        [
-            ("messages", proof.rows_total),
-            ("unique personas", proof.unique_personas),
-            ("messages without a persona", proof.null_persona_ids),
-            ("problems", len(proof.problems)),
-        ],
-        [*_unless("messages", world.manifest.messages, proof.rows_total), *proof.problems],
-    )
-
-
-def _remember_and_sync(stage: Stage, speakers: "_Speakers") -> Scene:
-    memory = Memory(stage.postgres, stage.settings, stage.ltm)
-    for persona_id, (said, answered) in zip(speakers.persona_ids, _SAID, strict=True):
-        memory.remember(
-            NewExchange(
-                channel_id=speakers.channel_id,
-                personality_id=speakers.personality_id,
-                persona_id=persona_id,
-                user_text=said,
-                assistant_text=answered,
-            )
-        )
-    drained = drain(stage.postgres, stage.ltm, stage.tell)
-    return Scene(
-        "Two personas of one user say something new; the relay carries it to Qdrant",
-        "memsync sync run",
-        [("outbox entries drained", drained.entries), ("memories written", drained.memories)],
-        _unless("memories written", len(_SAID), drained.memories),
-    )
-
-
-def _reconcile(stage: Stage, world: World) -> Iterator[Scene]:
-    found = reconcile.audit(stage.postgres, stage.ltm, stage.settings, stage.tell)
-    yield Scene(
-        "The audit finds the planted faults and those of the old layout, and nothing else",
-        "memsync reconcile",
-        [*_read(found), *found.counts.items()],
-        _unless("findings", dict(world.manifest.expected), found.counts),
-    )
-    with stage.postgres.session() as session:
-        plan = reconcile.make_plan(
-            found,
-            instance_id=instance_id(session),
-            home=stage.settings.collection,
-            embedder=stage.ltm.embedder.name,
-            unsafe=True,
-        )
-    yield Scene(
-        "The plan, a file",
-        "memsync reconcile plan --unsafe --out plan.json",
-        _actions(plan),
-        _unless("findings left unrepaired", {}, plan.left),
-    )
-    applied = reconcile.apply(plan, stage.postgres, stage.ltm, stage.tell)
-    yield Scene(
-        "The plan is carried out exactly; removed points are kept in quarantine",
-        "memsync reconcile apply plan.json",
-        [("actions carried out", applied.done)],
-        _unless("actions", len(plan.actions), applied.done),
-    )
-    again = reconcile.audit(stage.postgres, stage.ltm, stage.settings, stage.tell)
-    yield Scene(
-        "The audit again: clean",
-        "memsync reconcile",
-        [*_read(again), ("findings", len(again.findings))],
-        _unless("findings", {}, again.counts),
-    )
-    gate = reconcile.check(stage.postgres, stage.ltm, stage.settings, stage.tell)
-    yield Scene(
-        "The gate for CI and cron",
-        "memsync check",
-        [("clean", "yes" if gate.ok else "no")],
-        [*_unless("findings", {}, gate.counts), *gate.not_checked],
-    )
-
-
-def _recall(stage: Stage, speakers: "_Speakers") -> Scene:
-    memory = Memory(stage.postgres, stage.settings, stage.ltm)
-    answers = []
-    for persona_id in speakers.persona_ids:
-        best = memory.recall(_QUESTION, persona_id=persona_id, limit=1)
-        answers.append(best[0].text if best else "")
-    expected = [f"user: {said}\nassistant: {answered}" for said, answered in _SAID]
-    return Scene(
-        f"One user, two personas, one question: {_QUESTION!r}",
-        "",
-        [
-            (f"persona {str(persona_id)[:8]}", answer.replace("\n", " / "))
-            for persona_id, answer in zip(speakers.persona_ids, answers, strict=True)
-        ],
-        _unless("recalled", expected, answers),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Speakers:
-    """Two personas of one user, with one personality in one channel."""
-
-    channel_id: str
-    personality_id: UUID
-    persona_ids: Sequence[UUID]
-
-
-def _two_personas_of_one_user(world: World) -> _Speakers:
+def speakers(world: World) -> Speakers:
+    """Two personas of one user, who talk to one personality."""
     by_owner: dict[UUID, list[UUID]] = {}
     for persona in world.cast.personas:
         by_owner.setdefault(persona.owner_id, []).append(persona.id)
     several = next(personas for personas in by_owner.values() if len(personas) > 1)
-    return _Speakers("demo", world.cast.personalities[0].id, several[:2])
+    return Speakers("demo", world.cast.personalities[0].id, several[:2])
 
 
-def _decisions(ahead: migrate.Plan) -> list[tuple[str, object]]:
-    by_rule = ahead.rows_by_decision or {}
-    return [(f"messages decided by {rule}", rows) for rule, rows in by_rule.items()]
+def _migrate(stage: Stage, world: World) -> Iterator[Scene]:
+    yield Scene(
+        "The plan of the migration. Some users have no persona, so it asks for a decision",
+        "memsync migrate plan",
+        status=_NOT_CLEAR,
+        unmet=partial(_of_plan, stage, world),
+    )
+    yield Scene(
+        "The migration, online, phase by phase",
+        "memsync migrate run --unresolved create --quiet-minutes 0 --backup-confirmed demo",
+    )
+    yield Scene(
+        "The proof", "memsync migrate verify", unmet=partial(_of_verification, stage, world)
+    )
 
 
-def _read(audit: Audit) -> list[tuple[str, object]]:
-    return [("exchanges read", audit.rows_checked), ("points read", audit.points_checked)]
+def _of_plan(stage: Stage, world: World) -> list[str]:
+    with open_postgres(stage.settings) as postgres, migrate.memories_of(stage.settings) as memories:
+        ahead = migrate.plan(postgres, stage.settings, memories)
+    evidence = ahead.evidence or migrate.EvidenceReport(not_read="nothing was asked")
+    return [
+        *_unless("evidence not read", None, evidence.not_read),
+        *_unless("disagreements", 0, evidence.disagreeing),
+        *_unless("users without a persona", world.manifest.unresolved_users, len(ahead.unresolved)),
+    ]
 
 
-def _actions(plan: Plan) -> list[tuple[str, object]]:
-    kinds = dict.fromkeys(action.kind for action in plan.actions)
-    return [(kind.value, sum(a.kind is kind for a in plan.actions)) for kind in kinds]
+def _of_verification(stage: Stage, world: World) -> list[str]:
+    with open_postgres(stage.settings) as postgres:
+        proof = migrate.verify(postgres)
+    return [
+        *_unless("stage", "contracted", proof.stage.value),
+        *_unless("messages", world.manifest.messages, proof.rows_total),
+        *proof.problems,
+    ]
+
+
+def _remember(stage: Stage, both: Speakers) -> Scene:
+    with Memory.open(stage.settings) as memory:
+        for persona_id, (said, answered) in zip(both.persona_ids, _SAID, strict=True):
+            memory.remember(
+                NewExchange(
+                    channel_id=both.channel_id,
+                    personality_id=both.personality_id,
+                    persona_id=persona_id,
+                    user_text=said,
+                    assistant_text=answered,
+                )
+            )
+    return Scene(
+        "Two personas of one user say something new",
+        facts=[
+            (f"persona {str(persona_id)[:8]}", said)
+            for persona_id, (said, _) in zip(both.persona_ids, _SAID, strict=True)
+        ],
+    )
+
+
+def _reconcile(stage: Stage, world: World) -> Iterator[Scene]:
+    yield Scene(
+        "The relay carries it from the outbox to Qdrant",
+        "memsync sync run",
+        unmet=partial(_of_relay, stage),
+    )
+    yield Scene(
+        "The audit finds the planted faults and those of the old layout, and nothing else",
+        "memsync reconcile",
+        status=_FINDINGS,
+        unmet=partial(_of_audit, stage, dict(world.manifest.expected)),
+    )
+    yield Scene("The plan of the repairs, a file", f"memsync reconcile plan --unsafe --out {PLAN}")
+    yield Scene(
+        "The plan is carried out exactly; removed points are kept in quarantine",
+        f"memsync reconcile apply {PLAN}",
+        unmet=partial(_of_audit, stage, {}),
+    )
+    yield Scene("The audit again", "memsync reconcile")
+    yield Scene("The gate for CI and cron", "memsync check")
+
+
+def _of_relay(stage: Stage) -> list[str]:
+    with stage.opened() as (postgres, ltm):
+        left, written = outbox_status(postgres), ltm.count(ltm.collection)
+    return [
+        *_unless("outbox entries left", 0, left.pending + left.dead),
+        *_unless("memories written", len(_SAID), written),
+    ]
+
+
+def _of_audit(stage: Stage, expected: Mapping[str, int]) -> list[str]:
+    with stage.opened() as (postgres, ltm):
+        found = reconcile.audit(postgres, ltm, stage.settings)
+    return [*_unless("findings", expected, found.counts), *found.not_checked]
+
+
+def _recall(stage: Stage, both: Speakers) -> Scene:
+    answers = []
+    with Memory.open(stage.settings) as memory:
+        for persona_id in both.persona_ids:
+            best = memory.recall(QUESTION, persona_id=persona_id, limit=1)
+            answers.append(best[0].memory.text or "" if best else "")
+    expected = [f"user: {said}\nassistant: {answered}" for said, answered in _SAID]
+    return Scene(
+        f"One user, two personas, one question: {QUESTION!r}",
+        facts=[
+            (f"persona {str(persona_id)[:8]}", answer.replace("\n", " / "))
+            for persona_id, answer in zip(both.persona_ids, answers, strict=True)
+        ],
+        unmet=partial(_unless, "recalled", expected, answers),
+    )
 
 
 def _unless(what: str, expected: object, actual: object) -> list[str]:

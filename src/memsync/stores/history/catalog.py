@@ -293,7 +293,8 @@ def _require_app(session: Session) -> None:
     if missing := [name for name in APP_TABLES if name not in there]:
         raise SchemaMismatch(
             f"{session.label} is not the app's database: it has no table "
-            f"{', '.join(missing)} on its search path. Check postgres_url",
+            f"{', '.join(missing)} on its search path. Check postgres_url; in a new database "
+            "`memsync init` makes them",
             missing=missing,
         )
     require_server_version(session)

@@ -117,8 +117,8 @@ def require_traversable(folder: Path, account: Account) -> None:
     if closed is not None:
         raise SettingsError(
             f"the embedded Postgres runs as user {account.name}, who may not enter {closed}: "
-            f"choose a directory elsewhere (postgres_url = embedded:/var/lib/memsync/postgres), "
-            f"or run memsync as another user than root",
+            f"choose a folder elsewhere, such as one below /var/lib/memsync, or run memsync as "
+            f"another user than root",
             folder=str(closed),
         )
 
