@@ -129,15 +129,19 @@ def test_a_folder_in_use_is_refused(option: str, tmp_path: Path) -> None:
     assert 2 == run("demo", "--keep", "a", "--legacy", "b").status
 
 
+@pytest.mark.parametrize("is_new", [True, False])
 def test_nothing_is_kept_of_a_story_cut_short(
-    monkeypatch: pytest.MonkeyPatch, reachable_dir: Path
+    monkeypatch: pytest.MonkeyPatch, reachable_dir: Path, *, is_new: bool
 ) -> None:
-    """Where the story fails in the middle, its folder is empty, and the same command may follow."""
+    """Where the story fails, a folder of its own is gone, and one that stood is empty."""
     played(monkeypatch, story.Scene("None", "memsync sync status"))
-    ran = run("demo", "--keep", str(reachable_dir / "kept"))
+    folder = reachable_dir / "kept"
+    if not is_new:
+        folder.mkdir()
+    ran = run("demo", "--keep", str(folder))
 
     assert 12 == ran.status
-    assert [] == list((reachable_dir / "kept").iterdir())
+    assert ([] if is_new else [folder]) == list(reachable_dir.rglob("*"))
 
 
 @pytest.mark.slow

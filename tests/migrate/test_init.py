@@ -10,7 +10,14 @@ import pytest
 
 from memsync import Memory, NewExchange, Settings, migrate, reconcile
 from memsync.demo.world import legacy_schema
-from memsync.errors import GateClosed, InvalidInput, SchemaMismatch, StoreBusy, StoreUnreachable
+from memsync.errors import (
+    GateClosed,
+    InvalidInput,
+    MissingRight,
+    SchemaMismatch,
+    StoreBusy,
+    StoreUnreachable,
+)
 from memsync.memory import drain
 from memsync.stores.history.phases import Phase, Stage
 from memsync.stores.ltm import LongTermMemory
@@ -19,6 +26,7 @@ from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive
 from memsync.stores.vectors import open_vectors
 from support.app import CATALOG, App
+from support.roles import role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,6 +229,19 @@ def test_a_schema_of_its_own(empty: App) -> None:
 
     assert [(12,)] == empty.query("SELECT count(*) FROM pg_tables WHERE schemaname = 'chat'")
     assert [("users",)] == empty.query("SELECT tablename FROM pg_tables WHERE schemaname='public'")
+
+
+def test_a_schema_that_does_not_exist(empty: App) -> None:
+    """A schema that nobody made is an error that says so; init makes none but memsync."""
+    with pytest.raises(SchemaMismatch, match="CREATE SCHEMA first"):
+        init(App(empty.url_with("schema=nowhere"), empty.world))
+
+
+def test_a_role_without_the_rights(empty: App) -> None:
+    """A role that may not make schemas is told so, and makes nothing."""
+    with role(empty) as url, pytest.raises(MissingRight, match="permission denied for database"):
+        init(App(url, empty.world))
+    assert [] == empty.query(LEFT)
 
 
 def test_a_schema_that_an_administrator_made(empty: App) -> None:

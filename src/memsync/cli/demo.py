@@ -151,34 +151,29 @@ def _folder(kept: Path | None) -> Iterator[Path]:
 
     Raises: InvalidInput when there is something in `kept`.
     """
-    if kept is None:
-        folder = Path(tempfile.mkdtemp(prefix="memsync-demo-"))
-        folder.chmod(_DIRECTORY_MODE)
-    else:
-        folder = _new_or_empty(kept)
+    is_new = kept is None or not kept.exists()
+    folder = _new_or_empty(kept) if kept else Path(tempfile.mkdtemp(prefix="memsync-demo-"))
     done = False
     try:
+        if is_new:
+            folder.chmod(_DIRECTORY_MODE)
         yield folder
         done = True
     finally:
-        if kept is None:
-            with _uninterrupted():
-                shutil.rmtree(folder, ignore_errors=True)
-        elif not done:
+        if not (kept and done):
             with _uninterrupted():
                 _empty(folder)
+                if is_new:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _new_or_empty(folder: Path) -> Path:
     try:
-        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise InvalidInput(
                 f"{folder} is not empty, and the demo overwrites nothing: name a new folder"
             )
-        if is_new:
-            folder.chmod(_DIRECTORY_MODE)
     except OSError as error:
         raise InvalidInput(f"cannot use {folder}: {error.strerror}; name another folder") from None
     return folder.resolve()

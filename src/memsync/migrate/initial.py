@@ -57,6 +57,7 @@ def _stands(session: Session) -> bool:
     names = [name for each in statements_of(_FILE) for name in _TABLE.findall(each)]
     there = {row.name: row.id for row in session.rows("standing_tables", names=names)}
     if not there:
+        _require_place(session)
         _require_no_records(session)
         return False
     if there.keys() >= set(APP_TABLES) and (stage := _stage(session)):
@@ -80,6 +81,15 @@ def _stage(session: Session) -> Stage | None:
         return Catalog.read(session).stage
     except SchemaMismatch:
         return None
+
+
+def _require_place(session: Session) -> None:
+    """Refuse to begin where CREATE TABLE would find no schema."""
+    if not relations.search_path(session):
+        raise SchemaMismatch(
+            f"{session.label} has no schema for the tables: none that postgres_url or the role's "
+            "search_path names exists. Nothing was made; CREATE SCHEMA first, or name another"
+        )
 
 
 def _require_no_records(session: Session) -> None:
