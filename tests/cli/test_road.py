@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
+
+from memsync.demo import story
 from support.cli import THROUGH, on
 
 FINDING = {
@@ -94,10 +97,13 @@ def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
     assert "0 outbox entries drained, 0 memories written" == last("sync", "run")
 
 
-def test_the_fields_are_those_of_the_document(legacy_app: str) -> None:
-    """docs/json.md lists exactly the fields of plan, status and verify."""
+def test_the_fields_are_those_of_the_document(
+    legacy_app: str, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/json.md lists exactly the fields of plan, status, verify, init and demo."""
     text = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
-    for name in ("plan", "status", "verify"):
+    monkeypatch.setattr(story, "play", lambda *_: iter(()))
+    for name in ("plan", "status", "verify", "init", "demo"):
         part = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
         listed = {
             field
@@ -105,5 +111,8 @@ def test_the_fields_are_those_of_the_document(legacy_app: str) -> None:
             if line.startswith("| `")
             for field in re.findall(r"`(\w+)`", line.split("|")[1])
         }
-        said = on(legacy_app, ":memory:", "migrate", name, "--json").json()
+        if name in {"init", "demo"}:
+            said = on(app, ":memory:", name, "--json").json()
+        else:
+            said = on(legacy_app, ":memory:", "migrate", name, "--json").json()
         assert set(said) - {"schema_version"} == listed
