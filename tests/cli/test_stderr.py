@@ -17,7 +17,9 @@ with Memory.open() as memory:
 """
 
 
-@pytest.mark.parametrize("runtime_dir", [None, "/nonexistent"])
+@pytest.mark.parametrize(
+    "runtime_dir", [None, pytest.param("/nonexistent", marks=pytest.mark.slow)]
+)
 def test_nothing_of_the_libraries_is_on_stderr(
     reachable_dir: Path, runtime_dir: str | None
 ) -> None:

@@ -1,4 +1,4 @@
-"""Writes the page of commands that `memsync demo --keep` and `--legacy` leave beside the stores.
+"""Writes the page of commands of `memsync demo --keep DIR` and `--legacy DIR`, beside the stores.
 
 The texts are kept.md and legacy.md. A hole in braces is filled here; a line of a shell block whose
 command is meant to end with another status than 0 says so in its comment.
