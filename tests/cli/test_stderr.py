@@ -41,7 +41,7 @@ def test_nothing_of_the_libraries_is_on_stderr(
         ["-m", "memsync", "check"],
         ["-m", "memsync", "migrate", "plan"],
         ["-m", "memsync", "migrate", "verify"],
-        ["-m", "memsync", "migrate", "backup", "--to", "a.dump"],
+        ["-m", "memsync", "migrate", "backup", "--out", "a.dump"],
         ["-m", "memsync", "rules"],
     ):
         ran = subprocess.run(

@@ -68,7 +68,7 @@ def end(status: int) -> None:
 @contextlib.contextmanager
 def captured(options: Options) -> Iterator[list[str]]:
     """What is printed while the block runs, by these options, goes into the list instead."""
-    global _options, _captured  # noqa: PLW0603  as in `begin`
+    global _options, _captured
     before, printed = (_options, _captured), list[str]()
     _options, _captured = options, printed
     try:
