@@ -335,7 +335,7 @@ def test_a_new_app_remembers_and_recalls(empty: App) -> None:
         memory.remember(NewExchange("1", nova, alice, "I like tea.", "Noted."))
         drain(postgres, ltm)
         (found,) = memory.recall("what do I drink?", persona_id=alice)
-        assert "I like tea." == found.memory.user_text
+        assert "I like tea." == found.user_text
         assert [] == memory.recall("what do I drink?", persona_id=memory.add_persona("Bob"))
         assert reconcile.check(postgres, ltm, settings).ok
     ltm.close()

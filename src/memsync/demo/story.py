@@ -233,7 +233,7 @@ def _recall(stage: Stage, both: Speakers) -> Scene:
     with Memory.open(stage.settings) as memory:
         for persona_id in both.persona_ids:
             best = memory.recall(QUESTION, persona_id=persona_id, limit=1)
-            answers.append(best[0].memory.text or "" if best else "")
+            answers.append(best[0].text if best else "")
     expected = [f"user: {said}\nassistant: {answered}" for said, answered in _SAID]
     return Scene(
         f"One user, two personas, one question: {QUESTION!r}",
