@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli import check, demo, helping, init, migrate, output, reconcile, rules, sync
+from memsync.cli import check, demo, helping, init, migrate, output, reconcile, rules, sql, sync
 from memsync.cli.options import Options, Root, command
 from memsync.cli.statuses import INTERNAL_ERROR, INTERRUPTED, PIPE_CLOSED, USAGE
 from memsync.errors import MemsyncError
@@ -63,6 +63,12 @@ command(app, "memsync check", "memsync check --quiet", "memsync check --select M
     check.check
 )
 command(app, "memsync rules", "memsync rules MSC001")(rules.rules)
+command(
+    app,
+    "memsync sql",
+    'memsync sql ops/locks | psql "$MEMSYNC_POSTGRES_URL"',
+    'psql "$MEMSYNC_POSTGRES_URL" -f "$(memsync sql --path)/migrate-persona-all-in-one.sql"',
+)(sql.sql)
 command(app, "memsync help exit-statuses", "memsync help migrate run", name="help")(helping.show)
 
 

@@ -104,7 +104,10 @@ _SENTENCE = re.compile(r"(?s)(.+?\.)(?:\s|\Z)")
 
 
 class _Common:
-    """The help that commands and groups share. Its epilog holds examples, one a line."""
+    """The help that commands and groups share.
+
+    Its epilog holds examples and pages of docs/, one a line.
+    """
 
     params: list[Parameter]
     epilog: str | None
@@ -137,12 +140,15 @@ class _Common:
             self.format_commands(ctx, formatter)
 
     def format_epilog(self, _ctx: Context, formatter: HelpFormatter) -> None:
-        if self.epilog:
-            examples = self.epilog.splitlines()
+        lines = (self.epilog or "").splitlines()
+        pages = [line for line in lines if line.startswith("docs/")]
+        if examples := [line for line in lines if line not in pages]:
             with formatter.section("Example" if len(examples) == 1 else "Examples"):
                 for line in examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
         formatter.write_paragraph()
+        if pages:
+            formatter.write_text(f"More: {', '.join(pages)}.")
         formatter.write_text(
             "Exit statuses: memsync help exit-statuses."
             if self.is_root
@@ -203,7 +209,7 @@ def _first_sentence(text: str) -> str:
 
 
 def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[[_Done], _Done]:
-    """Register a function as a command of `app`, with examples that its help shows."""
+    """Register a function as a command of `app`, with examples and pages of docs/ for its help."""
     return app.command(name, cls=Command, epilog="\n".join(examples))
 
 

@@ -13,7 +13,7 @@ from memsync.migrate.initial import init
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner, Wanted, ask
 from memsync.migrate.plan import Plan, Status, plan, status
-from memsync.migrate.psql import psql_script
+from memsync.migrate.psql import Script, psql_script, scripts
 from memsync.migrate.standing import Step
 from memsync.migrate.verify import verify
 
@@ -28,6 +28,7 @@ __all__ = [
     "Plan",
     "RunOptions",
     "Runner",
+    "Script",
     "State",
     "Status",
     "Step",
@@ -44,6 +45,7 @@ __all__ = [
     "psql_script",
     "rollback",
     "run",
+    "scripts",
     "status",
     "verify",
 ]
