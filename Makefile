@@ -34,8 +34,9 @@ bench: setup ## run the benchmarks, small; SCALE=1000000 for the figures in the 
 sql: setup ## write the scripts for psql in sql/ from sql/parts and the engine's statements
 	@$(BIN)/python tools/make_sql.py
 
-docs: setup ## write docs/reference from the code
+docs: setup ## write docs/reference and the picture of the README from the code
 	@$(BIN)/python tools/make_docs.py
+	@$(BIN)/python tools/make_picture.py
 
 lint: setup ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -196,7 +196,7 @@ def test_exit_statuses_are_said_once_and_the_same() -> None:
 
 
 def test_every_command_takes_json() -> None:
-    """The README says that every command takes --json, and so does `memsync demo`."""
+    """The README says that every command takes `--json`, and so does `memsync demo`."""
     assert "Every command takes `--json`" in (ROOT / "README.md").read_text()
     assert 0 == answer("demo", "--json", "--help")[0]
 

@@ -81,6 +81,7 @@ def test_the_unit_runs_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
 def settings_file(folder: Path, url: str) -> Path:
     """A settings file with an embedded vector store and a model that loads at once."""
     path = folder / "memsync.toml"
+    (folder / "qdrant").mkdir()
     path.write_text(
         f'postgres_url = "{url}"\nqdrant_url = "edge:{folder / "qdrant"}"\n'
         'embedder = "support.lab:embed"\n'

@@ -100,10 +100,10 @@ def test_the_whole_road_in_words(legacy_app: str, qdrant: str) -> None:
 def test_the_fields_are_those_of_the_document(
     legacy_app: str, app: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """docs/json.md lists exactly the fields of plan, status, verify, init and demo."""
+    """docs/json.md lists exactly the fields of each command."""
     text = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
     monkeypatch.setattr(story, "play", lambda *_: iter(()))
-    for name in ("plan", "status", "verify", "init", "demo"):
+    for name in ("plan", "status", "verify", "init", "demo", "check", "sync", "run"):
         part = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
         listed = {
             field
@@ -111,8 +111,12 @@ def test_the_fields_are_those_of_the_document(
             if line.startswith("| `")
             for field in re.findall(r"`(\w+)`", line.split("|")[1])
         }
-        if name in {"init", "demo"}:
+        if name in {"init", "demo", "check"}:
             said = on(app, ":memory:", name, "--json").json()
+        elif name == "sync":
+            said = on(app, ":memory:", "sync", "status", "--json").json()
+        elif name == "run":
+            said = on(app, ":memory:", "migrate", "run", "--evidence", "ignore", "--json").json()
         else:
             said = on(legacy_app, ":memory:", "migrate", name, "--json").json()
         assert set(said) - {"schema_version"} == listed

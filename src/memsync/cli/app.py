@@ -22,10 +22,8 @@ from memsync.errors import MemsyncError
 
 app = typer.Typer(
     name="memsync",
-    help="One layer over short-term memory (Postgres) and long-term memory (Qdrant): migrate, "
-    "reconcile, check.",
     cls=Root,
-    epilog="memsync demo\nmemsync migrate plan\nmemsync check --quiet",
+    epilog="memsync demo\nmemsync migrate plan\nmemsync check --quiet\ndocs/README.md",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -55,14 +53,18 @@ def about(
 
 
 command(app, "memsync demo")(demo.demo)
-command(app, "memsync init --embedded", "memsync init --embedded data", "memsync init")(init.init)
+command(app, "memsync init --embedded", "memsync init", "docs/tutorial.md")(init.init)
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(sync.app, name="sync")
 app.add_typer(reconcile.app, name="reconcile")
-command(app, "memsync check", "memsync check --quiet", "memsync check --select MSI --limit 0")(
-    check.check
-)
-command(app, "memsync rules", "memsync rules MSC001")(rules.rules)
+command(
+    app,
+    "memsync check --quiet",
+    "memsync check --select MSI --limit 0",
+    "docs/reconcile.md",
+    "docs/operate.md",
+)(check.check)
+command(app, "memsync rules", "memsync rules MSC001", "docs/reference/findings.md")(rules.rules)
 command(
     app,
     "memsync sql",

@@ -134,11 +134,15 @@ def _print(audit: Audit, found: Sequence[Finding], view: View) -> None:
         say(f"{count(audit.settling, 'difference')} still settling: too young to judge")
     _print_codes(found)
     shown = [] if view.summary else found[: view.limit or None]
+    if shown:
+        say()
     for each in shown:
         _print_finding(each, view)
     if not view.summary and len(shown) < len(found):
         more = count(len(found) - len(shown), "more finding")
         say(f"… {more}: --limit 0 prints all, --json-lines is for programs")
+    if shown:
+        say()
     for line in audit.not_checked:
         say(f"not checked: {line}", "yellow")
     if view.is_narrow and (left := len(audit.findings) - len(found)):

@@ -30,6 +30,8 @@ app = group(
     "memsync migrate plan",
     "memsync migrate run --to backfill",
     "memsync migrate status",
+    "docs/migrate.md",
+    "docs/runbook.md",
 )
 
 MethodOption = Annotated[

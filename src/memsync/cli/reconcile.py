@@ -34,6 +34,7 @@ app = group(
     "memsync reconcile",
     "memsync reconcile plan --out plan.json",
     "memsync reconcile apply plan.json",
+    "docs/reconcile.md",
     invoke_without_command=True,
 )
 

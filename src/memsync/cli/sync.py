@@ -16,6 +16,7 @@ app = group(
     "Write the memories that wait in the outbox in Postgres to Qdrant.",
     "memsync sync run",
     "memsync sync status",
+    "docs/relay.md",
 )
 
 
