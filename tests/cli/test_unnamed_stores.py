@@ -76,3 +76,6 @@ def test_the_library_needs_its_stores_named(app: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", app)
     with Memory.open() as memory, pytest.raises(SettingsError, match="MEMSYNC_QDRANT_URL"):
         memory.recall("what?", persona_id="7f9c24e5-8f6e-4b8e-9a57-1d2c3b4a5f60")
+    monkeypatch.setenv("MEMSYNC_QDRANT_URL", "edge:nowhere")
+    with pytest.raises(SettingsError, match="nowhere: the folder does not exist"):
+        Memory.open()

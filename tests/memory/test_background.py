@@ -94,6 +94,12 @@ def waits(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if "memsync.memory.follow" == each.name]
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path) -> None:
+    """Make the folder of the embedded stores of these tests."""
+    (tmp_path / "own").mkdir()
+
+
 # ---------------------------------------------------------------------- the usual
 
 
@@ -544,7 +550,7 @@ PREPARE = dedent("""
     from support.lab import CAST, UNHINDERED
 
     settings = Settings(postgres_url=sys.argv[1])
-    with open_postgres(settings) as postgres:
+    with open_postgres(settings, create=True) as postgres:
         with postgres.session() as session:
             session.run_script(legacy_schema())
             session.run_script(CAST)

@@ -32,6 +32,12 @@ HOLDER = dedent("""
 """)
 
 
+@pytest.fixture(autouse=True)
+def store_folder(tmp_path: Path) -> None:
+    """Make the folder of the store."""
+    (tmp_path / "store").mkdir()
+
+
 @contextmanager
 def holder(url: str, *words: str) -> Iterator[int]:
     """The id of another process that has the store open."""

@@ -123,6 +123,8 @@ class Memory:
         Raises: StoreUnreachable, StoreBusy, SettingsError.
         """
         settings = settings or Settings.load()
+        # A forgotten folder is told now, and not by a thread later.
+        LongTermMemory.require_folder(settings)
         return cls(open_postgres(settings, for_app=True), settings)
 
     def remember(self, exchange: NewExchange) -> Remembered:

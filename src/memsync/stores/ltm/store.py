@@ -25,7 +25,13 @@ from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
 from memsync.stores.ltm.layouts import is_deployed, persona_of_collection
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
-from memsync.stores.vectors import CollectionInfo, VectorStore, open_vectors, scan
+from memsync.stores.vectors import (
+    CollectionInfo,
+    VectorStore,
+    open_vectors,
+    require_folder,
+    scan,
+)
 
 _DEPLOYED = PayloadCodec("camel")
 _PAGE_POINTS = 1000
@@ -84,6 +90,15 @@ class LongTermMemory:
         Raises: SettingsError when its driver is not installed; StoreBusy; StoreUnreachable.
         """
         return cls(open_vectors(settings), settings)
+
+    @staticmethod
+    def require_folder(settings: Settings) -> None:
+        """Refuse settings that name an embedded store without a folder. Opens nothing.
+
+        Raises: SettingsError.
+        """
+        if settings.qdrant_url is not None:
+            require_folder(settings.qdrant_url)
 
     def begin_anew(self) -> None:
         """Make a new lock in a forked process; the vector store sees to its own connection."""

@@ -4,7 +4,7 @@ It stores and finds points, and does not know what a memory is. No other package
 Qdrant.
 """
 
-from memsync.stores.vectors.open import open_vectors
+from memsync.stores.vectors.open import open_vectors, require_folder
 from memsync.stores.vectors.protocol import (
     CollectionInfo,
     IndexKind,
@@ -19,5 +19,6 @@ __all__ = [
     "VectorStore",
     "Where",
     "open_vectors",
+    "require_folder",
     "scan",
 ]

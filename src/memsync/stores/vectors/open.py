@@ -18,15 +18,10 @@ def open_vectors(settings: Settings, *, create: bool = False) -> VectorStore:
     installed; StoreBusy; StoreUnreachable.
     """
     (url,) = settings.named("qdrant_url")
+    if not create:
+        require_folder(url)
     scheme, _, rest = url.partition(":")
     folder = Path(rest).expanduser()
-    if scheme in EMBEDDED and not create and not folder.is_dir():
-        raise SettingsError(
-            f"there is no vector store in {folder}: the folder does not exist. Check qdrant_url; "
-            "`memsync init --embedded` makes a new one",
-            field="qdrant_url",
-            directory=str(folder),
-        )
     if scheme == "edge":
         try:
             from memsync.stores.vectors.edge import open_edge  # noqa: PLC0415
@@ -48,3 +43,19 @@ def open_vectors(settings: Settings, *, create: bool = False) -> VectorStore:
         grpc=settings.qdrant_grpc,
         timeout_s=settings.qdrant_timeout_s,
     )
+
+
+def require_folder(url: str) -> None:
+    """Refuse the URL of an embedded store whose folder does not exist. Opens nothing.
+
+    Raises: SettingsError.
+    """
+    scheme, _, rest = url.partition(":")
+    folder = Path(rest).expanduser()
+    if scheme in EMBEDDED and not folder.is_dir():
+        raise SettingsError(
+            f"there is no vector store in {folder}: the folder does not exist. Check qdrant_url; "
+            "`memsync init --embedded` makes a new one",
+            field="qdrant_url",
+            directory=str(folder),
+        )
