@@ -139,6 +139,15 @@ def test_nobodys_words_are_printed_unless_asked_for(capsys: pytest.CaptureFixtur
             assert WORDS in shown
 
 
+def test_a_hostile_name_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection may be named anything; its control characters are printed as escapes."""
+    hostile = replace(finding(1, "MSC001"), store="qdrant:\x1b[2J\x07\u202e\ud800\nclean")
+    screen = on_terminal(120, lambda: printed(replace(audit(0), findings=(hostile,))), monkeypatch)
+
+    assert r"qdrant:\x1b[2J\x07\u202e\ud800\nclean" in plain(screen)
+    assert "\x1b[2J" not in screen
+
+
 def test_names_of_people_are_not_in_a_plan_unless_asked_for(legacy_app: str) -> None:
     """Neither the text nor the JSON of a plan names a user."""
     plan = ("migrate", "plan", "--evidence", "ignore")

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import typer
 
-from memsync.cli.output import data, json_line, print_json, print_table, say
+from memsync.cli.output import data, json_line, one_line, print_json, print_table, say
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.errors import InvalidInput
 from memsync.model import ids
@@ -167,11 +167,11 @@ def _print_codes(found: Sequence[Finding]) -> None:
 
 
 def _print_finding(finding: Finding, view: View) -> None:
-    say(f"{finding.code} {finding.name}  {finding.store}  {finding.key}")
+    say(one_line(f"{finding.code} {finding.name}  {finding.store}  {finding.key}"))
     if finding.persona_id:
         say(f"    persona {finding.persona_id}")
     values = ((name, _shown(value, view)) for name, value in finding.evidence.items())
-    say("    " + "; ".join(f"{name}: {value}" for name, value in values))
+    say("    " + one_line("; ".join(f"{name}: {value}" for name, value in values)))
 
 
 def _shown(value: object, view: View) -> str:

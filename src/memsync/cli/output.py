@@ -32,6 +32,9 @@ _WITHOUT_TERMINAL = 100_000
 _GAP = "  "
 """What stands before a table, and between its columns."""
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What could steer a terminal, or turn the direction of text; and halves of a surrogate pair."""
+
 _options = Options()
 _held: list[str] = []
 _captured: list[str] | None = None
@@ -87,6 +90,19 @@ def typed(text: str) -> str:
     return _COMMAND.sub(lambda found: found.group() + given, text)
 
 
+def harmless(text: str) -> str:
+    """The text with an escape in place of each control character.
+
+    A name from a store, such as a collection's, may hold anything.
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """The same without line breaks, so that a name from a store cannot pass for a line of ours."""
+    return harmless(text).replace("\n", r"\n")
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout or stderr, with the colours and the width in force."""
     made = Console(
@@ -103,7 +119,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str = "", style: str = "") -> None:
     """Print lines. A line of `next:` or `$` is never broken, because people copy it."""
-    for line in typed(text).split("\n"):
+    for line in harmless(typed(text)).split("\n"):
         indent = len(line) - len(line.lstrip())
         content = Text(line[indent:], style=style)
         if content.plain.startswith(("next: ", "$ ")):
@@ -115,7 +131,7 @@ def say(text: str = "", style: str = "") -> None:
 def complain(text: str) -> None:
     """Print an error on stderr, wrapped as the terminal needs it."""
     if sys.stderr:
-        typer.echo(_rendered(Text(text), console(stderr=True)), err=True)
+        typer.echo(_rendered(Text(harmless(text)), console(stderr=True)), err=True)
 
 
 def data(text: str) -> None:
@@ -164,7 +180,7 @@ def print_table(
     Where the terminal is too narrow, the last column is wrapped between words. A word that is
     longer than the column sends its cell to a line of its own.
     """
-    lines = [[Text(typed(each), STYLES.get(each, "")) for each in row] for row in rows]
+    lines = [[Text(one_line(typed(each)), STYLES.get(each, "")) for each in row] for row in rows]
     if not lines:
         return
     if head:
