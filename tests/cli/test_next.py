@@ -14,6 +14,7 @@ import pytest
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.locks import LockKey, exclusive
 from support.cli import THROUGH, Ran, on, run
+from support.moments import later
 from support.typed import next_of, parse, printed
 
 TO_BACKFILL = ("migrate", "run", "--to", "backfill")
@@ -35,16 +36,6 @@ def execute(url: str, text: LiteralString, *params: object) -> list[tuple[object
     with psycopg.connect(url, autocommit=True) as client:
         found = client.execute(text, params or None)
         return found.fetchall() if found.description else []
-
-
-def later(url: str, seconds: float) -> None:
-    """Let the last write of user_id be older by so many seconds."""
-    execute(
-        url,
-        "SELECT setval('memsync.user_id_written_at', last_value - %s::bigint, is_called)"
-        " FROM memsync.user_id_written_at",
-        int(seconds) + 1,
-    )
 
 
 class Operator:

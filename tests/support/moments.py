@@ -1,4 +1,4 @@
-"""Polls for a condition, and `tell` functions that act at a moment of a run."""
+"""Polls for a condition, lets time pass, and has `tell` functions that act at a moment of a run."""
 
 from __future__ import annotations
 
@@ -74,3 +74,13 @@ def cut_before(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
         return execute(cursor, query, *args, **kwargs)
 
     monkeypatch.setattr(psycopg.Cursor, "execute", cutting)
+
+
+def later(url: str, seconds: float) -> None:
+    """Let the last write of user_id be older by so many seconds."""
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "SELECT setval('memsync.user_id_written_at', last_value - %s::bigint, is_called)"
+            " FROM memsync.user_id_written_at",
+            (int(seconds) + 1,),
+        )
