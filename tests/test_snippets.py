@@ -57,7 +57,7 @@ def stores(
         closing(open_vectors(settings, create=True)) as vectors,
     ):
         world = make_world(Recipe(users=4, personalities=2, dialogues=8, unresolved_share=0))
-        load(world, session, vectors, embed)
+        load(world, session, vectors, lambda texts: [tuple(each) for each in embed(texts)])
     contracted = postgres_cluster.create(template=legacy)
     with (
         Postgres.open(postgres_cluster.url_of(contracted)) as postgres,

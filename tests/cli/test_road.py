@@ -120,3 +120,30 @@ def test_the_fields_are_those_of_the_document(
         else:
             said = on(legacy_app, ":memory:", "migrate", name, "--json").json()
         assert set(said) - {"schema_version"} == listed
+
+
+NEED_MORE = {
+    *("migrate pause", "migrate resume", "migrate cancel"),
+    "migrate resolve --rolled-back NAME",
+}
+"""The commands that need a run at work, or a migration that failed."""
+
+
+def test_the_fields_of_the_other_commands(app: str, tmp_path: Path) -> None:
+    """docs/json.md lists exactly the fields of the commands that have no section of their own."""
+    text = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    listed = {
+        command: set(re.findall(r"`(\w+)`", row.split("|")[2]))
+        for row in text.partition("## the others\n")[2].splitlines()
+        if row.startswith("| `")
+        for command in re.findall(r"`([^`]+)`", row.split("|")[1])
+    }
+    name = "20251026164500_finalize_persona_id_migration"
+    script = tmp_path / "prisma" / "migrations" / name / "migration.sql"
+    script.parent.mkdir(parents=True)
+    script.write_text("SELECT 1;")
+    for command in [each for each in listed if each not in NEED_MORE]:
+        said = on(app, ":memory:", *command.replace("NAME", name).split(), "--json").json()
+        assert {"schema_version", *listed.pop(command)} == set(said), command
+
+    assert set(listed) == NEED_MORE
