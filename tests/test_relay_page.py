@@ -80,7 +80,6 @@ def test_the_unit_runs_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
 
 def settings_file(folder: Path, url: str) -> Path:
     """A settings file with an embedded vector store and a model that loads at once."""
-    (folder / "qdrant").mkdir()
     path = folder / "memsync.toml"
     (folder / "qdrant").mkdir()
     path.write_text(
