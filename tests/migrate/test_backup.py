@@ -191,7 +191,7 @@ def test_a_file_that_is_there_is_never_written(
 
 def test_a_folder_that_is_not_there(ready: App, tmp_path: Path) -> None:
     """A missing folder is not made, because a typo would become a place for backups."""
-    assert 2 == ready.command("backup", "--to", str(tmp_path / "typo" / "a.dump"))
+    assert 2 == ready.command("backup", "--out", str(tmp_path / "typo" / "a.dump"))
 
 
 def test_where_nothing_can_be_recorded(app: App, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_the_password_is_in_no_argument(
     monkeypatch.setattr(dump, "_folders", lambda: iter([tmp_path]))
     app = type(ready)(ready.url_with("password=hunter2"), ready.world)
     (tmp_path / "files").mkdir()
-    assert 0 == app.command("backup", "--to", str(tmp_path / "files" / "a.dump"))
+    assert 0 == app.command("backup", "--out", str(tmp_path / "files" / "a.dump"))
 
     assert "--snapshot=" in (tmp_path / "arguments").read_text()
     assert "hunter2" not in (tmp_path / "arguments").read_text()
@@ -273,7 +273,7 @@ def test_the_printed_commands_make_a_database_like_this_one(
     ready.do("CREATE SCHEMA aside")
     ready.do('CREATE TABLE "left Out" (id serial, user_id uuid REFERENCES users)')
     ready.do('INSERT INTO "left Out" (user_id) SELECT id FROM users')
-    assert 0 == ready.command("backup", "--to", str(tmp_path / "it's a.dump"))
+    assert 0 == ready.command("backup", "--out", str(tmp_path / "it's a.dump"))
     out = capsys.readouterr().out
     commands = [
         line.strip() for line in out.splitlines() if "--dbname=" in line or "--list" in line

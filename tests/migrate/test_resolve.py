@@ -251,7 +251,7 @@ def test_a_failed_migration_of_the_app_is_shown(
     assert 0 == app.command("status")
     said = capsys.readouterr().out
     assert f"Prisma: {name}  failed" in said
-    assert f"next: memsync migrate resolve --rolled-back '{name}'" in said
+    assert f"  do: memsync migrate resolve --rolled-back '{name}'" in said
     assert 0 == app.command("resolve", "--rolled-back", name)
     assert [(name, "rolled back")] == history(app)
 
@@ -350,18 +350,19 @@ def test_run_ends_with_the_command(
     """`run` prints the exact command, with the folder where it is known, until it was run."""
     monkeypatch.chdir(folder)
     assert 0 == app.command(*THROUGH)
-    placeholder = "next: memsync migrate resolve --all --prisma-dir PATH/TO/prisma/migrations"
-    assert [placeholder, "stage: contracted"] == capsys.readouterr().out.splitlines()[-2:]
+    placeholder = "  do: memsync migrate resolve --all --prisma-dir PATH/TO/prisma/migrations"
+    finalize = "next: memsync migrate finalize"
+    assert [placeholder, finalize] == capsys.readouterr().out.splitlines()[-2:]
     monkeypatch.chdir(folder.parent.parent)
     assert 0 == app.command(*THROUGH)
     told = capsys.readouterr().out.splitlines()[-2]
-    assert "next: memsync migrate resolve --all --prisma-dir prisma/migrations" == told
-    obey(app, folder, [told.removeprefix("next: ")])
+    assert "  do: memsync migrate resolve --all --prisma-dir prisma/migrations" == told
+    obey(app, folder, [told.removeprefix("  do: ")])
     capsys.readouterr()
     assert 0 == app.command(*THROUGH)
-    assert "stage: contracted\n" == capsys.readouterr().out
+    assert "Prisma" not in capsys.readouterr().out
     assert 0 == app.command("rollback", "--to", "backfill")
-    assert f"next: memsync migrate resolve --rolled-back {END}" in capsys.readouterr().out
+    assert f"  do: memsync migrate resolve --rolled-back {END}" in capsys.readouterr().out
 
 
 def test_without_prisma_run_says_nothing_of_it(
@@ -373,7 +374,7 @@ def test_without_prisma_run_says_nothing_of_it(
     assert "resolve --all" in capsys.readouterr().out
     app.do("DROP TABLE _prisma_migrations")
     assert 0 == app.command(*THROUGH)
-    assert "stage: contracted\n" == capsys.readouterr().out
+    assert "Prisma" not in capsys.readouterr().out
 
 
 def test_lines_for_the_schema(

@@ -86,7 +86,8 @@ def test_run_ends_at_the_phase_that_is_asked_for(
     """`--to backfill` fills every row and leaves user_id where it is."""
     assert 0 == app.command("run", "--to", "backfill", "--unresolved", "create")
 
-    assert "stage: backfilled" == capsys.readouterr().out.splitlines()[-1]
+    lines = capsys.readouterr().out.splitlines()
+    assert ("stage: backfilled", "next: memsync migrate backup") == (lines[0], lines[-1])
     assert Stage.BACKFILLED == app.status().stage
     assert app.expected() == app.personas()
     assert [] == app.query("SELECT FROM conversation_history WHERE user_id IS NULL")

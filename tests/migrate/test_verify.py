@@ -122,7 +122,7 @@ def test_text(app: App, capsys: pytest.CaptureFixture[str]) -> None:
     """The text has a line for each check, what to do below it, and the verdict last."""
     assert 1 == app.command("verify")
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("  FAILED   no NULL persona_id ") for line in lines)
+    assert any(line.startswith("  FAILED  no NULL persona_id ") for line in lines)
     assert any(line.strip() == "do: memsync migrate run --to backfill" for line in lines)
     assert "NOT ok" == lines[-1]
 

@@ -233,8 +233,8 @@ def verify(ctx: typer.Context, evidence: EvidenceOption = None) -> int:
     print_facts(
         [
             ("stage", proof.stage),
-            ("total rows", proof.rows_total),
-            ("unique personas", proof.unique_personas),
+            ("total rows", f"{proof.rows_total:,}"),
+            ("unique personas", f"{proof.unique_personas:,}"),
         ]
     )
     print_checks(proof.checks)

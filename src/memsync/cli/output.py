@@ -169,7 +169,7 @@ def _typed(value: Any) -> Any:
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Print names and values, one pair a line."""
-    print_table([(name, str(value)) for name, value in facts])
+    print_table((name, f"{value:,}" if type(value) is int else str(value)) for name, value in facts)
 
 
 def print_table(

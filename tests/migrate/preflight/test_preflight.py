@@ -62,13 +62,15 @@ def test_a_finished_migration_has_nothing_in_the_way(settled: App) -> None:
 
 
 def test_plan_shows_the_most_severe_first(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """Plan shows blockers, warnings, then the rest; the blockers are named; the status is 14."""
+    """Plan shows blockers, warnings, and the rest if asked; blockers are named; it ends with 14."""
     app.do("CREATE VIEW talk AS SELECT user_id FROM conversation_history")
     app.do(
         "UPDATE pg_index SET indisvalid = false"
         " WHERE indexrelid = 'conversation_history_user_id_idx'::regclass"
     )
     assert 14 == app.command("plan")
+    assert "  ok  " not in capsys.readouterr().out
+    assert 14 == app.command("plan", "--verbose")
     lines = capsys.readouterr().out.splitlines()
     at = {
         state: [n for n, line in enumerate(lines) if line.startswith(f"  {state} ")]

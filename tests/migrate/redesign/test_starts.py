@@ -269,7 +269,9 @@ def test_a_quarantine_that_leaves_users_without_a_persona_is_refused_at_once(app
     check = next(check for check in app.plan().checks if check.name == "personas")
     assert f"they leave 2 users ({messages} messages) without a persona" in check.found
     before = app.catalog()
-    with pytest.raises(GateClosed, match=rf"2 users \({messages} messages\)") as refused:
+    with pytest.raises(
+        GateClosed, match=rf"2 users have no persona \({messages} messages\)"
+    ) as refused:
         app.run(Phase.BACKFILL, unresolved="fail", options={"orphan_owners": "quarantine"})
     assert str(sorted(map(str, users))) == str(refused.value.fields["users"])
     assert before == app.catalog()
@@ -303,7 +305,7 @@ def test_finalize_says_what_it_removes_and_ends_the_way_back(
     new_persona(app, None)
     app.run(options={"orphan_owners": "quarantine"})
     assert 0 == app.command("finalize")
-    assert "1 quarantined personas" in capsys.readouterr().out
+    assert "1 quarantined persona" in capsys.readouterr().out
     assert 0 == app.command("finalize", "--yes")
     assert [] == app.query("SELECT FROM memsync.orphan_persona")
     with pytest.raises(GateClosed, match="no way back"):
@@ -326,8 +328,8 @@ def test_plan_says_what_the_redesign_has_to_decide(
     capsys.readouterr()
     assert 14 == app.command("plan")
     text = capsys.readouterr().out
-    assert f"{orphan}  extra  -> {user}" in text
-    assert f"{alone}  extra  -> 0 users use it" in text
+    assert f"{orphan}  goes to {user}" in text
+    assert f"{alone}  0 users use it: run --orphan-owners" in text
     both = "--unresolved create --orphan-owners quarantine --evidence ignore"
     assert f"next: memsync migrate run --to backfill {both}" == text.splitlines()[-1]
     assert 14 == app.command("plan", "--json")
