@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass
 from functools import partial
@@ -148,9 +149,12 @@ def cut_through(
         for onward in (True, False):
             app = copy(before)
             with monkeypatch.context() as patched:
-                cut_at(patched, point, moment)
-                with pytest.raises((Crash, StoreUnreachable)):
+                sent = cut_at(patched, point, moment)
+                with contextlib.suppress(Crash, StoreUnreachable):
                     leg.go(app)
+                    # It was not cut, because it had fewer statements than the first: the batches
+                    # of a fill are as large as the server is quick.
+                    assert sent() < point
             until(partial(is_free, app), "the session that was cut goes")
             (leg if onward else turn).go(app)
             if state(app) != ends[onward]:
