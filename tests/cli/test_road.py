@@ -16,6 +16,7 @@ FINDING = {
 }
 AUDIT = {
     *("schema_version", "ok", "complete", "counts", "findings", "checked", "settling"),
+    *("not_looked_at",),
     "not_checked",
 }
 

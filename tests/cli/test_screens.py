@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from memsync.cli import output
 from memsync.cli.app import main
 from memsync.cli.findings import EVERYTHING, View, print_audit
 from memsync.cli.options import Options
+from memsync.cli.progress import progress
+from memsync.model.progress import Kind, Progress
 from memsync.reconcile.findings import Audit, Finding, Words
 from memsync.reconcile.rules import RULES
 from support.cli import THROUGH, on, run
@@ -188,6 +192,50 @@ def test_selection(
     assert counts == json.loads(capsys.readouterr().out)["counts"]
     assert 0 == print_audit(audit(1), replace(view, select=frozenset(["MSI"])))
     assert "not looked at, as you asked: 1 other finding" in capsys.readouterr().out
+
+
+def test_a_persona_that_nobody_has_is_refused(app: str, qdrant: str) -> None:
+    """A slip in --persona is an error, and no clean verdict; a real one without findings is not."""
+    nobody = "00000000-0000-4000-8000-000000000000"
+    for command in ("check", "reconcile"):
+        ran = on(app, qdrant, command, "--persona", nobody, "--quiet")
+        assert (2, "") == (ran.status, ran.out)
+        assert nobody in ran.err
+    assert 0 == on(app, qdrant, "reconcile", "plan").status
+    assert 0 == on(app, qdrant, "reconcile", "apply", "plan.json").status
+    with psycopg.connect(app) as connection:
+        row = connection.execute("SELECT id FROM personas LIMIT 1").fetchone()
+    assert row
+    ran = on(app, qdrant, "check", "--persona", str(row[0]))
+    assert (0, "nothing of what you asked for") == (ran.status, ran.out.splitlines()[-1])
+
+
+def test_a_plan_replaces_no_file_unless_told(app: str, qdrant: str, tmp_path: Path) -> None:
+    """Neither the file nor one beside it is touched; --force replaces the file alone."""
+    out, beside = tmp_path / "p.json", tmp_path / "p.json.partial"
+    out.write_text("mine")
+    beside.write_text("mine, too")
+    plan = ("reconcile", "plan", "--out", str(out))
+
+    assert 2 == on(app, qdrant, *plan).status
+    assert "mine" == out.read_text()
+    assert 2 == on(app, qdrant, "reconcile", "plan", "--out", str(tmp_path), "--force").status
+    assert 0 == on(app, qdrant, *plan, "--force").status
+    assert out.read_text().startswith("{")
+    assert 0o600 == out.stat().st_mode & 0o777
+    assert "mine, too" == beside.read_text()
+    assert {"p.json", "p.json.partial"} <= {each.name for each in tmp_path.iterdir()}
+    assert [] == list(tmp_path.glob(".p.json.*"))
+
+
+def test_progress_cannot_steer_the_terminal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A report may quote a service; its control characters are printed as escapes."""
+    step = Progress(Kind.NOTE, "down \x1b[31mRED\x1b]0;title\x07")
+    with progress(Options()) as tell:
+        tell(step)
+    assert r"down \x1b[31mRED\x1b]0;title\x07" in capfd.readouterr().err
 
 
 def test_json_lines_end_with_the_summary(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from memsync.cli import check, demo, helping, init, migrate, output, reconcile, rules, sql, sync
 from memsync.cli.options import Options, Root, command
@@ -97,33 +99,51 @@ def _run(arguments: list[str], options: Options) -> int:
         return _failed(arguments, type(error).__name__, error.message, error.exit_status, error)
     except typer.TyperException as error:
         return _misused(arguments, error)
-    except SystemExit as ended:
+    except SystemExit:
         # The shell asks for completions by a variable, and typer ends the program after them.
         # It turns BrokenPipeError into SystemExit as well: the reader of our output is gone.
-        return 0 if ended.code in {None, 0} else PIPE_CLOSED
+        return 0 if os.environ.get("_MEMSYNC_COMPLETE") else PIPE_CLOSED
     except BrokenPipeError:
         return PIPE_CLOSED
-    except Exception as error:  # noqa: BLE001  the last resort: internal errors have a status too
+    except KeyboardInterrupt:
+        return _interrupted(arguments)
+    except BaseException as error:  # noqa: BLE001  the last resort: internal errors have a status too
         if "--json" not in arguments:
             with contextlib.suppress(OSError):
-                traceback.print_exc()
+                # Without the errors behind it, which may quote what people wrote.
+                output.complain("".join(traceback.format_tb(error.__traceback__)))
         return _failed(arguments, type(error).__name__, f"internal error: {error}", INTERNAL_ERROR)
     if result == INTERRUPTED:
         # typer catches the interrupt and returns its status.
-        return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
+        return _interrupted(arguments)
     return int(result or 0)
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
 
 
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     """Say what is wrong with the arguments, and which help tells more."""
-    message = error.format_message()
-    if message.startswith("Usage: "):  # no command was given: the help is the message
+    message = error.format_message().replace("\n\t", " ")
+    as_json = "--json" in arguments
+    if message.startswith("Usage: ") and not as_json:  # the help is the message
         typer.echo(message, err=True)
         return USAGE
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else "memsync"
-    hint = "" if "--json" in arguments else f"\nTry '{path} --help'."
+    hint = "" if as_json else f"\nTry '{_command_in(arguments)} --help'."
     return _failed(arguments, "UsageError", f"{message}{hint}", USAGE)
+
+
+def _command_in(arguments: Sequence[str]) -> str:
+    """The command that the arguments name, as far as they name one."""
+    found: object = typer.main.get_command(app)
+    path = ["memsync"]
+    for word in arguments:
+        within = found.commands.get(word) if isinstance(found, TyperGroup) else None
+        if within is not None:
+            found = within
+            path.append(word)
+    return " ".join(path)
 
 
 def _failed(
@@ -146,6 +166,9 @@ def _failed(
 
 def entry() -> None:
     """The console script. SIGTERM and SIGHUP act like Ctrl-C, so servers it started are stopped."""
+    if not sys.warnoptions:  # python -W, which a developer asked for
+        # Libraries warn their caller, and nobody can act on that at the command line.
+        warnings.simplefilter("ignore")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, signal.default_int_handler)

@@ -13,6 +13,7 @@ from memsync.cli.findings import (
     TextOption,
     View,
     print_audit,
+    require_known,
 )
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_stores
@@ -36,4 +37,5 @@ def check(
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
             audit = reconcile.check(postgres, ltm, settings, tell)
+        require_known(postgres, view, audit)
         return print_audit(audit, view, as_json=ctx.obj.as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from memsync import migrate
-from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.output import print_facts, print_json, say, say_command
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres
 from memsync.model.wording import count
@@ -56,7 +56,7 @@ def backup(
         "it; this one stays as it is:"
     )
     for command in made.restore:
-        say(f"  {command}")
+        say_command(f"  {command}")
     say(
         "then check it with `memsync migrate status`, and let the app's URL and "
         "MEMSYNC_POSTGRES_URL name it"

@@ -19,6 +19,8 @@ from memsync.model import ids
 from memsync.model.wording import count
 from memsync.reconcile import RULES
 from memsync.reconcile.findings import Audit, Finding, Severity, Words, counted
+from memsync.stores.history.exchanges import known_personas
+from memsync.stores.postgres import Postgres
 
 LIMIT = 10
 
@@ -110,6 +112,21 @@ class View:
 EVERYTHING = View()
 
 
+def require_known(postgres: Postgres, view: View, audit: Audit) -> None:
+    """Refuse a persona that neither Postgres nor a finding names: a slip would read as clean.
+
+    Raises: InvalidInput.
+    """
+    if view.persona is None or any(each.persona_id == view.persona for each in audit.findings):
+        return
+    with postgres.session() as session:
+        if not known_personas(session, [view.persona]):
+            raise InvalidInput(
+                f"there is no persona {view.persona} in {postgres.label}, and no finding names it; "
+                "correct --persona"
+            )
+
+
 def print_audit(audit: Audit, view: View = EVERYTHING, *, as_json: bool = False) -> int:
     """Print the result of an audit. Returns the exit status."""
     found = view.of_audit(audit)
@@ -147,7 +164,8 @@ def _print(audit: Audit, found: Sequence[Finding], view: View) -> None:
         say(f"not checked: {line}", "yellow")
     if view.is_narrow and (left := len(audit.findings) - len(found)):
         say(f"not looked at, as you asked: {count(left, 'other finding')}")
-    say(_verdict(audit, found), "green" if audit.complete and not found else "bold red")
+    verdict = _verdict(audit, found, is_narrow=view.is_narrow)
+    say(verdict, "green" if audit.complete and not found else "bold red")
     commands = dict.fromkeys(each.next_command for each in found)
     for command in commands:
         codes = dict.fromkeys(each.code for each in found if each.next_command == command)
@@ -180,11 +198,11 @@ def _shown(value: object, view: View) -> str:
     return "none" if value is None else str(value)
 
 
-def _verdict(audit: Audit, found: Sequence[Finding]) -> str:
+def _verdict(audit: Audit, found: Sequence[Finding], *, is_narrow: bool) -> str:
     if not audit.complete:
         return f"INCOMPLETE: {count(len(found), 'finding')} so far, not everything was read"
     if not found:
-        return "clean: both stores agree"
+        return "nothing of what you asked for" if is_narrow else "clean: both stores agree"
     parts = [
         count(sum(each.severity is severity for each in found), severity.value, plural)
         for severity, plural in (
@@ -202,6 +220,7 @@ def _summary(audit: Audit, found: Sequence[Finding]) -> dict[str, object]:
         "ok": audit.complete and not found,
         "complete": audit.complete,
         "counts": counted(found),
+        "not_looked_at": len(audit.findings) - len(found),
         "checked": {"rows": audit.rows_checked, "points": audit.points_checked},
         "settling": audit.settling,
         "not_checked": list(audit.not_checked),

@@ -32,7 +32,7 @@ _WITHOUT_TERMINAL = 100_000
 _GAP = "  "
 """What stands before a table, and between its columns."""
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What could steer a terminal, or turn the direction of text; and halves of a surrogate pair."""
 
 _options = Options()
@@ -123,9 +123,14 @@ def say(text: str = "", style: str = "") -> None:
         indent = len(line) - len(line.lstrip())
         content = Text(line[indent:], style=style)
         if content.plain.startswith(("next: ", "$ ")):
-            _emit(_rendered(Text(line, style=style), soft_wrap=True))
+            say_command(line)
         else:
             _emit(_rendered(Padding(content, (0, 0, 0, indent))))
+
+
+def say_command(line: str) -> None:
+    """Print a command that people copy, on one line however long it is."""
+    _emit(_rendered(Text(one_line(typed(line))), soft_wrap=True))
 
 
 def complain(text: str) -> None:

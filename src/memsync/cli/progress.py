@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from memsync.cli.options import Options
-from memsync.cli.output import console, typed
+from memsync.cli.output import console, one_line, typed
 from memsync.model.progress import WAITS, Kind, Progress, Tell, seconds_left, silent
 from memsync.model.wording import about
 
@@ -85,4 +85,5 @@ def _log(stderr: Console, *, verbose: bool) -> Tell:
 
 
 def _shown(step: Progress) -> str:
-    return typed(f"taking back {step.what}" if step.kind is Kind.PHASE_BACK else step.what)
+    what = f"taking back {step.what}" if step.kind is Kind.PHASE_BACK else step.what
+    return one_line(typed(what))

@@ -1,6 +1,8 @@
 """`memsync reconcile`: audit, plan, apply."""
 
+import os
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,7 @@ from memsync.cli.findings import (
     TextOption,
     View,
     print_audit,
+    require_known,
 )
 from memsync.cli.options import command, group
 from memsync.cli.output import print_facts, print_json, say
@@ -84,6 +87,7 @@ def _audit(ctx: typer.Context, view: View) -> int:
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell)
+        require_known(postgres, view, found)
         return print_audit(found, view, as_json=ctx.obj.as_json)
 
 
@@ -113,7 +117,7 @@ def plan(
             embedder=ltm.embedder.name,
             unsafe=unsafe,
         )
-    _save(made, out)
+    _save(made, out, force=force)
     if ctx.obj.as_json:
         print_json(plan=out, plan_id=made.plan_id, actions=len(made.actions), left=made.left)
         return 0
@@ -122,6 +126,8 @@ def plan(
     for name, number in made.left.items():
         say(f"  not repaired: {number:,} {name}")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
+    if made.left and not unsafe:
+        say("what is left is removed or moved only by a plan with --unsafe, or by hand")
     if made.actions:
         say(f"next: memsync reconcile apply {shlex.quote(str(out))}")
     return 0
@@ -138,7 +144,8 @@ def apply(
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the plan {file}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise InvalidInput(f"cannot read the plan {file}: {why}") from None
     saved = Plan.from_json(text, str(file))
     with opened_stores(ctx) as (_, postgres, ltm), progress(ctx.obj) as tell:
         done = reconcile.apply(saved, postgres, ltm, tell)
@@ -153,20 +160,30 @@ def apply(
 
 def _require_new(out: Path, *, force: bool) -> None:
     """Refuse a file that exists, before the work that it would hold is done."""
-    if out.exists() and not force:
-        raise InvalidInput(
-            f"{out} exists, and nothing was changed. Name another file with --out, or replace it "
-            "with --force"
-        )
+    if out.is_dir():
+        raise InvalidInput(f"{out} is a folder, and nothing was changed. Name a file with --out")
+    if os.path.lexists(out) and not force:
+        raise _exists(out)
 
 
-def _save(made: Plan, out: Path) -> None:
+def _exists(out: Path) -> InvalidInput:
+    return InvalidInput(
+        f"{out} exists, and nothing was changed. Name another file with --out, or replace it with "
+        "--force"
+    )
+
+
+def _save(made: Plan, out: Path, *, force: bool) -> None:
     """Write the whole file or nothing. Only its owner may read it."""
-    partial = out.with_name(f"{out.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        partial.touch(mode=0o600, exist_ok=False)
-        partial.write_text(made.to_json(), encoding="utf-8")
-        partial.replace(out)
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.") as file:
+            file.write(made.to_json().encode())
+            file.flush()
+            if force:
+                out.unlink(missing_ok=True)
+            # A link never replaces a file that came meanwhile.
+            out.hardlink_to(file.name)
+    except FileExistsError:
+        raise _exists(out) from None
     except OSError as error:
         raise InvalidInput(f"cannot write the plan {out}: {error.strerror}") from None

@@ -15,7 +15,8 @@ def rules(
     code: Annotated[str | None, typer.Argument(help="A code or a name.")] = None,
 ) -> int:
     """List every finding code, or explain one."""
-    chosen = [rule for rule in RULES if code in {None, rule.code, rule.name}]
+    wanted = code and code.lower()
+    chosen = [rule for rule in RULES if wanted in {None, rule.code.lower(), rule.name}]
     if not chosen:
         raise InvalidInput(f"there is no finding {code}; `memsync rules` lists them")
     if ctx.obj.as_json:

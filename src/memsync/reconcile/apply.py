@@ -85,9 +85,12 @@ class _Applier:
         still: list[Action] = []
         for number, some in enumerate(_batches(actions)):
             self._tell(Progress(Kind.STEP, "looking at the plan", number * _BATCH, len(actions)))
-            looked = self._look(some)
-            still += [action for action, done in zip(some, looked, strict=True) if not done]
+            still += self._not_done(some)
         return still
+
+    def _not_done(self, some: list[Action]) -> list[Action]:
+        looked = self._look(some)
+        return [action for action, done in zip(some, looked, strict=True) if not done]
 
     def carry_out(self, actions: Sequence[Action]) -> None:
         """Carry out the actions batch by batch, and check each again right before."""
@@ -99,7 +102,7 @@ class _Applier:
         }
         done = 0
         for some in _batches(actions):
-            if still := self.still_open(self._free(some)):
+            if still := self._not_done(self._free(some)):
                 do[some[0].kind](still)
             done += len(some)
             self._tell(Progress(Kind.STEP, "apply", done, len(actions)))

@@ -9,7 +9,7 @@ are not used, because they also count cascades, and reads that need only the fir
 index. Neither is pg_stat_statements, because it does not say when a statement ran.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
@@ -73,21 +73,22 @@ def require_open(session: Session, options: RunOptions, tell: Tell) -> None:
     """Check every gate; note in the record of runs that they are open, and why.
 
     For a contract that passed them and was cut short, only the proof is repeated.
-    Raises: GateClosed for the first gate that is closed.
+    Raises: GateClosed for the gates that are closed; the proof alone where it fails.
     """
     catalog = Catalog.read(session)
     # Without filled user_ids there is nothing to recompute from: a way back was cut short, and
     # every row was proven before the contract that it takes back.
     if catalog.has_users:
         tell(Progress(Kind.PROOF, "verify"))
-        _require(_proof(session, catalog), options)
+        _require_all((_proof(session, catalog),), options)
     if _is_begun(session, catalog):
         note = "finishes a contract that was cut short"
     else:
-        quiet = _require(_quiet(session, options), options)
+        quiet, backup = _quiet(session, options), _backup(session, options)
+        _require_all((quiet, backup), options)
         if quiet.note:
             tell(Progress(Kind.NOTE, f"note: {quiet.note}"))
-        note = f"{quiet.found}; {_require(_backup(session, options), options).found}"
+        note = f"{quiet.found}; {backup.found}"
     runs.note_gates_passed(session, note)
 
 
@@ -95,10 +96,16 @@ def _is_begun(session: Session, catalog: Catalog) -> bool:
     return Phase.CONTRACT in catalog.halfway and runs.contract_was_begun(session)
 
 
-def _require(gate: Gate, options: RunOptions) -> Gate:
-    if gate.state == "closed":
-        raise GateClosed(_REFUSED[gate.name](gate, options), **gate.facts)
-    return gate
+def _require_all(gates: Sequence[Gate], options: RunOptions) -> None:
+    """Refuse for the first gate that is closed, and name the others, so that nobody waits twice."""
+    closed = [gate for gate in gates if gate.state == "closed"]
+    if not closed:
+        return
+    first, *others = closed
+    also = "".join(
+        f". The gate {gate.name} is closed, too: {gate.found}; {gate.next}" for gate in others
+    )
+    raise GateClosed(_REFUSED[first.name](first, options) + also, **first.facts)
 
 
 def _without_proof(gate: Gate, options: RunOptions) -> str:

@@ -21,7 +21,7 @@ class MigrationBehind(StateRule):
 
     code, name = "MSS001", "migration-behind"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
-    next_command = "memsync migrate run"
+    next_command = "memsync migrate plan"
 
     def look(self, state: State) -> Iterator[Finding]:
         """A stage before the last."""
@@ -40,7 +40,7 @@ class InvalidIndex(StateRule):
 
     code, name = "MSS005", "invalid-index"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
-    next_command = "memsync migrate run"
+    next_command = "memsync migrate plan"
 
     def look(self, state: State) -> Iterator[Finding]:
         """Indexes of the history that Postgres marks as invalid, each as a finding."""
@@ -58,7 +58,7 @@ class MissingIndex(StateRule):
 
     code, name = "MSS006", "missing-index"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
-    next_command = "memsync migrate run"
+    next_command = "memsync migrate plan"
 
     def look(self, state: State) -> Iterator[Finding]:
         """Missing indexes, at the stages where the history is read by persona."""
