@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -242,6 +243,9 @@ class Postgres:
                     timeout=self._wait_s,
                     open=True,
                 )
+                # A pool that nobody closed is closed while its threads can still be joined: from
+                # Python 3.13 on, the end of the process would wait for them, and complain.
+                weakref.finalize(self, _close_at_home, self._pool, os.getpid())
             return self._pool
 
     def _options(self) -> dict[str, Any]:
@@ -319,3 +323,9 @@ def _label(conninfo: str) -> str:
 def _quoted(schema: str | None) -> str | None:
     """A search path of this schema and none other, written as Postgres writes it."""
     return None if schema is None else '"' + schema.replace('"', '""') + '"'
+
+
+def _close_at_home(pool: ConnectionPool[Connection], pid: int) -> None:
+    """Close the pool in its own process; in a forked one its connections are the parent's."""
+    if os.getpid() == pid:
+        pool.close()
