@@ -509,7 +509,10 @@ RETURNS text LANGUAGE sql AS $fn$
         GROUP BY 1, 2),
     who AS (
         SELECT s.holds, a.pid, coalesce(a.state, 'of another role') AS state,
-               left(a.query, 200) AS query, a.xact_start AS since
+               left((SELECT regexp_replace(known, '((?:[^''"]|"(?:[^"]|"")*")*)''(?:[^'']|'''')*''', '\1''...''', 'g')
+            || CASE WHEN known = query THEN '' ELSE '...' END
+     FROM substring(query FROM '^(?:[^''"$/-]|"(?:[^"]|"")*"|''(?:[^''\\]|''''|\\[^''])*''|\$(?=\d)'
+                               || '|-(?!-[^\n]*[''"$])|/(?!\*(?:[^*]|\*+[^*/])*(?:[''"$]|/\*)))*') AS known), 200) AS query, a.xact_start AS since
         FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
         UNION ALL
         SELECT s.holds, NULL, 'no session',

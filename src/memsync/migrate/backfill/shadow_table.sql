@@ -142,7 +142,8 @@ SELECT clock_timestamp() AS at, pg_current_xact_id()::xid::text AS xact;
 -- name: older_snapshots
 -- Sessions whose snapshot may be older than the given moment; they would not see the rows of the
 -- shadow table. A READ COMMITTED transaction has no snapshot between its statements.
-SELECT a.pid, coalesce(a.state, 'of another role') AS state, left(a.query, 200) AS query,
+SELECT a.pid, coalesce(a.state, 'of another role') AS state,
+       left({blanked_query}, 200) AS query,
        coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float AS open_s
 FROM pg_stat_activity a
 WHERE a.pid <> pg_backend_pid() AND a.datname = current_database() AND a.usesysid IS NOT NULL

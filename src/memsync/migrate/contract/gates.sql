@@ -10,12 +10,11 @@ FROM memsync.user_id_written_at;
 -- name: user_id_sessions
 -- Clients whose last statement, within the given time, names conversation_history and user_id.
 SELECT pid, application_name, to_char(query_start, 'YYYY-MM-DD HH24:MI:SS "UTC"') AS moment,
-       left(regexp_replace(query, '\s+', ' ', 'g'), 120)
-       || CASE WHEN length(query) > 120 THEN ' …' ELSE '' END AS query,
+       left(shown, 120) || CASE WHEN length(shown) > 120 THEN ' …' ELSE '' END AS query,
        extract(epoch FROM clock_timestamp()
                - CASE WHEN state = 'active' THEN clock_timestamp() ELSE state_change END
        )::float AS ago_s
-FROM pg_stat_activity
+FROM pg_stat_activity, regexp_replace({blanked_query}, '\s+', ' ', 'g') AS shown
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
   AND (state IN ('active', 'idle in transaction')
        OR state_change > clock_timestamp() - make_interval(secs => %(within_s)s))

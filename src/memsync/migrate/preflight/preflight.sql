@@ -31,7 +31,8 @@ SELECT current_user AS role, current_database() AS database,
 -- name: preflight_transactions
 -- Transactions of this database that have been open for long, oldest first: an index build waits
 -- for each.
-SELECT pid, coalesce(state, 'of another role') AS state, left(query, 200) AS query,
+SELECT pid, coalesce(state, 'of another role') AS state,
+       left({blanked_query}, 200) AS query,
        extract(epoch FROM clock_timestamp() - xact_start)::float AS open_s
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()

@@ -43,6 +43,15 @@ WHERE tgrelid = to_regclass(%(relation)s) AND NOT tgisinternal;
 -- The server's version as one number, 150004 for 15.4.
 SELECT current_setting('server_version_num')::int AS number;
 
+-- fragment: blanked_query
+-- The column `query` of a session, which may quote people's words, without them: '...' stands for
+-- each literal. From a place on where quotes cannot be paired for sure, '...' stands for the rest:
+-- a dollar quote, a quote after a backslash, one in a comment, one that is not closed.
+(SELECT regexp_replace(known, '((?:[^''"]|"(?:[^"]|"")*")*)''(?:[^'']|'''')*''', '\1''...''', 'g')
+        || CASE WHEN known = query THEN '' ELSE '...' END
+ FROM substring(query FROM '^(?:[^''"$/-]|"(?:[^"]|"")*"|''(?:[^''\\]|''''|\\[^''])*''|\$(?=\d)'
+                           || '|-(?!-[^\n]*[''"$])|/(?!\*(?:[^*]|\*+[^*/])*(?:[''"$]|/\*)))*') AS known)
+
 -- name: blockers
 -- The sessions that hold a lock of these modes on the table, or those that wait for any if none
 -- holds one; oldest transaction first. A prepared transaction has no pid, and its `query` is the
@@ -56,7 +65,7 @@ WITH seen AS (
     GROUP BY 1, 2),
 who AS (
     SELECT s.holds, a.pid, coalesce(a.state, 'of another role') AS state,
-           left(a.query, 200) AS query, a.xact_start AS since
+           left({blanked_query}, 200) AS query, a.xact_start AS since
     FROM seen s JOIN pg_stat_activity a ON a.pid = s.pid
     UNION ALL
     SELECT s.holds, NULL, 'no session',
