@@ -64,20 +64,59 @@ def refused(open_it: Callable[[], Any]) -> StoreBusy:
 
 @EMBEDDED
 def test_another_process_is_named(tmp_path: Path, kind: str) -> None:
-    """The error names store, process and command, and says what to do; its secrets stay away."""
+    """The error names store, process and program, and says what to do; no argument is shown."""
     url = f"{kind}:{tmp_path / 'store'}"
     words = (
         *("--postgres-url", f"postgresql://app:{SECRET}@host/app"),
         *("--api-key", SECRET, f"--token={SECRET}", f"host=h password='{SECRET}'", "serve"),
+        *("--say", f"my words: {SECRET}", f"-p{SECRET}", SECRET),
     )
     with holder(url, *words) as pid:
         said = refused(lambda: open_vectors(Settings(qdrant_url=url)))
 
     assert pid == said.fields["pid"]
-    for part in (str(tmp_path), f"process {pid} (", "serve", "Memory.check", "Qdrant server"):
+    for part in (str(tmp_path), f"process {pid} (", "Memory.check", "Qdrant server"):
         assert part in said.message
-    assert "--postgres-url postgresql://app@host/app --api-key …" in str(said.fields["command"])
+    assert Path(sys.executable).name == said.fields["command"]
     assert SECRET not in f"{said.message}{said.fields}"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["/venv/bin/python", "{script}", "--key", SECRET], "python {script}"),
+        (["/venv/bin/python", SECRET, "--key"], "python"),
+        (["/venv/bin/python", "-c", SECRET], "python"),
+        (["python3", "-m", "bot.main", SECRET], "python3 -m bot.main"),
+        (["python3", "-m", "memsync", "sync", "run", "-v", SECRET], "python3 -m memsync sync run"),
+        (["/bin/memsync", "check", "--persona", SECRET], "memsync check"),
+        (["/bin/memsync", "--config", SECRET, "check"], "memsync"),
+        (["/bin/memsync", "reconcile", "apply", "words"], "memsync reconcile apply"),
+        (["/bin/memsync", "rules", SECRET], "memsync rules"),
+        (["gunicorn: worker", SECRET], "gunicorn:"),
+        ([f"bot --token={SECRET}"], "bot"),
+        ([""], None),
+    ],
+)
+def test_only_program_script_and_subcommand_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], shown: str | None
+) -> None:
+    """Options, their values and what follows -c may be secrets or people's words."""
+    script = tmp_path / "bot.py"
+    script.write_text("")
+    (tmp_path / "1").mkdir()
+    line = "\0".join(words).format(script=script)
+    (tmp_path / "1" / "cmdline").write_text(f"{line}\0")
+    monkeypatch.setattr(folder_lock, "_PROC", tmp_path)
+    monkeypatch.setattr(folder_lock, "_is_alive", lambda _: True)
+    lock = hold(tmp_path / "lock", "the store", server="Qdrant")
+    (tmp_path / "lock").write_text(f"1 {socket.gethostname()}")
+
+    said = refused(lambda: hold(tmp_path / "lock", "the store", server="Qdrant"))
+
+    expected = shown.format(script=script) if shown else None
+    assert expected == said.fields["command"]
+    lock.release()
 
 
 @EMBEDDED

@@ -10,17 +10,16 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO, Self
 
 from memsync.errors import StoreBusy
-from memsync.settings import redacted
 
 _COMMAND_CHARS_MAX = 500
 _PROC = Path("/proc")
-_HIDDEN = r"[\w-]*(?:pass|pwd|secret|token|key|auth)[\w-]*"
-_HIDDEN_OPTION = re.compile(rf"--?{_HIDDEN}", re.IGNORECASE)
-_HIDDEN_VALUE = re.compile(rf"(\b{_HIDDEN}\s*=\s*)(?:'[^']*'|\S+)", re.IGNORECASE)
+_SUBCOMMAND = re.compile("[a-z]+(?:-[a-z]+)*")
+_SUBCOMMAND_WORDS_MAX = 2
 
 
 class FolderLock:
@@ -128,14 +127,31 @@ def _is_alive(pid: int) -> bool:
 
 
 def _command(pid: int) -> str | None:
-    """The command line of the process, without secrets; None where the system does not show it."""
+    """The program of the process and its script or module; None where the system shows none.
+
+    No option or value is shown, because any may be a secret or people's words. Of memsync's own
+    commands the subcommand is shown as well.
+    """
+    process = _PROC / str(pid)
     try:
-        words = (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return None
-    shown = []
-    for before, word in zip(["", *words], words, strict=False):
-        hidden = _HIDDEN_OPTION.fullmatch(before) and not word.startswith("-")
-        plain = redacted(word) if "//" in word else _HIDDEN_VALUE.sub(r"\1…", word)
-        shown.append("…" if hidden else plain)
+    # A process that has renamed itself has its whole title as the first word.
+    program, rest = Path(words[0].partition(" ")[0]).name, words[1:]
+    shown = [program]
+    if rest[0:1] == ["-m"]:
+        shown, rest = shown + rest[:2], rest[2:]
+    elif rest and _is_file(process / "cwd" / rest[0]):
+        shown, rest = shown + rest[:1], rest[1:]
+    if Path(shown[-1]).name == "memsync":
+        subcommand = takewhile(_SUBCOMMAND.fullmatch, rest)
+        shown += islice(subcommand, _SUBCOMMAND_WORDS_MAX)
     return " ".join(" ".join(shown).split())[:_COMMAND_CHARS_MAX] or None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # another user's
+        return False
