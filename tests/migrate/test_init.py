@@ -231,6 +231,36 @@ def test_a_schema_of_its_own(empty: App) -> None:
     assert [("users",)] == empty.query("SELECT tablename FROM pg_tables WHERE schemaname='public'")
 
 
+@pytest.mark.parametrize("migrated", [True, False])
+def test_an_app_in_another_schema_gets_no_second_set(emptied: App, *, migrated: bool) -> None:
+    """An app that the search path does not find is named with its schema, and left as it is."""
+    emptied.do("ALTER SCHEMA public RENAME TO app")
+    emptied.do("CREATE SCHEMA public")
+    if migrated:
+        App(emptied.url_with("schema=app"), emptied.world).run()
+    before = emptied.query("SELECT count(*) FROM pg_class")
+
+    with pytest.raises(SchemaMismatch, match=r"in the schema app,.*\?schema=app") as refused:
+        init(emptied)
+    assert ["app"] == refused.value.fields["schemas"]
+    assert before == emptied.query("SELECT count(*) FROM pg_class")
+
+
+def test_a_second_schema_that_the_url_names(emptied: App) -> None:
+    """Beside an app in another schema the schema that the URL names gets its tables."""
+    emptied.do("CREATE SCHEMA chat")
+
+    assert init(App(emptied.url_with("schema=chat"), emptied.world))
+
+
+def test_anothers_users_elsewhere_are_no_app(empty: App) -> None:
+    """Tables that many apps have, such as the users of a service, are not the app's."""
+    empty.do("CREATE SCHEMA auth")
+    empty.do("CREATE TABLE auth.users (id uuid)")
+
+    assert init(empty)
+
+
 def test_a_schema_that_does_not_exist(empty: App) -> None:
     """A schema that nobody made is an error that says so; init makes none but memsync."""
     with pytest.raises(SchemaMismatch, match="CREATE SCHEMA first"):

@@ -8,6 +8,7 @@ app's tables, the phase isolate memsync's own. It knows no vector store.
 
 import re
 from itertools import groupby
+from urllib.parse import quote
 
 from memsync.errors import SchemaMismatch
 from memsync.model.wording import listed
@@ -40,7 +41,7 @@ def init(postgres: Postgres) -> bool:
     """
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session, session.transaction():
         require_server_version(session)
-        if _stands(session):
+        if _stands(session, postgres.schema):
             return False
         # Looked for first: IF NOT EXISTS needs CREATE on the database even where the schema exists.
         if not own_schema_stands(session):
@@ -49,8 +50,10 @@ def init(postgres: Postgres) -> bool:
         return True
 
 
-def _stands(session: Session) -> bool:
+def _stands(session: Session, schema: str | None) -> bool:
     """Whether the finished schema stands; False where nothing of it does.
+
+    A second app beside another one is meant where the URL names its `schema`.
 
     Raises: SchemaMismatch for anything between the two.
     """
@@ -58,6 +61,8 @@ def _stands(session: Session) -> bool:
     there = {row.name: row.id for row in session.rows("standing_tables", names=names)}
     if not there:
         _require_place(session)
+        if schema is None:
+            _require_no_app_elsewhere(session)
         _require_no_records(session)
         return False
     if there.keys() >= set(APP_TABLES) and (stage := _stage(session)):
@@ -90,6 +95,20 @@ def _require_place(session: Session) -> None:
             f"{session.label} has no schema for the tables: none that postgres_url or the role's "
             "search_path names exists. Nothing was made; CREATE SCHEMA first, or name another"
         )
+
+
+def _require_no_app_elsewhere(session: Session) -> None:
+    """Refuse a second set of tables beside an app that only the search path does not find."""
+    schemas = [row.name for row in session.rows("apps_elsewhere")]
+    if not schemas:
+        return
+    raise SchemaMismatch(
+        f"{session.label} has an app already, in the schema {listed(schemas)}, which is not on the "
+        f"search path ({listed(relations.search_path(session))}). Nothing was made. For that app "
+        f"end postgres_url with ?schema={quote(schemas[0], safe='')}; for a second app CREATE "
+        "SCHEMA and name its schema so",
+        schemas=schemas,
+    )
 
 
 def _require_no_records(session: Session) -> None:

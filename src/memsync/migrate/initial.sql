@@ -5,6 +5,16 @@
 SELECT name, to_regclass(name)::oid AS id FROM unnest(%(names)s::text[]) AS name
 WHERE to_regclass(name) IS NOT NULL;
 
+-- name: apps_elsewhere
+-- The schemas outside of the search path that hold a history, the one table of these names that no
+-- other app has.
+SELECT n.nspname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = 'conversation_history' AND c.relkind IN ('r', 'p')
+  AND n.nspname <> ALL (current_schemas(true))
+  AND n.nspname NOT IN ('memsync_shadow', 'memsync_retired')
+  AND NOT starts_with(n.nspname, 'pg_')
+ORDER BY name;
+
 -- name: make_them_temporary
 -- Lets the tables that this transaction makes be temporary ones.
 SET LOCAL search_path = pg_temp;

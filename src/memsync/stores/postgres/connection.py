@@ -61,7 +61,8 @@ class TryAgain(Exception):
 class Postgres:
     """A Postgres database. `label` names it in messages, without secrets; `conninfo` has them.
 
-    `is_pooled` is true where a connection pooler answers. Threads may share it.
+    `schema` is the one that the URL names, if any. `is_pooled` is true where a connection pooler
+    answers. Threads may share it.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Postgres:
         parsed = _parsed(url)
         self.conninfo = _conninfo(parsed)
         self.left_out = parsed.left_out
+        self.schema = parsed.schema
         self.label = label or _label(self.conninfo)
         self._pins = replace(pins or Pins(), search_path=_quoted(parsed.schema))
         self.is_pooled: bool | None = True if parsed.pooled and pooled is None else pooled
