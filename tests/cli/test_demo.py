@@ -144,6 +144,32 @@ def test_nothing_is_kept_of_a_story_cut_short(
     assert ([] if is_new else [folder]) == list(reachable_dir.rglob("*"))
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_file_of_others_outlives_a_story_cut_short(
+    monkeypatch: pytest.MonkeyPatch, reachable_dir: Path, *, is_new: bool
+) -> None:
+    """What somebody else put into the folder meanwhile is not the demo's to remove."""
+
+    def left_by_another() -> list[str]:
+        Path("notes").mkdir()
+        Path("notes/mine.txt").write_text("mine")
+        return []
+
+    played(
+        monkeypatch,
+        story.Scene("Another", unmet=left_by_another),
+        story.Scene("None", "memsync sync status"),
+    )
+    folder = reachable_dir / "kept"
+    if not is_new:
+        folder.mkdir()
+    ran = run("demo", "--keep", str(folder))
+
+    assert 12 == ran.status
+    assert [folder / "notes"] == list(folder.iterdir())
+    assert "mine" == (folder / "notes" / "mine.txt").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("option", "stage"), [("--keep", "contracted"), ("--legacy", "legacy")])
 def test_what_is_kept_can_be_moved_and_tried(

@@ -31,6 +31,7 @@ from memsync.settings import DEFAULT_FILE, ENV_PREFIX, Settings
 from memsync.stores.postgres.embedded import start_embedded
 
 _DIRECTORY_MODE = 0o755
+_NAMES = ("postgres", "postgres.*", "qdrant", DEFAULT_FILE.name, page.NAME, story.PLAN)
 _HEAD_LINES, _TAIL_LINES = 18, 3
 SHOWN_LINES = _HEAD_LINES + _TAIL_LINES
 """How many lines of a long output are shown, from its beginning and its end."""
@@ -146,8 +147,8 @@ def _show(command: str, said: str, status: int) -> None:
 def _folder(kept: Path | None) -> Iterator[Path]:
     """The folder of the stores: `kept`, else a temporary one, which is removed afterwards.
 
-    Of a story that was cut short nothing is kept. Others may read a new folder, because under root
-    the embedded server runs as another user.
+    Of a story that was cut short nothing is kept but what others put there. Others may read a new
+    folder, because under root the embedded server runs as another user.
 
     Raises: InvalidInput when there is something in `kept`.
     """
@@ -162,9 +163,12 @@ def _folder(kept: Path | None) -> Iterator[Path]:
     finally:
         if not (kept and done):
             with _uninterrupted():
-                _empty(folder)
-                if is_new:
+                _remove_own(folder)
+                if kept is None:
                     shutil.rmtree(folder, ignore_errors=True)
+                elif is_new:
+                    with contextlib.suppress(OSError):  # others have put something there
+                        folder.rmdir()
 
 
 def _new_or_empty(folder: Path) -> Path:
@@ -179,8 +183,9 @@ def _new_or_empty(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _empty(folder: Path) -> None:
-    for each in folder.iterdir():
+def _remove_own(folder: Path) -> None:
+    """Remove what the demo makes in its folder. Others may have put something there meanwhile."""
+    for each in [path for name in _NAMES for path in folder.glob(name)]:
         if each.is_dir():
             shutil.rmtree(each, ignore_errors=True)
         else:
