@@ -326,11 +326,13 @@ def test_one_migration_at_a_time(app: App, eventually: Eventually) -> None:
     """While a script waits for a lock, memsync and another script are refused."""
     app.run(Phase.REDESIGN)
     with app.connected(autocommit=False) as client:
-        client.execute("SELECT FROM conversation_history LIMIT 1")
+        client.execute("SELECT FROM conversation_history WHERE content = 'my words'")
         pid = client.info.backend_pid
         status, said = psql(app, unresolved="create", lock_deadline_s=0.2)
         assert STOPPED == status
         assert f"pid {pid} (idle in transaction" in said
+        assert "content = '...'" in said
+        assert "my words" not in said
 
         with started(app, unresolved="create", backup_confirmed=BACKUP) as process:
             begun: LiteralString = "SELECT FROM memsync.runs WHERE phase = 'expand'"
