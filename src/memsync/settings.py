@@ -30,7 +30,7 @@ StoreUrl = Literal["postgres_url", "qdrant_url"]
 
 
 def data_dir() -> Path:
-    """The folder in which `memsync init --embedded` puts the stores, unless it is told another.
+    """The folder in which `memsync init --embedded` makes one for the stores of each project.
 
     It is memsync's folder of data by the XDG rules. Root without XDG_DATA_HOME gets
     /var/lib/memsync: Postgres refuses to run as root, and no other account may enter root's home.

@@ -65,14 +65,29 @@ def test_another_folder_is_named_whole(home: Path) -> None:
     assert (home / odd / "postgres" / "PG_VERSION").is_file()
 
 
-def test_without_a_folder_it_is_the_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without DIR both stores are in memsync's own folder below XDG_DATA_HOME."""
+def test_each_project_has_stores_of_its_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without DIR the stores are below XDG_DATA_HOME, in a folder for the folder of the file."""
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "share"))
+    for project in ("one/bot", "two/bot"):
+        (home / project).mkdir(parents=True)
+        monkeypatch.chdir(home / project)
+        assert run("init", "--embedded", "--json").json()["made"] is True
+        assert run("init", "--embedded", "--json").json()["made"] is False
+    both = list((home / "share" / "memsync").iterdir())
 
-    assert 0 == run("init", "--embedded").status
-    assert ["postgres", "qdrant"] == sorted(
-        path.name for path in (home / "share" / "memsync").iterdir() if path.is_dir()
-    )
+    assert [True, True] == [each.name.startswith("bot-") for each in both]
+    for each in both:
+        assert {"postgres", "qdrant"} <= {path.name for path in each.iterdir()}
+
+
+def test_a_file_that_is_new_is_no_nothing(home: Path) -> None:
+    """Where the stores stand and only the file is made, that is what is said."""
+    run("init", "--embedded", "data")
+    (home / "memsync.toml").unlink()
+    ran = run("init", "--embedded", "data")
+
+    assert "the schema stands already; memsync.toml is new\n" in ran.out
+    assert "nothing was changed" not in ran.out
 
 
 def test_a_file_is_never_overwritten(home: Path) -> None:
@@ -84,6 +99,20 @@ def test_a_file_is_never_overwritten(home: Path) -> None:
     assert "memsync.toml stands already, and is not overwritten" in ran.err
     assert "settle_s = 5\n" == (home / "memsync.toml").read_text()
     assert not (home / "data").exists()
+
+
+@pytest.mark.parametrize("config", ["link.toml", "folder", "nodir/c.toml", "mine/c.toml"])
+def test_a_file_that_cannot_be_written(home: Path, config: str) -> None:
+    """A dangling link, a folder, and a place that is no folder are refused before any store."""
+    (home / "link.toml").symlink_to(home / "nowhere.toml")
+    (home / "folder").mkdir()
+    (home / "mine").write_text("")
+    ran = run("--config", config, "init", "--embedded", "data")
+
+    assert (2, "") == (ran.status, ran.out)
+    assert config in ran.err
+    assert "--config" in ran.err
+    assert ["folder", "link.toml", "mine"] == sorted(path.name for path in home.iterdir())
 
 
 @pytest.mark.parametrize("variable", ["MEMSYNC_POSTGRES_URL", "MEMSYNC_QDRANT_URL"])

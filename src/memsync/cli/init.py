@@ -10,7 +10,7 @@ from memsync import migrate
 from memsync.cli import sandbox
 from memsync.cli.output import print_facts, print_json, say
 from memsync.errors import InvalidInput
-from memsync.settings import DEFAULT_FILE, EMBEDDED, Settings, data_dir, redacted
+from memsync.settings import DEFAULT_FILE, EMBEDDED, Settings, redacted
 from memsync.stores.postgres import open_postgres
 from memsync.stores.vectors import open_vectors
 
@@ -21,7 +21,8 @@ def init(
         Path | None,
         typer.Argument(
             metavar="[DIR]",
-            help="With --embedded the folder for both stores; else the user's folder for data.",
+            help="With --embedded the folder for both stores; by default one for this project in "
+            "the user's folder for data.",
         ),
     ] = None,
     *,
@@ -41,7 +42,7 @@ def init(
     file: Path | None = None
     if embedded:
         file = ctx.obj.config or DEFAULT_FILE
-        home = (folder or data_dir()).expanduser().absolute()
+        home = (folder or sandbox.folder_for(file)).expanduser().absolute()
         settings, text = sandbox.stores_in(home), sandbox.text_of(file, home)
         sandbox.require_unhidden(file)
         sandbox.require_free(file, text)
@@ -52,14 +53,14 @@ def init(
     with open_postgres(settings, create=True) as postgres:
         made = migrate.init(postgres)
         stores = [("postgres", postgres.label), *_vectors(settings)]
-    if file:
-        # Last, so that a file says that its stores stand.
-        sandbox.write_new(file, text)
+    # Last, so that a file says that its stores stand.
+    is_new = file is not None and sandbox.write_new(file, text)
     if ctx.obj.as_json:
         print_json(made=made, stores=dict(stores), settings=str(file.absolute()) if file else None)
         return 0
     print_facts([*stores, *([("settings", file.absolute())] if file else [])])
-    say("the schema is made" if made else "the schema stands already; nothing was changed")
+    changed = f"{file} is new" if is_new else "nothing was changed"
+    say("the schema is made" if made else f"the schema stands already; {changed}")
     say(f"next: {'memsync check' if len(stores) > 1 else 'memsync migrate status'}")
     return 0
 

@@ -1,15 +1,18 @@
 """The embedded stores of a folder, and the file of settings that names them.
 
-Used by init and demo, the two commands that make stores. It decides where in the folder they are,
-and that no file is ever overwritten.
+Used by init and demo, the two commands that make stores. It decides where they are, and that no
+file is ever overwritten.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
 from memsync.errors import InvalidInput
-from memsync.settings import ENV_PREFIX, Settings
+from memsync.settings import ENV_PREFIX, Settings, data_dir
 
+_NAME_CHARS_MAX = 40
+_DIGEST_CHARS = 8
 _TEXT = """\
 # The settings of memsync. A folder is relative to this file.
 postgres_url = {postgres}
@@ -22,6 +25,17 @@ def stores_in(folder: Path) -> Settings:
     return Settings(
         postgres_url=f"embedded:{folder / 'postgres'}", qdrant_url=f"edge:{folder / 'qdrant'}"
     )
+
+
+def folder_for(file: Path) -> Path:
+    """The folder below the user's data for the stores of the project that the file belongs to.
+
+    Each project, which is the file's folder, has one of its own: two that shared their stores would
+    read each other's messages. The digest tells folders of one name apart.
+    """
+    project = file.absolute().parent.resolve()
+    digest = hashlib.sha256(os.fsencode(project)).hexdigest()[:_DIGEST_CHARS]
+    return data_dir() / f"{project.name[:_NAME_CHARS_MAX]}-{digest}"
 
 
 def text_of(file: Path, folder: Path) -> str:
@@ -50,19 +64,34 @@ def require_unhidden(file: Path) -> None:
 
 
 def require_free(file: Path, text: str) -> None:
-    """Refuse a file that stands and says something else.
+    """Refuse a file that stands and says something else, and one that cannot be written.
 
     Raises: InvalidInput.
     """
-    if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+    if not os.path.lexists(file):
+        folder = file.absolute().parent
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise InvalidInput(
+                f"cannot write {file}: {folder} is no folder that can be written to. Make it, or "
+                "name another file with --config"
+            )
+        return
+    try:
+        stands = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InvalidInput(
+            f"{file} stands already, and cannot be read: {error.strerror}. Move it away, or name "
+            "another file with --config"
+        ) from None
+    if stands != text:
         raise InvalidInput(
             f"{file} stands already, and is not overwritten. Run `memsync init` for the stores "
             "that it names; or move it away; or name another file with --config"
         )
 
 
-def write_new(file: Path, text: str) -> None:
-    """Write the file, unless it stands and says the same.
+def write_new(file: Path, text: str) -> bool:
+    """Write the file; False where it stands and says the same.
 
     Raises: InvalidInput as `require_free`, and for a file that cannot be written.
     """
@@ -71,8 +100,10 @@ def write_new(file: Path, text: str) -> None:
             opened.write(text)
     except FileExistsError:
         require_free(file, text)
+        return False
     except OSError as error:
         raise InvalidInput(f"cannot write {file}: {error.strerror}") from None
+    return True
 
 
 def _quoted(text: str) -> str:
