@@ -1,5 +1,6 @@
 """Tests what an outage, a refusal and a death of the process cost an entry of the outbox."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -208,14 +209,24 @@ def test_an_entry_that_brings_the_model_down_holds_up_no_other(lab: Lab) -> None
     assert ({(0, False, 1)}, 19) == (entries(lab), lab.vectors.count(lab.home))
 
 
-@pytest.mark.parametrize("error", [SettingsError("no key"), KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize("error", [SettingsError("no key"), KeyboardInterrupt()])
 def test_what_ends_the_run_from_outside_costs_no_attempt(lab: Lab, error: BaseException) -> None:
-    """A bad setting, Ctrl-C and an exit give the attempts back."""
+    """A bad setting and Ctrl-C give the attempts back."""
     lab.say(3)
     with pytest.raises(type(error)):
         drain(lab.postgres, ltm_of(lab, Model(error, holding("question"))))
     assert {(0, False, 3)} == entries(lab)
     assert Drained(3, 3) == drain(lab.postgres, lab.ltm)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("error", [SystemExit(0), asyncio.CancelledError()])
+def test_a_model_that_ends_the_program_ends_no_run(lab: Lab, error: BaseException) -> None:
+    """The run ends with a status of its own, and the entries are given back."""
+    lab.say(3)
+    with pytest.raises(PartlyDone, match="3 wait for a retry"):
+        drain(lab.postgres, ltm_of(lab, Model(error, lambda texts: texts != ["dimensions"])))
+    assert {(0, False, 3)} == entries(lab)
 
 
 def test_an_embedder_that_is_down_from_the_beginning(lab: Lab) -> None:

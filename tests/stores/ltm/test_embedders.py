@@ -1,6 +1,8 @@
 """Tests the embedder: bounds of a call, refused texts, bad vectors, and a model that is down."""
 
+import asyncio
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -233,11 +235,41 @@ def test_a_panic_of_a_tokenizer_is_the_texts() -> None:
     assert [7] == refused(made(Model(panic, holding("text 7!"))).each([f"{t}!" for t in TEXTS]))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), SettingsError("no key")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SettingsError("no key")])
 def test_what_is_no_failure_of_the_model_passes(error: BaseException) -> None:
-    """Ctrl-C, an exit and a bad setting are raised as they are."""
+    """Ctrl-C and a bad setting are raised as they are, at any call."""
     with pytest.raises(type(error)):
         made(Model(error, holding("text"))).each(TEXTS)
+    with pytest.raises(type(error)):
+        made(Model(error))
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit("no key"), asyncio.CancelledError()])
+def test_a_model_that_ends_the_program_has_failed(error: BaseException) -> None:
+    """The program is memsync's or the app's: an exit or a cancelled task is the model's failure."""
+    assert [7] == refused(made(Model(error, holding("text 7!"))).each([f"{t}!" for t in TEXTS]))
+    model = Model(error, lambda texts: texts != ["dimensions"])
+    with pytest.raises(EmbedderUnreachable, match=type(error).__name__):
+        made(model).documents(TEXTS)
+
+
+def test_an_app_that_exits_by_a_signal_exits() -> None:
+    """Its handler may run while a model is asked; the model has not failed."""
+
+    def embed_until_told(texts: Sequence[str]) -> Any:
+        if "text 7" in texts:
+            signal.raise_signal(signal.SIGUSR1)
+        return embed(texts)
+
+    def leave(_number: int, _frame: object) -> None:
+        sys.exit(3)
+
+    before = signal.signal(signal.SIGUSR1, leave)
+    try:
+        with pytest.raises(SystemExit):
+            made(embed_until_told).each(TEXTS)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +277,12 @@ def test_what_is_no_failure_of_the_model_passes(error: BaseException) -> None:
     [(Status(429), EmbedderUnreachable), (Status(503), EmbedderUnreachable),
      (Status(500), EmbedderUnreachable), (ConnectionError(), EmbedderUnreachable),
      (TimeoutError(), EmbedderUnreachable), (Status(401), SettingsError),
+     (SystemExit(0), SettingsError), (asyncio.CancelledError(), SettingsError),
      (TypeError("x"), SettingsError), (FileNotFoundError("model"), SettingsError)],
     ids=repr,
 )  # fmt: skip
 def test_a_model_that_fails_when_it_is_loaded(
-    error: Exception, expected: type[MemsyncError], monkeypatch: pytest.MonkeyPatch
+    error: BaseException, expected: type[MemsyncError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage while an embedder is loaded is no bad setting, at import or at the first call."""
     module = ModuleType("failing_embedders")

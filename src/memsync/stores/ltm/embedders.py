@@ -6,6 +6,7 @@ are found that cannot be embedded. Before a text is blamed, the model must answe
 a model that fails at everything is down, whatever it raises. It uses no store.
 """
 
+import asyncio
 import copy
 import importlib
 import math
@@ -26,6 +27,7 @@ from memsync.errors import (
 from memsync.model.records import Vector
 from memsync.settings import Settings
 from memsync.stores.ltm.outages import (
+    by_signal,
     described,
     is_outage,
     may_pass,
@@ -38,6 +40,8 @@ Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 Failure = InvalidInput | EmbedderUnreachable
 """Of one text: it is refused, or it was not tried because the model is down."""
 
+_FAILURES = (Exception, SystemExit, asyncio.CancelledError)
+"""A library that ends the program, for want of a key, or whose own loop was cancelled, failed."""
 _WORDLLAMA_DIMS = 256
 _PROBE = "dimensions"
 
@@ -69,7 +73,7 @@ class Embedder:
         self._batch_chars: int = Settings.model_fields["embedder_batch_chars"].default
         try:
             self.dims = len(documents([_PROBE])[0])
-        except Exception as error:
+        except BaseException as error:
             raise _unusable(model, error) from error
         self.name = f"{model}/{self.dims}"
 
@@ -224,10 +228,17 @@ def _vectors(outcomes: Iterable[Vector | Failure]) -> Iterator[Vector]:
         yield each
 
 
-def _require_failure_of_the_model(error: BaseException) -> None:
-    """Raise again what is no failure of the model: Ctrl-C, an exit, a setting that is wrong."""
+def _is_failure(error: BaseException) -> bool:
+    """Whether it may be the model's: Ctrl-C is not, nor is the exit of an app by a signal."""
     # A panic of a tokenizer that is written in Rust is no Exception, yet it is the text's.
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    is_panic = type(error).__name__ == "PanicException"
+    is_exit = isinstance(error, SystemExit) and by_signal(error)
+    return is_panic or (isinstance(error, _FAILURES) and not is_exit)
+
+
+def _require_failure_of_the_model(error: BaseException) -> None:
+    """Raise again what is no failure of the model: Ctrl-C, an app's own exit, a wrong setting."""
+    if not _is_failure(error):
         raise error
     if isinstance(error, MemsyncError) and not isinstance(error, InvalidInput | StoreUnreachable):
         raise error
@@ -243,8 +254,10 @@ def _down(
     )
 
 
-def _unloadable(name: str, error: Exception) -> MemsyncError:
-    """The error for a model that cannot be loaded."""
+def _unloadable(name: str, error: BaseException) -> BaseException:
+    """The error for a model that cannot be loaded; what is not the model's stays as it is."""
+    if not _is_failure(error):
+        return error
     if tells_of_outage(error):
         return _down(name, described(error), error)
     return SettingsError(
@@ -252,9 +265,9 @@ def _unloadable(name: str, error: Exception) -> MemsyncError:
     )
 
 
-def _unusable(name: str, error: Exception) -> MemsyncError:
-    """The error for a model that gives no vector when it is loaded or first asked."""
-    if isinstance(error, SettingsError):
+def _unusable(name: str, error: BaseException) -> BaseException:
+    """As `_unloadable`, for a model that gives no vector when it is loaded or first asked."""
+    if isinstance(error, SettingsError) or not _is_failure(error):
         return error
     if tells_of_outage(error):
         return _down(name, described(error), error)
@@ -280,7 +293,7 @@ def load_embedder(name: str) -> Embedder:
         target: Any = importlib.import_module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except Exception as error:
+    except BaseException as error:
         # The module is the operator's: it may ask a service, or miss a key, when it is imported.
         raise _unloadable(name, error) from error
     if hasattr(target, "embed_documents"):
@@ -310,6 +323,6 @@ def _wordllama() -> Embedder:
         model = WordLlama.load(
             dim=_WORDLLAMA_DIMS, cache_dir=Path(spec.origin).parent, disable_download=True
         )
-    except Exception as error:
+    except BaseException as error:
         raise _unloadable("wordllama", error) from error
     return Embedder("wordllama", lambda texts: model.embed(list(texts), norm=True).tolist())

@@ -9,6 +9,8 @@ decides from one exception alone; `embedders` asks the model once more where tha
 import contextlib
 import math
 import re
+import signal
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -41,6 +43,8 @@ _QUOTE_MIN = 12
 """So many characters of a text in a row are a quotation; a shorter text is one in quotes."""
 _TEXT_CHARS_MAX = 300
 _CHAIN_MAX = 10
+_RETRY_AFTER_S_MAX = 3600.0
+"""A service is asked again after an hour, whatever it says: a date may be wrong by a century."""
 
 
 def is_outage(error: BaseException) -> bool:
@@ -76,18 +80,26 @@ def retry_after_s(error: BaseException) -> float | None:
             if (said := _seconds(_get(each, name))) is not None:
                 return said
         for headers in _headers(each):
-            if (said := _seconds(headers.get("retry-after-ms"))) is not None:
-                return said / 1000
+            if (said := _seconds(headers.get("retry-after-ms"), unit_s=0.001)) is not None:
+                return said
             if (said := _seconds(headers.get("retry-after"))) is not None:
                 return said
     return None
+
+
+def by_signal(error: BaseException) -> bool:
+    """Whether a handler of signals raised it: an app that ends so is at no model's fault."""
+    handlers = (signal.getsignal(each) for each in signal.valid_signals())
+    codes = [getattr(each, "__code__", None) for each in handlers if callable(each)]
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def described(error: BaseException) -> str:
     """Type and text of the exception for a message. Queries of URLs, which may hold keys, go."""
     text = _URL.sub(lambda found: redacted(found.group()), str(error))
     text = " ".join(text.split())[:_TEXT_CHARS_MAX]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"it ended the program ({said})" if isinstance(error, SystemExit) else said
 
 
 def unquoted(message: str, texts: Sequence[str]) -> str:
@@ -174,8 +186,8 @@ def _get(holder: object, name: str) -> object:
         return None
 
 
-def _seconds(value: object) -> float | None:
-    """A number of seconds, or the seconds until a date as HTTP writes it."""
+def _seconds(value: object, *, unit_s: float = 1) -> float | None:
+    """The seconds, an hour at most, that a number or a date as HTTP writes it stands for."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -186,4 +198,8 @@ def _seconds(value: object) -> float | None:
                 value = max(0.0, (at - datetime.now(UTC)).total_seconds())
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
+    try:
+        seconds = float(value) * unit_s
+    except OverflowError:  # an int may have any number of digits
+        return None
+    return min(seconds, _RETRY_AFTER_S_MAX) if math.isfinite(seconds) and seconds >= 0 else None
