@@ -30,6 +30,8 @@ from pathlib import Path
 from support.cli import embed as answer
 
 def embed(texts):
+    if Path("model-is-interrupted").exists():
+        raise KeyboardInterrupt
     if Path("model-is-down").exists():
         raise ConnectionRefusedError("the model is down")
     while Path("model-is-slow").exists() and texts != ["dimensions"]:
@@ -203,6 +205,22 @@ def test_a_setting_that_cannot_be_used_ends_it(
     relay.tells("follows the outbox")
     relay.tells("model:embed")
     assert 2 == relay.process.wait(DEADLINE_S)
+
+
+def test_a_relay_that_ends_by_itself_is_an_error(
+    app: str, qdrant: str, start: Start, tmp_path: Path
+) -> None:
+    """Nobody asked it to end, so that a supervisor must start it again: the status is not 0."""
+    relay = start(app, qdrant, "--every", "0.1")
+    relay.tells("follows the outbox")
+    remember(app, "before")
+    until(lambda: 0 == pending(app))
+    (tmp_path / "model-is-interrupted").touch()
+    remember(app, "waits")
+    assert 70 == relay.process.wait(DEADLINE_S)
+    _, told = relay.rest()
+    assert any("the relay ended although nobody asked it to" in each for each in told)
+    assert 1 == pending(app)
 
 
 def test_a_reader_that_has_gone_ends_it(app: str, qdrant: str, start: Start) -> None:

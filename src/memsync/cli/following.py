@@ -12,6 +12,7 @@ import typer
 
 from memsync.cli.options import Options
 from memsync.cli.output import complain, json_line, print_json, say, typed
+from memsync.errors import MemsyncError
 from memsync.memory import Drained, Follower, Stores
 from memsync.model.wording import count
 
@@ -24,7 +25,8 @@ def follow(options: Options, *, every_s: float) -> int:
 
     A second signal waits 10 seconds at most for the batch that is under way.
 
-    Raises: InvalidInput for a setting that cannot be used; OSError where nobody reads stdout.
+    Raises: InvalidInput for a setting that cannot be used; OSError where nobody reads stdout;
+    MemsyncError when the relay ended by itself.
     """
     settings, lines = options.settings(), _Lines(options)
     with contextlib.ExitStack() as opened:
@@ -45,6 +47,11 @@ def follow(options: Options, *, every_s: float) -> int:
     for failure in (relay.failure, lines.unread):
         if failure:
             raise failure
+    if not relay.is_ending:
+        raise MemsyncError(
+            "the relay ended although nobody asked it to; start it again, and report what stderr "
+            "says of it"
+        )
     if not options.as_json:
         drained = count(lines.total.entries, "outbox entry", "outbox entries")
         written = count(lines.total.memories, "memory", "memories")

@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable
 from typing import Protocol
@@ -90,9 +91,10 @@ class Follower:
         self._state: object = None
 
     def wake(self) -> None:
-        """Look at the outbox now, unless it pauses; start the thread if there is none."""
+        """Look at the outbox now, unless it pauses; start the thread if none is alive."""
         with self._starting:
-            if self._thread is None and not self._is_ending:
+            is_alive = self._thread is not None and self._thread.is_alive()
+            if not is_alive and not self._is_ending:
                 # A daemon, because an embedder that hangs must not hold up the end of the process.
                 self._thread = threading.Thread(target=self._run, name="memsync-relay", daemon=True)
                 _running.add(self)
@@ -118,6 +120,11 @@ class Follower:
         self._awake.set()
         self._urgent.set()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was asked to end, or has a `failure`. A relay ends for nothing else."""
+        return self._is_ending
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the end of the batch that is under way. False if it takes longer."""
         with self._starting:
@@ -138,7 +145,7 @@ class Follower:
             if self._ends():
                 return
             waiting = self._urgent if self.trouble else self._awake
-            waiting.wait(pause_s)
+            waiting.wait(min(pause_s, threading.TIMEOUT_MAX))
             self._urgent.clear()
 
     def _look(self) -> float:
@@ -158,9 +165,10 @@ class Follower:
             return self._busy(busy)
         except MemsyncError as error:
             return self._failed(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  an app must not lose its relay
-            _LOG.exception("an error of the relay that memsync does not know")
-            return self._failed(MemsyncError(f"{type(error).__name__}: {error}"))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  an app must not lose its relay
+            return self._failed(_unknown(error))
         return self._drained(ended)
 
     def _ends(self) -> bool:
@@ -226,6 +234,14 @@ def told_dead(number: int, error: str | None) -> str:
         f"{count(number, 'outbox entry is', 'outbox entries are')} dead; the commonest error: "
         f"{error}. Mend its cause, then `memsync sync retry`"
     )
+
+
+def _unknown(error: BaseException) -> MemsyncError:
+    """The trouble for an error that memsync does not know. Its text may hold people's words."""
+    kind = type(error).__name__
+    places = "".join(traceback.format_tb(error.__traceback__))
+    _LOG.error("an error of the relay that memsync does not know: %s, raised at\n%s", kind, places)
+    return MemsyncError(f"the relay met an error that memsync does not know: {kind}; see the log")
 
 
 def _end_all() -> None:
