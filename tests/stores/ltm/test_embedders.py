@@ -4,7 +4,7 @@ import asyncio
 import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -146,6 +146,21 @@ def test_a_bad_vector_costs_its_text_alone(bad: object) -> None:
     assert [5] == refused(outcomes)
     assert "finite 32-bit numbers and not be zero" in str(outcomes[5])
     assert 1 + 1 == len(model.calls) - 1
+
+
+def test_a_lazy_answer_that_fails_quotes_nothing() -> None:
+    """A vector that is computed when it is read may fail with the text in its words."""
+
+    def lazily(text: str) -> Iterator[float]:
+        if "text 5" == text:
+            raise ValueError(f"too odd: {text}")
+        yield from embed([text])[0]
+
+    model = made(lambda texts: embed(texts) if len(texts) == 1 else [*map(lazily, texts)])
+    outcomes = model.each(TEXTS)
+    assert [5] == refused(outcomes)
+    assert "generator (ValueError)" in str(outcomes[5])
+    assert "too odd" not in str(outcomes[5])
 
 
 class Row:

@@ -1,5 +1,6 @@
 """Tests how exceptions of embedders' libraries are read; each stands for a library's own form."""
 
+import time
 import urllib.error
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -166,22 +167,72 @@ def test_a_description_holds_no_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "Max retries exceeded with url: /v1/models/embed?key=AIzaSecret12 (Caused by x)",
+            "Max retries exceeded with url: /v1/models/embed (Caused by x)",
+        ),
+        ("what is it? nothing", "what is it? nothing"),
+        ("Incorrect API key provided: sk-proj-abcdefgh. See", "Incorrect API key provided: *** See"),
+        ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': '***'}"),
+        ("Authorization: Bearer abc.def", "Authorization: ***"),
+        ("api_key=abc123, model=x", "api_key=***, model=x"),
+        ('{"x-goog-api-key": "abc123"}', '{"x-goog-api-key": "***"}'),
+        ("password='my secret'", "password='***'"),
+        ("no such thing: hf_abcdefghij", "no such thing: ***"),
+        ("pk-12345678 and voy-12345678", "*** and ***"),
+        ("'utf-8' codec, 8192 tokens, max_tokens: too many", None),
+        ("KeyError: 'embedding'", None),
+    ],
+)
+def test_keys_are_masked(text: str, shown: str | None) -> None:
+    """A key is not said wherever libraries put it; what is none stays."""
+    assert f"E: {shown or text}" == outages.described(type("E", (Exception,), {})(text))
+
+
+@pytest.mark.parametrize(
     ("message", "shown"),
     [
         ("BadRequest: input 'my doctor says it is benign' is refused", "BadRequest: input '"),
         ("BadRequest: 'Bob' is refused", "BadRequest: "),
-        ("BadRequest: {'input': ['\\nmy doctor says it'…", "BadRequest: {'input': ['\\n"),
+        ("BadRequest: {'input': ['\\nmy doctor says it'…", "BadRequest: {'input': ['"),
+        ("E: {'input': 'der Bl\\u00e4schenausschl", "E: {'input': '"),
+        ("E: b'der Bl\\xc3\\xa4schenausschl", "E: b'"),
+        ('E: "say \\"hello\\" to her"', 'E: "'),
+        ("E at MY DOCTOR   SAYS no", "E at "),
+        ("E at my doctor\nsays it", "E at "),
+        ("KeyError: \"Key 'nobody' not present in vocabulary\"", 'KeyError: "Key '),
+        ("KeyError: 'Nobody'", "KeyError: "),
     ],
 )
 def test_a_message_that_quotes_a_text_ends_there(message: str, shown: str) -> None:
     """Services repeat what they were given; a log must not keep it."""
-    texts = ["user: \nmy doctor says it is benign", "Bob"]
+    texts = [
+        "user: \nmy doctor says it is benign",
+        "Bob",
+        "der Bläschenausschlag",
+        'say "hello" to her',
+        "nobody's here",
+    ]
 
     assert f"{shown}… (the rest quotes a text)" == outages.unquoted(message, texts)
 
 
 def test_a_message_that_quotes_nothing_stays_whole() -> None:
     """A short text that is a word of the message is no quotation."""
-    message = "BadRequest: this model's maximum context length is 8192 tokens"
+    texts = ["model", "", "user: how long is 8192? is it in there", "data"]
+    for message in (
+        "BadRequest: this model's maximum context length is 8192 tokens",
+        "TypeError: 'NoneType' object is not iterable",
+        "KeyError: 'is'",
+    ):
+        assert message == outages.unquoted(message, texts)
 
-    assert message == outages.unquoted(message, ["model", "", "user: how long is 8192?"])
+
+def test_a_long_message_and_long_texts_are_compared_at_once() -> None:
+    """A batch has many texts of many characters."""
+    texts = ["ä é word " * 8000] * 64
+    began = time.monotonic()
+    assert "E: x" * 70 == outages.unquoted("E: x" * 70, texts)
+    assert time.monotonic() - began < 5

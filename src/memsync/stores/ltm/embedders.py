@@ -208,7 +208,8 @@ class Embedder:
             values: Iterable[Any] = answer  # type: ignore[assignment]  # what it is shows below
             vector = tuple(array("d", values))
         except Exception as error:  # noqa: BLE001  a foreign object may raise anything
-            found = f"{type(answer).__name__} ({described(error)})"
+            # Its words may quote the text: a lazy answer calls the service only now.
+            found = f"{type(answer).__name__} ({type(error).__name__})"
         else:
             # The stores compute with 32 bits, where 1e39 is infinite.
             length = array("f", [sum(value * value for value in vector)])[0]

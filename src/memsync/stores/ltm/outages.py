@@ -7,11 +7,12 @@ decides from one exception alone; `embedders` asks the model once more where tha
 """
 
 import contextlib
+import json
 import math
 import re
 import signal
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -39,8 +40,19 @@ _UNSURE_NAMES = re.compile(r"Timeout|Disconnected|NetworkError|TransportError")
 _LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError)
 _UNSURE = (TimeoutError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _URL = re.compile(r"https?://[^\s'\"<>)]+")
+_QUERY = re.compile(r"(/[^\s?'\"]*)\?[^\s'\"<>)]*")
+_NAMED_SECRET = re.compile(
+    r"""((?:key|token|secret|authorization|password)(?:\ provided)?\\*['"]?\s*[:=]\s*)
+    (?:(\\*['"]).+?(?:\2|$) | (?:(?:bearer|basic)\s+)?[^\s'",;&)}\]]+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BEARER = re.compile(r"\b(bearer\s+)[^\s'\",;)}\]]*[\d._-][^\s'\",;)}\]]*", re.IGNORECASE)
+_KEY = re.compile(r"\b(?:(?:sk|pk|pa|voy)[-_]|AIza|hf_)[-_A-Za-z0-9]{8,}")
 _QUOTE_MIN = 12
 """So many characters of a text in a row are a quotation; a shorter text is one in quotes."""
+_PIECE_CHARS_MAX = 60
+_QUOTED_WORD = re.compile(r"""['"`‘“]([\w\\]{3,})['"`’”]""")
+_LETTERS_MIN = 3
 _TEXT_CHARS_MAX = 300
 _CHAIN_MAX = 10
 _RETRY_AFTER_S_MAX = 3600.0
@@ -95,9 +107,8 @@ def by_signal(error: BaseException) -> bool:
 
 
 def described(error: BaseException) -> str:
-    """Type and text of the exception for a message. Queries of URLs, which may hold keys, go."""
-    text = _URL.sub(lambda found: redacted(found.group()), str(error))
-    text = " ".join(text.split())[:_TEXT_CHARS_MAX]
+    """Type and text of the exception for a message, without keys and queries of URLs."""
+    text = " ".join(_masked(str(error)).split())[:_TEXT_CHARS_MAX]
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"it ended the program ({said})" if isinstance(error, SystemExit) else said
 
@@ -105,12 +116,47 @@ def described(error: BaseException) -> str:
 def unquoted(message: str, texts: Sequence[str]) -> str:
     """The message up to where it quotes one of the texts, because messages are kept in logs."""
     quoted = [f"{mark}{text}{mark}" for text in texts for mark in "'\"`" if text]
+    forms = {form for text in texts for form in _forms(text)}
+    words = {
+        found.start()
+        for found in _QUOTED_WORD.finditer(message)
+        if _is_a_word_of(_folded(found.group(1)), forms)
+    }
     for at in range(len(message)):
-        piece = message[at : at + _QUOTE_MIN]
-        is_long = len(piece) == _QUOTE_MIN and any(piece in text for text in texts)
-        if is_long or any(message.startswith(each, at) for each in quoted):
+        piece = _folded(message[at : at + _PIECE_CHARS_MAX])[:_QUOTE_MIN]
+        is_long = len(piece) == _QUOTE_MIN and any(piece in form for form in forms)
+        is_quoted = at in words or any(message.startswith(each, at) for each in quoted)
+        if is_quoted or (is_long and not message[at].isspace()):
             return f"{message[:at]}… (the rest quotes a text)"
     return message
+
+
+def _forms(text: str) -> Iterator[str]:
+    """The text as services and libraries write it: as it is, and escaped in three ways."""
+    yield _folded(text)
+    yield _folded(json.dumps(text)[1:-1])
+    yield _folded(repr(text)[1:-1])
+    yield _folded(repr(text.encode(errors="replace"))[2:-1])
+
+
+def _folded(text: str) -> str:
+    """The text without what a quotation may change: spaces, capitals, how often it is escaped."""
+    return " ".join(text.replace("\\", "").split()).casefold()
+
+
+def _is_a_word_of(word: str, forms: Iterable[str]) -> bool:
+    if sum(each.isalpha() for each in word) < _LETTERS_MIN:
+        return False
+    whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+    return any(whole.search(form) for form in forms)
+
+
+def _masked(text: str) -> str:
+    """The text without what may be a key of the service: in a URL, behind its name, by its form."""
+    text = _URL.sub(lambda found: redacted(found.group()), text)
+    text = _QUERY.sub(r"\1", text)
+    text = _NAMED_SECRET.sub(lambda m: f"{m[1]}{m[2] or ''}***{m[2] or ''}", text)
+    return _KEY.sub("***", _BEARER.sub(r"\1***", text))
 
 
 def _is_down(error: BaseException) -> bool:
