@@ -16,6 +16,7 @@ from memsync.errors import (
     EmbedderUnreachable,
     InvalidInput,
     PartlyDone,
+    SchemaMismatch,
     SettingsError,
     StoreUnreachable,
 )
@@ -217,6 +218,19 @@ def test_what_ends_the_run_from_outside_costs_no_attempt(lab: Lab, error: BaseEx
         drain(lab.postgres, ltm_of(lab, Model(error, holding("question"))))
     assert {(0, False, 3)} == entries(lab)
     assert Drained(3, 3) == drain(lab.postgres, lab.ltm)
+
+
+def test_a_collection_that_is_dropped_is_made_again(any_lab: Lab) -> None:
+    """A relay that goes on meets it once: the next drain makes the collection, and none is lost."""
+    any_lab.say(2)
+    drain(any_lab.postgres, any_lab.ltm)
+    any_lab.vectors.drop(any_lab.home)
+    any_lab.say(3)
+    with pytest.raises(SchemaMismatch):
+        drain(any_lab.postgres, any_lab.ltm)
+    assert {(0, False, 3)} == entries(any_lab)
+    assert Drained(3, 3) == drain(any_lab.postgres, any_lab.ltm)
+    assert 3 == any_lab.vectors.count(any_lab.home)
 
 
 @pytest.mark.usefixtures("clock")

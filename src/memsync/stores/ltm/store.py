@@ -228,7 +228,9 @@ class LongTermMemory:
     def prepare(self) -> None:
         """Create the home collection and its payload indexes if they are missing.
 
-        Only the first call asks the store. Raises: DimensionMismatch when the collection was made
+        Only the first call asks the store, and one after a write that found no fitting collection.
+
+        Raises: DimensionMismatch when the collection was made
         for another embedder.
         """
         if not self._prepared:
@@ -308,6 +310,10 @@ class LongTermMemory:
             return made
         try:
             send(made.points)
+        except SchemaMismatch:
+            # Somebody dropped the collection, or made it anew: the next `prepare` asks again.
+            self._prepared = False
+            raise
         except SettingsError:
             raise
         except InvalidInput as refusal:
