@@ -12,7 +12,7 @@ import pytest
 from memsync import reconcile
 from memsync.errors import DimensionMismatch
 from memsync.model.ids import PersonaId
-from memsync.reconcile.findings import Audit
+from memsync.reconcile.findings import Audit, Words
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from support.lab import DIMS, A, Lab, embed
@@ -76,14 +76,33 @@ def test_the_embedder_of_the_memories_is_clean(open_lab: "partial[Lab]") -> None
 @pytest.mark.usefixtures("named")
 def test_an_embedder_with_which_recall_fails_is_found_first(any_lab: Lab) -> None:
     """Where a recall would fail for the size of its vectors, audit and check say so."""
-    any_lab.settled()
+    for each in any_lab.settled():
+        any_lab.respell(each.anchor_id, embedder=f"{NAMED}:right/{DIMS}")
     for found in audits(any_lab, embedder=f"{NAMED}:larger"):
         [finding] = found.findings
         assert ("dimension-mismatch", "report-only") == (finding.name, finding.grade)
-        assert "MEMSYNC_EMBEDDER=test memsync check" == finding.next_command
+        assert f"MEMSYNC_EMBEDDER={NAMED}:right memsync check" == finding.next_command
     settings = Settings(**{**any_lab.settings.model_dump(), "embedder": f"{NAMED}:larger"})
     with pytest.raises(DimensionMismatch):
         LongTermMemory(any_lab.vectors, settings).recall("x", persona_id=PersonaId(A), limit=1)
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize("embedder", ["right", "larger"])
+@pytest.mark.parametrize("said", ["my doctor says: no/8", "$(reboot):x/8", "test/8", "a:b/8\n"])
+def test_what_is_no_name_of_an_embedder_is_not_shown(
+    open_lab: "partial[Lab]", said: str, embedder: str
+) -> None:
+    """A payload may hold people's words, which stand neither in a report nor in a command."""
+    lab = open_lab("edge")
+    for each in lab.settled():
+        lab.respell(each.anchor_id, embedder=said)
+    for found in audits(lab, embedder=f"{NAMED}:{embedder}"):
+        [finding] = found.findings
+        assert f"memsync rules {finding.code}" == finding.next_command
+        assert said not in finding.key
+        if embedder == "right":
+            assert Words.of(said) == finding.evidence["found"]
 
 
 @pytest.mark.usefixtures("named")

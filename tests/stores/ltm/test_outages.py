@@ -174,7 +174,7 @@ def test_a_description_holds_no_key() -> None:
             "Max retries exceeded with url: /v1/models/embed (Caused by x)",
         ),
         ("what is it? nothing", "what is it? nothing"),
-        ("Incorrect API key provided: sk-proj-abcdefgh. See", "Incorrect API key provided: *** See"),
+        ("Bad API key provided: sk-proj-abcdefgh. See", "Bad API key provided: *** See"),
         ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': '***'}"),
         ("Authorization: Bearer abc.def", "Authorization: ***"),
         ("api_key=abc123, model=x", "api_key=***, model=x"),

@@ -57,7 +57,7 @@ def another_size(lab: Lab, _: list[Exchange]) -> Planted:
     lab.ltm = LongTermMemory(lab.vectors, lab.settings, larger)
     return Planted(
         one("vectors", expected=DIMS + 1, found=DIMS),
-        next_command="MEMSYNC_EMBEDDER=test memsync check",
+        next_command="memsync rules MSS012",
     )
 
 
@@ -66,10 +66,16 @@ def another_embedder(lab: Lab, said: list[Exchange]) -> Planted:
     """An embedder is named, and two memories were made by another one of the same size."""
     lab.settings = lab.settings.model_copy(update={"embedder": "test"})
     for each in said[:2]:
-        lab.respell(each.anchor_id, embedder="an app:older/8")
+        lab.respell(each.anchor_id, embedder="app.models:older/8")
     return Planted(
-        one("an app:older/8", expected="test/8", found="an app:older/8", points=2, looked_at=8),
-        next_command="MEMSYNC_EMBEDDER='an app:older' memsync check",
+        one(
+            "app.models:older/8",
+            expected="test/8",
+            found="app.models:older/8",
+            points=2,
+            looked_at=8,
+        ),
+        next_command="MEMSYNC_EMBEDDER=app.models:older memsync check",
     )
 
 

@@ -1,14 +1,16 @@
 """MSS rules: schema, indexes and collections of both stores are as the code expects."""
 
-import shlex
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from memsync.reconcile.findings import Finding, Grade, Repair, Severity
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.rules.base import StateRule
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX
 from memsync.stores.history.phases import Stage
+
+_EMBEDDER_NAME = re.compile(r"(?:wordllama|[\w.]+:[\w.]+)/\d+")
 
 
 class MigrationBehind(StateRule):
@@ -144,20 +146,31 @@ class EmbedderMismatch(StateRule):
         made_by = state.ltm.embedders_of_a_page(home)
         for other, points in sorted(made_by.items()):
             if other != state.embedder.name:
+                found = other if _is_a_name(other) else Words.of(other)
                 finding = self.finding(
                     f"qdrant:{home}",
-                    other,
+                    str(found),
                     expected=state.embedder.name,
-                    found=other,
+                    found=found,
                     points=points,
                     looked_at=made_by.total(),
                 )
                 yield _naming(other, finding)
 
 
+def _is_a_name(embedder: str) -> bool:
+    """Whether it is written as settings name one. A payload may hold anything, people's words too.
+
+    A name also stands in a command that an operator runs.
+    """
+    return _EMBEDDER_NAME.fullmatch(embedder) is not None
+
+
 def _naming(embedder: str, finding: Finding) -> Finding:
-    """The finding with the command that checks with the embedder of that name."""
-    model = shlex.quote(embedder.rpartition("/")[0] or embedder)
+    """The finding with the command that checks with the embedder of that name, if it is one."""
+    if not _is_a_name(embedder):
+        return finding
+    model = embedder.rpartition("/")[0]
     return replace(finding, next_command=f"MEMSYNC_EMBEDDER={model} memsync check")
 
 
