@@ -12,7 +12,7 @@ def behind(lab: Lab, _: list[Exchange]) -> Planted:
     """A history that may hold messages without a persona."""
     lab.sql("ALTER TABLE conversation_history ALTER persona_id DROP NOT NULL")
     return Planted(
-        one("stage", expected="contracted", found="backfilled"), next_command="memsync migrate run"
+        one("stage", expected="contracted", found="backfilled"), next_command="memsync migrate plan"
     )
 
 
@@ -21,7 +21,7 @@ def invalid_index(lab: Lab, _: list[Exchange]) -> Planted:
     """An index whose build was cut short."""
     lab.sql("CREATE INDEX cut_short ON conversation_history (role)")
     lab.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'cut_short'::regclass")
-    return Planted(one("cut_short", valid=False), next_command="memsync migrate run")
+    return Planted(one("cut_short", valid=False), next_command="memsync migrate plan")
 
 
 @law("MSS006", "schema")
@@ -31,7 +31,7 @@ def missing_index(lab: Lab, _: list[Exchange]) -> Planted:
     return Planted(
         one(RETRIEVAL_INDEX, found=None),
         {"migration-behind": 1},
-        next_command="memsync migrate run",
+        next_command="memsync migrate plan",
     )
 
 
