@@ -356,7 +356,7 @@ def embed(texts: Sequence[str]) -> list[list[float]]:
 def test_a_new_app_remembers_and_recalls(empty: App) -> None:
     """After init the library works: a persona, a personality, an exchange, its recall; check 0."""
     init(empty)
-    settings = Settings(postgres_url=empty.url, qdrant_url=":memory:", settle_s=0)
+    settings = Settings(postgres_url=empty.url, qdrant_url=":memory:", settle_s=0, drain="no")
     ltm = LongTermMemory(open_vectors(settings), settings, Embedder("test", embed))
     with Postgres.open(empty.url) as postgres:
         assert reconcile.check(postgres, ltm, settings).ok

@@ -89,7 +89,7 @@ class _Applier:
         return still
 
     def _not_done(self, some: list[Action]) -> list[Action]:
-        looked = self._look(some)
+        looked = self._look(some) if some else []
         return [action for action, done in zip(some, looked, strict=True) if not done]
 
     def carry_out(self, actions: Sequence[Action]) -> None:
