@@ -76,13 +76,20 @@ def server(url: str | None) -> Iterator[str]:
             yield started.conninfo
 
 
+def _url_of(url: str, name: str) -> str:
+    """The URL of another database on the same server."""
+    head, mark, query = url.partition("?")
+    scheme, _, rest = head.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/{name}{mark}{query}"
+
+
 @contextlib.contextmanager
 def database(url: str, rows: int) -> Iterator[str]:
     """A database with the legacy schema and `rows` messages."""
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
         admin.execute(f"CREATE DATABASE {NAME}")
-        made = psycopg.conninfo.make_conninfo(url, dbname=NAME)
+        made = _url_of(url, NAME)
         with psycopg.connect(made, autocommit=True) as fresh:
             fresh.execute("SET TIME ZONE 'UTC'")
             fresh.execute(legacy_schema())
