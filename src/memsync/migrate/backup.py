@@ -92,9 +92,9 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
 
 def _require_new(file: Path) -> None:
     if os.path.lexists(file):
-        raise InvalidInput(f"{file} is there already; name another file with --to", field="to")
+        raise InvalidInput(f"{file} is there already; name another file with --out", field="out")
     if not file.parent.is_dir():
-        raise InvalidInput(f"there is no folder {file.parent} to write the backup in", field="to")
+        raise InvalidInput(f"there is no folder {file.parent} to write the backup in", field="out")
 
 
 @contextlib.contextmanager
@@ -104,7 +104,9 @@ def _partial(file: Path) -> Iterator[Path]:
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
     except OSError as error:
-        raise InvalidInput(f"cannot write in {file.parent}: {error.strerror}", field="to") from None
+        raise InvalidInput(
+            f"cannot write in {file.parent}: {error.strerror}", field="out"
+        ) from None
     try:
         yield partial
     finally:
@@ -192,7 +194,7 @@ def _publish(partial: Path, file: Path) -> None:
     try:
         file.hardlink_to(partial)
     except FileExistsError:
-        raise InvalidInput(f"{file} has appeared meanwhile; name another with --to") from None
+        raise InvalidInput(f"{file} has appeared meanwhile; name another with --out") from None
     _sync(file.parent)
 
 
