@@ -1,10 +1,10 @@
-"""Prints the result of an audit: a table by code, the findings, and the verdict.
+"""Makes an audit for a command, and prints its result: a table by code, findings, the verdict.
 
 It decides order, length and what is left out. Nobody's words are printed unless they are asked for.
 All counts and the exit status come from the one list of findings that were selected.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Annotated, Self
@@ -13,13 +13,18 @@ from uuid import UUID
 import typer
 
 from memsync.cli.output import data, json_line, one_line, print_json, print_table, say
+from memsync.cli.progress import progress
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
+from memsync.cli.stores import opened_stores
 from memsync.errors import InvalidInput
 from memsync.model import ids
+from memsync.model.progress import Tell
 from memsync.model.wording import count
 from memsync.reconcile import RULES
 from memsync.reconcile.findings import Audit, Finding, Severity, Words, counted
+from memsync.settings import Settings
 from memsync.stores.history.exchanges import known_personas
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres
 
 LIMIT = 10
@@ -112,7 +117,42 @@ class View:
 EVERYTHING = View()
 
 
-def require_known(postgres: Postgres, view: View, audit: Audit) -> None:
+def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
+    """A command that takes the options of a view, and gives them to `run` as one value."""
+
+    def command(
+        ctx: typer.Context,
+        *,
+        select: SelectOption = None,
+        persona: PersonaOption = None,
+        limit: LimitOption = LIMIT,
+        summary: SummaryOption = False,
+        show_text: TextOption = False,
+        as_lines: LinesOption = False,
+    ) -> int:
+        view = View.of(
+            select, persona, limit, summary=summary, show_text=show_text, as_lines=as_lines
+        )
+        return run(ctx, view)
+
+    command.__name__, command.__doc__ = run.__name__, run.__doc__
+    return command
+
+
+def report(
+    ctx: typer.Context,
+    view: View,
+    look: Callable[[Postgres, LongTermMemory, Settings, Tell], Audit],
+) -> int:
+    """Open both stores, make the audit `look`, and print it. Returns the exit status."""
+    with opened_stores(ctx) as (settings, postgres, ltm):
+        with progress(ctx.obj) as tell:
+            audit = look(postgres, ltm, settings, tell)
+        _require_known(postgres, view, audit)
+        return print_audit(audit, view, as_json=ctx.obj.as_json)
+
+
+def _require_known(postgres: Postgres, view: View, audit: Audit) -> None:
     """Refuse a persona that neither Postgres nor a finding names: a slip would read as clean.
 
     Raises: InvalidInput.

@@ -9,19 +9,7 @@ from typing import Annotated
 import typer
 
 from memsync import reconcile
-from memsync.cli.findings import (
-    EVERYTHING,
-    LIMIT,
-    LimitOption,
-    LinesOption,
-    PersonaOption,
-    SelectOption,
-    SummaryOption,
-    TextOption,
-    View,
-    print_audit,
-    require_known,
-)
+from memsync.cli.findings import EVERYTHING, View, report, viewed
 from memsync.cli.options import command, group
 from memsync.cli.output import print_facts, print_json, say
 from memsync.cli.progress import progress
@@ -43,20 +31,11 @@ app = group(
 
 
 @app.callback()
-def default(
-    ctx: typer.Context,
-    *,
-    select: SelectOption = None,
-    persona: PersonaOption = None,
-    limit: LimitOption = LIMIT,
-    summary: SummaryOption = False,
-    show_text: TextOption = False,
-    as_lines: LinesOption = False,
-) -> int:
+@viewed
+def default(ctx: typer.Context, view: View) -> int:
     """Audit when no command is given."""
-    view = View.of(select, persona, limit, summary=summary, show_text=show_text, as_lines=as_lines)
     if not ctx.invoked_subcommand:
-        return _audit(ctx, view)
+        return report(ctx, view, reconcile.audit)
     if view != EVERYTHING:
         raise typer.BadParameter("options of the audit go after `memsync reconcile audit`")
     return 0
@@ -68,27 +47,10 @@ def default(
     "memsync reconcile audit --select MSC --show-text",
     "memsync reconcile audit --json-lines > findings.jsonl",
 )
-def audit(
-    ctx: typer.Context,
-    *,
-    select: SelectOption = None,
-    persona: PersonaOption = None,
-    limit: LimitOption = LIMIT,
-    summary: SummaryOption = False,
-    show_text: TextOption = False,
-    as_lines: LinesOption = False,
-) -> int:
+@viewed
+def audit(ctx: typer.Context, view: View) -> int:
     """Compare both stores and print every difference. Writes nothing."""
-    view = View.of(select, persona, limit, summary=summary, show_text=show_text, as_lines=as_lines)
-    return _audit(ctx, view)
-
-
-def _audit(ctx: typer.Context, view: View) -> int:
-    with opened_stores(ctx) as (settings, postgres, ltm):
-        with progress(ctx.obj) as tell:
-            found = reconcile.audit(postgres, ltm, settings, tell)
-        require_known(postgres, view, found)
-        return print_audit(found, view, as_json=ctx.obj.as_json)
+    return report(ctx, view, reconcile.audit)
 
 
 @command(app, "memsync reconcile plan", "memsync reconcile plan --unsafe --out monday.json")
