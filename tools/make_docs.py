@@ -16,6 +16,7 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
+from generated import keep
 from memsync.cli.app import app
 from memsync.cli.app import main as run
 from memsync.cli.statuses import EXIT_STATUSES
@@ -111,18 +112,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main() -> int:
     """Write the pages, or say which are stale."""
-    check, stale = "--check" in sys.argv[1:], 0
-    for make in (commands, settings, exit_statuses, findings):
-        page = PAGES / f"{make.__name__.replace('_', '-')}.md"
-        text = make()
-        if page.is_file() and page.read_text() == text:
-            continue
-        stale = 1
-        print(f"{page.name}: {'stale, run `make docs`' if check else 'written'}")
-        if not check:
-            PAGES.mkdir(exist_ok=True)
-            page.write_text(text)
-    return stale if check else 0
+    return max(
+        keep(PAGES / f"{make.__name__.replace('_', '-')}.md", make(), "docs")
+        for make in (commands, settings, exit_statuses, findings)
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from generated import keep
 from memsync import Settings, migrate
 from memsync.cli.app import main as run
 from memsync.demo import story
@@ -79,13 +80,7 @@ def drawn(text: str) -> str:
 
 def main() -> int:
     """Draw the picture, or say that it is stale."""
-    text, check = drawn(screen()), "--check" in sys.argv[1:]
-    if PICTURE.is_file() and PICTURE.read_text() == text:
-        return 0
-    print(f"{PICTURE.name}: {'stale, run `make docs`' if check else 'written'}")
-    if not check:
-        PICTURE.write_text(text)
-    return int(check)
+    return keep(PICTURE, drawn(screen()), "docs")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+from generated import keep
 from memsync.migrate.backfill import fill
 from memsync.migrate.redesign import sync_triggers
 from memsync.stores.history import catalog, settings_tables
@@ -183,13 +184,7 @@ def _array(texts: Iterable[str]) -> str:
 
 def main() -> int:
     """Write the script, or say that it is stale."""
-    text, check = script(), "--check" in sys.argv[1:]
-    if SCRIPT.is_file() and SCRIPT.read_text() == text:
-        return 0
-    print(f"{SCRIPT.name}: {'stale, run `make sql`' if check else 'written'}")
-    if not check:
-        SCRIPT.write_text(text)
-    return int(check)
+    return keep(SCRIPT, script(), "sql")
 
 
 if __name__ == "__main__":

@@ -522,18 +522,23 @@ NEVER_CLOSED = dedent("""
 """)
 
 
-def test_a_process_that_ends_without_a_close(lab: Lab, tmp_path: Path) -> None:
-    """The process ends by itself, silently, once its batch is done; the rest stays, untried."""
-    url = f"edge:{tmp_path / 'own'}"
-    arguments = [lab.url, url, "support.models:takes_a_second", CHANNEL, str(ADA), str(A)]
-    ended = subprocess.run(
-        [sys.executable, "-c", NEVER_CLOSED, *arguments],
+def in_a_process(code: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the code in a process of its own, which may import the support of tests, to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=90,
     )
+
+
+def test_a_process_that_ends_without_a_close(lab: Lab, tmp_path: Path) -> None:
+    """The process ends by itself, silently, once its batch is done; the rest stays, untried."""
+    url = f"edge:{tmp_path / 'own'}"
+    arguments = [lab.url, url, "support.models:takes_a_second", CHANNEL, str(ADA), str(A)]
+    ended = in_a_process(NEVER_CLOSED, arguments)
     assert (0, "", "") == (ended.returncode, ended.stdout, ended.stderr)
     left, attempts = lab.sql("SELECT count(*), max(attempts) FROM memsync.outbox")[0]
     settings = lab.settings.model_copy(update={"qdrant_url": url})
@@ -576,13 +581,6 @@ def test_a_process_that_ends_with_both_stores_embedded(reachable_dir: Path, tmp_
     arguments = [f"embedded:{reachable_dir / 'postgres'}", f"edge:{tmp_path / 'own'}"]
     arguments += ["support.models:takes_a_second", CHANNEL, str(ADA), str(A)]
     for code in (PREPARE, NEVER_CLOSED, COUNT):
-        ended = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=90,
-        )
+        ended = in_a_process(code, arguments)
         assert (0, "") == (ended.returncode, ended.stderr)
     assert "[0] 20 []\n" == ended.stdout

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Options:
-    """What was said for every command. `fixed`: settings that take the place of all others."""
+    """The values of the options that every command takes."""
 
     config: Path | None = None
     postgres_url: str | None = None
@@ -34,7 +34,6 @@ class Options:
     quiet: bool = False
     verbose: bool = False
     no_color: bool = False
-    fixed: Settings | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -42,8 +41,8 @@ class Options:
         return self.no_color or bool(os.environ.get("NO_COLOR"))
 
     def settings(self) -> Settings:
-        """The settings in force: `fixed` if given, else those of file, variables and options."""
-        return self.fixed or Settings.load(
+        """The settings in force: those of file, variables and options."""
+        return Settings.load(
             self.config, postgres_url=self.postgres_url, qdrant_url=self.qdrant_url
         )
 

@@ -30,10 +30,10 @@ _WITHOUT_TERMINAL = 100_000
 """The width, in columns, at which no line is wrapped."""
 
 _GAP = "  "
-"""What stands before a table, and between its columns."""
+"""The space before a table, and between its columns."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What could steer a terminal, or turn the direction of text; and halves of a surrogate pair."""
+"""Characters that steer a terminal or turn the direction of text; halves of a surrogate pair."""
 
 _options = Options()
 _held: list[str] = []
@@ -70,7 +70,7 @@ def end(status: int) -> None:
 
 @contextlib.contextmanager
 def captured(options: Options) -> Iterator[list[str]]:
-    """What is printed while the block runs, by these options, goes into the list instead."""
+    """Collect in a list all that is printed while the block runs, by these options."""
     global _options, _captured
     before, printed = (_options, _captured), list[str]()
     _options, _captured = options, printed
@@ -191,7 +191,8 @@ def print_table(
     if head:
         lines.insert(0, [Text(each, "bold") for each in head])
     *widths, _ = (max(cell.cell_len for cell in column) for column in zip(*lines, strict=True))
-    left = console().width - sum(widths) - len(_GAP) * (len(widths) + 1)
+    on = console()
+    left = on.width - sum(widths) - len(_GAP) * (len(widths) + 1)
     for *cells, cell in lines:
         fits = max(map(cell_len, cell.plain.split()), default=0) <= left
         table = Table.grid(padding=(0, len(_GAP), 0, 0))
@@ -199,13 +200,13 @@ def print_table(
             table.add_column(width=width, justify="right" if column in right else "left")
         table.add_column(justify="right" if len(widths) in right else "left")
         table.add_row(*cells, cell if fits else "")
-        _emit(_rendered(Padding(table, (0, 0, 0, len(_GAP)))))
+        _emit(_rendered(Padding(table, (0, 0, 0, len(_GAP))), on))
         if not fits:
-            _emit(_rendered(Padding(cell, (0, 0, 0, 3 * len(_GAP)))))
+            _emit(_rendered(Padding(cell, (0, 0, 0, 3 * len(_GAP))), on))
 
 
 def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: bool = False) -> str:
-    """What the console would print, without the spaces that fill its lines."""
+    """The output of the console, without the spaces that fill its lines."""
     on = on or console()
     with on.capture() as captured:
         on.print(what, soft_wrap=soft_wrap)
