@@ -121,7 +121,7 @@ def _require_no_records(session: Session) -> None:
 
 
 def _differences(session: Session, there: dict[str, int], names: list[str]) -> list[str]:
-    """What is other about the tables that are there, one text each.
+    """The differences of the tables that are there, one text each.
 
     The server itself says what would be made: it makes the tables once more, as temporary ones,
     which go with this transaction.

@@ -77,7 +77,7 @@ class _Holder:
 
     @classmethod
     def of(cls, text: str) -> Self | None:
-        """What the file says; None where it says nothing, as in the moment before it is written."""
+        """The holder that the file names; None where it is empty, as before it is written."""
         pid, _, host = text.strip().partition(" ")
         return cls(int(pid), host) if pid.isdecimal() else None
 

@@ -140,7 +140,7 @@ def last_id(session: Session) -> int:
 
 
 def left(session: Session, last: int) -> Left:
-    """What is left of the entries up to the id `last`."""
+    """The entries up to the id `last` that are left."""
     row = session.row("outbox_left", last=last)
     return Left(row.pending, row.dead, row.pending_error, row.dead_error)
 

@@ -327,7 +327,7 @@ class LongTermMemory:
 
 
 def _recollection(hit: Hit, memory: StoredMemory, persona: PersonaId) -> Recollection | None:
-    """What recall returns for the point; None unless it is this persona's alone and has a text."""
+    """The recollection of the point; None unless it is this persona's alone and has a text."""
     if memory.persona_id != persona or (text := memory.text) is None:
         return None
     parted = memory.user_text is not None and memory.assistant_text is not None
