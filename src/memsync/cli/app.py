@@ -1,4 +1,4 @@
-"""The entry point: it registers the commands, and turns every error into a line and an exit status.
+"""Registers the commands, runs one, and turns every error into a line and an exit status.
 
 No other module turns errors into exit statuses. stdout carries data, stderr everything else.
 """
@@ -6,10 +6,8 @@ No other module turns errors into exit statuses. stdout carries data, stderr eve
 import contextlib
 import logging
 import os
-import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
@@ -106,7 +104,7 @@ def _run(arguments: list[str], options: Options) -> int:
     except BrokenPipeError:
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        return _interrupted(arguments)
+        return interrupted(arguments)
     except BaseException as error:  # noqa: BLE001  the last resort: internal errors have a status too
         if "--json" not in arguments:
             with contextlib.suppress(OSError):
@@ -115,11 +113,12 @@ def _run(arguments: list[str], options: Options) -> int:
         return _failed(arguments, type(error).__name__, f"internal error: {error}", INTERNAL_ERROR)
     if result == INTERRUPTED:
         # typer catches the interrupt and returns its status.
-        return _interrupted(arguments)
+        return interrupted(arguments)
     return int(result or 0)
 
 
-def _interrupted(arguments: Sequence[str]) -> int:
+def interrupted(arguments: Sequence[str]) -> int:
+    """Say that a command with these arguments was interrupted; return its exit status."""
     return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
 
 
@@ -162,21 +161,3 @@ def _failed(
     with contextlib.suppress(OSError):
         output.complain(text)
     return status
-
-
-def entry() -> None:
-    """The console script. SIGTERM and SIGHUP act like Ctrl-C, so servers it started are stopped."""
-    if not sys.warnoptions:  # python -W, which a developer asked for
-        # Libraries warn their caller, and nobody can act on that at the command line.
-        warnings.simplefilter("ignore")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, signal.default_int_handler)
-    status = main()
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        try:
-            stream.flush()
-        except OSError:
-            # The rest of the buffer has no reader. At exit Python would try again and end with 120.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(status)

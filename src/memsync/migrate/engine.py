@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from memsync.errors import GateClosed, PartlyDone
-from memsync.migrate import attribution, order, redesign, revisions, runs
+from memsync.migrate import attribution, order, redesign, runs
 from memsync.migrate.archive import Archive, archive_of, remove_archive
 from memsync.migrate.attribution import Evidence, OpenMemories
 from memsync.migrate.backfill import choose_method, cutover, require_chosen, require_resolved
@@ -156,6 +156,8 @@ def _opened(
 
     `given` are the options of a verb that takes no RunOptions.
     """
+    from memsync.migrate import revisions  # noqa: PLC0415  alembic is slow to import
+
     with (
         exclusive(postgres, LockKey.MIGRATE, "migration") as session,
         revisions.only_run_of_process(),
@@ -234,6 +236,8 @@ def _require_decisions(run: Run, catalog: Catalog) -> None:
 
 def _forward(run: Run, work: PhaseWork) -> None:
     """Run one phase; steps that are done already are skipped."""
+    from memsync.migrate import revisions  # noqa: PLC0415  alembic is slow to import
+
     phase, catalog = work.phase, run.catalog()
     if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
         return
@@ -256,6 +260,8 @@ def _forward(run: Run, work: PhaseWork) -> None:
 
 def _back(run: Run, work: PhaseWork) -> bool:
     """Take one phase back, unless nothing of it is there; return whether it was."""
+    from memsync.migrate import revisions  # noqa: PLC0415  alembic is slow to import
+
     phase, catalog = work.phase, run.catalog()
     if phase not in catalog.done | catalog.halfway or not catalog.is_ours(phase):
         return False
