@@ -129,6 +129,53 @@ def test_every_command_printed_at_every_stage_parses(operator: Operator) -> None
     } <= seen
 
 
+def test_what_to_wait_for_stands_before_next(operator: Operator) -> None:
+    """From backfill on `first:` says what comes before the command, as long as something does."""
+    assert "first:" not in operator.types("migrate", "plan").out
+    reached = operator.types(*TO_BACKFILL, *DECIDED)
+    backup = operator.types("migrate", "backup")
+
+    for ran in (reached, backup, operator.types("migrate", "status")):
+        *_, first, _ = ran.out.splitlines()
+        assert first.startswith("first: let the version of the app that works by persona_id take ")
+        assert "nobody has used user_id for 10 min, in 0:" in first
+    assert str(operator.status()["first"]).startswith("let the version of the app")
+    later(operator.url, 601)
+    assert "first:" not in operator.types("migrate", "status").out
+    contracted = operator.types("migrate", "run")
+    *_, first, _ = contracted.out.splitlines()
+    assert first.startswith("first: wait until nobody wants to go back")
+
+
+def test_next_asks_of_contract_what_the_last_run_asked(operator: Operator) -> None:
+    """A run that left quiet out, or named a backup, is what backup and status name."""
+    operator.types(*TO_BACKFILL, *DECIDED)
+    assert 14 == operator.types("migrate", "run", "--quiet-minutes", "0").status
+    then = next_of(backup := operator.types("migrate", "backup"))
+
+    assert ["migrate", "run", *DECIDED, "--quiet-minutes", "0"] == then
+    assert "first:" not in backup.out
+    assert 14 == operator.types("migrate", "run", "--backup-confirmed", "mine").status
+    assert ["migrate", "run", *DECIDED, "--backup-confirmed", "mine"] == next_of(
+        operator.types("migrate", "status")
+    )
+    assert 14 == operator.types("migrate", "run").status  # the default is not what another asked
+    assert 0 == operator.types(*then).status
+
+
+def test_a_store_that_was_not_migrated_has_no_way_back_to_end(database: str) -> None:
+    """On a store of init, finalize removes nothing, promises nothing and names no command."""
+    assert 0 == on(database, ":memory:", "init").status
+    for yes in ((), ("--yes",)):
+        ran = on(database, ":memory:", "migrate", "finalize", *yes)
+        told = on(database, ":memory:", "migrate", "finalize", *yes, "--json").json()
+        assert 0 == ran.status
+        assert ran.out.startswith("nothing to remove: there is no way back from contract here.")
+        assert (False, False) == (told["finalized"], told["way_back"])
+    with psycopg.connect(database) as client:
+        assert (0,) == client.execute("SELECT count(*) FROM memsync.runs").fetchone()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_mend_of_each_failure_of_verify_mends_it(
     operator: Operator, fault: LiteralString

@@ -34,18 +34,18 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
 
     assert {
         *("schema_version", "ok", "stage", "steps", "rows_estimated", "rows_exact", "bytes_total"),
-        *("rows_by_decision", "unresolved", "server_version", "checks", "gates", "next"),
+        *("rows_by_decision", "unresolved", "server_version", "checks", "gates", "first", "next"),
         *("evidence", "redesign", "method", "run"),
     } == set(ran("migrate", "plan", "--evidence", "ignore", expected=14))
     assert not ran("migrate", "verify", expected=1)["ok"]
     reached = ran(*THROUGH)
-    assert {"schema_version", "stage", "messages", "seconds", "next"} == set(reached)
+    assert {"schema_version", "stage", "messages", "seconds", "first", "next"} == set(reached)
     assert ("contracted", "memsync migrate finalize") == (reached["stage"], reached["next"])
     status = ran("migrate", "status")
     assert {
         *("schema_version", "stage", "rows_total", "rows_exact", "filling", "rows_done"),
         *("rows_per_s", "eta_s", "steps", "run", "gates", "prisma", "prisma_unknown"),
-        *("prisma_checks", "next"),
+        *("prisma_checks", "first", "next"),
     } == set(status)
     assert "contracted" == status["stage"]
     assert {"phase", "what", "done", "left_out"} == set(status["steps"][0])

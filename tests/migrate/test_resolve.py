@@ -352,10 +352,11 @@ def test_run_ends_with_the_command(
     assert 0 == app.command(*THROUGH)
     placeholder = "  do: memsync migrate resolve --all --prisma-dir PATH/TO/prisma/migrations"
     finalize = "next: memsync migrate finalize"
-    assert [placeholder, finalize] == capsys.readouterr().out.splitlines()[-2:]
+    *_, do, _first, then = capsys.readouterr().out.splitlines()
+    assert [placeholder, finalize] == [do, then]
     monkeypatch.chdir(folder.parent.parent)
     assert 0 == app.command(*THROUGH)
-    told = capsys.readouterr().out.splitlines()[-2]
+    told = capsys.readouterr().out.splitlines()[-3]
     assert "  do: memsync migrate resolve --all --prisma-dir prisma/migrations" == told
     obey(app, folder, [told.removeprefix("  do: ")])
     capsys.readouterr()

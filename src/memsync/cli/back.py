@@ -43,8 +43,8 @@ def rollback(
 
         stage = migrate.rollback(postgres, settings, to=phase, memories=memories, tell=tell)
         facts = {"notes": notes} if ctx.obj.as_json else {}
-        then = migrate.status(postgres).next
-        return resolving.print_stage(stage, postgres, then, facts, as_json=ctx.obj.as_json)
+        now = migrate.status(postgres)
+        return resolving.print_stage(stage, postgres, now, facts, as_json=ctx.obj.as_json)
 
 
 def finalize(
@@ -54,10 +54,16 @@ def finalize(
     """Remove the archive, which rollback from contract needs. This cannot be undone."""
     with opened_postgres(ctx) as (settings, postgres), progress(ctx.obj) as tell:
         kept = migrate.archive(postgres)
-        if yes:
+        is_there = kept.way_back or any(asdict(kept).values())
+        if yes and is_there:
             migrate.finalize(postgres, settings, tell)
     if ctx.obj.as_json:
-        print_json(finalized=yes, **asdict(kept))
+        print_json(finalized=yes and is_there, **asdict(kept))
+    elif not is_there:
+        say(
+            "nothing to remove: there is no way back from contract here. memsync did not migrate "
+            "this database, or finalize ended the way back already"
+        )
     elif yes:
         say(f"removed {_told(kept)}; contract cannot be undone now")
     else:

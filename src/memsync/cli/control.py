@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from memsync import migrate
-from memsync.cli.output import print_facts, print_json, say, say_command
+from memsync.cli.output import print_facts, print_json, say, say_command, say_next
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres
 from memsync.model.wording import count
@@ -38,9 +38,9 @@ def backup(
     """Dump the affected tables with pg_dump, check the dump, and record it for contract."""
     with opened_postgres(ctx) as (_, postgres), progress(ctx.obj) as tell:
         made = migrate.backup(postgres, out, tell=tell)
-        then = migrate.status(postgres).next
+        now = migrate.status(postgres)
     if ctx.obj.as_json:
-        print_json(**asdict(made), next=then)
+        print_json(**asdict(made), first=now.first, next=now.next)
         return 0
     print_facts(
         [
@@ -61,8 +61,7 @@ def backup(
         "then check it with `memsync migrate status`, and let the app's URL and "
         "MEMSYNC_POSTGRES_URL name it"
     )
-    if then:
-        say(f"next: {then}")
+    say_next(now.next, now.first)
     return 0
 
 

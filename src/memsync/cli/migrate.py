@@ -194,7 +194,7 @@ def run(
         stage = migrate.run(postgres, settings, options, memories=memories, tell=tell)
         now = migrate.status(postgres)
         facts = {"messages": now.rows_total, "seconds": round(time.monotonic() - started, 1)}
-        return resolving.print_stage(stage, postgres, now.next, facts, as_json=ctx.obj.as_json)
+        return resolving.print_stage(stage, postgres, now, facts, as_json=ctx.obj.as_json)
 
 
 @command(app, "memsync migrate status", "memsync migrate status --json")

@@ -133,6 +133,14 @@ def say_command(line: str) -> None:
     _emit(_rendered(Text(one_line(typed(line))), soft_wrap=True))
 
 
+def say_next(command: str | None, first: str | None = None) -> None:
+    """Print the command to type now, if there is one, and `first` what to do before it."""
+    if first:
+        say(f"first: {first}")
+    if command:
+        say(f"next: {command}")
+
+
 def complain(text: str) -> None:
     """Print an error on stderr, wrapped as the terminal needs it."""
     if sys.stderr:

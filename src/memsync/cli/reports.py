@@ -10,7 +10,7 @@ from typing import Any
 from memsync import migrate
 from memsync.cli import control, resolving
 from memsync.cli.checks import print_checks_in_short, print_gates
-from memsync.cli.output import print_facts, print_table, say
+from memsync.cli.output import print_facts, print_table, say, say_next
 from memsync.migrate import prisma
 from memsync.migrate.redesign import Prospect
 from memsync.model.wording import about, count
@@ -70,8 +70,7 @@ def print_plan(ahead: migrate.Plan, *, show_text: bool = False, verbose: bool = 
         closed = [f"gate {gate.name}" for gate in ahead.gates if gate.state == "closed"]
         named = [*(check.name for check in ahead.blockers), *closed]
         say(f"NOT clear: {', '.join(named)}; the line `do:` of each says what mends it")
-    if ahead.next:
-        say(f"next: {ahead.next}")
+    say_next(ahead.next, ahead.first)
 
 
 def print_status(now: migrate.Status, told: prisma.Told) -> None:
@@ -88,8 +87,7 @@ def print_status(now: migrate.Status, told: prisma.Told) -> None:
     print_facts(facts)
     resolving.print_differences(told)
     print_gates(now.gates)
-    if now.next:
-        say(f"next: {now.next}")
+    say_next(now.next, now.first)
 
 
 def _fill_facts(now: migrate.Status) -> Iterator[tuple[str, object]]:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.output import print_facts, print_json, say, say_next
 from memsync.cli.stores import opened_postgres
 from memsync.errors import InvalidInput
-from memsync.migrate import prisma
+from memsync.migrate import Status, prisma
 from memsync.migrate.app_migrations import DEFAULT_FOLDER, schema_lines
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Postgres
@@ -94,20 +94,19 @@ def print_differences(told: prisma.Told) -> None:
 def print_stage(
     stage: Stage,
     postgres: Postgres,
-    then: str | None,
+    now: Status,
     facts: Mapping[str, object],
     *,
     as_json: bool,
 ) -> int:
     """The stage that a command has reached, what Prisma is still to be told, and what is next."""
     if as_json:
-        print_json(stage=stage, **facts, next=then)
+        print_json(stage=stage, **facts, first=now.first, next=now.next)
         return 0
     say(f"stage: {stage}")
     print_facts(facts.items())
     print_differences(prisma.told(postgres))
-    if then:
-        say(f"next: {then}")
+    say_next(now.next, now.first)
     return 0
 
 

@@ -27,6 +27,8 @@ _DECIDED = {
     "evidence": "prefer",
 }
 """The decisions, and what holds where none was taken."""
+_OF_GATES = ("quiet_minutes", "backup_confirmed", "backup_max_age_hours")
+"""The options that contract's gates are judged by."""
 _FLAGS = {"max_rate_mb_s": "--max-rate"}
 """Options of the command whose names are not those of the fields."""
 
@@ -126,6 +128,10 @@ class RunOptions:
         """
         taken = {name: before.get(name) for name in _DECIDED if getattr(self, name) is None}
         return replace(self, **_not_usual(taken))
+
+    def with_gates_of(self, before: Mapping[str, Any]) -> Self:
+        """These options, which ask of contract's gates what `before`, a record, asked."""
+        return replace(self, **{name: before[name] for name in _OF_GATES if name in before})
 
     def as_given(self) -> dict[str, Any]:
         """The decisions taken, and each option that is not what holds without it, by name."""

@@ -29,7 +29,7 @@ from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.control import Runner
 from memsync.migrate.preflight.run_checks import blocking, data_checks, preflight
 from memsync.migrate.redesign import Prospect, prospect, require_met
-from memsync.migrate.standing import Obstacles, Standing, Step, next_command, steps_of
+from memsync.migrate.standing import Obstacles, Standing, Step, before, next_command, steps_of
 from memsync.model.progress import Tell, seconds_left, silent
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog, HistorySize, history_size, reading
@@ -48,7 +48,8 @@ class Plan:
     to decide. `method` is what the backfill would choose, None once it is done. `bytes_total`
     is the table with its indexes. `gates` are those of contract, where that is what comes next.
     `ok` is false where a blocker or a closed gate would stop the run. `next` is the command to type
-    now; None while a run is at work, or when nothing is left to do.
+    now; None while a run is at work, or when nothing is left to do. `first` is what to do or to
+    wait for before it; None for nothing.
     """
 
     ok: bool
@@ -66,6 +67,7 @@ class Plan:
     gates: tuple[Gate, ...]
     method: Choice | None
     run: Runner
+    first: str | None
     next: str | None
 
     @property
@@ -84,7 +86,8 @@ class Status:
     persona; None where nothing counts them, because another program has filled a part. `rows_per_s`
     and `eta_s` are of a fill that is not finished, by its work without pauses; None where not known
     yet. `gates` are those of contract, where that is what comes next. `next` is the command to type
-    now; None while a run is at work, or when nothing is left to do.
+    now; None while a run is at work, or when nothing is left to do. `first` is what to do or to
+    wait for before it; None for nothing.
     """
 
     stage: Stage
@@ -97,6 +100,7 @@ class Status:
     steps: tuple[Step, ...]
     run: Runner
     gates: tuple[Gate, ...]
+    first: str | None
     next: str | None
 
 
@@ -160,7 +164,7 @@ def _plan(
         attribution.check(now.options, report),
         *data_checks(session, catalog, unresolved, ahead, now.options),
     )
-    size = history_size(session)
+    size, then = history_size(session), next_command(now, _obstacles(checks))
     return Plan(
         ok=not blocking(checks) and not now.closed,
         stage=catalog.stage,
@@ -177,7 +181,8 @@ def _plan(
         redesign=ahead,
         method=choice,
         run=now.run,
-        next=next_command(now, _obstacles(checks)),
+        first=before(now, then),
+        next=then,
     )
 
 
@@ -218,7 +223,7 @@ def status(postgres: Postgres) -> Status:
         catalog = Catalog.read(session)
         now = Standing.read(session, catalog)
         fill = _open_fill(session, catalog)
-        size = history_size(session)
+        size, then = history_size(session), next_command(now)
         found = Status(
             stage=catalog.stage,
             rows_total=size.rows,
@@ -230,7 +235,8 @@ def status(postgres: Postgres) -> Status:
             steps=steps_of(catalog),
             run=now.run,
             gates=now.gates,
-            next=next_command(now),
+            first=before(now, then),
+            next=then,
         )
         return _of_fill(found, fill) if fill else found
 

@@ -2,7 +2,8 @@
 
 `Standing.read` asks the catalog, memsync's records and the gates, in the caller's snapshot.
 `next_command` decides the next command from that alone, so `plan`, `status`, `verify` and `backup`
-name the same one. `steps_of` says for each step of each phase whether it is done.
+name the same one; `before` says what to wait for until then. `steps_of` says for each step of each
+phase whether it is done.
 """
 
 from collections.abc import Collection, Mapping
@@ -74,12 +75,16 @@ class Standing:
     ) -> Self:
         """Read the facts. `options` are those of the run that is thought of.
 
-        With `proving` the gate of the proof reads every message.
+        Without them it is a run that asks of contract what the last one did. With `proving` the
+        gate of the proof reads every message.
         """
         left = frozenset(step.phase for step in steps_of(catalog) if not step.done)
         ahead = left | (frozenset(Phase) - catalog.done)
         last, decided = runs.last_run(session), runs.decisions(session)
-        settled = (options or RunOptions()).settled(decided)
+        if options is None:
+            given = last.given if last and last.verb == "run" else {}
+            options = RunOptions().with_gates_of(given)
+        settled = options.settled(decided)
         kept = catalog.has_own_table("runs") and way_back_is_open(session)
         return cls(
             run=runner(session),
@@ -134,6 +139,23 @@ def _of_gates(now: Standing, undecided: Mapping[str, str]) -> str:
     if "proof" in closed:
         return VERIFY
     return BACKUP if "backup" in closed else now.options.command(to=Phase.CONTRACT, **undecided)
+
+
+def before(now: Standing, then: str | None) -> str | None:
+    """What to do or to wait for before `then`, the next command, is typed; None for nothing."""
+    if then == FINALIZE:
+        return (
+            "wait until nobody wants to go back, a day and a night of use at least; finalize ends "
+            "the way back from contract, and cannot be undone"
+        )
+    quiet = next((gate for gate in now.closed if gate.name == "quiet"), None)
+    if quiet is None or then in {None, VERIFY, PLAN, RESUME}:
+        return None
+    return (
+        "let the version of the app that works by persona_id take the old one's place; contract "
+        f"begins when nobody has used user_id for {now.options.quiet_minutes:g} min, in "
+        f"{quiet.opens} at the earliest"
+    )
 
 
 def steps_of(catalog: Catalog) -> tuple[Step, ...]:

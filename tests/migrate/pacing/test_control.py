@@ -375,4 +375,5 @@ def test_status_says_what_comes_next(
     app.run(Phase.BACKFILL, tell=when("backfill", lambda: look("run")))
     assert ["memsync migrate resume", None] == said
     assert 0 == app.command("status")
-    assert capsys.readouterr().out.endswith("next: memsync migrate backup\n")
+    asked = "--unresolved create --evidence ignore --quiet-minutes 0 --backup-confirmed test"
+    assert capsys.readouterr().out.endswith(f"next: memsync migrate run {asked}\n")
