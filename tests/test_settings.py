@@ -168,14 +168,51 @@ def test_every_bad_field_is_reported_at_once() -> None:
 
 @pytest.mark.parametrize("source", ["file", "environment", "argument"])
 def test_unknown_name_is_an_error(source: str) -> None:
-    """An unknown name is refused, and the error lists the known ones."""
+    """An unknown name is refused, and the error names the one that was meant."""
     if source == "file":
         toml("colection = 'x'")
     environ = {"MEMSYNC_COLECTION": "x"} if source == "environment" else {}
     arguments: dict[str, Any] = {"colection": "x"} if source == "argument" else {}
 
-    with pytest.raises(SettingsError, match=r"colection: is no setting; known are .*collection"):
+    with pytest.raises(
+        SettingsError, match=r"colection: is no setting .*; did you mean collection"
+    ):
         Settings.load(environ=environ, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("colection", "did you mean collection?"),
+        ("postgres", "did you mean postgres_url?"),
+        ("qdrant_uri", "did you mean qdrant_url?"),
+        ("timeout", "did you mean statement_timeout_s or qdrant_timeout_s or lock_timeout_ms?"),
+        ("pool", "did you mean pool_connections or pool_wait_s?"),
+        ("days", "known are postgres_url, postgres_pooler, "),
+    ],
+)
+def test_the_names_most_like_an_unknown_one_are_named(name: str, said: str) -> None:
+    """A typo is answered with the name that was meant; only a name like no other with all."""
+    with pytest.raises(SettingsError) as refused:
+        Settings(**{name: 1})
+    _, told = str(refused.value).split("; ")
+
+    assert told.startswith(said)
+
+
+def test_no_setting_is_refused_in_the_words_of_a_library() -> None:
+    """Each setting says in one form what it must be, whatever is wrong with its value."""
+    values = ("", "x", "x" * 201, "9" * 5000, 0, -1, 0.5, 10**9, float("nan"), True, None, [1])
+    said = set()
+    for name in Settings.model_fields:
+        for value in values:
+            try:
+                Settings(**{name: value})
+            except SettingsError as error:
+                said |= {error.message.splitlines()[1].removeprefix(f"  {name}: ")}
+
+    assert [] == [each for each in said if not each.startswith("must ")]
+    assert {"must be 'snake' or 'camel'", "must be at most 1000", "must not be empty"} <= said
 
 
 def test_unknown_variable_is_named_as_it_is_spelt() -> None:

@@ -7,6 +7,7 @@ defines every setting's name, type, default and limits, and reports all bad valu
 nothing: `stores` finds out where a URL leads.
 """
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -27,6 +28,10 @@ EMBEDDED = frozenset(("embedded", "edge", "local"))
 """The schemes of URLs that name a folder."""
 StoreUrl = Literal["postgres_url", "qdrant_url"]
 """The settings that name the stores. They have no default: memsync reads what it is told to."""
+_LIKE = 0.8
+"""How like the name of a setting another is, of 1, that was meant for it."""
+_UNITS = frozenset(("s", "ms", "days"))
+"""The words in the names of settings that say nothing of what is set."""
 
 
 def data_dir() -> Path:
@@ -295,14 +300,47 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:
     return given
 
 
+_REASONS = {
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number, and has too many digits",
+    "int_type": "must be a whole number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "literal_error": "must be {expected}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+    "value_error": "{error}",
+}
+"""What each error of pydantic says of a setting, by its type."""
+
+
 def _settings_error(error: ValidationError) -> SettingsError:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in problem["loc"])
-        reason = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(Settings.model_fields)
-            variable = f"{ENV_PREFIX}{name.upper()}"
-            reason = f"is no setting; known are {known} (as a variable it reads {variable})"
+            reason = _unknown(name)
+        else:
+            said = _REASONS.get(problem["type"], problem["msg"])
+            reason = said.format_map(problem.get("ctx", {}))
         lines.append(f"{name}: {reason}")
     return SettingsError("the settings cannot be used:\n  " + "\n  ".join(lines), problems=lines)
+
+
+def _unknown(name: str) -> str:
+    """What is said of a name that is no setting: the names like it, of its words, else all."""
+    known = list(Settings.model_fields)
+    words = set(name.split("_")) - _UNITS
+    alike = difflib.get_close_matches(name, known, cutoff=_LIKE) or [
+        each for each in known if words & set(each.split("_"))
+    ]
+    then = f"did you mean {' or '.join(alike)}?" if alike else f"known are {', '.join(known)}"
+    return f"is no setting (as a variable {ENV_PREFIX}{name.upper()}); {then}"
