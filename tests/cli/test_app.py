@@ -1,8 +1,13 @@
 """Tests what all commands share: exit statuses, the use of both streams, the shape of errors."""
 
+from pathlib import Path
+from uuid import uuid4
+
 import psycopg
 import pytest
 
+from memsync import Memory, NewExchange, SchemaMismatch, Settings
+from memsync.reconcile.plans import Plan
 from support.cli import COMMANDS, NO_QDRANT, NOWHERE, every_command, on, run
 
 
@@ -41,6 +46,25 @@ def test_database_that_is_not_ours_is_12(command: tuple[str, ...], database: str
             "SELECT count(*) FROM pg_namespace WHERE nspname = 'memsync'"
         ).fetchone()
     assert (0,) == found
+
+
+def test_a_database_that_is_not_migrated(legacy_app: str, tmp_path: Path) -> None:
+    """What needs the migration says so, and what to type, in place of the server's words."""
+    plan = tmp_path / "saved.json"
+    plan.write_text(Plan(uuid4(), uuid4(), "memories", "x", (), {}).to_json())
+    for command in (
+        *(("sync", "run"), ("sync", "status"), ("sync", "retry")),
+        *(("reconcile", "plan"), ("reconcile", "apply", str(plan))),
+    ):
+        ran = on(legacy_app, ":memory:", *command)
+        assert (12, "") == (ran.status, ran.out), (command, ran.err)
+        assert " is not migrated: it has no memsync." in ran.err.splitlines()[-1]
+        assert "`memsync migrate plan` says what is ahead" in ran.err
+        assert "does not exist" not in ran.err
+    with Memory.open(Settings(postgres_url=legacy_app, qdrant_url=":memory:")) as memory:
+        said = NewExchange("1", uuid4(), uuid4(), "I like tea.", "Noted.")
+        with pytest.raises(SchemaMismatch, match="is not migrated: it has no persona_id"):
+            memory.remember(said)
 
 
 @pytest.mark.parametrize(

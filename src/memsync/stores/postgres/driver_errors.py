@@ -145,6 +145,9 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
     ),
 )
 
+_OF_MIGRATION = re.compile(r'relation "(memsync\.\w+)"|column (?:"|\w+\.)(persona_id)\b')
+"""What the server says where a table or column is missing that the migration makes."""
+
 # How a refused connection is told: libpq gives its text and nothing else.
 _REFUSALS: tuple[tuple[str, type[MemsyncError], str], ...] = (
     (
@@ -211,12 +214,25 @@ def translated(label: str) -> Iterator[None]:
     except PoolTimeout as error:
         raise StoreUnreachable(f"no connection to {label}: {error}") from None
     except psycopg.Error as error:
+        if missing := _not_migrated(error):
+            raise SchemaMismatch(
+                f"{label} is not migrated: it has no {missing}. `memsync migrate plan` says what "
+                "is ahead; the tables of a new app are made by `memsync init`"
+            ) from error
         for drivers, ours, text in _MEANINGS:
             if isinstance(error, drivers):
                 told = ours(text.format(label=label, why=reason(error)))
                 # The driver's own message may quote a row, and with it what somebody said.
                 raise told from None if isinstance(error, _QUOTING) else error
         raise
+
+
+def _not_migrated(error: psycopg.Error) -> str | None:
+    """The name of what is missing, where the migration makes it; else None."""
+    if not isinstance(error, errors.UndefinedTable | errors.UndefinedColumn):
+        return None
+    found = _OF_MIGRATION.search(reason(error))
+    return found and (found[1] or found[2])
 
 
 @contextlib.contextmanager
