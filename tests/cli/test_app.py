@@ -96,6 +96,14 @@ def test_usage_is_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in ran.err
 
 
+def test_every_without_follow_is_refused() -> None:
+    """An option that would do nothing is refused, before a store is opened."""
+    ran = on(NOWHERE, NO_QDRANT, "sync", "run", "--every", "2")
+
+    assert (2, "") == (ran.status, ran.out)
+    assert "--every 2 is how often --follow looks, and --follow was not given" in ran.err
+
+
 def test_internal_error_is_70(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected exception gives status 70, and stderr ends with a line that names it."""
 

@@ -9,8 +9,11 @@ from memsync.cli.options import command, group
 from memsync.cli.output import print_facts, print_json, say
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
+from memsync.errors import InvalidInput
 from memsync.memory import drain, outbox_status, revive
 from memsync.model.wording import count
+
+_EVERY_S = 1.0
 
 app = group(
     "Write the memories that wait in the outbox in Postgres to Qdrant.",
@@ -33,9 +36,11 @@ def run(
         ),
     ] = False,
     every: Annotated[
-        float,
-        typer.Option(min=0.1, max=3600, metavar="SECONDS", help="How often --follow looks."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=0.1, max=3600, metavar="SECONDS", help="How often --follow looks; else 1."
+        ),
+    ] = None,
 ) -> int:
     """Drain the outbox once. Safe to run again; entries that failed are retried later.
 
@@ -43,7 +48,13 @@ def run(
     status is 3 as long as entries failed, wait for what is down, or are dead.
     """
     if following:
-        return follow(ctx.obj, every_s=every)
+        return follow(ctx.obj, every_s=_EVERY_S if every is None else every)
+    if every is not None:
+        raise InvalidInput(
+            f"--every {every:g} is how often --follow looks, and --follow was not given: without "
+            "it the outbox is drained once. Add --follow, or leave --every out",
+            field="every",
+        )
     with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
         done = drain(postgres, ltm, tell, outage_wait_s=settings.outage_wait_s)
     if ctx.obj.as_json:

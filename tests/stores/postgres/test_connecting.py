@@ -365,3 +365,30 @@ def test_no_message_quotes_a_row(postgres: Postgres, database: str) -> None:
         with pytest.raises(InvalidInput, match="a rule of the database refuses") as refused:
             postgres.call(partial(run_text, statement))
         assert "SECRETNUTS" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "label"),
+    [
+        ("postgresql://u:p@db.example:6432/app", "db.example:6432/app"),
+        ("postgresql://db.example/app", "db.example:5432/app"),
+        ("postgresql://a:1,b:2/app", "a:1,b:2/app"),
+        ("postgresql://a,b/app?port=7", "a:7,b:7/app"),
+        ("postgresql://[::1]:6432/app", "[::1]:6432/app"),
+        ("postgresql:///app?host=/run/pg", "/run/pg/app"),
+        ("postgresql:///app?hostaddr=10.0.0.1", "10.0.0.1:5432/app"),
+    ],
+)
+def test_messages_name_host_and_port(monkeypatch: pytest.MonkeyPatch, url: str, label: str) -> None:
+    """A server is named as it is reached, because several often answer on one host."""
+    for name in ("PGHOST", "PGPORT", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    with Postgres(url) as named:
+        assert f"Postgres at {label}" == named.label
+
+
+def test_the_port_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL without a port is completed as libpq completes it."""
+    monkeypatch.setenv("PGPORT", "6543")
+    with Postgres("postgresql://db.example/app") as named:
+        assert "Postgres at db.example:6543/app" == named.label

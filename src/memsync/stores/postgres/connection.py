@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5
 POOL_CONNECTIONS_MAX = 4
+_PORT = "5432"
 _CONFLICTS_MAX = 8
 _PAUSE_START_S = 0.005
 _PAUSE_MAX_S = 0.1
@@ -318,8 +319,19 @@ def _label(conninfo: str) -> str:
     facts = _of_environment() | conninfo_to_dict(conninfo)
     if service := facts.get("service"):
         return f"Postgres of the service {service}"
-    host = facts.get("host") or facts.get("hostaddr") or "its local socket"
-    return f"Postgres at {host}/{facts.get('dbname', '')}".rstrip("/")
+    hosts = str(facts.get("host") or facts.get("hostaddr") or "").split(",")
+    ports = str(facts.get("port") or "").split(",")
+    # libpq takes one port for all hosts, or one for each.
+    ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+    place = ",".join(map(_address, hosts, ports))
+    return f"Postgres at {place}/{facts.get('dbname', '')}".rstrip("/")
+
+
+def _address(host: str, port: str) -> str:
+    """A host with its port; the folder of a socket has none."""
+    if not host or host.startswith(("/", "@")):
+        return host or "its local socket"
+    return f"{f'[{host}]' if ':' in host else host}:{port or _PORT}"
 
 
 def _quoted(schema: str | None) -> str | None:
