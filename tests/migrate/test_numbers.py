@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,23 @@ def test_before_and_after_the_script_alone(app: App) -> None:
     assert (total, total) == (after.rows_total, after.rows_done)
     assert Stage.CONTRACTED == after.stage
     assert "memsync migrate finalize" == after.next
+
+
+def test_thousands_are_set_apart_in_every_check(app: App) -> None:
+    """The texts of plan, verify, gates and refusals say 1,155 messages, as the tables beside do."""
+    bare = re.compile(r"(?<![\w.-])\d{4,} (?=[a-z])")
+    assert 1000 <= counted(app)
+    said = [each.found for each in (*app.plan().checks, *app.verify().checks)]
+    app.run(Phase.BACKFILL)
+    said += [each.found for each in (*app.plan().checks, *app.plan().gates, *app.verify().checks)]
+    app.do(
+        "SET session_replication_role = replica;UPDATE conversation_history SET persona_id = NULL"
+    )
+    proof = app.verify()
+    said += [*(each.found for each in proof.checks), *proof.problems]
+
+    assert [] == [each for each in said if bare.search(each)]
+    assert f"{counted(app):,} messages have no persona" in proof.problems
 
 
 def test_a_large_table_is_estimated_and_said_to_be(

@@ -240,7 +240,7 @@ def verify(ctx: typer.Context, evidence: EvidenceOption = None) -> int:
     print_checks(proof.checks)
     if proof.decisions_outdated:
         say(
-            f"note: {proof.decisions_outdated} (user, personality) pairs were decided before "
+            f"note: {proof.decisions_outdated:,} (user, personality) pairs were decided before "
             "their settings changed; their messages keep the persona decided then"
         )
     for problem in proof.problems:

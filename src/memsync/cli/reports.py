@@ -124,8 +124,8 @@ def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
             "settings"
         )
     yield (
-        f"of the exchanges that they tell of, {evidence.ambiguous} are ambiguous, "
-        f"{evidence.repeated} repeated, {evidence.foreign} foreign, {evidence.vanished} of "
+        f"of the exchanges that they tell of, {evidence.ambiguous:,} are ambiguous, "
+        f"{evidence.repeated:,} repeated, {evidence.foreign:,} foreign, {evidence.vanished:,} of "
         "personas that are gone"
     )
     yield f"evidence and settings disagree on {count(evidence.disagreeing, 'message')}"

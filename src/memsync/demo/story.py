@@ -118,7 +118,7 @@ def begin(stage: Stage, world: World) -> Scene:
             ("users", f"{made.users}, {made.unresolved_users} of them without any persona"),
             ("personas", made.personas),
             ("messages", made.messages),
-            ("points", f"{made.points} in {made.collections} collections"),
+            ("points", f"{made.points:,} in {made.collections:,} collections"),
             ("faults planted in points", sum(world.recipe.faults.values())),
         ],
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 from memsync.errors import BackupFailed, InvalidInput
 from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.wording import count
 from memsync.stores.history import settings_tables
 from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.postgres import Postgres, Session, composed, relations, sql
@@ -70,7 +71,8 @@ def backup(postgres: Postgres, to: Path | None = None, *, tell: Tell = silent) -
             with session.snapshot():
                 seen = session.row("export_snapshot")
                 tables = session.rows("backup_tables", names=TABLES)
-                what = f"dumping {seen.history_rows} messages and what belongs to them into {file}"
+                messages = count(seen.history_rows, "message")
+                what = f"dumping {messages} and what belongs to them into {file}"
                 tell(Progress(Kind.STEP, what))
                 _dump(programs, postgres.conninfo, partial, seen.id, tables)
             tell(Progress(Kind.STEP, "reading the dump back"))
@@ -141,7 +143,7 @@ def _require_whole(programs: Programs, partial: Path, kept: list[Any], history_r
         raise BackupFailed(
             "no backup was made: the dump is not whole. Missing tables: "
             f"{', '.join(dict.fromkeys(missing)) or 'none'}; tables with data: {len(rows)} of "
-            f"{len(kept)}; messages: {found} of {history_rows}. Nothing was kept"
+            f"{len(kept)}; messages: {found:,} of {history_rows:,}. Nothing was kept"
         )
 
 

@@ -17,6 +17,7 @@ from memsync.migrate.checks import Check, State, failed, fine, not_applicable
 from memsync.migrate.contract.proof import Verification, prove
 from memsync.migrate.options import EvidenceUse, RunOptions
 from memsync.migrate.standing import Standing
+from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.history.catalog import (
     IDENTITY_TRIGGER,
@@ -129,21 +130,22 @@ def _of_rows(
 ) -> tuple[Check, ...]:
     """The checks of the messages, by the proof."""
     nulls, unknown = proof.null_persona_ids, proof.unknown_persona_ids
+    used = count(proof.unique_personas, "persona")
     again = _fill_again(catalog, now.options)
     return (
-        failed("no NULL persona_id", f"{nulls} of {proof.rows_total} messages", again)
+        failed("no NULL persona_id", f"{nulls:,} of {count(proof.rows_total, 'message')}", again)
         if nulls
-        else fine("no NULL persona_id", f"0 of {proof.rows_total} messages"),
+        else fine("no NULL persona_id", f"0 of {count(proof.rows_total, 'message')}"),
         _resolved(session, catalog, now.options),
         failed(
             "every persona exists",
-            f"{unknown} messages have one that does not",
+            f"{unknown:,} messages have one that does not",
             again
             if "user_id" in catalog.columns
             else f"restore those personas from a backup, or delete their messages; then {again}",
         )
         if unknown
-        else fine("every persona exists", f"{proof.unique_personas} personas in use, all there"),
+        else fine("every persona exists", f"{used} in use, all there"),
         _recomputed(catalog, proof),
         _owners(session, catalog),
     )
@@ -156,10 +158,12 @@ def _resolved(session: Session, catalog: Catalog, options: RunOptions) -> Check:
     without = unresolved_users(session, fragments(catalog))
     if not without:
         return fine(name, "every user with open messages has one")
-    named = ", ".join(f"{user.user_id} ({user.rows} messages)" for user in without[:_SAMPLES])
+    named = ", ".join(
+        f"{user.user_id} ({count(user.rows, 'message')})" for user in without[:_SAMPLES]
+    )
     return failed(
         name,
-        f"{len(without)} users have neither a choice nor a default: {named}",
+        f"{len(without):,} users have neither a choice nor a default: {named}",
         f"give them one, or {options.command(to=Phase.BACKFILL, unresolved='create')}",
     )
 
@@ -171,12 +175,17 @@ def _recomputed(catalog: Catalog, proof: Verification) -> Check:
         return not_applicable(name, f"there is no {why} to recompute from")
     if proof.wrong_persona_ids:
         return failed(
-            name, f"{proof.wrong_persona_ids} messages have another persona", _mend(proof.wrong_ids)
+            name,
+            f"{proof.wrong_persona_ids:,} messages have another persona",
+            _mend(proof.wrong_ids),
         )
-    drift = f"; {proof.decisions_outdated} pairs keep the persona from before a change of settings"
+    rows = proof.rows_total - proof.null_persona_ids
+    drift = (
+        f"; {proof.decisions_outdated:,} pairs keep the persona from before a change of settings"
+    )
     return fine(
         name,
-        f"all {proof.rows_total - proof.null_persona_ids} that have a persona, as the settings say"
+        f"all {rows:,} that have a persona, as the settings say"
         + (drift if proof.decisions_outdated else ""),
     )
 
@@ -205,7 +214,7 @@ def _owners(session: Session, catalog: Catalog) -> Check:
     )
     return failed(
         name,
-        f"{rows[0].total} are not, and no setting says so: user_id was changed after the "
+        f"{rows[0].total:,} are not, and no setting says so: user_id was changed after the "
         f"fill, or the persona is wrong. {named}",
         f"where user_id is right: {_mend([row.id for row in rows])}",
     )
@@ -225,10 +234,11 @@ def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
             not_applicable(name, "no decision is kept: none was taken, or the archive was removed"),
         )
     said = (
-        f"{counts.users} users, {counts.rows_then} messages at the freeze; now {counts.rows_now} "
-        f"from before it ({counts.users_fewer} users have fewer: deleted since)"
+        f"{count(counts.users, 'user')}, {count(counts.rows_then, 'message')} at the freeze; now "
+        f"{counts.rows_now:,} from before it ({counts.users_fewer:,} users have fewer: deleted "
+        "since)"
     )
-    used = f"{counts.pairs - counts.pairs_silent} of {counts.pairs} pairs have messages"
+    used = f"{counts.pairs - counts.pairs_silent:,} of {counts.pairs:,} pairs have messages"
     return (
         failed(
             name,

@@ -14,6 +14,7 @@ from memsync.migrate.attribution.settings import fragments
 from memsync.migrate.checks import BEFORE_CONTRACT, Check, blocker, fine, not_applicable
 from memsync.migrate.options import RunOptions
 from memsync.model.progress import Tell, silent
+from memsync.model.wording import count
 from memsync.settings import Settings, how_to_name
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
@@ -116,7 +117,7 @@ def check(options: RunOptions, report: EvidenceReport | None) -> Check:
             BEFORE_CONTRACT,
         )
     if report.points:
-        return fine(CHECK, f"{report.points} points read in {report.store}")
+        return fine(CHECK, f"{count(report.points, 'point')} read in {report.store}")
     if options.evidence == "none-expected":
         return fine(CHECK, f"{emptiness(report)}, as expected")
     confirm = options.command(to=Phase.BACKFILL, evidence="none-expected")
@@ -133,6 +134,6 @@ def emptiness(report: EvidenceReport) -> str:
     """The words for a store that was read and has no point."""
     collections = sum(each.collections for each in report.kinds)
     return (
-        f"{report.store} has 0 points in {collections} collections of memories, and "
-        f"{report.left_out} other collections"
+        f"{report.store} has 0 points in {collections:,} collections of memories, and "
+        f"{report.left_out:,} other collections"
     )

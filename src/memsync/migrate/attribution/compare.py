@@ -44,7 +44,7 @@ def compare(
         return not_applicable(CHECK, emptiness(report)), chosen == "none-expected"
     against = evidence.against_rows(limit=_SAMPLES)
     if not against:
-        return fine(CHECK, f"{report.rows} messages have the persona of their memory"), True
+        return fine(CHECK, f"{report.rows:,} messages have the persona of their memory"), True
     named = "; ".join(
         f"message {row.history_id} has persona {row.persona_id}, its memory {row.source} says "
         f"{row.by_evidence}"
@@ -54,7 +54,7 @@ def compare(
     return (
         failed(
             CHECK,
-            f"{against[0].total} messages have another persona than their memories say: {named}",
+            f"{against[0].total:,} messages have another persona than their memories say: {named}",
             f"where the memory is right: {_mend(first.history_id, first.by_evidence)}",
         ),
         True,
@@ -69,7 +69,7 @@ def _unnamed(session: Session, chosen: EvidenceUse | None) -> tuple[Check, bool]
     return (
         not_applicable(
             CHECK,
-            f"not compared again: {UNNAMED}; a run read it, {kept} messages have its persona",
+            f"not compared again: {UNNAMED}; a run read it, {kept:,} messages have its persona",
         ),
         True,
     )

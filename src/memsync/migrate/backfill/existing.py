@@ -39,7 +39,7 @@ class Refused:
 
     def __str__(self) -> str:
         return (
-            f"{self.total} messages have a persona that the proof refuses: the settings say "
+            f"{self.total:,} messages have a persona that the proof refuses: the settings say "
             f"another one for {self.total - self.unsaid} of them and none for {self.unsaid}. The "
             f"first is {self.first}"
         )
@@ -90,7 +90,7 @@ def settle_existing(run: Run) -> None:
             rows += run.ddl.do(decide, table=TABLE)
             run.pace.between_batches()
     if rows:
-        run.tell(Progress(Kind.NOTE, f"--existing {chosen}: {rows} messages"))
+        run.tell(Progress(Kind.NOTE, f"--existing {chosen}: {rows:,} messages"))
 
 
 def _fragments(catalog: Catalog) -> dict[str, str]:

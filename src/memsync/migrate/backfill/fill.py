@@ -117,9 +117,9 @@ def refill_users(run: Run) -> int:
     left = session.row("messages_without_user")
     if left.total:
         raise GateClosed(
-            f"{left.total} messages belong to personas without an owner, the first is {left.first}"
-            ", so their users are unknown. Give those personas an owner and run again; persona_id "
-            "is still there",
+            f"{left.total:,} messages belong to personas without an owner, the first is "
+            f"{left.first}, so their users are unknown. Give those personas an owner and run "
+            "again; persona_id is still there",
             rows=left.total,
         )
     # The map did not decide the personas of messages that were written since contract.

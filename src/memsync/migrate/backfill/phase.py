@@ -129,8 +129,8 @@ def _fill(run: Run) -> None:
         run.rows_filled += fill_in_place(run, Workers(run.ddl), "personas")
     for left in messages_without_persona(session, limit=1):
         raise PartlyDone(
-            f"{left.total} messages still have no persona after {_PASSES_MAX} passes, the first is "
-            f"{left.id}. Run again; if it stays, `memsync migrate plan` lists users without a "
+            f"{left.total:,} messages still have no persona after {_PASSES_MAX} passes, the first "
+            f"is {left.id}. Run again; if it stays, `memsync migrate plan` lists users without a "
             "persona",
             rows=left.total,
         )

@@ -143,7 +143,7 @@ _REFUSED: Mapping[str, Callable[[Gate, RunOptions], str]] = {
 def _proof(session: Session, catalog: Catalog) -> Gate:
     proof = prove(session, catalog)
     if proof.ok:
-        return Gate("proof", "open", f"all {proof.rows_total} messages are proven")
+        return Gate("proof", "open", f"all {proof.rows_total:,} messages are proven")
     problems = list(proof.problems)
     return Gate(
         "proof",
@@ -164,7 +164,8 @@ def _quiet(session: Session, options: RunOptions) -> Gate:
     sessions = session.rows("user_id_sessions", within_s=within_s, own=OWN_STATEMENT)
     hidden = session.row("hidden_sessions").total
     unseen = (
-        f"{hidden} sessions of other roles could not be looked at (GRANT pg_read_all_stats to see)"
+        f"{hidden:,} sessions of other roles could not be looked at (GRANT pg_read_all_stats to "
+        "see)"
         if hidden
         else None
     )

@@ -49,9 +49,11 @@ def prove(session: Session, catalog: Catalog) -> Verification:
     counts = session.row("verify_counts")
     problems = []
     if counts.null_persona_ids:
-        problems.append(f"{counts.null_persona_ids} messages have no persona")
+        problems.append(f"{counts.null_persona_ids:,} messages have no persona")
     if counts.unknown_persona_ids:
-        problems.append(f"{counts.unknown_persona_ids} messages have a persona that does not exist")
+        problems.append(
+            f"{counts.unknown_persona_ids:,} messages have a persona that does not exist"
+        )
     wrong, outdated = [], 0
     recomputable = catalog.has_users and IDENTITY_TRIGGER in catalog.triggers
     if recomputable:

@@ -65,7 +65,7 @@ def personas(
         unknown := session.rows("preflight_unknown", limit=_SAMPLES)
     ):
         found = (
-            f"{unknown[0].total} messages have a persona that does not exist, such as "
+            f"{unknown[0].total:,} messages have a persona that does not exist, such as "
             + listed(f"message {row.id} ({row.persona_id})" for row in unknown)
         )
         if "user_id" in catalog.columns:

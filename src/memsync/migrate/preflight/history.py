@@ -287,7 +287,7 @@ def vacuum(session: Session) -> Check:
     if found.xid_age > _WRAPAROUND_NEAR * found.xid_age_max:
         return warning(
             "vacuum",
-            f"a vacuum against wraparound is near ({found.xid_age} of {found.xid_age_max} "
+            f"a vacuum against wraparound is near ({found.xid_age:,} of {found.xid_age_max:,} "
             "transactions); it does not give way",
             f"VACUUM (FREEZE) {TABLE} before the run",
         )

@@ -13,7 +13,7 @@ from memsync.errors import GateClosed, InvalidInput
 from memsync.migrate.attribution import places
 from memsync.migrate.options import RunOptions
 from memsync.migrate.redesign.changes import bring_back
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.history.settings_tables import CHOICES, DEFAULTS, OLD_CHOICES, SettingsTables
 from memsync.stores.postgres import Session, composed, relations, sql, statement
@@ -55,9 +55,9 @@ def require_owners(session: Session, settings: SettingsTables, options: RunOptio
         _require_unreferred(session, open_ones)
     if not open_ones or options.for_orphans != "fail":
         return
-    named = [f"{each.persona_id} ({len(each.users)} users)" for each in open_ones]
+    named = [f"{each.persona_id} ({count(len(each.users), 'user')})" for each in open_ones]
     raise GateClosed(
-        f"{len(open_ones)} personas have no owner, and not exactly one user uses each: "
+        f"{len(open_ones):,} personas have no owner, and not exactly one user uses each: "
         f"{listed(named, _NAMED_MAX)}. Give them an owner and type `{options.command()}` again, or "
         f"`{options.command(orphan_owners='quarantine')}`, or with `--orphan-owners "
         "assign:USER_ID`; nothing was changed",
@@ -112,7 +112,7 @@ def _not_quarantined(referred: Mapping[UUID, str]) -> GateClosed:
     """The refusal: these rows would be deleted or changed with it, and belong to somebody."""
     named = listed((f"{persona} ({rows})" for persona, rows in referred.items()), _NAMED_MAX)
     return GateClosed(
-        f"{len(referred)} personas without an owner cannot be quarantined, rows refer to them: "
+        f"{len(referred):,} personas without an owner cannot be quarantined, rows refer to them: "
         f"{named}. Give them an owner, or run again with `--orphan-owners assign:USER_ID`",
         personas=[str(persona) for persona in referred],
     )
@@ -159,13 +159,13 @@ def rows_of(session: Session, personas: Sequence[UUID]) -> dict[UUID, str]:
         columns.insert(0, (TABLE, "persona_id"))
     found: dict[UUID, list[str]] = {}
     for relation, column in columns:
-        count = composed(
+        counting = composed(
             "count_referring_rows",
             relation=sql.SQL(relation),
             column=sql.Identifier(column),
             personas=sql.Literal([str(each) for each in personas]),
         )
         name = "messages" if relation == TABLE else f"{relation}.{column}"
-        for row in session.connection.execute(count).fetchall():
-            found.setdefault(row.persona_id, []).append(f"{row.total} of {name}")
+        for row in session.connection.execute(counting).fetchall():
+            found.setdefault(row.persona_id, []).append(f"{row.total:,} of {name}")
     return {persona: ", ".join(rows) for persona, rows in found.items()}

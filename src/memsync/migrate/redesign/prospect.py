@@ -14,7 +14,7 @@ from memsync.migrate.attribution import (
 )
 from memsync.migrate.redesign.owners import Orphan, orphans, rows_of
 from memsync.migrate.redesign.requirements import unmet
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.settings_tables import OLD_CHOICES
 from memsync.stores.postgres import Session
@@ -46,10 +46,11 @@ class Quarantine:
             return f"they cannot be quarantined, rows refer to them: {rows}"
         if not self.left:
             return "they can be quarantined"
-        messages = sum(user.rows for user in self.left)
+        users = count(len(self.left), "user")
+        messages = count(sum(user.rows for user in self.left), "message")
         return (
-            f"quarantined, they leave {len(self.left)} users ({messages} messages) without a "
-            "persona, so --orphan-owners quarantine needs --unresolved create too"
+            f"quarantined, they leave {users} ({messages}) without a persona, so "
+            "--orphan-owners quarantine needs --unresolved create too"
         )
 
 
