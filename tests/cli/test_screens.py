@@ -1,6 +1,7 @@
 """Tests what people see in a terminal: golden files at 80 and 120 columns, colours, no words."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -226,6 +227,49 @@ def test_a_plan_replaces_no_file_unless_told(app: str, qdrant: str, tmp_path: Pa
     assert "mine, too" == beside.read_text()
     assert {"p.json", "p.json.partial"} <= {each.name for each in tmp_path.iterdir()}
     assert [] == list(tmp_path.glob(".p.json.*"))
+
+
+def test_a_bar_has_its_own_total_and_goes_when_it_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No bar claims a hundred, none stays behind the step that it was of, and figures are read."""
+
+    def work() -> None:
+        with progress(Options()) as tell:
+            for done in (0, 2150):
+                tell(Progress(Kind.STEP, "reading", done, 2150, 1.0))
+            tell(Progress(Kind.PHASE, "backfill"))
+            for done in (0, 7):
+                tell(Progress(Kind.STEP, "filling", done, 9, 1.0))
+
+    screen = plain(on_terminal(80, work, monkeypatch))
+    before, after = screen.split("backfill")
+
+    assert "/100 " not in screen
+    assert "0/2,150" in before
+    assert "about 0 s" not in before
+    assert "7/9" in after
+    assert "reading" not in after
+
+
+@pytest.mark.parametrize(
+    ("command", "result"),
+    [(THROUGH, "stage: contracted"), (("migrate", "rollback", "--to", "start"), "stage: legacy")],
+    ids=["run", "rollback"],
+)
+def test_no_bar_is_drawn_over_a_result(
+    legacy_app: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], result: str
+) -> None:
+    """A result begins at the edge, and nothing moves up into it; its last line is `next:`."""
+    if command is not THROUGH:
+        assert 0 == on(legacy_app, ":memory:", *THROUGH).status
+    words = ("--postgres-url", legacy_app, "--qdrant-url", ":memory:", *command)
+    screen = on_terminal(80, lambda: main(words), monkeypatch)
+    before, told = screen.split(result)
+
+    assert ("\n" + plain(before.rpartition("\x1b[2K")[2])).endswith("\n")
+    assert not {"\x1b[1A", "\x1b[2K"} & {code[0] for code in re.finditer(r"\x1b\[\w+", told)}
+    assert told.splitlines()[-1].startswith("next: memsync migrate ")
 
 
 def test_progress_cannot_steer_the_terminal(

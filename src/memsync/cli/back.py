@@ -33,15 +33,15 @@ def rollback(
     with (
         opened_postgres(ctx) as (settings, postgres),
         migrate.memories_of(settings) as memories,
-        progress(ctx.obj) as shown,
     ):
+        with progress(ctx.obj) as shown:
 
-        def tell(step: Progress) -> None:
-            if step.kind is Kind.NOTE:
-                notes.append(step.what)
-            shown(step)
+            def tell(step: Progress) -> None:
+                if step.kind is Kind.NOTE:
+                    notes.append(step.what)
+                shown(step)
 
-        stage = migrate.rollback(postgres, settings, to=phase, memories=memories, tell=tell)
+            stage = migrate.rollback(postgres, settings, to=phase, memories=memories, tell=tell)
         facts = {"notes": notes} if ctx.obj.as_json else {}
         now = migrate.status(postgres)
         return resolving.print_stage(stage, postgres, now, facts, as_json=ctx.obj.as_json)

@@ -189,9 +189,9 @@ def run(
     with (
         opened_postgres(ctx) as (settings, postgres),
         migrate.memories_of(settings) as memories,
-        progress(ctx.obj) as tell,
     ):
-        stage = migrate.run(postgres, settings, options, memories=memories, tell=tell)
+        with progress(ctx.obj) as tell:
+            stage = migrate.run(postgres, settings, options, memories=memories, tell=tell)
         now = migrate.status(postgres)
         facts = {"messages": now.rows_total, "seconds": round(time.monotonic() - started, 1)}
         return resolving.print_stage(stage, postgres, now, facts, as_json=ctx.obj.as_json)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from memsync.cli.options import Options
@@ -26,7 +26,10 @@ _FOR_A_LOG = WAITS | {Kind.PAUSED, Kind.RESUMED, Kind.NOTE}
 
 @contextlib.contextmanager
 def progress(options: Options) -> Iterator[Tell]:
-    """A function that shows the reports of a long step while the block runs."""
+    """A function that shows the reports of a long step while the block runs.
+
+    The block prints no result: a bar would be drawn over it.
+    """
     if options.as_json or options.quiet:
         yield silent
         return
@@ -34,17 +37,23 @@ def progress(options: Options) -> Iterator[Tell]:
     if not stderr.is_terminal:
         yield _log(stderr, verbose=options.verbose)
         return
-    left = TextColumn("{task.fields[left]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
+    done, left = TextColumn("{task.completed:,}/{task.total:,}"), TextColumn("{task.fields[left]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), done, left)
     with Bars(*columns, console=stderr, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(step: Progress) -> None:
+            for each in bars.tasks:
+                # Else the bars of steps that are done would fill the screen.
+                if each.finished and each.description != step.what:
+                    bars.remove_task(tasks.pop(each.description))
+                    bars.refresh()
             if step.total is None:
                 bars.console.print(_shown(step))
                 return
             if step.what not in tasks:
-                tasks[step.what] = bars.add_task(step.what, left="")
+                # Without its total a new bar would claim one of 100.
+                tasks[step.what] = bars.add_task(step.what, total=step.total, left="")
             task = tasks[step.what]
             bars.update(task, completed=step.done, total=step.total, left=left_of(step))
 
@@ -53,7 +62,7 @@ def progress(options: Options) -> Iterator[Tell]:
 
 def left_of(step: Progress) -> str:
     """How long the rest of a step takes, as a bar says it; nothing where it is not measured."""
-    if step.total is None or step.worked_s is None:
+    if step.total is None or step.worked_s is None or step.done >= step.total:
         return ""
     left_s = seconds_left(step.done, step.total, step.worked_s)
     return f"time left: {about(left_s)}"
