@@ -141,7 +141,7 @@ def _migrate(stage: Stage, world: World) -> Iterator[Scene]:
         unmet=partial(_of_plan, stage, world),
     )
     yield Scene(
-        "The migration, online, phase by phase",
+        "The migration, online, phase by phase. `Prisma:` is what the app's ORM is to be told",
         "memsync migrate run --unresolved create --quiet-minutes 0 --backup-confirmed demo",
     )
     yield Scene(
