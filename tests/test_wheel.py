@@ -38,10 +38,15 @@ def files_under(folder: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "packaged"),
-    [("src", ""), ("migrations", "memsync/_migrations/"), ("sql", "memsync/_sql/")],
+    [
+        ("src", ""),
+        ("docs", "memsync/_docs/"),
+        ("migrations", "memsync/_migrations/"),
+        ("sql", "memsync/_sql/"),
+    ],
 )
 def test_wheel_is_complete(wheel: Path, folder: str, packaged: str) -> None:
-    """The wheel holds all code, revisions and SQL."""
+    """The wheel holds all code, pages, revisions and SQL."""
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
 

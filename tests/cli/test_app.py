@@ -194,3 +194,23 @@ def test_no_command_shows_help_once(command: tuple[str, ...]) -> None:
     assert 2 == ran.status
     assert ran.err.startswith("Usage: ")
     assert "Try 'memsync --help'" not in ran.err
+
+
+def test_every_page_that_a_help_names_can_be_read() -> None:
+    """`memsync help` prints the pages, which an installed package has no folder docs for."""
+    for command in ((), ("migrate",), ("sync",), ("reconcile",), ("check",), ("init",), ("rules",)):
+        more = " ".join(run(*command, "--help").out.split()).partition("More: memsync ")[2]
+        named = more.partition(". ")[0].removeprefix("help ").split(" or ")
+        assert named[0], command
+        for page in named:
+            ran = run("help", page)
+            assert (0, "") == (ran.status, ran.err)
+            assert ran.out.startswith("# ")
+
+
+def test_a_page_that_is_not_there_is_answered_with_those_that_are() -> None:
+    """No name leads out of the folder of the pages."""
+    for name in ("docs/nope.md", "docs/../README.md", "docs//etc/passwd"):
+        ran = run("help", name)
+        assert (2, "") == (ran.status, ran.out)
+        assert "there are docs/README.md, docs/architecture.md, " in ran.err

@@ -71,7 +71,13 @@ command(
     'memsync sql ops/locks | psql "$MEMSYNC_POSTGRES_URL"',
     'psql "$MEMSYNC_POSTGRES_URL" -f "$(memsync sql --path)/migrate-persona-all-in-one.sql"',
 )(sql.sql)
-command(app, "memsync help exit-statuses", "memsync help migrate run", name="help")(helping.show)
+command(
+    app,
+    "memsync help exit-statuses",
+    "memsync help docs/migrate.md",
+    "memsync help migrate run",
+    name="help",
+)(helping.show)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

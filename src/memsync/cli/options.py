@@ -147,7 +147,7 @@ class _Common:
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
         formatter.write_paragraph()
         if pages:
-            formatter.write_text(f"More: {', '.join(pages)}.")
+            formatter.write_text(f"More: memsync help {' or '.join(pages)}.")
         formatter.write_text(
             "Exit statuses: memsync help exit-statuses."
             if self.is_root

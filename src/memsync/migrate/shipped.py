@@ -1,4 +1,4 @@
-"""The folders that memsync ships beside its code: alembic's revisions, the scripts for psql."""
+"""The folders that memsync ships beside its code: alembic's revisions, scripts for psql, docs."""
 
 from pathlib import Path
 
