@@ -11,6 +11,7 @@ from memsync.cli.output import print_facts, print_json, say, say_command, say_ne
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres
 from memsync.model.wording import count
+from memsync.stores.postgres.embedded import by_hand
 
 _LOOK = "memsync migrate status"
 """A request is heard at the run's next safe moment; this says whether it was."""
@@ -36,11 +37,15 @@ def backup(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The new file to write.")] = None,
 ) -> int:
     """Dump the affected tables with pg_dump, check the dump, and record it for contract."""
-    with opened_postgres(ctx) as (_, postgres), progress(ctx.obj) as tell:
+    with opened_postgres(ctx) as (settings, postgres), progress(ctx.obj) as tell:
         made = migrate.backup(postgres, out, tell=tell)
+        (url,) = settings.named("postgres_url")
+        scheme, _, folder = url.partition(":")
+        is_embedded = scheme == "embedded"
+        start, stop = by_hand(Path(folder), postgres.conninfo) if is_embedded else (None, None)
         now = migrate.status(postgres)
     if ctx.obj.as_json:
-        print_json(**asdict(made), first=now.first, next=now.next)
+        print_json(**asdict(made), start=start, stop=stop, first=now.first, next=now.next)
         return 0
     print_facts(
         [
@@ -55,12 +60,22 @@ def backup(
         "to restore it, stop the app, its jobs and `memsync sync run`, and make a new database of "
         "it; this one stays as it is:"
     )
+    if start:
+        say("this server runs only while memsync has it open, so start it first:")
+        say_command(f"  {start}")
     for command in made.restore:
         say_command(f"  {command}")
     say(
         "then check it with `memsync migrate status`, and let the app's URL and "
         "MEMSYNC_POSTGRES_URL name it"
     )
+    if stop:
+        say(
+            "embedded:DIR names no other database, so use the URL "
+            "postgresql://postgres@/DATABASE?host=FOLDER, as in these commands. This stops the "
+            "server:"
+        )
+        say_command(f"  {stop}")
     say_next(now.next, now.first)
     return 0
 

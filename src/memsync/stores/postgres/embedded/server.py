@@ -10,6 +10,7 @@ log since its last start; and DIR.partial, only while the cluster is being made.
 
 import atexit
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
+
+from psycopg.conninfo import conninfo_to_dict
 
 from memsync.errors import SettingsError, StoreUnreachable
 from memsync.stores.folder_lock import FolderLock, hold
@@ -81,6 +84,26 @@ def start_embedded(
             ) from error
         undo.pop_all()
         return server
+
+
+def by_hand(directory: Path, conninfo: str) -> tuple[str, str]:
+    """The commands for a shell that start the server at the socket of `conninfo`, and stop it.
+
+    For clients of other programs, because the server runs only while memsync has it open. Both run
+    as the account that owns the data.
+    """
+    directory = directory.expanduser().resolve()
+    account = account_for(directory)
+    folder = shlex.quote(str(conninfo_to_dict(conninfo).get("host") or directory))
+    pg_ctl = f"{shlex.quote(str(binaries(account) / 'pg_ctl'))} -D {shlex.quote(str(directory))}"
+    options = shlex.quote(f"-k {folder} -p {_PORT} -c listen_addresses=")
+    log = shlex.quote(str(directory / "by-hand.log"))
+    start = f"mkdir -p {folder} && {pg_ctl} -l {log} -o {options} start"
+    stop = f"{pg_ctl} stop"
+    if account.uid is None:
+        return start, stop
+    as_owner = f"su -s /bin/sh {shlex.quote(account.name)} -c"
+    return f"{as_owner} {shlex.quote(start)}", f"{as_owner} {shlex.quote(stop)}"
 
 
 class EmbeddedPostgres:
