@@ -113,7 +113,7 @@ def test_column_filled_by_the_default_alone_is_found(app: App, some: str) -> Non
     wrong = sum(persona not in {None, expected[row]} for row, persona in app.personas().items())
     assert wrong > 0
     before = app.catalog()
-    with pytest.raises(GateClosed, match=f"{wrong} messages have a persona"):
+    with pytest.raises(GateClosed, match=f"{wrong:,} messages have a persona"):
         app.run()
     assert before == app.catalog()
     app.run(Phase.BACKFILL)

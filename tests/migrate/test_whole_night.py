@@ -91,7 +91,9 @@ def test_the_whole_night(
 
     assert "backfilled" == ran("run", "--to", "backfill", "--unresolved", "create")["stage"]
     resolved(COLUMN)
-    assert ("ok", f"{decided} messages have the persona of their memory") == verified()["evidence"]
+    assert ("ok", f"{decided:,} messages have the persona of their memory") == verified()[
+        "evidence"
+    ]
     spoken: dict[UUID, UUID] = dict(
         app.query(
             "SELECT history_id, persona_id FROM memsync.row_archive WHERE reason = 'evidence'"

@@ -163,7 +163,7 @@ def _resolved(session: Session, catalog: Catalog, options: RunOptions) -> Check:
     )
     return failed(
         name,
-        f"{len(without):,} users have neither a choice nor a default: {named}",
+        f"{count(len(without), 'user has', 'users have')} neither a choice nor a default: {named}",
         f"give them one, or {options.command(to=Phase.BACKFILL, unresolved='create')}",
     )
 

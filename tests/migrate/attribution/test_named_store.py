@@ -335,7 +335,7 @@ def test_verify_compares_messages_with_their_memories(
         assert 1 == app.command("verify", "--evidence", "prefer", "--json", qdrant=qdrant)
         proof = json.loads(capsys.readouterr().out)
         (found,) = [each for each in proof["checks"] if each["name"] == "evidence"]
-        assert found["found"].startswith(f"{left} messages have another persona than their")
+        assert found["found"].startswith(f"{left:,} messages have another persona than their")
         with app.connected() as connection:
             connection.execute(found["next"].partition(": ")[2].encode())
     assert 0 == app.command("verify", "--evidence", "prefer", qdrant=qdrant)

@@ -74,7 +74,7 @@ def test_plan_and_run_say_how_many_are_refused_and_why(app: App, refused: Refuse
     """The run stops before its first change, and names the one choice for all of them."""
     found = check(app)
     total = len(refused)
-    said = f"{total} messages have a persona that the proof refuses: the settings say another one"
+    said = f"{total:,} messages have a persona that the proof refuses: the settings say another one"
     assert (State.BLOCKER, True) == (found.state, f"{said} for {total - 1}" in found.found)
     before = app.catalog()
     with pytest.raises(GateClosed, match=f"{said}.*--existing keep") as error:

@@ -267,7 +267,7 @@ def test_a_quarantine_that_leaves_users_without_a_persona_is_refused_at_once(app
     """Plan and run name those users, with their messages, before anything is changed."""
     _, users, messages = shared_orphan(app)
     check = next(check for check in app.plan().checks if check.name == "personas")
-    assert f"they leave 2 users ({messages} messages) without a persona" in check.found
+    assert f"they leave 2 users ({messages:,} messages) without a persona" in check.found
     before = app.catalog()
     with pytest.raises(
         GateClosed, match=rf"2 users have no persona \({messages} messages\)"
