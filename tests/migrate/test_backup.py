@@ -149,7 +149,7 @@ def test_a_dump_with_a_row_too_few_does_not_count(
     programs = dump.find_programs(major(ready))
     instead(monkeypatch, dumped)
     total = ready.world.manifest.messages
-    with pytest.raises(BackupFailed, match=f"messages: {total - 1} of {total}"):
+    with pytest.raises(BackupFailed, match=f"messages: {total - 1:,} of {total:,}"):
         back_up(ready, tmp_path / "a.dump")
     assert nothing_is_left(ready, tmp_path)
 
