@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from memsync.errors import StoreUnreachable
 from memsync.model.ids import PointId
 from memsync.model.records import Hit, Point, Vector
-from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, VectorStore, Where
+from memsync.stores.vectors.protocol import (
+    AnyOf,
+    CollectionInfo,
+    Ids,
+    IndexKind,
+    Page,
+    VectorStore,
+    Where,
+)
 
 
 class Crash(BaseException):
@@ -28,6 +36,11 @@ class Failing:
 
     def __post_init__(self) -> None:
         self.calls: list[str] = []
+
+    def writes(self) -> list[int]:
+        """The numbers of the calls that write."""
+        writing = {"create", "drop", "upsert", "overwrite_payloads", "delete"}
+        return [number for number, name in enumerate(self.calls, 1) if name in writing]
 
     def _now(self, name: str) -> bool:
         self.calls.append(name)
@@ -58,6 +71,12 @@ class Failing:
         self._then(fails=fails)
         return found
 
+    def aliases(self) -> dict[str, str]:
+        fails = self._now("aliases")
+        found = self.store.aliases()
+        self._then(fails=fails)
+        return found
+
     def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
         fails = self._now("create")
         self.store.create(collection, dims, indexes)
@@ -80,9 +99,26 @@ class Failing:
         self.store.upsert(collection, points, only_absent=only_absent, only_where=only_where)
         self._then(fails=fails)
 
-    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
+    def overwrite_payloads(
+        self,
+        collection: str,
+        payloads: Mapping[PointId, Mapping[str, object]],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
+        fails = self._now("overwrite_payloads")
+        self.store.overwrite_payloads(collection, payloads, only_where=only_where)
+        self._then(fails=fails)
+
+    def delete(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
         fails = self._now("delete")
-        self.store.delete(collection, ids)
+        self.store.delete(collection, ids, only_where=only_where)
         self._then(fails=fails)
 
     def retrieve(
@@ -94,10 +130,18 @@ class Failing:
         return found
 
     def scroll(
-        self, collection: str, *, start: PointId | None, limit: int, vectors: bool = False
+        self,
+        collection: str,
+        *,
+        start: PointId | None,
+        limit: int,
+        vectors: bool = False,
+        any_of: AnyOf | None = None,
     ) -> Page:
         fails = self._now("scroll")
-        found = self.store.scroll(collection, start=start, limit=limit, vectors=vectors)
+        found = self.store.scroll(
+            collection, start=start, limit=limit, vectors=vectors, any_of=any_of
+        )
         self._then(fails=fails)
         return found
 
@@ -117,9 +161,9 @@ class Failing:
         self._then(fails=fails)
         return found
 
-    def count(self, collection: str, where: Where | None = None) -> int:
+    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
         fails = self._now("count")
-        found = self.store.count(collection, where)
+        found = self.store.count(collection, where, ids=ids)
         self._then(fails=fails)
         return found
 

@@ -1,10 +1,12 @@
 """Tests that every driver keeps the promises of `memsync.stores.vectors.protocol.VectorStore`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import sqrt
 from uuid import UUID, uuid4
 
 import pytest
+from qdrant_client import models
 
 from memsync.errors import (
     DimensionMismatch,
@@ -13,7 +15,16 @@ from memsync.errors import (
 )
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Point, Vector
-from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, VectorStore, scan
+from memsync.stores.vectors.protocol import (
+    AnyOf,
+    CollectionInfo,
+    IndexKind,
+    Page,
+    VectorStore,
+    Where,
+    scan,
+)
+from memsync.stores.vectors.qdrant import QdrantStore
 
 INDEXES = {
     "persona_id": IndexKind.TENANT,
@@ -96,19 +107,47 @@ class TestCollections:
         assert vector_store.count(made) == 0
         assert CollectionInfo(2, "Cosine", {}) == vector_store.describe(made)
 
+    def test_aliases(self, vector_store: VectorStore, made: str) -> None:
+        """Another name reaches the collection, and is listed with it and not among collections."""
+        alias = f"{made}-alias"
+        assert alias not in vector_store.aliases()
+        if not isinstance(vector_store, QdrantStore):
+            return
+        action = models.CreateAlias(collection_name=made, alias_name=alias)
+        vector_store._client.update_collection_aliases(
+            [models.CreateAliasOperation(create_alias=action)]
+        )
+        assert made == vector_store.aliases()[alias]
+        assert alias not in vector_store.collections()
+
     @pytest.mark.parametrize(
         "call",
         [
             lambda store, name: store.upsert(name, [point(1)]),
             lambda store, name: store.upsert(name, [point(1)], only_absent=True),
             lambda store, name: store.upsert(name, [point(1)], only_where={"fp1": 1}),
+            lambda store, name: store.overwrite_payloads(name, {1: {}}),
             lambda store, name: store.delete(name, [1]),
+            lambda store, name: store.delete(name, [1], only_where={1: {"fp1": 1}}),
             lambda store, name: store.retrieve(name, [1]),
             lambda store, name: store.scroll(name, start=None, limit=1),
+            lambda store, name: store.scroll(name, start=None, limit=1, any_of=AnyOf()),
             lambda store, name: store.query(name, EAST, where={}, limit=1),
             lambda store, name: store.count(name),
         ],
-        ids=["upsert", "absent", "where", "delete", "retrieve", "scroll", "query", "count"],
+        ids=[
+            "upsert",
+            "absent",
+            "where",
+            "payloads",
+            "delete",
+            "delete-where",
+            "retrieve",
+            "scroll",
+            "any",
+            "query",
+            "count",
+        ],
     )
     def test_missing(
         self, vector_store: VectorStore, name: str, call: Callable[[VectorStore, str], object]
@@ -238,6 +277,70 @@ class TestWrites:
         ]
         assert expected == list(scan(vector_store, made, vectors=True))
 
+    def test_payloads(self, vector_store: VectorStore, made: str) -> None:
+        """The payload of an existing point is replaced whole, and its vector stays to the bit."""
+        ids: list[PointId] = [7, uuid4(), uuid4()]
+        odd: Vector = (0.1, 0.7, -0.3)
+        vector_store.upsert(made, [point(each, odd, a=1, b=TEXT) for each in ids])
+        before = vector_store.retrieve(made, ids, vectors=True)
+        gone, never = ids[1], uuid4()
+        vector_store.delete(made, [gone])
+        new: dict[PointId, dict[str, object]] = {
+            each: {"c": [1, {"d": TEXT}]} for each in (*ids, never)
+        }
+        for _ in range(2):
+            vector_store.overwrite_payloads(made, new)
+            expected = [replace(p, payload=new[p.id]) for p in before if p.id != gone]
+            assert expected == list(scan(vector_store, made, vectors=True))
+        vector_store.overwrite_payloads(made, {ids[0]: {}})
+        assert {} == vector_store.retrieve(made, [ids[0]])[0].payload
+        vector_store.overwrite_payloads(made, {})
+        assert vector_store.count(made) == 2
+
+    def test_a_payload_that_cannot_be_kept(self, vector_store: VectorStore, made: str) -> None:
+        """It is refused before another one of the call is written."""
+        vector_store.upsert(made, [point(1, a=1), point(2, a=1)])
+        with pytest.raises(InvalidInput):
+            vector_store.overwrite_payloads(made, {1: {"a": 2}, 2: {"a": 2**63}})
+        assert [{"a": 1}] * 2 == [each.payload for each in scan(vector_store, made)]
+
+    def test_payloads_and_deletes_where(self, vector_store: VectorStore, made: str) -> None:
+        """A point whose payload does not match stays; one without a condition is changed."""
+        standing = [point(1, fp1=1), point(2, fp1=2), point(3), point(4, fp1=4, digest="a")]
+        vector_store.upsert(made, standing)
+        where: dict[PointId, Where] = {
+            1: {"fp1": 1},
+            2: {"fp1": 1},
+            3: {"fp1": 1},
+            4: {"fp1": 4, "digest": "b"},
+            5: {"fp1": 1},
+        }
+        new: dict[PointId, dict[str, object]] = {each: {"fp1": 1} for each in range(1, 6)}
+        vector_store.overwrite_payloads(made, new, only_where=where)
+        expected = [point(1, fp1=1), *standing[1:]]
+        assert expected == list(scan(vector_store, made, vectors=True))
+        vector_store.overwrite_payloads(made, {2: {"fp1": 3}, 3: {}}, only_where={3: {"fp1": 1}})
+        vector_store.delete(made, [1, 2, 3, 4, 5], only_where=where)
+        assert [2, 3, 4] == [each.id for each in scan(vector_store, made)]
+        assert {"fp1": 3} == vector_store.retrieve(made, [2])[0].payload
+        vector_store.delete(made, [2, 3, 4], only_where={4: {"fp1": 5}, 3: {}})
+        assert [4] == [each.id for each in scan(vector_store, made)]
+
+    def test_payloads_of_many(self, vector_store: VectorStore, made: str) -> None:
+        """A call may change or delete more points than one request holds."""
+        ids: list[PointId] = list(range(600))
+        vector_store.upsert(made, [point(each, fp1=1) for each in ids])
+        vector_store.overwrite_payloads(made, {each: {"fp1": 2} for each in ids})
+        assert {2} == {each.payload["fp1"] for each in scan(vector_store, made)}
+        vector_store.delete(made, ids, only_where={each: {"fp1": 2} for each in ids[1:]})
+        assert 0 == vector_store.count(made)
+
+    def test_where_nothing_is_asked(self, vector_store: VectorStore, made: str) -> None:
+        """An empty condition is that the point exists."""
+        vector_store.upsert(made, [point(1, a=1)])
+        vector_store.upsert(made, [point(1, NORTH, a=2), point(2)], only_where={})
+        assert [point(1, NORTH, a=2)] == list(scan(vector_store, made, vectors=True))
+
     def test_without_conditions(
         self, vector_store: VectorStore, made: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -280,6 +383,62 @@ class TestWrites:
         text = "🙂" * 2**18
         vector_store.upsert(made, [point(each, text=text) for each in range(40)])
         assert [text] * 40 == [each.payload["text"] for each in scan(vector_store, made)]
+
+    def test_only_where_one_of(self, vector_store: VectorStore, made: str) -> None:
+        """A set of texts lets a point pass that has one of them; a member of a list counts."""
+        before = [point(1, digest="a"), point(2, digest="b"), point(3, digest=["c", "a"]), point(4)]
+        vector_store.upsert(made, before)
+        new = [point(each, digest="new") for each in (1, 2, 3, 4, 5)]
+        vector_store.upsert(made, new, only_where={"digest": frozenset(("a", "z"))})
+        assert {1: "new", 2: "b", 3: "new", 4: None} == {
+            each.id: each.payload.get("digest") for each in scan(vector_store, made)
+        }
+        vector_store.upsert(made, new, only_where={"digest": frozenset()})
+        assert "b" == vector_store.retrieve(made, [2])[0].payload["digest"]
+
+
+class TestAnyOf:
+    LATE = 1_750_000_000_000
+
+    @pytest.fixture
+    def filled(self, vector_store: VectorStore, made: str) -> str:
+        """The name of a collection of points with times and lists of ids, without an index."""
+        vector_store.upsert(
+            made,
+            [
+                point(1, at=self.LATE, ids=["a", "b"]),
+                point(2, at=self.LATE + 1, ids=["c"]),
+                point(3, at=self.LATE + 2.5),
+                point(4, at=[self.LATE - 7, 3]),
+                point(5, at=str(self.LATE), ids="a"),
+                point(UUID(int=6)),
+            ],
+        )
+        return made
+
+    @pytest.mark.parametrize(
+        ("any_of", "expected"),
+        [
+            (AnyOf(), []),
+            (AnyOf(texts={"ids": []}), []),
+            (AnyOf(ids=[UUID(int=6), 2, 77]), [2, UUID(int=6)]),
+            (AnyOf(texts={"ids": {"a", "z"}}), [1, 5]),
+            (AnyOf(ranges={"at": (LATE, LATE)}), [1]),
+            (AnyOf(ranges={"at": (LATE, LATE + 2)}), [1, 2]),
+            (AnyOf(ranges={"at": (LATE + 2, LATE + 3), "none": (0, 9)}), [3]),
+            (AnyOf(ranges={"at": (0, LATE - 7)}), [4]),
+            (AnyOf(ids=[4], texts={"ids": ["c"]}, ranges={"at": (LATE, LATE)}), [1, 2, 4]),
+        ],
+        ids=["nothing", "none", "ids", "texts", "moment", "ends", "keys", "list", "all"],
+    )
+    def test_matches(
+        self, vector_store: VectorStore, filled: str, any_of: AnyOf, expected: list[PointId]
+    ) -> None:
+        """A point that meets one condition is found, on pages in id order, and no other one is."""
+        found = scan(vector_store, filled, any_of=any_of, page_points=1)
+        assert expected == [each.id for each in found]
+        page = vector_store.scroll(filled, start=None, limit=10, any_of=any_of)
+        assert (expected, None) == ([each.id for each in page.points], page.next_start)
 
 
 class TestPayloads:
@@ -396,4 +555,9 @@ class TestQueries:
             vector_store.count(made),
             vector_store.count(made, where),
             vector_store.count(made, {**where, "fp1": 2}),
+        )
+        assert (2, 1, 0) == (
+            vector_store.count(made, ids={1, 2, 77}),
+            vector_store.count(made, where, ids=[1, 2]),
+            vector_store.count(made, where, ids=[]),
         )

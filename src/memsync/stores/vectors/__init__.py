@@ -6,6 +6,7 @@ Qdrant.
 
 from memsync.stores.vectors.open import open_vectors, require_folder
 from memsync.stores.vectors.protocol import (
+    AnyOf,
     CollectionInfo,
     IndexKind,
     VectorStore,
@@ -14,6 +15,7 @@ from memsync.stores.vectors.protocol import (
 )
 
 __all__ = [
+    "AnyOf",
     "CollectionInfo",
     "IndexKind",
     "VectorStore",

@@ -29,8 +29,16 @@ from memsync.errors import (
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
 from memsync.stores.folder_lock import FolderLock, busy, hold
-from memsync.stores.vectors.points import another_size, batches, checked_id, float32, forked
-from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Where
+from memsync.stores.vectors.edge_filters import filter_of, filter_of_any, filter_of_one
+from memsync.stores.vectors.points import (
+    another_size,
+    batches,
+    checked_id,
+    float32,
+    forked,
+    payload_batches,
+)
+from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, IndexKind, Page, Where
 
 LOCK_FILE = ".lock"
 _PASSING = ".passing-"
@@ -114,6 +122,10 @@ class EdgeStore:
             indexes = {key: kind for key, kind in kinds.items() if kind}
             return CollectionInfo(config["size"], config["distance"], indexes)
 
+    def aliases(self) -> dict[str, str]:
+        """Other names of collections. The engine has none."""
+        return {}
+
     def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
         """Make the collection and its payload indexes where they are missing; else do nothing."""
         with self._translated(collection):
@@ -177,15 +189,46 @@ class EdgeStore:
                 ]
                 shard.update(
                     engine.UpdateOperation.upsert_points(
-                        edge_points, condition=_filter(only_where), update_mode=mode
+                        edge_points, condition=filter_of(only_where), update_mode=mode
                     )
                 )
 
-    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
-        """Remove the points; ids that are not there are no error."""
-        wired: list[engine.PointId] = [checked_id(each) for each in ids]
+    def overwrite_payloads(
+        self,
+        collection: str,
+        payloads: Mapping[PointId, Mapping[str, object]],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
+        """Replace the payloads of existing points; see the protocol."""
+        only_where = only_where or {}
         with self._translated(collection):
-            self._shard(collection).update(engine.UpdateOperation.delete_points(wired))
+            shard = self._shard(collection)
+            for batch in payload_batches(payloads):
+                for point_id, payload in batch:
+                    # By filter, because the engine takes an id that is not there for an error.
+                    those = filter_of_one(point_id, only_where.get(point_id))
+                    shard.update(
+                        engine.UpdateOperation.overwrite_payload_by_filter(those, dict(payload))
+                    )
+
+    def delete(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
+        """Remove the points; ids that are not there are no error."""
+        only_where = only_where or {}
+        wired: list[engine.PointId] = [checked_id(each) for each in ids if not only_where.get(each)]
+        with self._translated(collection):
+            shard = self._shard(collection)
+            shard.update(engine.UpdateOperation.delete_points(wired))
+            for each in ids:
+                if where := only_where.get(each):
+                    those = filter_of_one(each, where)
+                    shard.update(engine.UpdateOperation.delete_points_by_filter(those))
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, vectors: bool = False
@@ -197,12 +240,19 @@ class EdgeStore:
             return sorted(map(_point, records), key=lambda point: point_order(point.id))
 
     def scroll(
-        self, collection: str, *, start: PointId | None, limit: int, vectors: bool = False
+        self,
+        collection: str,
+        *,
+        start: PointId | None,
+        limit: int,
+        vectors: bool = False,
+        any_of: AnyOf | None = None,
     ) -> Page:
         """Up to `limit` points in id order, from the first whose id is `start` or after it."""
         request = engine.ScrollRequest(
             offset=None if start is None else checked_id(start),
             limit=_checked_limit(limit),
+            filter=None if any_of is None else filter_of_any(any_of),
             with_payload=True,
             with_vector=vectors,
         )
@@ -223,7 +273,7 @@ class EdgeStore:
         request = engine.QueryRequest(
             limit=_checked_limit(limit),
             query=engine.Query.Nearest(list(vector)),
-            filter=_filter(where),
+            filter=filter_of(where),
             score_threshold=score_threshold,
             with_payload=True,
             with_vector=False,
@@ -232,10 +282,10 @@ class EdgeStore:
             found = self._shard(collection).query(request)
             return [Hit(_point(each), each.score) for each in found]
 
-    def count(self, collection: str, where: Where | None = None) -> int:
+    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
         """How many points match, exactly."""
         with self._translated(collection):
-            request = engine.CountRequest(exact=True, filter=_filter(where))
+            request = engine.CountRequest(exact=True, filter=filter_of(where, ids))
             return self._shard(collection).count(request)
 
     def close(self) -> None:
@@ -324,17 +374,6 @@ def _kind(index: "engine.PayloadIndexInfo") -> IndexKind | None:
     if getattr(index.params, "is_tenant", None):
         return IndexKind.TENANT
     return _KINDS.get(index.data_type)
-
-
-def _filter(where: Where | None) -> engine.Filter | None:
-    if where is None:
-        return None
-    return engine.Filter(
-        must=[
-            engine.FieldCondition(key, match=engine.MatchValue(value))
-            for key, value in where.items()
-        ]
-    )
 
 
 def _point(record: "engine.Record | engine.ScoredPoint") -> Point:

@@ -7,8 +7,9 @@ for an id, a finite vector and a JSON payload. Does not know how a driver stores
 import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
+from typing import TypeVar
 
 from memsync.errors import DimensionMismatch, InvalidInput, StoreBusy
 from memsync.model.ids import PointId
@@ -23,6 +24,8 @@ _FLOAT_BYTES = 24
 """A float spelled out in JSON, with its comma."""
 _LONG_NUMBER = re.compile(r"\d{19}")
 _INT64 = range(-(2**63), 2**63)
+
+T = TypeVar("T")
 
 
 def checked_id(point_id: PointId) -> PointId:
@@ -66,7 +69,8 @@ def matches(payload: object, where: Where) -> bool:
     for key, wanted in where.items():
         value = payload.get(key)
         members = value if isinstance(value, list) else [value]
-        if not any(type(each) is type(wanted) and each == wanted for each in members):
+        allowed = wanted if isinstance(wanted, frozenset) else (wanted,)
+        if not any(type(a) is type(each) and a == each for a in allowed for each in members):
             return False
     return True
 
@@ -78,33 +82,52 @@ def batches(points: Iterable[Point]) -> Iterator[list[Point]]:
     """
     # All points are checked before any is sent, so that a bad one does not leave half of them.
     sized = [(point, _bytes(point)) for point in {point.id: point for point in points}.values()]
-    batch: list[Point] = []
+    return _batched(sized)
+
+
+def payload_batches(
+    payloads: Mapping[PointId, Mapping[str, object]],
+) -> Iterator[list[tuple[PointId, Mapping[str, object]]]]:
+    """Payloads by point in batches of bounded size.
+
+    Raises: InvalidInput for a payload that some driver could not store as it is.
+    """
+    sized = [((each, payload), _payload_bytes(each, payload)) for each, payload in payloads.items()]
+    return _batched(sized)
+
+
+def _batched(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
+    batch: list[T] = []
     size_bytes = 0
-    for point, point_bytes in sized:
-        full = len(batch) == BATCH_POINTS_MAX or size_bytes + point_bytes > BATCH_BYTES_MAX
+    for each, each_bytes in sized:
+        full = len(batch) == BATCH_POINTS_MAX or size_bytes + each_bytes > BATCH_BYTES_MAX
         if batch and full:
             yield batch
             batch, size_bytes = [], 0
-        batch.append(point)
-        size_bytes += point_bytes
+        batch.append(each)
+        size_bytes += each_bytes
     if batch:
         yield batch
 
 
 def _bytes(point: Point) -> int:
-    checked_id(point.id)
     if point.vector is None or not all(map(isfinite, point.vector)):
         raise InvalidInput(f"point {point.id} needs a vector of finite numbers", point=point.id)
+    return _payload_bytes(point.id, point.payload) + _FLOAT_BYTES * len(point.vector)
+
+
+def _payload_bytes(point_id: PointId, payload: Mapping[str, object]) -> int:
+    checked_id(point_id)
     try:
-        text = json.dumps(point.payload, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
         size_bytes = len(text.encode())
         if _LONG_NUMBER.search(text):
             json.loads(text, parse_int=_int64)
     except (TypeError, ValueError) as error:
         raise InvalidInput(
-            f"the payload of point {point.id} cannot be kept as it is: {error}", point=point.id
+            f"the payload of point {point_id} cannot be kept as it is: {error}", point=point_id
         ) from None
-    return size_bytes + _FLOAT_BYTES * len(point.vector)
+    return size_bytes
 
 
 def _int64(digits: str) -> int:

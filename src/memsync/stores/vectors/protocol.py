@@ -13,16 +13,32 @@ These promises hold for every method:
   size. A driver's own exceptions never leave it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from memsync.model.ids import PointId
 from memsync.model.records import Hit, Point, Vector
 
-Where = Mapping[str, str | int]
-"""Payload keys and the values they must equal, all of them."""
+Ids = Collection[PointId] | None
+Where = Mapping[str, str | int | frozenset[str]]
+"""Payload keys and the values they must equal, all of them; of a set of texts, one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Matches a point that meets one of these conditions at least.
+
+    Its id is among `ids`; or the value at a key of `texts` is one of those texts; or the number at
+    a key of `ranges` lies in that range, both ends included. A list meets a condition if one of its
+    members does. Without a condition no point matches. Where a key has no index, the store reads
+    the payload of every point, once for each condition.
+    """
+
+    ids: Collection[PointId] = ()
+    texts: Mapping[str, Collection[str]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class IndexKind(StrEnum):
@@ -68,6 +84,13 @@ class VectorStore(Protocol):
         """The form of the collection; None when there is none of that name."""
         ...
 
+    def aliases(self) -> dict[str, str]:
+        """Other names of collections, each with the collection that it stands for.
+
+        A read or a write under such a name reaches that collection; `collections` leaves it out.
+        """
+        ...
+
     def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
         """Make the collection and its payload indexes where they are missing; else do nothing.
 
@@ -95,8 +118,31 @@ class VectorStore(Protocol):
         """
         ...
 
-    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
-        """Remove the points; ids that are not there are no error."""
+    def overwrite_payloads(
+        self,
+        collection: str,
+        payloads: Mapping[PointId, Mapping[str, object]],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
+        """Replace the payloads of existing points, and leave their vectors as they are.
+
+        `only_where` has conditions by point: such a point is written only if its payload matches. A
+        point that is not there or does not match is no error: read it back to know.
+        """
+        ...
+
+    def delete(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
+        """Remove the points; ids that are not there are no error.
+
+        `only_where` has conditions by point, as in `overwrite_payloads`.
+        """
         ...
 
     def retrieve(
@@ -106,9 +152,18 @@ class VectorStore(Protocol):
         ...
 
     def scroll(
-        self, collection: str, *, start: PointId | None, limit: int, vectors: bool = False
+        self,
+        collection: str,
+        *,
+        start: PointId | None,
+        limit: int,
+        vectors: bool = False,
+        any_of: AnyOf | None = None,
     ) -> Page:
-        """Up to `limit` points in id order, from the first whose id is `start` or after it."""
+        """Up to `limit` points in id order, from the first whose id is `start` or after it.
+
+        With `any_of` only points that match.
+        """
         ...
 
     def query(
@@ -123,8 +178,8 @@ class VectorStore(Protocol):
         """The `limit` points nearest to `vector` among those that match, best first."""
         ...
 
-    def count(self, collection: str, where: Where | None = None) -> int:
-        """How many points match, exactly."""
+    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
+        """How many points match, exactly; with `ids` only of these."""
         ...
 
     def close(self) -> None:
@@ -133,12 +188,19 @@ class VectorStore(Protocol):
 
 
 def scan(
-    store: VectorStore, collection: str, *, vectors: bool = False, page_points: int = 1000
+    store: VectorStore,
+    collection: str,
+    *,
+    vectors: bool = False,
+    page_points: int = 1000,
+    any_of: AnyOf | None = None,
 ) -> Iterator[Point]:
-    """Every point of the collection in id order, read page by page."""
+    """Every point of the collection that matches, in id order, read page by page."""
     start: PointId | None = None
     while True:
-        page = store.scroll(collection, start=start, limit=page_points, vectors=vectors)
+        page = store.scroll(
+            collection, start=start, limit=page_points, vectors=vectors, any_of=any_of
+        )
         yield from page.points
         if page.next_start is None:
             return

@@ -11,8 +11,6 @@ so that an audit finds the same index missing here and on a server.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import cast
-from uuid import UUID
 
 from qdrant_client import QdrantClient, models
 
@@ -20,16 +18,25 @@ from memsync import forks
 from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, StoreUnreachable
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
+from memsync.model.sequences import batched
 from memsync.stores.vectors.points import (
+    BATCH_POINTS_MAX,
     another_size,
     batches,
-    checked_id,
-    float32,
     forked,
-    matches,
+    payload_batches,
 )
-from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, Page, Where
+from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, IndexKind, Page, Where
 from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, meaning
+from memsync.stores.vectors.qdrant_wire import (
+    filter_of,
+    filter_of_any,
+    filter_of_one,
+    is_allowed,
+    point_id_of,
+    point_of,
+    wire_id,
+)
 
 LOCAL_INDEXES = "memsync_indexes"
 CONDITIONAL_SINCE = (1, 17)
@@ -118,6 +125,12 @@ class QdrantStore:
                 indexes = {key: kind for key, kind in kinds.items() if kind}
             return CollectionInfo(params.size, params.distance.value, indexes)
 
+    def aliases(self) -> dict[str, str]:
+        """Other names of collections, each with the collection that it stands for."""
+        with self._translated():
+            found = self._client.get_aliases().aliases
+            return {each.alias_name: each.collection_name for each in found}
+
     def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
         """Make the collection and its payload indexes where they are missing; else do nothing."""
         info = self.describe(collection)
@@ -175,7 +188,7 @@ class QdrantStore:
                 standing = {
                     each.id: each for each in self.retrieve(collection, [p.id for p in batch])
                 }
-                batch = [p for p in batch if _allowed(standing.get(p.id), only_where)]  # noqa: PLW2901
+                batch = [p for p in batch if is_allowed(standing.get(p.id), only_where)]  # noqa: PLW2901
             if batch:
                 self._upsert(collection, batch, only_absent=only_absent, only_where=only_where)
 
@@ -191,7 +204,9 @@ class QdrantStore:
         with self._translated(collection):
             structs = [
                 models.PointStruct(
-                    id=_wire(point.id), vector=list(point.vector or ()), payload=dict(point.payload)
+                    id=wire_id(point.id),
+                    vector=list(point.vector or ()),
+                    payload=dict(point.payload),
                 )
                 for point in batch
             ]
@@ -200,17 +215,66 @@ class QdrantStore:
                 structs,
                 wait=True,
                 update_mode=mode,
-                update_filter=_filter(only_where) if mode else None,
+                update_filter=filter_of(only_where) if mode else None,
             )
             self._completed(result)
 
-    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
+    def overwrite_payloads(
+        self,
+        collection: str,
+        payloads: Mapping[PointId, Mapping[str, object]],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
+        """Replace the payloads of existing points; see the protocol.
+
+        Every server checks these conditions itself. A filter's keys must be indexed (strict mode).
+        """
+        only_where = only_where or {}
+        for batch in payload_batches(payloads):
+            # By filter, because the server takes an id that is not there for an error.
+            self._update(
+                collection,
+                [
+                    models.OverwritePayloadOperation(
+                        overwrite_payload=models.SetPayload(
+                            payload=dict(payload), filter=filter_of_one(each, only_where.get(each))
+                        )
+                    )
+                    for each, payload in batch
+                ],
+            )
+
+    def delete(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+    ) -> None:
         """Remove the points; ids that are not there are no error."""
-        if not ids:
-            return
-        selector = models.PointIdsList(points=[_wire(each) for each in ids])
+        only_where = only_where or {}
+        plain = [wire_id(each) for each in ids if not only_where.get(each)]
+        if plain:
+            with self._translated(collection):
+                selector = models.PointIdsList(points=plain)
+                self._completed(self._client.delete(collection, selector, wait=True))
+        conditional = [(each, where) for each in ids if (where := only_where.get(each))]
+        for some in batched(conditional, BATCH_POINTS_MAX):
+            self._update(
+                collection,
+                [
+                    models.DeleteOperation(
+                        delete=models.FilterSelector(filter=filter_of_one(*each))
+                    )
+                    for each in some
+                ],
+            )
+
+    def _update(self, collection: str, operations: Sequence[models.UpdateOperation]) -> None:
         with self._translated(collection):
-            self._completed(self._client.delete(collection, selector, wait=True))
+            for result in self._client.batch_update_points(collection, operations, wait=True):
+                self._completed(result)
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, vectors: bool = False
@@ -218,27 +282,34 @@ class QdrantStore:
         """The points that exist among `ids`, in id order."""
         if not ids:
             return []
-        wired = list(dict.fromkeys(_wire(each) for each in ids))
+        wired = list(dict.fromkeys(wire_id(each) for each in ids))
         with self._translated(collection):
             records = self._client.retrieve(
                 collection, wired, with_payload=True, with_vectors=vectors
             )
-            return sorted(map(_point, records), key=lambda point: point_order(point.id))
+            return sorted(map(point_of, records), key=lambda point: point_order(point.id))
 
     def scroll(
-        self, collection: str, *, start: PointId | None, limit: int, vectors: bool = False
+        self,
+        collection: str,
+        *,
+        start: PointId | None,
+        limit: int,
+        vectors: bool = False,
+        any_of: AnyOf | None = None,
     ) -> Page:
         """Up to `limit` points in id order, from the first whose id is `start` or after it."""
         with self._translated(collection):
             records, following = self._client.scroll(
                 collection,
+                scroll_filter=None if any_of is None else filter_of_any(any_of),
                 limit=limit,
-                offset=None if start is None else _wire(start),
+                offset=None if start is None else wire_id(start),
                 with_payload=True,
                 with_vectors=vectors,
             )
-            next_start = None if following is None else _point_id(following)
-            return Page([_point(each) for each in records], next_start)
+            next_start = None if following is None else point_id_of(following)
+            return Page([point_of(each) for each in records], next_start)
 
     def query(
         self,
@@ -256,12 +327,12 @@ class QdrantStore:
             found = self._client.query_points(
                 collection,
                 query=list(vector),
-                query_filter=_filter(where),
+                query_filter=filter_of(where),
                 limit=limit,
                 score_threshold=score_threshold,
                 with_payload=True,
             )
-            return [Hit(_point(each), each.score) for each in found.points]
+            return [Hit(point_of(each), each.score) for each in found.points]
 
     def _fits(self, collection: str, vector: Vector) -> None:
         # For a vector of another size the local mode raises only an error of numpy's.
@@ -269,10 +340,10 @@ class QdrantStore:
         if info and info.dims != len(vector):
             raise another_size(collection, info.dims, len(vector))
 
-    def count(self, collection: str, where: Where | None = None) -> int:
+    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
         """How many points match, exactly."""
         with self._translated(collection):
-            return self._client.count(collection, count_filter=_filter(where), exact=True).count
+            return self._client.count(collection, filter_of(where, ids), exact=True).count
 
     def close(self) -> None:
         """Write everything to disk and release the store. Closing twice is no error."""
@@ -327,42 +398,3 @@ def _kind(index: models.PayloadIndexInfo) -> IndexKind | None:
     if getattr(index.params, "is_tenant", None):
         return IndexKind.TENANT
     return _KINDS.get(index.data_type)
-
-
-def _filter(where: Where | None) -> models.Filter | None:
-    if where is None:
-        return None
-    return models.Filter(
-        must=[
-            models.FieldCondition(key=key, match=models.MatchValue(value=value))
-            for key, value in where.items()
-        ]
-    )
-
-
-def _allowed(standing: Point | None, only_where: Where | None) -> bool:
-    if only_where is None:
-        return standing is None
-    return standing is not None and matches(standing.payload, only_where)
-
-
-def _wire(point_id: PointId) -> str | int:
-    checked = checked_id(point_id)
-    return str(checked) if isinstance(checked, UUID) else checked
-
-
-def _point_id(wired: object) -> PointId:
-    return wired if isinstance(wired, int) else UUID(str(wired))
-
-
-def _point(record: models.Record | models.ScoredPoint) -> Point:
-    vector = record.vector
-    if isinstance(vector, dict):
-        raise SchemaMismatch(
-            f"point {record.id} has vectors under names ({', '.join(vector)}); memsync keeps one "
-            "without a name. Check the collection's name"
-        )
-    # The declared type also allows vectors of vectors, which a collection with one unnamed
-    # vector never returns.
-    values = None if vector is None else float32(cast("list[float]", vector))
-    return Point(_point_id(record.id), record.payload or {}, values)

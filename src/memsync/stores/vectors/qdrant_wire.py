@@ -1,0 +1,87 @@
+"""Spells ids, points and conditions as qdrant-client does, and reads them."""
+
+from collections.abc import Iterable
+from typing import cast
+from uuid import UUID
+
+from qdrant_client import models
+
+from memsync.errors import SchemaMismatch
+from memsync.model.ids import PointId
+from memsync.model.records import Point
+from memsync.stores.vectors.points import checked_id, float32, matches
+from memsync.stores.vectors.protocol import AnyOf, Where
+
+
+def wire_id(point_id: PointId) -> str | int:
+    """The id as qdrant-client takes it. Raises: InvalidInput."""
+    checked = checked_id(point_id)
+    return str(checked) if isinstance(checked, UUID) else checked
+
+
+def filter_of(where: Where | None, ids: Iterable[PointId] | None = None) -> models.Filter | None:
+    """A filter for points whose payload matches, with `ids` among these; None for every point."""
+    if ids is not None:
+        return _filter_of_ids(ids, where)
+    return None if where is None else models.Filter(must=_conditions_of(where))
+
+
+def filter_of_one(point_id: PointId, where: Where | None) -> models.Filter:
+    """A filter for one point, if it matches."""
+    return _filter_of_ids([point_id], where)
+
+
+def _filter_of_ids(ids: Iterable[PointId], where: Where | None) -> models.Filter:
+    condition = models.HasIdCondition(has_id=[wire_id(each) for each in ids])
+    return models.Filter(must=[condition, *_conditions_of(where or {})])
+
+
+def _conditions_of(where: Where) -> list[models.Condition]:
+    return [models.FieldCondition(key=key, match=_match_of(value)) for key, value in where.items()]
+
+
+def _match_of(value: str | int | frozenset[str]) -> models.MatchValue | models.MatchAny:
+    if isinstance(value, frozenset):
+        return models.MatchAny(any=sorted(value))
+    return models.MatchValue(value=value)
+
+
+def filter_of_any(any_of: AnyOf) -> models.Filter:
+    """A filter for the points that match any of these."""
+    conditions: list[models.Condition] = [
+        models.FieldCondition(key=key, match=models.MatchAny(any=sorted(texts)))
+        for key, texts in any_of.texts.items()
+    ]
+    conditions += [
+        models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
+        for key, (low, high) in any_of.ranges.items()
+    ]
+    # Ids are always a condition: without any, the store would take every point.
+    ids = models.HasIdCondition(has_id=[wire_id(each) for each in any_of.ids])
+    return models.Filter(should=[ids, *conditions])
+
+
+def point_id_of(wired: object) -> PointId:
+    """The id that qdrant-client gave."""
+    return wired if isinstance(wired, int) else UUID(str(wired))
+
+
+def point_of(record: models.Record | models.ScoredPoint) -> Point:
+    """The point of a record. Raises: SchemaMismatch for vectors under names."""
+    vector = record.vector
+    if isinstance(vector, dict):
+        raise SchemaMismatch(
+            f"point {record.id} has vectors under names ({', '.join(vector)}); memsync keeps one "
+            "without a name. Check the collection's name"
+        )
+    # The declared type also allows vectors of vectors, which a collection with one unnamed
+    # vector never returns.
+    values = None if vector is None else float32(cast("list[float]", vector))
+    return Point(point_id_of(record.id), record.payload or {}, values)
+
+
+def is_allowed(standing: Point | None, only_where: Where | None) -> bool:
+    """Whether a conditional write may replace what stands, for servers that cannot tell."""
+    if only_where is None:
+        return standing is None
+    return standing is not None and matches(standing.payload, only_where)
