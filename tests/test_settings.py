@@ -261,8 +261,8 @@ BAD = [
     ("settle_s", "nan"),
     ("settle_s", "soon"),
     ("outbox_alarm_s", "0"),
-    ("retention_days", "0"),
-    ("retention_days", "1.5"),
+    ("quarantine_days", "0"),
+    ("quarantine_days", "1.5"),
     ("lock_timeout_ms", "0"),
     ("lock_timeout_ms", "10001"),
     ("lock_deadline_s", "0"),
@@ -280,9 +280,9 @@ def test_limits(name: str, value: str) -> None:
     assert f"  {name}: " in caught.value.message
 
 
-@pytest.mark.parametrize("name", ["retention_days", "settle_s", "lock_timeout_ms"])
+@pytest.mark.parametrize("name", ["quarantine_days", "settle_s", "lock_timeout_ms"])
 def test_true_is_no_number(name: str) -> None:
-    """True is refused: `retention_days = true` must not mean that one day is kept."""
+    """True is refused: `quarantine_days = true` must not mean one day."""
     toml(f"{name} = true")
 
     with pytest.raises(SettingsError, match=name):
@@ -291,7 +291,7 @@ def test_true_is_no_number(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("settle_s", "inf"), ("lock_deadline_s", "inf"), ("retention_days", "9" * 30)],
+    [("settle_s", "inf"), ("lock_deadline_s", "inf"), ("quarantine_days", "9" * 30)],
 )
 def test_numbers_that_no_store_can_count_to(name: str, value: str) -> None:
     """A number that cannot be a time is refused here, not by the database later."""
@@ -311,10 +311,10 @@ def test_values_of_the_environment_are_converted() -> None:
     """Text of the environment becomes numbers, and the file's integers become floats."""
     toml("settle_s = 5")
     found = Settings.load(
-        environ={"MEMSYNC_RETENTION_DAYS": " 30 ", "MEMSYNC_LOCK_TIMEOUT_MS": "9"}
+        environ={"MEMSYNC_QUARANTINE_DAYS": " 40 ", "MEMSYNC_LOCK_TIMEOUT_MS": "9"}
     )
 
-    assert (5.0, 30, 9) == (found.settle_s, found.retention_days, found.lock_timeout_ms)
+    assert (5.0, 40, 9) == (found.settle_s, found.quarantine_days, found.lock_timeout_ms)
 
 
 def test_settings_are_frozen() -> None:

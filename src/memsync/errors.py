@@ -115,7 +115,7 @@ class StalePlan(MemsyncError):
 
 
 class GateClosed(MemsyncError):
-    """A gate of contract, a blocker or the stage of the database stops a phase.
+    """A gate of contract, a blocker or the stage stops a phase, or a change of layout must wait.
 
     The message names the obstacle and the command that removes it.
     """

@@ -114,8 +114,19 @@ class Settings(BaseModel):
     qdrant_timeout_s: Annotated[int, Field(gt=0, le=3600)] = Field(
         default=60, description="how long one request to a Qdrant server may take, in seconds"
     )
+    layout: Literal["auto", "per-persona", "shared"] = Field(
+        default="auto",
+        description="where memories lie: a collection for each persona, as the app made them, or "
+        "one for all; auto looks at what stands. The first command that writes records it, and "
+        "only `memsync reconcile layout set` changes it",
+    )
+    writer: Literal["app", "memsync"] = Field(
+        default="app",
+        description="who writes new memories in the per-persona layout: the app itself, or "
+        "memsync, once the app has handed them over to `remember`",
+    )
     collection: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        default="memories", description="the collection that holds the memories"
+        default="memories", description="the collection of the shared layout"
     )
     payload_style: Literal["snake", "camel"] = Field(
         default="snake", description="spelling of payload keys; camel is the app's own"
@@ -150,9 +161,10 @@ class Settings(BaseModel):
         description="how far the times of a memory and its exchange may differ where the text is "
         "the same, in seconds; the app's own clock wrote older memories",
     )
-    retention_days: Annotated[int, Field(gt=0, le=36_500)] | None = Field(
-        default=None,
-        description="days that history is kept; none: the oldest row is the horizon",
+    quarantine_days: Annotated[int, Field(gt=0, le=36_500)] = Field(
+        default=30,
+        description="days that a repair can be undone: so long the points that it removed or "
+        "overwrote are kept",
     )
     lock_timeout_ms: Annotated[int, Field(gt=0, le=10_000)] = Field(
         default=50,
@@ -187,7 +199,7 @@ class Settings(BaseModel):
         "settle_s",
         "outbox_alarm_s",
         "match_tolerance_s",
-        "retention_days",
+        "quarantine_days",
         "lock_timeout_ms",
         "lock_deadline_s",
         "batch_target_ms",
@@ -195,7 +207,7 @@ class Settings(BaseModel):
     )
     @classmethod
     def _number_is_no_bool(cls, value: object) -> object:
-        # Pydantic would take `true` for 1: one day of history, or a timeout of one second.
+        # Pydantic would take `true` for 1: one day of quarantine, or a timeout of one second.
         if isinstance(value, bool):
             raise ValueError("must be a number")  # noqa: TRY004  pydantic takes ValueError
         return value

@@ -3,7 +3,8 @@
 It decides what counts as none: one table of these names is enough to be refused, because it is
 another app's, or a legacy one. All is made in one transaction, under the lock of migrations, so
 that of several processes one makes it, and a crash leaves nothing. `finished_schema.sql` has the
-app's tables, the phase isolate memsync's own. It knows no vector store.
+app's tables, the phase isolate memsync's own. It knows no vector store, but records in which layout
+memories will lie: no app has written any yet.
 """
 
 import re
@@ -19,6 +20,8 @@ from memsync.stores.history.catalog import (
     require_server_version,
 )
 from memsync.stores.history.phases import Stage
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.record import Decision, record
 from memsync.stores.postgres import Postgres, Session, relations, statements_of
 from memsync.stores.postgres.locks import LockKey, exclusive
 
@@ -32,8 +35,10 @@ _ELSEWHERE = (
 )
 
 
-def init(postgres: Postgres) -> bool:
+def init(postgres: Postgres, layout: Layout = Layout.SHARED) -> bool:
     """Make the finished schema, the app's tables and memsync's; False where it stands already.
+
+    What it makes gets the record that memories lie in this layout.
 
     Raises: SchemaMismatch for a legacy or half migrated app, which `memsync migrate` is for, and
     for other tables of these names; StoreBusy while a migration or another init runs;
@@ -47,6 +52,7 @@ def init(postgres: Postgres) -> bool:
         if not own_schema_stands(session):
             session.run("create_own_schema")
         session.execute(*statements_of(_FILE), *statements_of(_OWN_FILE))
+        record(session, Decision(layout, "memsync made the schema, so no app has written memories"))
         return True
 
 

@@ -22,6 +22,8 @@ PointId = UUID | int
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KEYED = UUID("6b1d8a52-5d0c-4e0f-9a39-3f6d2c7e4b18")
 """The namespace of the ids that are made from a caller's key. It must never change."""
+_COPIED = UUID("0b9c6f0e-43b1-4b0a-8d52-9d7f2d9f6c31")
+"""The namespace of the ids of copies whose own ids were taken. It must never change."""
 CHANNEL_CHARS_MAX = 20
 KEY_CHARS_MAX = 255
 # Postgres cannot store NUL, and half a surrogate pair has no UTF-8 encoding.
@@ -107,6 +109,11 @@ def keyed_message_id(*fields: str) -> MessageId:
     Each field stands after its length, so no two lists of fields give one id.
     """
     return MessageId(uuid5(_KEYED, "".join(f"{len(each)}:{each}" for each in fields)))
+
+
+def copied_point_id(collection: str, point_id: str) -> UUID:
+    """The id of a copy of that point, where another memory has the point's own id."""
+    return uuid5(_COPIED, f"{collection}/{point_id}")
 
 
 def point_order(point_id: PointId) -> tuple[bool, bytes]:

@@ -7,7 +7,7 @@ payload keys are in `stores.ltm.payload`.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 from uuid import UUID
 
 from memsync.errors import InvalidInput
@@ -103,7 +103,8 @@ def joined(user_text: str, assistant_text: str) -> str:
 class Exchange:
     """An assistant message (the anchor) and the user message directly before it, as stored.
 
-    Its memory's point id is the anchor's id. `created_at_ms` is the anchor's.
+    A memory that memsync makes has the anchor's id. `created_at_ms` is the anchor's. `said_id` is
+    the id of the user's message.
     """
 
     anchor_id: MessageId
@@ -113,6 +114,7 @@ class Exchange:
     created_at_ms: int
     user_text: str
     assistant_text: str
+    said_id: MessageId
 
     @property
     def text(self) -> str:
@@ -127,6 +129,24 @@ class Point:
     id: PointId
     payload: Mapping[str, object]
     vector: Vector | None = None
+
+
+class Place(NamedTuple):
+    """Where a point lies. The same id in two collections is two points."""
+
+    collection: str
+    point_id: PointId
+
+    def __str__(self) -> str:
+        return f"{self.collection}/{self.point_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """How the app's texts call the two who speak, by the names that they have now."""
+
+    persona: str
+    personality: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +251,7 @@ def exchanges(messages: Iterable[Message]) -> list[Exchange]:
                 created_at_ms=to_ms(message.created_at),
                 user_text=previous.content,
                 assistant_text=message.content,
+                said_id=previous.id,
             )
         )
     return sorted(found, key=lambda each: each.anchor_id.bytes)

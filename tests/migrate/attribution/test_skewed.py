@@ -16,7 +16,7 @@ from memsync import migrate
 from memsync.migrate.attribution import Evidence
 from memsync.model.records import Point
 from memsync.stores.history.phases import Phase
-from memsync.stores.ltm.layouts import says_as_deployed, says_more_as_deployed
+from memsync.stores.ltm.texts import says_as_deployed, says_more_as_deployed
 from memsync.stores.postgres import Postgres
 from support.evidence import (
     VECTOR,

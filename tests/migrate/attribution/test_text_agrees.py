@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memsync.model.records import StoredMemory
-from memsync.stores.ltm.layouts import says, says_more_as_deployed
+from memsync.stores.ltm.texts import says, says_more_as_deployed
 from memsync.stores.postgres import Postgres, statement
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ def asked(session: Session, messages: Sequence[Message]) -> dict[str, list[Excha
         "of personas": [
             row
             for persona in personas
-            for row in session.rows("exchanges_of_persona", persona_id=persona)
+            for row in session.rows("exchanges_of_personas", ids=[persona])
         ],
     }
     return {
@@ -132,6 +132,7 @@ def asked(session: Session, messages: Sequence[Message]) -> dict[str, list[Excha
                     row.created_at_ms,
                     row.user_text,
                     row.assistant_text,
+                    row.said_id,
                 )
                 for row in rows
             ),

@@ -3,13 +3,13 @@
 import json
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memsync.model.digests import exchange_digest
+from memsync.model.digests import content_digest, exchange_digest
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
 from memsync.model.records import Exchange, Point, StoredMemory
 from memsync.stores.ltm.payload import PayloadCodec, Reading, Style
@@ -20,6 +20,13 @@ PERSONA, PERSONALITY = (
     "7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a91",
 )
 AT = 1_750_000_000_123
+
+KNOWN = frozenset(
+    ("persona_id", "personality_id", "channel_id", "created_at", "user_text", "assistant_text",
+     "content", "text_form", "digest", "fp1", "fp2", "embedder", "brought_from",
+     "personaId", "personalityId", "channelId", "createdAt", "userText", "assistantText",
+     "textForm", "broughtFrom", "text", "timestamp")
+)  # fmt: skip
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 exchanges = st.builds(
@@ -116,7 +123,13 @@ def test_nothing_makes_it_raise(style: Style, payload: dict[str, Any]) -> None:
     for text in (reading.memory.content, reading.memory.user_text, reading.memory.text):
         assert isinstance(text, str | None)
     assert isinstance(reading.memory.created_at_ms, int | None)
-    codec.restyled(payload, "test/8")
+    for as_deployed in (True, False):
+        mended = codec.patched(Point(7, payload), None, as_deployed=as_deployed)
+        again = codec.decode(mended)
+        assert () == again.wrong_keys
+        assert mended == codec.patched(Point(7, mended), None, as_deployed=as_deployed)
+        at = again.memory.created_at_ms
+        assert not again.wrong_unit or at is None or abs(at) < 100_000_000_000
 
 
 @pytest.mark.parametrize("at", [10**400, -(10**400)])
@@ -189,16 +202,71 @@ def test_what_is_no_persona(persona: object) -> None:
     assert PayloadCodec("snake").decode({"persona_id": persona}).memory.persona_id is None
 
 
-def test_respelled_dirt_is_clean() -> None:
-    """A deployed payload that is restyled has nothing wrong in it, and keeps its unknown keys."""
-    deployed = {
-        "personaId": PERSONA, "personalityId": PERSONALITY, "text": "x", "timestamp": AT / 1000,
-        "senders": ["1"], "digest": "old", "embedder": "old",
-    }  # fmt: skip
+DIRT = {
+    "personaId": PERSONA, "personality_id": PERSONALITY, "text": "x", "timestamp": AT / 1000,
+    "channelId": None, "senders": ["1"], "digest": "old", "embedder": "old",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        (
+            "snake",
+            {"persona_id": PERSONA, "personality_id": PERSONALITY, "channel_id": None,
+             "created_at": AT, "content": "x"},
+        ),
+        (
+            "camel",
+            {"personaId": PERSONA, "personalityId": PERSONALITY, "channelId": None,
+             "createdAt": AT, "content": "x"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_mended_payload_is_clean(style: Style, expected: dict[str, object]) -> None:
+    """Known keys are respelled, the time is whole, and every other key stays as it is."""
+    codec = PayloadCodec(style)
+    mended = codec.patched(Point(7, DIRT), None, as_deployed=True)
+    assert expected | {"senders": ["1"], "digest": "old", "embedder": "old"} == mended
+    assert ((), False) == (codec.decode(mended).wrong_keys, codec.decode(mended).wrong_unit)
+
+
+@given(exchange=exchanges, payload=st.dictionaries(keys | st.text(), json_values, max_size=8))
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("as_deployed", [True, False])
+def test_a_payload_is_mended_from_its_row(
+    style: Style, exchange: Exchange, payload: dict[str, Any], *, as_deployed: bool
+) -> None:
+    """Persona, personality, channel and time are the row's; text and unknown keys stay."""
+    codec = PayloadCodec(style)
+    before = codec.decode(payload).memory
+    mended = codec.patched(Point(7, payload), exchange, as_deployed=as_deployed)
+    memory = codec.decode(mended).memory
+    whose = (exchange.persona_id, exchange.personality_id, exchange.created_at_ms)
+    assert whose == (memory.persona_id, memory.personality_id, memory.created_at_ms)
+    had_channel = bool({"channel_id", "channelId"} & payload.keys())
+    assert (as_deployed and not had_channel) is (codec.key("channel_id") not in mended)
+    assert memory.channel_id in {exchange.channel_id, None}
+    if before.text is not None:
+        assert before.text == memory.text
+    unknown = {each: value for each, value in payload.items() if each not in KNOWN}
+    assert unknown.items() <= mended.items()
+
+
+def test_a_mended_memory_of_the_shared_collection_has_its_digest() -> None:
+    """It is the exchange's where the texts are, and otherwise that of what stands there."""
     codec = PayloadCodec("snake")
-    expected = {
-        "senders": ["1"], "persona_id": PERSONA, "personality_id": PERSONALITY, "created_at": AT,
-        "content": "x", "text_form": "deployed", "embedder": "new/8",
-    }  # fmt: skip
-    assert expected == codec.restyled(deployed, "new/8")
-    assert ((), False) == (codec.decode(expected).wrong_keys, codec.decode(expected).wrong_unit)
+    row = Exchange(
+        MessageId(uuid4()), PersonaId(uuid4()), PersonalityId(uuid4()), "1", AT, "u", "a",
+        MessageId(uuid4()),
+    )  # fmt: skip
+    whole = codec.encode(row, "test/8")
+    dirty = {**whole, "persona_id": PERSONA, "digest": "old", "fp1": 0, "fp2": 0}
+    point = Point(row.anchor_id, dirty)
+    assert whole == codec.patched(point, row, as_deployed=False)
+    one_text = {key: each for key, each in dirty.items() if not key.endswith("_text")}
+    mended = codec.patched(
+        Point(row.anchor_id, one_text | {"content": "x"}), row, as_deployed=False
+    )
+    place = (row.anchor_id, row.persona_id, row.personality_id, "1", AT)
+    assert content_digest(*place, "x") == mended["digest"]

@@ -157,8 +157,9 @@ CREATE TABLE IF NOT EXISTS memsync.outbox (
 CREATE INDEX IF NOT EXISTS outbox_point_id_idx ON memsync.outbox (point_id);
 
 -- name: create_quarantine
--- Points that were removed or overwritten, kept whole. The payload is json, not jsonb,
--- because json keeps the text as it is, \u0000 too.
+-- Points that were removed or overwritten, as they were. The payload is json, not jsonb, because
+-- json keeps the text as it is, \u0000 too. The vector is NULL where only the payload was
+-- overwritten. The digest covers both.
 CREATE TABLE IF NOT EXISTS memsync.quarantine (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     plan_id uuid NOT NULL,
@@ -167,9 +168,70 @@ CREATE TABLE IF NOT EXISTS memsync.quarantine (
     state text NOT NULL,
     payload json NOT NULL,
     vector real[],
+    digest text NOT NULL,
     reason text NOT NULL,
     quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (plan_id, collection, point_id, state));
+
+-- name: create_layout
+-- Where memories lie, once a command that writes has decided it. See stores/ltm/record.py.
+CREATE TABLE IF NOT EXISTS memsync.layout (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    layout text NOT NULL CHECK (layout IN ('per-persona', 'shared')),
+    why text NOT NULL,
+    decided_at timestamptz NOT NULL DEFAULT clock_timestamp());
+
+-- name: grant_layout
+-- Lets every role of the schema see where memories lie: the library and each audit ask.
+GRANT SELECT ON memsync.layout TO PUBLIC;
+
+-- name: create_repair
+-- The runs of `reconcile apply`. A run has the id of its plan; `target` are the stores that it was
+-- for.
+CREATE TABLE IF NOT EXISTS memsync.repair (
+    run_id uuid PRIMARY KEY,
+    target json NOT NULL,
+    actions int NOT NULL,
+    who text NOT NULL DEFAULT session_user,
+    memsync_version text NOT NULL,
+    begun_at timestamptz NOT NULL DEFAULT clock_timestamp());
+
+-- name: create_journal
+-- What a run does to each point, in its order, so that it can be undone. A row is an intent, which
+-- is committed before the vector store is written, until `done_at`. A state is the digest of a
+-- payload, NULL where there is no point. The point that it had before is in the quarantine. Where
+-- the action is `create`, the run made the collection, and `point_id` is empty.
+CREATE TABLE IF NOT EXISTS memsync.journal (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id uuid NOT NULL REFERENCES memsync.repair (run_id) ON DELETE CASCADE,
+    collection text NOT NULL,
+    point_id text NOT NULL,
+    action text NOT NULL CHECK (action IN ('create', 'copy', 'put', 'patch', 'remove')),
+    reason text NOT NULL,
+    state_before text,
+    state_after text,
+    intended_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    done_at timestamptz,
+    undone_at timestamptz,
+    UNIQUE (run_id, collection, point_id));
+
+-- name: create_retired
+-- Collections that `reconcile layout set shared --retire` removes. Their points are in the
+-- quarantine, under the run's id as plan_id. points is counted before a collection is dropped.
+CREATE TABLE IF NOT EXISTS memsync.retired (
+    run_id uuid NOT NULL,
+    collection text NOT NULL,
+    dims int NOT NULL,
+    indexes json NOT NULL,
+    points bigint,
+    begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    dropped_at timestamptz,
+    restored_at timestamptz,
+    PRIMARY KEY (run_id, collection));
+
+-- name: grant_retired
+-- Lets every role of the schema see which collections wait in the quarantine.
+GRANT SELECT ON memsync.retired TO PUBLIC;
 
 -- name: drop_first_memory_digest
 -- An earlier build's digest, which took the two texts of a memory as one.

@@ -1,13 +1,16 @@
-"""Adds users, personas and personalities, so that an app without tables of its own can begin.
+"""Adds users, personas and personalities, and reads their names.
 
-An app that has them adds its own. This module decides the values of the columns that the app's
-tables require and a caller does not give. The statements are in cast.sql.
+They are added for an app that begins without tables of its own. This module decides the values of
+the columns that the app's tables require and a caller does not give. The statements are in
+cast.sql.
 """
 
 import re
+from collections.abc import Collection
 from uuid import UUID, uuid4
 
 from memsync.model.ids import PersonaId, PersonalityId, UserId
+from memsync.model.records import Speakers
 from memsync.stores.postgres import Session
 
 _NO_LETTERS = re.compile(r"[^a-z0-9]+")
@@ -43,3 +46,21 @@ def add_personality(session: Session, name: str) -> PersonalityId:
 def _slug(name: str, personality: UUID) -> str:
     words = _NO_LETTERS.sub("-", name.lower()).strip("-")[:_SLUG_CHARS_MAX]
     return f"{words or 'personality'}-{personality.hex[:8]}"
+
+
+def speakers(
+    session: Session, pairs: Collection[tuple[PersonaId, PersonalityId]]
+) -> dict[tuple[PersonaId, PersonalityId], Speakers]:
+    """The names of these personas and personalities; a pair is absent where one does not exist."""
+    asked = list(pairs)
+    rows = session.rows(
+        "names_of_speakers",
+        personas=[persona for persona, _ in asked],
+        personalities=[personality for _, personality in asked],
+    )
+    return {
+        (PersonaId(row.persona_id), PersonalityId(row.personality_id)): Speakers(
+            row.persona, row.personality
+        )
+        for row in rows
+    }

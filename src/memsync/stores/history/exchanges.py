@@ -13,7 +13,7 @@ from uuid import UUID
 from memsync.errors import MemsyncError, SchemaMismatch
 from memsync.model.ids import MessageId, PersonaId, PersonalityId, UserId
 from memsync.model.records import Exchange, Message, Thread, UserMessage
-from memsync.stores.postgres import Session, TryAgain, UndefinedColumn
+from memsync.stores.postgres import Session, TryAgain, UndefinedColumn, relations
 
 _LAST_UUID = (1 << 128) - 1
 
@@ -235,9 +235,9 @@ def exchanges_by_anchor(session: Session, ids: Sequence[UUID]) -> dict[UUID, Exc
     return {row.anchor_id: _exchange(row) for row in rows}
 
 
-def exchanges_of_persona(session: Session, persona_id: UUID) -> list[Exchange]:
-    """All exchanges of one persona, by anchor id."""
-    return list(map(_exchange, session.rows("exchanges_of_persona", persona_id=persona_id)))
+def exchanges_of_personas(session: Session, personas: Sequence[UUID]) -> list[Exchange]:
+    """All exchanges of these personas, by anchor id."""
+    return list(map(_exchange, session.rows("exchanges_of_personas", ids=list(personas))))
 
 
 def exchanges_at(session: Session, moments: Sequence[Moment]) -> list[Exchange]:
@@ -261,10 +261,23 @@ def _exchange(row: Any) -> Exchange:
         created_at_ms=row.created_at_ms,
         user_text=row.user_text,
         assistant_text=row.assistant_text,
+        said_id=MessageId(row.said_id),
     )
 
 
-# ---------------------------------------------------------------------- personas and clocks
+def lone_replies(session: Session, persona_id: UUID, moment: Moment) -> list[str]:
+    """The texts of replies to the persona in this window that follow no message of the user's."""
+    rows = session.rows(
+        "lone_replies",
+        persona_id=persona_id,
+        personality_id=moment.personality_id,
+        from_ms=moment.from_ms,
+        to_ms=moment.to_ms,
+    )
+    return [row.content for row in rows]
+
+
+# ---------------------------------------------------------------------- the history as a whole
 
 
 def known_personas(session: Session, ids: Iterable[UUID]) -> set[UUID]:
@@ -272,10 +285,27 @@ def known_personas(session: Session, ids: Iterable[UUID]) -> set[UUID]:
     return {row.id for row in session.rows("known_personas", ids=list(ids))}
 
 
-def horizon_ms(session: Session) -> int | None:
-    """The time of the oldest message that is still kept; None when there is no message."""
-    found: int | None = session.row("horizon_ms").ms
-    return found
+def history_is_empty(session: Session) -> bool:
+    """Whether there is no message that can be read."""
+    empty: bool = session.row("history_is_empty").empty
+    return empty
+
+
+def messages_in_stretches(session: Session, times_ms: Sequence[int]) -> dict[int, int]:
+    """How many messages lie in each stretch between these ascending times; none where absent.
+
+    Stretch 0 is before the first time, and stretch n begins with the n-th.
+    """
+    rows = session.rows("messages_in_stretches", times=list(times_ms))
+    return {row.stretch: row.messages for row in rows}
+
+
+def on_their_way(session: Session, anchors: Sequence[UUID], *, alarm_s: float) -> set[UUID]:
+    """Which of these anchors the app itself still means to give a memory, by its own outbox."""
+    if not relations.existing(session, ["pending_memories"]):
+        return set()
+    rows = session.rows("memories_of_the_app_on_their_way", ids=list(anchors), alarm_s=alarm_s)
+    return {row.id for row in rows}
 
 
 def now_ms(session: Session) -> int:

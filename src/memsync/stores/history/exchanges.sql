@@ -95,7 +95,7 @@ p.persona_id = a.persona_id;
 -- `model.records.exchanges` does the same in Python; a test compares the two.
 SELECT a.id AS anchor_id, a.persona_id, a.personality_id, a.channel_id,
        (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at_ms,
-       u.content AS user_text, a.content AS assistant_text, a.created_at
+       u.content AS user_text, a.content AS assistant_text, u.id AS said_id, a.created_at
 FROM conversation_history a
 CROSS JOIN LATERAL ({before_reply}) u
 WHERE a.role = 'assistant' AND u.role = 'user' AND {readable};
@@ -109,29 +109,62 @@ WHERE e.anchor_id >= %(start)s ORDER BY e.anchor_id LIMIT %(limit)s;
 -- The exchanges of the given anchors; an anchor that forms none is absent.
 SELECT * FROM ({exchange}) e WHERE e.anchor_id = ANY(%(ids)s) ORDER BY e.anchor_id;
 
--- name: exchanges_of_persona
--- All exchanges of one persona.
-SELECT * FROM ({exchange}) e WHERE e.persona_id = %(persona_id)s ORDER BY e.anchor_id;
+-- name: exchanges_of_personas
+-- All exchanges of the given personas.
+SELECT * FROM ({exchange}) e WHERE e.persona_id = ANY(%(ids)s) ORDER BY e.anchor_id;
 
 -- name: exchanges_at
 -- Exchanges of any persona whose anchor was written in one of the given windows (milliseconds,
--- both ends included), for points that match no exchange of their own persona.
-SELECT DISTINCT e.* FROM ({exchange}) e
-JOIN unnest(%(personality_ids)s::uuid[], %(from_ms)s::bigint[], %(to_ms)s::bigint[])
-     AS w(personality_id, from_ms, to_ms)
-  ON e.personality_id = w.personality_id AND e.created_at
-     BETWEEN timestamp '1970-01-01' + w.from_ms * interval '1 millisecond'
-         AND timestamp '1970-01-01' + w.to_ms * interval '1 millisecond'
-ORDER BY e.anchor_id;
+-- both ends included), for points that match no exchange of their own persona. The first join is by
+-- second, so that it is one pass over the history, and only what it finds is joined with messages.
+WITH windows AS (
+    SELECT DISTINCT personality_id, first, last, generate_series(
+               date_trunc('second', first), last, interval '1 second') AS second
+    FROM unnest(%(personality_ids)s::uuid[], %(from_ms)s::bigint[], %(to_ms)s::bigint[])
+             AS w(personality_id, from_ms, to_ms),
+         LATERAL (SELECT timestamp '1970-01-01' + from_ms * interval '1 millisecond' AS first,
+                         timestamp '1970-01-01' + to_ms * interval '1 millisecond' AS last) t
+), anchors AS MATERIALIZED (
+    SELECT DISTINCT h.id FROM conversation_history h
+    JOIN windows w ON h.personality_id = w.personality_id
+     AND date_trunc('second', h.created_at) = w.second
+     AND h.created_at BETWEEN w.first AND w.last
+    WHERE h.role = 'assistant'
+)
+SELECT e.* FROM ({exchange}) e JOIN anchors n ON n.id = e.anchor_id ORDER BY e.anchor_id;
+
+-- name: lone_replies
+-- The replies of a personality to a persona in a window (milliseconds, both ends included) that
+-- follow no message of the user's.
+SELECT a.content FROM conversation_history a
+LEFT JOIN LATERAL ({before_reply}) u ON true
+WHERE a.role = 'assistant' AND a.persona_id = %(persona_id)s
+  AND a.personality_id = %(personality_id)s AND {readable}
+  AND a.created_at BETWEEN timestamp '1970-01-01' + %(from_ms)s * interval '1 millisecond'
+      AND timestamp '1970-01-01' + %(to_ms)s * interval '1 millisecond'
+  AND u.role IS DISTINCT FROM 'user';
 
 -- name: known_personas
 -- Which of the given personas exist.
 SELECT id FROM personas WHERE id = ANY(%(ids)s);
 
--- name: horizon_ms
--- The time of the oldest message that is still kept and can be read.
-SELECT (extract(epoch FROM min(created_at)) * 1000)::bigint AS ms FROM conversation_history
-WHERE {readable};
+-- name: messages_in_stretches
+-- How many messages lie in each of the stretches between these times (milliseconds, ascending). The
+-- stretch 0 is before the first time.
+SELECT width_bucket((extract(epoch FROM created_at) * 1000)::bigint, %(times)s::bigint[]) AS stretch,
+       count(*) AS messages
+FROM conversation_history WHERE {readable} GROUP BY 1;
+
+-- name: history_is_empty
+-- Whether there is no message that can be read.
+SELECT NOT EXISTS (SELECT FROM conversation_history WHERE {readable}) AS empty;
+
+-- name: memories_of_the_app_on_their_way
+-- The given anchors that the app still means to give a memory, and not for longer than the alarm
+-- age: its own outbox names them.
+SELECT conversation_history_id AS id FROM pending_memories
+WHERE conversation_history_id = ANY(%(ids)s)
+  AND created_at > timezone('UTC', clock_timestamp()) - make_interval(secs => %(alarm_s)s);
 
 -- name: now_ms
 -- The database's clock, which measures settle windows.

@@ -51,13 +51,16 @@ class Left:
 class OutboxStatus:
     """How many entries wait, how many are dead, and the age of the oldest entry that waits.
 
-    `dead_error` is the commonest error of the dead ones.
+    `dead_error` is the commonest error of the dead ones. `held` of those that wait are held: no
+    attempt is made until `held_error` is mended, the commonest reason.
     """
 
     pending: int
     dead: int
     oldest_s: float
     dead_error: str | None = None
+    held: int = 0
+    held_error: str | None = None
 
 
 def enqueue(session: Session, anchor_ids: Iterable[UUID]) -> None:
@@ -117,6 +120,19 @@ def give_back(session: Session, entry_ids: Sequence[int], *, error: str) -> None
     session.run("give_back", ids=list(entry_ids), error=error)
 
 
+def hold(session: Session, entry_ids: Sequence[int], *, error: str, wait_s: float) -> None:
+    """Take back the attempt of entries that wait for something to be mended, and keep the reason.
+
+    They are due again after `wait_s` seconds.
+    """
+    session.run("hold_entries", ids=list(entry_ids), error=error, wait_s=wait_s)
+
+
+def release(session: Session) -> None:
+    """Make held entries due: somebody asks for them, so what they wait for may be mended."""
+    session.run("release_entries")
+
+
 def revive(session: Session) -> int:
     """Make all dead entries due again, and return how many there were."""
     return session.run("revive_entries")
@@ -125,7 +141,9 @@ def revive(session: Session) -> int:
 def status(session: Session) -> OutboxStatus:
     """How many entries the outbox has, and how late they are."""
     row = session.row("outbox_status")
-    return OutboxStatus(row.pending, row.dead, row.oldest_s, row.dead_error)
+    return OutboxStatus(
+        row.pending, row.dead, row.oldest_s, row.dead_error, row.held, row.held_error
+    )
 
 
 def is_due(session: Session) -> bool:

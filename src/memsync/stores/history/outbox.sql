@@ -41,6 +41,21 @@ WHERE id = ANY(%(ids)s);
 UPDATE memsync.outbox SET attempts = attempts - 1, dead = false, last_error = %(error)s
 WHERE id = ANY(%(ids)s);
 
+-- name: hold_entries
+-- Takes back the attempt of entries that wait for something to be mended; they are due again later.
+UPDATE memsync.outbox
+SET attempts = attempts - 1, dead = false, last_error = %(error)s,
+    next_attempt_at = clock_timestamp() + make_interval(secs => %(wait_s)s)
+WHERE id = ANY(%(ids)s);
+
+-- fragment: is_held
+-- An entry that waits for something to be mended.
+NOT dead AND attempts = 0 AND last_error IS NOT NULL AND next_attempt_at > clock_timestamp();
+
+-- name: release_entries
+-- Makes held entries due.
+UPDATE memsync.outbox SET next_attempt_at = clock_timestamp() WHERE {is_held};
+
 -- name: revive_entries
 -- Makes dead entries due again.
 UPDATE memsync.outbox SET dead = false, attempts = 0, next_attempt_at = clock_timestamp()
@@ -51,13 +66,15 @@ WHERE dead;
 SELECT clock_timestamp() AS now;
 
 -- name: outbox_status
--- How many entries wait, how many are dead, the age of the oldest that waits, in seconds, and the
--- commonest error of the dead.
-SELECT mode() WITHIN GROUP (ORDER BY last_error) FILTER (WHERE dead) AS dead_error,
-       count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead) AS dead,
+-- How many entries wait, how many are dead, how many are held, the age of the oldest that waits, in
+-- seconds, and the commonest error of the dead and of the held.
+SELECT count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead) AS dead,
+       count(*) FILTER (WHERE held) AS held,
+       mode() WITHIN GROUP (ORDER BY last_error) FILTER (WHERE dead) AS dead_error,
+       mode() WITHIN GROUP (ORDER BY last_error) FILTER (WHERE held) AS held_error,
        coalesce(extract(epoch FROM clock_timestamp()
                 - min(enqueued_at) FILTER (WHERE NOT dead)), 0)::float AS oldest_s
-FROM memsync.outbox;
+FROM (SELECT dead, last_error, enqueued_at, ({is_held}) AS held FROM memsync.outbox) entries;
 
 -- name: outbox_last
 -- The id of the newest entry.

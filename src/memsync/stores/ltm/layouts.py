@@ -1,20 +1,61 @@
-"""The deployed layouts: how the app itself named its collections and wrote the texts of memories.
+"""The two layouts of long-term memory, and the names of collections in each.
 
-This module tells by a collection's name whether the app made it, and for which persona or
-personality. It also tells whether a memory's text was made from a given exchange; names inside a
-text are not compared, because they may have changed since. The fragments `agrees` and `says_more`
-of migrate/attribution/evidence.sql compare texts in SQL, and a test compares the two.
+In the per-persona layout, the app's own, each persona has the collection `persona-<its id>`. In the
+shared layout all memories lie in one collection. This module tells by its name what a collection
+was made for; whether that persona or personality exists is not known here.
 """
 
+from enum import StrEnum
 from uuid import UUID
-
-from memsync.model.records import StoredMemory, joined
 
 PERSONA_PREFIX = "persona-"
 PERSONALITY_PREFIX = "personality-"
+LEGACY_PREFIX = "persona-legacy-"
 
-_HEAD = "User ("
-_BLANK = (" ", "\t", "\n", "\r")
+
+class Layout(StrEnum):
+    """Where memories lie."""
+
+    PER_PERSONA = "per-persona"
+    SHARED = "shared"
+
+
+class CollectionKind(StrEnum):
+    """What a collection was made for, by its name."""
+
+    SHARED = "shared"
+    """The one collection of the shared layout."""
+    PERSONA = "persona-*"
+    """One persona's memories. The app once used a user's id in its place."""
+    PERSONALITY = "personality-*"
+    """The memories of all who talk to one personality: the app's older layout."""
+    LEGACY = "persona-legacy-*"
+    """Memories that the app set aside."""
+    OTHER = "other"
+    """No memories."""
+
+
+def kind_of(collection: str, shared: str) -> CollectionKind:
+    """The kind of a collection, where `shared` is the name of the shared layout's."""
+    if collection == shared:
+        return CollectionKind.SHARED
+    if collection.startswith(LEGACY_PREFIX):
+        return CollectionKind.LEGACY
+    if persona_of_collection(collection):
+        return CollectionKind.PERSONA
+    if personality_of_collection(collection):
+        return CollectionKind.PERSONALITY
+    return CollectionKind.OTHER
+
+
+def collection_of_persona(persona_id: UUID) -> str:
+    """The persona's collection in the per-persona layout."""
+    return f"{PERSONA_PREFIX}{persona_id}"
+
+
+def collection_of_personality(personality_id: UUID) -> str:
+    """The personality's collection in the app's older layout."""
+    return f"{PERSONALITY_PREFIX}{personality_id}"
 
 
 def persona_of_collection(collection: str) -> UUID | None:
@@ -29,7 +70,7 @@ def personality_of_collection(collection: str) -> UUID | None:
 
 def is_deployed(collection: str) -> bool:
     """Whether the app made the collection, by its name."""
-    return any(each(collection) for each in (persona_of_collection, personality_of_collection))
+    return kind_of(collection, "") is not CollectionKind.OTHER
 
 
 def _uuid_after(name: str, prefix: str) -> UUID | None:
@@ -37,63 +78,3 @@ def _uuid_after(name: str, prefix: str) -> UUID | None:
         return UUID(name.removeprefix(prefix)) if name.startswith(prefix) else None
     except ValueError:
         return None
-
-
-def says(
-    memory: StoredMemory, user_text: str, assistant_text: str, *, as_deployed: bool = True
-) -> bool:
-    """Whether the memory's text was made from an exchange of these texts.
-
-    Two texts must be equal. One text may have the form in which an earlier build kept both; with
-    `as_deployed` also the app's.
-    """
-    if memory.user_text is not None and memory.assistant_text is not None:
-        return (memory.user_text, memory.assistant_text) == (user_text, assistant_text)
-    if memory.content is None:
-        return False
-    if memory.content == joined(user_text, assistant_text):
-        return True
-    return as_deployed and says_as_deployed(memory.content, user_text, assistant_text)
-
-
-def says_as_deployed(content: str, user_text: str, assistant_text: str) -> bool:
-    """Whether `content` is `User (<name>): <message>` and `<personality>: <reply>` of an exchange.
-
-    The text is read from its end, because message and reply may hold anything; names hold no
-    newline.
-    """
-    reply = f": {assistant_text}"
-    if not content.endswith(reply) or not content.startswith(_HEAD):
-        return False
-    said, newline, personality = content.removesuffix(reply).rpartition("\n")
-    message = f"): {user_text}"
-    name = said.removeprefix(_HEAD).removesuffix(message)
-    return bool(newline) and bool(personality) and said.endswith(message) and "\n" not in name
-
-
-def says_more_as_deployed(content: str, user_text: str, assistant_text: str) -> bool:
-    """Whether `content` is that, with what the app may have added behind message or reply.
-
-    An addition begins with white space; where both have one, that of the reply begins a line. The
-    first place counts where a text may stand, so a text that repeats itself may not be recognised.
-    """
-    message, reply = f"): {user_text}", f": {assistant_text}"
-    place = content.find(message, len(_HEAD))
-    if place < 0 or not content.startswith(_HEAD) or "\n" in content[:place]:
-        return False
-    rest = content[place + len(message) :]
-    if not rest.startswith(_BLANK):
-        return False
-    if rest.endswith(reply) and _ends_with_a_name(rest.removesuffix(reply)):
-        return True
-    name, found, behind = rest[1:].partition(reply)
-    if rest[0] == "\n" and name and found and "\n" not in name and behind.startswith(_BLANK):
-        return True
-    before, found, _ = rest.partition(f"{reply}\n")
-    return bool(found) and _ends_with_a_name(before)
-
-
-def _ends_with_a_name(text: str) -> bool:
-    """Whether the text ends with a line that is not empty, and not the first one."""
-    _, newline, name = text.rpartition("\n")
-    return bool(newline) and bool(name)

@@ -5,7 +5,7 @@ Decides the spelling of every payload key in both styles. A payload that the app
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from memsync.errors import InvalidInput
 from memsync.model import ids
 from memsync.model.digests import buckets, content_digest, exchange_digest, memory_digest
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point, StoredMemory
+from memsync.model.records import Exchange, Point, Speakers, StoredMemory
 from memsync.stores.vectors import IndexKind
 
 Style = Literal["snake", "camel"]
@@ -31,7 +31,9 @@ _CAMEL = {
     "fp1": "fp1",
     "fp2": "fp2",
     "embedder": "embedder",
+    "brought_from": "broughtFrom",
 }
+_KNOWN = frozenset(("text", "timestamp", *_CAMEL, *_CAMEL.values()))
 _INDEXED = {
     "persona_id": IndexKind.TENANT,
     "personality_id": IndexKind.UUID,
@@ -53,6 +55,10 @@ class Reading:
     an integer of milliseconds. `time_window_ms` is the first and last millisecond it may mean.
     `names_several_personas`: it has a list of them, or two spellings of the key that differ; the
     memory has no persona then, because Qdrant gives it to the filter of each.
+    `names_several_times`: two spellings of the key give times that differ. `message_ids` are the
+    ids of rows that it names. `brought_from` is the place of the app's point of which it is a copy.
+    `perhaps_ms` is a time that was taken for seconds, and that may be milliseconds around 1970 all
+    the same; only the row can tell.
     """
 
     memory: StoredMemory
@@ -60,12 +66,46 @@ class Reading:
     wrong_unit: bool = False
     time_window_ms: tuple[int, int] | None = None
     names_several_personas: bool = False
+    names_several_times: bool = False
+    message_ids: tuple[UUID, ...] = ()
+    brought_from: str | None = None
+    perhaps_ms: int | None = None
+
+    def in_milliseconds(self) -> "Reading":
+        """The same, where the time that was taken for seconds is in milliseconds."""
+        if self.perhaps_ms is None:
+            return self
+        at = self.perhaps_ms
+        memory = replace(self.memory, created_at_ms=at)
+        return replace(self, memory=memory, wrong_unit=False, time_window_ms=(at, at))
+
+
+def as_deployed(exchange: Exchange, speakers: Speakers) -> dict[str, object]:
+    """The payload of the exchange's memory as the app writes it. Its `content` is what is embedded.
+
+    The app leaves a key out where it has no value.
+    """
+    return {
+        "personalityId": str(exchange.personality_id),
+        "personalityName": speakers.personality,
+        "personaId": str(exchange.persona_id),
+        "content": (
+            f"User ({speakers.persona}): {exchange.user_text}\n"
+            f"{speakers.personality}: {exchange.assistant_text}"
+        ),
+        "canonScope": "global",
+        "summaryType": "conversation",
+        "createdAt": exchange.created_at_ms,
+        "channelId": exchange.channel_id,
+        "messageIds": [str(exchange.said_id), str(exchange.anchor_id)],
+    }
 
 
 class PayloadCodec:
     """Writes payloads in one style; reads both."""
 
     def __init__(self, style: Style) -> None:
+        self.style = style
         self._spell = {key: _CAMEL[key] if style == "camel" else key for key in _CAMEL}
 
     def key(self, name: str) -> str:
@@ -95,42 +135,129 @@ class PayloadCodec:
         }
         return {self._spell[name]: value for name, value in values.items()}
 
-    def restyled(self, payload: Mapping[str, object], embedder: str) -> dict[str, object]:
-        """An app's payload in this style: known keys respelled, values cleaned, the rest kept."""
-        reading = self.decode(payload)
-        memory = reading.memory
-        known = {"text", "timestamp", *_CAMEL, *_CAMEL.values()}
-        kept = {key: value for key, value in payload.items() if key not in known}
+    def encode_deployed(self, exchange: Exchange, content: str) -> dict[str, object]:
+        """The payload of the exchange's memory that was brought here with the app's text and its
+        vector: what it shares with `encode`, the text, and the digest of that text.
+        """
+        payload = self.encode(exchange, embedder="")
+        for name in ("embedder", "user_text", "assistant_text"):
+            payload.pop(self._spell[name])
+        digest = content_digest(
+            exchange.anchor_id,
+            exchange.persona_id,
+            exchange.personality_id,
+            exchange.channel_id,
+            exchange.created_at_ms,
+            content,
+        )
+        fp1, fp2 = buckets(digest)
         values = {
-            "persona_id": memory.persona_id and str(memory.persona_id),
+            "content": content,
+            "text_form": "deployed",
+            "digest": digest,
+            "fp1": fp1,
+            "fp2": fp2,
+        }
+        return payload | {self._spell[name]: value for name, value in values.items()}
+
+    def brought(
+        self, payload: Mapping[str, object], exchange: Exchange, embedder: str
+    ) -> dict[str, object]:
+        """The payload, in this style, of an app's memory of this exchange, whose vector is kept.
+
+        The app's text stays, because the vector was made from it. Keys that memsync does not know
+        are kept.
+        """
+        content = self.decode(payload).memory.content
+        if content is None:
+            return _unknown(payload) | self.encode(exchange, embedder)
+        brought = self.encode_deployed(exchange, content)
+        return _unknown(payload) | brought | {self._spell["embedder"]: embedder}
+
+    def returned(self, payload: Mapping[str, object], persona_id: UUID) -> dict[str, object]:
+        """The payload, in this style, of a memory with the app's text that goes back to the app.
+
+        It has no keys that only memsync reads. Keys that memsync does not know are kept.
+        """
+        memory = self.decode(payload).memory
+        values = {
+            "persona_id": str(persona_id),
             "personality_id": memory.personality_id and str(memory.personality_id),
             "channel_id": memory.channel_id,
             "created_at": memory.created_at_ms,
-            "user_text": memory.user_text,
-            "assistant_text": memory.assistant_text,
             "content": memory.content,
-            "text_form": None if memory.content is None else "deployed",
-            "embedder": embedder,
         }
-        return kept | {self._spell[k]: v for k, v in values.items() if v is not None}
+        return _unknown(payload) | {self._spell[k]: v for k, v in values.items() if v is not None}
 
     def archived(
-        self, point: Point, *, persona_id: UUID | None, embedder: str
+        self, point: Point, *, persona_id: UUID | None, embedder: str | None = None
     ) -> dict[str, object]:
         """The payload, in this style, of an app's memory whose exchange is no longer kept.
 
-        Its text stays as it is; `text_form` says that it is the app's. `persona_id` is the persona
-        of its collection, and replaces the payload's. A digest is added if id and payload have all
-        that it is computed from.
+        Its text stays as it is; `text_form` says that it is the app's. `persona_id` replaces the
+        payload's. `embedder` made the vector; None where that is not known. A digest is added if id
+        and payload have all that it is computed from.
         """
-        payload = self.restyled(point.payload, embedder)
+        payload = self._respelled(point.payload)
         if persona_id is not None:
             payload[self.key("persona_id")] = str(persona_id)
-        digest = _archived_digest(point.id, self.decode(payload).memory)
-        if digest:
-            fp1, fp2 = buckets(digest)
-            payload |= {self.key("digest"): digest, self.key("fp1"): fp1, self.key("fp2"): fp2}
-        return payload
+        if self.key("content") in payload:
+            payload[self.key("text_form")] = "deployed"
+        if embedder is not None:
+            payload[self.key("embedder")] = embedder
+        for name in ("digest", "fp1", "fp2"):
+            payload.pop(self.key(name), None)
+        return payload | self._digested(point.id, payload, None)
+
+    def patched(
+        self, point: Point, exchange: Exchange | None, *, as_deployed: bool
+    ) -> dict[str, object]:
+        """The point's payload as this style wants it; its text, and keys of others, stay.
+
+        Known keys are respelled, and a time that can be read becomes whole milliseconds. With its
+        exchange, persona, personality, channel and time are the row's. `as_deployed`: in a
+        collection of the app's there is no digest, and a channel that is absent stays absent.
+        """
+        payload = self._respelled(point.payload)
+        if exchange is not None:
+            payload[self.key("persona_id")] = str(exchange.persona_id)
+            payload[self.key("personality_id")] = str(exchange.personality_id)
+            payload[self.key("created_at")] = exchange.created_at_ms
+            if not as_deployed or self.key("channel_id") in payload:
+                payload[self.key("channel_id")] = exchange.channel_id
+        return payload if as_deployed else payload | self._digested(point.id, payload, exchange)
+
+    def _respelled(self, payload: Mapping[str, object]) -> dict[str, object]:
+        """Known keys in this style, and a time in whole milliseconds. What cannot be read stays."""
+        changed = _unknown(payload)
+        for name, camel in _CAMEL.items():
+            older = {"content": ("text",), "created_at": ("timestamp",)}.get(name, ())
+            spellings = (self._spell[name], name, camel, *older)
+            if found := [payload[key] for key in spellings if payload.get(key) is not None]:
+                changed[self._spell[name]] = found[0]
+            elif any(key in payload for key in spellings):
+                changed[self._spell[name]] = None
+        window, _ = _time_window(changed.get(self.key("created_at")))
+        if window is None or abs(window[0]) < _SECONDS_BELOW:
+            # As milliseconds it would be taken for seconds again.
+            return changed
+        return changed | {self.key("created_at"): window[0]}
+
+    def _digested(
+        self, point_id: PointId, payload: Mapping[str, object], exchange: Exchange | None
+    ) -> dict[str, object]:
+        """The keys of the digest, where there is all that it is computed from."""
+        memory = self.decode(payload).memory
+        digest = memory_digest_of(point_id, memory)
+        if exchange and (memory.user_text, memory.assistant_text) == (
+            exchange.user_text,
+            exchange.assistant_text,
+        ):
+            digest = exchange_digest(exchange)
+        if digest is None:
+            return {}
+        fp1, fp2 = buckets(digest)
+        return {self.key("digest"): digest, self.key("fp1"): fp1, self.key("fp2"): fp2}
 
     def decode(self, payload: Mapping[str, object]) -> Reading:
         """Read a payload of either style. Wrong keys and values are reported and never raise."""
@@ -160,7 +287,17 @@ class PayloadCodec:
             digest=_text(payload.get("digest")),
             user_id=_uuid(payload.get("userId")),
         )
-        return Reading(memory, tuple(wrong), wrong_unit, window, several)
+        return Reading(
+            memory,
+            tuple(wrong),
+            wrong_unit,
+            window,
+            names_several_personas=several,
+            names_several_times=_differ(payload),
+            message_ids=_uuids(payload.get("messageIds")),
+            brought_from=_text(self._either(payload, "brought_from")),
+            perhaps_ms=at if wrong_unit and window and type(at) is int else None,
+        )
 
     def _persona(self, payload: Mapping[str, object]) -> tuple[UUID | None, bool]:
         """The one persona that the payload names, and whether it names several."""
@@ -174,7 +311,8 @@ class PayloadCodec:
         return _first(payload, self._spell[name], name, _CAMEL[name])
 
 
-def _archived_digest(point_id: PointId, memory: StoredMemory) -> str | None:
+def memory_digest_of(point_id: PointId, memory: StoredMemory) -> str | None:
+    """The digest that a memory of this id must carry; None where it lacks what that is of."""
     if not isinstance(point_id, UUID) or memory.persona_id is None:
         return None
     if memory.personality_id is None or memory.created_at_ms is None:
@@ -191,6 +329,11 @@ def _archived_digest(point_id: PointId, memory: StoredMemory) -> str | None:
     return content_digest(*place, memory.content or "")
 
 
+def _unknown(payload: Mapping[str, object]) -> dict[str, object]:
+    """What stands under keys that memsync does not know."""
+    return {key: value for key, value in payload.items() if key not in _KNOWN}
+
+
 def _first(payload: Mapping[str, object], *keys: str) -> object:
     return next((payload[key] for key in keys if key in payload), None)
 
@@ -200,6 +343,19 @@ def _uuid(value: object) -> UUID | None:
         return ids.persona_id(value)
     except InvalidInput:
         return None
+
+
+def _uuids(value: object) -> tuple[UUID, ...]:
+    found = map(_uuid, value) if isinstance(value, list) else ()
+    return tuple(each for each in found if each)
+
+
+def _differ(payload: Mapping[str, object]) -> bool:
+    """Whether two spellings of the time give different ones, each as a time may be written."""
+    keys = ("created_at", "createdAt", "timestamp")
+    windows = [_time_window(payload[key])[0] for key in keys if payload.get(key) is not None]
+    known = [each for each in windows if each]
+    return any(a[0] > b[1] or b[0] > a[1] for a in known for b in known)
 
 
 def _text(value: object) -> str | None:
@@ -215,3 +371,7 @@ def _time_window(value: object) -> tuple[tuple[int, int] | None, bool]:
         start = round(value * 1000)
         return (start, start + (999 if value == int(value) else 0)), True
     return (int(value), int(value)), isinstance(value, float)
+
+
+DEPLOYED = PayloadCodec("camel")
+"""Reads and writes the payloads of the app's own collections."""

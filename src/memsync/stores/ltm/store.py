@@ -6,24 +6,36 @@ and loads the embedder only to search for a text; only `prepare` creates what is
 here removes a memory because its exchange is gone; the audit decides that.
 """
 
-import logging
+import copy
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 from uuid import UUID
 
 from memsync import forks
-from memsync.errors import InvalidInput, SchemaMismatch, SettingsError
+from memsync.errors import SchemaMismatch
 from memsync.model.ids import PersonaId, PersonalityId, PointId
-from memsync.model.records import Exchange, Hit, Point, Recollection, StoredMemory, from_ms
-from memsync.model.wording import count, listed
+from memsync.model.records import Exchange, Place, Point, Recollection
 from memsync.settings import Settings
-from memsync.stores.history.exchanges import exchanges_by_anchor
+from memsync.stores.ltm.contents import embedders_of_a_page, remembers, require_size
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
-from memsync.stores.ltm.layouts import is_deployed, persona_of_collection
-from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.ltm.fence import write_as_seen
+from memsync.stores.ltm.layouts import (
+    CollectionKind,
+    Layout,
+    collection_of_persona,
+    kind_of,
+)
+from memsync.stores.ltm.made import Embedded, Made, Written, sent_in_parts
+from memsync.stores.ltm.making import made_per_persona, made_shared
+from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
+from memsync.stores.ltm.project import Projection
+from memsync.stores.ltm.recalling import Shelf, search
+from memsync.stores.ltm.record import Decision, decide, record, recorded
+from memsync.stores.ltm.repairs import Repairs
+from memsync.stores.ltm.writer import why_app_writes
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import (
     CollectionInfo,
@@ -33,31 +45,15 @@ from memsync.stores.vectors import (
     scan,
 )
 
-_DEPLOYED = PayloadCodec("camel")
-_PAGE_POINTS = 1000
-_ASKED_MAX = 16_000
-"""A recall asks for at most so many points when those of its persona are hidden among others."""
-_NAMED_MAX = 3
-_LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The result of a write: the points that were written, and the error of each other memory.
-
-    InvalidInput means that the embedder or the store refuses this memory, EmbedderUnreachable that
-    the embedder is down, so that it was not tried.
-    """
-
-    points: Sequence[Point]
-    failed: Mapping[PointId, Failure]
+_GIVEN = "memsync was opened with it"
 
 
 class LongTermMemory:
     """The memories in one vector store. Threads may share it.
 
-    `collection` is home, the collection where memories belong. `codec` reads and writes its
-    payloads.
+    `layout` says where memories belong: in the shared layout in `collection`, whose payloads
+    `codec` reads and writes; in the per-persona layout in a collection for each persona.
+    `why_layout` says how that is known.
     """
 
     def __init__(
@@ -65,14 +61,21 @@ class LongTermMemory:
         vectors: VectorStore,
         settings: Settings,
         embedder: Embedder | None = None,
+        layout: Layout = Layout.SHARED,
+        why_layout: str = _GIVEN,
     ) -> None:
         """Use a store that is open already; `open` is the usual way.
 
         Without `embedder` the one that the settings name is loaded when it is first needed.
+        `why_layout` is the reason for the layout, for its record.
         """
+        self.layout = layout
+        self.why_layout = why_layout
+        self._settings = settings
         self.collection = settings.collection
         self.codec = PayloadCodec(settings.payload_style)
         self._vectors = vectors
+        self.repairs = Repairs(vectors, self.collection, self.codec)
         self._embedder_name = settings.embedder
         self._bounds = {
             "batch_texts": settings.embedder_batch_texts,
@@ -81,15 +84,39 @@ class LongTermMemory:
         self._embedder = embedder.within(**self._bounds) if embedder else None
         self._loading = threading.Lock()
         self._prepared = False
+        self._ready: set[str] = set()
         forks.watch(self)
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Open the vector store that the settings name.
+    def open(cls, settings: Settings, session: Session) -> Self:
+        """Open the vector store that the settings name, in the layout that is in force.
 
-        Raises: SettingsError when its driver is not installed; StoreBusy; StoreUnreachable.
+        Raises: SettingsError when its driver is not installed; StoreBusy; StoreUnreachable;
+        SchemaMismatch where the layout is not clear.
         """
-        return cls(open_vectors(settings), settings)
+        vectors = open_vectors(settings)
+        try:
+            decided = decide(session, vectors, settings)
+            return cls(vectors, settings, layout=decided.layout, why_layout=decided.why)
+        except BaseException:
+            vectors.close()
+            raise
+
+    def followed(self, session: Session) -> Self:
+        """This, or the same memories in the layout that is recorded by now; see `in_layout`.
+
+        Whoever still uses this one may finish. Raises: SchemaMismatch where the setting contradicts
+        the record.
+        """
+        if recorded(session) in {None, self.layout}:
+            return self
+        now = decide(session, self._vectors, self._settings)
+        return self.in_layout(now.layout, now.why)
+
+    @property
+    def why_app_writes(self) -> str | None:
+        """Why new memories are not memsync's to write, and what changes that; None if they are."""
+        return why_app_writes(self.layout, self._settings)
 
     @staticmethod
     def require_folder(settings: Settings) -> None:
@@ -100,6 +127,14 @@ class LongTermMemory:
         if settings.qdrant_url is not None:
             require_folder(settings.qdrant_url)
 
+    def in_layout(self, layout: Layout, why: str) -> Self:
+        """The same memories in another layout. Both use one store, so only one is closed."""
+        other = copy.copy(self)
+        other.layout, other.why_layout = layout, why
+        other._prepared = False  # noqa: SLF001  of the same class
+        forks.watch(other)
+        return other
+
     def begin_anew(self) -> None:
         """Make a new lock in a forked process; the vector store sees to its own connection."""
         self._loading = threading.Lock()
@@ -107,6 +142,18 @@ class LongTermMemory:
     def close(self) -> None:
         """Close the vector store."""
         self._vectors.close()
+
+    def record_layout(self, session: Session) -> None:
+        """Record the layout in which this writes. Effects: Postgres, where none is recorded.
+
+        Raises: SchemaMismatch when another one is recorded.
+        """
+        record(session, Decision(self.layout, self.why_layout))
+        if (standing := recorded(session)) is not self.layout:
+            raise SchemaMismatch(
+                f"memories lie in the layout {standing} by now, and this command has opened "
+                f"{self.label} for the layout {self.layout}. Run it again"
+            )
 
     @property
     def embedder(self) -> Embedder:
@@ -132,40 +179,40 @@ class LongTermMemory:
     ) -> list[Recollection]:
         """The persona's memories most like `text`, best first; none if home does not exist.
 
-        A point that does not name this persona alone, or has no text, is left out, and the log
-        warns of it. More are asked for in its place, up to a bound.
+        A point that is not this persona's alone, or has no text, is left out, and the log warns of
+        it. More are asked for in its place, up to a bound. In a collection of the persona's own a
+        point that names no persona is this persona's.
 
         Raises: DimensionMismatch when the collection was made for another embedder.
         """
-        where = {self.codec.key("persona_id"): str(persona_id)}
-        if personality_id is not None:
-            where[self.codec.key("personality_id")] = str(personality_id)
-        vector, asked = self.embedder.query(text), limit
-        while True:
-            try:
-                hits = self._vectors.query(
-                    self.collection,
-                    vector,
-                    where=where,
-                    limit=asked,
-                    score_threshold=score_threshold,
-                )
-            except SchemaMismatch:
-                if self.stands(self.collection):
-                    raise
-                return []
-            found = [(hit, self.codec.decode(hit.point.payload).memory) for hit in hits]
-            recalled = (_recollection(hit, memory, persona_id) for hit, memory in found)
-            own = [each for each in recalled if each]
-            if len(own) >= limit or len(hits) < asked or asked >= _ASKED_MAX:
-                break
-            asked = min(2 * asked, _ASKED_MAX)
-        _warn_of(found, persona_id)
-        return own[:limit]
+        home = self.home_of(persona_id)
+        is_own = self.layout is Layout.PER_PERSONA
+        try:
+            return search(
+                Shelf(self._vectors, home, self.codec_of(home), is_own),
+                self.embedder.query(text),
+                persona_id=persona_id,
+                personality_id=personality_id,
+                limit=limit,
+                score_threshold=score_threshold,
+            )
+        except SchemaMismatch:
+            if self.stands(home):
+                raise
+            return []
+
+    @property
+    def label(self) -> str:
+        """The vector store in a word or two for messages, without secrets."""
+        return self._vectors.label
 
     def collections(self) -> list[str]:
         """The names of all collections of the store, memsync's or not, sorted."""
         return self._vectors.collections()
+
+    def aliases(self) -> dict[str, str]:
+        """Other names of collections, each with the collection that it stands for."""
+        return self._vectors.aliases()
 
     def describe(self, collection: str) -> CollectionInfo | None:
         """The collection's size, distance and indexes; None when there is none of that name."""
@@ -175,16 +222,26 @@ class LongTermMemory:
         """Whether there is a collection of that name."""
         return self.describe(collection) is not None
 
-    def codec_of(self, collection: str) -> PayloadCodec:
-        """The codec for a collection: that of the settings at home, the app's for any other."""
-        return self.codec if collection == self.collection else _DEPLOYED
+    def home_of(self, persona_id: UUID) -> str:
+        """The collection where the persona's memories belong."""
+        if self.layout is Layout.SHARED:
+            return self.collection
+        return collection_of_persona(persona_id)
 
-    def scan(self, collection: str) -> Iterator[Point]:
-        """Every point of the collection in id order, without vectors, read page by page.
+    def kind_of(self, collection: str) -> CollectionKind:
+        """What the collection was made for, by its name."""
+        return kind_of(collection, self.collection)
+
+    def codec_of(self, collection: str) -> PayloadCodec:
+        """The codec for a collection: that of the settings for the shared one, else the app's."""
+        return self.codec if collection == self.collection else DEPLOYED
+
+    def scan(self, collection: str, *, vectors: bool = False) -> Iterator[Point]:
+        """Every point of the collection in id order, read page by page.
 
         Raises: SchemaMismatch, when the first point is asked for and there is no such collection.
         """
-        return scan(self._vectors, collection)
+        return scan(self._vectors, collection, vectors=vectors)
 
     def points(
         self, collection: str, ids: Iterable[PointId], *, vectors: bool = False
@@ -196,169 +253,147 @@ class LongTermMemory:
         return {point.id: point for point in found}
 
     def count(self, collection: str) -> int:
-        """How many points the collection has, exactly.
-
-        Raises: SchemaMismatch when there is no such collection.
-        """
+        """How many points it has, exactly. Raises: SchemaMismatch when there is no such one."""
         return self._vectors.count(collection)
 
     def embedders_of_a_page(self, collection: str) -> Counter[str]:
-        """The embedders that memories of one page say they were made by, and how many each made.
-
-        Ids are random, so a page is a sample. Memories that do not say it are left out.
-        """
-        key = self.codec_of(collection).key("embedder")
-        page = self._vectors.scroll(collection, start=None, limit=_PAGE_POINTS)
-        said = (point.payload.get(key) for point in page.points)
-        return Counter(each for each in said if isinstance(each, str))
+        """The embedders that memories of one page name, a sample, and how many name each."""
+        return embedders_of_a_page(self._vectors, collection, self.codec_of(collection))
 
     def remembers(self, persona_id: PersonaId) -> bool:
         """Whether home or one of the app's own collections has a memory of the persona."""
-        for name in self.collections():
-            if persona_of_collection(name) == persona_id and self.count(name):
-                return True
-            if name == self.collection or is_deployed(name):
-                where = {self.codec_of(name).key("persona_id"): str(persona_id)}
-                if self._vectors.count(name, where):
-                    return True
-        return False
+        return remembers(self._vectors, persona_id, self.collection, self.codec)
 
     # ------------------------------------------------------------------ writing
 
     def prepare(self) -> None:
-        """Create the home collection and its payload indexes if they are missing.
+        """Create the shared collection and its payload indexes if they are missing.
 
         Only the first call asks the store, and one after a write that found no fitting collection.
+        In the per-persona layout a collection is made with its first memory.
 
-        Raises: DimensionMismatch when the collection was made
-        for another embedder.
+        Raises: DimensionMismatch when the collection was made for another embedder.
         """
-        if not self._prepared:
+        if self.layout is Layout.SHARED and not self._prepared:
             self._vectors.create(self.collection, self.embedder.dims, self.codec.indexes)
             self._prepared = True
+
+    def make(
+        self,
+        session: Session,
+        exchanges: Sequence[Exchange],
+        ids: Mapping[UUID, PointId] | None = None,
+    ) -> list[Made]:
+        """The memories that these exchanges must have. Writes nothing and embeds nothing.
+
+        A memory gets its anchor's id, or the one that `ids` has for the anchor.
+        """
+        if self.layout is Layout.SHARED:
+            return made_shared(
+                exchanges, self.collection, self.codec, self.embedder.name, ids or {}
+            )
+        return made_per_persona(session, exchanges, ids or {})
+
+    def write(self, made: Sequence[Made], *, seen: Mapping[Place, Point] | None = None) -> Written:
+        """Embed these memories and write them; a collection that is missing is made.
+
+        With `seen` a point is replaced only where it is as it was seen, and one of a persona's
+        collection that cannot take it is held. Else every point is replaced. Errors are by anchor
+        id.
+
+        Raises: StoreUnreachable when the vector store does not answer; DimensionMismatch for a
+        collection of another size than the embedder's.
+        """
+        if not made:
+            return Written([], {})
+        self.prepare()
+        embedded = self.embedded(made)
+        written = Written([], embedded.failed)
+        for collection, some in embedded.by_collection().items():
+            points = [(each.anchor_id, point) for each, point in some]
+            try:
+                if self.layout is Layout.PER_PERSONA and collection not in self._ready:
+                    self.ensure(collection, self.embedder.dims)
+                    self._ready.add(collection)
+                written = self._written(collection, points, seen, written)
+            except SchemaMismatch as misfit:
+                # Somebody dropped the collection, or made it anew: the next `prepare` asks again.
+                self._prepared = False
+                if seen is None or self.layout is Layout.SHARED:
+                    raise
+                self.forget(collection)
+                held = dict.fromkeys((anchor for anchor, _ in points), misfit)
+                written = replace(written, held={**written.held, **held})
+        return written
+
+    def _written(
+        self,
+        collection: str,
+        points: Sequence[tuple[UUID, Point]],
+        seen: Mapping[Place, Point] | None,
+        before: Written,
+    ) -> Written:
+        """Write the points of one collection, each with its anchor."""
+
+        def send(some: Sequence[Point]) -> None:
+            if seen is None:
+                self._vectors.upsert(collection, some)
+                return
+            here = {at.point_id: old for at, old in seen.items() if at.collection == collection}
+            write_as_seen(self._vectors, collection, some, here)
+
+        anchors = {point.id: anchor for anchor, point in points}
+        refused = sent_in_parts([point for _, point in points], send)
+        sent = [point for _, point in points if point.id not in refused]
+        failed: dict[PointId, Failure] = {anchors[each]: why for each, why in refused.items()}
+        return Written([*before.points, *sent], {**before.failed, **failed}, before.held)
 
     def project(self, session: Session, anchor_ids: Sequence[UUID]) -> Written:
         """Write the memories of these anchors as Postgres has them now.
 
-        An anchor that forms no exchange (any more) is skipped. Raises: StoreUnreachable when the
-        vector store does not answer.
+        An anchor that forms no exchange (any more) is skipped. A point that somebody else writes
+        at the same time is never replaced by an older text. In the per-persona layout a memory that
+        the app has written stays.
+
+        Raises: StoreUnreachable when the vector store does not answer.
         """
+        shared = self.collection if self.layout is Layout.SHARED else None
+        tolerance_ms = round(self._settings.match_tolerance_s * 1000)
         self.prepare()
-        made = self._made_of(list(exchanges_by_anchor(session, anchor_ids).values()))
-        return self._sent(made, lambda points: self._vectors.upsert(self.collection, points))
-
-    def put(self, exchanges: Sequence[Exchange], *, standing: Collection[PointId]) -> Written:
-        """Write the memories of these exchanges at home.
-
-        `standing` are the ids of points seen before, which are replaced. For other ids a point that
-        exists by now is left as it is, without an error; read back to know.
-        """
-
-        def send(points: Sequence[Point]) -> None:
-            absent = [point for point in points if point.id not in standing]
-            replacing = [point for point in points if point.id in standing]
-            if absent:
-                self._vectors.upsert(self.collection, absent, only_absent=True)
-            if replacing:
-                self._vectors.upsert(self.collection, replacing)
-
-        return self._sent(self._made_of(exchanges), send)
-
-    def bring_home(self, collection: str, points: Sequence[Point]) -> Written:
-        """Copy archived memories of another collection to home, under their ids.
-
-        Each keeps its text, is embedded again, and is written only if no point has its id.
-        The points of the result are as they should be now; read them back to know. The old points
-        stay.
-        """
-        codec, embedder, persona = self.codec, self.embedder, persona_of_collection(collection)
-        texts = [codec.decode(each.payload).memory.text or "" for each in points]
-        moved = [
-            Point(old.id, codec.archived(old, persona_id=persona, embedder=embedder.name))
-            for old in points
-        ]
-        return self._sent(
-            self._with_vectors(moved, texts),
-            lambda some: self._vectors.upsert(self.collection, some, only_absent=True),
-        )
-
-    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
-        """Remove points; ids that are not there are no error."""
-        self._vectors.delete(collection, ids)
-
-    def drop(self, collection: str) -> None:
-        """Remove a collection with all its points; nothing happens when there is none."""
-        self._vectors.drop(collection)
-
-    def _made_of(self, exchanges: Sequence[Exchange]) -> Written:
-        """The points of these exchanges, with their vectors."""
-        name = self.embedder.name
-        points = [Point(each.anchor_id, self.codec.encode(each, name)) for each in exchanges]
-        return self._with_vectors(points, [each.text for each in exchanges])
-
-    def _with_vectors(self, points: Sequence[Point], texts: Sequence[str]) -> Written:
-        """The points with the vectors of the texts, and the errors of those without."""
-        outcomes = list(zip(points, self.embedder.each(texts), strict=True))
-        return Written(
-            [replace(each, vector=v) for each, v in outcomes if not isinstance(v, Failure)],
-            {each.id: v for each, v in outcomes if isinstance(v, Failure)},
-        )
-
-    def _sent(self, made: Written, send: Callable[[Sequence[Point]], None]) -> Written:
-        """Send the points. A batch that the store refuses is halved until the bad one is found."""
-        if not made.points:
-            return made
         try:
-            send(made.points)
+            work = Projection(self, self._vectors, session, shared, tolerance_ms)
+            return work.project(anchor_ids)
         except SchemaMismatch:
-            # Somebody dropped the collection, or made it anew: the next `prepare` asks again.
             self._prepared = False
             raise
-        except SettingsError:
-            raise
-        except InvalidInput as refusal:
-            if len(made.points) == 1:
-                return Written([], {**made.failed, made.points[0].id: refusal})
-            middle = len(made.points) // 2
-            first = self._sent(Written(made.points[:middle], made.failed), send)
-            rest = self._sent(Written(made.points[middle:], first.failed), send)
-            return Written([*first.points, *rest.points], rest.failed)
-        return made
 
+    def is_ready(self, collection: str) -> bool:
+        """Whether a persona's collection stands and takes the embedder's vectors; False where there
+        is none.
 
-def _recollection(hit: Hit, memory: StoredMemory, persona: PersonaId) -> Recollection | None:
-    """The recollection of the point; None unless it is this persona's alone and has a text."""
-    if memory.persona_id != persona or (text := memory.text) is None:
-        return None
-    parted = memory.user_text is not None and memory.assistant_text is not None
-    return Recollection(
-        id=hit.point.id,
-        score=hit.score,
-        persona_id=persona,
-        personality_id=memory.personality_id,
-        channel_id=memory.channel_id,
-        created_at=None if memory.created_at_ms is None else from_ms(memory.created_at_ms),
-        text=text,
-        user_text=memory.user_text or "" if parted else "",
-        assistant_text=memory.assistant_text or "" if parted else "",
-    )
+        Raises: DimensionMismatch, SchemaMismatch where it cannot take them.
+        """
+        if collection in self._ready:
+            return True
+        info = self.describe(collection)
+        if info is None:
+            return False
+        require_size(collection, info.dims, self.embedder)
+        self._ready.add(collection)
+        return True
 
+    def forget(self, collection: str) -> None:
+        """Ask the store about this collection the next time."""
+        self._ready.discard(collection)
 
-def _warn_of(found: Sequence[tuple[Hit, StoredMemory]], persona: PersonaId) -> None:
-    """Log the ids of what the store returned and recall cannot hand out, and why it cannot."""
-    foreign = [hit for hit, memory in found if memory.persona_id != persona]
-    wordless = [
-        hit for hit, memory in found if memory.persona_id == persona and memory.text is None
-    ]
-    for hits, why in (
-        (foreign, "not of this persona alone"),
-        (wordless, "without a text"),
-    ):
-        if hits:
-            _LOG.warning(
-                "recall for persona %s left out %s %s: %s. Run `memsync check`",
-                persona,
-                count(len(hits), "point"),
-                why,
-                listed([str(hit.point.id) for hit in hits], _NAMED_MAX),
-            )
+    def embedded(self, made: Sequence[Made]) -> Embedded:
+        """These memories with their vectors. Writes nothing."""
+        return Embedded.of(made, self.embedder.each([each.text for each in made]))
+
+    def ensure(self, collection: str, dims: int) -> None:
+        """Create the collection if it is missing, the shared one with its payload indexes.
+
+        Raises: DimensionMismatch when it has vectors of another size.
+        """
+        indexes = self.codec.indexes if collection == self.collection else {}
+        self._vectors.create(collection, dims, indexes)

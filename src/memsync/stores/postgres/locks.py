@@ -1,11 +1,12 @@
 """Session-level advisory locks, so that one process at a time migrates, relays or repairs.
 
-A lock is tried and never waited for, because a wait for it deadlocks with CREATE INDEX
-CONCURRENTLY, which waits for open transactions. A second process gets an error that names the
-session with the lock. This module decides the keys.
+A lock is tried, if need be again, and no statement waits for it, because such a wait deadlocks with
+CREATE INDEX CONCURRENTLY, which waits for open transactions. A second process gets an error that
+names the session with the lock. This module decides the keys.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,6 +15,8 @@ from memsync.errors import StoreBusy, StoreUnreachable
 from memsync.stores.postgres.connection import Postgres
 from memsync.stores.postgres.pooler import require_direct
 from memsync.stores.postgres.session import Session
+
+_TRY_EVERY_S = 0.05
 
 
 class LockKey(IntEnum):
@@ -49,17 +52,30 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
     session = postgres.dedicated()
     try:
         require_direct(session)
-        if not session.row("try_lock", key=key.value).taken:
-            raise _taken(holders(session, key), what)
-        try:
+        with held(session, key, what):
             yield session
-        finally:
-            # The server notices a closed connection late, and the next run may come before that.
-            # If the session is lost, so is the lock.
-            with contextlib.suppress(StoreUnreachable):
-                session.run("unlock", key=key.value)
     finally:
         session.connection.close()
+
+
+@contextlib.contextmanager
+def held(session: Session, key: LockKey, what: str, *, wait_s: float = 0) -> Iterator[None]:
+    """A lock on a dedicated session, beside one that it holds; tried anew for `wait_s` seconds.
+
+    Raises: StoreBusy naming the session that holds the lock.
+    """
+    until = time.monotonic() + wait_s
+    while not session.row("try_lock", key=key.value).taken:
+        if time.monotonic() >= until:
+            raise _taken(holders(session, key), what)
+        time.sleep(_TRY_EVERY_S)
+    try:
+        yield
+    finally:
+        # The server notices a closed connection late, and the next run may come before that.
+        # If the session is lost, so is the lock.
+        with contextlib.suppress(StoreUnreachable):
+            session.run("unlock", key=key.value)
 
 
 def require_free(session: Session, key: LockKey, what: str) -> None:

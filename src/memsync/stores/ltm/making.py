@@ -1,0 +1,51 @@
+"""Makes the memories that exchanges must have, in each layout. Writes nothing and embeds nothing.
+
+A memory has its anchor's id, or the one that the caller has for the anchor.
+"""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Place
+from memsync.stores.history.cast import speakers
+from memsync.stores.ltm.layouts import collection_of_persona
+from memsync.stores.ltm.made import Made
+from memsync.stores.ltm.payload import PayloadCodec, as_deployed
+from memsync.stores.postgres import Session
+
+
+def made_shared(
+    exchanges: Sequence[Exchange],
+    collection: str,
+    codec: PayloadCodec,
+    embedder: str,
+    ids: Mapping[UUID, PointId],
+) -> list[Made]:
+    """The memories of the shared layout, for the vectors of this embedder."""
+    return [
+        Made(
+            each.anchor_id,
+            Place(collection, ids.get(each.anchor_id, each.anchor_id)),
+            codec.encode(each, embedder),
+            each.text,
+        )
+        for each in exchanges
+    ]
+
+
+def made_per_persona(
+    session: Session, exchanges: Sequence[Exchange], ids: Mapping[UUID, PointId]
+) -> list[Made]:
+    """The memories as the app writes them, each in its persona's collection."""
+    names = speakers(session, {(each.persona_id, each.personality_id) for each in exchanges})
+    made = []
+    for each in exchanges:
+        # One of the two may have been deleted since, and the exchange with it.
+        if (speak := names.get((each.persona_id, each.personality_id))) is None:
+            continue
+        payload = as_deployed(each, speak)
+        home = collection_of_persona(each.persona_id)
+        place = Place(home, ids.get(each.anchor_id, each.anchor_id))
+        made.append(Made(each.anchor_id, place, payload, str(payload["content"])))
+    return made

@@ -1,0 +1,172 @@
+"""Makes the memories of exchanges as Postgres has them now: the work of the relay.
+
+It decides what is written: a point is read before its exchange, and written only where it is as it
+was read, so the newer text wins, whoever else writes. It decides what is held: in the per-persona
+layout a collection that cannot take the embedder's vectors holds up its own memories only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from memsync.errors import MemsyncError, SchemaMismatch, StoreBusy
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Place, Point
+from memsync.stores.history.exchanges import exchanges_by_anchor
+from memsync.stores.ltm.embedders import Failure
+from memsync.stores.ltm.fence import DIGEST
+from memsync.stores.ltm.made import Made, Written
+from memsync.stores.ltm.standing import look
+from memsync.stores.postgres import Session
+from memsync.stores.vectors import VectorStore
+
+_ROUNDS = 3
+"""How often an exchange is looked at whose point somebody else writes at the same time."""
+
+
+class Maker(Protocol):
+    """What LongTermMemory does for this work."""
+
+    def home_of(self, persona_id: UUID) -> str:
+        """The collection where the persona's memories belong."""
+        ...
+
+    def make(self, session: Session, exchanges: Sequence[Exchange]) -> list[Made]:
+        """The memories that these exchanges must have."""
+        ...
+
+    def write(self, made: Sequence[Made], *, seen: Mapping[Place, Point]) -> Written:
+        """Write them where the store still has what was seen there."""
+        ...
+
+    def is_ready(self, collection: str) -> bool:
+        """Whether the collection stands and takes the embedder's vectors; False where it does not
+        stand. Raises: SchemaMismatch where it cannot take them.
+        """
+        ...
+
+    def forget(self, collection: str) -> None:
+        """Ask the store about this collection the next time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The exchanges whose memories must be written, and what lies at their places.
+
+    `again` are anchors that must be looked at anew, `held` those that must wait.
+    """
+
+    exchanges: Sequence[Exchange]
+    seen: Mapping[Place, Point]
+    again: Sequence[UUID] = ()
+    held: Mapping[UUID, MemsyncError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The work for one session. `shared` is the collection of the shared layout, None in the other.
+
+    `tolerance_ms` is how far the times of a memory and of its exchange may differ.
+    """
+
+    maker: Maker
+    vectors: VectorStore
+    session: Session
+    shared: str | None
+    tolerance_ms: int
+
+    def project(self, anchor_ids: Sequence[UUID]) -> Written:
+        """Write the memories of these anchors.
+
+        An anchor that forms no exchange (any more) is skipped, and so is one whose memory the app
+        wrote. Raises: StoreUnreachable; in the shared layout SchemaMismatch.
+        """
+        points: list[Point] = []
+        failed: dict[PointId, Failure] = {}
+        held: dict[UUID, MemsyncError] = {}
+        left = list(anchor_ids)
+        for _ in range(_ROUNDS):
+            found = self._look(left)
+            made = self.maker.make(self.session, found.exchanges)
+            sent = self.maker.write(made, seen=found.seen)
+            left = [*found.again, *self._written_by_others(made, sent)]
+            points += [each for each in sent.points if each.id not in left]
+            failed |= sent.failed
+            held |= {**found.held, **sent.held}
+            if not left:
+                break
+        busy = StoreBusy(
+            "somebody else writes this memory at the same time. Let one relay or repair run at a "
+            "time, and see who else writes to Qdrant"
+        )
+        return Written(points, failed, held | dict.fromkeys(left, busy))
+
+    def _look(self, anchor_ids: Sequence[UUID]) -> _Look:
+        if self.shared is None:
+            return self._look_apart(anchor_ids)
+        points = self.vectors.retrieve(self.shared, list(anchor_ids))
+        seen = {Place(self.shared, each.id): each for each in points}
+        return _Look(list(exchanges_by_anchor(self.session, anchor_ids).values()), seen)
+
+    def _look_apart(self, anchor_ids: Sequence[UUID]) -> _Look:
+        """Look in the collection of each persona."""
+        exchanges = exchanges_by_anchor(self.session, anchor_ids)
+        by_home: dict[str, list[Exchange]] = {}
+        for each in exchanges.values():
+            by_home.setdefault(self.maker.home_of(each.persona_id), []).append(each)
+        missing: list[Exchange] = []
+        seen: dict[Place, Point] = {}
+        held: dict[UUID, MemsyncError] = {}
+        for home, some in by_home.items():
+            try:
+                kept, replaced = self._standing(home, some)
+            except SchemaMismatch as error:
+                self.maker.forget(home)
+                held |= {each.anchor_id: error for each in some}
+                continue
+            missing += [each for each in some if each.anchor_id not in kept]
+            seen |= {Place(home, each.id): each for each in replaced}
+        # These exchanges were read before their points, so they are read once more.
+        ids = [place.point_id for place in seen if isinstance(place.point_id, UUID)]
+        now = exchanges_by_anchor(self.session, ids) if ids else {}
+        again = [each for each in ids if now.get(each) != exchanges[each]]
+        return _Look([each for each in missing if each.anchor_id not in again], seen, again, held)
+
+    def _standing(
+        self, home: str, exchanges: Sequence[Exchange]
+    ) -> tuple[frozenset[UUID], Sequence[Point]]:
+        """The anchors whose memory stays, and the points that must be replaced."""
+        if not self.maker.is_ready(home):
+            return frozenset(), ()
+        found = look(self.session, self.vectors, home, exchanges, tolerance_ms=self.tolerance_ms)
+        return found.kept, list(found.replaced.values())
+
+    def _all_stand(self, collection: str, made: Sequence[Made]) -> bool:
+        """Whether each of these is there, where its digest tells: the point's id is in it."""
+        digests = {digest for each in made if isinstance(digest := each.payload.get(DIGEST), str)}
+        ids = {each.place.point_id for each in made}
+        if len(digests) < len(ids):
+            return False
+        found = self.vectors.count(collection, {DIGEST: frozenset(digests)}, ids=ids)
+        return found == len(ids)
+
+    def _written_by_others(self, made: Sequence[Made], sent: Written) -> list[UUID]:
+        """The anchors at whose places the store has something else than what was sent."""
+        asked: dict[str, list[Made]] = {}
+        for each in made:
+            if each.anchor_id not in sent.failed and each.anchor_id not in sent.held:
+                asked.setdefault(each.place.collection, []).append(each)
+        others: list[UUID] = []
+        for collection, some in asked.items():
+            if self._all_stand(collection, some):
+                continue
+            points = self.vectors.retrieve(collection, [each.place.point_id for each in some])
+            payloads = {point.id: dict(point.payload) for point in points}
+            others += [
+                each.anchor_id
+                for each in some
+                if payloads.get(each.place.point_id) != dict(each.payload)
+            ]
+        return others

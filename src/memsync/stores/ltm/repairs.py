@@ -1,0 +1,138 @@
+"""Writes, mends and removes single points, for repairs: each only while it is what was seen.
+
+It decides what the store itself checks before such a write, and how a mended or a copied payload is
+spelled. It knows no finding and no plan.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from uuid import UUID
+
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Place, Point
+from memsync.stores.ltm.embedders import Failure
+from memsync.stores.ltm.layouts import persona_of_collection
+from memsync.stores.ltm.made import sent_in_parts
+from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
+from memsync.stores.vectors import IndexKind, VectorStore, Where
+
+
+class Repairs:
+    """The points of one vector store. `shared` is the name of the shared layout's collection."""
+
+    def __init__(self, vectors: VectorStore, shared: str, codec: PayloadCodec) -> None:
+        """`codec` spells the payloads of the shared collection."""
+        self._vectors = vectors
+        self._shared = shared
+        self._codec = codec
+
+    def _codec_of(self, collection: str) -> PayloadCodec:
+        return self._codec if collection == self._shared else DEPLOYED
+
+    def patched(
+        self, collection: str, point: Point, exchange: Exchange | None
+    ) -> dict[str, object]:
+        """The payload of this point of the collection, mended; see `PayloadCodec.patched`."""
+        deployed = collection != self._shared
+        return self._codec_of(collection).patched(point, exchange, as_deployed=deployed)
+
+    def copied(
+        self, point: Point, source: str, target: Place, persona_id: UUID | None
+    ) -> dict[str, object]:
+        """The payload of a copy of the point of `source`, spelled as its new collection is.
+
+        The persona is that of the new collection, else the one given.
+        """
+        copy = Point(target.point_id, point.payload)
+        if target.collection == self._shared:
+            if source == self._shared:
+                return dict(point.payload)
+            return self._codec.archived(copy, persona_id=persona_id)
+        payload = DEPLOYED.patched(copy, None, as_deployed=True)
+        persona = persona_of_collection(target.collection) or persona_id
+        if persona is not None:
+            payload[DEPLOYED.key("persona_id")] = str(persona)
+        memory = DEPLOYED.decode(payload).memory
+        if memory.content is None and memory.text is not None:
+            # The app reads one text; the vector was made from both, joined like this.
+            for name in ("user_text", "assistant_text"):
+                payload.pop(DEPLOYED.key(name), None)
+            payload[DEPLOYED.key("content")] = memory.text
+        return payload
+
+    def restore(self, collection: str, dims: int, indexes: Mapping[str, str]) -> None:
+        """Create a collection that was dropped, with its payload indexes, if it is missing.
+
+        Raises: DimensionMismatch when it exists with vectors of another size.
+        """
+        kinds = {key: IndexKind(kind) for key, kind in indexes.items()}
+        self._vectors.create(collection, dims, kinds)
+
+    def put(
+        self, collection: str, points: Sequence[Point], seen: Mapping[PointId, Point]
+    ) -> Mapping[PointId, Failure]:
+        """Write points whole: each over the point that was seen under its id, or where none was.
+
+        A point that another writer put there or removed since is left as it is, without an error;
+        read it back to know. How sure this is: see `_conditions`. Returns the refusals by id.
+        """
+        conditions = self._conditions(collection, seen.values())
+        new = [each for each in points if each.id not in seen]
+        absent = partial(self._vectors.upsert, collection, only_absent=True)
+        failed = sent_in_parts(new, absent)
+        for each in points:
+            if each.id in seen:
+                where = conditions.get(each.id, {})
+                upsert = partial(self._vectors.upsert, collection, only_where=where)
+                failed |= sent_in_parts([each], upsert)
+        return failed
+
+    def overwrite(
+        self,
+        collection: str,
+        payloads: Mapping[PointId, Mapping[str, object]],
+        seen: Mapping[PointId, Point],
+    ) -> Mapping[PointId, Failure]:
+        """Replace the payloads of points that were seen, and leave their vectors as they are.
+
+        As `put`, also in what it returns.
+        """
+        conditions = self._conditions(collection, seen.values())
+
+        def send(some: Sequence[Point]) -> None:
+            self._vectors.overwrite_payloads(
+                collection, {each.id: each.payload for each in some}, only_where=conditions
+            )
+
+        points = [Point(point_id, payload) for point_id, payload in payloads.items()]
+        return sent_in_parts(points, send)
+
+    def remove(self, collection: str, seen: Sequence[Point]) -> None:
+        """Remove points that were seen. As `put`, and a point that is gone is no error."""
+        conditions = self._conditions(collection, seen)
+        self._vectors.delete(collection, [each.id for each in seen], only_where=conditions)
+
+    def drop(self, collection: str) -> None:
+        """Remove a collection with all its points; nothing happens when there is none."""
+        self._vectors.drop(collection)
+
+    def _conditions(self, collection: str, seen: Iterable[Point]) -> dict[PointId, Where]:
+        """What the store itself checks when a point that was seen is written or removed.
+
+        In the shared collection it is the point's fingerprint, 24 bits of its digest, where that is
+        indexed: every other memory under the id has another one, and what the app writes has none.
+        Elsewhere it is only that the point exists, because a server may refuse a filter on a key
+        without an index. What another writer than memsync puts there between the last look and the
+        write is overwritten then; the app gives each of its points a new id.
+        """
+        info = self._vectors.describe(collection)
+        codec = self._codec_of(collection)
+        keys = [
+            key
+            for key in map(codec.key, ("fp1", "fp2"))
+            if info is not None and info.indexes.get(key) is IndexKind.INTEGER
+        ]
+        return {
+            each.id: {key: value for key in keys if type(value := each.payload.get(key)) is int}
+            for each in seen
+        }

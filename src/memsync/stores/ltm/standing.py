@@ -1,0 +1,157 @@
+"""Finds the memory that an exchange has already, before the relay writes one per persona.
+
+The app and the relay may both have written it, so it is looked for by what it names (the id of the
+anchor, or `messageIds`), and else by the same text at the same time, or within the tolerance. It
+decides which memory stays. One read of the collection serves all exchanges of a batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from memsync.errors import InvalidInput
+from memsync.model import ids
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Point, StoredMemory
+from memsync.stores.history.exchanges import Moment, exchanges_at, standing_messages
+from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.ltm.recalling import memory_of
+from memsync.stores.ltm.texts import says, says_more_as_deployed
+from memsync.stores.postgres import Session
+from memsync.stores.vectors import AnyOf, VectorStore, scan
+
+_CODEC = PayloadCodec("camel")
+_ROWS = "messageIds"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What lies in a persona's collection for some exchanges.
+
+    `kept` are the anchors whose memory stays as it is. `replaced` are points at an anchor's id
+    whose memory is no longer that of the exchange.
+    """
+
+    kept: frozenset[UUID]
+    replaced: Mapping[PointId, Point]
+
+
+def look(
+    session: Session,
+    vectors: VectorStore,
+    collection: str,
+    exchanges: Sequence[Exchange],
+    *,
+    tolerance_ms: int,
+) -> Standing:
+    """What lies in the collection for these exchanges, which are all of its persona.
+
+    Raises: SchemaMismatch when there is no such collection.
+    """
+    by_row: dict[UUID, Exchange] = {
+        row: each for each in exchanges for row in (each.anchor_id, each.said_id)
+    }
+    times = [each.created_at_ms for each in exchanges]
+    any_of = AnyOf(
+        ids=[each.anchor_id for each in exchanges],
+        texts={_ROWS: {str(row) for row in by_row}},
+        ranges={_CODEC.key("created_at"): (min(times) - tolerance_ms, max(times) + tolerance_ms)},
+    )
+    kept: set[UUID] = set()
+    replaced: dict[PointId, Point] = {}
+    others: list[_Found] = []
+    for point in scan(vectors, collection, any_of=any_of):
+        memory = memory_of(_CODEC, point, is_own=True, persona_id=exchanges[0].persona_id)
+        rows = _rows(point)
+        found = next((by_row[row] for row in rows if row in by_row), None)
+        if found is None:
+            others.append(_Found(memory, rows))
+        elif point.id != found.anchor_id or _is_of(memory, found):
+            # The app's own stays even where its text is stale: the audit keeps a copy of a point
+            # before it mends it, and the relay does not.
+            kept.add(found.anchor_id)
+        else:
+            replaced[point.id] = point
+    left = [each for each in exchanges if each.anchor_id not in kept | replaced.keys()]
+    kept |= _by_text(session, left, others, tolerance_ms)
+    return Standing(frozenset(kept), {i: p for i, p in replaced.items() if i not in kept})
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A memory that names none of the exchanges, and the uuids that it does name."""
+
+    memory: StoredMemory
+    rows: Sequence[UUID]
+
+
+def _by_text(
+    session: Session, exchanges: Sequence[Exchange], found: Sequence[_Found], tolerance_ms: int
+) -> set[UUID]:
+    """The anchors whose exchange one of these memories says, at its time or near it.
+
+    A memory is one exchange's only: that of its own time, else the only one near it.
+    """
+    candidates = [
+        each
+        for each in found
+        if any(
+            _is_of(each.memory, said) and _is_near(each.memory, said, tolerance_ms)
+            for said in exchanges
+        )
+    ]
+    if not candidates:
+        return set()
+    rows = {row for each in candidates for row in each.rows}
+    anothers = standing_messages(session, list(rows))
+    candidates = [each for each in candidates if not anothers & set(each.rows)]
+    near = exchanges_at(
+        session,
+        [
+            Moment(each.memory.personality_id, at - tolerance_ms, at + tolerance_ms)
+            for each in candidates
+            if each.memory.personality_id and (at := each.memory.created_at_ms) is not None
+        ],
+    )
+    taken: set[UUID] = set()
+    for each in candidates:
+        said = [
+            one
+            for one in near
+            if _is_of(each.memory, one) and _is_near(each.memory, one, tolerance_ms)
+        ]
+        same = [one for one in said if _is_near(each.memory, one, 0) and one.anchor_id not in taken]
+        if same or len(said) == 1:
+            taken.add((same or said)[0].anchor_id)
+    return taken & {each.anchor_id for each in exchanges}
+
+
+def _is_of(memory: StoredMemory, exchange: Exchange) -> bool:
+    """Whether the memory is this persona's, of this personality, and says the exchange."""
+    return (
+        memory.persona_id == exchange.persona_id
+        and memory.personality_id == exchange.personality_id
+        and (
+            says(memory, exchange.user_text, exchange.assistant_text)
+            or says_more_as_deployed(
+                memory.content or "", exchange.user_text, exchange.assistant_text
+            )
+        )
+    )
+
+
+def _is_near(memory: StoredMemory, exchange: Exchange, tolerance_ms: int) -> bool:
+    at = memory.created_at_ms
+    return at is not None and abs(at - exchange.created_at_ms) <= tolerance_ms
+
+
+def _rows(point: Point) -> list[UUID]:
+    """The uuids that the point names: its own id, and those among its `messageIds`."""
+    named = point.payload.get(_ROWS)
+    found: list[UUID] = []
+    for each in (point.id, *(named if isinstance(named, list) else [named])):
+        try:
+            found.append(ids.persona_id(each))
+        except InvalidInput:
+            continue
+    return found
