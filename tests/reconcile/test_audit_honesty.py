@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,9 +13,22 @@ from memsync.memory import NewExchange
 from memsync.model.records import Exchange, to_ms
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import Layout
 from memsync.stores.vectors import CollectionInfo
+from memsync.stores.vectors.protocol import Page, VectorStore
 from support.failing import Failing
-from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, A, B, Lab, drain
+from support.lab import (
+    ADA,
+    BASIL,
+    CHANNEL,
+    DIMS,
+    LONG_AGO,
+    STORES,
+    A,
+    B,
+    Lab,
+)
+from support.releasing import drain
 
 
 def now_exchange(text: str, persona: object = A) -> NewExchange:
@@ -22,9 +36,32 @@ def now_exchange(text: str, persona: object = A) -> NewExchange:
     return NewExchange(CHANNEL, ADA, str(persona), text, f"reply to {text}")
 
 
+@pytest.fixture(params=Layout)
+def lab_of(request: pytest.FixtureRequest, open_lab: "partial[Lab]") -> "partial[Lab]":
+    """Call it for a lab in each of the layouts."""
+    return partial(open_lab, layout=request.param.value)
+
+
+@pytest.fixture
+def either_lab(lab_of: "partial[Lab]") -> Lab:
+    """A lab on the store in memory, in each of the layouts."""
+    return lab_of()
+
+
 def deployed_world(lab: Lab) -> list[Exchange]:
-    """Memories at home and in deployed collections, with faults of several kinds."""
+    """Memories at home and in collections that the layout does not read, with several faults."""
     said = lab.settled(6)
+    if lab.ltm.layout is Layout.PER_PERSONA:
+        older = f"personality-{ADA}"
+        for each in said[:3]:
+            lab.lose(each)
+        lab.deploy(said[0], collection=older)
+        lab.deploy(said[3], collection=older)
+        lab.deploy(said[4], collection=f"persona-{B}", personaId=str(B))
+        lab.deploy(said[0], createdAt=to_ms(LONG_AGO) - 86_400_000)
+        lab.deploy(said[0], createdAt=said[0].created_at_ms + 7, content="User (Al): a\nAda: b")
+        lab.respell(said[5], content="User (Al): x\nAda: y")
+        return said
     for each in said[:3]:
         lab.vectors.delete(lab.home, [each.anchor_id])
         lab.deploy(each)
@@ -37,29 +74,35 @@ def deployed_world(lab: Lab) -> list[Exchange]:
     return said
 
 
-def test_an_audit_writes_nothing(any_lab: Lab) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_an_audit_writes_nothing(lab_of: "partial[Lab]", store: str) -> None:
     """Audit, gate and plan leave every row and every point as it was."""
-    deployed_world(any_lab)
-    any_lab.memory.remember(now_exchange("young"))
-    before = any_lab.points(), any_lab.tables()
-    any_lab.audit()
-    any_lab.check()
-    any_lab.plan()
-    assert before == (any_lab.points(), any_lab.tables())
+    lab = lab_of(store)
+    deployed_world(lab)
+    lab.memory.remember(now_exchange("young"))
+    before = lab.points(), lab.tables()
+    lab.audit()
+    lab.check()
+    lab.plan()
+    assert before == (lab.points(), lab.tables())
 
 
-def test_an_audit_of_nothing_makes_nothing(any_lab: Lab) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_an_audit_of_nothing_makes_nothing(lab_of: "partial[Lab]", store: str) -> None:
     """Where no collection exists, audit, gate and plan create none and load no embedder."""
-    any_lab.say()
-    any_lab.sql("DELETE FROM memsync.outbox")
-    before = any_lab.vectors.collections()
-    unread = Settings(**{**any_lab.settings.model_dump(), "embedder": "no_such_package:embed"})
-    ltm = LongTermMemory(any_lab.vectors, unread)
+    lab = lab_of(store)
+    lab.say()
+    lab.sql("DELETE FROM memsync.outbox")
+    before = lab.vectors.collections()
+    unread = Settings(**{**lab.settings.model_dump(), "embedder": "no_such_package:embed"})
+    ltm = LongTermMemory(lab.vectors, unread, layout=lab.ltm.layout)
+    shared = lab.ltm.layout is Layout.SHARED
+    expected = {"collection-missing" if shared else "missing-point": 1}
     for looked in (reconcile.audit, reconcile.check):
-        assert {"missing-point": 1} == looked(any_lab.postgres, ltm, unread).counts
-    any_lab.plan()
-    assert before == any_lab.vectors.collections()
-    assert any_lab.home not in before
+        assert expected == looked(lab.postgres, ltm, unread).counts
+    lab.plan()
+    assert before == lab.vectors.collections()
+    assert lab.home not in before
 
 
 def test_an_audit_makes_no_index(any_lab: Lab) -> None:
@@ -70,8 +113,9 @@ def test_an_audit_makes_no_index(any_lab: Lab) -> None:
     assert CollectionInfo(DIMS, "Cosine", {}) == any_lab.vectors.describe(any_lab.home)
 
 
-def test_young_differences_are_settling(lab: Lab) -> None:
+def test_young_differences_are_settling(either_lab: Lab) -> None:
     """A new exchange without a memory is no finding and is counted as settling."""
+    lab = either_lab
     lab.settled()
     lab.memory.remember(now_exchange("young"))
     lab.sql("DELETE FROM memsync.outbox")
@@ -79,9 +123,9 @@ def test_young_differences_are_settling(lab: Lab) -> None:
     assert ({}, 1) == (found.counts, found.settling)
 
 
-def test_old_differences_are_not_settling(open_lab: "partial[Lab]") -> None:
+def test_old_differences_are_not_settling(lab_of: "partial[Lab]") -> None:
     """With a settle window of 0 s the same difference is a finding."""
-    lab = open_lab(settle_s=0)
+    lab = lab_of(settle_s=0)
     lab.settled()
     lab.memory.remember(now_exchange("young"))
     lab.sql("DELETE FROM memsync.outbox")
@@ -108,6 +152,30 @@ def test_a_dead_entry_excuses_nothing(lab: Lab) -> None:
         "INSERT INTO memsync.outbox (point_id, dead) VALUES (%(id)s, true)", id=said[0].anchor_id
     )
     assert {"missing-point": 1} == lab.audit().counts
+
+
+PENDING = """
+INSERT INTO pending_memories
+       (id, conversation_history_id, persona_id, personality_id, text, metadata, created_at)
+VALUES (gen_random_uuid(), %(row)s, %(a)s, %(ada)s, 'text', '{}',
+        now() AT TIME ZONE 'UTC' - %(age)s::interval)"""
+
+
+@pytest.mark.parametrize("row", ["anchor_id", "said_id"])
+@pytest.mark.parametrize(("age", "found"), [("5 minutes", {}), ("2 h", {"missing-point": 1})])
+def test_what_the_app_still_means_to_write_is_settling(
+    open_lab: "partial[Lab]", row: str, age: str, found: dict[str, int]
+) -> None:
+    """A row in the app's own outbox excuses a missing memory until the alarm age."""
+    lab = open_lab(layout="per-persona")
+    said = lab.settled()
+    lab.lose(said[0])
+    lab.sql("TRUNCATE pending_memories")
+    lab.sql(PENDING, row=getattr(said[0], row), a=A, ada=ADA, age=age)
+    try:
+        assert (found, 1 - len(found)) == (lab.audit().counts, lab.audit().settling)
+    finally:
+        lab.sql("TRUNCATE pending_memories")
 
 
 def test_a_message_dated_in_the_future_does_not_settle_for_ever(lab: Lab) -> None:
@@ -175,8 +243,9 @@ def test_a_spelling_that_filters_miss_is_found(lab: Lab, field: str, wrong: obje
     assert {"payload-drift": 1} == lab.audit().counts
 
 
-def test_a_store_that_fails_never_gives_a_clean_audit(lab: Lab) -> None:
+def test_a_store_that_fails_never_gives_a_clean_audit(either_lab: Lab) -> None:
     """When any store call fails, the gate raises or reports that it is incomplete."""
+    lab = either_lab
     deployed_world(lab)
     watched = Failing(lab.vectors)
     complete = reconcile.check(lab.postgres, lab.with_store(watched), lab.settings)
@@ -192,17 +261,35 @@ def test_a_store_that_fails_never_gives_a_clean_audit(lab: Lab) -> None:
     assert len(watched.calls) > 10
 
 
-def test_what_could_not_be_read_is_unknown_not_empty(lab: Lab) -> None:
-    """When a deployed collection cannot be read, its memories are not reported missing."""
+@pytest.mark.parametrize("unread", [f"persona-{A}", f"personality-{ADA}", "persona-legacy-1"])
+def test_what_could_not_be_read_is_unknown_not_empty(either_lab: Lab, unread: str) -> None:
+    """What may lie in a collection that cannot be read is not reported missing; the rest is."""
+    lab = either_lab
     said = lab.settled()
     for each in said:
-        lab.vectors.delete(lab.home, [each.anchor_id])
-        lab.deploy(each)
-    names: list[str] = []
-    failing = Failing(lab.vectors, at=2)
-    names += failing.calls
-    found = lab.audit(failing)
-    assert (False, 0) == (found.complete, found.counts.get("missing-point", 0))
+        lab.lose(each)
+    lab.deploy(said[0], collection=unread)
+    found = lab.audit(_Unreadable(lab.vectors, unread))
+    assert (f"collection {unread}: closed",) == found.not_checked
+    of_a_alone = unread == f"persona-{A}"
+    of_c = {str(each.anchor_id) for each in said[4:]}
+    assert (of_c if of_a_alone else set()) == {each.key for each in found.faults}
+    lab.vectors.drop(unread)
+    lost = {str(each.anchor_id) for each in said}
+    assert lost == {each.key for each in lab.audit().faults}
+
+
+class _Unreadable(Failing):
+    """A store of which one collection cannot be read."""
+
+    def __init__(self, store: VectorStore, name: str) -> None:
+        super().__init__(store)
+        self._name = name
+
+    def scroll(self, collection: str, **asked: Any) -> Page:
+        if collection == self._name:
+            raise StoreUnreachable("closed")
+        return super().scroll(collection, **asked)
 
 
 def _during(lab: Lab, at: int, act: object) -> Failing:
@@ -217,8 +304,9 @@ def _during(lab: Lab, at: int, act: object) -> Failing:
     return store
 
 
-def test_an_exchange_that_arrives_during_the_audit_is_no_finding(lab: Lab) -> None:
+def test_an_exchange_that_arrives_during_the_audit_is_no_finding(either_lab: Lab) -> None:
     """An exchange that is said and synced while the audit reads is no finding."""
+    lab = either_lab
     lab.settled()
     watched = Failing(lab.vectors)
     lab.audit(watched)
@@ -249,9 +337,9 @@ def test_an_edit_during_the_audit_is_no_finding(lab: Lab) -> None:
         assert {} == lab.audit(_during(lab, at, edit)).counts, f"at call {at}"
 
 
-def test_live_traffic_makes_no_false_finding(open_lab: "partial[Lab]") -> None:
+def test_live_traffic_makes_no_false_finding(lab_of: "partial[Lab]") -> None:
     """While two threads write and a third one relays, no audit finds anything."""
-    lab = open_lab("edge")
+    lab = lab_of("edge")
     lab.settled()
     stop, failures = threading.Event(), list[BaseException]()
 
@@ -295,15 +383,19 @@ class lab_errors:  # noqa: N801  used like contextlib's own
 
 
 @pytest.mark.parametrize("at", [1.7e18, -1.7e18, 1.7e30, 9_000_000_000_000_000_000])
-def test_a_time_beyond_all_calendars_is_a_finding_not_a_failure(lab: Lab, at: float) -> None:
-    """A memory whose time is outside every calendar does not stop the audit."""
+def test_a_time_beyond_all_calendars_does_not_stop_an_audit(either_lab: Lab, at: float) -> None:
+    """A second memory whose time is outside every calendar is known by its text."""
+    lab = either_lab
     said = lab.settled()
     lab.deploy(said[0], createdAt=at)
     try:
         found = lab.audit()
     except MemsyncError as error:
         pytest.fail(error.message)
-    assert "legacy-layout" in found.counts
+    if lab.ltm.layout is Layout.SHARED:
+        assert ({}, 1) == (found.counts, found.facts["legacy-copy"])
+    else:
+        assert {"duplicate-point": 1} == found.counts
 
 
 def test_a_home_named_like_a_deployed_collection_stays(open_lab: "partial[Lab]") -> None:
@@ -326,11 +418,14 @@ def test_a_point_is_matched_with_its_own_personas_exchange_first(lab: Lab) -> No
 
 
 @pytest.mark.parametrize("point_id", [0, 7])
-def test_a_point_with_a_number_is_found_whatever_the_number(lab: Lab, point_id: int) -> None:
+def test_a_point_with_a_number_is_found_whatever_the_number(either_lab: Lab, point_id: int) -> None:
     """A point with an integer id is found, even with id 0."""
+    lab = either_lab
     said = lab.settled()
     lab.deploy(said[0], collection=f"persona-{uuid4()}", point_id=point_id, createdAt=1)
-    assert {"unknown-persona": 1, "legacy-layout": 1} == lab.audit().counts
+    found = lab.audit()
+    assert {"unknown-persona": 1} == found.counts
+    assert 1 == found.facts["legacy-layout"]
 
 
 def test_a_time_that_is_a_fraction_is_mended(lab: Lab) -> None:
@@ -356,13 +451,17 @@ def test_two_empty_stores_agree(lab: Lab) -> None:
     assert lab.check().ok
 
 
-def test_a_disputed_archived_memory_is_nobodys_to_give_away(lab: Lab) -> None:
+def test_a_disputed_archived_memory_is_nobodys_to_give_away(either_lab: Lab) -> None:
     """An archived memory whose collection and payload name two personas is reported, not moved."""
+    lab = either_lab
     said = lab.settled()
-    lab.deploy(said[0], createdAt=1, personaId=str(B))
+    content = "User (Al): long ago\nAda: yes"
+    before = to_ms(LONG_AGO) - 86_400_000
+    lab.deploy(said[0], createdAt=before, personaId=str(B), content=content)
+    [found] = lab.audit().faults
+    assert ("misplaced-point", "report-only", "none") == (found.name, found.grade, found.repair)
     plan = lab.plan()
-    assert {"misplaced-point": 1, "legacy-layout": 1} == plan.left
-    assert () == plan.actions
+    assert ({"misplaced-point": 1}, ()) == (plan.left, plan.actions)
 
 
 def test_what_filters_see_is_what_counts(open_lab: "partial[Lab]") -> None:

@@ -1,4 +1,4 @@
-"""Tests every finding code: a clean app has no findings, a planted fault is found and repaired.
+"""Tests every finding code: a clean app has no faults, a planted fault is found and repaired.
 
 Each law of support.laws plants one fault in a clean app and says what the gate must then report:
 name, number, key and evidence.
@@ -7,105 +7,179 @@ name, number, key and evidence.
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from uuid import UUID
+from typing import Any
 
 import pytest
 
-from memsync import migrate, reconcile
+from memsync import migrate
 from memsync.memory import revive
-from memsync.reconcile.findings import Finding, Words
-from support.lab import UNHINDERED, Lab, drain
-from support.laws.base import LAWS, Law
+from memsync.reconcile.findings import Audit, Severity, Words
+from memsync.reconcile.rules import RULES, Rule
+from memsync.reconcile.rules.base import CaseRule
+from memsync.stores.ltm.layouts import Layout
+from support.lab import UNHINDERED, Lab
+from support.laws import LAWS, Law, data, schema
+from support.laws.base import Plant
 from support.laws.coverage import dead, duplicate, foreign_id, missing, orphan, unacknowledged
 from support.laws.data import stale, wrong_text_key, wrong_unit
 from support.laws.isolation import mismatch, no_persona, unknown
 from support.laws.schema import behind, missing_index, missing_payload_index
+from support.releasing import drain
+
+CASES = [(each, layout) for each in LAWS for layout in each.layouts]
+ALTERING = [case for case in CASES if case[0].alters]
+OTHERS = [case for case in CASES if not case[0].alters]
+IN_QDRANT = [case for case in OTHERS if case[0].where != "outbox"]
 
 
-def _ids(each: tuple[str, str, Law]) -> str:
-    code, where, plant = each
-    return f"{code}-{where}-{getattr(plant, '__name__', 'field')}"
+def _ids(case: tuple[Law, Layout]) -> str:
+    law, layout = case
+    return "-".join((law.code, law.where.replace(" ", "-"), layout.value, law.name))
 
 
-def test_every_rule_has_a_law() -> None:
-    """Every finding code has a law, and every law has a finding code."""
-    assert {rule.code for rule in reconcile.RULES} == {code for code, *_ in LAWS}
+def _facts_of_a_clean_app(layout: Layout, exchanges: int) -> dict[str, int]:
+    return {"foreign-point-id": exchanges} if layout is Layout.PER_PERSONA else {}
+
+
+def test_every_rule_has_a_law_in_each_layout() -> None:
+    """Every finding code has a law where it can be found, and every law has a finding code."""
+    codes = {rule.code for rule in RULES}
+    nowhere = data.NOT_EVERYWHERE | schema.NOT_EVERYWHERE
+    assert codes == {law.code for law in LAWS}
+    assert {(code, layout) for code in codes for layout in Layout} - nowhere == {
+        (law.code, layout) for law, layout in CASES
+    }
+
+
+def test_no_law_stands_twice() -> None:
+    """Each law has a name of its own, so that a report of the tests says which one it was."""
+    assert {1} == set(Counter(map(_ids, CASES)).values())
 
 
 def test_codes_and_names_are_unique() -> None:
     """No two rules share a code or a name."""
-    assert {1} == set(Counter(rule.code for rule in reconcile.RULES).values())
-    assert {1} == set(Counter(rule.name for rule in reconcile.RULES).values())
+    assert {1} == set(Counter(rule.code for rule in RULES).values())
+    assert {1} == set(Counter(rule.name for rule in RULES).values())
 
 
-def test_a_clean_app_has_no_findings(any_lab: Lab) -> None:
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("store", ["memory", "edge", "server"])
+def test_a_clean_app_has_no_faults(
+    store: str, layout: Layout, open_lab: "partial[Lab]", seed: int
+) -> None:
     """In an app whose stores agree nothing is found, everything is read and the plan is empty."""
-    said = any_lab.settled()
-    gate = any_lab.check()
-    assert ({}, (), 0) == (gate.counts, gate.not_checked, gate.settling)
-    assert (len(said), len(said)) == (gate.rows_checked, gate.points_checked)
-    assert () == any_lab.plan().actions
+    lab = open_lab(store, layout=layout.value)
+    said = lab.settled()
+    gate = lab.check()
+    assert ({}, (), 0) == (gate.counts, gate.not_checked, gate.settling), seed
+    assert _facts_of_a_clean_app(layout, len(said)) == gate.facts
+    assert (len(said), len(said), 0) == (gate.rows_checked, gate.points_checked, gate.archived)
+    assert () == lab.plan().actions
 
 
-def _of(findings: list[Finding], code: str) -> dict[str, dict[str, object]]:
-    return {each.key: dict(each.evidence) for each in findings if each.code == code}
+@pytest.mark.parametrize("case", OTHERS, ids=_ids)
+def test_a_planted_fault_is_found_and_mended(
+    case: tuple[Law, Layout], open_lab: "partial[Lab]"
+) -> None:
+    """Exactly the planted fault is found; an apply repairs it unless it is report-only."""
+    law, layout = case
+    _hold(law, open_lab(layout=layout.value))
+
+
+@pytest.mark.parametrize("case", ALTERING, ids=_ids)
+def test_a_planted_fault_of_the_schema_is_found(
+    case: tuple[Law, Layout], open_lab: "partial[Lab]", own_database: str
+) -> None:
+    """The same holds for faults in schema and history, on a database of their own."""
+    law, layout = case
+    _hold(law, open_lab(url=own_database, layout=layout.value))
+
+
+@pytest.mark.parametrize("store", ["edge", "server"])
+@pytest.mark.parametrize("case", IN_QDRANT, ids=_ids)
+@pytest.mark.slow
+def test_laws_on_real_engines(
+    case: tuple[Law, Layout], store: str, open_lab: "partial[Lab]"
+) -> None:
+    """The same holds on qdrant-edge and on a Qdrant server."""
+    law, layout = case
+    _hold(law, open_lab(store, layout=layout.value))
+
+
+def _hold(law: Law, lab: Lab) -> None:
+    _mended(lab, _found(law, lab))
+
+
+def _found(law: Law, lab: Lab) -> Audit:
+    """Plant the fault, and see that the gate reports it and nothing else."""
+    name = next(each.name for each in RULES if each.code == law.code)
+    said = lab.settled()
+    planted = law.plant(lab, said)
+    gate = lab.check()
+    assert gate.complete, gate.not_checked
+
+    ours = [each for each in gate.findings if each.code == law.code]
+    if {Severity.INFO} == {each.severity for each in ours}:
+        assert dict(planted.others) == gate.counts
+    else:
+        assert {**planted.others, name: len(planted.evidence)} == gate.counts
+    facts = _facts_of_a_clean_app(lab.ltm.layout, len(said)) | dict(planted.facts)
+    assert facts == gate.facts
+
+    found = {each.key: dict(each.evidence) for each in ours}
+    assert set(planted.evidence) == set(found)
+    for key, evidence in planted.evidence.items():
+        assert _is_within(evidence, found[key]), found[key]
+    assert {planted.next_command} == {each.next_command for each in ours}
+    return gate
 
 
 def _is_within(expected: Mapping[str, object], actual: Mapping[str, object]) -> bool:
     plain = {key: each.text if isinstance(each, Words) else each for key, each in actual.items()}
-    return expected == {key: plain[key] for key in expected if key in plain}
+    return dict(expected) == {key: plain[key] for key in expected if key in plain}
 
 
-ALTERING = [each for each in LAWS if each[1] in {"schema", "history"}]
-OTHERS = [each for each in LAWS if each not in ALTERING]
-ELSEWHERE = [each for each in LAWS if each[1] in {"home", "deployed"}]
-
-
-@pytest.mark.parametrize("rule", OTHERS, ids=_ids)
-def test_a_planted_fault_is_found_and_mended(rule: tuple[str, str, Law], lab: Lab) -> None:
-    """Exactly the planted fault is found; an apply repairs it unless it is report-only."""
-    _hold(rule, lab)
-
-
-@pytest.mark.parametrize("rule", ALTERING, ids=_ids)
-def test_a_planted_fault_of_the_schema_is_found(
-    rule: tuple[str, str, Law], open_lab: "partial[Lab]", own_database: str
-) -> None:
-    """The same holds for faults in schema and history, on a database of their own."""
-    _hold(rule, open_lab(url=own_database))
-
-
-@pytest.mark.parametrize("store", ["edge", "server"])
-@pytest.mark.parametrize("rule", ELSEWHERE, ids=_ids)
-@pytest.mark.slow
-def test_laws_on_real_engines(
-    rule: tuple[str, str, Law], store: str, open_lab: "partial[Lab]"
-) -> None:
-    """The same holds on qdrant-edge and on a Qdrant server."""
-    _hold(rule, open_lab(store))
-
-
-def _hold(rule: tuple[str, str, Law], lab: Lab) -> None:
-    code, _, plant = rule
-    name = next(each.name for each in reconcile.RULES if each.code == code)
-    planted = plant(lab, lab.settled())
-    gate = lab.check()
-    others = dict(planted.others or {})
-    assert others | {name: others.get(name, 0) + len(planted.evidence)} == gate.counts
-    found = _of(list(gate.findings), code)
-    assert set(planted.evidence) == set(found)
-    for key, evidence in planted.evidence.items():
-        assert _is_within(evidence, found[key]), found[key]
-    commands = {each.next_command for each in gate.findings if each.code == code}
-    assert {planted.next_command} == commands
-    report_only = {each.name for each in gate.findings if each.grade == "report-only"}
-
+def _mended(lab: Lab, gate: Audit) -> None:
+    """See that a plan of this audit repairs everything that is not report-only."""
+    report_only = Counter(each.name for each in gate.faults if each.grade == "report-only")
     plan = lab.plan(gate)
-    assert {n: c for n, c in gate.counts.items() if n in report_only} == plan.left
+    assert dict(report_only) == plan.left
     lab.apply(plan)
     after = lab.check()
     assert plan.left == after.counts
     assert () == lab.plan(after).actions
+
+
+# ---------------------------------------------------------------------- laws find broken rules
+
+
+FIRST_LAWS = [
+    next(case for case in CASES if (case[0].code, case[1]) == pair)
+    for pair in dict.fromkeys((law.code, layout) for law, layout in CASES)
+]
+
+
+def _finds_nothing(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(*_: object) -> Any:
+        return None if isinstance(rule, CaseRule) else iter(())
+
+    monkeypatch.setattr(type(rule), "look", blind)
+
+
+@pytest.mark.parametrize("case", FIRST_LAWS, ids=_ids)
+def test_a_rule_that_finds_nothing_breaks_its_law(
+    case: tuple[Law, Layout],
+    open_lab: "partial[Lab]",
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A law fails when its rule is blind, in each layout."""
+    law, layout = case
+    url = request.getfixturevalue("own_database") if law.alters else None
+    rule = next(each for each in RULES if each.code == law.code)
+    _finds_nothing(rule, monkeypatch)
+    with pytest.raises(AssertionError):
+        _found(law, open_lab(url=url, layout=layout.value))
 
 
 def test_without_unsafe_nothing_is_removed_for_lack_of_a_row(lab: Lab) -> None:
@@ -143,7 +217,7 @@ def test_sync_retry_mends_dead_entries(lab: Lab) -> None:
 
 @pytest.mark.parametrize("plant", [behind, missing_index])
 def test_migrate_run_mends_the_schema(
-    plant: Law, open_lab: "partial[Lab]", own_database: str
+    plant: Plant, open_lab: "partial[Lab]", own_database: str
 ) -> None:
     """MSS001 and MSS006 advise `memsync migrate run`; after it both are gone."""
     lab = open_lab(url=own_database)
@@ -154,11 +228,11 @@ def test_migrate_run_mends_the_schema(
 
 def test_all_faults_at_once(lab: Lab) -> None:
     """Many faults in one app do not hide one another."""
-    said = lab.settled(12)
-    plants: list[Law] = [missing, orphan, duplicate, foreign_id, mismatch, unknown]
+    said = lab.settled(30)
+    plants: list[Plant] = [missing, orphan, duplicate, foreign_id, mismatch, unknown]
     plants += [no_persona, stale, wrong_text_key, partial(wrong_unit, lambda ms: ms // 1000)]
     for at, plant in enumerate(plants):
-        plant(lab, said[at:])
+        plant(lab, said[3 * at :])
     names = Counter(
         ("missing-point", "orphan-point", "duplicate-point", "foreign-point-id", "persona-mismatch")
     )
@@ -167,4 +241,3 @@ def test_all_faults_at_once(lab: Lab) -> None:
     assert dict(names) == lab.audit().counts
     lab.apply(lab.plan())
     assert lab.check().ok
-    assert isinstance(said[0].anchor_id, UUID)

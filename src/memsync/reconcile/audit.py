@@ -1,33 +1,46 @@
 """The audit reads both stores and turns their differences into findings. It writes nothing.
 
-A difference becomes a finding when it is older than the settle window, no outbox entry will repair
-it, and it is still there on a second read. An audit also lists the parts that it could not read.
+A difference becomes a finding when it is older than the settle window by either side's clock, no
+outbox entry will repair it, and it is still there on a second read. A fact that is no fault is
+counted: all of one kind are one finding, of severity info. An audit also lists the parts that it
+could not read.
 """
 
-from collections.abc import Iterable, Iterator
-from uuid import UUID
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from memsync.errors import MemsyncError, SchemaMismatch, StoreUnreachable
+from memsync.errors import MemsyncError
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.records import Place
 from memsync.model.sequences import batched
-from memsync.reconcile.cases import Case
-from memsync.reconcile.findings import Audit, Finding, Witness
+from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.findings import Audit, Finding, Severity
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
+from memsync.reconcile.rules.coverage import MissingPoint
 from memsync.reconcile.state import State
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.history.exchanges import exchanges_by_anchor, horizon_ms, now_ms
+from memsync.stores.history.exchanges import (
+    exchanges_by_anchor,
+    history_is_empty,
+    now_ms,
+    on_their_way,
+)
 from memsync.stores.ltm import Embedder, LongTermMemory
-from memsync.stores.ltm.layouts import is_deployed
+from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 500
 _TELL_EVERY = 1000
-_DAY_MS = 86_400_000
+_MISSING = MissingPoint.name
+_SAID_ANEW = frozenset({Role.DUPLICATE, Role.FOREIGN})
+_AHEAD_MS = 3_600_000
+"""A time further ahead of both clocks than an hour is no clock's, so it does not count as young."""
 
 
 def audit(
@@ -35,8 +48,8 @@ def audit(
 ) -> Audit:
     """Compare the memories with the history.
 
-    A deployed collection that cannot be read makes the audit incomplete, and so does an embedder
-    that the settings name and that cannot be loaded.
+    A collection that cannot be read makes the audit incomplete, and so does an embedder that the
+    settings name and that cannot be loaded.
 
     Raises: StoreUnreachable when a store does not answer; SchemaMismatch when the database is not
     the app's.
@@ -64,143 +77,182 @@ class _Auditor:
         self._tell = tell
         self._settling = 0
         self._not_checked: list[str] = []
+        self._facts: dict[str, _Fact] = {}
 
     def run(self, *, everything: bool) -> Audit:
         with self._postgres.session() as session:
             catalog = Catalog.read(session)
-            collections = self._ltm.collections()
-            pairing = self._pairing(session)
-            deployed = {}
-            if catalog.knows_personas:
-                deployed = self._read_deployed(pairing, collections)
-            state = State(
-                session, self._ltm, self._settings, catalog, deployed, self._named_embedder()
+            pairing = Pairing.of(
+                session, self._ltm, catalog, tolerance_s=self._settings.match_tolerance_s
             )
             findings: list[Finding] = []
-            for rule in STATE_RULES:
-                if everything or not rule.only_in_check:
-                    findings += rule.look(state)
+            missing = 0
             if catalog.knows_personas:
-                findings += self._memory_findings(session, pairing)
-                if pairing.horizon_ms is None and pairing.points:
-                    self._not_checked.append(
-                        "archived memories: the history is empty, so memsync cannot tell which "
-                        "memories are older than it; set retention_days if it is meant to be empty"
-                    )
+                found = list(self._memory_findings(session, pairing))
+                if self._collection_is_missing():
+                    # A wrong name is one finding, and not one for each exchange.
+                    missing = sum(each.name == _MISSING for each in found)
+                    found = [each for each in found if each.name != _MISSING]
+                findings += found
+                self._note_what_was_not_read(session, pairing)
             else:
                 self._not_checked.append(
                     f"memories: the history is {catalog.stage} and cannot be read by persona; "
                     "next: memsync migrate run --to backfill"
                 )
+            homes, elsewhere = pairing.sources.collections
+            state = State(
+                session,
+                self._ltm,
+                self._settings,
+                catalog,
+                homes,
+                elsewhere,
+                self._named_embedder(homes),
+                missing,
+            )
+            for rule in STATE_RULES:
+                if everything or not rule.only_in_check:
+                    findings += rule.look(state)
+        findings += (fact.finding() for fact in self._facts.values())
         return Audit(
             findings=tuple(sorted(findings, key=lambda each: (each.code, each.store, each.key))),
-            rows_checked=pairing.rows,
-            points_checked=pairing.points,
+            rows_checked=pairing.sources.counts.rows,
+            points_checked=pairing.sources.counts.points,
+            archived=pairing.sources.counts.archived,
             settling=self._settling,
             not_checked=tuple(self._not_checked),
+            layout=self._ltm.layout,
+            why_layout=self._ltm.why_layout,
         )
 
-    def _named_embedder(self) -> Embedder | None:
+    def _collection_is_missing(self) -> bool:
+        shared = self._ltm.layout is Layout.SHARED
+        return shared and not self._ltm.stands(self._ltm.collection)
+
+    def _note_what_was_not_read(self, session: Session, pairing: Pairing) -> None:
+        self._not_checked += (
+            f"collection {name}: {why}" for name, why in sorted(pairing.sources.unread.items())
+        )
+        if pairing.sources.counts.points and history_is_empty(session):
+            self._not_checked.append(
+                f"memories: the history is empty, and {self._ltm.label} holds "
+                f"{pairing.sources.counts.points:,} points. See whether both URLs are right"
+            )
+
+    def _named_embedder(self, homes: Sequence[str]) -> Embedder | None:
         """The embedder, if the settings name one and there are memories to compare it with.
 
         One that nobody named is not loaded: an audit needs no model.
         """
-        if "embedder" not in self._settings.model_fields_set:
-            return None
-        if not self._ltm.stands(self._ltm.collection):
+        if "embedder" not in self._settings.model_fields_set or not homes:
             return None
         try:
             return self._ltm.embedder
         except MemsyncError as error:
-            self._not_checked.append(
-                f"whether recall can search {self._ltm.collection}: {error.message}"
-            )
+            self._not_checked.append(f"whether recall can search {homes[0]}: {error.message}")
             return None
 
-    def _pairing(self, session: Session) -> Pairing:
-        days = self._settings.retention_days
-        horizon = now_ms(session) - days * _DAY_MS if days else horizon_ms(session)
-        return Pairing(session, self._ltm, horizon)
-
-    def _read_deployed(self, pairing: Pairing, collections: list[str]) -> dict[str, int]:
-        """Read the deployed collections. Returns the point counts of those that could be read."""
-        home = self._ltm.collection
-        deployed = [name for name in collections if is_deployed(name) and name != home]
-        points: dict[str, int] = {}
-        for done, collection in enumerate(deployed):
-            self._tell(Progress(Kind.STEP, "audit of deployed collections", done, len(deployed)))
-            try:
-                points[collection] = pairing.read_deployed(collection)
-            except (StoreUnreachable, SchemaMismatch) as error:
-                self._not_checked.append(f"collection {collection}: {error.message}")
-        return points
+    # ------------------------------------------------------------------ memories
 
     def _memory_findings(self, session: Session, pairing: Pairing) -> Iterator[Finding]:
-        candidates = (
-            (finding, case)
-            for case in self._cases(pairing)
-            for rule in CASE_RULES
-            if (finding := rule.judge(case))
-        )
-        for some in batched(candidates, _BATCH):
+        for some in batched(self._candidates(pairing), _BATCH):
             yield from self._confirmed(session, self._settled(session, some))
 
-    def _cases(self, pairing: Pairing) -> Iterator[Case]:
-        for number, case in enumerate(pairing.merge_home()):
+    def _candidates(self, pairing: Pairing) -> Iterator[tuple[Finding, Case]]:
+        for number, case in enumerate(pairing.cases()):
             if number % _TELL_EVERY == 0:
                 self._tell(Progress(Kind.STEP, "audit of memories", number))
-            yield case
-        yield from pairing.rest()
+            for rule in CASE_RULES:
+                finding = rule.judge(case)
+                if finding is None:
+                    continue
+                if finding.severity is Severity.INFO:
+                    self._facts.setdefault(finding.code, _Fact(finding)).add(finding)
+                else:
+                    yield finding, case
 
-    def _settled(
-        self, session: Session, candidates: Iterable[tuple[Finding, Case]]
-    ) -> list[Finding]:
+    def _settled(self, session: Session, some: Sequence[tuple[Finding, Case]]) -> list[Finding]:
         """The candidates that are not settling; counts those too young or with an outbox entry."""
-        some = list(candidates)
-        anchors = [case.exchange.anchor_id for _, case in some if case.exchange]
-        pending = outbox.pending_of(session, set(anchors))
-        now = now_ms(session)
-        young_ms = now - self._settings.settle_s * 1000
+        rows = [case.exchange for _, case in some if case.exchange]
+        pending = outbox.pending_of(session, {each.anchor_id for each in rows})
+        ids = [id_ for each in rows for id_ in (each.anchor_id, each.said_id)]
+        pending |= on_their_way(session, ids, alarm_s=self._settings.outbox_alarm_s)
+        clocks = (now_ms(session), round(time.time() * 1000))
         kept = []
         for finding, case in some:
             row = case.exchange
-            missing_yet = case.found is None and row and young_ms < row.created_at_ms <= now
-            if row and (missing_yet or row.anchor_id in pending):
+            on_its_way = row is not None and not pending.isdisjoint({row.anchor_id, row.said_id})
+            if on_its_way or self._is_young(case, clocks):
                 self._settling += 1
             else:
                 kept.append(finding)
         return kept
 
-    def _confirmed(self, session: Session, findings: list[Finding]) -> Iterator[Finding]:
-        """The findings whose exchange and point are still as they were when first read."""
+    def _is_young(self, case: Case, clocks: tuple[int, int]) -> bool:
+        """Whether the other half may still come: a memory for the row, or a row for the memory.
+
+        What was said before may be said again, and then its memory may come before its row.
+        """
+        at = None
+        if case.role in {Role.MISSING, Role.ELSEWHERE} and case.exchange:
+            at = case.exchange.created_at_ms
+        elif case.found and (case.exchange is None or case.role in _SAID_ANEW):
+            at = case.found.reading.memory.created_at_ms
+        settle_ms = self._settings.settle_s * 1000
+        return at is not None and min(clocks) - settle_ms < at <= max(clocks) + _AHEAD_MS
+
+    def _confirmed(self, session: Session, findings: Sequence[Finding]) -> Iterator[Finding]:
+        """The findings whose exchange and points are still as they were when first read."""
         rows = {f.witness.anchor_id for f in findings if f.witness.anchor_id}
         exchanges = exchanges_by_anchor(session, list(rows))
         digests = {anchor: exchange_digest(each) for anchor, each in exchanges.items()}
-        states = self._point_states(findings)
+        states = self._states(findings)
         for finding in findings:
             seen = finding.witness
             same_row = seen.anchor_id is None or digests.get(seen.anchor_id) == seen.row_digest
-            place = (seen.collection or self._ltm.collection, _point_looked_for(seen))
-            if same_row and states.get(place) == seen.point_state:
+            same_points = (seen.place is None or states.get(seen.place) == seen.state) and (
+                seen.target is None or states.get(seen.target) == seen.target_state
+            )
+            if same_row and same_points:
                 yield finding
             else:
                 self._settling += 1
 
-    def _point_states(self, findings: list[Finding]) -> dict[tuple[str, object], str | None]:
-        places: dict[str, set[UUID | int]] = {}
+    def _states(self, findings: Sequence[Finding]) -> dict[Place, str | None]:
+        places: dict[str, set[PointId]] = {}
         for finding in findings:
-            seen = finding.witness
-            point_id = _point_looked_for(seen)
-            if point_id is not None:
-                collection = seen.collection or self._ltm.collection
-                places.setdefault(collection, set()).add(point_id)
-        states: dict[tuple[str, object], str | None] = {}
-        for collection, ids in places.items():
-            for point_id, point in self._ltm.points(collection, ids).items():
-                states[collection, point_id] = point_state(point)
-        return states
+            for place in (finding.witness.place, finding.witness.target):
+                if place is not None:
+                    places.setdefault(place.collection, set()).add(place.point_id)
+        return {
+            Place(collection, point_id): point_state(point)
+            for collection, ids in places.items()
+            for point_id, point in self._ltm.points(collection, ids).items()
+        }
 
 
-def _point_looked_for(seen: Witness) -> PointId | None:
-    """The id of the point that was seen (it may be 0), else the id that the memory must have."""
-    return seen.point_id if seen.point_id is not None else seen.anchor_id
+class _Fact:
+    """All findings of one code that are facts and no faults: how many, and the first of them."""
+
+    def __init__(self, first: Finding) -> None:
+        self._first = first
+        self._points = 0
+        self._collections: set[str] = set()
+
+    def add(self, finding: Finding) -> None:
+        """Count one more."""
+        self._points += 1
+        self._collections.add(finding.store)
+
+    def finding(self) -> Finding:
+        """The one finding that stands for all."""
+        first = self._first
+        evidence = {"points": self._points, "collections": len(self._collections)}
+        return replace(
+            first,
+            store="qdrant",
+            key=f"{first.store.removeprefix('qdrant:')}/{first.key}",
+            persona_id=None,
+            evidence=evidence,
+        )

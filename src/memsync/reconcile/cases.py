@@ -1,105 +1,149 @@
 """A case is the unit that rules judge: an exchange, a point, or one of each that belong together.
 
-This module decides how a point's text and time are compared with an exchange's. Only the rules
-decide whether a difference is a fault.
+The pairing makes the cases and decides the role of each. Only the rules decide whether a case is a
+fault.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
 from memsync.model.digests import exchange_digest, point_state
-from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point
+from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile.findings import Witness
-from memsync.stores.ltm.layouts import persona_of_collection
-from memsync.stores.ltm.layouts import says as memory_says
+from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.payload import PayloadCodec, Reading
+from memsync.stores.ltm.texts import Said, said
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A point as it was found, and the codec that reads its collection.
 
-    `home` is True when the point lies in the home collection, where memories belong.
+    `home`: it lies where the layout in force keeps memories. `persona_id` is the persona whose
+    memory it is taken for: the collection's, else the payload's; where a user's id stands in a
+    persona's place, it is the user's default persona. None where nobody can tell. `names_another`:
+    the payload names another persona than the collection. `names_unknown`: an id stands there, for
+    a persona's, that neither a persona nor a user has.
     """
 
-    collection: str
-    home: bool
+    place: Place
     point: Point
     reading: Reading
     codec: PayloadCodec
+    home: bool
+    persona_id: UUID | None = None
+    names_another: bool = False
+    names_unknown: bool = False
 
     @classmethod
     def read(cls, collection: str, point: Point, codec: PayloadCodec, *, home: bool) -> Self:
         """Decode the payload of `point`, which lies in `collection`."""
-        return cls(collection, home, point, codec.decode(point.payload), codec)
+        place = Place(collection, point.id)
+        return cls(place, point, codec.decode(point.payload), codec, home)
 
-    @property
-    def persona_id(self) -> UUID | None:
-        """The persona that the app takes it for: the deployed collection's, else the payload's."""
-        of_collection = None if self.home else persona_of_collection(self.collection)
-        return of_collection or self.reading.memory.persona_id
+    def dated(self, times_ms: Collection[int]) -> Self:
+        """The same; a time around 1970 is what it is where an exchange has it."""
+        reading = self.reading
+        if reading.perhaps_ms is None or reading.perhaps_ms not in times_ms:
+            return self
+        return replace(self, reading=reading.in_milliseconds())
 
     @property
     def personality_id(self) -> UUID | None:
         """The personality that the payload names."""
         return self.reading.memory.personality_id
 
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether it names two personas or two times, so that nobody knows whose or when."""
+        several = self.reading.names_several_personas or self.reading.names_several_times
+        return several or self.names_another
+
+
+class Role(StrEnum):
+    """What the exchange and the point of a case are to each other."""
+
+    MISSING = "missing"
+    """An exchange without a memory anywhere."""
+    MEMORY = "memory"
+    """The exchange's one memory, where memories of its persona are kept."""
+    DUPLICATE = "duplicate"
+    """A further memory of the exchange, of the right persona. `kept` is the one that stays."""
+    FOREIGN = "foreign"
+    """A memory of the exchange that another persona has."""
+    ELSEWHERE = "elsewhere"
+    """The exchange's only memory, in a collection that the layout in force does not read."""
+    COPY = "copy"
+    """A copy, in such a collection, of a memory that stands where it belongs (`kept`)."""
+    ARCHIVED = "archived"
+    """A memory whose rows the app no longer keeps, by design."""
+    NEWER = "newer"
+    """A memory from after the newest row, or from a stretch in which there is no row at all."""
+    ORPHAN = "orphan"
+    """Another memory without an exchange."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """An exchange without a point, a point without an exchange, or a pair.
 
-    `kept` is the id of another point of the same exchange, the one that stays. `memory_stands`:
-    another point already has the id that the exchange's memory must have. `archived`: the point is
-    from before the horizon, so it has no exchange by design. `persona_is_known` is asked only for
-    points without an exchange, because an exchange's persona exists.
+    `said` is how the point's text resembles the exchange's; None without one of them. `kept` is the
+    place of the exchange's memory that stays, where it is another point, and `kept_state` its
+    state. `home` is the collection where the case's memory belongs, None where its persona is not
+    known. `tolerance_ms` is how far the times of a pair may differ.
     """
 
+    role: Role
+    layout: Layout
     exchange: Exchange | None = None
     found: Found | None = None
-    persona_is_known: bool = True
-    kept: PointId | None = None
-    memory_stands: bool = False
-    archived: bool = False
+    home: str | None = None
+    kept: Place | None = None
+    kept_state: str | None = None
+    tolerance_ms: int = 0
 
     @property
-    def is_anchored(self) -> bool:
-        """Whether the point is at home under the id that the exchange's memory must have."""
-        return (
-            self.exchange is not None
-            and self.found is not None
-            and self.found.home
-            and self.found.point.id == self.exchange.anchor_id
-        )
-
-    @property
-    def persona_agrees(self) -> bool:
-        """Whether point and exchange have the same persona. A point that names none agrees."""
+    def said(self) -> Said | None:
+        """How the point's text resembles the exchange's; None where they differ."""
         if self.exchange is None or self.found is None:
-            return False
-        return self.found.persona_id in {None, self.exchange.persona_id}
-
-    @property
-    def content_agrees(self) -> bool:
-        """Whether the point's text is that of the exchange, in the form of its collection."""
-        if self.exchange is None or self.found is None:
-            return False
+            return None
         return says(self.found, self.exchange)
+
+    @property
+    def target(self) -> Place | None:
+        """Where the memory of this case belongs, or the one that is kept stands."""
+        if self.kept is not None:
+            return self.kept
+        if self.home is None or self.is_orphan_elsewhere:
+            return None
+        if self.found is None or (self.exchange and self.layout is Layout.SHARED):
+            return Place(self.home, self.exchange.anchor_id) if self.exchange else None
+        return Place(self.home, self.found.point.id)
+
+    @property
+    def is_orphan_elsewhere(self) -> bool:
+        """Whether it is an orphan outside of its home, where nothing belongs."""
+        return self.role is Role.ORPHAN and self.found is not None and not self.found.home
 
     @property
     def witness(self) -> Witness:
         """The states of the exchange and the point that this case was made from."""
-        row, found = self.exchange, self.found
+        row, found, target = self.exchange, self.found, self.target
+        if self.role is Role.ELSEWHERE and self.layout is Layout.SHARED:
+            # The memory is made anew. The old collection stays as it is until it is retired.
+            found = None
+        state = point_state(found.point) if found else None
+        itself = found is not None and found.place == target
         return Witness(
             anchor_id=row.anchor_id if row else None,
             row_digest=exchange_digest(row) if row else None,
-            collection=found.collection if found else None,
-            point_id=found.point.id if found else None,
-            point_state=point_state(found.point) if found else None,
-            memory_stands=self.memory_stands,
+            place=found.place if found else None,
+            state=state,
+            target=target,
+            target_state=state if itself else self.kept_state,
         )
 
     @property
@@ -109,40 +153,11 @@ class Case:
             return self.exchange.persona_id
         return self.found.persona_id if self.found is not None else None
 
-
-def says(found: Found, exchange: Exchange) -> bool:
-    """Whether the point's text is that of the exchange; outside home the app's form counts too."""
-    return memory_says(
-        found.reading.memory,
-        exchange.user_text,
-        exchange.assistant_text,
-        as_deployed=not found.home,
-    )
+    def with_role(self, role: Role) -> "Case":
+        """The same case in another role."""
+        return replace(self, role=role)
 
 
-class ExchangeIndex:
-    """Exchanges by personality and second, to find the exchange that a point was made from."""
-
-    def __init__(self, exchanges: Iterable[Exchange]) -> None:
-        self._by_second: dict[tuple[UUID, int], list[Exchange]] = {}
-        for each in exchanges:
-            key = (each.personality_id, each.created_at_ms // 1000)
-            self._by_second.setdefault(key, []).append(each)
-
-    def match(self, found: Found) -> Exchange | None:
-        """The exchange whose time and personality the point has; among several, one of equal text.
-
-        When the point's time is exact and only one exchange has it, the text need not agree, so
-        that a stale text can be found. When the time is given in seconds, the text must agree.
-        """
-        window, personality_id = found.reading.time_window_ms, found.personality_id
-        if window is None or personality_id is None:
-            return None
-        near = self._by_second.get((personality_id, window[0] // 1000), [])
-        timely = [each for each in near if window[0] <= each.created_at_ms <= window[1]]
-        # Exchanges of the point's persona come first: two personas may say the same at one time.
-        timely.sort(key=lambda each: each.persona_id != found.persona_id)
-        agreeing = [each for each in timely if says(found, each)]
-        if agreeing:
-            return agreeing[0]
-        return timely[0] if len(timely) == 1 and window[0] == window[1] else None
+def says(found: Found, exchange: Exchange) -> Said | None:
+    """How the point's text resembles the exchange's; None where it was not made from it."""
+    return said(found.reading.memory, exchange.user_text, exchange.assistant_text)

@@ -11,7 +11,8 @@ from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from memsync.model.ids import PointId
+from memsync.model.records import Place
+from memsync.stores.ltm.layouts import Layout
 
 
 class Severity(StrEnum):
@@ -33,32 +34,35 @@ class Grade(StrEnum):
 class Repair(StrEnum):
     """The repair that a plan contains for a finding."""
 
-    MEND = "mend"
-    """Write the exchange's memory anew from Postgres; remove the point if it lies elsewhere."""
+    MAKE = "make"
+    """Write the exchange's memory from Postgres, in place of the point or as a new one."""
+    PATCH = "patch"
+    """Mend the payload, and leave the vector and the id as they are."""
+    COPY = "copy"
+    """Copy the point, with its vector, to the collection where it belongs."""
+    MOVE = "move"
+    """Copy it, and then move the old one to quarantine."""
     REMOVE = "remove"
     """Move the point to quarantine."""
-    MOVE = "move"
-    """Move an archived memory to the home collection."""
-    RETIRE = "retire"
-    """Remove a deployed collection once it is empty."""
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """The states of an exchange and a point when they were read.
+    """The states of an exchange and of points when they were read. A repair rests on them.
 
-    `row_digest` is the exchange's digest, None without an exchange; `point_state` is a digest of
-    the point's payload, None without a point. `memory_stands`: another point already has the id
-    that the exchange's memory must have.
+    `anchor_id` and `row_digest` are the exchange's, None without one. `place` is the point that the
+    finding is about, None without one, and `state` a digest of its payload. `target` is where the
+    memory belongs: where it will be made or copied to, or where the one stands that is kept.
+    `target_state` is the state of the point there, None for none.
     """
 
     anchor_id: UUID | None = None
     row_digest: str | None = None
-    collection: str | None = None
-    point_id: PointId | None = None
-    point_state: str | None = None
-    memory_stands: bool = False
+    place: Place | None = None
+    state: str | None = None
+    target: Place | None = None
+    target_state: str | None = None
 
 
 _TEXT_MAX = 200
@@ -112,8 +116,10 @@ class Finding:
 class Audit:
     """The result of an audit.
 
-    `settling` counts the differences that are too young, have an outbox entry, or changed while
-    the audit ran. `not_checked` says which parts could not be read, and why.
+    `layout` is where memories lie, and `why_layout` how that is known. `archived` counts the
+    memories whose rows the app no longer keeps. `settling` counts the differences that are too
+    young, have an outbox entry, or changed while the audit ran. `not_checked` says which parts
+    could not be read, and why.
     """
 
     findings: tuple[Finding, ...]
@@ -121,6 +127,9 @@ class Audit:
     points_checked: int
     settling: int
     not_checked: tuple[str, ...]
+    archived: int = 0
+    layout: Layout = Layout.SHARED
+    why_layout: str = ""
 
     @property
     def complete(self) -> bool:
@@ -129,13 +138,24 @@ class Audit:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was read and nothing was found."""
-        return self.complete and not self.findings
+        """Whether everything was read and no fault was found; a fact of severity info is none."""
+        return self.complete and not self.faults
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """The findings that are errors or warnings."""
+        return tuple(each for each in self.findings if each.severity is not Severity.INFO)
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """How many points, or collections, each fact of severity info is about, by name."""
+        infos = (each for each in self.findings if each.severity is Severity.INFO)
+        return {each.name: int(str(next(iter(each.evidence.values())))) for each in infos}
 
     @property
     def counts(self) -> dict[str, int]:
-        """Findings by name, in the order of their codes."""
-        return counted(self.findings)
+        """Faults by name, in the order of their codes."""
+        return counted(self.faults)
 
 
 def counted(findings: Iterable[Finding]) -> dict[str, int]:

@@ -1,207 +1,347 @@
-"""Pairing joins exchanges with points into cases, for the audit's rules.
+"""Pairing reads both stores and joins exchanges with points into cases, for the audit's rules.
 
-Exchanges and the points of the home collection are two streams in id order, so one pass merges
-them. Points of deployed collections have random ids. They are matched with the exchanges of their
-own persona first, then with those of all personas. The memory needed grows with the number of
-points and exchanges that are not paired by id, not with the stores.
+Data flows through it once. In the shared layout, exchanges and the points of the shared collection
+are two streams in id order, so one pass merges them; what it leaves waits in a spool. Then pairing
+goes from owner to owner. It reads the exchanges of all of an owner's personas, takes the points of
+these personas (from their collections, or from the spool), and lets `matching` find who belongs to
+whom. Points that match nothing of their owner's are looked for among everybody's exchanges last.
+Memory grows with the largest owner, not with the stores.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
+from memsync.model.digests import point_state
 from memsync.model.ids import point_order
-from memsync.model.records import Exchange, Point, Thread
+from memsync.model.records import Exchange, Place, Point
 from memsync.model.sequences import batched
-from memsync.reconcile.cases import (
-    Case,
-    ExchangeIndex,
-    Found,
-    says,
-)
+from memsync.reconcile.cases import Case, Found, Role, says
+from memsync.reconcile.leftovers import Leftovers, Oldest
+from memsync.reconcile.matching import Match, Matcher
+from memsync.reconcile.sources import Sources
+from memsync.reconcile.spool import Spool
+from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import (
-    Moment,
-    exchanges_at,
     exchanges_in_order,
-    exchanges_of_persona,
-    known_personas,
-    unreadable_threads,
+    exchanges_of_personas,
+)
+from memsync.stores.history.owners import (
+    Owners,
+    owners_page,
+    personas_of_owners,
+    without_memory,
 )
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import (
-    PERSONA_PREFIX,
-    PERSONALITY_PREFIX,
+    CollectionKind,
+    Layout,
+    collection_of_persona,
+    collection_of_personality,
     persona_of_collection,
 )
+from memsync.stores.ltm.texts import Said
 from memsync.stores.postgres import Session
 
 _BATCH = 1000
+_OWNERS_MAX = 500
+_EXCHANGES_AT_ONCE = 10_000
+_NOBODY = b""
+"""The key of points whose owner cannot be told."""
 
 
 @dataclass
 class Pairing:
-    """The pairing of one audit. Call `read_deployed`, then `merge_home`, then `rest`.
+    """The pairing of one audit: `cases` yields all of them, once. `sources` are its collections."""
 
-    `horizon_ms` is the time before which no message is kept; None when the history is empty.
-    `unread` are the deployed collections that could not be read to their end.
-    """
+    sources: Sources
 
-    session: Session
-    ltm: LongTermMemory
-    horizon_ms: int | None
-    rows: int = 0
-    points: int = 0
-    unread: set[str] = field(default_factory=set)
-    _claims: dict[UUID, list[tuple[Found, Exchange]]] = field(default_factory=dict)
-    _unclaimed: list[Found] = field(default_factory=list)
-    _missing: list[Exchange] = field(default_factory=list)
-    _odd_threads: set[Thread] | None = None
+    def __post_init__(self) -> None:
+        self._session, self._ltm = self.sources.session, self.sources.ltm
+        self._layout, self._tolerance_ms = self.sources.layout, self.sources.tolerance_ms
+        self._counts = self.sources.counts
+        self._without_memory = without_memory(self._session)
+        self._waiting: Spool[Found] = Spool()
+        self._missing: Spool[Exchange] = Spool()
+        self._without_memory_yet: Spool[Exchange] = Spool()
+        self._leftovers = Leftovers(self.sources)
 
-    def read_deployed(self, collection: str) -> int:
-        """Match a deployed collection's points with its persona's exchanges; count the points."""
-        persona = persona_of_collection(collection)
-        index = ExchangeIndex(exchanges_of_persona(self.session, persona) if persona else [])
-        count = 0
-        self.unread.add(collection)
-        for point in self.ltm.scan(collection):
-            count += 1
-            found = self._found(collection, point)
-            self._claim(found, index.match(found))
-        self.unread.remove(collection)
-        self.points += count
-        return count
+    @classmethod
+    def of(
+        cls, session: Session, ltm: LongTermMemory, catalog: Catalog, *, tolerance_s: float
+    ) -> Self:
+        """The pairing of these stores; times may differ by so many seconds."""
+        return cls(Sources(session, ltm, catalog, round(tolerance_s * 1000)))
 
-    def merge_home(self) -> Iterator[Case]:
-        """Merge the home collection with all exchanges; yields the pairs that have the same id."""
-        home = self.ltm.collection
-        points = self.ltm.scan(home) if self.ltm.stands(home) else iter(())
-        for exchange, point in merged(exchanges_in_order(self.session), points):
-            self.rows += exchange is not None
-            self.points += point is not None
-            found = point and self._found(home, point)
+    def cases(self) -> Iterator[Case]:
+        """Every exchange and every point, in one case each, or in one that they share."""
+        with contextlib.ExitStack() as spools:
+            for each in (self._waiting, self._missing, self._without_memory_yet, self._leftovers):
+                spools.enter_context(contextlib.closing(each))
+            for found in self.sources.elsewhere():
+                self._wait(found)
+            if self._layout is Layout.SHARED:
+                yield from self._merge_shared()
+                owners = self._owners_of_the_waiting()
+            else:
+                owners = self._all_owners()
+            for some in owners:
+                yield from self._owner_by_owner(some)
+            for found in self._waiting.of(_NOBODY):
+                self._leftovers.add(found, None, None)
+            yield from self._leftovers.cases()
+            yield from self._missing_cases()
+
+    # ------------------------------------------------------------------ reading
+
+    def exchanges_for(self, points: Sequence[tuple[str, Point]]) -> dict[Place, Exchange]:
+        """The exchanges of these points, each with its collection; one without any is absent.
+
+        It is for few points: all exchanges of their owners are read.
+        """
+        founds: dict[UUID, list[Found]] = {}
+        rest: list[Found] = []
+        for collection, point in points:
+            codec = self._ltm.codec_of(collection)
+            read = Found.read(collection, point, codec, home=self.sources.is_home(collection))
+            (found,) = self.sources.whose([read])
+            owner = self.sources.owner_of(found)
+            (founds.setdefault(owner, []) if owner else rest).append(found)
+        exchanges: dict[Place, Exchange] = {}
+        for personas in personas_of_owners(self._session, list(founds)).items():
+            rows = exchanges_of_personas(self._session, personas[1])
+            for each in Matcher(rows, self._tolerance_ms).match(founds[personas[0]]):
+                if isinstance(each, Match):
+                    exchanges[each.found.place] = each.exchange
+                else:
+                    rest.append(each)
+        return exchanges | self._leftovers.exchanges_of_anybody(rest)
+
+    def _wait(self, found: Found) -> None:
+        owner = self.sources.owner_of(found)
+        self._waiting.add(owner.bytes if owner else _NOBODY, found)
+
+    def _merge_shared(self) -> Iterator[Case]:
+        """Merge the shared collection with all exchanges; yields the pairs that have one id."""
+        home = self._ltm.collection
+        points = self.sources.read(home, home=True) if self._ltm.stands(home) else iter(())
+        for exchange, found in merged(self._exchanges(), points):
             if found and exchange:
-                yield Case(exchange, found)
+                yield self._pair(exchange, found)
             elif found:
-                self._unclaimed.append(found)
+                self._wait(found)
             elif exchange:
-                self._missing.append(exchange)
+                owner = self.sources.people.owner_of(exchange.persona_id)
+                self._missing.add(owner.bytes if owner else _NOBODY, exchange)
 
-    def rest(self) -> Iterator[Case]:
-        """The cases of all points and exchanges that were not paired by id."""
-        self._claim_from_anybody()
-        for anchors in batched(self._claims, _BATCH):
-            standing = self.ltm.points(self.ltm.collection, anchors)
-            for anchor in anchors:
-                yield from _claimants(self._claims[anchor], anchor if anchor in standing else None)
-        for some in batched(self._unclaimed, _BATCH):
-            personas = {each.persona_id for each in some if each.persona_id}
-            known = known_personas(self.session, personas)
-            for found in some:
-                archived = self._is_archived(found)
-                if not archived and self._may_lack_a_message(found):
-                    continue
-                yield Case(
-                    found=found,
-                    persona_is_known=found.persona_id is None or found.persona_id in known,
-                    archived=archived,
-                )
-        for exchange in self._missing:
-            if exchange.anchor_id not in self._claims and not self._may_be_unread(exchange):
-                yield Case(exchange)
+    def _exchanges(self) -> Iterator[Exchange]:
+        for each in exchanges_in_order(self._session):
+            self._counts.rows += 1
+            yield each
 
-    def _claim(self, found: Found, exchange: Exchange | None) -> None:
-        if exchange is None:
-            self._unclaimed.append(found)
-        else:
-            self._claims.setdefault(exchange.anchor_id, []).append((found, exchange))
+    def _pair(self, exchange: Exchange, found: Found) -> Case:
+        """The case of a memory at home under the id of its exchange."""
+        foreign = found.persona_id not in {None, exchange.persona_id}
+        dated = found.dated([exchange.created_at_ms])
+        return self.sources.case(Role.FOREIGN if foreign else Role.MEMORY, exchange, dated)
 
-    def _claim_from_anybody(self) -> None:
-        left, self._unclaimed = self._unclaimed, []
-        for some in batched(left, _BATCH):
-            moments = [
-                Moment(each.personality_id, *each.reading.time_window_ms)
-                for each in some
-                if each.personality_id and each.reading.time_window_ms
-            ]
-            index = ExchangeIndex(exchanges_at(self.session, moments))
-            for found in some:
-                self._claim(found, _match_of_anybody(found, index))
+    def _all_owners(self) -> Iterator[Owners]:
+        """All owners, some at a time: as many as have some ten thousand exchanges together."""
+        after, limit = UUID(int=0), 16
+        while page := owners_page(self._session, after, limit):
+            before = self._counts.rows
+            yield page
+            after, read = max(page), self._counts.rows - before
+            limit = max(1, min(_OWNERS_MAX, limit * _EXCHANGES_AT_ONCE // max(1, read)))
 
-    def _found(self, collection: str, point: Point) -> Found:
-        at_home = collection == self.ltm.collection
-        return Found.read(collection, point, self.ltm.codec_of(collection), home=at_home)
+    def _owners_of_the_waiting(self) -> Iterator[Owners]:
+        keys = dict.fromkeys([*self._waiting.keys(), *self._missing.keys()])
+        for some in batched((UUID(bytes=key) for key in sorted(keys) if key), 16):
+            yield personas_of_owners(self._session, some)
 
-    def _may_be_unread(self, exchange: Exchange) -> bool:
-        """Whether its memory may lie in an unread collection; it is not called missing then."""
-        return not self.unread.isdisjoint(
-            {
-                f"{PERSONA_PREFIX}{exchange.persona_id}",
-                f"{PERSONALITY_PREFIX}{exchange.personality_id}",
-            }
-        )
+    # ------------------------------------------------------------------ owner by owner
 
-    def _may_lack_a_message(self, found: Found) -> bool:
-        """Whether its exchange may be missing because a message of its thread cannot be read."""
-        if self._odd_threads is None:
-            self._odd_threads = unreadable_threads(self.session)
-        memory = found.reading.memory
-        return any(
-            (each.persona_id, each.personality_id) == (found.persona_id, found.personality_id)
-            and memory.channel_id in {None, each.channel_id}
-            for each in self._odd_threads
-        )
+    def _owner_by_owner(self, owners: Owners) -> Iterator[Case]:
+        personas = [persona for some in owners.values() for persona in some]
+        by_persona: dict[UUID, list[Exchange]] = {}
+        exchanges = exchanges_of_personas(self._session, personas)
+        if self._layout is Layout.PER_PERSONA:
+            self._counts.rows += len(exchanges)
+        for each in exchanges:
+            by_persona.setdefault(each.persona_id, []).append(each)
+        for owner, some in owners.items():
+            rows = [each for persona in some for each in by_persona.get(persona, ())]
+            yield from self._of_owner(owner, some, rows)
 
-    def _is_archived(self, found: Found) -> bool:
-        """Whether the point is a memory from before the horizon. Without a text it is not one."""
-        memory = found.reading.memory
-        if memory.created_at_ms is None or not memory.text:
-            return False
-        return self.horizon_ms is None or memory.created_at_ms < self.horizon_ms
+    def _of_owner(
+        self, owner: UUID, personas: Sequence[UUID], rows: Sequence[Exchange]
+    ) -> Iterator[Case]:
+        waiting = list(self._waiting.of(owner.bytes))
+        at_home = [each for each in waiting if each.home]
+        elsewhere = [each for each in waiting if not each.home]
+        for persona in personas:
+            if name := self.sources.homes.get(persona):
+                at_home += self.sources.read(name, home=True)
+        standing = self._standing(owner, rows)
+        matcher = Matcher(rows, self._tolerance_ms, taken=standing)
+        matched = list(matcher.match(at_home))
+        memories: dict[UUID, list[Match]] = {}
+        alone: list[Found] = []
+        for each in matched:
+            if isinstance(each, Found):
+                alone.append(each)
+            else:
+                memories.setdefault(each.exchange.anchor_id, []).append(each)
+        for anchor, some in memories.items():
+            kept, cases = self._of_exchange(some, standing.get(anchor))
+            standing[anchor] = kept
+            if self._layout is Layout.SHARED and kept.point_id != anchor:
+                self._leftovers.note_kept(anchor, kept)
+            yield from cases
+        yield from self._of_elsewhere(matcher, elsewhere, standing, alone)
+        for row in rows:
+            if row.anchor_id not in standing:
+                self._without_memory_yet.add(_NOBODY, row)
+        oldest = Oldest(rows)
+        for found in alone:
+            self._leftovers.add(found, owner, oldest)
 
+    def _standing(self, owner: UUID, rows: Sequence[Exchange]) -> dict[UUID, Place]:
+        """The memories of these exchanges that the merge of the shared collection has found."""
+        if self._layout is Layout.PER_PERSONA:
+            return {}
+        missing = {each.anchor_id for each in self._missing.of(owner.bytes)}
+        home = self._ltm.collection
+        return {
+            row.anchor_id: Place(home, row.anchor_id)
+            for row in rows
+            if row.anchor_id not in missing
+        }
 
-def _match_of_anybody(found: Found, index: ExchangeIndex) -> Exchange | None:
-    """The point's exchange among those of all personas.
+    def _of_exchange(
+        self, matches: Sequence[Match], standing: Place | None
+    ) -> tuple[Place, list[Case]]:
+        """The cases of all points at home that were matched with one exchange.
 
-    Across personas the text must be equal too, because two personas may write at the same time.
-    """
-    exchange = index.match(found)
-    if exchange and exchange.persona_id != found.persona_id and not says(found, exchange):
-        return None
-    return exchange
+        Of several of the right persona one stays: that of the anchor's id in the shared layout,
+        else the one that the app can read and that is the oldest by id.
+        """
+        exchange = matches[0].exchange
+        own = [
+            each.found for each in matches if each.found.persona_id in {None, exchange.persona_id}
+        ]
+        best = min(own, key=lambda each: _preference(each, exchange), default=None)
+        kept = standing or (best.place if best else None)
+        state = None
+        if best and kept == best.place:
+            state = point_state(best.point)
+        elif kept:
+            state = point_state(
+                self._ltm.points(kept.collection, [kept.point_id]).get(kept.point_id)
+            )
+        cases = []
+        for each in (match.found for match in matches):
+            if each.place == kept:
+                cases.append(self.sources.case(Role.MEMORY, exchange, each))
+            else:
+                role = Role.DUPLICATE if each in own else Role.FOREIGN
+                cases.append(self.sources.case(role, exchange, each, kept=kept, kept_state=state))
+        # A memory that another persona has is not missing; see the rule persona-mismatch.
+        return kept or matches[0].found.place, cases
+
+    def _of_elsewhere(
+        self,
+        matcher: Matcher,
+        elsewhere: Sequence[Found],
+        standing: dict[UUID, Place],
+        alone: list[Found],
+    ) -> Iterator[Case]:
+        """The cases of points in collections that the layout in force does not read."""
+        archived = {_identity(each): each for each in alone}
+        by_id = {(each.persona_id, each.point.id): each for each in alone}
+        by_place = {str(each.place): each for each in alone}
+        copies = {each.reading.brought_from: each for each in alone if each.reading.brought_from}
+        for each in matcher.match(elsewhere):
+            if isinstance(each, Match):
+                anchor = each.exchange.anchor_id
+                kept = standing.get(anchor)
+                role = Role.COPY if kept else Role.ELSEWHERE
+                yield self.sources.case(role, each.exchange, each.found, kept=kept)
+                standing.setdefault(anchor, each.found.place)
+                continue
+            same = archived.get(_identity(each)) or by_id.get((each.persona_id, each.point.id))
+            tied = copies.get(str(each.place)) or by_place.get(each.reading.brought_from or "")
+            if same is None and tied and _words(tied) == _words(each):
+                same = tied
+            if same is not None:
+                yield self.sources.case(Role.COPY, None, each, kept=same.place)
+            else:
+                alone.append(each)
+                archived[_identity(each)] = each
+
+    def _missing_cases(self) -> Iterator[Case]:
+        """The exchanges of which no point anywhere is a memory."""
+        for row in self._without_memory_yet.of(_NOBODY):
+            if row.anchor_id not in self._leftovers.explained and not self._excused(row):
+                yield self.sources.case(Role.MISSING, row)
+
+    def _excused(self, row: Exchange) -> bool:
+        """Whether nobody may say that its memory is missing: its personality keeps none, or the
+        collection where it may lie was not read.
+        """
+        if row.personality_id in self._without_memory:
+            return True
+        places = {
+            self._ltm.home_of(row.persona_id),
+            collection_of_persona(row.persona_id),
+            collection_of_personality(row.personality_id),
+        }
+        return any(name in places or self._may_be_anybodys(name) for name in self.sources.unread)
+
+    def _may_be_anybodys(self, collection: str) -> bool:
+        """Whether its name does not tell whose memories it holds."""
+        persona = persona_of_collection(collection)
+        legacy = self._ltm.kind_of(collection) is CollectionKind.LEGACY
+        return legacy or (persona is not None and not self.sources.people.is_persona(persona))
 
 
 def merged(
-    exchanges: Iterator[Exchange], points: Iterator[Point]
-) -> Iterator[tuple[Exchange | None, Point | None]]:
+    exchanges: Iterator[Exchange], points: Iterator[Found]
+) -> Iterator[tuple[Exchange | None, Found | None]]:
     """Merge two streams that are ordered by id: items of the same id come as a pair."""
-    exchange, point = next(exchanges, None), next(points, None)
-    while exchange or point:
+    exchange, found = next(exchanges, None), next(points, None)
+    while exchange or found:
         # False sorts before True, so a stream that is exhausted counts as the larger one.
         left = (exchange is None, point_order(exchange.anchor_id) if exchange else ())
-        right = (point is None, point_order(point.id) if point else ())
-        yield (exchange if left <= right else None), (point if right <= left else None)
+        right = (found is None, point_order(found.point.id) if found else ())
+        yield (exchange if left <= right else None), (found if right <= left else None)
         takes_left, takes_right = left <= right, right <= left
         if takes_left:
             exchange = next(exchanges, None)
         if takes_right:
-            point = next(points, None)
+            found = next(points, None)
 
 
-def _claimants(claims: list[tuple[Found, Exchange]], standing: UUID | None) -> Iterator[Case]:
-    """The cases of all points that claim one exchange.
+def _preference(found: Found, exchange: Exchange) -> tuple[object, ...]:
+    """The sort key of the memories of one exchange: the one to keep comes first.
 
-    The memory at home (`standing`) is kept, else the best point of the exchange's own persona.
+    The anchor's id is what memsync gives, and where the app wrote a memory too, the app's stays.
     """
-    own = [found for found, exchange in claims if found.persona_id in {None, exchange.persona_id}]
-    best = min(own, key=lambda each: (not each.home, point_order(each.point.id)), default=None)
-    for found, exchange in claims:
-        kept = standing or (best.point.id if best and found is not best else None)
-        # A memory that was written after the rows were read has the right place and id.
-        itself = found.home and found.point.id == exchange.anchor_id
-        agrees = found.persona_id in {None, exchange.persona_id}
-        yield Case(
-            exchange,
-            found,
-            kept=kept if agrees and not itself else None,
-            memory_stands=standing is not None and not itself,
-        )
+    reading = found.reading
+    readable = not reading.wrong_keys and not reading.wrong_unit and not found.names_unknown
+    order = {Said.THE_SAME: 0, Said.MORE: 0, None: 1}[says(found, exchange)]
+    is_ours = found.point.id == exchange.anchor_id
+    return (not readable, order, is_ours, point_order(found.point.id))
+
+
+def _identity(found: Found) -> tuple[object, ...]:
+    """What two copies of one memory share: whose it is, and when and what was said."""
+    memory = found.reading.memory
+    return (found.persona_id, memory.personality_id, memory.created_at_ms, memory.text)
+
+
+def _words(found: Found) -> tuple[object, ...]:
+    """Whose a memory is, and what was said."""
+    return found.persona_id, found.reading.memory.text

@@ -4,7 +4,7 @@ A value that needs a query is read when the first rule uses it, and only once. T
 nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,16 +27,20 @@ _SHOWN_MAX = 500
 class State:
     """The input of a StateRule.
 
-    `deployed` maps each deployed collection that could be read to its number of points. `embedder`
-    is the one that the settings name, where it could be loaded and there is something to compare.
+    `homes` are the collections where the layout in force keeps memories, `elsewhere` those of
+    memories that it does not read. `embedder` is the one that the settings name, where it could be
+    loaded and there is something to compare. `missing_with_collection` is how many memories are
+    missing because the shared collection is.
     """
 
     session: Session
     ltm: LongTermMemory
     settings: Settings
     catalog: Catalog
-    deployed: Mapping[str, int]
+    homes: Collection[str]
+    elsewhere: Collection[str]
     embedder: Embedder | None = None
+    missing_with_collection: int = 0
 
     @cached_property
     def messages_without_persona(self) -> Sequence[MessageWithoutPersona]:

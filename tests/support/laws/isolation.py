@@ -1,30 +1,74 @@
 """Laws of isolation: memories of the wrong persona, in the wrong place, or of none."""
 
 from memsync.model.records import Exchange
-from support.lab import ADA, NOBODY, A, B, C, Lab
-from support.laws.base import OLD_MS, Planted, law, one
+from support.lab import NOBODY, A, B, C, Lab
+from support.laws.base import OLD_MS, UNSAFE, Planted, key, law, one
+from support.laws.coverage import NEVER, OLDER
 
 
 @law("MSI001", "home")
 def mismatch(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory under the right id that names another persona."""
-    lab.respell(said[0].anchor_id, persona_id=str(B))
+    lab.respell(said[0], persona_id=str(B))
     return Planted(one(said[0].anchor_id, row=str(A), point=str(B)))
 
 
+@law("MSI001", "home")
+def mismatch_under_another_id(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory under another id that names another user's persona."""
+    payload = {**lab.point(said[0].anchor_id).payload, "persona_id": str(C)}
+    lab.lose(said[0])
+    point = lab.put(lab.new_id(), payload)
+    return Planted(one(point.id, row=str(A), point=str(C)), next_command=UNSAFE)
+
+
+@law("MSI001", "home")
+def mismatch_beside_the_right_one(lab: Lab, said: list[Exchange]) -> Planted:
+    """A copy that another persona of the user has."""
+    payload = {**lab.point(said[0].anchor_id).payload, "persona_id": str(B)}
+    point = lab.put(lab.new_id(), payload)
+    return Planted(one(point.id, row=str(A), point=str(B)), next_command=UNSAFE)
+
+
 @law("MSI001", "deployed")
-def mismatch_deployed(lab: Lab, said: list[Exchange]) -> Planted:
+def with_the_users_other_persona(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory in the collection of another persona of the user."""
+    return _with_another(B, lab, said)
+
+
+@law("MSI001", "deployed")
+def with_another_user(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory in the collection of another user's persona."""
-    lab.vectors.delete(lab.home, [said[0].anchor_id])
-    point = lab.deploy(said[0], collection=f"persona-{C}", personaId=str(C))
-    return Planted(one(point.id, row=str(A), point=str(C)), {"legacy-layout": 1})
+    return _with_another(C, lab, said)
+
+
+def _with_another(persona: object, lab: Lab, said: list[Exchange]) -> Planted:
+    lab.lose(said[0])
+    point = lab.deploy(said[0], collection=f"persona-{persona}", personaId=str(persona))
+    return Planted(
+        one(point.id, row=str(A), point=str(persona)),
+        facts={"foreign-point-id": len(said) - 1},
+        next_command=UNSAFE,
+    )
 
 
 @law("MSI001", "deployed")
-def mismatch_beside_a_right_one(lab: Lab, said: list[Exchange]) -> Planted:
-    """A copy in the collection of another user's persona, beside the right memory at home."""
+def a_foreign_copy(lab: Lab, said: list[Exchange]) -> Planted:
+    """A copy in the collection of another user's persona, beside the right memory."""
     point = lab.deploy(said[0], collection=f"persona-{C}", personaId=str(C))
-    return Planted(one(point.id, row=str(A), point=str(C)), {"legacy-layout": 1})
+    return Planted(one(point.id, row=str(A), point=str(C)), next_command=UNSAFE)
+
+
+@law("MSI001", "deployed")
+def in_dispute(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory in another's collection whose payload names the right persona is only reported."""
+    lab.lose(said[0])
+    point = lab.deploy(said[0], collection=f"persona-{C}")
+    return Planted(
+        one(point.id, row=str(A), point=str(C)),
+        facts={"foreign-point-id": len(said) - 1},
+        next_command="memsync rules MSI001",
+    )
 
 
 @law("MSI002", "home")
@@ -34,75 +78,171 @@ def unknown(lab: Lab, said: list[Exchange]) -> Planted:
         lab.new_id(),
         {**lab.point(said[0].anchor_id).payload, "persona_id": str(NOBODY), "created_at": OLD_MS},
     )
+    return Planted(one(point.id, row=None, point=str(NOBODY)), next_command=UNSAFE)
+
+
+@law("MSI002", "home")
+def unknown_under_the_right_id(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory under its anchor's id that names a persona who does not exist."""
+    lab.respell(said[0], persona_id=str(NOBODY))
+    return Planted(one(said[0].anchor_id, row=str(A), point=str(NOBODY)))
+
+
+@law("MSI002", "beside home", "deployed")
+def a_collection_of_nobodys(lab: Lab, said: list[Exchange]) -> Planted:
+    """A collection of a persona that does not exist."""
+    point = lab.deploy(
+        said[0], collection=f"persona-{NOBODY}", personaId=str(NOBODY), content=NEVER
+    )
     return Planted(
-        one(point.id, row=None, point=str(NOBODY)), next_command="memsync reconcile plan --unsafe"
+        one(point.id, row=None, point=str(NOBODY)), facts={"legacy-layout": 1}, next_command=UNSAFE
+    )
+
+
+@law("MSI002", "beside home", "deployed")
+def a_copy_with_nobody(lab: Lab, said: list[Exchange]) -> Planted:
+    """Whatever else is true of it, a memory of a persona that does not exist is one."""
+    point = lab.deploy(said[0], collection=f"persona-{NOBODY}", personaId=str(NOBODY))
+    return Planted(
+        one(point.id, row=str(A), point=str(NOBODY)),
+        facts={"legacy-layout": 1},
+        next_command=UNSAFE,
     )
 
 
 @law("MSI002", "deployed")
-def unknown_deployed(lab: Lab, said: list[Exchange]) -> Planted:
-    """A collection of a persona that does not exist."""
-    point = lab.deploy(
-        said[0],
-        collection=f"persona-{NOBODY}",
-        personaId=str(NOBODY),
-        content="User (N): x\nAda: y",
-    )
+def the_only_one_with_nobody(lab: Lab, said: list[Exchange]) -> Planted:
+    """The only memory of an exchange is one of a persona that does not exist."""
+    lab.lose(said[0])
+    point = lab.deploy(said[0], collection=f"persona-{NOBODY}", personaId=str(NOBODY))
     return Planted(
-        one(point.id, row=None, point=str(NOBODY)),
-        {"legacy-layout": 1},
-        next_command="memsync reconcile plan --unsafe",
+        one(point.id, row=str(A), point=str(NOBODY)),
+        facts={"legacy-layout": 1, "foreign-point-id": len(said) - 1},
+    )
+
+
+@law("MSI002", "deployed")
+def a_payload_that_names_nobody(lab: Lab, said: list[Exchange]) -> Planted:
+    """In a persona's collection, a payload names a persona that does not exist."""
+    lab.respell(said[0], personaId=str(NOBODY))
+    return Planted(
+        one(key(lab, said[0]), row=str(A), point=str(NOBODY)),
+        facts={"foreign-point-id": len(said) - 1},
     )
 
 
 @law("MSI003", "home")
 def no_persona(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory that names no persona."""
-    lab.respell(said[0].anchor_id, persona_id=None)
+    lab.respell(said[0], persona_id=None)
     return Planted(one(said[0].anchor_id, row=str(A), point=None, collection=lab.home))
 
 
-@law("MSI003", "deployed")
-def no_persona_deployed(lab: Lab, said: list[Exchange]) -> Planted:
-    """A deployed memory whose persona is named by its collection only."""
-    lab.vectors.delete(lab.home, [said[0].anchor_id])
-    point = lab.deploy(said[0], personaId=None)
-    return Planted(
-        one(point.id, row=str(A), point=None, collection=f"persona-{A}"),
-        {"foreign-point-id": 1, "legacy-layout": 1},
-    )
+@law("MSI003", "home")
+def two_personas(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory that names two personas, so that the filters of both find it."""
+    lab.respell(said[0], persona_id=[str(A), str(C)])
+    return Planted(one(said[0].anchor_id, row=str(A), point=None, collection=lab.home))
 
 
-@law("MSI003", "deployed")
-def older_layout(lab: Lab, said: list[Exchange]) -> Planted:
-    """A memory in a collection of the older layout, one for each personality."""
-    lab.vectors.delete(lab.home, [said[0].anchor_id])
-    name = f"personality-{ADA}"
-    point = lab.deploy(said[0], collection=name, personaId=None, userId=str(NOBODY))
-    return Planted(
-        one(point.id, row=str(A), point=None, collection=name),
-        {"foreign-point-id": 1, "legacy-layout": 1},
-    )
-
-
-@law("MSI003", "hopeless")
+@law("MSI003", "home")
 def no_persona_no_row(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory at home that neither a persona nor a row explains is reported, never touched."""
     payload = {**lab.point(said[0].anchor_id).payload, "created_at": OLD_MS}
     del payload["persona_id"]
     point = lab.put(lab.new_id(), payload)
     return Planted(
-        one(point.id, row=None, point=None, collection=lab.home), left={"missing-persona": 1}
+        one(point.id, row=None, point=None, collection=lab.home),
+        next_command="memsync rules MSI003",
+        left={"missing-persona": 1},
+    )
+
+
+@law("MSI003", "deployed")
+def named_by_its_collection(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory whose persona its collection alone names, with rows and without, is a fact."""
+    lab.respell(said[0], personaId=None)
+    lab.deploy(said[0], personaId=None, createdAt=OLD_MS, content=NEVER)
+    return Planted(
+        one(f"persona-{A}/{key(lab, said[0])}", points=2, collections=1),
+        facts={"missing-persona": 2},
+        next_command="memsync rules MSI003",
+    )
+
+
+@law("MSI004", "beside home")
+def left_behind(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory without rows that was not brought into the shared collection."""
+    point = lab.deploy(said[0], createdAt=OLD_MS, content=NEVER)
+    return Planted(
+        one(point.id, collection=f"persona-{A}", collection_persona=str(A), point=str(A)),
+        facts={"legacy-layout": 1},
+    )
+
+
+@law("MSI004", "beside home", "beside deployed")
+def archived_in_an_older_collection(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory without rows lies in the older collection of its personality."""
+    point = lab.deploy(said[0], collection=OLDER, createdAt=OLD_MS, content=NEVER)
+    return Planted(
+        one(point.id, collection=OLDER, collection_persona=None, point=str(A)),
+        facts={"legacy-layout": 1},
+    )
+
+
+@law("MSI004", "beside home", "beside deployed")
+def archived_in_dispute(lab: Lab, said: list[Exchange]) -> Planted:
+    """One that names two personas is reported, and given to neither."""
+    point = lab.deploy(
+        said[0], collection=OLDER, createdAt=OLD_MS, content=NEVER, persona_id=str(C)
+    )
+    return Planted(
+        one(point.id, collection=OLDER, collection_persona=None, point=None),
+        facts={"legacy-layout": 1},
+        next_command="memsync rules MSI004",
     )
 
 
 @law("MSI004", "deployed")
-def misplaced(lab: Lab, said: list[Exchange]) -> Planted:
-    """An archived memory in a deployed collection."""
-    point = lab.deploy(said[0], createdAt=OLD_MS)
+def archived_with_another(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory without rows whose collection and payload name two personas."""
+    point = lab.deploy(said[0], createdAt=OLD_MS, content=NEVER, personaId=str(C))
     return Planted(
-        one(point.id, collection=f"persona-{A}", collection_persona=str(A), point=str(A)),
-        {"legacy-layout": 1},
+        one(point.id, collection=f"persona-{A}", collection_persona=str(A), point=str(C)),
+        next_command="memsync rules MSI004",
+    )
+
+
+@law("MSI004", "deployed")
+def archived_with_two(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory without rows whose payload names two personas."""
+    point = lab.deploy(said[0], createdAt=OLD_MS, content=NEVER, personaId=[str(A), str(C)])
+    return Planted(
+        one(point.id, collection=f"persona-{A}", collection_persona=str(A), point=None),
+        next_command="memsync rules MSI004",
+    )
+
+
+@law("MSI005", "beside home", "beside deployed")
+def nobodys(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory in an older collection names nobody and matches nothing."""
+    point = lab.deploy(said[0], collection="persona-legacy-1", content=NEVER, personaId=None)
+    return Planted(
+        one(point.id, row=None, point=str(point.id)),
+        facts={"legacy-layout": 1},
+        next_command=UNSAFE,
+    )
+
+
+@law("MSI005", "beside home", "beside deployed")
+def of_a_user_without_a_default(lab: Lab, said: list[Exchange]) -> Planted:
+    """A collection named by a user who exists and has no default persona."""
+    user = "cccccccc-0000-4000-8000-000000000003"
+    point = lab.deploy(said[0], collection=f"persona-{user}", content=NEVER, personaId=user)
+    return Planted(
+        one(point.id, row=None, point=str(point.id)),
+        facts={"legacy-layout": 1},
+        next_command=UNSAFE,
     )
 
 
@@ -110,13 +250,13 @@ def misplaced(lab: Lab, said: list[Exchange]) -> Planted:
 def without_persona(lab: Lab, said: list[Exchange]) -> Planted:
     """A message without a persona."""
     lab.sql("ALTER TABLE conversation_history ALTER persona_id DROP NOT NULL")
-    [(key,)] = lab.sql(
+    [(message,)] = lab.sql(
         "INSERT INTO conversation_history (id, channel_id, personality_id, role, content)"
         " VALUES (gen_random_uuid(), '1', %(p)s, 'system', 'x') RETURNING id",
         p=said[0].personality_id,
     )
     return Planted(
-        one(key, persona_id=None, messages_in_all=1),
+        one(message, persona_id=None, messages_in_all=1),
         {"migration-behind": 1},
         next_command="memsync migrate run --to backfill",
     )

@@ -1,9 +1,14 @@
 """Laws of the schema: stages, indexes and collections."""
 
+from dataclasses import replace
+
 from memsync.model.records import Exchange
 from memsync.stores.history.catalog import RETRIEVAL_INDEX
 from memsync.stores.ltm import Embedder, LongTermMemory
-from support.lab import DIMS, B, Lab
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.vectors.protocol import CollectionInfo
+from support.failing import Failing
+from support.lab import ADA, DIMS, B, Lab
 from support.laws.base import Planted, law, one
 
 
@@ -35,7 +40,7 @@ def missing_index(lab: Lab, _: list[Exchange]) -> Planted:
     )
 
 
-@law("MSS007", "schema")
+@law("MSS007", "home")
 def missing_payload_index(lab: Lab, said: list[Exchange]) -> Planted:
     """A collection that was restored without one of its indexes."""
     kept = [lab.point(each.anchor_id) for each in said]
@@ -49,14 +54,46 @@ def missing_payload_index(lab: Lab, said: list[Exchange]) -> Planted:
     )
 
 
-@law("MSS012", "home")
-def another_size(lab: Lab, _: list[Exchange]) -> Planted:
-    """An embedder is named whose vectors have one number more than those of the collection."""
+@law("MSS011", "beside home")
+def empty_collection(lab: Lab, _: list[Exchange]) -> Planted:
+    """Collections of the app's, one of them empty, are counted together."""
+    lab.vectors.create(f"persona-{B}", DIMS, {})
+    lab.vectors.create(f"personality-{ADA}", DIMS, {})
+    return _legacy(f"persona-{B}", 2)
+
+
+@law("MSS011", "beside deployed")
+def shared_collection(lab: Lab, _: list[Exchange]) -> Planted:
+    """The shared collection is not the app's, nor are older ones."""
+    lab.vectors.create(lab.home, DIMS, {})
+    lab.vectors.create(f"personality-{ADA}", DIMS, {})
+    return _legacy(min(lab.home, f"personality-{ADA}"), 2)
+
+
+def _legacy(first: str, count: int) -> Planted:
+    return Planted(
+        one(first, collections=count),
+        facts={"legacy-layout": count},
+        next_command="memsync rules MSS011",
+    )
+
+
+@law("MSS012", "home", "deployed")
+def another_size(lab: Lab, said: list[Exchange]) -> Planted:
+    """An embedder is named whose vectors have one number more than those of the collections."""
     lab.settings = lab.settings.model_copy(update={"embedder": "named"})
     larger = Embedder("named", lambda texts: [[1.0] * (DIMS + 1) for _ in texts])
-    lab.ltm = LongTermMemory(lab.vectors, lab.settings, larger)
+    if lab.deployed:
+        # One collection has the size that it must have.
+        lab.vectors.create(f"persona-{B}", DIMS + 1, {})
+        for each in said[4:]:
+            lab.lose(each)
+        lab.vectors.drop(lab.place(said[-1]).collection)
+        lab.unsay(*said[4:])
+    lab.ltm = LongTermMemory(lab.vectors, lab.settings, larger, lab.ltm.layout)
     return Planted(
         one("vectors", expected=DIMS + 1, found=DIMS),
+        facts={"foreign-point-id": 4} if lab.deployed else {},
         next_command="memsync rules MSS012",
     )
 
@@ -66,21 +103,52 @@ def another_embedder(lab: Lab, said: list[Exchange]) -> Planted:
     """An embedder is named, and two memories were made by another one of the same size."""
     lab.settings = lab.settings.model_copy(update={"embedder": "test"})
     for each in said[:2]:
-        lab.respell(each.anchor_id, embedder="app.models:older/8")
+        lab.respell(each, embedder="app.models:older/8")
     return Planted(
         one(
             "app.models:older/8",
             expected="test/8",
             found="app.models:older/8",
             points=2,
-            looked_at=8,
+            looked_at=len(said),
         ),
         next_command="MEMSYNC_EMBEDDER=app.models:older memsync check",
     )
 
 
-@law("MSS011", "deployed")
-def empty_collection(lab: Lab, _: list[Exchange]) -> Planted:
-    """An empty deployed collection."""
-    lab.vectors.create(f"persona-{B}", DIMS, {})
-    return Planted(one(f"persona-{B}", points=0))
+class _Measuring(Failing):
+    """A store whose collections compare by another measure."""
+
+    def describe(self, collection: str) -> CollectionInfo | None:
+        found = super().describe(collection)
+        return found and replace(found, distance="Dot")
+
+
+@law("MSS014", "home", "deployed")
+def another_measure(lab: Lab, said: list[Exchange]) -> Planted:
+    """The collections compare by dot product."""
+    if lab.deployed:
+        for each in said[4:]:
+            lab.lose(each)
+        lab.vectors.drop(lab.place(said[-1]).collection)
+        lab.unsay(*said[4:])
+    lab.ltm = lab.with_store(_Measuring(lab.vectors))
+    return Planted(
+        one("vectors", expected="Cosine", found="Dot"),
+        facts={"foreign-point-id": 4} if lab.deployed else {},
+        next_command="memsync rules MSS014",
+    )
+
+
+@law("MSS015", "home")
+def wrong_name(lab: Lab, said: list[Exchange]) -> Planted:
+    """The setting names a collection that does not exist: one finding, and no missing points."""
+    lab.settings = lab.settings.model_copy(update={"collection": "misspelt"})
+    lab.ltm = LongTermMemory(lab.vectors, lab.settings, lab.ltm.embedder, lab.ltm.layout)
+    return Planted(one("misspelt", exchanges=len(said)), next_command="memsync rules MSS015")
+
+
+NOT_EVERYWHERE = {(code, Layout.PER_PERSONA) for code in ("MSS007", "MSS013", "MSS015")}
+"""The app's collections have no payload indexes, and its payloads name no embedder; one of them may
+be missing.
+"""

@@ -11,31 +11,44 @@ from typing import ClassVar
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.state import HISTORY, State
+from memsync.stores.ltm.layouts import Layout
 
 Evidence = Mapping[str, object]
 
-_PLAN = "memsync reconcile plan"
-_PLAN_UNSAFE = "memsync reconcile plan --unsafe"
+_NEXT = {
+    Grade.SAFE: "memsync reconcile plan",
+    Grade.UNSAFE: "memsync reconcile plan --unsafe",
+    Grade.REPORT_ONLY: "memsync rules {code}",
+}
 _PLAIN = re.compile(r"[0-9A-Fa-f-]{1,64}")
 """An id, a digest or a number. People's words are none of these."""
 
 
 class Rule:
-    """One finding code. The docstring of each rule is what `memsync rules CODE` prints."""
+    """One finding code. The docstring of each rule is what `memsync rules CODE` prints.
+
+    `severity` is that of the shared layout, and of both where `per_persona` is None.
+    """
 
     code: ClassVar[str]
     name: ClassVar[str]
     severity: ClassVar[Severity] = Severity.ERROR
+    per_persona: ClassVar[Severity | None] = None
     grade: ClassVar[Grade] = Grade.SAFE
-    repair: ClassVar[Repair] = Repair.MEND
+    repair: ClassVar[Repair] = Repair.MAKE
     next_command: ClassVar[str] = ""
 
     @classmethod
-    def command(cls) -> str:
-        """The command that the operator should run next."""
-        if cls.next_command:
-            return cls.next_command
-        return _PLAN_UNSAFE if cls.grade is Grade.UNSAFE else _PLAN
+    def severity_in(cls, layout: Layout) -> Severity:
+        """The severity of its findings where memories lie in this layout."""
+        if layout is Layout.PER_PERSONA and cls.per_persona is not None:
+            return cls.per_persona
+        return cls.severity
+
+    @classmethod
+    def command(cls, grade: Grade | None = None) -> str:
+        """The command that the operator should run next, for a repair of this grade."""
+        return cls.next_command or _NEXT[grade or cls.grade].format(code=cls.code)
 
 
 class CaseRule(Rule):
@@ -45,9 +58,11 @@ class CaseRule(Rule):
         """The evidence when the case breaks the rule, else None."""
         raise NotImplementedError
 
-    def can_be_repaired(self, case: Case) -> bool:
-        """Whether the case can be repaired. Without an exchange no memory can be made."""
-        return self.repair is not Repair.MEND or case.exchange is not None
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """The repair of a case that breaks the rule, and its grade."""
+        if self.repair is Repair.MAKE and case.exchange is None:
+            return Repair.NONE, Grade.REPORT_ONLY
+        return self.repair, self.grade
 
     def judge(self, case: Case) -> Finding | None:
         """The finding when the case breaks the rule, else None."""
@@ -55,18 +70,21 @@ class CaseRule(Rule):
         if evidence is None:
             return None
         exchange, found = case.exchange, case.found
-        hopeless = not self.can_be_repaired(case)
+        severity = self.severity_in(case.layout)
+        repair, grade = self.mended_by(case)
+        if severity is Severity.INFO:
+            repair, grade = Repair.NONE, Grade.REPORT_ONLY
         return Finding(
             code=self.code,
             name=self.name,
-            severity=self.severity,
-            grade=Grade.REPORT_ONLY if hopeless else self.grade,
-            repair=Repair.NONE if hopeless else self.repair,
-            store=f"qdrant:{found.collection}" if found else HISTORY,
+            severity=severity,
+            grade=grade,
+            repair=repair,
+            store=f"qdrant:{found.place.collection}" if found else HISTORY,
             key=str(found.point.id if found else exchange and exchange.anchor_id),
             persona_id=case.persona_id,
             evidence={name: _fact(value) for name, value in evidence.items()},
-            next_command=self.command(),
+            next_command=self.command(grade),
             witness=case.witness,
         )
 

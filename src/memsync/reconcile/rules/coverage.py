@@ -2,46 +2,67 @@
 
 from collections.abc import Iterator
 
-from memsync.reconcile.cases import Case
+from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule, words
 from memsync.reconcile.state import OUTBOX, State
 from memsync.stores.history.outbox import LateEntry
+from memsync.stores.ltm.layouts import Layout
 
 
 class MissingPoint(CaseRule):
-    """An exchange has no memory.
+    """An exchange has no memory where memories of its persona are kept.
 
     Why it matters: recall cannot find this exchange. Either the app never stored its memory, the
     row was written without the library, or the point was lost.
-    Repair: the memory is made from Postgres.
+    Repair: the memory is made from Postgres. In the per-persona layout, one that lies in an older
+    collection is copied, with its vector.
     """
 
     code, name = "MSC001", "missing-point"
 
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """A copy, where the app's own memory lies elsewhere; else a new one."""
+        found = case.found
+        if found is None or case.layout is Layout.SHARED or found.contradicts_itself:
+            return self.repair, self.grade
+        # The app reads one text.
+        is_apps = case.said is not None and found.reading.memory.content is not None
+        return (Repair.COPY if is_apps else Repair.MAKE), self.grade
+
     def look(self, case: Case) -> Evidence | None:
-        """An exchange without a point."""
-        if case.exchange is None or case.found is not None:
+        """An exchange without a point at home."""
+        if case.role not in {Role.MISSING, Role.ELSEWHERE} or case.exchange is None:
             return None
-        return {"row": words(case.exchange.text), "point": None}
+        elsewhere = case.found.place.collection if case.found else None
+        return {"row": words(case.exchange.text), "point": None} | (
+            {"elsewhere": elsewhere} if elsewhere else {}
+        )
 
 
 class OrphanPoint(CaseRule):
-    """A memory from within the horizon has no exchange.
+    """A memory has no exchange, and nothing says that its rows were removed by design.
 
     Why it matters: recall returns something that is not in the history. The row was deleted, or
     the point's fields are wrong.
-    Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe.
+    Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe. It is only
+    reported where it contradicts itself, because its exchange may be another one.
     """
 
     code, name = "MSC002", "orphan-point"
     grade, repair = Grade.UNSAFE, Repair.REMOVE
 
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """Removed, where it does not contradict itself."""
+        if case.found is None or case.found.contradicts_itself:
+            return Repair.NONE, Grade.REPORT_ONLY
+        return self.repair, self.grade
+
     def look(self, case: Case) -> Evidence | None:
         """A point of a known persona that has no exchange and is not archived."""
-        if case.found is None or case.exchange is not None or case.archived:
+        if case.role is not Role.ORPHAN or case.found is None or case.found.persona_id is None:
             return None
-        if case.found.persona_id is None or not case.persona_is_known:
+        if case.found.names_unknown:
             return None
         return {"row": None, "point": words(case.found.reading.memory.text)}
 
@@ -50,38 +71,77 @@ class DuplicatePoint(CaseRule):
     """An exchange has a second memory.
 
     Why it matters: recall returns the same exchange twice.
-    Repair: the point with the anchor's id (or else the first by id) stays; the other is moved to
-    quarantine.
+    Repair: the one that the app reads, of the better text, stays; of two such, the one whose id is
+    not the anchor's, because that is the app's own. The other is moved to quarantine, so this is
+    unsafe.
     """
 
     code, name = "MSC004", "duplicate-point"
     severity = Severity.WARNING
+    grade, repair = Grade.UNSAFE, Repair.REMOVE
 
     def look(self, case: Case) -> Evidence | None:
         """A point whose exchange has another point, which is kept."""
-        if case.found is None or case.exchange is None or case.kept is None:
+        if case.role is not Role.DUPLICATE or case.found is None or case.kept is None:
             return None
-        return {"kept": case.kept, "point": case.found.point.id}
+        return {"kept": case.kept.point_id, "point": case.found.point.id}
 
 
 class ForeignPointId(CaseRule):
     """A memory's id is not the id of its exchange's anchor.
 
-    Why it matters: it cannot be compared by id, and a retry would make a second one. This is so
-    for all points of a deployed collection.
+    Why it matters: in the shared layout it cannot be compared by id, and a retry would make a
+    second one. In the per-persona layout it is a fact: the app gives its points random ids.
     Repair: the memory is made anew under the anchor's id; the old point is moved to quarantine.
     """
 
     code, name = "MSC005", "foreign-point-id"
-    severity = Severity.WARNING
+    severity, per_persona = Severity.WARNING, Severity.INFO
 
     def look(self, case: Case) -> Evidence | None:
         """The exchange's only memory, of the right persona, under another id."""
-        if case.found is None or case.exchange is None or case.is_anchored:
+        if case.role is not Role.MEMORY or case.found is None or case.exchange is None:
             return None
-        if not case.persona_agrees or case.kept is not None or not case.persona_is_known:
+        if case.found.point.id == case.exchange.anchor_id:
             return None
         return {"row": case.exchange.anchor_id, "point": case.found.point.id}
+
+
+class NewerThanHistory(CaseRule):
+    """Memories without an exchange are newer than the history, or lie where it has a gap.
+
+    Why it matters: a database that was restored from a backup looks so. Then these memories are the
+    only trace of what was said since, and no repair removes them.
+    Repair: restore the newer history, or, where these memories are to go, remove them by hand.
+    """
+
+    code, name = "MSC008", "newer-than-history"
+    severity = Severity.WARNING
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, case: Case) -> Evidence | None:
+        """A point after the newest row, or one of several in a stretch without any row."""
+        if case.role is not Role.NEWER or case.found is None:
+            return None
+        return {"row": None, "point": case.found.reading.memory.created_at_ms}
+
+
+class LegacyCopy(CaseRule):
+    """A collection that the app no longer reads holds copies of memories that stand.
+
+    Why it matters: it takes room. Nothing is lost without it.
+    Repair: none is needed. `memsync reconcile layout set shared --retire` removes such collections.
+    """
+
+    code, name = "MSC009", "legacy-copy"
+    severity = Severity.INFO
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, case: Case) -> Evidence | None:
+        """A point outside of the layout whose memory stands where it belongs."""
+        if case.role is not Role.COPY or case.found is None:
+            return None
+        return {"kept": case.kept, "point": case.found.place}
 
 
 class UnacknowledgedOutbox(StateRule):

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from memsync.reconcile.cases import Case
+from memsync.model.records import Exchange
+from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.rules.base import (
     CaseRule,
@@ -12,6 +13,9 @@ from memsync.reconcile.rules.base import (
     from_payload,
 )
 from memsync.reconcile.state import HISTORY, State
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.payload import memory_digest_of
+from memsync.stores.ltm.texts import Said
 
 
 class StaleContent(CaseRule):
@@ -19,19 +23,19 @@ class StaleContent(CaseRule):
 
     Why it matters: recall returns text that was not said. The row was edited after the memory was
     made, or a message was inserted in between.
-    Repair: the memory is made anew from Postgres.
+    Repair: the memory is made anew from Postgres, under the id that it has.
     """
 
     code, name = "MSD001", "stale-content"
 
     def look(self, case: Case) -> Evidence | None:
         """A pair of one persona whose texts differ."""
-        if case.exchange is None or case.found is None or case.content_agrees:
+        if case.role is not Role.MEMORY or case.exchange is None or case.found is None:
             return None
-        if not case.persona_agrees or case.kept is not None:
+        if case.said is not None:
             return None
         row, memory = case.exchange, case.found.reading.memory
-        if memory.content is not None:
+        if memory.content is not None or case.layout is Layout.PER_PERSONA:
             return {"field": "content", **differing(row.text, memory.content)}
         if memory.user_text != row.user_text:
             return {"field": "user_text", **differing(row.user_text, memory.user_text)}
@@ -41,50 +45,95 @@ class StaleContent(CaseRule):
 class PayloadDrift(CaseRule):
     """A memory's text is right, but another field of its payload differs from the row.
 
-    Why it matters: filters by personality, channel or time miss it, its digest is wrong, or its two
-    texts are joined in one, as an earlier build kept them.
-    Repair: the memory is made anew from Postgres.
+    Why it matters: filters by personality, channel or time miss it, or it names another persona
+    than its collection. In the shared layout its digest is wrong, or its two texts are joined in
+    one, as an earlier build kept them.
+    Repair: the payload is mended. In the shared layout the memory is made anew from Postgres.
     """
 
     code, name = "MSD002", "payload-drift"
 
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """A payload of the app's is mended and keeps its vector."""
+        shared = case.layout is Layout.SHARED
+        return (Repair.MAKE if shared else Repair.PATCH), self.grade
+
     def look(self, case: Case) -> Evidence | None:
-        """A point at home under the right id whose fields or digest differ."""
-        if case.exchange is None or case.found is None or not case.is_anchored:
+        """A memory in its place, of the right text, whose fields or digest differ."""
+        if case.role is not Role.MEMORY or case.exchange is None or case.found is None:
             return None
-        if not case.persona_agrees or not case.content_agrees:
+        reading = case.found.reading
+        if case.said is None or reading.wrong_unit or reading.wrong_keys:
             return None
-        reading, payload = case.found.reading, case.found.point.payload
-        if reading.wrong_unit or reading.wrong_keys or reading.memory.persona_id is None:
+        if case.layout is Layout.PER_PERSONA:
+            return _differs_as_deployed(case, case.exchange, case.found)
+        if case.found.point.id != case.exchange.anchor_id or reading.memory.persona_id is None:
             return None
-        # The raw payload is compared, not the decoded one, because filters use the raw payload.
-        # The embedder is left out: it does not follow from the row.
-        expected = case.found.codec.encode(case.exchange, embedder="")
-        expected.pop(case.found.codec.key("embedder"))
-        for key, value in expected.items():
-            if payload.get(key) != value or type(payload.get(key)) is not type(value):
-                there = from_payload(payload.get(key))
-                return {"field": key, "row": from_payload(value), "point": there}
-        for key in map(case.found.codec.key, ("content", "text_form")):
-            if key in payload:
-                return {"field": key, "row": None, "point": from_payload(payload[key])}
-        return None
+        return _differs_as_shared(case.exchange, case.found)
+
+
+def _differs_as_deployed(case: Case, row: Exchange, found: Found) -> Evidence | None:
+    """The first field in which a payload of the app's differs, as far as the app reads it."""
+    memory, window = found.reading.memory, found.reading.time_window_ms
+    if found.names_another or found.reading.names_several_personas:
+        return {"field": "personaId", "row": row.persona_id, "point": memory.persona_id}
+    pairs = (
+        ("personalityId", row.personality_id, memory.personality_id),
+        ("channelId", row.channel_id, memory.channel_id or row.channel_id),
+    )
+    for field, wanted, there in pairs:
+        if wanted != there:
+            point = found.point.payload.get(field)
+            return {"field": field, "row": from_payload(str(wanted)), "point": from_payload(point)}
+    skew_ms = None if window is None else _distance_ms(window, row.created_at_ms)
+    if skew_ms is None or skew_ms > case.tolerance_ms:
+        point = found.point.payload.get("createdAt")
+        return {"field": "createdAt", "row": row.created_at_ms, "point": from_payload(point)}
+    return None
+
+
+def _differs_as_shared(row: Exchange, found: Found) -> Evidence | None:
+    """The first field in which a payload of the shared layout differs.
+
+    The raw payload is compared, not the decoded one, because filters use the raw payload. The
+    embedder is left out: it does not follow from the row.
+    """
+    payload, key = found.point.payload, found.codec.key
+    deployed = payload.get(key("text_form")) == "deployed"
+    expected = found.codec.encode(row, embedder="")
+    expected.pop(key("embedder"))
+    if deployed:
+        expected = found.codec.encode_deployed(row, found.reading.memory.content or "")
+    for name, value in expected.items():
+        if payload.get(name) != value or type(payload.get(name)) is not type(value):
+            there = from_payload(payload.get(name))
+            return {"field": name, "row": from_payload(value), "point": there}
+    for name in () if deployed else map(key, ("content", "text_form")):
+        if name in payload:
+            return {"field": name, "row": None, "point": from_payload(payload[name])}
+    return None
+
+
+def _distance_ms(window: tuple[int, int], at: int) -> int:
+    return max(window[0] - at, at - window[1], 0)
 
 
 class WrongPayloadKey(CaseRule):
     """A payload has a key in a spelling that the app does not read.
 
     Why it matters: the value under that key is not seen. The memory seems to lack a text or a time.
-    Repair: the memory is made anew from Postgres.
+    Repair: the payload is mended. In the shared layout a memory of an exchange is made anew.
     """
 
     code, name = "MSD003", "wrong-payload-key"
 
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """A payload of the app's is mended and keeps its vector; so does an archived memory."""
+        return _patched(case, self.grade)
+
     def look(self, case: Case) -> Evidence | None:
-        """A pair whose payload has keys in a wrong spelling."""
-        if case.exchange is None or case.found is None or case.kept is not None:
-            return None
-        if not case.found.reading.wrong_keys or not case.persona_agrees:
+        """A memory whose payload has keys in a wrong spelling."""
+        if not _is_kept(case) or case.found is None or not case.found.reading.wrong_keys:
             return None
         return {"point": ", ".join(case.found.reading.wrong_keys)}
 
@@ -93,21 +142,101 @@ class WrongTimeUnit(CaseRule):
     """A memory's time is not whole milliseconds.
 
     Why it matters: it sorts as if it were from 1970, or does not equal the row's time.
-    Repair: the memory is made anew from Postgres.
+    Repair: the payload is mended. In the shared layout a memory of an exchange is made anew.
     """
 
     code, name = "MSD004", "wrong-time-unit"
     severity = Severity.WARNING
 
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """A payload of the app's is mended and keeps its vector; so does an archived memory."""
+        return _patched(case, self.grade)
+
     def look(self, case: Case) -> Evidence | None:
-        """A pair whose payload gives the time in seconds or as a fraction."""
-        if case.exchange is None or case.found is None or case.kept is not None:
-            return None
-        if not case.found.reading.wrong_unit or not case.persona_agrees:
+        """A memory whose payload gives the time in seconds or as a fraction."""
+        if not _is_kept(case) or case.found is None or not case.found.reading.wrong_unit:
             return None
         raw = case.found.point.payload
         at = next((raw[k] for k in ("created_at", "createdAt", "timestamp") if k in raw), None)
-        return {"row": case.exchange.created_at_ms, "point": from_payload(at)}
+        row = case.exchange and case.exchange.created_at_ms
+        return {"row": row, "point": from_payload(at)}
+
+
+def _is_kept(case: Case) -> bool:
+    """Whether the point is a memory that stays where it is."""
+    archived = case.role is Role.ARCHIVED and case.found is not None and case.found.home
+    return case.role is Role.MEMORY or archived
+
+
+def _patched(case: Case, grade: Grade) -> tuple[Repair, Grade]:
+    """The repair of a payload; none where no row tells which of its two values is right."""
+    if case.exchange is None and case.found and case.found.contradicts_itself:
+        return Repair.NONE, Grade.REPORT_ONLY
+    return (Repair.MAKE if case.layout is Layout.SHARED and case.exchange else Repair.PATCH), grade
+
+
+class EnrichedContent(CaseRule):
+    """A memory says more than its exchange: something was added behind message or reply.
+
+    Why it matters: it does not. The app adds descriptions of attachments, and both texts stand
+    whole.
+    Repair: none is needed.
+    """
+
+    code, name = "MSD006", "enriched-content"
+    severity = Severity.INFO
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, case: Case) -> Evidence | None:
+        """A memory whose text holds both texts, with additions."""
+        if case.role is not Role.MEMORY or case.said is not Said.MORE:
+            return None
+        return {"point": case.found and case.found.place}
+
+
+class ArchivedTampered(CaseRule):
+    """An archived memory does not fit its digest: its persona, time or text was changed.
+
+    Why it matters: no row can show whose it is or what was said. Recall may show one person's words
+    to another.
+    Repair: none. Restore the point from a snapshot, or remove it by hand.
+    """
+
+    code, name = "MSD007", "archived-tampered"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, case: Case) -> Evidence | None:
+        """An archived memory at home whose digest is not that of its payload."""
+        found = case.found
+        if case.role is not Role.ARCHIVED or found is None or not found.home:
+            return None
+        stored = found.reading.memory.digest
+        if stored is None:
+            return None
+        digest = memory_digest_of(found.point.id, found.reading.memory)
+        return None if digest == stored else {"expected": digest, "point": from_payload(stored)}
+
+
+class TimeSkew(CaseRule):
+    """A memory's time is beside its row's, within the tolerance.
+
+    Why it matters: it does not. The app's own clock wrote older memories.
+    Repair: none is needed.
+    """
+
+    code, name = "MSD008", "time-skew"
+    severity = Severity.INFO
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, case: Case) -> Evidence | None:
+        """A memory of the app's whose time is not the row's."""
+        if case.role is not Role.MEMORY or case.exchange is None or case.found is None:
+            return None
+        window = case.found.reading.time_window_ms
+        if case.layout is Layout.SHARED or window is None:
+            return None
+        skew_ms = _distance_ms(window, case.exchange.created_at_ms)
+        return {"skew_ms": skew_ms} if 0 < skew_ms <= case.tolerance_ms else None
 
 
 class UnreadableTime(StateRule):

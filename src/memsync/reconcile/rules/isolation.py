@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from memsync.reconcile.cases import Case
-from memsync.reconcile.findings import Finding, Grade, Repair
+from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
 from memsync.reconcile.state import HISTORY, State
-from memsync.stores.ltm.layouts import persona_of_collection
+from memsync.stores.ltm.layouts import Layout, persona_of_collection
 
 
 class PersonaMismatch(CaseRule):
@@ -14,16 +14,30 @@ class PersonaMismatch(CaseRule):
 
     Why it matters: recall returns one persona's memories to another. memsync was made to prevent
     this fault.
-    Repair: the memory is made anew for the row's persona; the point is moved to quarantine.
+    Repair: the memory is given to the row's persona, or only removed where that one has it already;
+    the old point is moved to quarantine. Moving a memory from one person to another is unsafe,
+    unless its id is the anchor's.
     """
 
     code, name = "MSI001", "persona-mismatch"
+    grade = Grade.UNSAFE
+
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """Written anew in place under the anchor's id, else moved, else removed."""
+        in_place = case.found is not None and case.found.place == case.target
+        if in_place:
+            return Repair.MAKE, Grade.SAFE
+        if case.kept is not None:
+            return Repair.REMOVE, Grade.UNSAFE
+        if case.found is not None and case.found.contradicts_itself:
+            return Repair.NONE, Grade.REPORT_ONLY
+        return (Repair.MAKE if case.layout is Layout.SHARED else Repair.MOVE), Grade.UNSAFE
 
     def look(self, case: Case) -> Evidence | None:
         """A pair whose personas differ."""
-        if case.exchange is None or case.found is None or case.persona_agrees:
+        if case.role is not Role.FOREIGN or case.exchange is None or case.found is None:
             return None
-        if not case.persona_is_known:
+        if case.found.names_unknown:
             return None
         return {"row": case.exchange.persona_id, "point": case.found.persona_id}
 
@@ -32,72 +46,129 @@ class UnknownPersona(CaseRule):
     """A memory belongs to a persona that does not exist.
 
     Why it matters: nobody can recall it, delete it, or tell whose it was.
-    Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe.
+    Repair: where its exchange is known, the memory is made anew, or its payload mended where its
+    collection is the right one. Otherwise the point is moved to quarantine. It may be the only
+    copy, so this is unsafe. Where its collection names a persona who exists, it is only reported.
     """
 
     code, name = "MSI002", "unknown-persona"
     grade, repair = Grade.UNSAFE, Repair.REMOVE
 
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """Mended or made anew from the row, where there is one."""
+        found = case.found
+        if case.exchange is not None and case.kept is None:
+            in_place = case.layout is Layout.PER_PERSONA and found and found.place == case.target
+            return (Repair.PATCH if in_place and case.said else Repair.MAKE), Grade.SAFE
+        if case.exchange is None and found and found.contradicts_itself:
+            return Repair.NONE, Grade.REPORT_ONLY
+        return self.repair, self.grade
+
     def look(self, case: Case) -> Evidence | None:
         """A point whose persona Postgres does not have."""
-        if case.found is None or case.found.persona_id is None or case.persona_is_known:
+        found = case.found
+        if found is None or not found.names_unknown:
             return None
-        return {"row": None, "point": case.found.persona_id}
+        if case.role not in {Role.ORPHAN, Role.FOREIGN}:
+            return None
+        named = found.reading.memory.persona_id or persona_of_collection(found.place.collection)
+        return {"row": case.exchange and case.exchange.persona_id, "point": named}
 
 
 class MissingPersona(CaseRule):
-    """A memory's payload names no persona, or several of them.
+    """A memory's payload names no persona, or in the shared layout several of them.
 
-    Why it matters: at best, its collection's name shows whose it is; recall leaves it out.
-    Repair: the memory is made anew where its exchange is known. Otherwise it is only reported.
+    Why it matters: in the shared layout recall leaves it out. In the per-persona layout it does
+    not, because the name of its collection says whose it is.
+    Repair: the payload is mended where its exchange is known. Otherwise it is only reported.
     """
 
     code, name = "MSI003", "missing-persona"
+    per_persona = Severity.INFO
+    repair = Repair.PATCH
+
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """Mended by what the row says."""
+        if case.exchange is None:
+            return Repair.NONE, Grade.REPORT_ONLY
+        return self.repair, self.grade
 
     def look(self, case: Case) -> Evidence | None:
-        """A point whose payload does not name one persona."""
-        if case.found is None or case.found.reading.memory.persona_id is not None:
+        """A point whose payload does not name one persona, where that matters."""
+        found = case.found
+        if found is None or not found.home or found.reading.memory.persona_id is not None:
             return None
-        if case.kept is not None or not case.persona_is_known:
+        if case.role not in {Role.MEMORY, Role.ARCHIVED, Role.ORPHAN}:
+            return None
+        # There, one that names several does not agree with its collection.
+        if case.layout is Layout.PER_PERSONA and found.reading.names_several_personas:
             return None
         return {
             "row": case.exchange and case.exchange.persona_id,
             "point": None,
-            "collection": case.found.collection,
+            "collection": found.place.collection,
         }
 
 
 class MisplacedPoint(CaseRule):
-    """An archived memory lies in a deployed collection; its exchange is no longer in Postgres.
+    """An archived memory is where its persona's recall does not look, or nobody knows whose it is.
 
-    Why it matters: recall looks in the home collection only.
-    Repair: it is moved to the home collection with its text unchanged; the old point is kept in
-    quarantine. It is only reported where payload and collection name different personas, or the
-    payload several, because then nobody knows whose it is.
+    Why it matters: its exchange is no longer in Postgres, so this is the only record of it.
+    Repair: it is copied, with its vector, to where its persona's memories are. It is only reported
+    where it contradicts itself: payload and collection name different personas, or the payload
+    several.
     """
 
     code, name = "MSI004", "misplaced-point"
-    repair = Repair.MOVE
+    repair = Repair.COPY
 
-    def can_be_repaired(self, case: Case) -> bool:
-        """Whether payload and collection agree on the persona."""
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """Copied, where it does not contradict itself."""
         found = case.found
-        if found is None or found.reading.names_several_personas:
-            return False
-        return found.reading.memory.persona_id in {None, found.persona_id}
+        if found is None or found.contradicts_itself or found.home:
+            return Repair.NONE, Grade.REPORT_ONLY
+        return self.repair, self.grade
 
     def look(self, case: Case) -> Evidence | None:
-        """An archived point outside the home collection, of a known persona."""
+        """An archived point outside of its home, or one that nobody can tell whose it is."""
         found = case.found
-        if found is None or case.exchange is not None or not case.archived or found.home:
+        if found is None or found.names_unknown:
             return None
-        if not case.persona_is_known or found.persona_id is None:
+        several = found.reading.names_several_personas
+        if case.role is not Role.ARCHIVED:
+            disputed = case.role is Role.ORPHAN and several and found.persona_id is None
+            if not disputed or found.home:
+                return None
+        elif found.home and not found.names_another and not several:
             return None
         return {
-            "collection": found.collection,
-            "collection_persona": persona_of_collection(found.collection),
+            "collection": found.place.collection,
+            "collection_persona": persona_of_collection(found.place.collection),
             "point": found.reading.memory.persona_id,
         }
+
+
+class BelongsToNobody(CaseRule):
+    """A memory in an older collection names nobody, and no exchange explains it.
+
+    Why it matters: nobody can recall it, delete it, or tell whose it was.
+    Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe.
+    """
+
+    code, name = "MSI005", "nobodys-point"
+    severity = Severity.WARNING
+    grade, repair = Grade.UNSAFE, Repair.REMOVE
+
+    def look(self, case: Case) -> Evidence | None:
+        """A point without a persona, outside of its home, that matches nothing."""
+        found = case.found
+        if found is None or found.home or case.role is not Role.ORPHAN:
+            return None
+        if found.persona_id is not None or found.names_unknown:
+            return None
+        if found.reading.names_several_personas:
+            return None
+        return {"row": None, "point": found.point.id}
 
 
 class HistoryWithoutPersona(StateRule):

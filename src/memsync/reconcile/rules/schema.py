@@ -9,6 +9,7 @@ from memsync.reconcile.rules.base import StateRule
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX
 from memsync.stores.history.phases import Stage
+from memsync.stores.ltm.layouts import Layout
 
 _EMBEDDER_NAME = re.compile(r"(?:wordllama|[\w.]+:[\w.]+)/\d+")
 
@@ -87,7 +88,8 @@ class MissingPayloadIndex(StateRule):
     def look(self, state: State) -> Iterator[Finding]:
         """Keys of the home collection that have no index, or one of another kind."""
         home = state.ltm.collection
-        info = state.ltm.describe(home)
+        # The app's own collections have no indexes: each holds one persona's memories.
+        info = state.ltm.describe(home) if state.ltm.layout is Layout.SHARED else None
         if info is None:
             return
         for key, kind in state.ltm.codec.indexes.items():
@@ -97,7 +99,7 @@ class MissingPayloadIndex(StateRule):
 
 
 class DimensionMismatch(StateRule):
-    """The vectors of the home collection have another size than those of the embedder.
+    """The vectors of a collection that recall searches have another size than the embedder's.
 
     Why it matters: every recall and every run of the relay fails. It is looked for only where the
     settings name an embedder.
@@ -110,16 +112,16 @@ class DimensionMismatch(StateRule):
     only_in_check = False
 
     def look(self, state: State) -> Iterator[Finding]:
-        """The home collection, where its size is not the embedder's."""
-        home = state.ltm.collection
-        info = state.ltm.describe(home) if state.embedder else None
-        if state.embedder is None or info is None or info.dims == state.embedder.dims:
-            return
-        finding = self.finding(
-            f"qdrant:{home}", "vectors", expected=state.embedder.dims, found=info.dims
-        )
-        made_by = state.ltm.embedders_of_a_page(home).most_common(1)
-        yield _naming(made_by[0][0], finding) if made_by else finding
+        """The collections whose size is not the embedder's."""
+        for home in state.homes if state.embedder else ():
+            info = state.ltm.describe(home)
+            if state.embedder is None or info is None or info.dims == state.embedder.dims:
+                continue
+            finding = self.finding(
+                f"qdrant:{home}", "vectors", expected=state.embedder.dims, found=info.dims
+            )
+            made_by = state.ltm.embedders_of_a_page(home).most_common(1)
+            yield _naming(made_by[0][0], finding) if made_by else finding
 
 
 class EmbedderMismatch(StateRule):
@@ -139,7 +141,9 @@ class EmbedderMismatch(StateRule):
     def look(self, state: State) -> Iterator[Finding]:
         """Each other embedder of memories in the page, with how many are its own."""
         home = state.ltm.collection
-        info = state.ltm.describe(home) if state.embedder else None
+        # Payloads of the app's do not say which embedder made them.
+        shared = state.ltm.layout is Layout.SHARED
+        info = state.ltm.describe(home) if shared and state.embedder else None
         # Where the sizes differ, MSS012 says what is to be said.
         if state.embedder is None or info is None or info.dims != state.embedder.dims:
             return
@@ -174,19 +178,61 @@ def _naming(embedder: str, finding: Finding) -> Finding:
     return replace(finding, next_command=f"MEMSYNC_EMBEDDER={model} memsync check")
 
 
-class LegacyLayout(StateRule):
-    """A deployed collection (made by the app for one persona or personality) still exists.
+class WrongDistance(StateRule):
+    """A collection of memories compares vectors by another measure than cosine.
 
-    Why it matters: recall looks in the home collection only, and one collection per persona does
-    not scale past about a thousand.
-    Repair: its memories are repaired one by one (see their findings). Once empty, it is removed.
+    Why it matters: its scores mean something else, and recall's threshold lets the wrong ones pass.
+    Repair: make the collection anew with cosine, and copy its points.
     """
 
-    code, name = "MSS011", "legacy-layout"
-    severity, repair = Severity.WARNING, Repair.RETIRE
+    code, name = "MSS014", "wrong-distance"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The collections that recall searches."""
+        for home in state.homes:
+            info = state.ltm.describe(home)
+            if info and info.distance != "Cosine":
+                yield self.finding(
+                    f"qdrant:{home}", "vectors", expected="Cosine", found=info.distance
+                )
+
+
+class CollectionMissing(StateRule):
+    """The history has exchanges that should have memories, and the shared collection is missing.
+
+    Why it matters: recall finds nothing. Either the name is wrong, or the collection was lost.
+    Repair: correct the setting `collection`. Where the collection was lost, `memsync sync run`
+    makes it, and a plan then makes its memories from Postgres.
+    """
+
+    code, name = "MSS015", "collection-missing"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
 
     def look(self, state: State) -> Iterator[Finding]:
-        """Deployed collections that could be read, empty ones too."""
-        for collection, points in state.deployed.items():
-            yield self.finding("qdrant", collection, points=points)
+        """The shared collection, where it is missing and memories in it are missed."""
+        if state.missing_with_collection:
+            yield self.finding(
+                "qdrant", state.ltm.collection, exchanges=state.missing_with_collection
+            )
+
+
+class LegacyLayout(StateRule):
+    """Collections that the layout in force does not read still exist.
+
+    Why it matters: they take room, and each point in them is accounted for by other findings.
+    Repair: in the shared layout `memsync reconcile layout set shared --retire` removes them, once
+    each of their points has its copy.
+    """
+
+    code, name = "MSS011", "legacy-layout"
+    severity = Severity.INFO
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    only_in_check = False
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The collections of the app's that are not home, all together."""
+        if state.elsewhere:
+            first = min(state.elsewhere)
+            yield self.finding("qdrant", first, collections=len(state.elsewhere))

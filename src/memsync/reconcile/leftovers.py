@@ -1,0 +1,267 @@
+"""What matches nothing of its owner's: looked for among everybody's exchanges, then judged alone.
+
+It decides which memories without an exchange are archived, which are newer than the history, and
+which are orphans.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from memsync.model.digests import point_state
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Place, Thread
+from memsync.model.sequences import batched
+from memsync.reconcile.cases import Case, Found, Role, says
+from memsync.reconcile.matching import Match, Matcher
+from memsync.reconcile.sources import Sources
+from memsync.reconcile.spool import Spool
+from memsync.stores.history.exchanges import (
+    Moment,
+    exchanges_at,
+    exchanges_by_anchor,
+    exchanges_of_personas,
+    lone_replies,
+    messages_in_stretches,
+    standing_messages,
+    unreadable_threads,
+)
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.texts import answers
+
+_BATCH = 1000
+_NOBODY = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A point that matches nothing of its owner's.
+
+    `oldest_ms` is the time of the oldest exchange of its thread, None where the thread has none.
+    """
+
+    found: Found
+    oldest_ms: int | None
+
+
+class Leftovers:
+    """The points of one audit that are left. `explained` are the anchors whose memory one is."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.explained: set[UUID] = set()
+        self._sources = sources
+        self._session, self._ltm = sources.session, sources.ltm
+        self._tolerance_ms = sources.tolerance_ms
+        self._odd_threads: set[Thread] | None = None
+        self._kept: Spool[Place] = Spool()
+        self._left: Spool[_Left] = Spool()
+        self._others: Spool[tuple[Found, Exchange]] = Spool()
+
+    def close(self) -> None:
+        """Remove what waits."""
+        with contextlib.ExitStack() as spools:
+            for each in (self._kept, self._left, self._others):
+                spools.enter_context(contextlib.closing(each))
+
+    def add(self, found: Found, owner: UUID | None, oldest: "Oldest | None") -> None:
+        """Take a point that matches nothing of this owner's."""
+        key = owner.bytes if owner else _NOBODY
+        self._left.add(key, _Left(found, oldest.of(found) if oldest else None))
+
+    def note_kept(self, anchor: UUID, place: Place) -> None:
+        """Note that the exchange's memory lies under another id than its anchor's."""
+        self._kept.add(anchor.bytes, place)
+
+    def cases(self) -> Iterator[Case]:
+        """The case of every point that is left."""
+        unmatched: list[Case] = []
+        for some in batched(self._left, _BATCH):
+            rows = self.exchanges_of_anybody([each.found for each in some])
+            for left in some:
+                exchange = rows.get(left.found.place)
+                if exchange is None:
+                    case = self._without_exchange(left)
+                    if case is None:
+                        continue
+                    if case.role is Role.ARCHIVED:
+                        self._sources.counts.archived += 1
+                        yield case
+                    else:
+                        unmatched.append(case)
+                else:
+                    self._others.add(exchange.persona_id.bytes, (left.found, exchange))
+        for persona in list(self._others.keys()):
+            yield from self._of_others(UUID(bytes=persona))
+        yield from self._told_by_time(unmatched)
+
+    def exchanges_of_anybody(self, founds: Sequence[Found]) -> dict[Place, Exchange]:
+        """The exchanges of these points, by id, or by equal text at equal time."""
+        ids = [
+            each
+            for found in founds
+            for each in (found.point.id, *found.reading.message_ids)
+            if isinstance(each, UUID)
+        ]
+        by_id = exchanges_by_anchor(self._session, ids)
+        moments = [
+            Moment(found.personality_id, *found.reading.time_window_ms)
+            for found in founds
+            if found.personality_id and found.reading.time_window_ms
+        ]
+        # Everybody is one owner here, with no tolerance.
+        rows = {each.anchor_id: each for each in exchanges_at(self._session, moments)} | by_id
+        matcher = Matcher(rows.values(), 0)
+        return {
+            each.found.place: each.exchange
+            for each in matcher.match(founds)
+            if isinstance(each, Match)
+            and (each.exchange.anchor_id in by_id or says(each.found, each.exchange))
+        }
+
+    def _of_others(self, persona: UUID) -> Iterator[Case]:
+        """The cases of points that others have, or nobody, made from this persona's exchanges."""
+        pairs = list(self._others.of(persona.bytes))
+        standing = self._memories_of(persona, [exchange for _, exchange in pairs])
+        for found, exchange in pairs:
+            there = standing.get(exchange.anchor_id)
+            if there and there.place == found.place:
+                there = None
+            self.explained.add(exchange.anchor_id)
+            yield self._sources.case(
+                _role_apart(found, exchange, has_memory=there is not None),
+                exchange,
+                found,
+                kept=there.place if there else None,
+                kept_state=point_state(there.point) if there else None,
+            )
+            if found.persona_id in {None, persona} or not found.home:
+                standing.setdefault(exchange.anchor_id, found)
+
+    def _memories_of(self, persona: UUID, exchanges: Sequence[Exchange]) -> dict[UUID, Found]:
+        """The memories that stand for these exchanges of one persona, where they belong."""
+        home = self._ltm.home_of(persona)
+        codec = self._ltm.codec_of(home)
+        if self._sources.layout is Layout.SHARED:
+            ids = {each.anchor_id: self._id_in_shared(each.anchor_id) for each in exchanges}
+            points = self._ltm.points(home, ids.values())
+            return {
+                anchor: Found.read(home, point, codec, home=True)
+                for anchor, point_id in ids.items()
+                if (point := points.get(point_id))
+            }
+        if persona not in self._sources.homes:
+            return {}
+        read = (Found.read(home, point, codec, home=True) for point in self._ltm.scan(home))
+        matcher = Matcher(exchanges_of_personas(self._session, [persona]), self._tolerance_ms)
+        own = (replace(each, persona_id=persona) for each in read)
+        matches = (each for each in matcher.match(own) if isinstance(each, Match))
+        return {each.exchange.anchor_id: each.found for each in matches if each.first}
+
+    def _id_in_shared(self, anchor: UUID) -> PointId:
+        """The id of the exchange's memory in the shared collection, as far as one is known."""
+        return next((place.point_id for place in self._kept.of(anchor.bytes)), anchor)
+
+    def _without_exchange(self, left: _Left) -> Case | None:
+        """The case of a point that matches no exchange; None where nobody can tell."""
+        found, memory = left.found, left.found.reading.memory
+        at = memory.created_at_ms
+        if found.persona_id is not None and at is not None and memory.text:
+            if left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms:
+                return self._sources.case(Role.ARCHIVED, None, found)
+            if self._stands_alone(found):
+                return self._sources.case(Role.ARCHIVED, None, found)
+        if self._may_lack_a_message(found):
+            return None
+        return self._sources.case(Role.ORPHAN, None, found)
+
+    def _stands_alone(self, found: Found) -> bool:
+        """Whether its reply stands without the message that it answers."""
+        ids = [id_ for id_ in (found.point.id, *found.reading.message_ids) if isinstance(id_, UUID)]
+        if standing_messages(self._session, ids):
+            return True
+        memory, window = found.reading.memory, found.reading.time_window_ms
+        if found.persona_id is None or memory.personality_id is None or window is None:
+            return False
+        moment = Moment(
+            memory.personality_id, window[0] - self._tolerance_ms, window[1] + self._tolerance_ms
+        )
+        replies = lone_replies(self._session, found.persona_id, moment)
+        return any(answers(memory, each) for each in replies)
+
+    def _may_lack_a_message(self, found: Found) -> bool:
+        """Whether its exchange may be missing because a message of its thread cannot be read."""
+        if self._odd_threads is None:
+            self._odd_threads = unreadable_threads(self._session)
+        memory = found.reading.memory
+        return any(
+            (each.persona_id, each.personality_id) == (found.persona_id, found.personality_id)
+            and memory.channel_id in {None, each.channel_id}
+            for each in self._odd_threads
+        )
+
+    def _told_by_time(self, unmatched: Sequence[Case]) -> Iterator[Case]:
+        """Tell memories that are newer than the history from orphans.
+
+        They are from after its newest row, or two or more of them from a stretch without any row,
+        as after a restore from a backup.
+        """
+        dated = [
+            (at, case)
+            for case in unmatched
+            if case.found
+            and (at := case.found.reading.memory.created_at_ms) is not None
+            and case.found.persona_id is not None
+            and not case.found.names_unknown
+        ]
+        times = sorted(at for at, _ in dated)
+        newer = _without_rows(times, messages_in_stretches(self._session, times) if times else {})
+        known = {id(case) for at, case in dated if at in newer}
+        for case in unmatched:
+            yield case.with_role(Role.NEWER) if id(case) in known else case
+
+
+class Oldest:
+    """The time of the oldest exchange of each thread, and of each persona and personality."""
+
+    def __init__(self, rows: Iterable[Exchange]) -> None:
+        self._of: dict[tuple[UUID, UUID, str | None], int] = {}
+        for row in rows:
+            for channel in (row.channel_id, None):
+                key = (row.persona_id, row.personality_id, channel)
+                self._of[key] = min(row.created_at_ms, self._of.get(key, row.created_at_ms))
+
+    def of(self, found: Found) -> int | None:
+        """That of the point's thread; without a channel, of its persona and personality."""
+        memory = found.reading.memory
+        if found.persona_id is None or memory.personality_id is None:
+            return None
+        return self._of.get((found.persona_id, memory.personality_id, memory.channel_id))
+
+
+def _role_apart(found: Found, exchange: Exchange, *, has_memory: bool) -> Role:
+    """The role of a memory that did not match among the exchanges of its owner.
+
+    It may be its owner's all the same: both may have come while the audit was reading.
+    """
+    if not found.home:
+        return Role.COPY if has_memory else Role.ELSEWHERE
+    if found.persona_id not in {None, exchange.persona_id}:
+        return Role.FOREIGN
+    return Role.DUPLICATE if has_memory else Role.MEMORY
+
+
+def _without_rows(times: Sequence[int], messages: Mapping[int, int]) -> set[int]:
+    """Those of the ascending `times` after which no message follows, and those that share a stretch
+    without any message with another one. `messages` are the numbers of messages by stretch.
+    """
+    last = max(messages, default=0)
+    found = {at for number, at in enumerate(times, start=1) if number > last}
+    stretch: list[int] = []
+    for number, at in enumerate(times):
+        if messages.get(number):
+            stretch = []
+        stretch.append(at)
+        if len(stretch) > 1:
+            found.update(stretch)
+    return found

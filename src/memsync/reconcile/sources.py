@@ -1,0 +1,167 @@
+"""The collections of one audit: what is read of them, and whose memory each point is taken for.
+
+It decides which collections are home, where the layout in force keeps memories, and what a point
+without a persona's id means. It reads the vector store and asks Postgres for personas; it knows no
+exchange but those that it is given.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from memsync.errors import SchemaMismatch, StoreUnreachable
+from memsync.model.records import Exchange, Place
+from memsync.model.sequences import batched
+from memsync.reconcile.cases import Case, Found, Role
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.owners import People
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import (
+    LEGACY_PREFIX,
+    CollectionKind,
+    Layout,
+    collection_of_persona,
+    persona_of_collection,
+)
+from memsync.stores.postgres import Session
+
+_BATCH = 1000
+
+
+@dataclass(slots=True)
+class Counts:
+    """How much was read."""
+
+    rows: int = 0
+    points: int = 0
+    archived: int = 0
+
+
+@dataclass
+class Sources:
+    """The collections of memories. `people` tells whose a persona is.
+
+    `homes` are the collections of personas that stand, in the per-persona layout. `unread` are the
+    collections that could not be read to their end, with the reason.
+    """
+
+    session: Session
+    ltm: LongTermMemory
+    catalog: Catalog
+    tolerance_ms: int
+    counts: Counts = field(default_factory=Counts)
+    unread: dict[str, str] = field(default_factory=dict)
+    homes: dict[UUID, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.people = People(self.session, self.catalog)
+        self.layout = self.ltm.layout
+
+    @property
+    def collections(self) -> tuple[list[str], list[str]]:
+        """The collections where the layout in force keeps memories, and the others of memories."""
+        named = [
+            name
+            for name in self.ltm.collections()
+            if self.ltm.kind_of(name) is not CollectionKind.OTHER
+        ]
+        homes = [name for name in named if self.is_home(name)]
+        return homes, [name for name in named if not self.is_home(name)]
+
+    def is_home(self, collection: str) -> bool:
+        """Whether the layout in force keeps memories there."""
+        if self.layout is Layout.SHARED:
+            return collection == self.ltm.collection
+        persona = persona_of_collection(collection)
+        # The app reads the usual spelling of an id only.
+        spelled = persona is not None and collection == collection_of_persona(persona)
+        return persona is not None and spelled and self.people.is_persona(persona)
+
+    def elsewhere(self) -> Iterator[Found]:
+        """The points of the collections that the layout in force does not read. Finds the homes."""
+        kinds = {name: self.ltm.kind_of(name) for name in self.ltm.collections()}
+        persona_ids = [p for name in kinds if (p := persona_of_collection(name))]
+        for some in batched(persona_ids, _BATCH):
+            self.people.learn(some)
+        for name, kind in kinds.items():
+            persona = persona_of_collection(name)
+            if self.is_home(name):
+                self.homes |= {persona: name} if persona else {}
+            elif kind is not CollectionKind.OTHER:
+                yield from self.read(name, home=False)
+
+    def read(self, collection: str, *, home: bool) -> Iterator[Found]:
+        """The points of a collection. One that cannot be read is noted, and yields no more."""
+        codec = self.ltm.codec_of(collection)
+        self.unread[collection] = "it was not read to its end"
+        try:
+            for some in batched(self.ltm.scan(collection), _BATCH):
+                self.counts.points += len(some)
+                read = [Found.read(collection, point, codec, home=home) for point in some]
+                yield from self.whose(read)
+        except (StoreUnreachable, SchemaMismatch) as error:
+            self.unread[collection] = error.message
+            return
+        del self.unread[collection]
+
+    def whose(self, read: Sequence[Found]) -> Iterator[Found]:
+        """The same points, each with the persona whose memory it is taken for."""
+        for each in read:
+            named = [each.reading.memory.persona_id, each.reading.memory.user_id]
+            self.people.learn([id_ for id_ in named if id_])
+            collection = each.place.collection
+            of_name = persona_of_collection(collection) or _uuid_of_legacy(collection)
+            candidates = [of_name, *named] if collection != self.ltm.collection else named[:1]
+            given = [id_ for id_ in candidates if id_]
+            meant = [self.people.persona_meant(id_) for id_ in given]
+            persona = next((id_ for id_ in meant if id_), None)
+            # A payload's user is no other persona: the user may have several.
+            claims = meant[: len(given) - (named[1] is not None and len(candidates) > 1)]
+            claimed = given[: len(claims)] or given
+            yield replace(
+                each,
+                persona_id=persona,
+                names_another=any(id_ != persona for id_ in claims),
+                names_unknown=not all(map(self.people.is_known, claimed)),
+            )
+
+    def owner_of(self, found: Found) -> UUID | None:
+        """The owner of the persona whose memory the point is taken for; None where none is told."""
+        return None if found.persona_id is None else self.people.owner_of(found.persona_id)
+
+    def case(
+        self,
+        role: Role,
+        exchange: Exchange | None,
+        found: Found | None = None,
+        *,
+        kept: Place | None = None,
+        kept_state: str | None = None,
+    ) -> Case:
+        """The case of these two in this role. A point of nobody's is an orphan, or foreign."""
+        persona = exchange.persona_id if exchange else found and found.persona_id
+        if found and found.names_unknown and not self._is_old_copy(role, found):
+            role = Role.FOREIGN if exchange else Role.ORPHAN
+        return Case(
+            role,
+            self.layout,
+            exchange,
+            found,
+            home=self.ltm.home_of(persona) if persona else None,
+            kept=kept,
+            kept_state=kept_state,
+            tolerance_ms=self.tolerance_ms,
+        )
+
+    def _is_old_copy(self, role: Role, found: Found) -> bool:
+        """Whether it is a copy in a collection that the app set aside or no longer reads."""
+        kind = self.ltm.kind_of(found.place.collection)
+        return role is Role.COPY and kind in {CollectionKind.LEGACY, CollectionKind.PERSONALITY}
+
+
+def _uuid_of_legacy(collection: str) -> UUID | None:
+    """The id behind `persona-legacy-`, where one stands there."""
+    try:
+        return UUID(collection.removeprefix(LEGACY_PREFIX)) if LEGACY_PREFIX in collection else None
+    except ValueError:
+        return None
