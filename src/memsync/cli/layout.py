@@ -1,0 +1,216 @@
+"""`memsync reconcile layout`: shows where memories lie, and changes it."""
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from memsync.cli.findings import print_audit
+from memsync.cli.options import command, group
+from memsync.cli.output import print_json, print_table, say
+from memsync.cli.progress import progress
+from memsync.cli.statuses import FINDINGS, INCOMPLETE
+from memsync.cli.stores import opened_postgres, opened_stores
+from memsync.errors import InvalidInput
+from memsync.model.wording import count
+from memsync.reconcile import relayout
+from memsync.reconcile.relayout import Changed, Standing
+from memsync.reconcile.retirement import Retired, retire
+from memsync.settings import Settings
+from memsync.stores.ltm.layouts import Layout
+
+app = group(
+    "Show where memories lie: in a collection for each persona, as the app made them, or in one "
+    "for all. Without a command it only reads.",
+    "memsync reconcile layout",
+    "memsync reconcile layout set shared --app-stopped",
+    "docs/reconcile.md",
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def show(ctx: typer.Context) -> int:
+    """Show the layout when no command is given."""
+    if ctx.invoked_subcommand:
+        return 0
+    with opened_stores(ctx) as (settings, postgres, ltm), postgres.session() as session:
+        seen = relayout.look(session, ltm, settings)
+    if ctx.obj.as_json:
+        print_json(**_fields(seen))
+    else:
+        _print_standing(seen)
+    return 0
+
+
+@command(
+    app,
+    "memsync reconcile layout set shared --app-stopped",
+    "memsync reconcile layout set shared --retire",
+    "memsync reconcile layout set per-persona",
+    "docs/reconcile.md",
+    name="set",
+)
+def change(
+    ctx: typer.Context,
+    layout: Annotated[Layout, typer.Argument(metavar="LAYOUT", help="shared, or per-persona.")],
+    *,
+    app_stopped: Annotated[
+        bool,
+        typer.Option(
+            "--app-stopped",
+            help="Confirm that the old app no longer reads or writes collections of personas.",
+        ),
+    ] = False,
+    retiring: Annotated[
+        bool,
+        typer.Option(
+            "--retire",
+            help="Once memories are shared: move the old collections to the quarantine.",
+        ),
+    ] = False,
+) -> int:
+    """Copy the memories to the other layout, and record it. Nothing is removed without --retire.
+
+    A change that was interrupted is finished by the same command. The exit status is that of the
+    audit in the new layout.
+    """
+    if retiring and layout is not Layout.SHARED:
+        raise InvalidInput("--retire goes with `layout set shared`; nothing was changed")
+    ctx.obj.settings().named("postgres_url", "qdrant_url")
+    with opened_postgres(ctx) as (settings, postgres):
+        with postgres.session() as session:
+            ltm = relayout.open_for_change(settings, session, layout)
+        with contextlib.closing(ltm), progress(ctx.obj) as tell:
+            if retiring:
+                return _print_retired(
+                    retire(postgres, ltm, settings, tell), as_json=ctx.obj.as_json
+                )
+            if layout is Layout.SHARED:
+                changed = relayout.set_shared(
+                    postgres, ltm, settings, tell, app_stopped=app_stopped
+                )
+            else:
+                changed = relayout.set_per_persona(postgres, ltm, settings, tell)
+    return _print_changed(changed, settings, as_json=ctx.obj.as_json)
+
+
+def _fields(seen: Standing) -> dict[str, object]:
+    return {
+        "layout": seen.layout,
+        "why": seen.why,
+        "recorded": seen.is_recorded,
+        "kinds": [
+            {"kind": kind, "collections": collections, "points": points}
+            for kind, (collections, points) in seen.kinds.items()
+        ],
+        "waiting": dict(seen.waiting),
+        "retired": [
+            {"run_id": run_id, "collections": collections, "points": points}
+            for run_id, (collections, points) in seen.retired.items()
+        ],
+    }
+
+
+def _print_standing(seen: Standing) -> None:
+    say(f"memories lie in the {seen.layout} layout: {seen.why}")
+    if not seen.is_recorded:
+        say("it is not recorded yet; the first command that writes records it")
+    rows = [(kind, f"{each[0]:,}", f"{each[1]:,}") for kind, each in seen.kinds.items()]
+    print_table(rows, head=("kind", "collections", "points"), right=(1, 2))
+    for run_id, (collections, points) in seen.retired.items():
+        say(
+            f"in the quarantine, as {run_id}: {count(points, 'point')} of "
+            f"{count(collections, 'collection')}"
+        )
+    if not seen.waiting:
+        return
+    what = count(len(seen.waiting), "collection")
+    held = count(sum(seen.waiting.values()), "point")
+    if seen.layout is Layout.SHARED:
+        say(f"{what} with {held} to be retired: this layout does not read them")
+        say("next: memsync reconcile layout set shared --retire")
+    else:
+        say(f"{what} with {held} that this layout does not read")
+
+
+def _print_retired(retired: Retired, *, as_json: bool) -> int:
+    if as_json:
+        print_json(run_id=retired.run_id, collections=retired.collections, points=retired.points)
+        return 0
+    if not retired.collections:
+        say("there is nothing to retire")
+        return 0
+    say(
+        f"{count(retired.collections, 'collection')} removed; "
+        f"{count(retired.points, 'point')} in the quarantine, as {retired.run_id}"
+    )
+    say("`memsync reconcile layout set per-persona` brings them back as long as they are there")
+    return 0
+
+
+def _print_changed(changed: Changed, settings: Settings, *, as_json: bool) -> int:
+    audit = changed.audit
+    contradicts = settings.layout not in {"auto", changed.layout}
+    if as_json:
+        print_json(
+            layout=changed.layout,
+            changed=audit is not None,
+            copied=changed.copied,
+            replaced=changed.replaced,
+            restored=changed.restored.points,
+            incomplete=list(changed.restored.incomplete),
+            left=changed.left,
+            setting_contradicts=contradicts,
+            audit=audit and {"ok": audit.ok, "counts": audit.counts, "facts": audit.facts},
+        )
+        if audit is None or audit.ok:
+            return 0
+        return FINDINGS if audit.complete else INCOMPLETE
+    if audit is None:
+        say(f"memories lie in the {changed.layout} layout already; nothing was changed")
+    else:
+        _print_copied(changed)
+    if contradicts:
+        say(
+            f"the setting layout is {settings.layout}: take it back, or every command stops",
+            "yellow",
+        )
+    if audit is None:
+        return 0
+    status = print_audit(audit)
+    if changed.layout is Layout.SHARED and not status:
+        say("the collections of personas stay until they are retired")
+        say("next: memsync reconcile layout set shared --retire")
+    return status
+
+
+def _print_copied(changed: Changed) -> None:
+    say(
+        f"memories lie in the {changed.layout} layout now: {count(changed.copied, 'point')} "
+        f"copied, {changed.replaced:,} of them over older ones"
+    )
+    restored = changed.restored
+    if restored.collections:
+        say(
+            f"{count(restored.collections, 'collection')} restored with "
+            f"{count(restored.points, 'point')}"
+        )
+    if restored.incomplete:
+        say(
+            f"the quarantine no longer had all points of "
+            f"{count(len(restored.incomplete), 'collection')}; these memories were copied from the "
+            "shared collection",
+            "yellow",
+        )
+    if changed.left:
+        say(
+            f"{count(changed.left, 'point')} of the shared collection stayed there alone: no "
+            "exchange explains them",
+            "yellow",
+        )
+    if changed.layout is Layout.PER_PERSONA:
+        say(
+            "the shared collection stays as it is; the next `memsync reconcile layout set shared` "
+            "uses it"
+        )

@@ -1,0 +1,145 @@
+"""Copies the memories of all personas to the shared collection, with their vectors.
+
+It decides what a copy looks like, which id it gets, and whether one that stands is right.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from memsync.errors import GateClosed
+from memsync.model.ids import PointId
+from memsync.model.progress import Kind, Progress
+from memsync.model.records import Exchange, Place, Point
+from memsync.model.sequences import batched
+from memsync.model.wording import count, listed
+from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.copying import (
+    Copying,
+    are_alike,
+    both_taken,
+    ids_of_a_copy,
+    is_deployed,
+    pairing_of,
+    place_of,
+    require_read,
+)
+from memsync.reconcile.pairing import Pairing
+from memsync.stores.ltm.layouts import Layout
+
+_BATCH = 256
+_TO_BRING = frozenset((Role.MEMORY, Role.ARCHIVED, Role.ORPHAN, Role.NEWER))
+"""What is copied to the shared collection. An orphan that the audit lets pass is still settling."""
+
+
+class Bringing(Copying):
+    """Copies the memories of all personas to the shared collection."""
+
+    def run_once(self) -> int:
+        """Copy what is lacking there, or is there as it was once. Returns how many were written."""
+        pairing = pairing_of(self.session, self.ltm, self.settings)
+        homes, _ = pairing.sources.collections
+        total, looked_at, written = sum(map(self.ltm.count, homes)), 0, 0
+        self._copied_as: dict[Place, PointId] = {}
+        self._odd: list[Place] = []
+        for some in batched(self._to_bring(pairing), _BATCH):
+            written += self._bring(some)
+            looked_at += len(some)
+            self.tell(Progress(Kind.STEP, "copying memories", looked_at, max(total, looked_at)))
+        require_read(pairing)
+        if self._odd:
+            raise GateClosed(
+                f"{count(len(self._odd), 'point')} came meanwhile that the audit does not take for "
+                f"memories of their personas: {listed(map(str, self._odd))}. The layout was not "
+                "changed; look with `memsync reconcile`, mend it, then run this again"
+            )
+        return written
+
+    def _to_bring(self, pairing: Pairing) -> Iterator[Case]:
+        for case in pairing.cases():
+            if case.found is None:
+                continue
+            if not case.found.home:
+                self._note_copy(case)
+            elif case.role in _TO_BRING:
+                yield case
+            else:
+                self._odd.append(case.found.place)
+
+    def _note_copy(self, case: Case) -> None:
+        """Note an archived memory's copy that has another id: it was copied when it had a row."""
+        found, kept = case.found, case.kept
+        if found is None or kept is None or case.role is not Role.COPY or case.exchange:
+            return
+        if found.place.collection == self.shared and found.point.id not in ids_of_a_copy(kept):
+            self._copied_as[kept] = found.point.id
+
+    def _bring(self, cases: Sequence[Case]) -> int:
+        """Copy these memories, as they are now."""
+        places = [case.found.place for case in cases if case.found]
+        sources = self.read(places)
+        wanted_ids = {
+            id_
+            for case in cases
+            for id_ in (*ids_of_a_copy(place_of(case)), *_anchors(case.exchange))
+        }
+        there = self.ltm.points(self.shared, wanted_ids, vectors=True)
+        over = dict(there)
+        wanted: list[Point] = []
+        for case in cases:
+            place = place_of(case)
+            source = sources.get(place)
+            # A point that is gone by now was removed on purpose.
+            if source is None or place in self._copied_as:
+                continue
+            if copy := self._lacking(case, source, there):
+                wanted.append(copy)
+                there[copy.id] = copy
+        return self.put(self.shared, wanted, over)
+
+    def _lacking(self, case: Case, source: Point, there: Mapping[PointId, Point]) -> Point | None:
+        """The copy that must be written; None where it stands."""
+        place = place_of(case)
+        for point_id in _anchors(case.exchange) or ids_of_a_copy(place):
+            copy = self._copy(case, source, point_id)
+            standing = there.get(point_id)
+            if standing is None:
+                return copy
+            if case.exchange is None and not self._is_same_memory(standing, copy):
+                continue
+            return None if self._is_right(case, standing, copy) else copy
+        raise both_taken(place, self.shared)
+
+    def _copy(self, case: Case, source: Point, point_id: PointId) -> Point:
+        codec, embedder = self.ltm.codec, self.ltm.embedder.name
+        if case.exchange is not None:
+            payload = codec.brought(source.payload, case.exchange, embedder)
+        else:
+            persona_id = case.found.persona_id if case.found else None
+            payload = codec.archived(
+                replace(source, id=point_id), persona_id=persona_id, embedder=embedder
+            )
+        # Time and id may differ from the app's point, and its row may go before that does.
+        payload[codec.key("brought_from")] = str(place_of(case))
+        return Point(point_id, payload, source.vector)
+
+    def _is_same_memory(self, standing: Point, copy: Point) -> bool:
+        """Whether the point that has the id is of the same persona. Else the id is taken."""
+        decode = self.ltm.codec.decode
+        return decode(standing.payload).memory.persona_id == decode(copy.payload).memory.persona_id
+
+    def _is_right(self, case: Case, standing: Point, copy: Point) -> bool:
+        """Whether the point that stands says what the memory says, or what its row says now."""
+        codec, place = self.ltm.codec, Place(self.shared, standing.id)
+        if case.exchange and self.has_fault(case.exchange, place, standing, Layout.SHARED):
+            return False
+        if standing.payload.get(codec.key("embedder")) != copy.payload[codec.key("embedder")]:
+            return False
+        if not is_deployed(codec, standing):
+            return True
+        content = codec.key("content")
+        same = standing.payload.get(content) == copy.payload.get(content)
+        return same and are_alike(standing, copy)
+
+
+def _anchors(exchange: Exchange | None) -> tuple[PointId, ...]:
+    return () if exchange is None else (exchange.anchor_id,)

@@ -1,0 +1,168 @@
+"""What the two directions of a change of layout share: how a copy is written, kept and judged.
+
+A copy is right where no rule of the audit finds a fault in it, so a memory that memsync made in the
+shared collection is never overwritten by an older one of the app's. A point that is overwritten
+goes to the quarantine first, and what was written is read back. Each pass looks at everything anew
+and writes only what it must, so a pass that was cut short is finished by the next.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID, uuid4
+
+from memsync.errors import GateClosed, StalePlan
+from memsync.model.digests import point_state
+from memsync.model.ids import PointId, copied_point_id
+from memsync.model.progress import Tell
+from memsync.model.records import Exchange, Place, Point
+from memsync.model.wording import listed
+from memsync.reconcile.cases import Case, Found, Role
+from memsync.reconcile.findings import Severity
+from memsync.reconcile.journal import quarantined
+from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.rules import CASE_RULES
+from memsync.settings import Settings
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.postgres import Session
+
+_ALIKE = 1e-5
+"""The components of two vectors of length 1 may differ so far: a store rounds them."""
+
+
+def pairing_of(session: Session, ltm: LongTermMemory, settings: Settings) -> Pairing:
+    """The pairing of all exchanges and points, in the layout of `ltm`."""
+    return Pairing.of(session, ltm, Catalog.read(session), tolerance_s=settings.match_tolerance_s)
+
+
+def require_read(pairing: Pairing) -> None:
+    """Raises: GateClosed where a collection was not read to its end."""
+    if pairing.sources.unread:
+        whole = (f"{name}: {why}" for name, why in sorted(pairing.sources.unread.items()))
+        raise GateClosed(
+            f"not every collection could be read, so the layout was not changed: "
+            f"{listed(whole, 3, '; ')}. Run this again; what was copied stays"
+        )
+
+
+@dataclass
+class Copying:
+    """What both directions share. `ltm` is the one of the per-persona layout."""
+
+    session: Session
+    ltm: LongTermMemory
+    settings: Settings
+    tell: Tell
+    run_id: UUID = field(default_factory=uuid4)
+    replaced: int = 0
+
+    @property
+    def shared(self) -> str:
+        """The collection of the shared layout."""
+        return self.ltm.collection
+
+    def read(self, places: Iterable[Place]) -> dict[Place, Point]:
+        """The points at these places that stand, with their vectors."""
+        ids: dict[str, list[PointId]] = {}
+        for place in places:
+            ids.setdefault(place.collection, []).append(place.point_id)
+        return {
+            Place(collection, point.id): point
+            for collection, some in ids.items()
+            for point in self.ltm.points(collection, some, vectors=True).values()
+        }
+
+    def put(self, collection: str, points: Sequence[Point], over: Mapping[PointId, Point]) -> int:
+        """Write points where none is, or over those given, which go to the quarantine first."""
+        old = {each.id: over[each.id] for each in points if each.id in over}
+        keep(self.session, self.run_id, collection, old.values(), "replaced")
+        write(self.ltm, collection, points, old)
+        self.replaced += len(old)
+        return len(points)
+
+    def has_fault(self, exchange: Exchange, place: Place, point: Point, layout: Layout) -> bool:
+        """Whether the audit would find a fault in this point, as the exchange's memory there."""
+        found = Found.read(place.collection, point, self.ltm.codec_of(place.collection), home=True)
+        named = found.reading.memory.persona_id
+        found = replace(
+            found,
+            persona_id=exchange.persona_id,
+            names_another=named not in {None, exchange.persona_id},
+        )
+        tolerance_ms = round(self.settings.match_tolerance_s * 1000)
+        case = Case(
+            Role.MEMORY, layout, exchange, found, home=place.collection, tolerance_ms=tolerance_ms
+        )
+        findings = (rule.judge(case) for rule in CASE_RULES)
+        return any(each is not None and each.severity is not Severity.INFO for each in findings)
+
+
+def place_of(case: Case) -> Place:
+    """The place of the case's point."""
+    if case.found is None:
+        raise AssertionError("a case without a point is not copied")
+    return case.found.place
+
+
+def ids_of_a_copy(place: Place) -> tuple[PointId, ...]:
+    """The ids that a copy of this point may have: its own, and one for where that is taken."""
+    return place.point_id, copied_point_id(place.collection, str(place.point_id))
+
+
+def both_taken(place: Place, collection: str) -> GateClosed:
+    """The error where a copy has no id."""
+    return GateClosed(
+        f"both ids that a copy of {place} may have are taken in {collection}, so the layout was "
+        "not changed. Look with `memsync reconcile`, mend it, then run this again"
+    )
+
+
+def is_deployed(codec: PayloadCodec, point: Point) -> bool:
+    """Whether the payload has the app's text, from which its vector was made."""
+    return point.payload.get(codec.key("text_form")) == "deployed"
+
+
+def keep(
+    session: Session, run_id: UUID, collection: str, points: Iterable[Point], reason: str
+) -> None:
+    """Commit whole copies of points to the quarantine, under the run's id."""
+    kept = [quarantined(run_id, collection, point, reason) for point in points]
+    if kept:
+        with session.transaction():
+            session.run_many("quarantine_point", kept)
+
+
+def write(
+    ltm: LongTermMemory, collection: str, points: Sequence[Point], seen: dict[PointId, Point]
+) -> None:
+    """Write points where none is, or over those in `seen`, and read them back.
+
+    Raises: StalePlan when one reads back otherwise; InvalidInput when the store refuses one.
+    """
+    if not points:
+        return
+    if failed := ltm.repairs.put(collection, points, seen):
+        raise next(iter(failed.values()))
+    there = ltm.points(collection, [each.id for each in points], vectors=True)
+    for each in points:
+        found = there.get(each.id)
+        if point_state(found) != point_state(each) or not are_alike(found, each):
+            raise StalePlan(
+                f"point {each.id} of {collection} was written, and reads back otherwise: something "
+                "else writes there. Stop it, then run this again; what was copied stays",
+                collection=collection,
+                point_id=str(each.id),
+            )
+
+
+def are_alike(one: Point | None, other: Point) -> bool:
+    """Whether both vectors have one direction. A store may change a vector's length."""
+    if one is None or not one.vector or not other.vector or len(one.vector) != len(other.vector):
+        return False
+    if one.vector == other.vector:
+        return True
+    lengths = [sum(x * x for x in each) ** 0.5 or 1.0 for each in (one.vector, other.vector)]
+    pairs = zip(one.vector, other.vector, strict=True)
+    return all(abs(x / lengths[0] - y / lengths[1]) <= _ALIKE for x, y in pairs)

@@ -1,0 +1,263 @@
+"""Changes the layout of long-term memory: from a collection for each persona to one, and back.
+
+It decides when the layout may be changed. Memories are copied with their vectors, read back, and
+looked for again until nothing new is there; then the record is changed in one transaction. What the
+other layout has stays. A change that was cut short is finished by the same command.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from memsync.errors import DimensionMismatch, GateClosed, SchemaMismatch
+from memsync.model.progress import Tell, silent
+from memsync.model.wording import count, listed
+from memsync.reconcile.audit import audit
+from memsync.reconcile.bringing import Bringing
+from memsync.reconcile.copying import pairing_of
+from memsync.reconcile.findings import Audit
+from memsync.reconcile.retirement import COSINE, Restored, restore
+from memsync.reconcile.returning import Returning
+from memsync.settings import Settings
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import CollectionKind, Layout
+from memsync.stores.ltm.record import Decision, change, record, recorded
+from memsync.stores.postgres import Postgres, Session, relations
+from memsync.stores.postgres.locks import LockKey, exclusive
+
+_PASSES_MAX = 10
+_NOTHING = Restored(0, 0, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where memories lie. `kinds` has the numbers of collections and points by kind.
+
+    `waiting` are the collections that the layout does not read, `retired` the runs whose
+    collections are in the quarantine, with the numbers of collections and points.
+    """
+
+    layout: Layout
+    why: str
+    is_recorded: bool
+    kinds: Mapping[CollectionKind, tuple[int, int]]
+    waiting: Mapping[str, int]
+    retired: Mapping[UUID, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The result of a change. `copied` memories were written, `replaced` of them over others.
+
+    `audit` is that of the new layout; None where it was the layout before. `left` counts the points
+    of the shared collection that were not taken back, because they have neither an exchange nor the
+    right to be without one.
+    """
+
+    layout: Layout
+    copied: int = 0
+    replaced: int = 0
+    restored: Restored = _NOTHING
+    left: int = 0
+    audit: Audit | None = None
+
+
+def look(session: Session, ltm: LongTermMemory, settings: Settings) -> Standing:
+    """Where memories lie now. Writes nothing."""
+    homes, elsewhere = pairing_of(session, ltm, settings).sources.collections
+    points = {name: ltm.count(name) for name in (*homes, *elsewhere)}
+    kinds: dict[CollectionKind, tuple[int, int]] = {}
+    for name, number in points.items():
+        collections, before = kinds.get(ltm.kind_of(name), (0, 0))
+        kinds[ltm.kind_of(name)] = (collections + 1, before + number)
+    has_table = relations.existing(session, ["memsync.retired"])
+    retired = session.rows("retired_in_all") if has_table else []
+    return Standing(
+        ltm.layout,
+        ltm.why_layout,
+        recorded(session) is not None,
+        kinds,
+        {name: points[name] for name in elsewhere},
+        {row.run_id: (row.collections, row.points) for row in retired},
+    )
+
+
+def open_for_change(settings: Settings, session: Session, to: Layout) -> LongTermMemory:
+    """Long-term memory in the layout in force, also where the setting names the layout to come.
+
+    Raises: as `LongTermMemory.open` does.
+    """
+    if recorded(session) is not None or settings.layout == to:
+        settings = settings.model_copy(update={"layout": "auto"})
+    return LongTermMemory.open(settings, session)
+
+
+def set_shared(
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell = silent,
+    *,
+    app_stopped: bool,
+) -> Changed:
+    """Copy every memory to the shared collection, and record the shared layout.
+
+    `app_stopped`: the operator confirms that the old app neither reads nor writes collections of
+    personas any more.
+
+    Raises, before any write: GateClosed without that, where a name of the app's is an alias, and
+    where the audit has a fault or is incomplete; SchemaMismatch where the embedder is not named or
+    does not fit; StoreBusy when a repair or a relay runs. Later: StalePlan and GateClosed where
+    something still writes; StoreUnreachable. Effects: both stores.
+    """
+    with _alone(postgres, ltm) as session:
+        if ltm.layout is Layout.SHARED:
+            record(session, Decision(ltm.layout, ltm.why_layout))
+            return Changed(ltm.layout)
+        if not app_stopped:
+            raise GateClosed(
+                "the old app reads and writes the collections of personas, and it would not see "
+                "what memsync writes to the shared one. Stop it, or let the version with memsync's "
+                "library take its place, then confirm that with --app-stopped"
+            )
+        _require_no_alias(ltm)
+        homes, _ = pairing_of(session, ltm, settings).sources.collections
+        dims = _require_embedder(ltm, settings, [*homes, ltm.collection])
+        _require_clean(audit(postgres, ltm, settings, tell))
+        # Two layouts with memories would be unclear to every command until the end.
+        record(session, Decision(ltm.layout, ltm.why_layout))
+        ltm.ensure(ltm.collection, dims)
+        work = Bringing(session, ltm, settings, tell)
+        copied = _until_nothing_is_new(work.run_once)
+        why = f"`memsync reconcile layout set shared` copied {count(copied, 'point')}"
+        change(session, ltm.layout, Layout.SHARED, why)
+        after = audit(postgres, ltm.in_layout(Layout.SHARED, why), settings, tell)
+        return Changed(Layout.SHARED, copied, work.replaced, audit=after)
+
+
+def set_per_persona(
+    postgres: Postgres, ltm: LongTermMemory, settings: Settings, tell: Tell = silent
+) -> Changed:
+    """Bring back what was retired or written since, and record the per-persona layout.
+
+    Raises, before any write: GateClosed where a name of the app's is an alias; SchemaMismatch where
+    memories must be embedded and the embedder is not named or does not fit; StoreBusy when a repair
+    or a relay runs. Later: StalePlan and GateClosed where something still writes; PartlyDone where
+    the embedder refuses memories; StoreUnreachable. Effects: both stores.
+    """
+    with _alone(postgres, ltm) as session:
+        if ltm.layout is Layout.PER_PERSONA:
+            record(session, Decision(ltm.layout, ltm.why_layout))
+            return Changed(ltm.layout)
+        _require_no_alias(ltm)
+        why = "`memsync reconcile layout set per-persona` brought the memories back"
+        target = ltm.in_layout(Layout.PER_PERSONA, why)
+        work = Returning(session, target, settings, tell)
+        if work.must_embed():
+            homes, _ = pairing_of(session, target, settings).sources.collections
+            _require_embedder(target, settings, homes)
+        record(session, Decision(ltm.layout, ltm.why_layout))
+        restored = restore(session, target, tell)
+        copied = _until_nothing_is_new(work.run_once)
+        change(session, ltm.layout, Layout.PER_PERSONA, why)
+        after = audit(postgres, target, settings, tell)
+        return Changed(Layout.PER_PERSONA, copied, work.replaced, restored, work.left, after)
+
+
+@contextlib.contextmanager
+def _alone(postgres: Postgres, ltm: LongTermMemory) -> Iterator[Session]:
+    """A session, while no repair and no relay runs, and the layout is still the one in force.
+
+    Raises: StoreBusy; SchemaMismatch when the layout was changed meanwhile.
+    """
+    with (
+        exclusive(postgres, LockKey.REPAIR, "repair") as session,
+        exclusive(postgres, LockKey.RELAY, "relay or repair"),
+    ):
+        if (standing := recorded(session)) not in {None, ltm.layout}:
+            raise SchemaMismatch(
+                f"memories lie in the {standing} layout by now, and this command has opened "
+                f"{ltm.label} for the {ltm.layout} layout. Run it again"
+            )
+        yield session
+
+
+def _require_no_alias(ltm: LongTermMemory) -> None:
+    """Raises: GateClosed where a name of a collection of memories is an alias of another one."""
+    found = {
+        alias: collection
+        for alias, collection in ltm.aliases().items()
+        if ltm.kind_of(alias) is not CollectionKind.OTHER
+    }
+    if found:
+        each = (f"{alias} (of {collection})" for alias, collection in found.items())
+        raise GateClosed(
+            f"names of collections of memories are aliases in {ltm.label}: {listed(each)}. The app "
+            "asks such a collection without a filter, and would get everybody's memories. Nothing "
+            "was changed; remove the aliases first",
+            aliases=found,
+        )
+
+
+def _require_embedder(ltm: LongTermMemory, settings: Settings, collections: Iterable[str]) -> int:
+    """The size of the named embedder's vectors, which is that of these collections.
+
+    Raises: SchemaMismatch where no embedder is named, or a collection is not of its size.
+    """
+    if "embedder" not in settings.model_fields_set:
+        raise SchemaMismatch(
+            "no setting names the embedder that made the app's vectors, and recall would compare "
+            "them with those of another model. Nothing was changed; name it with MEMSYNC_EMBEDDER"
+        )
+    dims = ltm.embedder.dims
+    for name in collections:
+        info = ltm.describe(name)
+        if info is not None and info.dims != dims:
+            raise DimensionMismatch(
+                f"{name} holds vectors of {info.dims} dimensions, and the embedder "
+                f"{ltm.embedder.name} makes vectors of {dims}. Nothing was changed; name the "
+                "embedder that made them with MEMSYNC_EMBEDDER",
+                expected=info.dims,
+                actual=dims,
+            )
+        if info is not None and info.distance != COSINE:
+            raise SchemaMismatch(
+                f"{name} compares its vectors by {info.distance}, and memsync's own collections "
+                f"compare by {COSINE}, which gives other scores. Nothing was changed; make that "
+                "collection anew"
+            )
+    return dims
+
+
+def _require_clean(found: Audit) -> None:
+    """Raises: GateClosed where the audit has faults or is incomplete."""
+    if found.ok:
+        return
+    what = listed(found.not_checked, 3, "; ")
+    if found.complete:
+        what = listed(f"{number:,} {name}" for name, number in found.counts.items())
+    raise GateClosed(
+        f"the audit is {'not clean' if found.complete else 'incomplete'}: {what}. Nothing was "
+        "changed; look with `memsync reconcile`, mend it, then change the layout",
+        findings=found.counts,
+        not_checked=list(found.not_checked),
+    )
+
+
+def _until_nothing_is_new(run_once: Callable[[], int]) -> int:
+    """Copy until a pass finds nothing to do. Returns how many points were written.
+
+    Raises: GateClosed when each pass finds something.
+    """
+    copied = 0
+    for _ in range(_PASSES_MAX):
+        written = run_once()
+        copied += written
+        if not written:
+            return copied
+    raise GateClosed(
+        f"after {_PASSES_MAX} passes there is still something new: the memories are written to all "
+        "the time, so the layout was not changed. Stop what writes them, then run this again; what "
+        "was copied stays"
+    )

@@ -1,0 +1,221 @@
+"""Moves collections that the shared layout no longer reads to the quarantine, and back.
+
+It decides when a collection may go: each of its points has its copy in the shared collection, and
+no point came since that was seen. A collection is dropped when all of its points are committed to
+the quarantine, so one that stands is whole, and its points are moved anew after a crash.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from memsync.errors import GateClosed, IncompleteAudit
+from memsync.model.ids import PointId
+from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.records import Point
+from memsync.model.sequences import batched
+from memsync.model.wording import count, listed
+from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.copying import keep, pairing_of, write
+from memsync.settings import Settings
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.postgres import Postgres, Session, json_value
+from memsync.stores.postgres.locks import LockKey, exclusive
+
+_BATCH = 256
+_TELL_EVERY = 1000
+COSINE = "Cosine"
+"""The one distance by which memsync compares vectors, as Qdrant calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The result of a retirement: what went to the quarantine, under `run_id`."""
+
+    run_id: UUID
+    collections: int
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The result of a restoration. `incomplete` are collections of which the quarantine no longer
+    has every point.
+    """
+
+    collections: int
+    points: int
+    incomplete: tuple[str, ...]
+
+
+def retire(
+    postgres: Postgres, ltm: LongTermMemory, settings: Settings, tell: Tell = silent
+) -> Retired:
+    """Move the collections that the shared layout does not read to the quarantine.
+
+    Running it again after a crash finishes the rest, under the same run.
+
+    Raises: GateClosed, before any write, in the per-persona layout, and while a point lacks its
+    copy in the shared collection; IncompleteAudit when something could not be read; StoreBusy when
+    a repair or a relay runs. Effects: both stores.
+    """
+    if ltm.layout is not Layout.SHARED:
+        raise GateClosed(
+            f"memories lie in the {ltm.layout} layout ({ltm.why_layout}), which reads these "
+            "collections. Change it first: `memsync reconcile layout set shared`"
+        )
+    with (
+        exclusive(postgres, LockKey.REPAIR, "repair") as session,
+        exclusive(postgres, LockKey.RELAY, "relay or repair"),
+    ):
+        counted = _compared(session, ltm, settings, tell)
+        forms = {name: _form(ltm, name) for name in counted}
+        unfinished = session.row("unfinished_retirement")
+        run_id: UUID = unfinished.run_id if unfinished else uuid4()
+        collections = points = 0
+        for row in session.rows("begun_retirements", run_id=run_id):
+            if row.collection not in counted:
+                # It was dropped, and nothing could note that.
+                session.run("end_retirement", run_id=run_id, collection=row.collection)
+                collections, points = collections + 1, points + (row.points or 0)
+        total = sum(counted.values())
+        for name, expected in counted.items():
+            _retire_one(session, ltm, run_id, name, forms[name], expected)
+            collections, points = collections + 1, points + expected
+            tell(Progress(Kind.STEP, "moving points to the quarantine", points, total))
+    return Retired(run_id, collections, points)
+
+
+def _compared(
+    session: Session, ltm: LongTermMemory, settings: Settings, tell: Tell
+) -> dict[str, int]:
+    """The collections that may go, each with the number of its points.
+
+    Raises: GateClosed naming those with a point that lacks its copy; IncompleteAudit.
+    """
+    pairing = pairing_of(session, ltm, settings)
+    _, names = pairing.sources.collections
+    copied = dict.fromkeys(names, 0)
+    for number, case in enumerate(pairing.cases()):
+        if number % _TELL_EVERY == 0:
+            tell(Progress(Kind.STEP, "comparing with the shared collection", number))
+        if case.found and not case.found.home and _has_its_copy(case, ltm):
+            copied[case.found.place.collection] += 1
+    if pairing.sources.unread:
+        raise IncompleteAudit(
+            "not every collection could be read, and nothing was changed: "
+            + listed((f"{name}: {why}" for name, why in sorted(pairing.sources.unread.items())), 3)
+        )
+    lacking = {
+        name: points - copied[name] for name in names if (points := ltm.count(name)) > copied[name]
+    }
+    if lacking:
+        each = (f"{name} ({count(number, 'point')})" for name, number in lacking.items())
+        raise GateClosed(
+            f"{count(sum(lacking.values()), 'point')} of {count(len(lacking), 'collection')} "
+            f"{'has' if sum(lacking.values()) == 1 else 'have'} no copy in {ltm.collection!r}, and "
+            f"nothing was removed: {listed(each)}. Something wrote there since the layout was "
+            "changed, or the copy was removed. Look at them with `memsync reconcile`, repair them "
+            "with a plan, and retire then",
+            lacking=lacking,
+        )
+    return copied
+
+
+def _has_its_copy(case: Case, ltm: LongTermMemory) -> bool:
+    return (
+        case.role is Role.COPY and case.kept is not None and case.kept.collection == ltm.collection
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The size and the payload indexes of a collection."""
+
+    dims: int
+    indexes: Mapping[str, str]
+
+
+def _form(ltm: LongTermMemory, collection: str) -> _Form:
+    """The form of a collection that memsync can make anew.
+
+    Raises: GateClosed for another one.
+    """
+    info = ltm.describe(collection)
+    if info is None or info.distance != COSINE:
+        raise GateClosed(
+            f"{collection} compares its vectors by {info.distance if info else 'nothing'}, and "
+            f"memsync makes collections that compare by {COSINE}, so it could not be restored. "
+            "Nothing was removed; drop that collection by hand"
+        )
+    return _Form(info.dims, info.indexes)
+
+
+def _retire_one(
+    session: Session,
+    ltm: LongTermMemory,
+    run_id: UUID,
+    name: str,
+    form: _Form,
+    expected: int,
+) -> None:
+    session.run(
+        "begin_retirement",
+        run_id=run_id,
+        collection=name,
+        dims=form.dims,
+        indexes=json_value(dict(form.indexes)),
+    )
+    moved = 0
+    for some in batched(ltm.scan(name, vectors=True), _BATCH):
+        keep(session, run_id, name, some, "retired")
+        moved += len(some)
+    if not moved == expected == ltm.count(name):
+        raise GateClosed(
+            f"{name} had {expected} points when it was compared, and has others now, so it was not "
+            "removed: something still writes there. Stop it, then run this again"
+        )
+    session.run("count_moved", run_id=run_id, collection=name, points=moved)
+    ltm.repairs.drop(name)
+    session.run("end_retirement", run_id=run_id, collection=name)
+
+
+# ---------------------------------------------------------------------- the way back
+
+
+def restore(session: Session, ltm: LongTermMemory, tell: Tell = silent) -> Restored:
+    """Make the retired collections anew, with the points that they had.
+
+    A collection that exists again keeps what was written to it since.
+
+    Raises: StalePlan when a point does not read back as it was. Effects: both stores.
+    """
+    rows = session.rows("retired_collections")
+    points, incomplete = 0, []
+    for number, row in enumerate(rows):
+        tell(Progress(Kind.STEP, "restoring collections", number, len(rows)))
+        ltm.repairs.restore(row.collection, row.dims, row.indexes)
+        points += _restore_points(session, ltm, row.run_id, row.collection)
+        if row.in_quarantine < row.points:
+            incomplete.append(row.collection)
+        session.run("end_restoration", run_id=row.run_id, collection=row.collection)
+    return Restored(len(rows), points, tuple(incomplete))
+
+
+def _restore_points(session: Session, ltm: LongTermMemory, run_id: UUID, name: str) -> int:
+    after, restored = "", 0
+    while page := session.rows(
+        "retired_page", run_id=run_id, collection=name, after=after, limit=_BATCH
+    ):
+        after = page[-1].point_id
+        points = [Point(_point_id(p.point_id), p.payload, tuple(p.vector)) for p in page]
+        standing = ltm.points(name, [each.id for each in points])
+        new = [each for each in points if each.id not in standing]
+        write(ltm, name, new, {})
+        restored += len(new)
+    return restored
+
+
+def _point_id(text: str) -> PointId:
+    return int(text) if text.isdecimal() else UUID(text)

@@ -1,0 +1,57 @@
+-- Collections that the layout in force no longer reads, on their way to the quarantine and back.
+
+-- name: unfinished_retirement
+-- The run that began to remove collections and did not end.
+SELECT run_id FROM memsync.retired WHERE dropped_at IS NULL AND restored_at IS NULL
+ORDER BY begun_at LIMIT 1;
+
+-- name: begun_retirements
+-- The collections that this run began to remove and has not marked as removed.
+SELECT collection, points FROM memsync.retired WHERE run_id = %(run_id)s AND dropped_at IS NULL
+ORDER BY collection;
+
+-- name: begin_retirement
+-- Notes the form of a collection before its points are moved. A run that goes on notes it anew.
+INSERT INTO memsync.retired (run_id, collection, dims, indexes)
+VALUES (%(run_id)s, %(collection)s, %(dims)s, %(indexes)s)
+ON CONFLICT (run_id, collection) DO UPDATE SET dims = excluded.dims, indexes = excluded.indexes,
+    points = NULL, begun_at = clock_timestamp(), dropped_at = NULL, restored_at = NULL;
+
+-- name: count_moved
+-- Notes how many points were moved, before their collection is dropped.
+UPDATE memsync.retired SET points = %(points)s
+WHERE run_id = %(run_id)s AND collection = %(collection)s;
+
+-- name: end_retirement
+-- Notes that the collection is gone.
+UPDATE memsync.retired SET dropped_at = clock_timestamp()
+WHERE run_id = %(run_id)s AND collection = %(collection)s;
+
+-- name: retired_collections
+-- Collections that were removed and have not come back, the last one first. in_quarantine counts
+-- the points that the quarantine still has.
+SELECT r.run_id, r.collection, r.dims, r.indexes, coalesce(r.points, 0) AS points,
+    (SELECT count(DISTINCT q.point_id) FROM memsync.quarantine q
+     WHERE q.plan_id = r.run_id AND q.collection = r.collection AND q.reason = 'retired')
+        AS in_quarantine
+FROM memsync.retired r
+WHERE r.restored_at IS NULL AND (r.dropped_at IS NOT NULL OR r.points IS NOT NULL)
+ORDER BY r.begun_at DESC, r.collection;
+
+-- name: retired_in_all
+-- Runs whose collections have not come back, with the numbers of collections and points.
+SELECT run_id, count(*) AS collections, sum(points)::bigint AS points
+FROM memsync.retired WHERE dropped_at IS NOT NULL AND restored_at IS NULL
+GROUP BY run_id ORDER BY min(begun_at);
+
+-- name: retired_page
+-- The next points of a collection that was removed, each as it was last.
+SELECT DISTINCT ON (point_id) point_id, payload, vector FROM memsync.quarantine
+WHERE plan_id = %(run_id)s AND collection = %(collection)s AND reason = 'retired'
+    AND point_id > %(after)s
+ORDER BY point_id, id DESC LIMIT %(limit)s;
+
+-- name: end_restoration
+-- Notes that the collection is back.
+UPDATE memsync.retired SET restored_at = clock_timestamp()
+WHERE run_id = %(run_id)s AND collection = %(collection)s;

@@ -1,0 +1,254 @@
+"""Copies memories back to the collections of their personas, as the app writes them.
+
+It decides which memories a persona's collection lacks, and which of its own are older than what
+memsync made in the shared collection.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from memsync.errors import PartlyDone, StoreUnreachable
+from memsync.model.ids import MessageId, PersonaId, PersonalityId
+from memsync.model.progress import Kind, Progress
+from memsync.model.records import Exchange, Place, Point, Speakers
+from memsync.model.sequences import batched
+from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.copying import (
+    Copying,
+    both_taken,
+    ids_of_a_copy,
+    is_deployed,
+    pairing_of,
+    place_of,
+    require_read,
+)
+from memsync.reconcile.pairing import Pairing
+from memsync.stores.history.cast import speakers
+from memsync.stores.ltm import Failure
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.payload import PayloadCodec, as_deployed
+
+_BATCH = 256
+_CAMEL = PayloadCodec("camel")
+
+
+@dataclass(frozen=True, slots=True)
+class _Return:
+    """A point that must be written to a collection of a persona, over `over` where it is given.
+
+    `text` is what must be embedded; None where the point has its vector.
+    """
+
+    collection: str
+    point: Point
+    text: str | None
+    over: Point | None = None
+
+
+class Returning(Copying):
+    """Copies to the personas' collections what stands only in the shared one, or is newer there."""
+
+    left = 0
+
+    def must_embed(self) -> bool:
+        """Whether a memory must be embedded anew. Writes nothing."""
+        return any(each.text is not None for some in self._returns() for each in some)
+
+    def run_once(self) -> int:
+        """Copy what is lacking. Returns how many points were written."""
+        total, looked_at, written = self.ltm.count(self.shared), 0, 0
+        for some in self._returns():
+            written += self._write(some)
+            looked_at += len(some)
+            self.tell(Progress(Kind.STEP, "bringing memories back", looked_at, total))
+        return written
+
+    def _returns(self) -> Iterator[list[_Return]]:
+        pairing = pairing_of(self.session, self.ltm, self.settings)
+        self.left = 0
+        for some in batched(self._lacking(pairing), _BATCH):
+            yield self._made(some)
+        require_read(pairing)
+
+    def _lacking(self, pairing: Pairing) -> Iterator[Case]:
+        """Memories that stand only in the shared collection, or that memsync made there."""
+        for case in pairing.cases():
+            found = case.found
+            if found is None or found.place.collection != self.shared:
+                continue
+            if case.role in {Role.ORPHAN, Role.NEWER} or found.contradicts_itself:
+                self.left += 1
+            elif self._is_lacking(case) or self._is_made_here(case):
+                yield case
+
+    def _is_lacking(self, case: Case) -> bool:
+        """Whether no collection of the persona's has the memory."""
+        if case.role in {Role.ELSEWHERE, Role.ARCHIVED}:
+            return True
+        # Of several copies in collections that nobody reads, the first one is kept.
+        elsewhere = case.kept is not None and case.kept.collection not in {case.home, self.shared}
+        return case.role is Role.COPY and elsewhere
+
+    def _is_made_here(self, case: Case) -> bool:
+        """Whether memsync made it from rows, so that it may be newer than the persona's own."""
+        found, kept = case.found, case.kept
+        if found is None or kept is None or case.role is not Role.COPY or case.exchange is None:
+            return False
+        return kept.collection == case.home and not is_deployed(found.codec, found.point)
+
+    def _made(self, cases: Sequence[Case]) -> list[_Return]:
+        """The points that must be written for these cases, as the app has them."""
+        rows = {place_of(case): row for case in cases if (row := self._row_of(case))}
+        names = speakers(
+            self.session, {(row.persona_id, row.personality_id) for row in rows.values()}
+        )
+        payloads = {
+            place: _as_the_app_writes(row, names, has_row=case.exchange is not None)
+            for case in cases
+            if (row := rows.get(place := place_of(case)))
+        }
+        stale = [case for case in cases if self._is_made_here(case)]
+        lacking = [case for case in cases if not self._is_made_here(case)]
+        there = self.read(place for case in cases for place in (place_of(case), case.kept) if place)
+        taken = self.read(
+            Place(case.home, id_)
+            for case in lacking
+            if case.home
+            for id_ in ids_of_a_copy(place_of(case))
+        )
+        returns = [self._anew(case, there, payloads) for case in stale]
+        returns += [self._copy(case, there, taken, payloads) for case in lacking]
+        return [each for each in returns if each]
+
+    def _anew(
+        self,
+        case: Case,
+        there: Mapping[Place, Point],
+        payloads: Mapping[Place, Mapping[str, object]],
+    ) -> _Return | None:
+        """The persona's own memory, made anew; None unless it has a fault that the one in the
+        shared collection has not.
+        """
+        place, kept, row = place_of(case), case.kept, case.exchange
+        if kept is None or row is None or kept not in there or place not in there:
+            return None
+        if not self.has_fault(row, kept, there[kept], Layout.PER_PERSONA):
+            return None
+        if self.has_fault(row, place, there[place], Layout.SHARED):
+            return None
+        point = Point(kept.point_id, payloads[place])
+        return _Return(kept.collection, point, str(payloads[place]["content"]), there[kept])
+
+    def _copy(
+        self,
+        case: Case,
+        there: Mapping[Place, Point],
+        taken: Mapping[Place, Point],
+        payloads: Mapping[Place, Mapping[str, object]],
+    ) -> _Return | None:
+        """The memory that its persona's collection lacks; None where it is gone by now."""
+        place, source = place_of(case), there.get(place_of(case))
+        if source is None or case.home is None or case.persona_id is None:
+            return None
+        free = (each for each in ids_of_a_copy(place) if Place(case.home, each) not in taken)
+        point_id = next(free, None)
+        if point_id is None:
+            raise both_taken(place, case.home)
+        if payload := payloads.get(place):
+            return _Return(case.home, Point(point_id, payload), str(payload["content"]))
+        payload = _CAMEL.returned(source.payload, case.persona_id)
+        return _Return(case.home, Point(point_id, payload, source.vector), None)
+
+    def _row_of(self, case: Case) -> Exchange | None:
+        """The exchange of a memory that memsync made: its row, or, of an archived one, what the
+        memory says. None for one with the app's text.
+        """
+        found = case.found
+        if found is None or is_deployed(found.codec, found.point):
+            return None
+        if case.exchange is not None:
+            return case.exchange
+        memory, point_id = found.reading.memory, found.point.id
+        if (
+            not isinstance(point_id, UUID)
+            or case.persona_id is None
+            or memory.personality_id is None
+            or memory.created_at_ms is None
+            or memory.user_text is None
+            or memory.assistant_text is None
+        ):
+            return None
+        return Exchange(
+            anchor_id=MessageId(point_id),
+            persona_id=PersonaId(case.persona_id),
+            personality_id=PersonalityId(memory.personality_id),
+            channel_id=memory.channel_id or "",
+            created_at_ms=memory.created_at_ms,
+            user_text=memory.user_text,
+            assistant_text=memory.assistant_text,
+            said_id=MessageId(point_id),
+        )
+
+    def _is_stale(self, row: Exchange, kept: Place, old: Point, shared: Point) -> bool:
+        """Whether the persona's own memory has a fault that the one in the shared collection has
+        not.
+        """
+        if not self.has_fault(row, kept, old, Layout.PER_PERSONA):
+            return False
+        return not self.has_fault(row, Place(self.shared, shared.id), shared, Layout.SHARED)
+
+    def _write(self, wanted: Sequence[_Return]) -> int:
+        points = self._embedded(wanted)
+        by_collection: dict[str, list[Point]] = {}
+        over: dict[Place, Point] = {}
+        for each, point in zip(wanted, points, strict=True):
+            by_collection.setdefault(each.collection, []).append(point)
+            if each.over:
+                over[Place(each.collection, point.id)] = each.over
+        written = 0
+        for collection, some in by_collection.items():
+            self.ltm.ensure(collection, len(some[0].vector or ()))
+            old = {place.point_id: p for place, p in over.items() if place.collection == collection}
+            written += self.put(collection, some, old)
+        return written
+
+    def _embedded(self, wanted: Sequence[_Return]) -> list[Point]:
+        """The points, each with its vector.
+
+        Raises: StoreUnreachable when the embedder is down; PartlyDone when it refuses a text.
+        """
+        texts = [each.text for each in wanted if each.text is not None]
+        outcomes = iter(self.ltm.embedder.each(texts) if texts else ())
+        points = []
+        for each in wanted:
+            outcome = each.point.vector if each.text is None else next(outcomes)
+            if isinstance(outcome, StoreUnreachable):
+                raise outcome
+            if isinstance(outcome, Failure):
+                raise PartlyDone(
+                    f"the memory {each.point.id} of {each.collection} cannot be embedded, and the "
+                    f"layout was not changed: {outcome.message}. Mend that, then run this again; "
+                    "what was copied stays"
+                )
+            points.append(replace(each.point, vector=outcome))
+        return points
+
+
+def _as_the_app_writes(
+    row: Exchange,
+    names: Mapping[tuple[PersonaId, PersonalityId], Speakers],
+    *,
+    has_row: bool,
+) -> dict[str, object]:
+    """The payload as the app writes it. A personality that is gone has no name.
+
+    Without its rows nothing says which messages they were.
+    """
+    called = names.get((row.persona_id, row.personality_id), Speakers("user", "assistant"))
+    payload = as_deployed(row, called)
+    if not has_row:
+        del payload["messageIds"]
+        if not row.channel_id:
+            del payload["channelId"]
+    return payload

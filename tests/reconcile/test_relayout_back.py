@@ -1,0 +1,307 @@
+"""The way back to the app's own layout, with and without its old collections, and retirement."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memsync.errors import GateClosed
+from memsync.reconcile import relayout
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.record import recorded
+from memsync.stores.vectors.protocol import IndexKind
+from support.failing import Crash, Failing
+from support.lab import ADA, DIMS, STORES, A, B, C, Lab, embed
+from support.relayout import (
+    EMBEDDER,
+    back,
+    crashes,
+    deploy,
+    follow,
+    found_as_app,
+    home,
+    of_app,
+    retire,
+    say,
+    to_shared,
+)
+
+if TYPE_CHECKING:
+    from functools import partial
+
+    from memsync.model.records import Exchange
+
+
+@pytest.fixture(params=STORES)
+def deployed(request: pytest.FixtureRequest, open_lab: partial[Lab]) -> Lab:
+    """Each kind of memory that an app may have, clean in its own layout."""
+    return deploy(open_lab(request.param, layout="per-persona", embedder=EMBEDDER))
+
+
+@pytest.fixture
+def quick(open_lab: partial[Lab]) -> Lab:
+    """The same in memory, for tests of one fact."""
+    return deploy(open_lab("memory", layout="per-persona", embedder=EMBEDDER))
+
+
+# ---------------------------------------------------------------------- and back
+
+
+def test_there_and_back_is_where_it_was(deployed: Lab) -> None:
+    """Nothing was written in between, so nothing is written on the way back."""
+    before = of_app(deployed)
+    to_shared(deployed)
+    changed = back(deployed)
+
+    assert (0, 0, 0) == (changed.copied, changed.replaced, changed.left)
+    assert before == of_app(deployed)
+    assert changed.audit
+    assert changed.audit.ok
+    assert Layout.PER_PERSONA is deployed.ltm.layout
+    assert 10 == deployed.vectors.count(deployed.home)
+
+
+def test_retired_and_restored(deployed: Lab) -> None:
+    """Ids, payloads, vectors, sizes and indexes are what they were; an empty collection too."""
+    deployed.vectors.create(home(B), DIMS, {"personaId": IndexKind.KEYWORD})
+    before = of_app(deployed)
+    forms = {name: deployed.vectors.describe(name) for name in before}
+    to_shared(deployed)
+
+    retired = retire(deployed)
+
+    assert (4, 11) == (retired.collections, retired.points)
+    assert {} == of_app(deployed)
+    assert deployed.check().ok
+    assert {"enriched-content"} == {each.name for each in deployed.check().findings}
+    changed = back(deployed)
+    assert (4, 11, ()) == dataclasses.astuple(changed.restored)
+    assert 0 == changed.copied
+    assert before == of_app(deployed)
+    assert forms == {name: deployed.vectors.describe(name) for name in before}
+    assert changed.audit
+    assert changed.audit.ok
+
+
+def test_what_was_written_since_comes_back(deployed: Lab) -> None:
+    """New exchanges, an edited one, and one of a persona without a collection."""
+    to_shared(deployed)
+    retire(deployed)
+    new = [*deployed.say(2), *deployed.say(1, persona=B)]
+    third = deployed.said[2]
+    deployed.sql(
+        "UPDATE conversation_history SET content = 'edited' WHERE id = %(id)s", id=third.said_id
+    )
+    with deployed.postgres.session() as session:
+        deployed.ltm.project(session, [third.anchor_id])
+    deployed.sync()
+    assert deployed.audit().ok
+
+    changed = back(deployed)
+
+    assert (4, 1) == (changed.copied, changed.replaced)
+    assert changed.audit
+    assert changed.audit.ok
+    for each in new:
+        point = deployed.point(each.anchor_id, home(each.persona_id))
+        content = f"User (persona {'b' if each.persona_id == B else 'a'}): {each.user_text}\nAda: "
+        assert f"{content}{each.assistant_text}" == point.payload["content"]
+        assert [str(each.said_id), str(each.anchor_id)] == point.payload["messageIds"]
+        assert pytest.approx(embed([str(point.payload["content"])])[0], abs=1e-6) == point.vector
+    texts = [str(dict(p)["content"]) for _, p, _ in deployed.points()[home(A)]]  # type: ignore[call-overload]
+    assert 1 == sum("edited" in text for text in texts)
+
+
+def test_an_archived_memory_that_memsync_made_comes_back(quick: Lab) -> None:
+    """Its rows are gone; its two texts become the app's one, with the names of now."""
+    to_shared(quick)
+    (new,) = quick.say(1, persona=B)
+    quick.sync()
+    quick.sql(
+        "DELETE FROM conversation_history WHERE id = ANY(%(ids)s)",
+        ids=[new.anchor_id, new.said_id],
+    )
+    assert quick.audit().ok
+
+    changed = back(quick)
+
+    assert 1 == changed.copied
+    payload = quick.point(new.anchor_id, home(B)).payload
+    assert f"User (persona b): {new.user_text}\nAda: {new.assistant_text}" == payload["content"]
+    assert "messageIds" not in payload
+    assert changed.audit
+    assert changed.audit.ok
+
+
+def test_what_the_quarantine_no_longer_has_comes_from_the_copies(quick: Lab) -> None:
+    """It has expired. Vectors and texts are the same; ids are the anchors'."""
+    before = {p: found_as_app(quick, p, "question 1") for p in (A, C)}
+    to_shared(quick)
+    retire(quick)
+    quick.sql("DELETE FROM memsync.quarantine")
+
+    changed = back(quick)
+
+    assert 3 == len(changed.restored.incomplete)
+    assert 10 == changed.copied
+    assert before == {p: found_as_app(quick, p, "question 1") for p in (A, C)}
+    assert changed.audit
+    assert changed.audit.ok
+
+
+def test_back_killed_at_any_write(open_lab: partial[Lab]) -> None:
+    """The next run ends as one that was never killed."""
+    lab = deploy(open_lab("memory", layout="per-persona", embedder=EMBEDDER))
+    to_shared(lab)
+    retire(lab)
+    lab.say(2)
+    lab.sync()
+    whole = Failing(lab.vectors)
+    back(lab, whole)
+    expected = lab.memories()
+    for at, after in crashes(whole.calls):
+        for name in of_app(lab):
+            lab.vectors.drop(name)
+        lab.sql("UPDATE memsync.layout SET layout = 'shared'")
+        lab.sql("UPDATE memsync.retired SET restored_at = NULL")
+        follow(lab)
+        with pytest.raises(Crash):
+            back(lab, Failing(lab.vectors, at, after, Crash))
+        follow(lab)
+        back(lab)
+        assert expected == lab.memories()
+        assert lab.audit().ok
+
+
+def test_rows_that_go_afterwards(quick: Lab) -> None:
+    """The app's clock was beside the row's, so only the copy itself says of which point it is one:
+    in the shared layout, until retirement, and after the way back.
+    """
+    first, second, *_ = quick.said
+    to_shared(quick)
+    forget(quick, first)
+    assert quick.audit().ok
+    back(quick)
+    forget(quick, second)
+    assert quick.audit().ok
+    before = of_app(quick)
+    to_shared(quick)
+    retire(quick)
+    back(quick)
+    assert before == of_app(quick)
+
+
+def forget(lab: Lab, exchange: Exchange) -> None:
+    """The app removes the rows of an exchange, the oldest of its thread."""
+    ids = [exchange.anchor_id, exchange.said_id]
+    lab.sql("DELETE FROM conversation_history WHERE id = ANY(%(ids)s)", ids=ids)
+
+
+# ---------------------------------------------------------------------- retirement
+
+
+def test_a_point_without_its_copy(quick: Lab) -> None:
+    """An old version has written since; nothing is removed, and the collection is named."""
+    to_shared(quick)
+    (late,) = say(quick, 1, B)
+    quick.deploy(late)
+    before = quick.points()
+
+    with pytest.raises(GateClosed, match=f"1 point of 1 collection has no copy.*{home(B)}"):
+        retire(quick)
+    assert before == quick.points()
+    assert [] == quick.quarantined()
+
+
+def test_a_copy_that_was_removed(quick: Lab) -> None:
+    """The only memory of an archived exchange is the old one."""
+    to_shared(quick)
+    quick.vectors.delete(quick.home, [7])
+    with pytest.raises(GateClosed, match=home(C)):
+        retire(quick)
+
+
+def test_not_in_the_apps_own_layout(quick: Lab) -> None:
+    """It reads these collections."""
+    with pytest.raises(GateClosed, match="layout set shared"):
+        retire(quick)
+
+
+def test_a_collection_that_cannot_be_made_anew(quick: Lab) -> None:
+    """Its vectors are compared otherwise."""
+    to_shared(quick)
+    failing = Failing(quick.vectors)
+    other = dataclasses.replace(quick.vectors.describe(home(A)), distance="Dot")  # type: ignore[type-var]
+    failing.describe = lambda name: other if name == home(A) else quick.vectors.describe(name)  # type: ignore[method-assign,assignment]
+    with pytest.raises(GateClosed, match="by Dot"):
+        retire(quick, failing)
+    assert [] == quick.quarantined()
+
+
+def test_something_written_while_it_is_moved(quick: Lab) -> None:
+    """The collection stays, with what came."""
+    to_shared(quick)
+    state: list[str] = []
+
+    def write(name: str) -> None:
+        if name == "scroll" and moving(quick) and not state:
+            state.append(name)
+            quick.deploy(quick.said[0])
+
+    with pytest.raises(GateClosed, match="has others now"):
+        retire(quick, Failing(quick.vectors, meanwhile=write))
+    assert 6 == quick.vectors.count(home(A))
+
+
+def moving(lab: Lab) -> bool:
+    return bool(lab.sql("SELECT 1 FROM memsync.retired WHERE collection = %(c)s", c=home(A)))
+
+
+@pytest.mark.parametrize("store", ["memory", "edge"])
+def test_retirement_killed_at_any_write(open_lab: partial[Lab], store: str) -> None:
+    """The next run finishes it under the same id, and the way back finds everything."""
+    lab = deploy(open_lab(store, layout="per-persona", embedder=EMBEDDER))
+    before = of_app(lab)
+    to_shared(lab)
+    whole = Failing(lab.vectors)
+    retire(lab, whole)
+    back(lab)
+    for at, after in crashes(whole.calls):
+        to_shared(lab)
+        with pytest.raises(Crash):
+            retire(lab, Failing(lab.vectors, at, after, Crash))
+        retire(lab)
+        assert {} == of_app(lab)
+        assert lab.audit().ok
+        assert 1 == len(
+            lab.sql("SELECT DISTINCT run_id FROM memsync.retired WHERE restored_at IS NULL")
+        )
+        back(lab)
+        assert before == of_app(lab)
+
+
+# ---------------------------------------------------------------------- looking
+
+
+def test_what_it_looks_like(quick: Lab) -> None:
+    """Kinds, what waits, and what lies in the quarantine; nothing is written."""
+    with quick.postgres.session() as session:
+        seen = relayout.look(session, quick.ltm, quick.settings)
+        assert not seen.is_recorded
+        assert recorded(session) is None
+    assert {"persona-*": (2, 10), "personality-*": (1, 1)} == dict(seen.kinds)
+    assert {f"personality-{ADA}": 1} == dict(seen.waiting)
+
+    to_shared(quick)
+    with quick.postgres.session() as session:
+        seen = relayout.look(session, quick.ltm, quick.settings)
+    assert (Layout.SHARED, True) == (seen.layout, seen.is_recorded)
+    assert {home(A): 5, home(C): 5, f"personality-{ADA}": 1} == dict(seen.waiting)
+
+    retired = retire(quick)
+    with quick.postgres.session() as session:
+        seen = relayout.look(session, quick.ltm, quick.settings)
+    assert {} == dict(seen.waiting)
+    assert {retired.run_id: (3, 11)} == dict(seen.retired)
