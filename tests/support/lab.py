@@ -1,16 +1,15 @@
 """A small migrated app on both stores, which tests spoil, audit and repair.
 
 The database is migrated once for all tests; a test that alters its schema asks for a copy. There
-are two users, one with the personas A and B and one with C, and two personalities. The tests and
-the laws say which findings an audit must make.
+are three users, one with the personas A (the default one) and B, one with C, and one without, and
+two personalities.
 """
 
 import hashlib
 import math
 import random
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,26 +22,26 @@ import pytest
 
 from memsync import migrate, reconcile
 from memsync.demo.world import legacy_schema
-from memsync.errors import StoreBusy
-from memsync.memory import Drained, Memory, NewExchange, relay
+from memsync.memory import Memory, NewExchange, relay
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point, Vector
-from memsync.reconcile.findings import Audit, Finding
+from memsync.model.records import Exchange, Place, Point, Vector
+from memsync.reconcile.findings import Audit
 from memsync.reconcile.plans import Plan
 from memsync.settings import Settings
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.history.exchanges import exchanges_in_order
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
+from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
 from memsync.stores.vectors.protocol import VectorStore, scan
+from support.releasing import released
 
 if TYPE_CHECKING:
     from support.postgres import NewDatabase, PostgresCluster
 
-STORES = ("memory", "edge", "server")
-DIMS = 8
+DIMS, STORES = 8, ("memory", "edge", "server")
 CHANNEL = "1234567890"
 UNHINDERED = migrate.RunOptions(quiet_minutes=0, backup_confirmed="test", evidence="ignore")
 LONG_AGO = datetime(2025, 5, 1, 12, tzinfo=UTC)
@@ -54,18 +53,21 @@ NOBODY = UUID("aaaaaaaa-0000-4000-8000-0000000000ff")
 CAST = """
 INSERT INTO users (id, discord_id, username, updated_at)
 SELECT ('cccccccc-0000-4000-8000-00000000000' || n)::uuid, n, 'user ' || n, now()
-FROM generate_series(1, 2) n;
+FROM generate_series(1, 3) n;
 INSERT INTO personas (id, name, content, owner_id, updated_at)
 SELECT ('aaaaaaaa-0000-4000-8000-00000000000' || n)::uuid, 'persona ' || n, 'I am.',
        ('cccccccc-0000-4000-8000-00000000000' || CASE n WHEN 'c' THEN 2 ELSE 1 END)::uuid, now()
 FROM unnest(ARRAY['a', 'b', 'c']) n;
+UPDATE users u SET global_persona_id =
+    (SELECT min(id::text)::uuid FROM personas WHERE owner_id = u.id);
 INSERT INTO personalities (id, name, slug, character_info, personality_traits, updated_at)
 SELECT ('bbbbbbbb-0000-4000-8000-00000000000' || n)::uuid, 'Ada', n, '', '', now()
 FROM unnest(ARRAY['a', 'b']) n;
 """
 
 
-EMPTY = "TRUNCATE conversation_history, memsync.outbox, memsync.quarantine CASCADE"
+EMPTY = """TRUNCATE conversation_history, memsync.outbox, memsync.quarantine, memsync.layout,
+memsync.repair, memsync.journal, memsync.retired CASCADE"""
 
 
 def embed(texts: Sequence[str]) -> list[list[float]]:
@@ -79,40 +81,17 @@ def _unit(text: str) -> list[float]:
     return [value / length for value in values]
 
 
-LOCKS = """SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-WHERE d.datname = current_database() AND locktype = 'advisory' AND classid = x'6d656d73'::int"""
-
-
-@contextmanager
-def released(url: str) -> Iterator[None]:
-    """Wait at the end until no run holds its lock: a server releases it a moment later."""
-    try:
-        yield
-    except StoreBusy:
-        raise
-    except BaseException:
-        _await_release(url)
-        raise
-    _await_release(url)
-
-
-def _await_release(url: str) -> None:
-    deadline = time.monotonic() + 20
-    with psycopg.connect(url, autocommit=True) as connection:
-        while connection.execute(LOCKS).fetchone() != (0,):
-            assert time.monotonic() < deadline, "a lock is still held"
-            time.sleep(0.005)
-
-
-def drain(postgres: Postgres, ltm: LongTermMemory) -> Drained:
-    """Drain the outbox, and wait until its lock is released."""
-    with released(postgres.conninfo):
-        return relay.drain(postgres, ltm)
+def as_told(exchange: Exchange, *, user: str = "", reply: str = "") -> str:
+    """The app's text of an exchange, with additions behind the message and the reply."""
+    return f"User (Al): {exchange.user_text}{user}\nAda: {exchange.assistant_text}{reply}"
 
 
 @dataclass
 class Lab:
-    """Both stores of the app. `said` are the exchanges that `say` wrote, in order."""
+    """Both stores of the app. `said` are the exchanges that `say` wrote, in order.
+
+    `deployed` are the ids of the memories that `settled` wrote as the app does, by anchor.
+    """
 
     url: str
     postgres: Postgres
@@ -121,11 +100,17 @@ class Lab:
     ltm: LongTermMemory
     rng: random.Random
     said: list[Exchange] = field(default_factory=list)
+    deployed: dict[UUID, PointId] = field(default_factory=dict)
 
     @property
     def home(self) -> str:
-        """The collection where memories belong."""
+        """The collection of the shared layout."""
         return self.settings.collection
+
+    def place(self, exchange: Exchange) -> Place:
+        """Where the memory of an exchange lies, in the layout of this lab."""
+        collection = self.ltm.home_of(exchange.persona_id)
+        return Place(collection, self.deployed.get(exchange.anchor_id, exchange.anchor_id))
 
     @property
     def memory(self) -> Memory:
@@ -134,7 +119,7 @@ class Lab:
 
     def with_store(self, vectors: VectorStore) -> LongTermMemory:
         """Long-term memory like this lab's on another store."""
-        return LongTermMemory(vectors, self.settings, self.ltm.embedder)
+        return LongTermMemory(vectors, self.settings, self.ltm.embedder, self.ltm.layout)
 
     # ------------------------------------------------------------------ writing
 
@@ -169,13 +154,28 @@ class Lab:
 
     def sync(self) -> None:
         """Drain the outbox."""
-        drain(self.postgres, self.ltm)
+        with released(self.url):
+            relay.drain(self.postgres, self.ltm)
 
     def settled(self, count: int = 4) -> list[Exchange]:
-        """Write exchanges of personas A and C, and their memories."""
+        """Write exchanges of personas A and C, and their memories, as the layout has them."""
         made = [*self.say(count), *self.say(count, persona=C)]
-        self.sync()
+        if self.ltm.layout is Layout.SHARED:
+            self.sync()
+            return made
+        self.deployed |= {each.anchor_id: self.deploy(each).id for each in made}
+        self.sql("DELETE FROM memsync.outbox")
         return made
+
+    def lose(self, exchange: Exchange) -> None:
+        """Remove the memory of an exchange."""
+        place = self.place(exchange)
+        self.vectors.delete(place.collection, [place.point_id])
+
+    def unsay(self, *said: Exchange) -> None:
+        """Remove the rows of exchanges."""
+        ids = [id_ for each in said for id_ in (each.said_id, each.anchor_id)]
+        self.sql("DELETE FROM conversation_history WHERE id = ANY(%(ids)s)", ids=ids)
 
     def sql(self, statement: str, **params: object) -> list[Any]:
         """Run a statement without the library."""
@@ -199,10 +199,15 @@ class Lab:
         self.vectors.upsert(name, [Point(point_id, payload, vector)])
         return self.point(point_id, name)
 
-    def respell(self, anchor: UUID, **changes: object) -> Point:
-        """Write an existing memory again with other values; None leaves a key out."""
-        payload = {**self.point(anchor).payload, **changes}
-        return self.put(anchor, {key: v for key, v in payload.items() if v is not None})
+    def respell(self, memory: Exchange | UUID, **changes: object) -> Point:
+        """Write an existing memory again with other values; None leaves a key out.
+
+        An id is that of a memory in the shared collection.
+        """
+        place = Place(self.home, memory) if isinstance(memory, UUID) else self.place(memory)
+        payload = {**self.point(place.point_id, place.collection).payload, **changes}
+        whole = {key: value for key, value in payload.items() if value is not None}
+        return self.put(place.point_id, whole, place.collection)
 
     def deploy(
         self,
@@ -217,7 +222,7 @@ class Lab:
             "personalityId": str(exchange.personality_id),
             "personalityName": "Ada",
             "personaId": str(exchange.persona_id),
-            "content": f"User (Al): {exchange.user_text}\nAda: {exchange.assistant_text}",
+            "content": as_told(exchange),
             "createdAt": exchange.created_at_ms,
             "channelId": exchange.channel_id,
             "senders": ["1"],
@@ -243,28 +248,41 @@ class Lab:
         """The audit of `memsync check`, with schema, indexes and outbox."""
         return reconcile.check(self.postgres, self.ltm, self.settings)
 
-    def findings(self) -> list[Finding]:
-        """The findings of `check`."""
-        return list(self.check().findings)
-
-    def plan(self, audit: Audit | None = None, *, unsafe: bool = True) -> Plan:
+    def plan(
+        self, audit: Audit | None = None, *, unsafe: bool = True, persona: UUID | None = None
+    ) -> Plan:
         """Make a plan from an audit, and read it back from its JSON."""
         with self.postgres.session() as session:
             database = instance_id(session)
         made = reconcile.make_plan(
             audit or self.audit(),
             instance_id=database,
-            home=self.home,
-            embedder=self.ltm.embedder.name,
+            ltm=self.ltm,
             unsafe=unsafe,
+            persona=persona,
         )
         return Plan.from_json(made.to_json(), "plan.json")
 
-    def apply(self, plan: Plan, vectors: VectorStore | None = None) -> reconcile.Applied:
+    def apply(
+        self,
+        plan: Plan,
+        vectors: VectorStore | None = None,
+        *,
+        limit: int | None = None,
+        remove_many: bool = True,
+    ) -> reconcile.Applied:
         """Carry out a plan."""
         ltm = self.with_store(vectors) if vectors else self.ltm
         with released(self.url):
-            return reconcile.apply(plan, self.postgres, ltm)
+            return reconcile.apply(
+                plan, self.postgres, ltm, self.settings, limit=limit, remove_many=remove_many
+            )
+
+    def undo(self, plan: Plan, vectors: VectorStore | None = None) -> reconcile.Undone:
+        """Take the run of a plan back."""
+        ltm = self.with_store(vectors) if vectors else self.ltm
+        with released(self.url):
+            return reconcile.undo(plan.plan_id, self.postgres, ltm)
 
     def points(self) -> dict[str, list[tuple[PointId, object, Vector | None]]]:
         """Every point of every collection, whole."""
@@ -290,7 +308,7 @@ class Lab:
     def quarantined(self) -> list[tuple[str, str]]:
         """Collection and id of every quarantined point; its vector, if kept, must be whole."""
         rows = self.sql("SELECT collection, point_id, cardinality(vector) FROM memsync.quarantine")
-        assert {DIMS} >= {dims for *_, dims in rows}
+        assert {DIMS, None} >= {dims for *_, dims in rows}
         return sorted((collection, point_id) for collection, point_id, _ in rows)
 
 
@@ -352,13 +370,16 @@ def _open(
             connection.execute(EMPTY)
     # Tests say when the outbox is drained, unless they ask for a Memory that does it.
     settings.setdefault("drain", "no")
+    settings.setdefault("layout", "shared")
+    settings.setdefault("writer", "memsync")
+    # `remember` writes for the app, which would write long-term memory itself.
     chosen = Settings(postgres_url=url, qdrant_url=where, **settings)
     vectors = after.enter_context(closing(open_vectors(chosen, create=True)))
     before = set(vectors.collections())
     after.callback(_clean, vectors, before)
     postgres = after.enter_context(Postgres.open(url))
     seed: int = request.getfixturevalue("seed")
-    ltm = LongTermMemory(vectors, chosen, Embedder("test", embed))
+    ltm = LongTermMemory(vectors, chosen, Embedder("test", embed), Layout(chosen.layout))
     return Lab(url, postgres, vectors, chosen, ltm, random.Random(seed))
 
 

@@ -1,271 +1,390 @@
-"""Carries out exactly the actions of a plan; a run that was killed can be resumed.
+"""Carries out exactly the actions of a plan; a run that ended early is finished by the next.
 
-It decides when a plan is stale: a store is neither in the state that the audit saw nor in the state
-that the action leaves. All actions are checked before the first write, and each is checked again
-right before its own. A point is copied to quarantine, in a committed transaction, before it is
-removed or overwritten. A memory that the embedder or the store refuses is set aside, with the
-actions that rest on it, and the rest goes on.
+It decides what becomes of an action that cannot be done: it is set aside and told, with those that
+rest on it, and the rest goes on. All actions are looked at before the first write, and each again
+right before its own. For each batch the journal gets the intents, and the quarantine the points as
+they were, in one committed transaction; then the vector store is written, read back, and the
+intents are settled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from uuid import UUID
 
-from memsync.errors import PartlyDone, StalePlan, StoreUnreachable
-from memsync.model.digests import exchange_digest, point_state
+from memsync.errors import (
+    PartlyDone,
+    SchemaMismatch,
+    StoreUnreachable,
+)
+from memsync.model.digests import point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
-from memsync.model.records import Exchange, Point
+from memsync.model.records import Place, Point
 from memsync.model.sequences import batched
+from memsync.model.wording import count
+from memsync.reconcile.fence import repairing
+from memsync.reconcile.journal import Intent, Journal, purge
+from memsync.reconcile.looking import Looked, Looker, read_points
 from memsync.reconcile.plans import Action, ActionKind, Plan
-from memsync.stores.history.catalog import instance_id
-from memsync.stores.history.exchanges import exchanges_by_anchor
-from memsync.stores.ltm import LongTermMemory, Written
-from memsync.stores.postgres import Postgres, Session, json_value
-from memsync.stores.postgres.locks import LockKey, exclusive
+from memsync.reconcile.refusals import require_few_removals, require_same_stores
+from memsync.settings import Settings
+from memsync.stores.ltm import Failure, LongTermMemory
+from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 128
+_OVERTAKEN = "another writer changed the point at the same moment; plan again"
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The result of an apply: how many actions it carried out, and how many were already done."""
+    """The result of an apply: how many actions it carried out, and how many were done before.
+
+    `left` counts those that it did not come to, because of a limit.
+    """
 
     done: int
     done_before: int
+    left: int = 0
 
 
-def apply(plan: Plan, postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Applied:
-    """Carry out the plan; running it again after a crash finishes the rest.
+def apply(
+    plan: Plan,
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell = silent,
+    *,
+    limit: int | None = None,
+    remove_many: bool = False,
+) -> Applied:
+    """Carry out the plan, or the next `limit` actions of it; running it again finishes the rest.
 
-    Raises: StalePlan when a store changed since the plan was made; StoreBusy when another repair
-    runs; StoreUnreachable, also when the embedder is down; PartlyDone at the end, when memories
-    were refused. A change from before the apply is noticed before any write. After a
-    change during the apply, the actions that are done stay done. Effects: both stores.
+    A run that removes many of a collection's points needs `remove_many`. Runs that ended
+    `quarantine_days` ago are forgotten at the end.
+
+    Raises: StalePlan when the plan is for other stores; GateClosed when it would remove many
+    points; both before any write. StoreBusy when another repair or a relay runs; StoreUnreachable,
+    also when the embedder is down: what was done stays done. PartlyDone at the end, when actions
+    were set aside. Effects: both stores.
     """
-    with exclusive(postgres, LockKey.REPAIR, "repair") as session:
-        applier = _Applier(plan, session, ltm, tell)
-        applier.require_same_stores()
-        if plan.actions:
-            ltm.prepare()
-        open_actions = applier.still_open(plan.actions)
-        applier.carry_out(open_actions)
-        applier.require_all_done(len(open_actions))
-        return Applied(len(open_actions), len(plan.actions) - len(open_actions))
+    with repairing(postgres) as session:
+        applier = _Applier(plan, session, ltm, settings, tell)
+        require_same_stores(plan, session, ltm)
+        open_actions = applier.look_at_all()
+        if not remove_many:
+            applier.require_few_removals(open_actions)
+        applier.carry_out(open_actions, limit)
+        purge(session, settings.quarantine_days)
+        return applier.applied()
 
 
 class _Applier:
-    def __init__(self, plan: Plan, session: Session, ltm: LongTermMemory, tell: Tell) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        session: Session,
+        ltm: LongTermMemory,
+        settings: Settings,
+        tell: Tell,
+    ) -> None:
         self._plan = plan
         self._session = session
         self._ltm = ltm
         self._tell = tell
-        self._aside: dict[Action, str] = {}
+        self._journal = Journal(session, plan.plan_id)
+        self._looker = Looker(
+            session,
+            ltm,
+            self._journal,
+            tolerance_s=settings.match_tolerance_s,
+            removed=[each.place for each in plan.actions if each.kind is ActionKind.REMOVE],
+        )
+        self._written = {each.place for each in plan.actions if each.kind is not ActionKind.REMOVE}
+        self._after: dict[Place, str | None] = {}
+        self._aside: dict[Place, tuple[Action, str]] = {}
+        self._unsettled: list[Looked] = []
+        self._began = False
+        self._done = self._done_before = self._left = 0
 
-    def require_same_stores(self) -> None:
-        """Refuse a plan that was made for another database, collection or embedder."""
-        here = {
-            "database": (self._plan.instance_id, instance_id(self._session)),
-            "collection": (self._plan.collection, self._ltm.collection),
-            "embedder": (self._plan.embedder, self._ltm.embedder.name),
-        }
-        for what, (planned, found) in here.items():
-            if planned != found:
-                raise StalePlan(
-                    f"the plan was made for {what} {planned}, this is {found}. Check the settings, "
-                    "or make a new plan with `memsync reconcile plan`"
-                )
+    # ------------------------------------------------------------------ before any write
 
-    def still_open(self, actions: Sequence[Action]) -> list[Action]:
-        """The actions that are not done yet. The states of all given actions are checked.
-
-        Raises: StalePlan.
-        """
+    def look_at_all(self) -> list[Action]:
+        """The actions that are still to be done, in order. Those that cannot be are set aside."""
         still: list[Action] = []
-        for number, some in enumerate(_batches(actions)):
-            self._tell(Progress(Kind.STEP, "looking at the plan", number * _BATCH, len(actions)))
-            still += self._not_done(some)
+        seen = 0
+        for some in _batches(self._plan.actions):
+            self._tell(Progress(Kind.STEP, "looking at the plan", seen, len(self._plan.actions)))
+            seen += len(some)
+            still += [looked.action for looked in self._noted(self._looker.look(some))]
         return still
 
-    def _not_done(self, some: list[Action]) -> list[Action]:
-        looked = self._look(some) if some else []
-        return [action for action, done in zip(some, looked, strict=True) if not done]
+    def _noted(self, looked: Iterable[Looked]) -> list[Looked]:
+        """The open ones among these. What is done or set aside is noted as such."""
+        still = []
+        for each in looked:
+            place = each.action.place
+            if each.done:
+                self._done_before += 1
+                self._after[place] = each.after
+                if each.unsettled:
+                    self._unsettled.append(each)
+            elif each.why is not None:
+                self._aside[place] = (each.action, each.why)
+            else:
+                still.append(each)
+        return self._that_rest_on_what_stands(still)
 
-    def carry_out(self, actions: Sequence[Action]) -> None:
-        """Carry out the actions batch by batch, and check each again right before."""
-        do: dict[ActionKind, Callable[[list[Action]], None]] = {
-            ActionKind.PUT: self._put,
-            ActionKind.MOVE: self._move,
-            ActionKind.REMOVE: self._remove,
-            ActionKind.RETIRE: self._retire,
-        }
-        done = 0
+    def _that_rest_on_what_stands(self, looked: Sequence[Looked]) -> list[Looked]:
+        """Those whose point may go: the memory that replaces it is there, or is still to come."""
+        by_collection: dict[str, list[PointId]] = {}
+        for each in looked:
+            if by := each.action.replaced_by:
+                by_collection.setdefault(by.collection, []).append(by.point_id)
+        found = {name: read_points(self._ltm, name, ids) for name, ids in by_collection.items()}
+        still = []
+        for each in looked:
+            by = each.action.replaced_by
+            point = found[by.collection].points.get(by.point_id) if by else None
+            why = self._missing(each.action, by, point_state(point)) if by else None
+            if why is None:
+                still.append(each)
+            else:
+                self._aside[each.action.place] = (each.action, why)
+        return still
+
+    def _missing(self, action: Action, by: Place, state: str | None) -> str | None:
+        """Why the memory that replaces a point is not the one that the plan counts on."""
+        if by in self._aside:
+            return f"the memory that replaces it, {by}, is set aside"
+        if by in self._written and by not in self._after:
+            return f"the memory that replaces it, {by}, is not written yet" if self._began else None
+        expected = self._after.get(by, action.replaced_state)
+        if state is None:
+            return f"the memory that replaces it, {by}, is not there: plan again"
+        if state != expected:
+            return f"the memory that replaces it, {by}, has changed: plan again"
+        return None
+
+    def require_few_removals(self, open_actions: Sequence[Action]) -> None:
+        """Refuse a plan that removes many of a collection's points, done removals included.
+
+        Raises: GateClosed.
+        """
+        if any(each.kind is ActionKind.REMOVE for each in open_actions):
+            removals = [
+                each
+                for each in self._plan.actions
+                if each.kind is ActionKind.REMOVE and each.place not in self._aside
+            ]
+            gone = [place for place in self._after if place not in self._written]
+            require_few_removals(removals, gone, self._ltm)
+
+    # ------------------------------------------------------------------ carrying out
+
+    def carry_out(self, actions: Sequence[Action], limit: int | None) -> None:
+        """Carry out the actions batch by batch, or the first `limit` of them that can be done."""
+        if actions or self._unsettled:
+            self._begin()
+        seen = 0
         for some in _batches(actions):
-            if still := self._not_done(self._free(some)):
-                do[some[0].kind](still)
-            done += len(some)
-            self._tell(Progress(Kind.STEP, "apply", done, len(actions)))
+            rest = some
+            while rest:
+                budget = len(rest) if limit is None else limit - self._done
+                if budget <= 0:
+                    self._left += len(rest)
+                    break
+                now, rest = rest[:budget], rest[budget:]
+                self._carry_out(now)
+                seen += len(now)
+                self._tell(Progress(Kind.STEP, "apply", seen, len(actions)))
 
-    def require_all_done(self, actions: int) -> None:
-        """Raises: PartlyDone when actions were set aside."""
+    def _begin(self) -> None:
+        """Record the layout and the run, and settle what an earlier one left unsettled."""
+        self._began = True
+        self._ltm.record_layout(self._session)
+        self._journal.begin(self._plan)
+        for name, some in _by_collection(self._unsettled):
+            self._journal.settle(name, [each.point_id for each in some], created=True)
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        do: dict[ActionKind, Callable[[list[Looked]], None]] = {
+            ActionKind.COPY: self._copy,
+            ActionKind.PUT: self._put,
+            ActionKind.PATCH: self._patch,
+            ActionKind.REMOVE: self._remove,
+        }
+        still = self._noted(self._looker.look(actions, vectors=True))
+        if still:
+            do[actions[0].kind](still)
+
+    def _put(self, looked: list[Looked]) -> None:
+        embedded = self._ltm.embedded([each.made for each in looked if each.made])
+        outage: StoreUnreachable | None = None
+        by_anchor = {each.action.anchor_id: each for each in looked}
+        for anchor, error in embedded.failed.items():
+            if isinstance(error, StoreUnreachable):
+                outage = error
+            else:
+                refused = by_anchor[anchor].action  # type: ignore[index]  # the ids are anchors'
+                self._aside[refused.place] = (refused, error.message)
+        points = {point.id: (made, point) for made, point in embedded.points}
+        tried = [each.action for each in looked if each.point_id in points]
+        # Embedding may take its time, so the stores are looked at once more.
+        again = self._noted(self._looker.look(tried, vectors=True)) if tried else []
+        ready = []
+        for each in again:
+            made, point = points[each.point_id]
+            if made == each.made:
+                ready.append((each, point))
+            else:
+                self._aside[each.action.place] = (each.action, _OVERTAKEN)
+        if ready:
+            collection, dims = ready[0][0].action.place.collection, self._ltm.embedder.dims
+            self._write(ready, _putting(self._ltm, collection, dims), may_create=True)
+        if outage:
+            raise outage
+
+    def _copy(self, looked: list[Looked]) -> None:
+        for dims, some in groupby(looked, key=lambda each: len(_vector(each.source))):
+            ready = [
+                (each, Point(each.point_id, each.wanted.payload, _vector(each.source)))
+                for each in some
+                if each.wanted
+            ]
+            collection = looked[0].action.place.collection
+            self._write(ready, _putting(self._ltm, collection, dims), may_create=True)
+
+    def _patch(self, looked: list[Looked]) -> None:
+        collection = looked[0].action.place.collection
+
+        def send(
+            points: Sequence[Point], seen: Mapping[PointId, Point]
+        ) -> Mapping[PointId, Failure]:
+            payloads = {each.id: each.payload for each in points}
+            return self._ltm.repairs.overwrite(collection, payloads, seen)
+
+        self._write([(each, each.wanted) for each in looked], send)
+
+    def _remove(self, looked: list[Looked]) -> None:
+        collection = looked[0].action.place.collection
+
+        def send(_: Sequence[Point], seen: Mapping[PointId, Point]) -> Mapping[PointId, Failure]:
+            self._ltm.repairs.remove(collection, list(seen.values()))
+            return {}
+
+        self._write([(each, None) for each in looked], send)
+
+    def _write(
+        self,
+        ready: Sequence[tuple[Looked, Point | None]],
+        send: "Send",
+        *,
+        may_create: bool = False,
+    ) -> None:
+        """Bring points of one collection into the states that their actions leave."""
+        collection = ready[0][0].action.place.collection
+        creates = may_create and not self._ltm.stands(collection)
+        self._journal.intend(
+            [
+                Intent(
+                    each.action.place,
+                    each.action.kind,
+                    each.action.reason,
+                    before=point_state(each.found),
+                    after=point_state(point),
+                    copy=each.found,
+                )
+                for each, point in ready
+            ],
+            new_collection=collection if creates else None,
+        )
+        seen = {each.point_id: each.found for each, _ in ready if each.found}
+        try:
+            failed = send([point for _, point in ready if point], seen)
+            refused = {point_id: error.message for point_id, error in failed.items()}
+        except SchemaMismatch as error:
+            refused = dict.fromkeys((each.point_id for each, _ in ready), error.message)
+        self._settle(collection, ready, refused)
+
+    def _settle(
+        self,
+        collection: str,
+        ready: Sequence[tuple[Looked, Point | None]],
+        refused: Mapping[PointId, str],
+    ) -> None:
+        """Read the points back, and note which actions are done."""
+        stands = self._ltm.stands(collection)
+        read = read_points(self._ltm, collection, [each.point_id for each, _ in ready])
+        done: dict[PointId, Place] = {}
+        for each, point in ready:
+            state, after = point_state(read.points.get(each.point_id)), point_state(point)
+            if state == after and (each.point_id not in refused or state != each.action.state):
+                done[each.point_id] = each.action.place
+                self._after[each.action.place] = after
+            else:
+                why = refused.get(each.point_id, _OVERTAKEN)
+                self._aside[each.action.place] = (each.action, why)
+        not_done = [each.point_id for each, _ in ready if each.point_id not in done]
+        self._journal.settle(collection, done, not_done, created=stands)
+        self._done += len(done)
+
+    # ------------------------------------------------------------------ the result
+
+    def applied(self) -> Applied:
+        """The result. Raises: PartlyDone when actions were set aside."""
         if self._aside:
-            first, why = next(iter(self._aside.items()))
+            first, why = next(iter(self._aside.values()))
             raise PartlyDone(
-                f"{actions - len(self._aside)} actions carried out, {len(self._aside)} set aside, "
-                f"the first is the {first.kind} of {first.point_id} in {first.collection}: {why}. "
-                "Mend the cause, then run the same apply again",
-                done=actions - len(self._aside),
+                f"{count(self._done, 'action')} carried out, {len(self._aside):,} set aside, the "
+                f"first is the {first.kind} of {first.place}: {why}. Mend the cause and run the "
+                "same apply again, or make a new plan",
+                done=self._done,
+                done_before=self._done_before,
+                left=self._left,
                 set_aside=len(self._aside),
                 actions=[
-                    {"action": each.kind, "collection": each.collection, "point_id": each.point_id}
-                    for each in self._aside
+                    {
+                        "action": each.kind,
+                        "collection": each.place.collection,
+                        "point_id": each.place.point_id,
+                        "reason": each.reason,
+                        "why": why,
+                    }
+                    for each, why in self._aside.values()
                 ],
             )
+        return Applied(self._done, self._done_before, self._left)
 
-    def _free(self, actions: list[Action]) -> list[Action]:
-        """The actions that rest on none that was set aside; the others are set aside as well."""
-        refused = {each.point_id for each in self._aside if each.kind is ActionKind.PUT}
-        kept = {each.collection for each in self._aside if each.kind is not ActionKind.PUT}
-        free = []
-        for action in actions:
-            if action.replaced_by is not None and action.replaced_by in refused:
-                self._aside[action] = (
-                    f"the memory that replaces it, {action.replaced_by}, is refused"
-                )
-            elif action.kind is ActionKind.RETIRE and action.collection in kept:
-                self._aside[action] = "not all of its points could be moved"
-            else:
-                free.append(action)
-        return free
 
-    def _set_aside(self, actions: Sequence[Action], written: Written) -> list[Action]:
-        """Set aside the actions whose memories are refused. Returns the other actions.
+Send = Callable[[Sequence[Point], Mapping[PointId, Point]], Mapping[PointId, Failure]]
+"""Writes points over those that were seen; returns the refusals."""
 
-        Raises: StoreUnreachable when the embedder is down; what it made before is written.
-        """
-        for action in actions:
-            error = written.failed.get(action.point_id) if action.point_id is not None else None
-            if isinstance(error, StoreUnreachable):
-                raise error
-            if error is not None:
-                self._aside[action] = error.message
-        return [each for each in actions if each not in self._aside]
 
-    # ------------------------------------------------------------------ checking
+def _putting(ltm: LongTermMemory, collection: str, dims: int) -> Send:
+    """Writes points whole, into a collection that is made if it is missing."""
 
-    def _look(self, actions: list[Action]) -> list[bool]:
-        """Whether each action is already done. All of them have one kind and one collection."""
-        kind, collection = actions[0].kind, actions[0].collection
-        if kind is ActionKind.RETIRE:
-            return [not self._ltm.stands(each.collection) for each in actions]
-        points = self._points(collection, actions)
-        if kind is not ActionKind.PUT:
-            return [self._is_gone(each, points) for each in actions]
-        anchors = [each.point_id for each in actions if isinstance(each.point_id, UUID)]
-        exchanges = exchanges_by_anchor(self._session, anchors)
-        return [self._is_put(each, points, exchanges) for each in actions]
+    def send(points: Sequence[Point], seen: Mapping[PointId, Point]) -> Mapping[PointId, Failure]:
+        ltm.ensure(collection, dims)
+        return ltm.repairs.put(collection, points, seen)
 
-    def _points(
-        self, collection: str, actions: Sequence[Action], *, vectors: bool = False
-    ) -> dict[PointId, Point]:
-        ids = [each.point_id for each in actions if each.point_id is not None]
-        return self._ltm.points(collection, ids, vectors=vectors)
+    return send
 
-    def _is_gone(self, action: Action, points: dict[PointId, Point]) -> bool:
-        found = points.get(action.point_id) if action.point_id is not None else None
-        if found is not None and point_state(found) != action.point_state:
-            raise _stale(action, "point", action.point_state, point_state(found))
-        return found is None
 
-    def _is_put(
-        self,
-        action: Action,
-        points: dict[PointId, Point],
-        exchanges: dict[UUID, Exchange],
-    ) -> bool:
-        row = exchanges.get(action.point_id) if isinstance(action.point_id, UUID) else None
-        digest = exchange_digest(row) if row else None
-        if row is None or digest != action.row_digest:
-            raise _stale(action, "exchange", action.row_digest, digest)
-        found = points.get(row.anchor_id)
-        wanted = Point(row.anchor_id, self._ltm.codec.encode(row, self._plan.embedder))
-        if point_state(found) == point_state(wanted):
-            return True
-        if point_state(found) != action.point_state:
-            raise _stale(action, "point", action.point_state, point_state(found))
-        return False
+def _vector(point: Point | None) -> tuple[float, ...]:
+    return () if point is None or point.vector is None else tuple(point.vector)
 
-    # ------------------------------------------------------------------ doing
 
-    def _put(self, actions: list[Action]) -> None:
-        anchors = [each.point_id for each in actions if isinstance(each.point_id, UUID)]
-        points = self._points(self._plan.collection, actions, vectors=True)
-        self._keep(actions, points)
-        exchanges = list(exchanges_by_anchor(self._session, anchors).values())
-        written = self._ltm.put(exchanges, standing=points)
-        if left := self.still_open(self._set_aside(actions, written)):
-            raise _stale(left[0], "point", "written", "not there, or as it was before")
-
-    def _move(self, actions: list[Action]) -> None:
-        points = self._points(actions[0].collection, actions)
-        moved = self._ltm.bring_home(actions[0].collection, list(points.values()))
-        done = self._set_aside(actions, moved)
-        written = self._points(self._plan.collection, done)
-        # A point that a client deleted since the last look is not there to be moved.
-        by_id = {each.point_id: each for each in actions}
-        for point in moved.points:
-            if point_state(written.get(point.id)) != point_state(point):
-                raise _stale(by_id[point.id], "point at home", "written", "somebody else's")
-        self._remove(done)
-
-    def _remove(self, actions: list[Action]) -> None:
-        points = self._points(actions[0].collection, actions, vectors=True)
-        self._keep(actions, points)
-        self._ltm.delete(actions[0].collection, list(points))
-
-    def _retire(self, actions: list[Action]) -> None:
-        for action in actions:
-            left = self._ltm.count(action.collection)
-            if left:
-                raise _stale(action, "collection", "empty", f"{left} points")
-            self._ltm.drop(action.collection)
-
-    def _keep(self, actions: Sequence[Action], points: dict[PointId, Point]) -> None:
-        """Copy the points that are about to be removed or overwritten into quarantine."""
-        kept = [
-            {
-                "plan_id": self._plan.plan_id,
-                "collection": action.collection,
-                "point_id": str(point.id),
-                "state": point_state(point),
-                "payload": json_value(dict(point.payload)),
-                "vector": list(point.vector) if point.vector else None,
-                "reason": action.reason,
-            }
-            for action in actions
-            if action.point_id is not None and (point := points.get(action.point_id))
-        ]
-        if kept:
-            with self._session.transaction():
-                self._session.run_many("quarantine_point", kept)
+def _by_collection(looked: Sequence[Looked]) -> list[tuple[str, list[Looked]]]:
+    found: dict[str, list[Looked]] = {}
+    for each in looked:
+        found.setdefault(each.action.place.collection, []).append(each)
+    return list(found.items())
 
 
 def _batches(actions: Sequence[Action]) -> list[list[Action]]:
     """The actions in batches of at most _BATCH; each batch has one kind and one collection."""
     return [
         list(some)
-        for _, run in groupby(actions, key=lambda each: (each.kind, each.collection))
+        for _, run in groupby(actions, key=lambda each: (each.kind, each.place.collection))
         for some in batched(run, _BATCH)
     ]
-
-
-def _stale(action: Action, what: str, planned: object, found: object) -> StalePlan:
-    return StalePlan(
-        f"{action.kind} of {action.point_id or ''} in {action.collection}: the {what} is "
-        f"{found or 'not there'}, the plan expects {planned or 'none'}. Audit and plan again; "
-        "what was done stays done",
-        action=action.kind.value,
-        collection=action.collection,
-        point_id=str(action.point_id),
-    )

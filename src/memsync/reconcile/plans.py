@@ -1,11 +1,14 @@
-"""A plan is a list of ordered actions, with the states that they rely on, saved as a JSON file.
+"""A plan is a list of ordered actions, with the states that they rest on, saved as a JSON file.
 
-This module decides the file's format, and refuses a file that was changed by hand: a checksum
-covers it. It does not know how an action is carried out.
+Each action is a transition of one point. This module decides the file's format, and what a file may
+hold: a checksum finds a change by accident, and every value is checked besides, because whoever
+edits a file can compute its checksum. The module does not know how an action is carried out.
 """
 
 import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
@@ -13,50 +16,127 @@ from uuid import UUID
 from memsync.errors import InvalidInput
 from memsync.model.digests import json_digest
 from memsync.model.ids import PointId
+from memsync.model.records import Place
+from memsync.stores.ltm.layouts import Layout
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+_NAME = re.compile("[a-z0-9-]{1,64}")
+_CHARS_MAX = 2000
+_COUNT_MAX = 2**53
 
 
 class ActionKind(StrEnum):
-    """The kinds of actions, in the order of a plan: memories are written before points go."""
+    """The kinds of actions, in the order of a plan: memories are written before points go.
 
+    Copies come first, because the point that is copied may be overwritten in the same plan.
+    """
+
+    COPY = "copy"
+    """A point is made from the point at `source`, with its vector."""
     PUT = "put"
-    MOVE = "move"
+    """A point is made from an exchange, or replaced by one that is."""
+    PATCH = "patch"
+    """A point's payload is mended; its vector and its id stay."""
     REMOVE = "remove"
-    RETIRE = "retire"
+    """A point goes to quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step. `point_state` and `row_digest` must still hold when it is carried out.
+    """The transition of the point at `place`, whose state is `state`; None: there is no point.
 
-    For PUT, `point_id` is the anchor's id, and `point_state` is the state of the point that has
-    this id now, or None when there is no such point. `reason` is the finding's name. For a REMOVE
-    of a point whose memory is made anew, `replaced_by` is the anchor of the new one.
+    It rests on the states given here. `anchor_id` and `row_digest` are the exchange's, `source` the
+    point that is copied, `replaced_by` the memory for whose sake a point is removed. That one's
+    state is None where the plan writes it. `reason` is the finding's name, `persona_id` its
+    persona.
     """
 
     kind: ActionKind
-    collection: str
+    place: Place
     reason: str
-    point_id: PointId | None = None
-    point_state: str | None = None
+    state: str | None = None
+    anchor_id: UUID | None = None
     row_digest: str | None = None
-    replaced_by: UUID | None = None
+    source: Place | None = None
+    source_state: str | None = None
+    replaced_by: Place | None = None
+    replaced_state: str | None = None
+    persona_id: UUID | None = None
+
+    def fields(self) -> dict[str, object]:
+        """The values for JSON; those that are None are left out."""
+        by = self.replaced_by
+        fields: dict[str, object | None] = {
+            "kind": self.kind.value,
+            **_place_fields(self.place, self.state),
+            "reason": self.reason,
+            "anchor_id": self.anchor_id and str(self.anchor_id),
+            "row_digest": self.row_digest,
+            "source": self.source and _place_fields(self.source, self.source_state),
+            "replaced_by": by and _place_fields(by, self.replaced_state),
+            "persona_id": self.persona_id and str(self.persona_id),
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @property
+    def is_only_copy(self) -> bool:
+        """Whether the action removes a memory that nothing replaces."""
+        return self.kind is ActionKind.REMOVE and self.replaced_by is None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The stores that a plan is for. `vectors` is the vector store in words, without secrets.
+
+    `embedder` is None for a plan that makes no vector.
+    """
+
+    instance_id: UUID
+    vectors: str
+    layout: Layout
+    collection: str
+    payload_style: str
+    embedder: str | None
+
+    def fields(self) -> dict[str, object]:
+        """The values for JSON."""
+        return {
+            "instance_id": str(self.instance_id),
+            "vectors": self.vectors,
+            "layout": self.layout.value,
+            "collection": self.collection,
+            "payload_style": self.payload_style,
+            "embedder": self.embedder,
+        }
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Read what `fields` gave. Raises: ValueError."""
+        fields = _fields(value, "instance_id", "vectors", "layout", "collection", "payload_style")
+        return cls(
+            instance_id=_uuid(fields["instance_id"]),
+            vectors=_text(fields["vectors"]),
+            layout=Layout(_text(fields["layout"])),
+            collection=_text(fields["collection"]),
+            payload_style=_text(fields["payload_style"]),
+            embedder=_optional(_text, fields, "embedder"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The actions for `reconcile apply`, and the database and collection that they are for.
+    """The actions for `reconcile apply`, and the stores that they are for.
 
-    `left` counts the findings that the plan does not repair, by name.
+    `left` counts the findings that the plan does not repair, by name. `plan_id` is the id of the
+    run that carries it out.
     """
 
     plan_id: UUID
-    instance_id: UUID
-    collection: str
-    embedder: str
+    target: Target
     actions: tuple[Action, ...]
-    left: dict[str, int]
+    left: Mapping[str, int]
 
     def to_json(self) -> str:
         """The plan as the text of a file."""
@@ -64,18 +144,12 @@ class Plan:
         return json.dumps({**body, "checksum": json_digest(body)}, indent=1) + "\n"
 
     def _body(self) -> dict[str, object]:
-        actions = [
-            {name: _plain(value) for name, value in asdict(each).items() if value is not None}
-            for each in self.actions
-        ]
         return {
             "schema_version": SCHEMA_VERSION,
             "plan_id": str(self.plan_id),
-            "instance_id": str(self.instance_id),
-            "collection": self.collection,
-            "embedder": self.embedder,
-            "actions": actions,
-            "left": self.left,
+            "target": self.target.fields(),
+            "actions": [each.fields() for each in self.actions],
+            "left": dict(self.left),
         }
 
     @classmethod
@@ -86,42 +160,181 @@ class Plan:
         """
         try:
             body = json.loads(text)
-            checksum = body.pop("checksum")
             version = body["schema_version"]
-            if version == SCHEMA_VERSION and checksum == json_digest(body):
-                return cls(
-                    plan_id=UUID(body["plan_id"]),
-                    instance_id=UUID(body["instance_id"]),
-                    collection=body["collection"],
-                    embedder=body["embedder"],
-                    actions=tuple(_action(each) for each in body["actions"]),
-                    left=body["left"],
-                )
+            if version != SCHEMA_VERSION or isinstance(version, bool):
+                raise _of_another_version(source, version)
+            if body.pop("checksum") != json_digest(body):
+                raise _changed(source)
+            return cls(
+                plan_id=_uuid(body["plan_id"]),
+                target=Target.read(body["target"]),
+                actions=_actions(body["actions"]),
+                left={_name(name): _count(number) for name, number in body["left"].items()},
+            )
+        except InvalidInput:
+            raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidInput(
                 f"{source} is no plan: {type(error).__name__} {error}. Make one with "
                 "`memsync reconcile plan`"
             ) from None
-        if version != SCHEMA_VERSION:
-            raise InvalidInput(
-                f"{source} has schema_version {version}, this memsync reads {SCHEMA_VERSION}. "
-                "Make a new plan with `memsync reconcile plan`"
-            )
-        raise InvalidInput(
-            f"{source} was changed after it was made (its checksum is not that of its actions). "
-            "Make a new plan with `memsync reconcile plan`"
-        )
 
 
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, UUID) else value
+def _of_another_version(source: str, version: object) -> InvalidInput:
+    return InvalidInput(
+        f"{source} has schema_version {version!r:.40}, this memsync reads {SCHEMA_VERSION}. Make a "
+        "new plan with `memsync reconcile plan`"
+    )
 
 
-def _action(fields: dict[str, Any]) -> Action:
-    kind = ActionKind(str(fields.pop("kind")))
-    point_id = fields.pop("point_id", None)
-    if isinstance(point_id, str):
-        point_id = UUID(point_id)
-    if "replaced_by" in fields:
-        fields["replaced_by"] = UUID(fields["replaced_by"])
-    return Action(kind, point_id=point_id, **fields)  # the checksum vouches for them
+def _changed(source: str) -> InvalidInput:
+    return InvalidInput(
+        f"{source} was changed after it was made (its checksum is not that of its content). Make a "
+        "new plan with `memsync reconcile plan`"
+    )
+
+
+def _place_fields(place: Place, state: str | None) -> dict[str, object]:
+    point_id = place.point_id
+    fields: dict[str, object] = {
+        "collection": place.collection,
+        "point_id": point_id if isinstance(point_id, int) else str(point_id),
+    }
+    return fields if state is None else {**fields, "state": state}
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def _actions(value: object) -> tuple[Action, ...]:
+    if not isinstance(value, list):
+        raise TypeError("actions is no list")
+    actions = tuple(map(_action, value))
+    places = {each.place: each for each in actions}
+    if len(places) < len(actions):
+        raise ValueError("two actions for one point")
+    for action in actions:
+        if action.replaced_by is None:
+            continue
+        kept = places.get(action.replaced_by)
+        if kept and kept.kind is ActionKind.REMOVE:
+            raise ValueError(f"{action.place} is replaced by {kept.place}, which is removed")
+        if (kept is None) is not (action.replaced_state is not None):
+            raise ValueError(f"the state of what replaces {action.place} is not that of the plan")
+    return actions
+
+
+_PLACE = ("collection", "point_id")
+
+
+def _action(value: object) -> Action:
+    fields = _fields(value, "kind", "reason", *_PLACE)
+    place, state = _place(fields)
+    source, source_state = _nested(fields, "source")
+    replaced_by, replaced_state = _nested(fields, "replaced_by")
+    action = Action(
+        kind=ActionKind(_text(fields["kind"])),
+        place=place,
+        reason=_name(fields["reason"]),
+        state=state,
+        anchor_id=_optional(_uuid, fields, "anchor_id"),
+        row_digest=_optional(_digest, fields, "row_digest"),
+        source=source,
+        source_state=source_state,
+        replaced_by=replaced_by,
+        replaced_state=replaced_state,
+        persona_id=_optional(_uuid, fields, "persona_id"),
+    )
+    _require_whole(action)
+    return action
+
+
+def _require_whole(action: Action) -> None:
+    """Refuse an action that lacks what its kind rests on, or has what its kind does not."""
+    of_row = action.anchor_id is not None, action.row_digest is not None
+    all_or_nothing = of_row[0] is of_row[1]
+    whole = {
+        ActionKind.PUT: all(of_row),
+        ActionKind.PATCH: action.state is not None and all_or_nothing,
+        ActionKind.COPY: action.state is None
+        and action.source_state is not None
+        and all_or_nothing,
+        ActionKind.REMOVE: action.state is not None,
+    }[action.kind]
+    strange = (
+        (action.source is not None) is not (action.kind is ActionKind.COPY)
+        or (action.replaced_by is not None and action.kind is not ActionKind.REMOVE)
+        or action.place in {action.source, action.replaced_by}
+    )
+    if not whole or strange:
+        raise ValueError(f"the {action.kind} of {action.place} does not say what it rests on")
+
+
+def _fields(value: object, *required: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where an object belongs")
+    if missing := [name for name in required if name not in value]:
+        raise KeyError(*missing)
+    return value
+
+
+def _nested(fields: Mapping[str, Any], name: str) -> tuple[Place | None, str | None]:
+    return (None, None) if name not in fields else _place(_fields(fields[name], *_PLACE))
+
+
+def _place(fields: Mapping[str, Any]) -> tuple[Place, str | None]:
+    place = Place(_text(fields["collection"]), _point_id(fields["point_id"]))
+    return place, _optional(_digest, fields, "state")
+
+
+def _optional(read: Any, fields: Mapping[str, Any], name: str) -> Any:
+    return None if fields.get(name) is None else read(fields[name])
+
+
+def _point_id(value: object) -> PointId:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
+        return value
+    return _uuid(value)
+
+
+def _uuid(value: object) -> UUID:
+    found = UUID(_text(value))
+    if str(found) != value:
+        raise ValueError(f"{value!r:.80} is no uuid in its usual spelling")
+    return found
+
+
+def _digest(value: object) -> str:
+    return _matching(_DIGEST, value)
+
+
+def _name(value: object) -> str:
+    return _matching(_NAME, value)
+
+
+def _matching(pattern: re.Pattern[str], value: object) -> str:
+    text = _text(value)
+    if not pattern.fullmatch(text):
+        raise ValueError(f"{text!r:.80} where {pattern.pattern} belongs")
+    return text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _CHARS_MAX:
+        raise TypeError(f"{value!r:.80} where a short text belongs")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _COUNT_MAX:
+        raise TypeError(f"{value!r:.80} where a number belongs")
+    return value
+
+
+def counted(actions: Sequence[Action]) -> dict[ActionKind, dict[str, int]]:
+    """How many actions of each kind and reason there are, in the order of the plan."""
+    counts: dict[ActionKind, dict[str, int]] = {}
+    for each in actions:
+        of_kind = counts.setdefault(each.kind, {})
+        of_kind[each.reason] = of_kind.get(each.reason, 0) + 1
+    return counts

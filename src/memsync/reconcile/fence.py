@@ -1,0 +1,28 @@
+"""Keeps other writers of memsync's out while a repair or its undo writes."""
+
+import contextlib
+from collections.abc import Iterator
+
+from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.locks import LockKey, exclusive, held
+
+RELAY_WAIT_S = 30.0
+"""How long a repair waits for the relay to finish what it is at."""
+
+
+@contextlib.contextmanager
+def repairing(postgres: Postgres) -> Iterator[Session]:
+    """A session that holds the locks of repairs and of the relay, so that neither runs beside it.
+
+    Both end with the session. Whoever writes begins each batch with a statement on it: a session
+    that was lost fails there, before the vector store is written. A write that was under way when
+    it was lost may still come. The relay finds its lock taken meanwhile, leaves the outbox as it
+    is, and tries again later.
+
+    Raises: StoreBusy when another repair runs, or a relay goes on for RELAY_WAIT_S.
+    """
+    with (
+        exclusive(postgres, LockKey.REPAIR, "repair") as session,
+        held(session, LockKey.RELAY, "relay or repair", wait_s=RELAY_WAIT_S),
+    ):
+        yield session

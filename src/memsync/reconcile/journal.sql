@@ -1,0 +1,108 @@
+-- What apply does to points, and the copies of those that it removes or overwrites. See journal.py.
+
+-- name: begin_repair
+-- Notes the run of a plan, once.
+INSERT INTO memsync.repair (run_id, target, actions, memsync_version)
+VALUES (%(run_id)s, %(target)s, %(actions)s, %(version)s) ON CONFLICT DO NOTHING;
+
+-- name: repair_run
+-- The stores that a run was for.
+SELECT target FROM memsync.repair WHERE run_id = %(run_id)s;
+
+-- name: repair_runs
+-- The runs, the newest first: what each did, what of it is undone, and when it was last at work.
+SELECT r.run_id, r.who, r.memsync_version, r.begun_at, r.actions, j.done, j.undone,
+       greatest(r.begun_at, j.last_at) AS last_at
+FROM memsync.repair r, LATERAL (
+    SELECT count(*) FILTER (WHERE action <> 'create') AS done,
+           count(undone_at) FILTER (WHERE action <> 'create') AS undone,
+           max(greatest(intended_at, undone_at)) AS last_at
+    FROM memsync.journal WHERE run_id = r.run_id) j
+ORDER BY r.begun_at DESC, r.run_id;
+
+-- name: quarantine_point
+-- Keeps a copy of a point before it is removed or overwritten. Repeating it adds no copy, because
+-- the first is of the point as it was; but after an undo the point is somebody's anew.
+INSERT INTO memsync.quarantine AS kept
+    (plan_id, collection, point_id, state, payload, vector, digest, reason)
+VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vector)s, %(digest)s,
+        %(reason)s)
+ON CONFLICT (plan_id, collection, point_id, state) DO UPDATE
+SET payload = excluded.payload, vector = excluded.vector, digest = excluded.digest,
+    quarantined_at = clock_timestamp()
+WHERE EXISTS (
+    SELECT FROM memsync.journal j
+    WHERE j.run_id = kept.plan_id AND j.collection = kept.collection
+      AND j.point_id = kept.point_id AND j.undone_at IS NOT NULL);
+
+-- name: quarantined_points
+-- The copies of these points that a run keeps.
+SELECT q.collection, q.point_id, q.state, q.payload::text AS payload, q.vector, q.digest
+FROM memsync.quarantine q
+JOIN unnest(%(point_ids)s::text[], %(states)s::text[]) AS asked(point_id, state)
+    USING (point_id, state)
+WHERE q.plan_id = %(run_id)s AND q.collection = %(collection)s;
+
+-- name: intend
+-- Notes what is about to happen to a point, or to a collection. What was undone begins anew.
+INSERT INTO memsync.journal AS noted
+    (run_id, collection, point_id, action, reason, state_before, state_after)
+VALUES (%(run_id)s, %(collection)s, %(point_id)s, %(action)s, %(reason)s, %(state_before)s,
+        %(state_after)s)
+ON CONFLICT (run_id, collection, point_id) DO UPDATE
+SET action = excluded.action, reason = excluded.reason, state_before = excluded.state_before,
+    state_after = excluded.state_after, intended_at = clock_timestamp(), done_at = NULL,
+    undone_at = NULL;
+
+-- name: settle_intents
+-- Notes that intents are carried out.
+UPDATE memsync.journal SET done_at = clock_timestamp()
+WHERE run_id = %(run_id)s AND collection = %(collection)s AND done_at IS NULL
+  AND point_id = ANY(%(point_ids)s);
+
+-- name: withdraw_intents
+-- Forgets intents that were not carried out.
+DELETE FROM memsync.journal
+WHERE run_id = %(run_id)s AND collection = %(collection)s AND done_at IS NULL
+  AND point_id = ANY(%(point_ids)s);
+
+-- name: journal_of
+-- What a run did to these points of a collection, and is not undone.
+SELECT point_id, state_before, state_after, done_at IS NOT NULL AS is_done
+FROM memsync.journal
+WHERE run_id = %(run_id)s AND collection = %(collection)s AND undone_at IS NULL
+  AND point_id = ANY(%(point_ids)s);
+
+-- name: journal_backwards
+-- What a run did and is not undone, before the row with this id; the newest first.
+SELECT id, collection, point_id, action, state_before, state_after
+FROM memsync.journal
+WHERE run_id = %(run_id)s AND undone_at IS NULL AND id < %(before)s
+ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: journal_left
+-- How many points a run changed for which there is no undo yet.
+SELECT count(*) AS rows FROM memsync.journal WHERE run_id = %(run_id)s AND undone_at IS NULL;
+
+-- name: require_session
+-- Nothing; it fails where the session is lost.
+SELECT 1;
+
+-- name: settle_undone
+-- Notes that rows are undone.
+UPDATE memsync.journal SET undone_at = clock_timestamp() WHERE id = ANY(%(ids)s);
+
+-- name: purge_repairs
+-- Forgets the runs that were last at work so many days ago; their rows of the journal go along.
+DELETE FROM memsync.repair r
+WHERE r.begun_at < clock_timestamp() - make_interval(days => %(days)s)
+  AND NOT EXISTS (
+    SELECT FROM memsync.journal j
+    WHERE j.run_id = r.run_id
+      AND greatest(j.intended_at, j.undone_at) >= clock_timestamp() - make_interval(days => %(days)s));
+
+-- name: purge_quarantine
+-- Forgets the copies that are so many days old and whose runs are forgotten.
+DELETE FROM memsync.quarantine q
+WHERE q.quarantined_at < clock_timestamp() - make_interval(days => %(days)s)
+  AND NOT EXISTS (SELECT FROM memsync.repair r WHERE r.run_id = q.plan_id);

@@ -1,0 +1,317 @@
+"""Looks whether the actions of a plan are still to be done, are done, or have lost their ground.
+
+It decides what each kind of action rests on, and which point it leaves. It writes nothing. An
+action that cannot be judged costs itself: a collection that cannot be read, or a point in it, is
+the reason of its own actions alone.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from memsync.errors import SchemaMismatch
+from memsync.model.digests import exchange_digest, point_state
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Place, Point
+from memsync.reconcile.cases import Found, says
+from memsync.reconcile.journal import Journal, Noted
+from memsync.reconcile.matching import Match, Matcher
+from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.plans import Action, ActionKind
+from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.exchanges import exchanges_by_anchor, exchanges_of_personas
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import Layout, persona_of_collection
+from memsync.stores.ltm.made import Made
+from memsync.stores.postgres import Session
+
+_DIGEST_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """An action, what was found, and the point that it leaves; None: no point.
+
+    It is done, or set aside because of `why`, or else open. `found` and `source` have vectors where
+    these were asked for. `made` is the memory to be written. `after` is the state that the action
+    left, where it is done. `unsettled`: it is done, and the journal does not say so yet.
+    """
+
+    action: Action
+    found: Point | None = None
+    source: Point | None = None
+    wanted: Point | None = None
+    made: Made | None = None
+    done: bool = False
+    after: str | None = None
+    unsettled: bool = False
+    why: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be done, and can be."""
+        return not self.done and self.why is None
+
+    @property
+    def point_id(self) -> PointId:
+        """The id of the point that the action changes."""
+        return self.action.place.point_id
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The points of a collection that were found, and why others could not be read."""
+
+    points: Mapping[PointId, Point]
+    unread: Mapping[PointId, str] = field(default_factory=dict)
+
+
+def read_points(
+    ltm: LongTermMemory, collection: str, ids: Sequence[PointId], *, vectors: bool = False
+) -> Read:
+    """These points. One that cannot be read, for want of one vector, costs itself."""
+    try:
+        return Read(ltm.points(collection, ids, vectors=vectors))
+    except SchemaMismatch as error:
+        if len(ids) == 1:
+            return Read({}, {ids[0]: error.message})
+    found: dict[PointId, Point] = {}
+    unread: dict[PointId, str] = {}
+    for each in ids:
+        one = read_points(ltm, collection, [each], vectors=vectors)
+        found |= one.points
+        unread |= one.unread
+    return Read(found, unread)
+
+
+class Looker:
+    """Looks at the actions of one plan. `removed` are the points that it removes."""
+
+    def __init__(
+        self,
+        session: Session,
+        ltm: LongTermMemory,
+        journal: Journal,
+        *,
+        tolerance_s: float,
+        removed: Iterable[Place],
+    ) -> None:
+        self._session = session
+        self._ltm = ltm
+        self._journal = journal
+        self._tolerance_s = tolerance_s
+        self._removed = frozenset(removed)
+        self._pairing: Pairing | None = None
+
+    def look(self, actions: Sequence[Action], *, vectors: bool = False) -> list[Looked]:
+        """How each action stands. All of them have one kind and one collection.
+
+        With `vectors` the points are read with theirs where the action needs them.
+        """
+        kind, collection = actions[0].kind, actions[0].place.collection
+        ids = [each.place.point_id for each in actions]
+        whole = vectors and kind in {ActionKind.PUT, ActionKind.REMOVE}
+        read = read_points(self._ltm, collection, ids, vectors=whole)
+        noted = self._journal.of(collection, ids)
+        looked = [Looked(each, read.points.get(each.place.point_id)) for each in actions]
+        if kind is ActionKind.PUT:
+            looked = self._with_made(looked)
+        elif kind is ActionKind.PATCH:
+            looked = self._with_patches(looked)
+        elif kind is ActionKind.COPY:
+            looked = self._with_copies(looked, vectors=vectors)
+        judged = [
+            _judged(each, noted.get(each.point_id), read.unread.get(each.point_id))
+            for each in looked
+        ]
+        if kind is ActionKind.PUT:
+            return self._without_doubles(judged)
+        if kind is ActionKind.REMOVE:
+            return self._without_rows(judged)
+        return judged
+
+    # ------------------------------------------------------------------ what an action leaves
+
+    def _rows(self, looked: Sequence[Looked]) -> dict[UUID, Exchange]:
+        anchors = [each.action.anchor_id for each in looked if each.action.anchor_id]
+        return exchanges_by_anchor(self._session, anchors) if anchors else {}
+
+    def _with_made(self, looked: Sequence[Looked]) -> list[Looked]:
+        rows = self._rows(looked)
+        ids = {each.action.anchor_id: each.point_id for each in looked if each.action.anchor_id}
+        made = {
+            each.anchor_id: each for each in self._ltm.make(self._session, [*rows.values()], ids)
+        }
+        found = []
+        for each in looked:
+            anchor = each.action.anchor_id
+            memory = made.get(anchor) if anchor else None
+            why = _stale_row(each.action, rows)
+            if why is None and memory and memory.place != each.action.place:
+                why = f"the memory belongs at {memory.place} by now"
+            wanted = None if memory is None else Point(each.point_id, memory.payload)
+            found.append(replace(each, made=memory, wanted=wanted, why=why))
+        return found
+
+    def _with_patches(self, looked: Sequence[Looked]) -> list[Looked]:
+        rows = self._rows(looked)
+        patched = []
+        for each in looked:
+            why = _stale_row(each.action, rows)
+            if why is None and each.found is not None:
+                row = rows.get(each.action.anchor_id) if each.action.anchor_id else None
+                payload = self._ltm.repairs.patched(each.action.place.collection, each.found, row)
+                patched.append(replace(each, wanted=Point(each.point_id, payload)))
+            else:
+                patched.append(replace(each, why=why))
+        return patched
+
+    def _with_copies(self, looked: Sequence[Looked], *, vectors: bool) -> list[Looked]:
+        by_source: dict[str, list[PointId]] = {}
+        for each in looked:
+            if each.action.source:
+                by_source.setdefault(each.action.source.collection, []).append(
+                    each.action.source.point_id
+                )
+        read = {
+            name: read_points(self._ltm, name, ids, vectors=vectors)
+            for name, ids in by_source.items()
+        }
+        rows = self._rows(looked)
+        copies = [self._with_copy(each, read, vectors=vectors) for each in looked]
+        return [replace(each, why=each.why or _stale_row(each.action, rows)) for each in copies]
+
+    def _with_copy(self, looked: Looked, read: Mapping[str, Read], *, vectors: bool) -> Looked:
+        action, source = looked.action, looked.action.source
+        if source is None:
+            return looked
+        of_source = read[source.collection]
+        if why := of_source.unread.get(source.point_id):
+            return replace(looked, why=why)
+        point = of_source.points.get(source.point_id)
+        state = point_state(point)
+        if point is None or state != action.source_state:
+            return replace(looked, why=_stale(f"the point {source}", action.source_state, state))
+        if vectors and not point.vector:
+            return replace(looked, why=f"the point {source} has no vector")
+        payload = self._ltm.repairs.copied(
+            point, source.collection, action.place, action.persona_id
+        )
+        return replace(looked, source=point, wanted=Point(looked.point_id, payload))
+
+    # ------------------------------------------------------------------ more that it rests on
+
+    def _without_doubles(self, looked: Sequence[Looked]) -> list[Looked]:
+        """New memories of the app's collections that the app has not written itself meanwhile."""
+        new = [each for each in looked if each.is_open and each.found is None]
+        if self._ltm.layout is Layout.SHARED or not new:
+            return list(looked)
+        collection = new[0].action.place.collection
+        anchors = {each.action.anchor_id for each in new if each.action.anchor_id}
+        doubles = self._doubles(collection, anchors)
+        return [
+            replace(each, why=f"the app has written this memory meanwhile, as {double}: plan again")
+            if each.is_open
+            and each.found is None
+            and (double := each.action.anchor_id and doubles.get(each.action.anchor_id)) is not None
+            else each
+            for each in looked
+        ]
+
+    def _doubles(self, collection: str, anchors: Collection[UUID]) -> dict[UUID, PointId]:
+        """The points of a persona's collection that are memories of these exchanges."""
+        persona = persona_of_collection(collection)
+        if persona is None or not self._ltm.stands(collection):
+            return {}
+        codec = self._ltm.codec_of(collection)
+        read = [
+            replace(Found.read(collection, point, codec, home=True), persona_id=persona)
+            for point in self._ltm.scan(collection)
+            if Place(collection, point.id) not in self._removed
+        ]
+        rows = exchanges_of_personas(self._session, [persona])
+        return {
+            each.exchange.anchor_id: each.found.point.id
+            for each in Matcher(rows, round(self._tolerance_s * 1000)).match(read)
+            if isinstance(each, Match) and each.exchange.anchor_id in anchors
+        }
+
+    def _without_rows(self, looked: Sequence[Looked]) -> list[Looked]:
+        """Removals that nothing replaces, if no exchange of the point has come back."""
+        alone = [
+            (each.action.place.collection, each.found)
+            for each in looked
+            if each.is_open and each.action.is_only_copy and each.found
+        ]
+        if not alone:
+            return list(looked)
+        if self._pairing is None:
+            self._pairing = Pairing.of(
+                self._session,
+                self._ltm,
+                Catalog.read(self._session),
+                tolerance_s=self._tolerance_s,
+            )
+        rows = self._pairing.exchanges_for(alone)
+        return [self._without_row(each, rows.get(each.action.place)) for each in looked]
+
+    def _without_row(self, looked: Looked, row: Exchange | None) -> Looked:
+        if not looked.is_open or looked.found is None or row is None:
+            return looked
+        if row.anchor_id == looked.action.anchor_id:
+            return looked
+        place = looked.action.place
+        found = Found.read(
+            place.collection, looked.found, self._ltm.codec_of(place.collection), home=False
+        )
+        # An exchange of that time that says something else has a memory of its own.
+        is_named = not {row.anchor_id, row.said_id}.isdisjoint(
+            (place.point_id, *found.reading.message_ids)
+        )
+        if not is_named and says(found, row) is None:
+            return looked
+        return replace(looked, why=f"its exchange {row.anchor_id} is in Postgres: plan again")
+
+
+# ---------------------------------------------------------------------- verdicts
+
+
+def _judged(looked: Looked, noted: Noted | None, unread: str | None) -> Looked:
+    """The action with its verdict, from the point that stands there and the journal."""
+    action, state = looked.action, point_state(looked.found)
+    if unread is not None:
+        return replace(looked, why=unread)
+    if noted and noted.is_done and (state != action.state or noted.before == noted.after):
+        # What happened to the point since is not this plan's.
+        return replace(looked, done=True, after=noted.after, why=None)
+    if noted and state == noted.after and state != action.state:
+        return replace(looked, done=True, after=state, unsettled=True, why=None)
+    if looked.why is not None:
+        return looked
+    is_gone = state is None and action.state is not None and action.kind is not ActionKind.REMOVE
+    if is_gone or state not in {action.state, point_state(looked.wanted)}:
+        return replace(looked, why=_stale("the point", action.state, state))
+    if state == point_state(looked.wanted):
+        # A PUT may make another vector for the same payload.
+        done = state != action.state or action.kind is ActionKind.PATCH
+        return replace(looked, done=done, after=state if done else None)
+    return looked
+
+
+def _stale_row(action: Action, rows: Mapping[UUID, Exchange]) -> str | None:
+    """Why the exchange is not the one that the action rests on; None if it is, or there is none."""
+    if action.anchor_id is None:
+        return None
+    row = rows.get(action.anchor_id)
+    digest = exchange_digest(row) if row else None
+    if digest == action.row_digest:
+        return None
+    return _stale(f"the exchange {action.anchor_id}", action.row_digest, digest)
+
+
+def _stale(what: str, planned: str | None, found: str | None) -> str:
+    return f"{what} is {_shown(found)}, and the plan rests on {_shown(planned)}: plan again"
+
+
+def _shown(state: str | None) -> str:
+    return "not there" if state is None else f"{state[:_DIGEST_SHOWN]}…"

@@ -1,0 +1,76 @@
+"""What apply refuses before its first write: a plan of other stores, or one that removes much."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from memsync.errors import GateClosed, InvalidInput, StalePlan
+from memsync.model.records import Place
+from memsync.model.wording import listed
+from memsync.reconcile.plan import target_of
+from memsync.reconcile.plans import Action, Plan
+from memsync.stores.history.catalog import instance_id
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import CollectionKind
+from memsync.stores.postgres import Session
+
+_REMOVALS_SHARE = 0.05
+_REMOVALS_MIN = 20
+"""The brake: so many of a collection's points, and this share of them."""
+_TARGETS = {
+    "instance_id": "database",
+    "vectors": "vector store",
+    "layout": "layout",
+    "collection": "shared collection",
+    "payload_style": "payload style",
+    "embedder": "embedder",
+}
+
+
+def require_same_stores(plan: Plan, session: Session, ltm: LongTermMemory) -> None:
+    """Refuse a plan that is for other stores, another layout or embedder, or no memories.
+
+    Raises: StalePlan, InvalidInput.
+    """
+    planned = plan.target.fields()
+    with_embedder = plan.target.embedder is not None
+    found = target_of(ltm, instance_id(session), with_embedder=with_embedder).fields()
+    for name, value in planned.items():
+        if value != found[name]:
+            raise StalePlan(
+                f"the plan was made for the {_TARGETS[name]} {value}, this is {found[name]}. "
+                "Check the settings, or make a new plan with `memsync reconcile plan`",
+                **{name: value},
+            )
+    for action in plan.actions:
+        if ltm.kind_of(action.place.collection) is CollectionKind.OTHER:
+            raise InvalidInput(
+                f"the plan would change {action.place.collection!r}, whose name is not that of "
+                "a collection of memories. Make a new plan with `memsync reconcile plan`"
+            )
+
+
+def require_few_removals(
+    removals: Sequence[Action], gone: Iterable[Place], ltm: LongTermMemory
+) -> None:
+    """Refuse to remove many of a collection's points. `gone` are those that are removed already.
+
+    Raises: GateClosed.
+    """
+    done = Counter(place.collection for place in gone)
+    many = []
+    for name, number in Counter(each.place.collection for each in removals).items():
+        if number < _REMOVALS_MIN:
+            continue
+        points = ltm.count(name) + done[name]
+        if number > _REMOVALS_SHARE * points:
+            many.append((name, number, points))
+    if many:
+        said = [f"{number:,} of {points:,} points of {name}" for name, number, points in many]
+        raise GateClosed(
+            f"the plan would remove {listed(said)}, and nothing was changed. See what it does "
+            "with `memsync reconcile show`; if that is what you want, give --remove-many",
+            removals=[
+                {"collection": name, "removals": number, "points": points}
+                for name, number, points in many
+            ],
+        )

@@ -1,0 +1,199 @@
+"""Undoes a run of apply: the inverse of each action, the newest first, from the journal.
+
+It decides when an action may be undone: only while the point is in the state in which the run left
+it. A point that is in its former state already is done, and one that somebody has written since is
+left as it is, and told. An undo that ended early is finished by the next.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from uuid import UUID
+
+from memsync.errors import InvalidInput, PartlyDone, SchemaMismatch, StalePlan
+from memsync.model.digests import point_state
+from memsync.model.ids import PointId
+from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.records import Point
+from memsync.model.wording import count
+from memsync.reconcile.fence import repairing
+from memsync.reconcile.journal import CREATE, Journal, Row
+from memsync.reconcile.looking import read_points
+from memsync.reconcile.plans import ActionKind
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.postgres import Postgres
+
+_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """The result of an undo: how many points are as they were before the run.
+
+    `kept` are the collections that the run made and that others use by now.
+    """
+
+    done: int
+    kept: tuple[str, ...] = ()
+
+
+def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Undone:
+    """Undo the run of the plan with this id, also one that ended early.
+
+    Raises: InvalidInput when no such run is known; StalePlan when it was made on another vector
+    store; StoreBusy; StoreUnreachable: what was undone stays so. PartlyDone at the end, when points
+    were left as they are. Effects: both stores.
+    """
+    with repairing(postgres) as session:
+        journal = Journal(session, run_id)
+        _require_same_stores(journal, run_id, ltm)
+        undoer = _Undoer(journal, ltm, tell)
+        undoer.undo()
+        return undoer.undone()
+
+
+def _require_same_stores(journal: Journal, run_id: UUID, ltm: LongTermMemory) -> None:
+    target = journal.target()
+    if target is None:
+        raise InvalidInput(
+            f"there is no run {run_id} to undo: `memsync reconcile runs` lists those that are kept"
+        )
+    if target.vectors != ltm.label:
+        raise StalePlan(
+            f"the run {run_id} was made on the vector store {target.vectors}, this is {ltm.label}. "
+            "Check the settings",
+            vectors=target.vectors,
+        )
+
+
+class _Undoer:
+    def __init__(self, journal: Journal, ltm: LongTermMemory, tell: Tell) -> None:
+        self._journal = journal
+        self._ltm = ltm
+        self._tell = tell
+        self._done = 0
+        self._kept: list[str] = []
+        self._aside: list[tuple[Row, str]] = []
+
+    def undo(self) -> None:
+        """Go through the journal backwards."""
+        total, seen = self._journal.left(), 0
+        before: int | None = None
+        while rows := self._journal.backwards(before, _BATCH):
+            before = rows[-1].id
+            for (action, collection), some in groupby(rows, lambda r: (r.action, r.collection)):
+                if action == CREATE:
+                    self._drop_empty(collection, list(some))
+                else:
+                    self._take_back(ActionKind(action), collection, list(some))
+            seen += len(rows)
+            self._tell(Progress(Kind.STEP, "undo", seen, total))
+
+    def _drop_empty(self, collection: str, rows: list[Row]) -> None:
+        """Drop a collection that the run made, if nothing is in it.
+
+        What another writer than memsync puts there at this very moment goes along.
+        """
+        if self._ltm.stands(collection):
+            if self._ltm.count(collection):
+                self._kept.append(collection)
+                return
+            self._journal.require_session()
+            self._ltm.repairs.drop(collection)
+        self._journal.settle_undone(rows)
+
+    def _take_back(self, kind: ActionKind, collection: str, rows: list[Row]) -> None:
+        by_id = {row.place.point_id: row for row in rows if row.place}
+        read = read_points(self._ltm, collection, list(by_id))
+        done, restore = [], {}
+        for point_id, row in by_id.items():
+            state = point_state(read.points.get(point_id))
+            if why := read.unread.get(point_id):
+                self._aside.append((row, why))
+            elif state == row.after:
+                restore[point_id] = row
+            elif state == row.before:
+                done.append(row)
+            else:
+                self._aside.append((row, "somebody has written the point since"))
+        copies = self._copies(collection, kind, restore)
+        # Also where none is: a session that is lost ends here, before the next write.
+        self._journal.settle_undone(done)
+        self._done += len(done)
+        if wanted := {each: row for each, row in restore.items() if each in copies}:
+            self._restore(kind, collection, wanted, copies, read.points)
+
+    def _copies(
+        self, collection: str, kind: ActionKind, rows: Mapping[PointId, Row]
+    ) -> dict[PointId, Point | None]:
+        """The points as they were; None: there was none. Those without a copy are set aside."""
+        states = {each: row.before for each, row in rows.items() if row.before is not None}
+        kept = self._journal.copies(collection, states) if states else {}
+        found: dict[PointId, Point | None] = {}
+        for point_id, row in rows.items():
+            copy = kept.get(point_id)
+            if row.before is None:
+                found[point_id] = None
+            elif copy is None:
+                what = "damaged" if point_id in kept else "not in the quarantine"
+                self._aside.append((row, f"undo is not possible: the copy of the point is {what}"))
+            elif copy.vector is None and kind is not ActionKind.PATCH:
+                self._aside.append((row, "undo is not possible: the point was kept without vector"))
+            else:
+                found[point_id] = copy
+        return found
+
+    def _restore(
+        self,
+        kind: ActionKind,
+        collection: str,
+        rows: Mapping[PointId, Row],
+        copies: Mapping[PointId, Point | None],
+        standing: Mapping[PointId, Point],
+    ) -> None:
+        """Bring points back into their former states, and read them back."""
+        whole = [each for each in copies.values() if each]
+        gone = [standing[each] for each, copy in copies.items() if copy is None]
+        refused: dict[PointId, str] = {}
+        try:
+            if kind is ActionKind.PATCH:
+                payloads = {each.id: each.payload for each in whole}
+                failed = self._ltm.repairs.overwrite(collection, payloads, standing)
+            else:
+                failed = self._ltm.repairs.put(collection, whole, standing)
+            refused = {point_id: error.message for point_id, error in failed.items()}
+            self._ltm.repairs.remove(collection, gone)
+        except SchemaMismatch as error:
+            refused = dict.fromkeys(rows, error.message)
+        read = read_points(self._ltm, collection, list(rows))
+        done = []
+        for point_id, row in rows.items():
+            if point_state(read.points.get(point_id)) == row.before and point_id not in refused:
+                done.append(row)
+            else:
+                why = refused.get(point_id, "another writer changed it at the same moment")
+                self._aside.append((row, why))
+        self._journal.settle_undone(done)
+        self._done += len(done)
+
+    def undone(self) -> Undone:
+        """The result. Raises: PartlyDone when points were left as they are."""
+        if self._aside:
+            first, why = self._aside[0]
+            raise PartlyDone(
+                f"{count(self._done, 'point')} undone, {len(self._aside):,} left as they are, the "
+                f"first is {first.place}, to which the run did a {first.action}: {why}",
+                done=self._done,
+                set_aside=len(self._aside),
+                kept=self._kept,
+                actions=[
+                    {
+                        "action": row.action,
+                        "collection": row.collection,
+                        "point_id": row.place and row.place.point_id,
+                        "why": why,
+                    }
+                    for row, why in self._aside
+                ],
+            )
+        return Undone(self._done, tuple(self._kept))

@@ -1,0 +1,272 @@
+"""Tests of taking a run back: both stores are as before it, whatever ended run or undo early."""
+
+from dataclasses import replace
+from functools import partial
+from uuid import uuid4
+
+import pytest
+
+from memsync.errors import InvalidInput, PartlyDone, StalePlan, StoreUnreachable
+from memsync.model.records import Place
+from memsync.reconcile.findings import Repair
+from memsync.reconcile.plans import ActionKind, Plan
+from support.failing import Crash, Failing
+from support.lab import DIMS, A, B, Lab
+from support.repairs import Faults, alike, ends_at, restore, settled, spoiled
+
+LAYOUTS = ("shared", "per-persona")
+Open = partial[Lab]
+
+
+@pytest.fixture(params=LAYOUTS)
+def lab(request: pytest.FixtureRequest, open_lab: Open) -> Lab:
+    """A lab on the store in memory, in each layout."""
+    return open_lab(layout=request.param)
+
+
+@pytest.mark.parametrize("store", ["memory", "edge"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_both_stores_are_as_before(open_lab: Open, store: str, layout: str) -> None:
+    """Every point has its payload and vector again, and collections that were made are gone.
+
+    The vectors are the same to the bit, but for the store in memory, which normalises what is
+    written once more.
+    """
+    lab = open_lab(store, layout=layout)
+    plan = spoiled(lab).plan()
+    before, history = lab.points(), lab.tables()["conversation_history"]
+    lab.apply(plan)
+    assert not alike(before, lab.points(), exactly=False)
+    done = lab.undo(plan)
+    assert (len(plan.actions), ()) == (done.done, done.kept)
+    assert alike(before, lab.points(), exactly=store == "edge")
+    assert history == lab.tables()["conversation_history"]
+    assert 0 == lab.undo(plan).done
+    assert alike(before, lab.points(), exactly=store == "edge")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_audit_repair_and_undo_agree(open_lab: Open, layout: str) -> None:
+    """After apply nothing is left to repair; after undo the audit finds what it found first."""
+    lab = open_lab("edge", layout=layout)
+    spoiled(lab)
+    before, found = lab.points(), lab.audit()
+    assert len(found.faults) > 6
+    plan = lab.plan(found)
+    lab.apply(plan)
+    again = lab.audit()
+    assert {Repair.NONE} >= {each.repair for each in again.faults}
+    assert () == lab.plan(again).actions
+    lab.undo(plan)
+    assert before == lab.points()
+    assert found.counts == lab.audit().counts
+    lab.apply(lab.plan())
+    assert again.counts == lab.audit().counts
+
+
+def test_a_part_of_a_run_is_undone(lab: Lab) -> None:
+    """However far an apply came, its undo leads back to the beginning, and apply may begin anew."""
+    plan = spoiled(lab).plan()
+    before = lab.points()
+    for number in range(1, len(plan.actions) + 1):
+        lab.apply(plan, limit=number)
+        assert number == lab.undo(plan).done
+        assert alike(before, lab.points(), exactly=False), number
+    done = lab.apply(plan)
+    assert (len(plan.actions), 0) == (done.done, done.done_before)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_run_that_was_killed_at_any_write_is_undone(lab: Lab, *, after: bool) -> None:
+    """An intent that was not carried out is no change; one that was is taken back."""
+    plan = spoiled(lab).plan()
+    before = lab.points()
+    watched = Failing(lab.vectors)
+    lab.apply(plan, watched)
+    with ends_at(0, after=after) as transactions:
+        restore(lab, before)
+        lab.apply(plan)
+    for at in watched.writes():
+        restore(lab, before)
+        with pytest.raises(Crash):
+            lab.apply(plan, Failing(lab.vectors, at=at, after=after, error=Crash))
+        lab.undo(plan)
+        assert alike(before, lab.points(), exactly=False), watched.calls[at - 1]
+    # Before the first transaction there is nothing to undo.
+    for at in range(1 if after else 2, transactions.calls + 1):
+        restore(lab, before)
+        with pytest.raises(Crash), ends_at(at, after=after):
+            lab.apply(plan)
+        lab.undo(plan)
+        assert alike(before, lab.points(), exactly=False), at
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_undo_that_was_killed_is_finished_by_the_next(lab: Lab, *, after: bool) -> None:
+    """An undo that is killed at any write or transaction and repeated ends the same."""
+    plan = spoiled(lab).plan()
+    before = lab.points()
+    lab.apply(plan)
+    watched = Failing(lab.vectors)
+    with ends_at(0, after=after) as transactions:
+        lab.undo(plan, watched)
+    assert len(watched.writes()) > 6
+    for at in watched.writes():
+        lab.apply(plan)
+        with pytest.raises(Crash):
+            lab.undo(plan, Failing(lab.vectors, at=at, after=after, error=Crash))
+        lab.undo(plan)
+        assert alike(before, lab.points(), exactly=False), watched.calls[at - 1]
+    for at in range(1, transactions.calls + 1):
+        lab.apply(plan)
+        with pytest.raises(Crash), ends_at(at, after=after):
+            lab.undo(plan)
+        lab.undo(plan)
+        assert alike(before, lab.points(), exactly=False), at
+
+
+def test_what_somebody_wrote_since_is_left_and_told(lab: Lab) -> None:
+    """A point that was written after the run stays, the others are undone, and the status is 3."""
+    plan = spoiled(lab).plan()
+    before = lab.points()
+    lab.apply(plan)
+    theirs: dict[Place, object] = {}
+    for kind in ActionKind:
+        place = next(each.place for each in plan.actions if each.kind is kind)
+        theirs[place] = lab.put(place.point_id, {"content": "theirs"}, place.collection).payload
+    with pytest.raises(PartlyDone, match="somebody has written the point since") as caught:
+        lab.undo(plan)
+    assert 3 == caught.value.exit_status
+    assert len(theirs) == caught.value.fields["set_aside"]
+    assert len(plan.actions) - len(theirs) == caught.value.fields["done"]
+    told = caught.value.fields["actions"]
+    assert {(each.collection, each.point_id) for each in theirs} == {
+        (each["collection"], each["point_id"])
+        for each in told  # type: ignore[attr-defined]  # a list
+    }
+    for place, payload in theirs.items():
+        assert payload == lab.point(place.point_id, place.collection).payload
+    changed = {each.place for each in plan.actions} - theirs.keys()
+    now = lab.points()
+    for place in changed:
+        was = [each for each in before.get(place.collection, []) if each[0] == place.point_id]
+        is_ = [each for each in now.get(place.collection, []) if each[0] == place.point_id]
+        assert alike({"": was}, {"": is_}, exactly=False), place
+    # What is back in the state that the run left can be undone after all.
+    with pytest.raises(PartlyDone):
+        lab.undo(plan)
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        ("DELETE FROM memsync.quarantine", "not in the quarantine"),
+        ("UPDATE memsync.quarantine SET payload = '{}'", "damaged"),
+        ("UPDATE memsync.quarantine SET vector[1] = 0.5", "damaged"),
+        ("UPDATE memsync.quarantine SET digest = 'x'", "damaged"),
+    ],
+)
+def test_a_copy_that_is_gone_or_damaged(lab: Lab, harm: str, why: str) -> None:
+    """Its point cannot be undone, which is told; the others are."""
+    plan = spoiled(lab).plan()
+    lab.apply(plan)
+    left = lab.points()
+    removed = [each for each in plan.actions if each.kind is ActionKind.REMOVE]
+    lab.sql(f"{harm} WHERE point_id = '{removed[0].place.point_id}'")
+    with pytest.raises(PartlyDone, match=f"undo is not possible.*{why}") as caught:
+        lab.undo(plan)
+    assert 1 == caught.value.fields["set_aside"]
+    place = removed[0].place
+    assert place.point_id not in [each[0] for each in left.get(place.collection, [])]
+    assert [] == lab.vectors.retrieve(place.collection, [place.point_id])
+
+
+def test_a_collection_that_others_use_by_now_is_kept(open_lab: Open) -> None:
+    """The run's own points leave it, and what others wrote stays."""
+    lab = open_lab(layout="per-persona")
+    plan = spoiled(lab).plan()
+    made = f"persona-{B}"
+    assert made not in lab.vectors.collections()
+    lab.apply(plan)
+    lab.put(3, {"content": "theirs"}, made)
+    assert (made,) == lab.undo(plan).kept
+    assert [3] == [point_id for point_id, *_ in lab.points()[made]]
+    lab.vectors.delete(made, [3])
+    assert () == lab.undo(plan).kept
+    assert made not in lab.vectors.collections()
+
+
+def test_a_collection_that_is_gone_sets_its_points_aside(open_lab: Open) -> None:
+    """What was removed from a collection that somebody dropped since is not brought back there."""
+    lab = open_lab(layout="per-persona")
+    [said, *_] = settled(lab)
+    faults, home = Faults(lab), f"persona-{A}"
+    double = Place(home, lab.deploy(said).id)
+    faults.add(Repair.REMOVE, row=said, place=double, target=Place(home, said.anchor_id))
+    plan = faults.plan()
+    lab.apply(plan)
+    lab.vectors.drop(home)
+    with pytest.raises(PartlyDone, match=r"no collection"):
+        lab.undo(plan)
+
+
+def test_a_run_that_nobody_knows(lab: Lab) -> None:
+    """A run that was not made here, or is forgotten, raises InvalidInput."""
+    settled(lab)
+    plan = spoiled_plan_of(lab)
+    with pytest.raises(InvalidInput, match="reconcile runs"):
+        lab.undo(plan)
+
+
+def spoiled_plan_of(lab: Lab) -> Plan:
+    """A plan that was never applied."""
+    return replace(Faults(lab).plan(), plan_id=uuid4())
+
+
+def test_a_run_on_another_vector_store(lab: Lab) -> None:
+    """It is refused before any write: what is absent there was not removed by the run."""
+
+    class Other(Failing):
+        @property
+        def label(self) -> str:
+            return "another store"
+
+    plan = spoiled(lab).plan()
+    lab.apply(plan)
+    before = lab.points()
+    with pytest.raises(StalePlan, match="another store"):
+        lab.undo(plan, Other(lab.vectors))
+    assert before == lab.points()
+
+
+def test_a_store_that_goes_away_is_said_and_finished_later(lab: Lab) -> None:
+    """StoreUnreachable reaches the caller, and the same undo later finishes the rest."""
+    plan = spoiled(lab).plan()
+    before = lab.points()
+    lab.apply(plan)
+    with pytest.raises(StoreUnreachable):
+        lab.undo(plan, Failing(lab.vectors, at=30))
+    lab.undo(plan)
+    assert alike(before, lab.points(), exactly=False)
+
+
+def test_what_is_undone_and_applied_again_is_undone_to_what_was_there_then(
+    open_lab: Open,
+) -> None:
+    """The quarantine has the point as it was before the last apply, its vector too."""
+    lab = open_lab("edge", layout="per-persona")
+    [said, *_] = settled(lab)
+    place = Place(f"persona-{A}", said.anchor_id)
+    faults = Faults(lab)
+    faults.add(Repair.MAKE, "vector-drift", row=said, place=place, target=place)
+    plan = faults.plan()
+    lab.apply(plan)
+    lab.undo(plan)
+    point = lab.point(place.point_id, place.collection)
+    turned = replace(point, vector=(1.0, *[0.0] * (DIMS - 1)))
+    lab.vectors.upsert(place.collection, [turned])
+    before = lab.points()
+    lab.apply(plan)
+    assert before != lab.points()
+    lab.undo(plan)
+    assert before == lab.points()
