@@ -84,7 +84,7 @@ def settings_file(folder: Path, url: str) -> Path:
     (folder / "qdrant").mkdir()
     path.write_text(
         f'postgres_url = "{url}"\nqdrant_url = "edge:{folder / "qdrant"}"\n'
-        'embedder = "support.lab:embed"\n'
+        'embedder = "support.lab:embed"\nlayout = "shared"\n'
     )
     return path
 

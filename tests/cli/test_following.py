@@ -110,7 +110,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 subprocess.Popen(
                     [sys.executable, "-m", "memsync", *command, "--follow", *options],
                     env=os.environ
-                    | {"MEMSYNC_EMBEDDER": "model:embed"}
+                    | {"MEMSYNC_EMBEDDER": "model:embed", "MEMSYNC_LAYOUT": "shared"}
                     | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
                     stdout=stdout,
                     stderr=subprocess.PIPE,

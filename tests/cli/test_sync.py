@@ -15,6 +15,12 @@ from support.cli import EMBEDDERS, on
 from support.models import Model, Status
 
 
+@pytest.fixture(autouse=True)
+def shared_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the layout, which two empty stores do not show."""
+    monkeypatch.setenv("MEMSYNC_LAYOUT", "shared")
+
+
 def remember(url: str) -> None:
     """Remember one exchange, so that the outbox holds an entry."""
     with Postgres.open(url) as postgres:
@@ -118,3 +124,55 @@ def test_settings_of_the_embedder_and_of_outages_hold(
     assert 3 == on(app, qdrant, "sync", "run").status
 
     assert [1, 1] == list(map(len, limited.calls))
+
+
+def queue(url: str) -> None:
+    """Queue an entry, as a build did that did not know who writes."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO memsync.outbox (point_id)"
+            " SELECT id FROM conversation_history WHERE role = 'assistant' LIMIT 1"
+        )
+
+
+def test_where_the_app_writes_all_is_held(
+    app: str, qdrant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run and status say that entries are held, and why; with nothing queued all is well."""
+    monkeypatch.setenv("MEMSYNC_LAYOUT", "per-persona")
+    assert 0 == on(app, qdrant, "sync", "run").status
+    queue(app)
+
+    ran, status = on(app, qdrant, "sync", "run"), on(app, qdrant, "sync", "status")
+
+    assert (3, "") == (ran.status, ran.out)
+    assert "1 outbox entry is held" in ran.err
+    assert "writer = memsync" in ran.err
+    assert (0, ["pending   1", "held      1"]) == (
+        status.status,
+        [each.strip() for each in status.out.splitlines()[:2]],
+    )
+    assert "why they are held: memories lie in the layout per-persona" in status.out
+    assert "next" not in status.out
+    facts = on(app, qdrant, "sync", "status", "--json").json()
+    assert (1, 0) == (facts["held"], facts["dead"])
+    assert "writer = memsync" in facts["held_error"]
+    monkeypatch.setenv("MEMSYNC_WRITER", "memsync")
+    assert 0 == on(app, qdrant, "sync", "run").status
+    facts = on(app, qdrant, "sync", "status", "--json").json()
+    assert (0, 0, None) == (facts["pending"], facts["held"], facts["held_error"])
+    with contextlib.closing(open_edge(Path(qdrant.removeprefix("edge:")))) as vectors:
+        [collection] = vectors.collections()
+        assert (1, "persona-") == (vectors.count(collection), collection[:8])
+
+
+def test_a_layout_that_contradicts_the_record_is_12(
+    app: str, qdrant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a relay has written, the other layout is refused before anything is done."""
+    queue(app)
+    assert 0 == on(app, qdrant, "sync", "run").status
+    monkeypatch.setenv("MEMSYNC_LAYOUT", "per-persona")
+    queue(app)
+
+    assert 12 == on(app, qdrant, "sync", "run", "--json").failure()["exit_status"]

@@ -111,7 +111,11 @@ def test_what_is_remembered_is_recalled_after_a_flush(
     monkeypatch.setattr(api, "POLL_S", 1e6)
     url = kind if kind == ":memory:" else f"{kind}:{tmp_path / 'own'}"
     settings = Settings(
-        postgres_url=lab.url, qdrant_url=url, embedder="support.lab:embed", settle_s=0
+        postgres_url=lab.url,
+        qdrant_url=url,
+        embedder="support.lab:embed",
+        settle_s=0,
+        layout="shared",
     )
     with Memory.open(settings) as memory:
         for number in range(3):
@@ -514,7 +518,9 @@ NEVER_CLOSED = dedent("""
     from support import models
     from memsync import Memory, NewExchange, Settings
 
-    settings = Settings(postgres_url=sys.argv[1], qdrant_url=sys.argv[2], embedder=sys.argv[3])
+    settings = Settings(
+        postgres_url=sys.argv[1], qdrant_url=sys.argv[2], embedder=sys.argv[3], layout="shared"
+    )
     memory = Memory.open(settings)
     for number in range(20):
         memory.remember(NewExchange(*sys.argv[4:7], f"said {number}", "reply"))
@@ -566,7 +572,9 @@ COUNT = dedent("""
     from memsync import Memory, Settings
     from memsync.stores.history import outbox
 
-    settings = Settings(postgres_url=sys.argv[1], qdrant_url=sys.argv[2], embedder=sys.argv[3])
+    settings = Settings(
+        postgres_url=sys.argv[1], qdrant_url=sys.argv[2], embedder=sys.argv[3], layout="shared"
+    )
     with Memory.open(settings) as memory:
         with memory._postgres.session() as session:
             attempts = outbox.due_attempts(session, outbox.clock(session))

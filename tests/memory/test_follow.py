@@ -5,14 +5,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from memsync.errors import PartlyDone
 from memsync.memory import Follower, Stores
+from memsync.memory.flush import flush
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
-from support.lab import Lab
+from support.lab import DIMS, A, C, Lab
 from support.models import Model
 
 DEADLINE_S = 20.0
@@ -93,3 +97,73 @@ def test_a_relay_that_has_ended_is_started_anew(lab: Lab, open_relay: Open) -> N
     model.error = None
     relay.wake()
     until(lambda: is_empty(lab))
+
+
+# ---------------------------------------------------------------------- what is held
+
+
+class Told(list[str]):
+    """What a relay tells."""
+
+    def __call__(self, state: str, *, well: bool) -> None:
+        self.append(state)
+        assert well is (state == "memories are written again")
+
+
+def apart(open_lab: "partial[Lab]", **settings: Any) -> tuple[Lab, Stores]:
+    """A lab in the per-persona layout, and its stores."""
+    lab = open_lab(layout="per-persona", **settings)
+    return lab, Stores(lab.postgres, lab.settings, lab.ltm)
+
+
+def test_a_collection_of_another_size_holds_up_no_other(open_lab: "partial[Lab]") -> None:
+    """It is told once; what comes meanwhile is written at once; a flush ends at what is held."""
+    (lab, stores), told = apart(open_lab, writer="memsync"), Told()
+    lab.vectors.create(f"persona-{A}", DIMS + 1, {})
+    follower = Follower(lambda: stores, every_s=1000, tell=told)
+    try:
+        lab.say()
+        follower.wake()
+        until(lambda: follower.trouble)
+        for number in range(1, 4):
+            lab.say(persona=C)
+            follower.wake()
+            until(partial(_has, lab, C, number))
+            time.sleep(0.2)
+        with pytest.raises(PartlyDone, match=f"1 memory is not written.* {DIMS + 1} dimensions"):
+            flush(lab.postgres, follower, 1000)
+        assert 1 == len(told)
+        assert told[0].startswith("memories wait: ")
+        lab.vectors.drop(f"persona-{A}")
+        flush(lab.postgres, follower, DEADLINE_S)
+        until(lambda: told[1:])
+    finally:
+        follower.end()
+        assert follower.join(DEADLINE_S)
+    assert "memories are written again" == told[1]
+    assert 1 == _count(lab, A)
+
+
+def _has(lab: Lab, persona: UUID, count: int) -> bool:
+    return count == _count(lab, persona)
+
+
+def _count(lab: Lab, persona: UUID) -> int:
+    name = f"persona-{persona}"
+    return lab.vectors.count(name) if lab.vectors.describe(name) else 0
+
+
+def test_where_the_app_writes_a_flush_says_so(open_lab: "partial[Lab]") -> None:
+    """The relay goes on, tells it once, and loads no embedder; no attempt is counted."""
+    (lab, stores), told = apart(open_lab, writer="app"), Told()
+    lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (gen_random_uuid())")
+    follower = Follower(lambda: stores, every_s=0.05, strict=True, tell=told)
+    try:
+        for _ in range(2):
+            with pytest.raises(PartlyDone, match="writer = memsync"):
+                flush(lab.postgres, follower, 1000)
+        assert 1 == len(told)
+    finally:
+        follower.end()
+        assert follower.join(DEADLINE_S)
+    assert [(0, False)] == lab.sql("SELECT attempts, dead FROM memsync.outbox")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from memsync.model.records import Exchange
     from support.lab import Lab
 
 PERSONAS = (A, B, C)
@@ -50,6 +51,12 @@ def in_child(work: Callable[[], object]) -> Any:
     child.join(10)
     assert error is None, error
     return result
+
+
+def put(lab: Lab, ltm: LongTermMemory, said: list[Exchange]) -> None:
+    """Write the memories of these exchanges."""
+    with lab.postgres.session() as session:
+        ltm.write(ltm.make(session, said))
 
 
 def foreign_rows(memory: Memory) -> int:
@@ -164,7 +171,7 @@ def test_an_embedded_vector_store_is_the_parents(lab: Lab, tmp_path: Path, kind:
     ) as ltm:
         ltm.prepare()
         said = lab.say(1)
-        ltm.put(said, standing=())
+        put(lab, ltm, said)
 
         def use() -> str:
             with pytest.raises(StoreBusy, match="belongs to process") as refused:
@@ -174,7 +181,7 @@ def test_an_embedded_vector_store_is_the_parents(lab: Lab, tmp_path: Path, kind:
 
         assert str(os.getpid()) in in_child(use)
         assert 1 == ltm.count(ltm.collection)
-        ltm.put(lab.say(1), standing=())
+        put(lab, ltm, lab.say(1))
         assert 2 == ltm.count(ltm.collection)
 
 
@@ -194,10 +201,10 @@ def test_a_server_is_asked_by_a_client_of_the_childs_own(
             LongTermMemory(open_vectors(settings, create=True), settings, lab.ltm.embedder)
         ) as ltm:
             ltm.prepare()
-            ltm.put([*lab.say(1), *lab.say(1, persona=B)], standing=())
+            put(lab, ltm, [*lab.say(1), *lab.say(1, persona=B)])
 
             assert (50, 50) == _recalled_at_once(ltm)
-            ltm.drop(ltm.collection)
+            ltm.repairs.drop(ltm.collection)
 
 
 def _recalled_at_once(ltm: LongTermMemory) -> tuple[int, int]:

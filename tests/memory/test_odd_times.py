@@ -7,7 +7,8 @@ import pytest
 
 from memsync.errors import InvalidInput
 from memsync.memory import Drained, NewExchange
-from support.lab import ADA, CHANNEL, LONG_AGO, A, Lab, drain
+from support.lab import ADA, CHANNEL, LONG_AGO, A, Lab
+from support.releasing import drain
 
 ODD = ("infinity", "-infinity", "0044-03-15 12:00 BC", "10000-01-01", "294276-12-31 23:59:59.999")
 

@@ -18,7 +18,7 @@ from memsync.errors import InvalidInput, MemsyncError
 from memsync.memory import Memory, NewExchange
 from memsync.model import ids
 from memsync.model.records import Hit, Vector, storable_text
-from memsync.stores.ltm import store
+from memsync.stores.ltm import recalling
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import Where
 from support.failing import Failing
@@ -80,7 +80,7 @@ def test_an_archived_point_that_names_several_personas_is_never_moved(lab: Lab) 
     [old] = lab.say()
     point = lab.deploy(old, createdAt=1_600_000_000_000, persona_id=str(C), content="User (x): a")
     plan = lab.plan()
-    assert point.id not in {each.point_id for each in plan.actions}
+    assert point.id not in {each.place.point_id for each in plan.actions}
     assert 1 == plan.left["misplaced-point"]
 
 
@@ -104,7 +104,7 @@ def test_a_recall_among_too_many_points_of_others_ends(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A recall asks for so many points and no more, and gives the memories that it found."""
-    monkeypatch.setattr(store, "_ASKED_MAX", 8)
+    monkeypatch.setattr(recalling, "_ASKED_MAX", 8)
     lab.say(20)
     lab.sync()
     nearest = recalled(lab, limit=20)

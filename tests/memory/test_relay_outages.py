@@ -28,8 +28,9 @@ from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from support.clock import Clock, clock
 from support.failing import Failing
-from support.lab import Lab, drain, embed, released
+from support.lab import Lab, embed
 from support.models import Model, Status, holding
+from support.releasing import drain, released
 
 __all__ = ["clock"]
 

@@ -45,7 +45,8 @@ def run(
     """Drain the outbox once. Safe to run again; entries that failed are retried later.
 
     An embedder or a vector store that goes down meanwhile is waited for (outage_wait_s). The exit
-    status is 3 as long as entries failed, wait for what is down, or are dead.
+    status is 3 as long as entries failed, wait for what is down, are held or are dead. In the
+    layout per-persona nothing is written as long as the app itself writes memories (writer = app).
     """
     if following:
         return follow(ctx.obj, every_s=_EVERY_S if every is None else every)
@@ -67,18 +68,25 @@ def run(
 
 @command(app, "memsync sync status")
 def status(ctx: typer.Context) -> int:
-    """Show how many entries wait in the outbox, and what the dead ones died of. Writes nothing."""
-    with opened_postgres(ctx) as (_, postgres):
-        now = outbox_status(postgres)
-    facts = {"pending": now.pending, "dead": now.dead, "oldest_s": round(now.oldest_s, 1)}
+    """Show how many entries wait in the outbox, are held or dead, and why. Writes nothing."""
+    with opened_postgres(ctx) as (settings, postgres):
+        now = outbox_status(postgres, settings)
+    facts = {
+        "pending": now.pending,
+        "held": now.held,
+        "dead": now.dead,
+        "oldest_s": round(now.oldest_s, 1),
+    }
     if ctx.obj.as_json:
-        print_json(**facts, dead_error=now.dead_error)
+        print_json(**facts, dead_error=now.dead_error, held_error=now.held_error)
         return 0
     print_facts(facts.items())
+    if now.held:
+        say(f"why they are held: {now.held_error}")
     if now.dead:
         say(f"the commonest error of the dead entries: {now.dead_error}")
         say("next: mend its cause, then memsync sync retry")
-    elif now.pending:
+    elif now.pending > now.held:
         say("next: memsync sync run")
     return 0
 

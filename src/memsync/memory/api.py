@@ -16,7 +16,7 @@ from typing import Self, overload
 from uuid import UUID, uuid4
 
 from memsync import reconcile
-from memsync.errors import InvalidInput, SchemaMismatch
+from memsync.errors import InvalidInput, SchemaMismatch, SettingsError
 from memsync.memory import beginning
 from memsync.memory.arguments import (
     checked_limit,
@@ -51,6 +51,7 @@ from memsync.stores.history.exchanges import (
     thread_clock,
 )
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.writer import why_app_writes
 from memsync.stores.postgres import Postgres, Session, open_postgres
 
 
@@ -142,7 +143,8 @@ class Memory:
         and the same ids are returned; what stands stays, even if this call's texts or times differ.
 
         Raises: InvalidInput for ids, times or texts that cannot be stored, and for a persona or
-        personality that does not exist. Effects: Postgres; the relay writes to Qdrant later.
+        personality that does not exist; SettingsError where the app itself writes memories (layout
+        per-persona, writer app). Effects: Postgres; the relay writes to Qdrant later.
         """
         channel_id = ids.channel_id(exchange.channel_id)
         personality_id = ids.personality_id(exchange.personality_id)
@@ -153,6 +155,7 @@ class Memory:
         place = (channel_id, personality_id, persona_id)
         thread = Thread(*place)
         key = None if exchange.key is None else ids.exchange_key(exchange.key)
+        self._require_writer()
         user_id, assistant_id = (
             _message_id(thread, key, "user"),
             _message_id(thread, key, "assistant"),
@@ -289,6 +292,14 @@ class Memory:
         For an app that begins with `memsync init`.
         """
         return beginning.add_personality(self._postgres, name)
+
+    def _require_writer(self) -> None:
+        """Refuse to queue memories where the app itself writes them. Qdrant may be down."""
+        if self._settings.writer == "memsync":
+            return
+        # Where the layout is not known yet, the relay decides later.
+        if why := why_app_writes(self._stores.layout(), self._settings):
+            raise SettingsError(f"nothing is remembered: {why}", field="writer")
 
     def _require_personas(self, session: Session) -> None:
         """Refuse to read by persona while some messages have none: they would be missing."""

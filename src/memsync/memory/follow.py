@@ -18,10 +18,11 @@ from typing import Protocol
 from memsync import forks
 from memsync.errors import InvalidInput, MemsyncError, StoreBusy
 from memsync.memory.patience import PAUSE_S_MAX, Patience
-from memsync.memory.relay import Drained, Ended, drain_once
+from memsync.memory.relay import Drained, Ended, drain_once, told_held
 from memsync.memory.stores import Stores
 from memsync.model.wording import count
 from memsync.stores.history import outbox
+from memsync.stores.history.outbox import OutboxStatus
 
 POLL_S = 5.0
 """How often a Memory looks for entries that other processes have queued."""
@@ -88,6 +89,7 @@ class Follower:
         self._busy_s = _BUSY_PAUSE_S
         self.trouble: MemsyncError | None = None
         self._asked = self.answered = 0
+        self._is_holding = False
         self._state: object = None
 
     def wake(self) -> None:
@@ -140,21 +142,24 @@ class Follower:
         while not self._ends():
             self._awake.clear()
             asked = self._asked
-            pause_s = self._look()
+            pause_s = self._look(anew=asked != self.answered)
             self.answered = asked
             if self._ends():
                 return
-            waiting = self._urgent if self.trouble else self._awake
+            pauses = self.trouble is not None and not self._is_holding
+            waiting = self._urgent if pauses else self._awake
             waiting.wait(min(pause_s, threading.TIMEOUT_MAX))
             self._urgent.clear()
 
-    def _look(self) -> float:
-        """Drain what is due. Returns how long to wait before the next look, in seconds."""
+    def _look(self, *, anew: bool) -> float:
+        """Drain what is due, and with `anew` what is held. Returns how long to wait, in seconds."""
         try:
             stores = self._stores = self._stores or self._open_stores()
-            if self._is_strict:
+            if self._is_strict and stores.ltm().why_app_writes is None:
                 _ = stores.ltm().embedder
             with stores.commands.session() as session:
+                if anew:
+                    outbox.release(session)
                 is_due = outbox.is_due(session)
             if not is_due:
                 return self._idle()
@@ -175,13 +180,16 @@ class Follower:
         return self._is_ending
 
     def _idle(self) -> float:
-        """Nothing is due, so whatever was waited for is there again."""
-        self._recovered()
+        """Nothing is due, so whatever was waited for is there again, unless entries are held."""
+        if not self._is_holding:
+            self._recovered()
         return self._every_s
 
     def _drained(self, ended: Ended) -> float:
         if ended.outage:
             return self._failed(ended.outage)
+        if ended.status.held:
+            return self._holds(ended.status)
         self._recovered()
         if ended.status.dead:
             dead = ended.status.dead
@@ -194,10 +202,20 @@ class Follower:
             self._state = None
         return self._every_s
 
+    def _holds(self, status: OutboxStatus) -> float:
+        """Some entries, or all, wait for something to be mended. The others are written."""
+        self._is_strict, self._is_holding = False, True
+        self._patience.succeeded()
+        why = str(status.held_error)
+        self.trouble = MemsyncError(told_held(status.held, why))
+        self._say(("held", why), f"memories wait: {why}")
+        return self._every_s if status.held < status.pending else max(self._every_s, POLL_S)
+
     def _recovered(self) -> None:
         self._is_strict = False
         self._patience.succeeded()
         self._busy_s = _BUSY_PAUSE_S
+        self._is_holding = False
         if self.trouble:
             self.trouble = None
             self._say(None, "memories are written again")
@@ -206,7 +224,7 @@ class Follower:
         """Another process is at it. That is told only where it lasts, since relays take turns."""
         pause_s, self._busy_s = self._busy_s, min(2 * self._busy_s, PAUSE_S_MAX)
         if pause_s > POLL_S:
-            self.trouble = busy
+            self.trouble, self._is_holding = busy, False
             self._say("busy", f"memories wait: {busy.message}")
         return pause_s
 
@@ -216,7 +234,7 @@ class Follower:
         if self._is_strict and isinstance(error, InvalidInput):
             self.failure, self._is_ending = error, True
             return 0
-        self.trouble = error
+        self.trouble, self._is_holding = error, False
         self._say(type(error), f"memories wait, and are tried again: {error.message}")
         pause_s = self._patience.next_pause_s(error)
         return PAUSE_S_MAX if pause_s is None else pause_s

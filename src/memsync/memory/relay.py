@@ -1,26 +1,28 @@
 """The relay reads the outbox and writes memories to Qdrant, so that memories follow the history.
 
 It decides the batch size, after how many attempts an entry is dead, and what is an attempt: a text
-that is refused, or work that ended the process, but not an outage. An entry says only that an
-exchange's memory must be made anew. The relay reads the exchange itself when it handles the entry,
-so entries may repeat and come late. One relay runs at a time, because a slow one could overwrite a
-newer memory with the older text that it has read.
+that is refused, or work that ended the process, but not an outage, and not what is held until
+somebody mends it. An entry says only that an exchange's memory must be made anew. The relay reads
+the exchange itself when it handles the entry, so entries may repeat and come late. One relay runs
+at a time, and none beside a repair. One that lost its lock meanwhile does no harm: its writes are
+conditional.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from memsync.errors import MemsyncError, PartlyDone, StoreUnreachable
 from memsync.memory.patience import Patience
-from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.outbox import Entry, OutboxStatus
-from memsync.stores.ltm import Failure, LongTermMemory
+from memsync.stores.ltm import LongTermMemory, Written
+from memsync.stores.ltm.writer import known_layout, why_app_writes
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive
 
@@ -28,6 +30,10 @@ BATCH_ENTRIES = 256
 ATTEMPTS_MAX = 10
 """More than the halvings of a batch: of entries whose batch ended the process, half are claimed at
 once the next time, so that the one at fault is alone before the others are dead."""
+HELD_S = 60.0
+"""How long a relay that goes on leaves entries alone which wait for something to be mended."""
+LOOK_S = 10.0
+"""How old the relay's knowledge of the recorded layout may be."""
 OUTAGE_WAIT_S: float = Settings.model_fields["outage_wait_s"].default
 
 
@@ -41,7 +47,10 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The end of one drain: what was done, the outage that lasts, the last refusal of a text."""
+    """The end of one drain: what was done, the outage that lasts, the last refusal of a text.
+
+    `status` also says what is held, and why.
+    """
 
     drained: Drained
     outage: StoreUnreachable | None
@@ -59,16 +68,18 @@ def drain(
     """Write the memories of every outbox entry that is due, and remove those entries.
 
     An embedder or a vector store that goes down meanwhile is asked again, with growing pauses, for
-    `outage_wait_s` seconds without a success; no attempt is counted for it.
+    `outage_wait_s` seconds without a success; no attempt is counted for it. Where the app writes
+    memories itself, or a persona's collection does not take the embedder's vectors, entries are
+    held, and no attempt is counted either.
 
-    Raises: StoreBusy when another relay runs; StoreUnreachable when Postgres went away, or a store
-    or the embedder is down from the beginning (entries that are not settled stay due);
+    Raises: StoreBusy when another relay or a repair runs; StoreUnreachable when Postgres went away,
+    or a store or the embedder is down from the beginning (entries that are not settled stay due);
     SettingsError or DimensionMismatch, before anything is done, when the embedder cannot be loaded
-    or does not fit the collection; PartlyDone when some memories could not be made: their entries
-    wait or are dead. Effects: both stores.
+    or does not fit the shared collection; PartlyDone when some memories could not be made: their
+    entries wait, are held or are dead. Effects: both stores.
     """
-    ended = drain_once(postgres, ltm, tell, outage_wait_s=outage_wait_s)
-    if ended.outage or ended.refusal or ended.status.dead:
+    ended = drain_once(postgres, ltm, tell, outage_wait_s=outage_wait_s, anew=True)
+    if ended.outage or ended.refusal or ended.status.dead or ended.status.held:
         raise _partly_done(ended)
     return ended.drained
 
@@ -81,18 +92,23 @@ def drain_once(
     outage_wait_s: float = 0,
     settled: Callable[[Drained], None] = lambda _: None,
     stops: Callable[[], bool] = lambda: False,
+    anew: bool = False,
 ) -> Ended:
     """As `drain`, but what is left is the result and no error.
 
-    `settled` is called after each batch. Where `stops` says so, no other batch is begun.
+    `settled` is called after each batch. Where `stops` says so, no other batch is begun. With
+    `anew` entries that were held a moment ago are tried again.
     """
-    with exclusive(postgres, LockKey.RELAY, "relay") as session:
+    with exclusive(postgres, LockKey.RELAY, "relay or repair") as session:
+        if anew:
+            outbox.release(session)
         total = outbox.status(session).pending
-        run = _Run(session, ltm, tell, Patience(outage_wait_s), total, settled, stops)
-        ltm.prepare()
+        run = _Run(
+            session, ltm.followed(session), tell, Patience(outage_wait_s), total, settled, stops
+        )
         run.drain()
-        drained = Drained(run.entries, run.memories)
-        return Ended(drained, run.outage, run.refusal, outbox.status(session))
+        status = _held(outbox.status(session), run.ltm.why_app_writes)
+        return Ended(Drained(run.entries, run.memories), run.outage, run.refusal, status)
 
 
 @dataclass
@@ -110,9 +126,14 @@ class _Run:
     memories: int = 0
     refusal: str | None = None
     outage: StoreUnreachable | None = None
+    looked_at: float = field(default_factory=time.monotonic)
+    is_recorded: bool = False
 
     def drain(self) -> None:
         """Go through the due entries, and again as long as an outage held some of them back."""
+        if self.ltm.why_app_writes:
+            return
+        self.ltm.prepare()
         since = outbox.clock(self.session)
         while levels := outbox.due_attempts(self.session, since):
             for attempts in levels:
@@ -122,7 +143,7 @@ class _Run:
     def _drain_level(self, attempts: int, since: datetime) -> bool:
         """Go through the entries that have had so many attempts. False ends the run."""
         after = 0
-        while not self.stops() and (
+        while self._goes_on() and (
             claimed := outbox.claim(
                 self.session,
                 attempts=attempts,
@@ -144,12 +165,27 @@ class _Run:
                 wait = f"{outage.message}; the next try is in {pause_s:.0f} s"
                 self.tell(Progress(Kind.WAITING_FOR_SERVICE, wait))
                 time.sleep(pause_s)
-        return not self.stops()
+        return self._goes_on()
+
+    def _goes_on(self) -> bool:
+        """Whether another batch may begin. The recorded layout is followed, at most LOOK_S late."""
+        if time.monotonic() - self.looked_at > LOOK_S:
+            self.looked_at = time.monotonic()
+            self.ltm = self.ltm.followed(self.session)
+        return not self.stops() and self.ltm.why_app_writes is None
+
+    def _record(self) -> None:
+        """Record the layout before the first write, so that nobody writes in another one."""
+        if not self.is_recorded:
+            self.ltm.record_layout(self.session)
+            self.ltm = self.ltm.followed(self.session)
+            self.is_recorded = True
 
     def _carry_out(self, claimed: list[Entry]) -> StoreUnreachable | None:
         """Write the memories of the entries. Returns the outage that held some of them back."""
         anchors = list(dict.fromkeys(each.anchor_id for each in claimed))
         try:
+            self._record()
             written = self.ltm.project(self.session, anchors)
         except StoreUnreachable as outage:
             # Where it is Postgres that went away, this fails as well, and the run ends.
@@ -162,20 +198,21 @@ class _Run:
             raise
         self.memories += len(written.points)
         before = self.entries
-        outage_of_some = self._account(claimed, written.failed)
+        outage_of_some = self._account(claimed, written)
         self.settled(Drained(self.entries - before, len(written.points)))
         return outage_of_some
 
-    def _account(
-        self, claimed: list[Entry], failed: Mapping[PointId, Failure]
-    ) -> StoreUnreachable | None:
+    def _account(self, claimed: list[Entry], written: Written) -> StoreUnreachable | None:
         """Settle what is done, keep the errors of the refused, give back what was not tried."""
         outage: StoreUnreachable | None = None
         done: list[int] = []
         untried: list[int] = []
+        held: dict[str, list[int]] = {}
         for entry in claimed:
-            error = failed.get(entry.anchor_id)
-            if error is None:
+            error = written.failed.get(entry.anchor_id)
+            if held_by := written.held.get(entry.anchor_id):
+                held.setdefault(held_by.message, []).append(entry.id)
+            elif error is None:
                 done.append(entry.id)
             elif isinstance(error, StoreUnreachable):
                 outage = error
@@ -183,6 +220,8 @@ class _Run:
             else:
                 self.refusal = error.message
                 outbox.refuse(self.session, [entry.id], error=error.message)
+        for why, entry_ids in held.items():
+            outbox.hold(self.session, entry_ids, error=why, wait_s=HELD_S)
         outbox.settle(self.session, done)
         if outage:
             self._give_back(untried, outage.message)
@@ -207,6 +246,8 @@ def _partly_done(ended: Ended) -> PartlyDone:
         said.append(f"{ended.outage.message}. Run `memsync sync run` again when that is mended")
     if ended.refusal:
         said.append(f"the last failure: {ended.refusal}. Run `memsync sync run` again later")
+    if status.held:
+        said.append(told_held(status.held, str(status.held_error)))
     if status.dead:
         said.append(
             f"the commonest error of the dead entries: {status.dead_error}. Mend its cause, then "
@@ -218,13 +259,31 @@ def _partly_done(ended: Ended) -> PartlyDone:
         pending=status.pending,
         dead=status.dead,
         dead_error=status.dead_error,
+        held=status.held,
+        held_error=status.held_error,
     )
 
 
-def outbox_status(postgres: Postgres) -> OutboxStatus:
-    """How full the outbox is. Reads only."""
+def told_held(number: int, why: str) -> str:
+    """How many entries are held, and why."""
+    return f"{count(number, 'outbox entry is', 'outbox entries are')} held: {why}"
+
+
+def _held(status: OutboxStatus, why: str | None) -> OutboxStatus:
+    """The status where `why` holds every entry."""
+    return (
+        replace(status, held=status.pending, held_error=why) if why and status.pending else status
+    )
+
+
+def outbox_status(postgres: Postgres, settings: Settings | None = None) -> OutboxStatus:
+    """How full the outbox is. Reads only.
+
+    With `settings` all entries are held where they say that the app writes memories itself.
+    """
     with postgres.session() as session:
-        return outbox.status(session)
+        why = settings and why_app_writes(known_layout(session, settings), settings)
+        return _held(outbox.status(session), why or None)
 
 
 def revive(postgres: Postgres) -> int:

@@ -1,0 +1,189 @@
+"""A relay that lost its lock, or that races somebody else, never replaces what is newer."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from memsync.errors import PartlyDone, StoreUnreachable
+from memsync.memory import Drained, outbox_status, relay
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.embedders import Embedder
+from memsync.stores.ltm.layouts import Layout
+from support.failing import Failing
+from support.lab import DIMS, STORES, Lab, embed
+from support.releasing import drain, released
+
+LOSE = """SELECT pg_terminate_backend(pid) FROM pg_locks l JOIN pg_database d ON d.oid = database
+WHERE datname = current_database() AND locktype = 'advisory' AND classid = x'6d656d73'::int"""
+
+
+@pytest.fixture(params=[*STORES, "per persona"])
+def any_lab(request: pytest.FixtureRequest, open_lab: "partial[Lab]") -> Lab:
+    """A lab on each store, and one in the per-persona layout."""
+    if "per persona" == request.param:
+        return open_lab(layout="per-persona", writer="memsync")
+    return open_lab(request.param)
+
+
+def once(act: Callable[[], object]) -> Callable[[Sequence[str]], list[list[float]]]:
+    """A model that acts at its first texts, and then embeds."""
+    acts = [act]
+
+    def model(texts: Sequence[str]) -> list[list[float]]:
+        if texts != ["dimensions"] and acts:
+            acts.pop()()
+        return embed(texts)
+
+    return model
+
+
+def slow(lab: Lab, act: Callable[[], object]) -> LongTermMemory:
+    """Long-term memory that acts between its reads and its writes."""
+    model: Any = Embedder("test", once(act))
+    return LongTermMemory(lab.vectors, lab.settings, model, lab.ltm.layout)
+
+
+def edit(lab: Lab, anchor: UUID, text: str) -> None:
+    """Change the reply, and queue its memory."""
+    lab.sql("UPDATE conversation_history SET content = %(t)s WHERE id = %(i)s", t=text, i=anchor)
+    lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(i)s)", i=anchor)
+
+
+def texts(lab: Lab) -> list[str]:
+    """The text of every memory."""
+    found = lab.points()
+    return [
+        str(lab.ltm.codec_of(name).decode(payload).memory.text)  # type: ignore[arg-type]
+        for name in found
+        for _, payload, _ in found[name]
+    ]
+
+
+@pytest.mark.parametrize("stands", [False, True], ids=["absent", "stands"])
+def test_a_relay_that_lost_its_lock_replaces_nothing_newer(any_lab: Lab, *, stands: bool) -> None:
+    """While it embeds, its session ends and another relay writes the newer text, which stays."""
+    [said] = any_lab.say()
+    if stands:
+        any_lab.sync()
+        edit(any_lab, said.anchor_id, "answer two")
+
+    def lose() -> None:
+        with released(any_lab.url):
+            any_lab.sql(LOSE)
+        edit(any_lab, said.anchor_id, "answer three")
+        assert 2 == drain(any_lab.postgres, any_lab.ltm).entries
+
+    with pytest.raises(StoreUnreachable):
+        drain(any_lab.postgres, slow(any_lab, lose))
+    [text] = texts(any_lab)
+    assert text.endswith("answer three")
+    assert 0 == outbox_status(any_lab.postgres).pending
+
+
+@pytest.mark.parametrize("stands", [False, True], ids=["absent", "stands"])
+def test_a_relay_that_lost_its_lock_while_it_looked(any_lab: Lab, *, stands: bool) -> None:
+    """What it read of the exchange before it saw the newer memory is not written over that."""
+    [said] = any_lab.say()
+    if stands:
+        any_lab.sync()
+        edit(any_lab, said.anchor_id, "answer two")
+
+    def lose(name: str) -> None:
+        if name in {"retrieve", "scroll"} and looks:
+            looks.pop()
+            with released(any_lab.url):
+                any_lab.sql(LOSE)
+            edit(any_lab, said.anchor_id, "answer three")
+            drain(any_lab.postgres, any_lab.ltm)
+
+    looks = [1]
+    if any_lab.ltm.layout is Layout.PER_PERSONA and not stands:
+        any_lab.vectors.create(any_lab.ltm.home_of(said.persona_id), DIMS, {})
+    with pytest.raises(StoreUnreachable):
+        drain(any_lab.postgres, any_lab.with_store(Failing(any_lab.vectors, meanwhile=lose)))
+    [text] = texts(any_lab)
+    assert text.endswith("answer three")
+
+
+def test_what_changes_between_two_reads_is_read_again(any_lab: Lab) -> None:
+    """A memory that is newer than the exchange that the relay has read is not replaced by it."""
+    [said] = any_lab.say()
+    any_lab.sync()
+    edit(any_lab, said.anchor_id, "answer two")
+    looks = [1]
+
+    def overtake(name: str) -> None:
+        if name in {"retrieve", "scroll"} and looks:
+            looks.pop()
+            edit(any_lab, said.anchor_id, "answer three")
+            any_lab.sql("DELETE FROM memsync.outbox WHERE attempts = 0")
+            with any_lab.postgres.session() as session:
+                any_lab.ltm.project(session, [said.anchor_id])
+
+    drain(any_lab.postgres, any_lab.with_store(Failing(any_lab.vectors, meanwhile=overtake)))
+    [text] = texts(any_lab)
+    assert text.endswith("answer three")
+    assert 0 == outbox_status(any_lab.postgres).pending
+
+
+@pytest.mark.parametrize("stands", [False, True], ids=["absent", "stands"])
+def test_a_point_that_somebody_wrote_meanwhile_is_looked_at_again(
+    any_lab: Lab, *, stands: bool
+) -> None:
+    """What another writer put there is not taken for the memory: it is read, and then replaced."""
+    [said] = any_lab.say()
+    home = any_lab.ltm.home_of(said.persona_id)
+    any_lab.sync()
+    before = any_lab.points()
+    other = {**any_lab.point(said.anchor_id, home).payload, "channel_id": "9", "digest": "other"}
+    other |= {"content": "User (x): other\nAda: other"} if "content" in other else {}
+    if not stands:
+        any_lab.vectors.delete(home, [said.anchor_id])
+    any_lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(i)s)", i=said.anchor_id)
+
+    def meanwhile() -> None:
+        any_lab.put(said.anchor_id, other, home)
+
+    drained = drain(any_lab.postgres, slow(any_lab, meanwhile))
+    if "content" in other and stands:
+        # Per persona a memory that says the exchange is left, so there was nothing to embed.
+        assert (Drained(1, 0), before) == (drained, any_lab.points())
+        return
+    assert Drained(1, 1) == drained
+    assert before == any_lab.points()
+
+
+def test_points_without_a_digest_are_fenced_too(any_lab: Lab) -> None:
+    """The memory of an earlier build has none: its texts and numbers are the condition."""
+    [said, other] = any_lab.say(2)
+    any_lab.sync()
+    home = any_lab.ltm.home_of(said.persona_id)
+    for each in (said, other):
+        old = {**any_lab.point(each.anchor_id, home).payload, "content": "old"}
+        any_lab.put(each.anchor_id, {k: v for k, v in old.items() if k != "digest"}, home)
+        any_lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(i)s)", i=each.anchor_id)
+    put = partial(any_lab.put, said.anchor_id, {"content": "newer"}, home)
+    assert Drained(2, 2) == drain(any_lab.postgres, slow(any_lab, put))
+    assert {"old", "newer"}.isdisjoint(texts(any_lab))
+    assert 2 == any_lab.vectors.count(home)
+
+
+def test_somebody_who_never_stops_holds_one_entry_only(lab: Lab) -> None:
+    """Such an entry costs no attempt; the others are written, and the run says what is held."""
+    said, _ = lab.say(2)
+
+    def disturb(name: str) -> None:
+        if name in {"retrieve", "count"} and lab.vectors.count(lab.home):
+            lab.put(said.anchor_id, {"digest": str(lab.new_id())})
+
+    with pytest.raises(PartlyDone, match="1 outbox entry is held: somebody else writes") as left:
+        drain(lab.postgres, lab.with_store(Failing(lab.vectors, meanwhile=disturb)))
+    assert (1, 1) == (left.value.fields["done"], left.value.fields["held"])
+    assert [(0, False)] == lab.sql("SELECT attempts, dead FROM memsync.outbox")
+    lab.sql("UPDATE memsync.outbox SET next_attempt_at = now()")
+    with released(lab.url):
+        assert Drained(1, 1) == relay.drain(lab.postgres, lab.ltm)
+    assert lab.check().ok
