@@ -225,6 +225,7 @@ def test_readme_example_runs(
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", database)
     (tmp_path / "qdrant").mkdir()
     monkeypatch.setenv("MEMSYNC_QDRANT_URL", f"edge:{tmp_path / 'qdrant'}")
+    monkeypatch.setenv("MEMSYNC_LAYOUT", "shared")
     recipe = Recipe(users=8, dialogues=16, points=False)
     with Postgres.open(database) as postgres:
         with postgres.session() as session:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -21,7 +22,7 @@ import pytest
 from memsync import Memory, NewExchange, Settings, migrate
 from memsync.demo.world import Recipe, load, make_world
 from memsync.stores.postgres import Postgres
-from memsync.stores.vectors import open_vectors
+from memsync.stores.vectors import open_vectors, scan
 from support.cli import embed, run
 from support.moments import later, until
 from support.postgres import NewDatabase, PostgresCluster
@@ -167,6 +168,15 @@ def remember(url: str) -> None:
         memory.remember(NewExchange("follow", personality, persona, "a question", "an answer"))
 
 
+def lose_a_memory() -> str:
+    """Remove a memory, as a fault of the app would. Returns the id of its persona."""
+    with closing(open_vectors(Settings.load())) as vectors:
+        collection, *_ = vectors.collections()
+        point, *_ = scan(vectors, collection)
+        vectors.delete(collection, [point.id])
+    return collection.removeprefix("persona-")
+
+
 def quiet(url: str) -> Callable[[], None]:
     """Ten minutes pass in which nobody uses user_id."""
     return lambda: later(url, 600)
@@ -191,16 +201,20 @@ def test_the_migration_of_the_readme(terminal: OpenTerminal, stores: Stores) -> 
     ] == typist.typed
 
 
-def test_the_stores_of_the_readme(terminal: OpenTerminal, stores: Stores) -> None:
-    """The relay drains, the first comparison has findings, and after the repair there are none."""
+def test_the_stores_of_the_readme(
+    terminal: OpenTerminal, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay drains beside what the app wrote, and every comparison is clean."""
     typist = terminal(stores.contracted)
+    monkeypatch.setenv("MEMSYNC_WRITER", "memsync")
     remember(typist.postgres_url)
     typist.types(*blocks(ROOT / "README.md", "sh", "Keep the stores in step"))
 
     assert [
         ("memsync sync run --follow", 0),
-        ("memsync reconcile", FINDINGS),
+        ("memsync reconcile", 0),
         ("memsync reconcile plan --out plan.json", 0),
+        ("memsync reconcile show plan.json", 0),
         ("memsync reconcile apply plan.json", 0),
         ("memsync check --quiet", 0),
     ] == typist.typed
@@ -239,18 +253,52 @@ def test_the_migration_with_psql(terminal: OpenTerminal, stores: Stores) -> None
 
 
 def test_the_page_of_the_repairs(terminal: OpenTerminal, stores: Stores) -> None:
-    """Findings, none of them of the family MSI; the plan repairs each, and the gate is open."""
+    """A lost memory is found, none of the family MSI; the plan repairs it, and the gate is open.
+
+    Then the layout is changed, the old collections are retired, and everything is changed back.
+    """
     typist = terminal(stores.contracted)
+    lose_a_memory()
     typist.types(*blocks(ROOT / "docs/reconcile.md", "sh"))
 
     assert [
         ("memsync reconcile", FINDINGS),
         ("memsync reconcile --select MSI", 0),
         ("memsync reconcile plan --out plan.json", 0),
+        ("memsync reconcile show plan.json", 0),
         ("memsync reconcile apply plan.json", 0),
+        ("memsync reconcile runs", 0),
+        ("memsync reconcile layout", 0),
         ("memsync check", 0),
         ("memsync rules MSC001", 0),
+        ("memsync reconcile layout", 0),
+        ("memsync reconcile layout set shared --app-stopped", 0),
+        ("memsync reconcile layout set shared --retire", 0),
+        ("memsync reconcile layout set per-persona", 0),
     ] == typist.typed
+    assert 0 == run("check").status
+
+
+def test_the_morning_after(terminal: OpenTerminal, stores: Stores) -> None:
+    """One person's lost memory is made anew, and the undo takes it away again."""
+    typist = terminal(stores.contracted)
+    persona = lose_a_memory()
+    look, repair = blocks(ROOT / "docs/morning-after.md", "sh")
+    (somebody,) = set(re.findall(r"--persona (\S+)", repair))
+    repair, undo, _ = repair.replace(somebody, persona).partition("memsync reconcile undo RUN")
+    typist.types(look, repair)
+    plan = json.loads(Path("one.json").read_text())
+    typist.types(undo.replace("RUN", plan["plan_id"]))
+
+    assert [
+        ("memsync check", FINDINGS),
+        (f"memsync reconcile plan --persona {persona} --out one.json", 0),
+        ("memsync reconcile show one.json", 0),
+        ("memsync reconcile apply one.json", 0),
+        (f"memsync check --persona {persona}", 0),
+        (f"memsync reconcile undo {plan['plan_id']}", 0),
+    ] == typist.typed
+    assert FINDINGS == run("check", "--persona", persona).status
 
 
 EXAMPLES = [(page.name, code) for page in PAGES for code in blocks(page, "python")]

@@ -22,6 +22,7 @@ from memsync.cli.app import main as run
 from memsync.cli.statuses import EXIT_STATUSES
 from memsync.reconcile import RULES
 from memsync.settings import ENV_PREFIX, Settings
+from memsync.stores.ltm.layouts import Layout
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
 _MADE = "<!-- Written by `make docs`; do not edit. -->\n"
@@ -87,16 +88,26 @@ Each status means one thing, in every command.
 {_table(("status", "means", "then"), rows)}"""
 
 
+_HEAD = ("code", "finding", "shared", "per-persona", "repair")
+
+
 def findings() -> str:
     """Every finding with its severity, the grade of its repair, and what it means."""
     rows = [
-        (f"[{rule.code}](#{rule.code.lower()})", rule.name, rule.severity, rule.grade)
+        (
+            f"[{rule.code}](#{rule.code.lower()})",
+            rule.name,
+            rule.severity,
+            rule.severity_in(Layout.PER_PERSONA),
+            rule.grade,
+        )
         for rule in RULES
     ]
     parts = [
-        f"# Findings\n\n{_MADE}\n`memsync rules CODE` prints the same. An error or a warning makes "
-        "the exit status 1. Repairs that are safe\nare in every plan, unsafe ones only with "
-        f"`--unsafe`.\n\n{_table(('code', 'finding', 'severity', 'repair'), rows)}"
+        f"# Findings\n\n{_MADE}\n`memsync rules CODE` prints the same. The severity is that in the "
+        "shared and\nin the per-persona layout. An error or a warning makes the exit status 1; an "
+        "info is a fact and\nmakes none. Repairs that are safe are in every plan, unsafe ones only "
+        f"with `--unsafe`.\n\n{_table(_HEAD, rows)}"
     ]
     for rule in RULES:
         about = inspect.getdoc(rule) or ""

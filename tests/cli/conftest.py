@@ -66,6 +66,12 @@ def app(new_database: NewDatabase, contracted_template: str) -> str:
 
 
 @pytest.fixture
+def per_persona(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the app's own layout: where no memory stands yet, nothing else shows it."""
+    monkeypatch.setenv("MEMSYNC_LAYOUT", "per-persona")
+
+
+@pytest.fixture
 def qdrant(tmp_path: Path) -> str:
     """The URL of a vector store, empty at first, that keeps its points between commands."""
     (tmp_path / "qdrant").mkdir()

@@ -7,7 +7,8 @@ import psycopg
 import pytest
 
 from memsync import Memory, NewExchange, SchemaMismatch, Settings
-from memsync.reconcile.plans import Plan
+from memsync.reconcile.plans import Plan, Target
+from memsync.stores.ltm.layouts import Layout
 from support.cli import COMMANDS, NO_QDRANT, NOWHERE, every_command, on, run
 
 
@@ -51,7 +52,8 @@ def test_database_that_is_not_ours_is_12(command: tuple[str, ...], database: str
 def test_a_database_that_is_not_migrated(legacy_app: str, tmp_path: Path) -> None:
     """What needs the migration says so, and what to type, in place of the server's words."""
     plan = tmp_path / "saved.json"
-    plan.write_text(Plan(uuid4(), uuid4(), "memories", "x", (), {}).to_json())
+    target = Target(uuid4(), "x", Layout.PER_PERSONA, "memories", "snake", None)
+    plan.write_text(Plan(uuid4(), target, (), {}).to_json())
     for command in (
         *(("sync", "run"), ("sync", "status"), ("sync", "retry")),
         *(("reconcile", "plan"), ("reconcile", "apply", str(plan))),

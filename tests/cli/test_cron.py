@@ -11,6 +11,8 @@ from support.app import App
 from support.cli import RECIPE, on
 from support.roles import role
 
+pytestmark = pytest.mark.usefixtures("per_persona")
+
 PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
 
 

@@ -99,14 +99,14 @@ def test_transcripts_are_what_the_commands_print(monkeypatch: pytest.MonkeyPatch
 def test_demo_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The demo and its commands ignore the caller's settings, which are as they were afterwards."""
     (tmp_path / "memsync.toml").write_text("not_a_setting = 1\n")
-    monkeypatch.setenv("MEMSYNC_RETENTION_DAYS", "30")
+    monkeypatch.setenv("MEMSYNC_QUARANTINE_DAYS", "7")
     monkeypatch.setenv("MEMSYNC_POSTGRES_URL", NOWHERE)
     monkeypatch.setenv("PGHOST", "nowhere")
     before = dict(os.environ)
     seen = played(monkeypatch, story.Scene("Init", "memsync init"))
     ran = run("demo", "--json")
 
-    assert [None] == [each.retention_days for each in seen]
+    assert [30] == [each.quarantine_days for each in seen]
     (scene,) = ran.json()["scenes"]
     assert ("memsync init", 0, True) == (
         scene["command"],

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from memsync import Settings
+from memsync.stores.ltm import record
+from memsync.stores.postgres import open_postgres
 from support.cli import Ran, run
 
 
@@ -34,6 +36,23 @@ def test_embedded_from_nothing_to_clean(home: Path) -> None:
     assert again.out == run("init", "--embedded", "data").out.replace(
         f"  settings  {home}/memsync.toml\n", ""
     )
+
+
+@pytest.mark.parametrize(("named", "recorded"), [("", "shared"), ("per-persona", "per-persona")])
+def test_the_layout_is_recorded(
+    home: Path, monkeypatch: pytest.MonkeyPatch, named: str, recorded: str
+) -> None:
+    """What init makes has one, the shared one unless another is named; what stands keeps it."""
+    (home / "memsync.toml").write_text(
+        f'postgres_url = "embedded:{home}/pg"\nqdrant_url = "edge:{home}/q"\n'
+    )
+    monkeypatch.setenv("MEMSYNC_LAYOUT", named)
+    assert 0 == run("init").status
+    monkeypatch.delenv("MEMSYNC_LAYOUT")
+    assert 0 == run("init").status
+
+    with open_postgres(Settings.load()) as postgres, postgres.session() as session:
+        assert recorded == record.recorded(session)
 
 
 def after(ran: Ran) -> tuple[int, str]:

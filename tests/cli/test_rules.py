@@ -43,7 +43,8 @@ def test_rules() -> None:
     """Every code can be listed and explained, by code and by name."""
     every = run("rules", "--json").json()["rules"]
 
-    assert {"code", "name", "severity", "grade", "about", "next_command"} == set(every[0])
+    keys = {"code", "name", "severity", "severity_per_persona", "grade", "about", "next_command"}
+    assert keys == set(every[0])
     for rule in every:
         by_code, by_name = run("rules", rule["code"]), run("rules", rule["name"])
         assert (0, by_code.out) == (by_name.status, by_name.out)

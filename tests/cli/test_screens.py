@@ -18,6 +18,7 @@ from memsync.cli.progress import progress
 from memsync.model.progress import Kind, Progress
 from memsync.reconcile.findings import Audit, Finding, Words
 from memsync.reconcile.rules import RULES
+from memsync.stores.ltm.layouts import Layout
 from support.cli import THROUGH, on, run
 from support.terminal import agrees_with_golden, on_terminal, plain
 
@@ -48,7 +49,16 @@ def audit(number: int) -> Audit:
     """The result of an audit with so many findings, of three kinds."""
     codes = ("MSC001", "MSC004", "MSC001", "MSI001")
     found = tuple(finding(n, codes[n % len(codes)]) for n in range(number))
-    return Audit(found, rows_checked=51_234, points_checked=51_230, settling=1, not_checked=())
+    return Audit(
+        found,
+        rows_checked=51_234,
+        points_checked=51_230,
+        settling=1,
+        not_checked=(),
+        layout=Layout.PER_PERSONA,
+        why_layout="it is recorded",
+        archived=1_204,
+    )
 
 
 def printed(found: Audit, view: View = EVERYTHING) -> None:
@@ -195,6 +205,7 @@ def test_selection(
     assert "not looked at, as you asked: 1 other finding" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("per_persona")
 def test_a_persona_that_nobody_has_is_refused(app: str, qdrant: str) -> None:
     """A slip in --persona is an error, and no clean verdict; a real one without findings is not."""
     nobody = "00000000-0000-4000-8000-000000000000"
@@ -211,6 +222,7 @@ def test_a_persona_that_nobody_has_is_refused(app: str, qdrant: str) -> None:
     assert (0, "nothing of what you asked for") == (ran.status, ran.out.splitlines()[-1])
 
 
+@pytest.mark.usefixtures("per_persona")
 def test_a_plan_replaces_no_file_unless_told(app: str, qdrant: str, tmp_path: Path) -> None:
     """Neither the file nor one beside it is touched; --force replaces the file alone."""
     out, beside = tmp_path / "p.json", tmp_path / "p.json.partial"

@@ -32,6 +32,9 @@ from memsync.stores.postgres.embedded import start_embedded
 
 _DIRECTORY_MODE = 0o755
 _NAMES = ("postgres", "postgres.*", "qdrant", DEFAULT_FILE.name, page.NAME, story.PLAN)
+EMBEDDER = "wordllama"
+"""It makes the demo's vectors, and is named, because `layout set` copies no vectors of a model
+that nobody named."""
 _HEAD_LINES, _TAIL_LINES = 18, 3
 SHOWN_LINES = _HEAD_LINES + _TAIL_LINES
 """How many lines of a long output are shown, from its beginning and its end."""
@@ -78,7 +81,8 @@ def demo(
         for scene in [story.begin(stage, world)] if legacy else story.play(stage, world):
             played.append(_played(ctx, scene, len(played) + 1))
         if home := keep or legacy:
-            sandbox.write_new(DEFAULT_FILE, sandbox.text_of(DEFAULT_FILE, folder))
+            text = sandbox.text_of(DEFAULT_FILE, folder) + f'embedder = "{EMBEDDER}"\n'
+            sandbox.write_new(DEFAULT_FILE, text)
             page.write(folder, world, migrated=keep is not None)
     failed = [f"{each['title']}: {why}" for each in played for why in each["failed"]]
     if ctx.obj.as_json:
@@ -204,9 +208,12 @@ def _alone_in(folder: Path) -> Iterator[Settings]:
             postgres_url=server.conninfo,
             qdrant_url=f"edge:{folder / 'qdrant'}",
             drain="no",  # the story has a scene for it
+            embedder=EMBEDDER,
         )
         postgres, qdrant = settings.named("postgres_url", "qdrant_url")
-        with _environment(MEMSYNC_POSTGRES_URL=postgres, MEMSYNC_QDRANT_URL=qdrant):
+        with _environment(
+            MEMSYNC_POSTGRES_URL=postgres, MEMSYNC_QDRANT_URL=qdrant, MEMSYNC_EMBEDDER=EMBEDDER
+        ):
             yield settings
 
 

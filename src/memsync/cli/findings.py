@@ -88,8 +88,8 @@ class View:
         return cls(frozenset(select or ()), whose, limit, summary, show_text, as_lines)
 
     def of_audit(self, audit: Audit) -> list[Finding]:
-        """The findings that were asked for: the most severe first, then by people concerned."""
-        chosen = [each for each in audit.findings if self._has(each)]
+        """The faults that were asked for: the most severe first, then by people concerned."""
+        chosen = [each for each in audit.faults if self._has(each)]
         people = {code: _people(of) for code, of in _by_code(chosen)}
         severities = list(Severity)
         return sorted(
@@ -185,10 +185,7 @@ def print_audit(audit: Audit, view: View = EVERYTHING, *, as_json: bool = False)
 
 
 def _print(audit: Audit, found: Sequence[Finding], view: View) -> None:
-    exchanges, points = count(audit.rows_checked, "exchange"), count(audit.points_checked, "point")
-    say(f"compared {exchanges} with {points}")
-    if audit.settling:
-        say(f"{count(audit.settling, 'difference')} still settling: too young to judge")
+    _print_what_was_read(audit)
     _print_codes(found)
     shown = [] if view.summary else found[: view.limit or None]
     if shown:
@@ -202,7 +199,7 @@ def _print(audit: Audit, found: Sequence[Finding], view: View) -> None:
         say()
     for line in audit.not_checked:
         say(f"not checked: {line}", "yellow")
-    if view.is_narrow and (left := len(audit.findings) - len(found)):
+    if view.is_narrow and (left := len(audit.faults) - len(found)):
         say(f"not looked at, as you asked: {count(left, 'other finding')}")
     verdict = _verdict(audit, found, is_narrow=view.is_narrow)
     say(verdict, "green" if audit.complete and not found else "bold red")
@@ -212,6 +209,21 @@ def _print(audit: Audit, found: Sequence[Finding], view: View) -> None:
         if len(commands) > 1:
             say(f"for {', '.join(codes)}:")
         say(f"next: {command}")
+
+
+def _print_what_was_read(audit: Audit) -> None:
+    say(f"memories lie in the {audit.layout} layout: {audit.why_layout}")
+    exchanges, points = count(audit.rows_checked, "exchange"), count(audit.points_checked, "point")
+    say(f"compared {exchanges} with {points}")
+    if audit.archived:
+        say(
+            f"{count(audit.archived, 'memory', 'memories')} archived: the app keeps no rows of them"
+        )
+    if audit.facts:
+        said = (f"{number:,} {name}" for name, number in audit.facts.items())
+        say(f"facts, no faults: {', '.join(said)}")
+    if audit.settling:
+        say(f"{count(audit.settling, 'difference')} still settling: too young to judge")
 
 
 def _print_codes(found: Sequence[Finding]) -> None:
@@ -260,8 +272,15 @@ def _summary(audit: Audit, found: Sequence[Finding]) -> dict[str, object]:
         "ok": audit.complete and not found,
         "complete": audit.complete,
         "counts": counted(found),
-        "not_looked_at": len(audit.findings) - len(found),
-        "checked": {"rows": audit.rows_checked, "points": audit.points_checked},
+        "facts": audit.facts,
+        "layout": audit.layout,
+        "why_layout": audit.why_layout,
+        "not_looked_at": len(audit.faults) - len(found),
+        "checked": {
+            "rows": audit.rows_checked,
+            "points": audit.points_checked,
+            "archived": audit.archived,
+        },
         "settling": audit.settling,
         "not_checked": list(audit.not_checked),
     }

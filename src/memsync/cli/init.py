@@ -11,6 +11,7 @@ from memsync.cli import sandbox
 from memsync.cli.output import print_facts, print_json, say
 from memsync.errors import InvalidInput
 from memsync.settings import DEFAULT_FILE, EMBEDDED, Settings, redacted
+from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import open_postgres
 from memsync.stores.vectors import open_vectors
 
@@ -51,7 +52,8 @@ def init(
     else:
         settings = ctx.obj.settings()
     with open_postgres(settings, create=True) as postgres:
-        made = migrate.init(postgres)
+        named = settings.layout
+        made = migrate.init(postgres, Layout.SHARED if named == "auto" else Layout(named))
         stores = [("postgres", postgres.label), *_vectors(settings)]
     # Last, so that a file says that its stores stand.
     is_new = file is not None and sandbox.write_new(file, text)

@@ -1,23 +1,31 @@
-"""`memsync reconcile`: audit, plan, apply."""
+"""`memsync reconcile`: audit, plan, show, apply, undo and runs."""
 
 import os
 import shlex
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from memsync import reconcile
+from memsync.cli import layout
 from memsync.cli.findings import EVERYTHING, View, report, viewed
 from memsync.cli.options import command, group
-from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.output import print_facts, print_json, print_table, say
+from memsync.cli.plans import plan_fields, print_plan
 from memsync.cli.progress import progress
-from memsync.cli.stores import opened_stores
+from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.errors import InvalidInput
 from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
 from memsync.stores.history.catalog import instance_id
+
+PlanFile = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="A file that `reconcile plan` saved.")
+]
 
 app = group(
     "Compare the memories in Qdrant with the history in Postgres, and repair them. Without a "
@@ -28,6 +36,7 @@ app = group(
     "docs/reconcile.md",
     invoke_without_command=True,
 )
+app.add_typer(layout.app, name="layout")
 
 
 @app.callback()
@@ -63,6 +72,9 @@ def plan(
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Also remove memories that exist nowhere else.")
     ] = False,
+    persona: Annotated[
+        UUID | None, typer.Option(metavar="UUID", help="Repair only this persona's memories.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> int:
     """Audit, and save a plan that repairs the findings. Changes neither store."""
@@ -73,11 +85,7 @@ def plan(
         with postgres.session() as session:
             database = instance_id(session)
         made = reconcile.make_plan(
-            found,
-            instance_id=database,
-            home=settings.collection,
-            embedder=ltm.embedder.name,
-            unsafe=unsafe,
+            found, instance_id=database, ltm=ltm, unsafe=unsafe, persona=persona
         )
     _save(made, out, force=force)
     if ctx.obj.as_json:
@@ -91,33 +99,134 @@ def plan(
     if made.left and not unsafe:
         say("what is left is removed or moved only by a plan with --unsafe, or by hand")
     if made.actions:
+        say(f"see it: memsync reconcile show {shlex.quote(str(out))}")
         say(f"next: memsync reconcile apply {shlex.quote(str(out))}")
     return 0
 
 
-@command(app, "memsync reconcile apply plan.json")
+@command(app, "memsync reconcile show plan.json", "memsync reconcile show plan.json --json")
+def show(ctx: typer.Context, file: PlanFile) -> int:
+    """Print what a saved plan would do, and to which stores. Opens no store.
+
+    No output holds anybody's words. With --json every action is there.
+    """
+    saved = _read(file)
+    if ctx.obj.as_json:
+        print_json(**plan_fields(saved))
+    else:
+        print_plan(saved)
+    return 0
+
+
+@command(
+    app,
+    "memsync reconcile apply plan.json",
+    "memsync reconcile apply plan.json --limit 100",
+    "docs/reconcile.md",
+)
 def apply(
     ctx: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="A file that `reconcile plan` saved.")
+    file: PlanFile,
+    *,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Carry out the next N actions; again goes on."),
+    ] = None,
+    remove_many: Annotated[
+        bool,
+        typer.Option(
+            "--remove-many", help="Also where more than 5 % of a collection's points would go."
+        ),
+    ] = False,
+) -> int:
+    """Carry out that plan. Running it again finishes an interrupted apply.
+
+    An action whose exchange or point has changed since is set aside and told, and the rest is done.
+    """
+    saved = _read(file)
+    with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
+        done = reconcile.apply(
+            saved, postgres, ltm, settings, tell, limit=limit, remove_many=remove_many
+        )
+    if ctx.obj.as_json:
+        print_json(
+            run_id=saved.plan_id, done=done.done, done_before=done.done_before, left=done.left
+        )
+        return 0
+    before = count(done.done_before, "was", "were")
+    say(f"{count(done.done, 'action')} carried out, {before} done before")
+    if done.left:
+        say(f"{count(done.left, 'action is', 'actions are')} left")
+        say(f"next: memsync reconcile apply {shlex.quote(str(file))}")
+        return 0
+    if done.done + done.done_before:
+        say(f"to take it back: memsync reconcile undo {saved.plan_id}")
+    say("next: memsync check")
+    return 0
+
+
+@command(
+    app,
+    "memsync reconcile runs",
+    "memsync reconcile undo 7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a90",
+    "docs/reconcile.md",
+)
+def undo(
+    ctx: typer.Context,
+    run: Annotated[
+        UUID, typer.Argument(metavar="RUN", help="The id that `reconcile apply` printed.")
     ],
 ) -> int:
-    """Carry out exactly that plan, or refuse it. Running it again finishes an interrupted apply."""
+    """Take a run of apply back, also one that was cut short. Running it again finishes it.
+
+    A point that somebody has written since is left as it is, and told.
+    """
+    with opened_stores(ctx) as (_, postgres, ltm), progress(ctx.obj) as tell:
+        done = reconcile.undo(run, postgres, ltm, tell)
+    if ctx.obj.as_json:
+        print_json(run_id=run, done=done.done, kept=done.kept)
+        return 0
+    say(f"{count(done.done, 'point')} undone")
+    for name in done.kept:
+        say(f"  {name} is kept: it holds points that the run did not write")
+    say("next: memsync check")
+    return 0
+
+
+@command(app, "memsync reconcile runs")
+def runs(ctx: typer.Context) -> int:
+    """List the runs of apply that are kept, the newest first. Writes nothing."""
+    with opened_postgres(ctx) as (settings, postgres), postgres.session() as session:
+        found = reconcile.runs(session)
+    if ctx.obj.as_json:
+        print_json(runs=[asdict(each) for each in found])
+        return 0
+    print_table(
+        [
+            (
+                str(each.run_id),
+                f"{each.last_at:%Y-%m-%d %H:%M}",
+                f"{each.done:,} of {each.actions:,}",
+                f"{each.undone:,}",
+                each.who,
+            )
+            for each in found
+        ],
+        head=("run", "last at work", "done", "undone", "who"),
+        right=(2, 3),
+    )
+    said = count(len(found), "run") if found else "no runs"
+    say(f"{said}; each can be undone for {count(settings.quarantine_days, 'day')}")
+    return 0
+
+
+def _read(file: Path) -> Plan:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise InvalidInput(f"cannot read the plan {file}: {why}") from None
-    saved = Plan.from_json(text, str(file))
-    with opened_stores(ctx) as (_, postgres, ltm), progress(ctx.obj) as tell:
-        done = reconcile.apply(saved, postgres, ltm, tell)
-    if ctx.obj.as_json:
-        print_json(done=done.done, done_before=done.done_before)
-    else:
-        before = count(done.done_before, "was", "were")
-        say(f"{count(done.done, 'action')} carried out, {before} done before")
-        say("next: memsync check")
-    return 0
+    return Plan.from_json(text, str(file))
 
 
 def _require_new(out: Path, *, force: bool) -> None:

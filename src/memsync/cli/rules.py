@@ -8,6 +8,7 @@ import typer
 from memsync.cli.output import print_json, print_table, say
 from memsync.errors import InvalidInput
 from memsync.reconcile import RULES, Rule
+from memsync.stores.ltm.layouts import Layout
 
 
 def rules(
@@ -22,8 +23,18 @@ def rules(
     if ctx.obj.as_json:
         print_json(rules=[_facts(rule) for rule in chosen])
         return 0
-    head = ("code", "finding", "severity", "repair")
-    print_table([(rule.code, rule.name, rule.severity, rule.grade) for rule in chosen], head=head)
+    head = ("code", "finding", "shared", "per-persona", "repair")
+    rows = [
+        (
+            rule.code,
+            rule.name,
+            rule.severity,
+            rule.severity_in(Layout.PER_PERSONA),
+            rule.grade,
+        )
+        for rule in chosen
+    ]
+    print_table(rows, head=head)
     if code is not None:
         say(f"\n{inspect.getdoc(chosen[0])}\n\nnext: {chosen[0].command()}")
     return 0
@@ -34,6 +45,7 @@ def _facts(rule: Rule) -> dict[str, object]:
         "code": rule.code,
         "name": rule.name,
         "severity": rule.severity,
+        "severity_per_persona": rule.severity_in(Layout.PER_PERSONA),
         "grade": rule.grade,
         "about": inspect.getdoc(rule),
         "next_command": rule.command(),

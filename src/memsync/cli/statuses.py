@@ -56,7 +56,7 @@ EXIT_STATUSES = (
     ExitStatus(
         14,
         "A phase may not go forward or back yet: a gate of contract, a blocker, no way back; "
-        "`migrate plan` where that would stop a run.",
+        "`migrate plan` where that would stop a run; `reconcile layout set` before its time.",
         "Mend what is named.",
     ),
     ExitStatus(

@@ -23,8 +23,8 @@ def opened_stores(ctx: typer.Context) -> Iterator[tuple[Settings, Postgres, Long
     """The settings, and both stores, open while the block runs. The embedder is loaded later."""
     # Asked first, so that one message names both, and no server is started for nothing.
     ctx.obj.settings().named("postgres_url", "qdrant_url")
-    with (
-        opened_postgres(ctx) as (settings, postgres),
-        contextlib.closing(LongTermMemory.open(settings)) as ltm,
-    ):
-        yield settings, postgres, ltm
+    with opened_postgres(ctx) as (settings, postgres):
+        with postgres.session() as session:
+            ltm = LongTermMemory.open(settings, session)
+        with contextlib.closing(ltm):
+            yield settings, postgres, ltm

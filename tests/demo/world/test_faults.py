@@ -41,14 +41,15 @@ def exchanges(world: World) -> dict[Key, str]:
 
 
 def audited(world: World) -> dict[str, int]:
-    """How many findings of each name an audit of the world must report."""
+    """How many faults of each name an audit of the world must report."""
     said = exchanges(world)
     by_second = {(a, b, ms // 1000): (a, b, ms) for a, b, ms in said}
     by_content = {(b, ms, content): (a, b, ms) for (a, b, ms), content in said.items()}
     horizon = min(to_ms(row.created_at) for row in world.history())
     known = {each.id for each in world.cast.personas}
     seen: set[Key] = set()
-    found: Counter[str] = Counter({"legacy-layout": len(world.points)})
+    elsewhere: set[Key] = set()
+    found: Counter[str] = Counter()
     for collection, points in world.points.items():
         for point in points:
             persona_id = persona_of(world, collection, point)
@@ -60,18 +61,21 @@ def audited(world: World) -> dict[str, int]:
                 found["unknown-persona"] += 1
                 continue
             coarse = at < SECONDS_BELOW
-            if (at * 1000 if coarse else at) < horizon:
-                found["misplaced-point"] += 1
+            is_old = (at * 1000 if coarse else at) < horizon
+            if collection.startswith("personality-"):
+                found["misplaced-point"] += is_old
+                if not is_old:
+                    elsewhere.add((persona_id, personality_id, at))
                 continue
+            assert not is_old
             found["wrong-time-unit"] += coarse
             found["wrong-payload-key"] += bool({"text", "timestamp"} & set(point.payload))
-            found["missing-persona"] += "personaId" not in point.payload
             key = persona_id, personality_id, at
             if coarse:
                 key = by_second.get(key, key)
             other = by_content.get((personality_id, at, content))
             if key in said:
-                found["duplicate-point" if key in seen else "foreign-point-id"] += 1
+                found["duplicate-point"] += key in seen
                 found["stale-content"] += said[key] != content
             elif other:
                 found["persona-mismatch"] += 1
@@ -79,6 +83,7 @@ def audited(world: World) -> dict[str, int]:
             else:
                 found["orphan-point"] += 1
             seen.add(key)
+    assert elsewhere.isdisjoint(seen)
     found["missing-point"] = len(set(said) - seen)
     return {name: count for name, count in found.items() if count}
 
@@ -94,16 +99,22 @@ def persona_of(world: World, collection: str, point: Point) -> UUID:
     return persona_id
 
 
+NAMED = {"older-layout": "missing-point"}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_kind_of_fault_is_found_as_often_as_it_was_planted(fault: str) -> None:
     clean, world = make_world(Recipe()), make_world(Recipe(faults={fault: 5}))
     assert dict(world.manifest.expected) == audited(world)
-    assert dict(clean.manifest.expected) != audited(world)
-    if fault == "older-layout":
-        assert 5 == audited(world)["missing-persona"]
-        assert {"persona", "personality"} == {name.partition("-")[0] for name in world.points}
-    else:
-        assert 5 == audited(world)[fault] - audited(clean).get(fault, 0)
+    name = NAMED.get(fault, fault)
+    planted = 0 if fault == "missing-persona" else 5
+    assert planted == audited(world).get(name, 0) - audited(clean).get(name, 0)
+    lacking = [
+        p for points in world.points.values() for p in points if "personaId" not in p.payload
+    ]
+    assert len(lacking) == (
+        5 if fault in {"missing-persona", "older-layout", "misplaced-point"} else 0
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -117,24 +128,18 @@ def test_expected_counts_add_up() -> None:
     counts = {name: at for at, name in enumerate(FAULTS, start=2)}
     manifest = make_world(Recipe(faults=counts)).manifest
     lost = clean.expected["missing-point"]
-    right = clean.points - counts["missing-point"] - counts["persona-mismatch"]
-    inherent = {
-        "foreign-point-id": right,
-        "legacy-layout": manifest.collections,
-        "missing-point": counts["missing-point"] + lost,
-        "missing-persona": counts["missing-persona"] + counts["older-layout"],
-    }
-    expected = {name: n for name, n in (counts | inherent).items() if name != "older-layout"}
+    expected = {**counts, "missing-point": counts["missing-point"] + counts["older-layout"] + lost}
+    for no_fault in ("missing-persona", "older-layout"):
+        del expected[no_fault]
     assert expected == dict(manifest.expected)
     added = ("orphan-point", "misplaced-point", "duplicate-point", "unknown-persona")
     more = sum(counts[name] for name in added) - counts["missing-point"]
     assert clean.points + more == manifest.points
 
 
-def test_a_clean_world_has_only_the_inherent_findings() -> None:
+def test_a_clean_world_has_no_faults() -> None:
     world = make_world(Recipe(unresolved_share=0))
-    assert dict(world.manifest.expected) == audited(world)
-    assert {"foreign-point-id", "legacy-layout"} == set(audited(world))
+    assert {} == dict(world.manifest.expected) == audited(world)
 
 
 def test_a_mismatched_point_lies_with_another_user() -> None:

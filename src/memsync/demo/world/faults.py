@@ -100,10 +100,9 @@ class Ground:
         at_ms = at_ms // LANES * LANES + MADE_UP
         return made_up_point(self.rng, persona_id, called, personality, at_ms)
 
-    def some_time(self) -> int:
-        """A time after the oldest row and not after the newest."""
-        oldest, newest = self.history_ms
-        return self.rng.randrange(oldest + LANES, max(newest, oldest + 2 * LANES))
+    def before_all(self) -> int:
+        """A time before the oldest row."""
+        return self.history_ms[0] - self.rng.randrange(_HOUR_MS, _ARCHIVE_HOURS * _HOUR_MS)
 
 
 def alone(exchanges: Iterable[Exchange]) -> Callable[[Exchange], bool]:
@@ -122,10 +121,19 @@ def _missing_point(ground: Ground, count: int) -> None:
 
 
 def _orphan_point(ground: Ground, count: int) -> None:
-    for _ in range(count):
-        host = ground.rng.choice(ground.hosts("orphan-point"))
-        point = ground.made_up(host.id, host.called, ground.some_time())
-        ground.put(persona_collection(host.id), point)
+    # Each has a stretch between two rows to itself: two in one would look like a lost stretch of
+    # the history, and one after the newest row like a restored database.
+    named = {each.id: each for each in ground.cast.personas}
+    personalities = {each.id: each for each in ground.cast.personalities}
+    ground.healthy.sort(key=lambda each: each.exchange.created_at_ms < ground.history_ms[1])
+    for victim in ground.take(count, "orphan-point"):
+        row = victim.exchange
+        at_ms = row.created_at_ms // LANES * LANES + MADE_UP
+        called = named[row.persona_id].called
+        personality = personalities[row.personality_id]
+        point = made_up_point(ground.rng, row.persona_id, called, personality, at_ms)
+        payload = {**point.payload, "channelId": row.channel_id}
+        ground.put(victim.collection, replace(point, payload=payload))
 
 
 def _duplicate_point(ground: Ground, count: int) -> None:
@@ -146,7 +154,7 @@ def _persona_mismatch(ground: Ground, count: int) -> None:
 def _unknown_persona(ground: Ground, count: int) -> None:
     persona_id = random_uuid(ground.rng)
     for _ in range(count):
-        point = ground.made_up(persona_id, "Nobody", ground.some_time())
+        point = ground.made_up(persona_id, "Nobody", ground.before_all())
         ground.put(persona_collection(persona_id), point)
 
 
@@ -176,9 +184,11 @@ def _missing_persona(ground: Ground, count: int) -> None:
 def _misplaced_point(ground: Ground, count: int) -> None:
     for _ in range(count):
         host = ground.rng.choice(ground.hosts("misplaced-point"))
-        age_ms = ground.rng.randrange(_HOUR_MS, _ARCHIVE_HOURS * _HOUR_MS)
-        point = ground.made_up(host.id, host.called, ground.history_ms[0] - age_ms)
-        ground.put(persona_collection(host.id), point)
+        point = ground.made_up(host.id, host.called, ground.before_all())
+        payload = {k: v for k, v in point.payload.items() if k != "personaId"}
+        payload["userId"] = str(host.owner_id)
+        collection = personality_collection(UUID(str(payload["personalityId"])))
+        ground.put(collection, replace(point, payload=payload))
 
 
 def _older_layout(ground: Ground, count: int) -> None:
@@ -224,20 +234,14 @@ def plant(ground: Ground, counts: Mapping[str, int]) -> None:
             put(ground, counts[name])
 
 
-def expected_findings(
-    counts: Mapping[str, int], *, pointed: int, pointless: int, collections: int
-) -> dict[str, int]:
-    """The findings, by name, that an audit must report for a world with these faults.
+def expected_findings(counts: Mapping[str, int], *, pointless: int) -> dict[str, int]:
+    """The faults, by name, that an audit must report for a world with these planted.
 
-    `pointed` counts the exchanges that had a point before the planting, `pointless` those that had
-    none, `collections` the app's own collections. Zero counts are left out.
+    `pointless` counts the exchanges that had no point before the planting. Zero counts are left
+    out. A payload without a persona is none: the app reads the memory by its collection.
     """
     planted = {name: counts.get(name, 0) for name in FAULTS}
-    older = planted.pop("older-layout")
-    found = planted | {
-        "missing-point": planted["missing-point"] + pointless,
-        "missing-persona": planted["missing-persona"] + older,
-        "foreign-point-id": pointed - planted["missing-point"] - planted["persona-mismatch"],
-        "legacy-layout": collections,
-    }
+    del planted["missing-persona"]
+    elsewhere = planted.pop("older-layout")
+    found = planted | {"missing-point": planted["missing-point"] + elsewhere + pointless}
     return {name: count for name, count in sorted(found.items()) if count}

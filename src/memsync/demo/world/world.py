@@ -25,7 +25,7 @@ from memsync.model.records import Exchange, Message, Point, exchanges, from_ms, 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The true sizes of a world, and the findings by name that an audit must report.
+    """The true sizes of a world, and the faults by name that an audit must report.
 
     `exchanges` includes those of users without a persona, as if each had the one persona that the
     migration makes. `points` and `collections` are counted after the faults were planted.
@@ -111,12 +111,7 @@ def make_world(recipe: Recipe) -> World:
             exchanges=survey.exchanges,
             points=sum(map(len, points.values())),
             collections=len(points),
-            expected=expected_findings(
-                recipe.faults,
-                pointed=survey.pointed,
-                pointless=survey.exchanges - survey.pointed,
-                collections=len(points),
-            ),
+            expected=expected_findings(recipe.faults, pointless=survey.exchanges - survey.pointed),
         ),
     )
 
