@@ -14,11 +14,14 @@ from memsync.memory import Drained, Memory, relay, stores
 from memsync.model.records import Exchange
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.record import decide
 from memsync.stores.ltm.writer import known_layout
+from memsync.stores.postgres import Postgres
 from memsync.stores.vectors.protocol import VectorStore
 from support.failing import Failing
 from support.lab import A, Lab
 from support.releasing import drain
+from support.roles import LIBRARY_GRANTS
 
 HOME = f"persona-{A}"
 
@@ -197,3 +200,23 @@ def test_the_first_relay_that_writes_records_the_layout(lab: Lab) -> None:
     change(lab, "per-persona")
     with pytest.raises(SchemaMismatch, match="the setting layout is shared"):
         drain(lab.postgres, lab.ltm)
+
+
+def test_a_role_of_the_app_may_ask_where_memories_lie(lab: Lab) -> None:
+    """Where nothing shows the layout, it is told that, and not that it lacks a right."""
+    lab.say()
+    lab.sql("DELETE FROM memsync.outbox")
+    lab.sql("DROP ROLE IF EXISTS memsync_asks")
+    lab.sql("CREATE ROLE memsync_asks")
+    for grant in LIBRARY_GRANTS:
+        lab.sql(grant.format("memsync_asks"))
+    lab.sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO memsync_asks")
+    settings = lab.settings.model_copy(update={"layout": "auto"})
+    try:
+        with Postgres.open(lab.url) as postgres, postgres.session() as session:
+            session.run_script("SET ROLE memsync_asks")
+            with pytest.raises(SchemaMismatch, match="cannot tell in which layout"):
+                decide(session, lab.vectors, settings)
+    finally:
+        lab.sql("DROP OWNED BY memsync_asks")
+        lab.sql("DROP ROLE memsync_asks")

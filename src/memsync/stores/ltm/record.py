@@ -100,7 +100,7 @@ def _looked_for(session: Session, vectors: VectorStore, shared: str) -> Decision
             f"{_NAME_IT}",
             collections=[first, shared],
         )
-    if not Catalog.read(session).knows_personas:
+    if not Catalog.read(session, notes=False).knows_personas:
         return Decision(Layout.PER_PERSONA, "the history is not migrated, so the app's own counts")
     if _is_new(session):
         return Decision(Layout.SHARED, "neither store has a memory yet, and none was due before")
