@@ -16,7 +16,7 @@ from memsync import migrate
 from memsync.demo.world import Recipe, World, load, make_world
 from memsync.model.ids import PersonaId
 from memsync.model.records import Point
-from support.lab import STORES, UNHINDERED, Lab, embed
+from support.lab import UNHINDERED, Lab, embed
 from support.relayout import back, retire, to_shared
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def recalled(lab: Lab, queries: Sequence[tuple[UUID, str]]) -> list[list[tuple[s
     ]
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    "store", [pytest.param("memory", marks=pytest.mark.slow), "edge", "server"]
+)
 def test_the_morning_after(store: str, open_lab: partial[Lab], database: str, seed: int) -> None:
     """Check, plan, apply, check, the shared layout, and undo of everything."""
     lab = open_lab(store, url=database, layout="per-persona", embedder="support.lab:embed")

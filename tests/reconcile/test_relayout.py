@@ -126,7 +126,7 @@ def test_the_indexes_come_before_the_points(quick: Lab) -> None:
     assert quick.ltm.codec.indexes == info.indexes
 
 
-@pytest.mark.parametrize("store", ["memory", "edge"])
+@pytest.mark.parametrize("store", ["memory", pytest.param("edge", marks=pytest.mark.slow)])
 def test_killed_at_any_write(open_lab: partial[Lab], store: str) -> None:
     """The next run ends as one that was never killed."""
     lab = deploy(open_lab(store, layout="per-persona", embedder=EMBEDDER))

@@ -259,7 +259,7 @@ def moving(lab: Lab) -> bool:
     return bool(lab.sql("SELECT 1 FROM memsync.retired WHERE collection = %(c)s", c=home(A)))
 
 
-@pytest.mark.parametrize("store", ["memory", "edge"])
+@pytest.mark.parametrize("store", ["memory", pytest.param("edge", marks=pytest.mark.slow)])
 def test_retirement_killed_at_any_write(open_lab: partial[Lab], store: str) -> None:
     """The next run finishes it under the same id, and the way back finds everything."""
     lab = deploy(open_lab(store, layout="per-persona", embedder=EMBEDDER))

@@ -97,7 +97,7 @@ def test_a_clean_world_is_clean(audited: Audited, layout: Layout, seed: int, siz
 
 @pytest.mark.parametrize("layout", Layout)
 @given(seed=seeds, size=sizes, faults=st.integers(1, 5))
-@settings(unhurried, max_examples=100)
+@settings(unhurried, max_examples=50)
 def test_what_was_planted_is_reported(
     audited: Audited, layout: Layout, seed: int, size: int, faults: int
 ) -> None:
