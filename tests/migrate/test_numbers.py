@@ -196,7 +196,7 @@ def test_figures_of_a_report_are_of_one_moment(app: App) -> None:
         for _ in range(5):
             proof = app.verify()
             said = next(each.found for each in proof.checks if each.name == "every row recomputed")
-            assert (True, f"all {proof.rows_total} ") == (proof.ok, said[: said.index("that")])
+            assert (True, f"all {proof.rows_total:,} ") == (proof.ok, said[: said.index("that")])
     finally:
         stop.set()
         writer.join()

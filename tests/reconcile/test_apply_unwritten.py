@@ -112,7 +112,10 @@ def test_an_outage_keeps_what_was_made(lab: Lab) -> None:
     """An apply during an outage ends as unreachable; the next one does the rest."""
     plan = missing(lab, 100).plan()
     home = lab.ltm.home_of(A)
-    with_model(lab, Model(Status(429), holding("question 70\n")), embedder_batch_texts=1)
+    anchor = plan.actions[50].anchor_id
+    assert anchor
+    late = lab.exchange(anchor).user_text
+    with_model(lab, Model(Status(429), holding(f"{late}\n")), embedder_batch_texts=1)
     with pytest.raises(EmbedderUnreachable):
         lab.apply(plan)
     made = lab.vectors.count(home)

@@ -10,7 +10,7 @@ Names inside a text are not compared. `divisions` finds every place at which a t
 be divided into message and reply. Each division is a key, and an exchange has exactly one.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,19 @@ from memsync.model.ids import point_order
 from memsync.model.records import Exchange
 from memsync.reconcile.cases import Found, says
 from memsync.reconcile.divisions import Key, beginnings, blanks_of, ends, keys_of
+from memsync.reconcile.moments import (
+    away,
+    between,
+    by_channel,
+    by_own_channel,
+    channel_of,
+    earliest,
+    gives_a_second,
+    moment_of,
+    ms_of,
+    of_equal_time,
+    without,
+)
 
 _TALLEST = 1 << 62
 _SECOND_MS = 1000
@@ -161,7 +174,7 @@ class Matcher:
         where none is near.
         """
         row = self._nearest(found, self._said[said])
-        return None if row is None else _away(found, row)
+        return None if row is None else away(found, row)
 
     def _parts(self, found: Found) -> Iterable[Key]:
         """Messages and replies that stand whole in a text of the app's, as far as they were said.
@@ -189,17 +202,17 @@ class Matcher:
         """Pair memories and exchanges of one persona that say the same: in each channel, then
         across channels. A memory that is left is a further one of the exchange nearest to it.
         """
-        of_channel = _by_channel(rows)
+        of_channel = by_channel(rows)
         memories, copies = self._without_copies(memories, rows)
         left: list[Found] = []
-        for channel, some in _by_own_channel(memories).items():
+        for channel, some in by_own_channel(memories).items():
             pairs = [] if channel is None else self._paired(some, self._free(of_channel[channel]))
             yield from pairs
-            left += _without(some, pairs)
+            left += without(some, pairs)
         pairs = self._paired(left, self._free(rows))
         yield from pairs
-        for found in [*_without(left, pairs), *copies]:
-            own = of_channel[_channel(found)]
+        for found in [*without(left, pairs), *copies]:
+            own = of_channel[channel_of(found)]
             yield found, self._nearest(found, own) or self._nearest(found, rows)
 
     def _free(self, rows: Sequence[Exchange]) -> list[Exchange]:
@@ -214,18 +227,18 @@ class Matcher:
         as many as exchanges have one time. A second is a time, too, where an exchange has it.
         """
         free = self._free(rows)
-        most = max(Counter(map(_ms, free)).values(), default=0)
-        left = {unit: Counter(_ms(row) // unit for row in free) for unit in (1, _SECOND_MS)}
-        known = {unit: {_ms(row) // unit for row in rows} for unit in (1, _SECOND_MS)}
+        most = max(Counter(map(ms_of, free)).values(), default=0)
+        left = {unit: Counter(ms_of(row) // unit for row in free) for unit in (1, _SECOND_MS)}
+        known = {unit: {ms_of(row) // unit for row in rows} for unit in (1, _SECOND_MS)}
         seen: Counter[tuple[int, int]] = Counter()
         kept: list[Found] = []
         copies: list[Found] = []
-        for found in sorted(memories, key=_gives_a_second):
+        for found in sorted(memories, key=gives_a_second):
             window = found.reading.time_window_ms
             if window is None:
                 kept.append(found)
                 continue
-            unit = _SECOND_MS if _gives_a_second(found) else 1
+            unit = _SECOND_MS if gives_a_second(found) else 1
             at = window[0] // unit
             of_no_exchange = most if unit == 1 else len(memories)
             limit = left[unit][at] if at in known[unit] else of_no_exchange
@@ -246,7 +259,7 @@ class Matcher:
         Those of equal time are pairs, and the others follow in order. A clock may be off by as much
         as the pause between two exchanges; where that leaves some over, the order alone counts.
         """
-        exact, later, still = _of_equal_time(memories, rows)
+        exact, later, still = of_equal_time(memories, rows)
         pairs = exact + self._one_by_one(later, still)
         if len(pairs) == min(len(memories), len(rows)):
             return pairs
@@ -258,7 +271,7 @@ class Matcher:
         """Each memory with the first exchange that is left and has a time that it allows."""
         pairs = []
         at = 0
-        for found in sorted(memories, key=_earliest):
+        for found in sorted(memories, key=earliest):
             first, last = self._allowed(found, rows)
             while at < len(rows) and rows[at].created_at_ms < first:
                 at += 1
@@ -279,9 +292,9 @@ class Matcher:
     def _nearest(self, found: Found, rows: Sequence[Exchange]) -> Exchange | None:
         """The exchange of the nearest time, if it is within the tolerance."""
         first, last = self._allowed(found, rows)
-        at = bisect_left(rows, _earliest(found), key=_ms)
-        near = [each for each in rows[max(0, at - 1) : at + 1] if first <= _ms(each) <= last]
-        return min(near, key=lambda each: _away(found, each), default=None)
+        at = bisect_left(rows, earliest(found), key=ms_of)
+        near = [each for each in rows[max(0, at - 1) : at + 1] if first <= ms_of(each) <= last]
+        return min(near, key=lambda each: away(found, each), default=None)
 
     def _of_other_personas(
         self, memories: Sequence[Found]
@@ -303,7 +316,7 @@ class Matcher:
             near = (
                 row
                 for rows in said
-                for row in rows[slice(*_between(rows, first, last))]
+                for row in rows[slice(*between(rows, first, last))]
                 if row.persona_id != found.persona_id
             )
             if two := list(islice(near, 2)):
@@ -331,95 +344,10 @@ class Matcher:
         for row in self._rows:
             if row.anchor_id not in self._taken:
                 rows[row.persona_id, row.personality_id, row.created_at_ms].append(row)
-        moments = [_moment(each) for each in memories]
+        moments = [moment_of(each) for each in memories]
         counts: dict[object, int] = defaultdict(int)
         for moment in moments:
             counts[moment] += 1
         for found, moment in zip(memories, moments, strict=True):
             only = rows.get(moment, ()) if moment else ()
             yield found, only[0] if len(only) == 1 and counts[moment] == 1 else None
-
-
-def _ms(row: Exchange) -> int:
-    return row.created_at_ms
-
-
-def _channel(found: Found) -> str | None:
-    return found.reading.memory.channel_id
-
-
-def _of_equal_time(
-    memories: Sequence[Found], rows: Sequence[Exchange]
-) -> tuple[list[tuple[Found, Exchange]], list[Found], list[Exchange]]:
-    """Pairs of one time; the memories that are left, and the exchanges, in the order of time.
-
-    A memory that gives a second has the time of each exchange in it, after all that give more.
-    """
-    pairs: list[tuple[Found, Exchange]] = []
-    left: list[Found] = []
-    still = list(rows)
-    precise = [each for each in memories if not _gives_a_second(each)]
-    coarse = [each for each in memories if _gives_a_second(each)]
-    for some, unit_ms in ((precise, 1), (coarse, _SECOND_MS)):
-        free: dict[int, list[Exchange]] = defaultdict(list)
-        for row in reversed(still):
-            free[row.created_at_ms // unit_ms].append(row)
-        for found in some:
-            window = found.reading.time_window_ms
-            of_time = free.get(window[0] // unit_ms) if window else None
-            if of_time:
-                pairs.append((found, of_time.pop()))
-            else:
-                left.append(found)
-        still = sorted((row for same in free.values() for row in same), key=_ms)
-    return pairs, left, still
-
-
-def _gives_a_second(found: Found) -> bool:
-    window = found.reading.time_window_ms
-    return window is not None and window[0] != window[1]
-
-
-def _without(memories: Sequence[Found], pairs: Sequence[tuple[Found, Exchange]]) -> list[Found]:
-    paired = {found.place for found, _ in pairs}
-    return [each for each in memories if each.place not in paired]
-
-
-def _by_channel(rows: Sequence[Exchange]) -> dict[str | None, list[Exchange]]:
-    found: dict[str | None, list[Exchange]] = defaultdict(list)
-    for row in rows:
-        found[row.channel_id].append(row)
-    return found
-
-
-def _by_own_channel(memories: Sequence[Found]) -> dict[str | None, list[Found]]:
-    found: dict[str | None, list[Found]] = defaultdict(list)
-    for each in memories:
-        found[_channel(each)].append(each)
-    return found
-
-
-def _between(rows: Sequence[Exchange], first: int, last: int) -> tuple[int, int]:
-    """The slice of `rows`, in the order of time, that has the times from `first` to `last`."""
-    begin = bisect_left(rows, first, key=_ms)
-    return begin, bisect_right(rows, last, lo=begin, key=_ms)
-
-
-def _away(found: Found, row: Exchange) -> int:
-    """How many milliseconds the exchange is away from the times that the memory may mean."""
-    window = found.reading.time_window_ms
-    return max(window[0] - _ms(row), _ms(row) - window[1], 0) if window else 0
-
-
-def _earliest(found: Found) -> int:
-    window = found.reading.time_window_ms
-    return window[0] if window else 0
-
-
-def _moment(found: Found) -> tuple[UUID, UUID, int] | None:
-    window = found.reading.time_window_ms
-    if window is None or window[0] != window[1]:
-        return None
-    if found.persona_id is None or found.personality_id is None:
-        return None
-    return found.persona_id, found.personality_id, window[0]
