@@ -61,7 +61,7 @@ def without(memories: Sequence[Found], pairs: Sequence[tuple[Found, Exchange]]) 
 
 
 def by_channel(rows: Sequence[Exchange]) -> dict[str | None, list[Exchange]]:
-    """The exchanges of each channel, and of all of them under None."""
+    """The exchanges of each channel."""
     found: dict[str | None, list[Exchange]] = defaultdict(list)
     for row in rows:
         found[row.channel_id].append(row)
