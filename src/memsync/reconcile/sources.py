@@ -7,6 +7,7 @@ exchange but those that it is given.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch, StoreUnreachable
@@ -57,16 +58,26 @@ class Sources:
         self.people = People(self.session, self.catalog)
         self.layout = self.ltm.layout
 
+    @classmethod
+    def of(
+        cls, session: Session, ltm: LongTermMemory, catalog: Catalog, tolerance_s: float
+    ) -> Self:
+        """The collections of this store; times may differ by so many seconds."""
+        return cls(session, ltm, catalog, round(tolerance_s * 1000))
+
     @property
     def collections(self) -> tuple[list[str], list[str]]:
         """The collections where the layout in force keeps memories, and the others of memories."""
-        named = [
-            name
-            for name in self.ltm.collections()
-            if self.ltm.kind_of(name) is not CollectionKind.OTHER
-        ]
-        homes = [name for name in named if self.is_home(name)]
-        return homes, [name for name in named if not self.is_home(name)]
+        kind_of = self.ltm.kind_of
+        named = [n for n in self.ltm.collections() if kind_of(n) is not CollectionKind.OTHER]
+        persona_ids = [persona for name in named if (persona := persona_of_collection(name))]
+        for some in batched(persona_ids, _BATCH):
+            self.people.learn(some)
+        homes: list[str] = []
+        elsewhere: list[str] = []
+        for name in named:
+            (homes if self.is_home(name) else elsewhere).append(name)
+        return homes, elsewhere
 
     def is_home(self, collection: str) -> bool:
         """Whether the layout in force keeps memories there."""
@@ -79,16 +90,10 @@ class Sources:
 
     def elsewhere(self) -> Iterator[Found]:
         """The points of the collections that the layout in force does not read. Finds the homes."""
-        kinds = {name: self.ltm.kind_of(name) for name in self.ltm.collections()}
-        persona_ids = [p for name in kinds if (p := persona_of_collection(name))]
-        for some in batched(persona_ids, _BATCH):
-            self.people.learn(some)
-        for name, kind in kinds.items():
-            persona = persona_of_collection(name)
-            if self.is_home(name):
-                self.homes |= {persona: name} if persona else {}
-            elif kind is not CollectionKind.OTHER:
-                yield from self.read(name, home=False)
+        homes, elsewhere = self.collections
+        self.homes |= {p: name for name in homes if (p := persona_of_collection(name))}
+        for name in elsewhere:
+            yield from self.read(name, home=False)
 
     def read(self, collection: str, *, home: bool) -> Iterator[Found]:
         """The points of a collection. One that cannot be read is noted, and yields no more."""
@@ -106,9 +111,11 @@ class Sources:
 
     def whose(self, read: Sequence[Found]) -> Iterator[Found]:
         """The same points, each with the persona whose memory it is taken for."""
+        memories = [each.reading.memory for each in read]
+        ids = [id_ for each in memories for id_ in (each.persona_id, each.user_id) if id_]
+        self.people.learn(ids)
         for each in read:
             named = [each.reading.memory.persona_id, each.reading.memory.user_id]
-            self.people.learn([id_ for id_ in named if id_])
             collection = each.place.collection
             of_name = persona_of_collection(collection) or _uuid_of_legacy(collection)
             candidates = [of_name, *named] if collection != self.ltm.collection else named[:1]

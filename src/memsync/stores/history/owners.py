@@ -4,7 +4,7 @@ An audit goes from owner to owner: a memory that one persona of a user has by mi
 of another persona of the same user.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from memsync.stores.history.catalog import Catalog
@@ -55,11 +55,12 @@ class People:
         if not new:
             return
         self._asked.update(new)
-        self._users |= {
+        users = {
             row.user_id: row.persona_id
             for row in self._session.rows_with(self._defaults, "default_personas_of", ids=new)
         }
-        meant = [*new, *(each for each in self._users.values() if each)]
+        self._users |= users
+        meant = [*new, *(each for each in users.values() if each)]
         rows = self._session.rows("owners_of", ids=meant)
         self._owners |= {row.persona_id: row.owner_id for row in rows}
 
@@ -82,8 +83,3 @@ class People:
         """The persona's owner; None where there is no such persona."""
         self.learn([persona])
         return self._owners.get(persona)
-
-    @property
-    def owners(self) -> Mapping[UUID, UUID]:
-        """The owners of all personas that were asked for."""
-        return self._owners
