@@ -6,22 +6,19 @@ which are orphans.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Thread
 from memsync.model.sequences import batched
-from memsync.reconcile.cases import Case, Found, Role, says
-from memsync.reconcile.matching import Match, Matcher
+from memsync.reconcile.cases import Case, Found, Role
+from memsync.reconcile.lookups import exchanges_of_anybody, matches_at_home
 from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import Spool
 from memsync.stores.history.exchanges import (
     Moment,
-    exchanges_at,
-    exchanges_by_anchor,
-    exchanges_of_personas,
     lone_replies,
     messages_in_stretches,
     standing_messages,
@@ -77,7 +74,7 @@ class Leftovers:
         """The case of every point that is left."""
         unmatched: list[Case] = []
         for some in batched(self._left, _BATCH):
-            rows = self.exchanges_of_anybody([each.found for each in some])
+            rows = exchanges_of_anybody(self._session, [each.found for each in some])
             for left in some:
                 exchange = rows.get(left.found.place)
                 if exchange is None:
@@ -94,30 +91,6 @@ class Leftovers:
         for persona in list(self._others.keys()):
             yield from self._of_others(UUID(bytes=persona))
         yield from self._told_by_time(unmatched)
-
-    def exchanges_of_anybody(self, founds: Sequence[Found]) -> dict[Place, Exchange]:
-        """The exchanges of these points, by id, or by equal text at equal time."""
-        ids = [
-            each
-            for found in founds
-            for each in (found.point.id, *found.reading.message_ids)
-            if isinstance(each, UUID)
-        ]
-        by_id = exchanges_by_anchor(self._session, ids)
-        moments = [
-            Moment(found.personality_id, *found.reading.time_window_ms)
-            for found in founds
-            if found.personality_id and found.reading.time_window_ms
-        ]
-        # Everybody is one owner here, with no tolerance.
-        rows = {each.anchor_id: each for each in exchanges_at(self._session, moments)} | by_id
-        matcher = Matcher(rows.values(), 0)
-        return {
-            each.found.place: each.exchange
-            for each in matcher.match(founds)
-            if isinstance(each, Match)
-            and (each.exchange.anchor_id in by_id or says(each.found, each.exchange))
-        }
 
     def _of_others(self, persona: UUID) -> Iterator[Case]:
         """The cases of points that others have, or nobody, made from this persona's exchanges."""
@@ -152,10 +125,7 @@ class Leftovers:
             }
         if persona not in self._sources.homes:
             return {}
-        read = (Found.read(home, point, codec, home=True) for point in self._ltm.scan(home))
-        matcher = Matcher(exchanges_of_personas(self._session, [persona]), self._tolerance_ms)
-        own = (replace(each, persona_id=persona) for each in read)
-        matches = (each for each in matcher.match(own) if isinstance(each, Match))
+        matches = matches_at_home(self._session, self._ltm, persona, self._tolerance_ms)
         return {each.exchange.anchor_id: each.found for each in matches if each.first}
 
     def _id_in_shared(self, anchor: UUID) -> PointId:

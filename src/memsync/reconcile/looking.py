@@ -15,11 +15,11 @@ from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile.cases import Found, says
 from memsync.reconcile.journal import Journal, Noted
-from memsync.reconcile.matching import Match, Matcher
-from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.lookups import exchanges_for, matches_at_home
 from memsync.reconcile.plans import Action, ActionKind
+from memsync.reconcile.sources import Sources
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.history.exchanges import exchanges_by_anchor, exchanges_of_personas
+from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 from memsync.stores.ltm.made import Made
@@ -101,7 +101,7 @@ class Looker:
         self._journal = journal
         self._tolerance_s = tolerance_s
         self._removed = frozenset(removed)
-        self._pairing: Pairing | None = None
+        self._sources: Sources | None = None
 
     def look(self, actions: Sequence[Action], *, vectors: bool = False) -> list[Looked]:
         """How each action stands. All of them have one kind and one collection.
@@ -223,17 +223,17 @@ class Looker:
         persona = persona_of_collection(collection)
         if persona is None or not self._ltm.stands(collection):
             return {}
-        codec = self._ltm.codec_of(collection)
-        read = [
-            replace(Found.read(collection, point, codec, home=True), persona_id=persona)
-            for point in self._ltm.scan(collection)
-            if Place(collection, point.id) not in self._removed
-        ]
-        rows = exchanges_of_personas(self._session, [persona])
+        matches = matches_at_home(
+            self._session,
+            self._ltm,
+            persona,
+            round(self._tolerance_s * 1000),
+            besides=self._removed,
+        )
         return {
             each.exchange.anchor_id: each.found.point.id
-            for each in Matcher(rows, round(self._tolerance_s * 1000)).match(read)
-            if isinstance(each, Match) and each.exchange.anchor_id in anchors
+            for each in matches
+            if each.exchange.anchor_id in anchors
         }
 
     def _without_rows(self, looked: Sequence[Looked]) -> list[Looked]:
@@ -245,14 +245,10 @@ class Looker:
         ]
         if not alone:
             return list(looked)
-        if self._pairing is None:
-            self._pairing = Pairing.of(
-                self._session,
-                self._ltm,
-                Catalog.read(self._session),
-                tolerance_s=self._tolerance_s,
-            )
-        rows = self._pairing.exchanges_for(alone)
+        if self._sources is None:
+            catalog = Catalog.read(self._session)
+            self._sources = Sources.of(self._session, self._ltm, catalog, self._tolerance_s)
+        rows = exchanges_for(self._sources, alone)
         return [self._without_row(each, rows.get(each.action.place)) for each in looked]
 
     def _without_row(self, looked: Looked, row: Exchange | None) -> Looked:

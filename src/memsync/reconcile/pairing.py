@@ -16,7 +16,7 @@ from uuid import UUID
 
 from memsync.model.digests import point_state
 from memsync.model.ids import point_order
-from memsync.model.records import Exchange, Place, Point
+from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role, says
 from memsync.reconcile.leftovers import Leftovers, Oldest
@@ -73,7 +73,7 @@ class Pairing:
         cls, session: Session, ltm: LongTermMemory, catalog: Catalog, *, tolerance_s: float
     ) -> Self:
         """The pairing of these stores; times may differ by so many seconds."""
-        return cls(Sources(session, ltm, catalog, round(tolerance_s * 1000)))
+        return cls(Sources.of(session, ltm, catalog, tolerance_s))
 
     def cases(self) -> Iterator[Case]:
         """Every exchange and every point, in one case each, or in one that they share."""
@@ -95,29 +95,6 @@ class Pairing:
             yield from self._missing_cases()
 
     # ------------------------------------------------------------------ reading
-
-    def exchanges_for(self, points: Sequence[tuple[str, Point]]) -> dict[Place, Exchange]:
-        """The exchanges of these points, each with its collection; one without any is absent.
-
-        It is for few points: all exchanges of their owners are read.
-        """
-        founds: dict[UUID, list[Found]] = {}
-        rest: list[Found] = []
-        for collection, point in points:
-            codec = self._ltm.codec_of(collection)
-            read = Found.read(collection, point, codec, home=self.sources.is_home(collection))
-            (found,) = self.sources.whose([read])
-            owner = self.sources.owner_of(found)
-            (founds.setdefault(owner, []) if owner else rest).append(found)
-        exchanges: dict[Place, Exchange] = {}
-        for personas in personas_of_owners(self._session, list(founds)).items():
-            rows = exchanges_of_personas(self._session, personas[1])
-            for each in Matcher(rows, self._tolerance_ms).match(founds[personas[0]]):
-                if isinstance(each, Match):
-                    exchanges[each.found.place] = each.exchange
-                else:
-                    rest.append(each)
-        return exchanges | self._leftovers.exchanges_of_anybody(rest)
 
     def _wait(self, found: Found) -> None:
         owner = self.sources.owner_of(found)
