@@ -13,7 +13,7 @@ from memsync.reconcile.findings import Severity
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.record import recorded
 from support.failing import Crash, Failing
-from support.lab import DIMS, STORES, A, B, C, Lab
+from support.lab import DIMS, A, B, C, Lab
 from support.relayout import (
     CLASH,
     EMBEDDER,
@@ -31,18 +31,6 @@ from support.releasing import released
 
 if TYPE_CHECKING:
     from functools import partial
-
-
-@pytest.fixture(params=STORES)
-def deployed(request: pytest.FixtureRequest, open_lab: partial[Lab]) -> Lab:
-    """Each kind of memory that an app may have, clean in its own layout."""
-    return deploy(open_lab(request.param, layout="per-persona", embedder=EMBEDDER))
-
-
-@pytest.fixture
-def quick(open_lab: partial[Lab]) -> Lab:
-    """The same in memory, for tests of one fact."""
-    return deploy(open_lab("memory", layout="per-persona", embedder=EMBEDDER))
 
 
 # ---------------------------------------------------------------------- to shared

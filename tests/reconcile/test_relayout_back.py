@@ -13,7 +13,7 @@ from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.record import recorded
 from memsync.stores.vectors.protocol import IndexKind
 from support.failing import Crash, Failing
-from support.lab import ADA, DIMS, STORES, A, B, C, Lab, embed
+from support.lab import ADA, DIMS, A, B, C, Lab, embed
 from support.relayout import (
     EMBEDDER,
     back,
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
     from functools import partial
 
     from memsync.model.records import Exchange
-
-
-@pytest.fixture(params=STORES)
-def deployed(request: pytest.FixtureRequest, open_lab: partial[Lab]) -> Lab:
-    """Each kind of memory that an app may have, clean in its own layout."""
-    return deploy(open_lab(request.param, layout="per-persona", embedder=EMBEDDER))
-
-
-@pytest.fixture
-def quick(open_lab: partial[Lab]) -> Lab:
-    """The same in memory, for tests of one fact."""
-    return deploy(open_lab("memory", layout="per-persona", embedder=EMBEDDER))
 
 
 # ---------------------------------------------------------------------- and back

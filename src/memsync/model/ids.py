@@ -116,6 +116,11 @@ def copied_point_id(collection: str, point_id: str) -> UUID:
     return uuid5(_COPIED, f"{collection}/{point_id}")
 
 
+def point_id_of(text: str) -> PointId:
+    """The point's id whose text this is: digits of an integer, else a uuid."""
+    return int(text) if text.isdecimal() else UUID(text)
+
+
 def point_order(point_id: PointId) -> tuple[bool, bytes]:
     """The sort key for the order in which Qdrant scrolls: integers first, then uuids bytewise."""
     if isinstance(point_id, UUID):

@@ -21,6 +21,7 @@ from memsync.reconcile.findings import Severity
 from memsync.reconcile.journal import quarantined
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES
+from memsync.reconcile.sources import Sources
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.ltm import LongTermMemory
@@ -34,7 +35,12 @@ _ALIKE = 1e-5
 
 def pairing_of(session: Session, ltm: LongTermMemory, settings: Settings) -> Pairing:
     """The pairing of all exchanges and points, in the layout of `ltm`."""
-    return Pairing.of(session, ltm, Catalog.read(session), tolerance_s=settings.match_tolerance_s)
+    return Pairing(sources_of(session, ltm, settings))
+
+
+def sources_of(session: Session, ltm: LongTermMemory, settings: Settings) -> Sources:
+    """The collections of memories, in the layout of `ltm`."""
+    return Sources.of(session, ltm, Catalog.read(session), settings.match_tolerance_s)
 
 
 def require_read(pairing: Pairing) -> None:

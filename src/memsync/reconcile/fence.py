@@ -1,4 +1,4 @@
-"""Keeps other writers of memsync's out while a repair or its undo writes."""
+"""Keeps other writers of memsync's out while a repair, its undo or a change of layout writes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ RELAY_WAIT_S = 30.0
 
 
 @contextlib.contextmanager
-def repairing(postgres: Postgres) -> Iterator[Session]:
+def repairing(postgres: Postgres, *, relay_wait_s: float = RELAY_WAIT_S) -> Iterator[Session]:
     """A session that holds the locks of repairs and of the relay, so that neither runs beside it.
 
     Both end with the session. Whoever writes begins each batch with a statement on it: a session
@@ -19,10 +19,10 @@ def repairing(postgres: Postgres) -> Iterator[Session]:
     it was lost may still come. The relay finds its lock taken meanwhile, leaves the outbox as it
     is, and tries again later.
 
-    Raises: StoreBusy when another repair runs, or a relay goes on for RELAY_WAIT_S.
+    Raises: StoreBusy when another repair runs, or a relay goes on for `relay_wait_s`.
     """
     with (
         exclusive(postgres, LockKey.REPAIR, "repair") as session,
-        held(session, LockKey.RELAY, "relay or repair", wait_s=RELAY_WAIT_S),
+        held(session, LockKey.RELAY, "relay or repair", wait_s=relay_wait_s),
     ):
         yield session

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from memsync.model.digests import json_digest, point_state
-from memsync.model.ids import PointId
+from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Place, Point, Vector
 from memsync.reconcile.plans import ActionKind, Plan, Target
 from memsync.stores.postgres import Session, json_value
@@ -249,7 +249,7 @@ def _digest(payload: Mapping[str, object], vector: Vector | None) -> str:
 def _place(collection: str, point_id: str) -> Place | None:
     if point_id == _COLLECTION:
         return None
-    return Place(collection, int(point_id) if point_id.isdecimal() else UUID(point_id))
+    return Place(collection, point_id_of(point_id))
 
 
 def runs(session: Session) -> list[Run]:

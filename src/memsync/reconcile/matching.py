@@ -1,4 +1,4 @@
-"""Matching finds the exchange that each memory was made from. What was said counts more than when.
+"""Matching finds the exchange that each memory was made from. The words count more than the time.
 
 It decides by the id of the anchor first, or by row ids that the payload names. Then it decides by
 equal text of the same personality, at equal time or within the tolerance: among the exchanges of

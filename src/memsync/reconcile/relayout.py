@@ -15,16 +15,16 @@ from memsync.model.progress import Tell, silent
 from memsync.model.wording import count, listed
 from memsync.reconcile.audit import audit
 from memsync.reconcile.bringing import Bringing
-from memsync.reconcile.copying import pairing_of
+from memsync.reconcile.copying import sources_of
+from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
-from memsync.reconcile.retirement import COSINE, Restored, restore
+from memsync.reconcile.retirement import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.settings import Settings
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import COSINE, LongTermMemory
 from memsync.stores.ltm.layouts import CollectionKind, Layout
 from memsync.stores.ltm.record import Decision, change, record, recorded
 from memsync.stores.postgres import Postgres, Session, relations
-from memsync.stores.postgres.locks import LockKey, exclusive
 
 _PASSES_MAX = 10
 _NOTHING = Restored(0, 0, ())
@@ -65,7 +65,7 @@ class Changed:
 
 def look(session: Session, ltm: LongTermMemory, settings: Settings) -> Standing:
     """Where memories lie now. Writes nothing."""
-    homes, elsewhere = pairing_of(session, ltm, settings).sources.collections
+    homes, elsewhere = sources_of(session, ltm, settings).collections
     points = {name: ltm.count(name) for name in (*homes, *elsewhere)}
     kinds: dict[CollectionKind, tuple[int, int]] = {}
     for name, number in points.items():
@@ -122,7 +122,7 @@ def set_shared(
                 "library take its place, then confirm that with --app-stopped"
             )
         _require_no_alias(ltm)
-        homes, _ = pairing_of(session, ltm, settings).sources.collections
+        homes, _ = sources_of(session, ltm, settings).collections
         dims = _require_embedder(ltm, settings, [*homes, ltm.collection])
         _require_clean(audit(postgres, ltm, settings, tell))
         # Two layouts with memories would be unclear to every command until the end.
@@ -155,7 +155,7 @@ def set_per_persona(
         target = ltm.in_layout(Layout.PER_PERSONA, why)
         work = Returning(session, target, settings, tell)
         if work.must_embed():
-            homes, _ = pairing_of(session, target, settings).sources.collections
+            homes, _ = sources_of(session, target, settings).collections
             _require_embedder(target, settings, homes)
         record(session, Decision(ltm.layout, ltm.why_layout))
         restored = restore(session, target, tell)
@@ -171,10 +171,7 @@ def _alone(postgres: Postgres, ltm: LongTermMemory) -> Iterator[Session]:
 
     Raises: StoreBusy; SchemaMismatch when the layout was changed meanwhile.
     """
-    with (
-        exclusive(postgres, LockKey.REPAIR, "repair") as session,
-        exclusive(postgres, LockKey.RELAY, "relay or repair"),
-    ):
+    with repairing(postgres, relay_wait_s=0) as session:
         if (standing := recorded(session)) not in {None, ltm.layout}:
             raise SchemaMismatch(
                 f"memories lie in the {standing} layout by now, and this command has opened "

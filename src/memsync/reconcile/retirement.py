@@ -10,23 +10,21 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from memsync.errors import GateClosed, IncompleteAudit
-from memsync.model.ids import PointId
+from memsync.model.ids import point_id_of
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Point
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copying import keep, pairing_of, write
+from memsync.reconcile.fence import repairing
 from memsync.settings import Settings
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import COSINE, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres, Session, json_value
-from memsync.stores.postgres.locks import LockKey, exclusive
 
 _BATCH = 256
 _TELL_EVERY = 1000
-COSINE = "Cosine"
-"""The one distance by which memsync compares vectors, as Qdrant calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,7 @@ def retire(
             f"memories lie in the {ltm.layout} layout ({ltm.why_layout}), which reads these "
             "collections. Change it first: `memsync reconcile layout set shared`"
         )
-    with (
-        exclusive(postgres, LockKey.REPAIR, "repair") as session,
-        exclusive(postgres, LockKey.RELAY, "relay or repair"),
-    ):
+    with repairing(postgres, relay_wait_s=0) as session:
         counted = _compared(session, ltm, settings, tell)
         forms = {name: _form(ltm, name) for name in counted}
         unfinished = session.row("unfinished_retirement")
@@ -209,13 +204,9 @@ def _restore_points(session: Session, ltm: LongTermMemory, run_id: UUID, name: s
         "retired_page", run_id=run_id, collection=name, after=after, limit=_BATCH
     ):
         after = page[-1].point_id
-        points = [Point(_point_id(p.point_id), p.payload, tuple(p.vector)) for p in page]
+        points = [Point(point_id_of(p.point_id), p.payload, tuple(p.vector)) for p in page]
         standing = ltm.points(name, [each.id for each in points])
         new = [each for each in points if each.id not in standing]
         write(ltm, name, new, {})
         restored += len(new)
     return restored
-
-
-def _point_id(text: str) -> PointId:
-    return int(text) if text.isdecimal() else UUID(text)

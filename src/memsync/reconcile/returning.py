@@ -27,10 +27,9 @@ from memsync.reconcile.pairing import Pairing
 from memsync.stores.history.cast import speakers
 from memsync.stores.ltm import Failure
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.ltm.payload import PayloadCodec, as_deployed
+from memsync.stores.ltm.payload import DEPLOYED, as_deployed
 
 _BATCH = 256
-_CAMEL = PayloadCodec("camel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class Returning(Copying):
             raise both_taken(place, case.home)
         if payload := payloads.get(place):
             return _Return(case.home, Point(point_id, payload), str(payload["content"]))
-        payload = _CAMEL.returned(source.payload, case.persona_id)
+        payload = DEPLOYED.returned(source.payload, case.persona_id)
         return _Return(case.home, Point(point_id, payload, source.vector), None)
 
     def _row_of(self, case: Case) -> Exchange | None:
@@ -189,14 +188,6 @@ class Returning(Copying):
             assistant_text=memory.assistant_text,
             said_id=MessageId(point_id),
         )
-
-    def _is_stale(self, row: Exchange, kept: Place, old: Point, shared: Point) -> bool:
-        """Whether the persona's own memory has a fault that the one in the shared collection has
-        not.
-        """
-        if not self.has_fault(row, kept, old, Layout.PER_PERSONA):
-            return False
-        return not self.has_fault(row, Place(self.shared, shared.id), shared, Layout.SHARED)
 
     def _write(self, wanted: Sequence[_Return]) -> int:
         points = self._embedded(wanted)

@@ -9,6 +9,7 @@ from memsync.reconcile.rules.base import StateRule
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX
 from memsync.stores.history.phases import Stage
+from memsync.stores.ltm import COSINE
 from memsync.stores.ltm.layouts import Layout
 
 _EMBEDDER_NAME = re.compile(r"(?:wordllama|[\w.]+:[\w.]+)/\d+")
@@ -192,9 +193,9 @@ class WrongDistance(StateRule):
         """The collections that recall searches."""
         for home in state.homes:
             info = state.ltm.describe(home)
-            if info and info.distance != "Cosine":
+            if info and info.distance != COSINE:
                 yield self.finding(
-                    f"qdrant:{home}", "vectors", expected="Cosine", found=info.distance
+                    f"qdrant:{home}", "vectors", expected=COSINE, found=info.distance
                 )
 
 

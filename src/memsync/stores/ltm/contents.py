@@ -10,6 +10,8 @@ from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.vectors import VectorStore
 
 _PAGE_POINTS = 1000
+COSINE = "Cosine"
+"""The one distance by which memsync compares vectors, as Qdrant calls it."""
 
 
 def embedders_of_a_page(vectors: VectorStore, collection: str, codec: PayloadCodec) -> Counter[str]:

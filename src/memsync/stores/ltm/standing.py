@@ -14,13 +14,12 @@ from memsync.model import ids
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point, StoredMemory
 from memsync.stores.history.exchanges import Moment, exchanges_at, standing_messages
-from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.ltm.payload import DEPLOYED
 from memsync.stores.ltm.recalling import memory_of
-from memsync.stores.ltm.texts import says, says_more_as_deployed
+from memsync.stores.ltm.texts import said
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import AnyOf, VectorStore, scan
 
-_CODEC = PayloadCodec("camel")
 _ROWS = "messageIds"
 
 
@@ -55,13 +54,13 @@ def look(
     any_of = AnyOf(
         ids=[each.anchor_id for each in exchanges],
         texts={_ROWS: {str(row) for row in by_row}},
-        ranges={_CODEC.key("created_at"): (min(times) - tolerance_ms, max(times) + tolerance_ms)},
+        ranges={DEPLOYED.key("created_at"): (min(times) - tolerance_ms, max(times) + tolerance_ms)},
     )
     kept: set[UUID] = set()
     replaced: dict[PointId, Point] = {}
     others: list[_Found] = []
     for point in scan(vectors, collection, any_of=any_of):
-        memory = memory_of(_CODEC, point, is_own=True, persona_id=exchanges[0].persona_id)
+        memory = memory_of(DEPLOYED, point, is_own=True, persona_id=exchanges[0].persona_id)
         rows = _rows(point)
         found = next((by_row[row] for row in rows if row in by_row), None)
         if found is None:
@@ -96,8 +95,8 @@ def _by_text(
         each
         for each in found
         if any(
-            _is_of(each.memory, said) and _is_near(each.memory, said, tolerance_ms)
-            for said in exchanges
+            _is_of(each.memory, one) and _is_near(each.memory, one, tolerance_ms)
+            for one in exchanges
         )
     ]
     if not candidates:
@@ -115,14 +114,15 @@ def _by_text(
     )
     taken: set[UUID] = set()
     for each in candidates:
-        said = [
+        spoken = [
             one
             for one in near
             if _is_of(each.memory, one) and _is_near(each.memory, one, tolerance_ms)
         ]
-        same = [one for one in said if _is_near(each.memory, one, 0) and one.anchor_id not in taken]
-        if same or len(said) == 1:
-            taken.add((same or said)[0].anchor_id)
+        free = [one for one in spoken if one.anchor_id not in taken]
+        same = [one for one in free if _is_near(each.memory, one, 0)]
+        if same or len(spoken) == 1:
+            taken.add((same or spoken)[0].anchor_id)
     return taken & {each.anchor_id for each in exchanges}
 
 
@@ -131,12 +131,7 @@ def _is_of(memory: StoredMemory, exchange: Exchange) -> bool:
     return (
         memory.persona_id == exchange.persona_id
         and memory.personality_id == exchange.personality_id
-        and (
-            says(memory, exchange.user_text, exchange.assistant_text)
-            or says_more_as_deployed(
-                memory.content or "", exchange.user_text, exchange.assistant_text
-            )
-        )
+        and said(memory, exchange.user_text, exchange.assistant_text) is not None
     )
 
 

@@ -334,13 +334,13 @@ class LongTermMemory:
         before: Written,
     ) -> Written:
         """Write the points of one collection, each with its anchor."""
+        here = {at.point_id: old for at, old in (seen or {}).items() if at.collection == collection}
 
         def send(some: Sequence[Point]) -> None:
             if seen is None:
                 self._vectors.upsert(collection, some)
-                return
-            here = {at.point_id: old for at, old in seen.items() if at.collection == collection}
-            write_as_seen(self._vectors, collection, some, here)
+            else:
+                write_as_seen(self._vectors, collection, some, here)
 
         anchors = {point.id: anchor for anchor, point in points}
         refused = sent_in_parts([point for _, point in points], send)
