@@ -38,7 +38,7 @@ _ELSEWHERE = (
 def init(postgres: Postgres, layout: Layout = Layout.SHARED) -> bool:
     """Make the finished schema, the app's tables and memsync's; False where it stands already.
 
-    What it makes gets the record that memories lie in this layout.
+    Where it makes the schema, it records that memories lie in this layout.
 
     Raises: SchemaMismatch for a legacy or half migrated app, which `memsync migrate` is for, and
     for other tables of these names; StoreBusy while a migration or another init runs;

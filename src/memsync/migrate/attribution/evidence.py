@@ -16,13 +16,14 @@ from functools import partial
 from typing import Any
 
 from memsync.errors import MemsyncError
-from memsync.migrate.attribution.points import COLUMNS, CollectionKind, Counted, Reading, Row
+from memsync.migrate.attribution.points import COLUMNS, Counted, Reading, Row
 from memsync.migrate.attribution.settings import fragments, places
 from memsync.model.progress import Tell, silent
 from memsync.model.sequences import batched
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import CollectionKind
 from memsync.stores.postgres import Session
 from memsync.stores.postgres.ddl import OnlineDdl
 from memsync.stores.vectors import VectorStore

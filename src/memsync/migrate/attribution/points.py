@@ -6,7 +6,6 @@ persona, a personality, a time and a text. It knows nothing of the history, and 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import blake2b
 from uuid import UUID
 
@@ -14,7 +13,11 @@ from memsync.errors import InvalidInput
 from memsync.model.progress import Kind, Progress, Tell
 from memsync.model.records import Point, from_ms, storable_text
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.ltm.layouts import persona_of_collection, personality_of_collection
+from memsync.stores.ltm.layouts import (
+    CollectionKind,
+    persona_of_collection,
+    personality_of_collection,
+)
 from memsync.stores.ltm.payload import PayloadCodec
 
 COLUMNS = (
@@ -34,12 +37,10 @@ COLUMNS = (
 Row = tuple[object, ...]
 
 
-class CollectionKind(StrEnum):
-    """The owner of a collection's memories: one persona, one personality, or everybody."""
-
-    PERSONA = "persona-*"
-    PERSONALITY = "personality-*"
-    SHARED = "shared"
+_OF_MEMORIES = frozenset(
+    (CollectionKind.SHARED, CollectionKind.PERSONA, CollectionKind.PERSONALITY)
+)
+"""The kinds of collections whose memories say who spoke. Those set aside by the app do not."""
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class Reading:
         Raises: the vector store's error.
         """
         names = self._ltm.collections()
-        kinds = {name: kind for name in names if (kind := self._kind(name))}
+        kinds = {n: kind for n in names if (kind := self._ltm.kind_of(n)) in _OF_MEMORIES}
         self.left_out = len(names) - len(kinds)
         for number, (name, kind) in enumerate(kinds.items(), start=1):
             counted = self.counts.setdefault(kind, Counted())
@@ -86,14 +87,6 @@ class Reading:
                 else:
                     yield row
             self._tell(Progress(Kind.STEP, "read evidence", number, len(kinds)))
-
-    def _kind(self, name: str) -> CollectionKind | None:
-        """The kind of a collection of memories; None for any other collection."""
-        if name == self._ltm.collection:
-            return CollectionKind.SHARED
-        if persona_of_collection(name):
-            return CollectionKind.PERSONA
-        return CollectionKind.PERSONALITY if personality_of_collection(name) else None
 
 
 @dataclass(frozen=True, slots=True)
