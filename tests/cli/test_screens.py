@@ -16,7 +16,7 @@ from memsync.cli.findings import EVERYTHING, View, print_audit
 from memsync.cli.options import Options
 from memsync.cli.progress import progress
 from memsync.model.progress import Kind, Progress
-from memsync.reconcile.findings import Audit, Finding, Words
+from memsync.reconcile.findings import Audit, Finding, Findings, Words
 from memsync.reconcile.rules import RULES
 from memsync.stores.ltm.layouts import Layout
 from support.cli import THROUGH, on, run
@@ -50,7 +50,7 @@ def audit(number: int) -> Audit:
     codes = ("MSC001", "MSC004", "MSC001", "MSI001")
     found = tuple(finding(n, codes[n % len(codes)]) for n in range(number))
     return Audit(
-        found,
+        Findings(found),
         rows_checked=51_234,
         points_checked=51_230,
         settling=1,
@@ -157,7 +157,9 @@ def test_nobodys_words_are_printed_unless_asked_for(capsys: pytest.CaptureFixtur
 def test_a_hostile_name_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collection may be named anything; its control characters are printed as escapes."""
     hostile = replace(finding(1, "MSC001"), store="qdrant:\x1b[2J\x07\u202e\ud800\nclean")
-    screen = on_terminal(120, lambda: printed(replace(audit(0), findings=(hostile,))), monkeypatch)
+    screen = on_terminal(
+        120, lambda: printed(replace(audit(0), findings=Findings([hostile]))), monkeypatch
+    )
 
     assert r"qdrant:\x1b[2J\x07\u202e\ud800\nclean" in plain(screen)
     assert "\x1b[2J" not in screen

@@ -12,7 +12,7 @@ from memsync.errors import PartlyDone
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point, Vector, to_ms
-from memsync.reconcile.findings import Audit, Finding, Grade, Repair, Severity, Witness
+from memsync.reconcile.findings import Audit, Finding, Findings, Grade, Repair, Severity, Witness
 from memsync.reconcile.journal import Journal
 from memsync.reconcile.plans import Action, ActionKind, Plan
 from memsync.settings import Settings
@@ -87,7 +87,7 @@ class Faults:
 
 def audit_of(findings: Iterable[Finding], *not_checked: str) -> Audit:
     """An audit with these findings."""
-    return Audit(tuple(findings), 0, 0, 0, not_checked)
+    return Audit(Findings(findings), 0, 0, 0, not_checked)
 
 
 def settled(lab: Lab, count: int = 4) -> list[Exchange]:

@@ -133,7 +133,7 @@ def _run(ctx: typer.Context, words: list[str]) -> tuple[int, str]:
         )
     if status == INTERRUPTED:
         raise KeyboardInterrupt  # which typer has taken for the command's own
-    return int(status or 0), "\n".join(printed)
+    return int(status or 0), "".join(printed).removesuffix("\n")
 
 
 def _show(command: str, said: str, status: int) -> None:

@@ -1,18 +1,19 @@
 """Makes an audit for a command, and prints its result: a table by code, findings, the verdict.
 
 It decides order, length and what is left out. Nobody's words are printed unless they are asked for.
-All counts and the exit status come from the one list of findings that were selected.
+All counts and the exit status come from the findings that were selected, which are read one by one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import islice
 from typing import Annotated, Self
 from uuid import UUID
 
 import typer
 
-from memsync.cli.output import data, json_line, one_line, print_json, print_table, say
+from memsync.cli.output import data, json_line, one_line, print_json_list, print_table, say
 from memsync.cli.progress import progress
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.cli.stores import opened_stores
@@ -21,7 +22,7 @@ from memsync.model import ids
 from memsync.model.progress import Tell
 from memsync.model.wording import count
 from memsync.reconcile import RULES
-from memsync.reconcile.findings import Audit, Finding, Severity, Words, counted
+from memsync.reconcile.findings import Audit, Chosen, Finding, Kind, Severity, Words
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import known_personas
 from memsync.stores.ltm import LongTermMemory
@@ -87,26 +88,14 @@ class View:
         whose = None if persona is None else ids.persona_id(persona)
         return cls(frozenset(select or ()), whose, limit, summary, show_text, as_lines)
 
-    def of_audit(self, audit: Audit) -> list[Finding]:
-        """The faults that were asked for: the most severe first, then by people concerned."""
-        chosen = [each for each in audit.faults if self._has(each)]
-        people = {code: _people(of) for code, of in _by_code(chosen)}
-        severities = list(Severity)
-        return sorted(
-            chosen,
-            key=lambda each: (
-                severities.index(each.severity),
-                -people[each.code],
-                each.code,
-                each.key,
-            ),
-        )
+    def of_audit(self, audit: Audit) -> Chosen:
+        """The faults that were asked for."""
+        return audit.findings.chosen(self._wants, self.persona)
 
-    def _has(self, finding: Finding) -> bool:
-        if self.persona is not None and finding.persona_id != self.persona:
-            return False
-        words = _words_for(finding.code, finding.name)
-        return not self.select or not self.select.isdisjoint(words)
+    def _wants(self, kind: Kind) -> bool:
+        words = _words_for(kind.code, kind.name)
+        selected = not self.select or not self.select.isdisjoint(words)
+        return selected and kind.severity is not Severity.INFO
 
     @property
     def is_narrow(self) -> bool:
@@ -148,8 +137,9 @@ def report(
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
             audit = look(postgres, ltm, settings, tell)
-        _require_known(postgres, view, audit)
-        return print_audit(audit, view, as_json=ctx.obj.as_json)
+        with audit:
+            _require_known(postgres, view, audit)
+            return print_audit(audit, view, as_json=ctx.obj.as_json)
 
 
 def _require_known(postgres: Postgres, view: View, audit: Audit) -> None:
@@ -157,7 +147,7 @@ def _require_known(postgres: Postgres, view: View, audit: Audit) -> None:
 
     Raises: InvalidInput.
     """
-    if view.persona is None or any(each.persona_id == view.persona for each in audit.findings):
+    if view.persona is None or audit.findings.chosen(persona=view.persona):
         return
     with postgres.session() as session:
         if not known_personas(session, [view.persona]):
@@ -170,13 +160,13 @@ def _require_known(postgres: Postgres, view: View, audit: Audit) -> None:
 def print_audit(audit: Audit, view: View = EVERYTHING, *, as_json: bool = False) -> int:
     """Print the result of an audit. Returns the exit status."""
     found = view.of_audit(audit)
+    findings = (_fields(each, view) for each in _in_order(found))
     if view.as_lines:
-        for each in found:
-            data(json_line(type="finding", **_fields(each, view)))
+        for each in findings:
+            data(json_line(type="finding", **each))
         data(json_line(type="summary", **_summary(audit, found)))
     elif as_json:
-        findings = [_fields(each, view) for each in found]
-        print_json(**_summary(audit, found), findings=findings)
+        print_json_list("findings", findings, **_summary(audit, found))
     else:
         _print(audit, found, view)
     if not audit.complete:
@@ -184,16 +174,22 @@ def print_audit(audit: Audit, view: View = EVERYTHING, *, as_json: bool = False)
     return FINDINGS if found else 0
 
 
-def _print(audit: Audit, found: Sequence[Finding], view: View) -> None:
+def _in_order(found: Chosen) -> Iterator[Finding]:
+    """The most severe findings first, then those of the codes that concern most people."""
+    for code in _codes(found):
+        yield from found.of(code)
+
+
+def _print(audit: Audit, found: Chosen, view: View) -> None:
     _print_what_was_read(audit)
     _print_codes(found)
-    shown = [] if view.summary else found[: view.limit or None]
+    shown = 0 if view.summary else min(len(found), view.limit or len(found))
     if shown:
         say()
-    for each in shown:
+    for each in islice(_in_order(found), shown):
         _print_finding(each, view)
-    if not view.summary and len(shown) < len(found):
-        more = count(len(found) - len(shown), "more finding")
+    if not view.summary and shown < len(found):
+        more = count(len(found) - shown, "more finding")
         say(f"… {more}: --limit 0 prints all, --json-lines is for programs")
     if shown:
         say()
@@ -203,12 +199,7 @@ def _print(audit: Audit, found: Sequence[Finding], view: View) -> None:
         say(f"not looked at, as you asked: {count(left, 'other finding')}")
     verdict = _verdict(audit, found, is_narrow=view.is_narrow)
     say(verdict, "green" if audit.complete and not found else "bold red")
-    commands = dict.fromkeys(each.next_command for each in found)
-    for command in commands:
-        codes = dict.fromkeys(each.code for each in found if each.next_command == command)
-        if len(commands) > 1:
-            say(f"for {', '.join(codes)}:")
-        say(f"next: {command}")
+    _print_commands(found)
 
 
 def _print_what_was_read(audit: Audit) -> None:
@@ -226,14 +217,35 @@ def _print_what_was_read(audit: Audit) -> None:
         say(f"{count(audit.settling, 'difference')} still settling: too young to judge")
 
 
-def _print_codes(found: Sequence[Finding]) -> None:
+def _print_codes(found: Chosen) -> None:
     rows = []
-    for _, of in _by_code(found):
-        first = of[0]
-        people = f"{_people(of):,}" if first.persona_id else ""
-        rows.append((first.severity, first.code, first.name, f"{len(of):,}", people, first.grade))
+    for code, kinds in _codes(found).items():
+        most = kinds[0]
+        number = sum(found.kinds[kind] for kind in kinds)
+        people = found.people(code)
+        rows.append(
+            (
+                most.severity,
+                code,
+                most.name,
+                f"{number:,}",
+                f"{people:,}" if people else "",
+                most.grade,
+            )
+        )
     head = ("severity", "code", "finding", "count", "personas", "repair")
     print_table(rows, head=head, right=(3, 4))
+
+
+def _print_commands(found: Chosen) -> None:
+    commands: dict[str, list[str]] = {}
+    for code, kinds in _codes(found).items():
+        for command in dict.fromkeys(kind.next_command for kind in kinds):
+            commands.setdefault(command, []).append(code)
+    for command, codes in commands.items():
+        if len(commands) > 1:
+            say(f"for {', '.join(codes)}:")
+        say(f"next: {command}")
 
 
 def _print_finding(finding: Finding, view: View) -> None:
@@ -250,28 +262,27 @@ def _shown(value: object, view: View) -> str:
     return "none" if value is None else str(value)
 
 
-def _verdict(audit: Audit, found: Sequence[Finding], *, is_narrow: bool) -> str:
+def _verdict(audit: Audit, found: Chosen, *, is_narrow: bool) -> str:
     if not audit.complete:
         return f"INCOMPLETE: {count(len(found), 'finding')} so far, not everything was read"
     if not found:
         return "nothing of what you asked for" if is_narrow else "clean: both stores agree"
+    numbers: Counter[Severity] = Counter()
+    for kind, number in found.kinds.items():
+        numbers[kind.severity] += number
     parts = [
-        count(sum(each.severity is severity for each in found), severity.value, plural)
-        for severity, plural in (
-            (Severity.ERROR, "errors"),
-            (Severity.WARNING, "warnings"),
-            (Severity.INFO, "infos"),
-        )
-        if any(each.severity is severity for each in found)
+        count(numbers[severity], severity.value, f"{severity.value}s")
+        for severity in Severity
+        if numbers[severity]
     ]
     return f"{count(len(found), 'finding')}: {', '.join(parts)}"
 
 
-def _summary(audit: Audit, found: Sequence[Finding]) -> dict[str, object]:
+def _summary(audit: Audit, found: Chosen) -> dict[str, object]:
     return {
         "ok": audit.complete and not found,
         "complete": audit.complete,
-        "counts": counted(found),
+        "counts": found.counts,
         "facts": audit.facts,
         "layout": audit.layout,
         "why_layout": audit.why_layout,
@@ -303,12 +314,15 @@ def _words_for(code: str, name: str) -> tuple[str, str, str]:
     return code, name, code.rstrip("0123456789")
 
 
-def _by_code(found: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
-    """The findings by code, the codes in the order of their first finding."""
-    order = {code: n for n, code in enumerate(dict.fromkeys(each.code for each in found))}
-    ordered = sorted(found, key=lambda each: order[each.code])
-    return [(code, list(of)) for code, of in groupby(ordered, key=lambda each: each.code)]
+def _codes(found: Chosen) -> dict[str, list[Kind]]:
+    """The kinds by code, the most frequent first; the codes in the order of `_in_order`."""
+    codes: dict[str, list[Kind]] = {}
+    for kind in sorted(found.kinds, key=lambda each: -found.kinds[each]):
+        codes.setdefault(kind.code, []).append(kind)
+    severities = list(Severity)
 
+    def order(code: str) -> tuple[int, int, str]:
+        severity = min(severities.index(kind.severity) for kind in codes[code])
+        return severity, -found.people(code), code
 
-def _people(of: Iterable[Finding]) -> int:
-    return len({each.persona_id for each in of if each.persona_id})
+    return {code: codes[code] for code in sorted(codes, key=order)}

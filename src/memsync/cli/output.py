@@ -11,7 +11,8 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, cast
 
 import typer
 from rich.cells import cell_len
@@ -35,8 +36,12 @@ _GAP = "  "
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or turn the direction of text; halves of a surrogate pair."""
 
+_CHARS = 1 << 20
+"""So much of what is held back is in memory at a time."""
+
 _options = Options()
-_held: list[str] = []
+_held: IO[str] | None = None
+"""What --quiet holds back, on disk when it is long."""
 _captured: list[str] | None = None
 
 STYLES = {
@@ -57,15 +62,32 @@ def begin(options: Options) -> None:
     """Print by these options from now on."""
     global _options  # noqa: PLW0603  one command runs in a process at a time
     _options = options
-    _held.clear()
+    _forget()
 
 
 def end(status: int) -> None:
     """Print what --quiet held back, if there is a reason to."""
-    if status:
-        for text in _held:
-            typer.echo(text, color=True)
-    _held.clear()
+    if status and _held:
+        _held.seek(0)
+        while text := _held.read(_CHARS):
+            typer.echo(text, nl=False, color=True)
+    _forget()
+
+
+def _forget() -> None:
+    """Forget what is held back."""
+    global _held  # noqa: PLW0603  one command runs in a process at a time
+    if _held:
+        _held.close()
+    _held = None
+
+
+def _hold(text: str) -> None:
+    global _held  # noqa: PLW0603  one command runs in a process at a time
+    if _held is None:
+        file = SpooledTemporaryFile(_CHARS, "w+", encoding="utf-8", newline="")  # noqa: SIM115  `_forget` closes it
+        _held = cast("IO[str]", file)
+    _held.write(text)
 
 
 @contextlib.contextmanager
@@ -157,6 +179,14 @@ def print_json(**fields: object) -> None:
     _emit(json_line(**fields))
 
 
+def print_json_list(name: str, items: Iterable[object], **fields: object) -> None:
+    """Print one JSON object whose last value is a list. Its items are printed one by one."""
+    _emit(f'{json_line(**fields).removesuffix("}")}, "{name}": [', end="")
+    for number, each in enumerate(items):
+        _emit(f"{', ' if number else ''}{json_of(each)}", end="")
+    _emit("]}")
+
+
 def json_line(**fields: object) -> str:
     """One JSON object, without a break, as a line of `--json-lines`."""
     return json_of({"schema_version": SCHEMA_VERSION, **fields})
@@ -221,11 +251,11 @@ def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: boo
     return "\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n"))
 
 
-def _emit(text: str) -> None:
+def _emit(text: str, end: str = "\n") -> None:
     if _captured is not None:
-        _captured.append(text)
+        _captured.append(text + end)
     elif _options.quiet:
-        _held.append(text)
+        _hold(text + end)
     else:
         # The console has left the codes out already where they do not belong.
-        typer.echo(text, color=True)
+        typer.echo(text + end, nl=False, color=True)

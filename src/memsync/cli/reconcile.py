@@ -3,6 +3,7 @@
 import os
 import shlex
 import tempfile
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -82,17 +83,16 @@ def plan(
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell)
-        with postgres.session() as session:
+        with found, postgres.session() as session:
             database = instance_id(session)
-        made = reconcile.make_plan(
-            found, instance_id=database, ltm=ltm, unsafe=unsafe, persona=persona
-        )
+            made = reconcile.make_plan(
+                found, instance_id=database, ltm=ltm, unsafe=unsafe, persona=persona
+            )
     _save(made, out, force=force)
     if ctx.obj.as_json:
         print_json(plan=out, plan_id=made.plan_id, actions=len(made.actions), left=made.left)
         return 0
-    kinds = dict.fromkeys(action.kind for action in made.actions)
-    print_facts((kind, sum(a.kind is kind for a in made.actions)) for kind in kinds)
+    print_facts(Counter(action.kind for action in made.actions).items())
     for name, number in made.left.items():
         say(f"  not repaired: {number:,} {name}")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
@@ -248,7 +248,8 @@ def _save(made: Plan, out: Path, *, force: bool) -> None:
     """Write the whole file or nothing. Only its owner may read it."""
     try:
         with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.") as file:
-            file.write(made.to_json().encode())
+            for piece in made.pieces():
+                file.write(piece.encode())
             file.flush()
             if force:
                 out.unlink(missing_ok=True)

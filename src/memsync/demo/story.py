@@ -231,9 +231,8 @@ def _of_relay(stage: Stage) -> list[str]:
 
 
 def _of_audit(stage: Stage, expected: Mapping[str, int]) -> list[str]:
-    with stage.opened() as (postgres, ltm):
-        found = reconcile.audit(postgres, ltm, stage.settings)
-    return [*_unless("findings", expected, found.counts), *found.not_checked]
+    with stage.opened() as (postgres, ltm), reconcile.audit(postgres, ltm, stage.settings) as found:
+        return [*_unless("findings", expected, found.counts), *found.not_checked]
 
 
 def _recall(stage: Stage, both: Speakers) -> Scene:

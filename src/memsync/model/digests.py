@@ -8,6 +8,7 @@ Fields are length-prefixed, so no two different memories give the same input.
 import hashlib
 import json
 import struct
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from memsync.model.records import Exchange, Point
@@ -76,8 +77,30 @@ def buckets(digest: str) -> tuple[int, int]:
 
 def json_digest(value: object) -> str:
     """SHA-256, in hex, of `value` as JSON with sorted keys and no spaces."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+def json_digest_with_list(value: Mapping[str, object], name: str, items: Iterable[object]) -> str:
+    """`json_digest` of the object with a list of that name as well, whose items are read once.
+
+    It is for lists that are too long for memory.
+    """
+    sha = hashlib.sha256(b"{")
+    for number, key in enumerate(sorted({*value, name})):
+        sha.update(f"{',' if number else ''}{_canonical(key)}:".encode())
+        if key != name:
+            sha.update(_canonical(value[key]).encode())
+            continue
+        sha.update(b"[")
+        for at, each in enumerate(items):
+            sha.update(f"{',' if at else ''}{_canonical(each)}".encode())
+        sha.update(b"]")
+    sha.update(b"}")
+    return sha.hexdigest()
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def point_state(point: Point | None) -> str | None:

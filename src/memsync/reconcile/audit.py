@@ -17,7 +17,7 @@ from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Role
-from memsync.reconcile.findings import Audit, Finding, Severity
+from memsync.reconcile.findings import Audit, Finding, Findings, Severity
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import MissingPoint
@@ -37,7 +37,6 @@ from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 500
 _TELL_EVERY = 1000
-_MISSING = MissingPoint.name
 _SAID_ANEW = frozenset({Role.DUPLICATE, Role.FOREIGN})
 _AHEAD_MS = 3_600_000
 """A time further ahead of both clocks than an hour is no clock's, so it does not count as young."""
@@ -80,20 +79,25 @@ class _Auditor:
         self._facts: dict[str, _Fact] = {}
 
     def run(self, *, everything: bool) -> Audit:
+        findings = Findings()
+        try:
+            return self._filled(findings, everything=everything)
+        except BaseException:
+            findings.close()
+            raise
+
+    def _filled(self, findings: Findings, *, everything: bool) -> Audit:
         with self._postgres.session() as session:
             catalog = Catalog.read(session)
             pairing = Pairing.of(
                 session, self._ltm, catalog, tolerance_s=self._settings.match_tolerance_s
             )
-            findings: list[Finding] = []
             missing = 0
             if catalog.knows_personas:
-                found = list(self._memory_findings(session, pairing))
+                findings.add_all(self._memory_findings(session, pairing))
                 if self._collection_is_missing():
                     # A wrong name is one finding, and not one for each exchange.
-                    missing = sum(each.name == _MISSING for each in found)
-                    found = [each for each in found if each.name != _MISSING]
-                findings += found
+                    missing = findings.drop(MissingPoint.code)
                 self._note_what_was_not_read(session, pairing)
             else:
                 self._not_checked.append(
@@ -113,10 +117,10 @@ class _Auditor:
             )
             for rule in STATE_RULES:
                 if everything or not rule.only_in_check:
-                    findings += rule.look(state)
-        findings += (fact.finding() for fact in self._facts.values())
+                    findings.add_all(rule.look(state))
+        findings.add_all(fact.finding() for fact in self._facts.values())
         return Audit(
-            findings=tuple(sorted(findings, key=lambda each: (each.code, each.store, each.key))),
+            findings=findings,
             rows_checked=pairing.sources.counts.rows,
             points_checked=pairing.sources.counts.points,
             archived=pairing.sources.counts.archived,

@@ -1,17 +1,19 @@
 """A finding is one fault with its evidence; an `Audit` holds all findings of one audit.
 
-This module holds values only. Plans and reports are made from them.
+This module decides nothing. Plans and reports are made from its values. However many findings there
+are, memory does not grow with them: they wait in a spool, and their numbers are kept by kind.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from memsync.model.records import Place
+from memsync.reconcile.spool import Spool
 from memsync.stores.ltm.layouts import Layout
 
 
@@ -112,17 +114,133 @@ class Finding:
     witness: Witness = field(default=Witness(), repr=False)
 
 
+class Kind(NamedTuple):
+    """What the findings of one kind share."""
+
+    code: str
+    name: str
+    severity: Severity
+    grade: Grade
+    next_command: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of the findings of an audit, in the order of code, store and key.
+
+    They are those of `kinds`, with how many there are of each, and of `persona`, None for all.
+    """
+
+    findings: "Findings"
+    kinds: Mapping[Kind, int]
+    persona: UUID | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each name, in the order of their codes."""
+        return counted((kind.code, kind.name, number) for kind, number in self.kinds.items())
+
+    def of(self, code: str) -> Iterator[Finding]:
+        """Those of one code."""
+        found = self.findings.of(code, self.persona)
+        return (each for each in found if kind_of(each) in self.kinds)
+
+    def people(self, code: str) -> int:
+        """How many personas those of this code are about."""
+        if self.persona is not None:
+            return int(any(kind.code == code for kind in self.kinds))
+        return self.findings.people(code)
+
+    def __iter__(self) -> Iterator[Finding]:
+        for code in sorted({kind.code for kind in self.kinds}):
+            yield from self.of(code)
+
+    def __len__(self) -> int:
+        return sum(self.kinds.values())
+
+
+class Findings:
+    """All findings of one audit, in the order of code, store and key. They are kept on disk.
+
+    One may go through them again and again, from any thread, one at a time. They are gone when they
+    are closed, or when nothing uses them any more.
+    """
+
+    def __init__(self, findings: Iterable[Finding] = ()) -> None:
+        self._spool: Spool[Finding] = Spool()
+        self._kinds: Counter[Kind] = Counter()
+        self.add_all(findings)
+
+    def add_all(self, findings: Iterable[Finding]) -> None:
+        """Keep these findings."""
+        for each in findings:
+            self.add(each)
+
+    def add(self, finding: Finding) -> None:
+        """Keep a finding."""
+        key = f"{finding.code}\0{finding.store}\0{finding.key}".encode("utf-8", "surrogatepass")
+        self._spool.add(key, finding, _owner(finding.persona_id))
+        self._kinds[kind_of(finding)] += 1
+
+    def drop(self, code: str) -> int:
+        """Forget the findings of a code. Returns how many there were."""
+        self._spool.remove_under(_of_code(code))
+        dropped = [kind for kind in self._kinds if kind.code == code]
+        return sum(self._kinds.pop(kind) for kind in dropped)
+
+    def close(self) -> None:
+        """Forget all of them, and free the disk. Closing twice is no error."""
+        self._spool.close()
+
+    def chosen(
+        self, wanted: Callable[[Kind], bool] = lambda _: True, persona: UUID | None = None
+    ) -> Chosen:
+        """The findings of the wanted kinds; with `persona` only that persona's."""
+        kinds: Mapping[Kind, int] = self._kinds
+        if persona is not None:
+            kinds = Counter(map(kind_of, self.of("", persona)))
+        return Chosen(self, {kind: n for kind, n in kinds.items() if wanted(kind)}, persona)
+
+    def of(self, code: str, persona: UUID | None = None) -> Iterator[Finding]:
+        """The findings of one code, or of all for an empty one; of one persona, or of all."""
+        return self._spool.under(_of_code(code), _owner(persona))
+
+    def people(self, code: str) -> int:
+        """How many personas the findings of this code are about."""
+        return self._spool.owners_under(_of_code(code))
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self._spool)
+
+    def __len__(self) -> int:
+        return sum(self._kinds.values())
+
+
+def kind_of(finding: Finding) -> Kind:
+    """The kind of the finding."""
+    return Kind(finding.code, finding.name, finding.severity, finding.grade, finding.next_command)
+
+
+def _owner(persona: UUID | None) -> bytes | None:
+    return None if persona is None else persona.bytes
+
+
+def _of_code(code: str) -> bytes:
+    """How the keys of the findings of this code begin."""
+    return f"{code}\0".encode() if code else b""
+
+
 @dataclass(frozen=True, slots=True)
 class Audit:
     """The result of an audit.
 
-    `layout` is where memories lie, and `why_layout` how that is known. `archived` counts the
-    memories whose rows the app no longer keeps. `settling` counts the differences that are too
-    young, have an outbox entry, or changed while the audit ran. `not_checked` says which parts
-    could not be read, and why.
+    `findings` are on disk until the audit is closed, or nothing uses it any more. `layout` is where
+    memories lie, and `why_layout` how that is known. `archived` counts the memories whose rows the
+    app no longer keeps. `settling` counts the differences that are too young, have an outbox entry,
+    or changed while the audit ran. `not_checked` says which parts could not be read, and why.
     """
 
-    findings: tuple[Finding, ...]
+    findings: Findings
     rows_checked: int
     points_checked: int
     settling: int
@@ -130,6 +248,16 @@ class Audit:
     archived: int = 0
     layout: Layout = Layout.SHARED
     why_layout: str = ""
+
+    def close(self) -> None:
+        """Forget the findings. Closing twice is no error."""
+        self.findings.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def complete(self) -> bool:
@@ -142,23 +270,25 @@ class Audit:
         return self.complete and not self.faults
 
     @property
-    def faults(self) -> tuple[Finding, ...]:
+    def faults(self) -> Chosen:
         """The findings that are errors or warnings."""
-        return tuple(each for each in self.findings if each.severity is not Severity.INFO)
+        return self.findings.chosen(lambda kind: kind.severity is not Severity.INFO)
 
     @property
     def facts(self) -> dict[str, int]:
         """How many points, or collections, each fact of severity info is about, by name."""
-        infos = (each for each in self.findings if each.severity is Severity.INFO)
+        infos = self.findings.chosen(lambda kind: kind.severity is Severity.INFO)
         return {each.name: int(str(next(iter(each.evidence.values())))) for each in infos}
 
     @property
     def counts(self) -> dict[str, int]:
         """Faults by name, in the order of their codes."""
-        return counted(self.faults)
+        return self.faults.counts
 
 
-def counted(findings: Iterable[Finding]) -> dict[str, int]:
-    """How many findings of each name there are, in the order of their codes."""
-    by_code = Counter((finding.code, finding.name) for finding in findings)
-    return {name: count for (_, name), count in sorted(by_code.items())}
+def counted(numbers: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+    """The sums of these numbers by name, in the order of the codes: code, name and number."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for code, name, number in numbers:
+        sums[code, name] += number
+    return {name: number for (_, name), number in sorted(sums.items())}

@@ -43,10 +43,9 @@ class _Left:
 
 
 class Leftovers:
-    """The points of one audit that are left. `explained` are the anchors whose memory one is."""
+    """The points of one audit that are left."""
 
     def __init__(self, sources: Sources) -> None:
-        self.explained: set[UUID] = set()
         self._sources = sources
         self._session, self._ltm = sources.session, sources.ltm
         self._tolerance_ms = sources.tolerance_ms
@@ -54,11 +53,13 @@ class Leftovers:
         self._kept: Spool[Place] = Spool()
         self._left: Spool[_Left] = Spool()
         self._others: Spool[tuple[Found, Exchange]] = Spool()
+        self._explained: Spool[None] = Spool()
+        self._unmatched: Spool[Case] = Spool()
 
     def close(self) -> None:
         """Remove what waits."""
         with contextlib.ExitStack() as spools:
-            for each in (self._kept, self._left, self._others):
+            for each in (self._kept, self._left, self._others, self._explained, self._unmatched):
                 spools.enter_context(contextlib.closing(each))
 
     def add(self, found: Found, owner: UUID | None, oldest: "Oldest | None") -> None:
@@ -70,9 +71,12 @@ class Leftovers:
         """Note that the exchange's memory lies under another id than its anchor's."""
         self._kept.add(anchor.bytes, place)
 
+    def explains(self, anchor: UUID) -> bool:
+        """Whether a point that is left is the memory of this exchange. `cases` finds out."""
+        return self._explained.has(anchor.bytes)
+
     def cases(self) -> Iterator[Case]:
         """The case of every point that is left."""
-        unmatched: list[Case] = []
         for some in batched(self._left, _BATCH):
             rows = exchanges_of_anybody(self._session, [each.found for each in some])
             for left in some:
@@ -85,12 +89,12 @@ class Leftovers:
                         self._sources.counts.archived += 1
                         yield case
                     else:
-                        unmatched.append(case)
+                        self._unmatched.add(_NOBODY, case)
                 else:
                     self._others.add(exchange.persona_id.bytes, (left.found, exchange))
         for persona in list(self._others.keys()):
             yield from self._of_others(UUID(bytes=persona))
-        yield from self._told_by_time(unmatched)
+        yield from self._told_by_time()
 
     def _of_others(self, persona: UUID) -> Iterator[Case]:
         """The cases of points that others have, or nobody, made from this persona's exchanges."""
@@ -100,7 +104,7 @@ class Leftovers:
             there = standing.get(exchange.anchor_id)
             if there and there.place == found.place:
                 there = None
-            self.explained.add(exchange.anchor_id)
+            self._explained.add(exchange.anchor_id.bytes, None)
             yield self._sources.case(
                 _role_apart(found, exchange, has_memory=there is not None),
                 exchange,
@@ -170,25 +174,16 @@ class Leftovers:
             for each in self._odd_threads
         )
 
-    def _told_by_time(self, unmatched: Sequence[Case]) -> Iterator[Case]:
+    def _told_by_time(self) -> Iterator[Case]:
         """Tell memories that are newer than the history from orphans.
 
         They are from after its newest row, or two or more of them from a stretch without any row,
         as after a restore from a backup.
         """
-        dated = [
-            (at, case)
-            for case in unmatched
-            if case.found
-            and (at := case.found.reading.memory.created_at_ms) is not None
-            and case.found.persona_id is not None
-            and not case.found.names_unknown
-        ]
-        times = sorted(at for at, _ in dated)
+        times = sorted(at for case in self._unmatched if (at := _time_told(case)) is not None)
         newer = _without_rows(times, messages_in_stretches(self._session, times) if times else {})
-        known = {id(case) for at, case in dated if at in newer}
-        for case in unmatched:
-            yield case.with_role(Role.NEWER) if id(case) in known else case
+        for case in self._unmatched:
+            yield case.with_role(Role.NEWER) if _time_told(case) in newer else case
 
 
 class Oldest:
@@ -219,6 +214,14 @@ def _role_apart(found: Found, exchange: Exchange, *, has_memory: bool) -> Role:
     if found.persona_id not in {None, exchange.persona_id}:
         return Role.FOREIGN
     return Role.DUPLICATE if has_memory else Role.MEMORY
+
+
+def _time_told(case: Case) -> int | None:
+    """When a memory without an exchange was said, in ms; None where that tells nothing of it."""
+    found = case.found
+    if found is None or found.persona_id is None or found.names_unknown:
+        return None
+    return found.reading.memory.created_at_ms
 
 
 def _without_rows(times: Sequence[int], messages: Mapping[int, int]) -> set[int]:

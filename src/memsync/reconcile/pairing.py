@@ -261,7 +261,7 @@ class Pairing:
     def _missing_cases(self) -> Iterator[Case]:
         """The exchanges of which no point anywhere is a memory."""
         for row in self._without_memory_yet.of(_NOBODY):
-            if row.anchor_id not in self._leftovers.explained and not self._excused(row):
+            if not self._leftovers.explains(row.anchor_id) and not self._excused(row):
                 yield self.sources.case(Role.MISSING, row)
 
     def _excused(self, row: Exchange) -> bool:

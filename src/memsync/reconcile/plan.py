@@ -2,22 +2,23 @@
 
 It decides the order, and which action a point gets that several findings are about. Memories are
 written before the points that they replace are removed, because a killed apply must not lose a
-memory; and a point is never removed for the sake of one that goes, too. The module writes nothing.
+memory; and a point is never removed for the sake of one that goes, too. What it has so far is on
+disk, so memory does not grow with the findings. The module writes to neither store.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 from memsync.errors import IncompleteAudit
 from memsync.model.ids import copied_point_id, point_order
 from memsync.model.records import Place
-from memsync.reconcile.findings import Audit, Finding, Grade, Repair, Severity, counted
+from memsync.reconcile.findings import Audit, Finding, Grade, Kind, Repair, Severity, counted
 from memsync.reconcile.plans import Action, ActionKind, Plan, Target
+from memsync.reconcile.spool import Shelf, Spool
 from memsync.stores.ltm import LongTermMemory
-
-Key = TypeVar("Key")
 
 
 def make_plan(
@@ -41,23 +42,17 @@ def make_plan(
             "the audit is incomplete, so no plan is made: " + "; ".join(audit.not_checked)
         )
     grades = {Grade.SAFE, Grade.UNSAFE} if unsafe else {Grade.SAFE}
-    faults = [
-        each
-        for each in audit.findings
-        if each.severity is not Severity.INFO and persona in {None, each.persona_id}
-    ]
-    draft = _Draft()
-    for each in sorted(faults, key=lambda found: (found.code, found.store, found.key)):
-        if each.grade in grades:
-            draft.add(each)
-    actions = draft.actions()
+    with contextlib.closing(_Draft()) as draft:
+        for each in audit.findings.chosen(_is_fault, persona):
+            draft.add(each, wanted=each.grade in grades)
+        actions = draft.actions()
     makes = any(each.kind is ActionKind.PUT for each in actions)
-    return Plan(
-        plan_id=uuid4(),
-        target=target_of(ltm, instance_id, with_embedder=makes),
-        actions=tuple(actions),
-        left=counted(each for each in faults if id(each) not in draft.repaired),
-    )
+    target = target_of(ltm, instance_id, with_embedder=makes)
+    return Plan(plan_id=uuid4(), target=target, actions=actions, left=draft.left())
+
+
+def _is_fault(kind: Kind) -> bool:
+    return kind.severity is not Severity.INFO
 
 
 def target_of(ltm: LongTermMemory, instance_id: UUID, *, with_embedder: bool) -> Target:
@@ -72,24 +67,49 @@ def target_of(ltm: LongTermMemory, instance_id: UUID, *, with_embedder: bool) ->
     )
 
 
-@dataclass
+Reason = tuple[str, str]
+"""Code and name of a finding."""
+
+
 class _Draft:
-    """Actions by the point that they change, and the findings that they repair, by identity."""
+    """Actions by the point that they change, on disk, and how many findings they do not repair."""
 
-    puts: dict[Place, Action] = field(default_factory=dict)
-    copies: dict[tuple[Place, str], Action] = field(default_factory=dict)
-    patches: dict[Place, Action] = field(default_factory=dict)
-    removals: dict[Place, Action] = field(default_factory=dict)
-    repaired: set[int] = field(default_factory=set)
-    _moves: list[tuple[Finding, tuple[Place, str]]] = field(default_factory=list)
-    _wanted: list[tuple[Finding, Place]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._puts: Shelf[Action] = Shelf()
+        self._copies: Shelf[Action] = Shelf()
+        self._patches: Shelf[Action] = Shelf()
+        self._removals: Shelf[Action] = Shelf()
+        self._kept: Shelf[Action] = Shelf()
+        self._instead: Shelf[bytes] = Shelf()
+        self._written: Shelf[None] = Shelf()
+        self._moves: Spool[tuple[Reason, Action]] = Spool()
+        self._wanted: Spool[tuple[Reason, Place]] = Spool()
+        self._left: Counter[Reason] = Counter()
 
-    def add(self, finding: Finding) -> None:
+    def close(self) -> None:
+        """Free the disk."""
+        with contextlib.ExitStack() as files:
+            for each in (
+                *(self._puts, self._copies, self._patches, self._removals, self._kept),
+                *(self._instead, self._written, self._moves, self._wanted),
+            ):
+                files.enter_context(contextlib.closing(each))
+
+    def left(self) -> dict[str, int]:
+        """How many findings no action repairs, by name, in the order of their codes."""
+        return counted((*reason, number) for reason, number in self._left.items() if number)
+
+    def add(self, finding: Finding, *, wanted: bool) -> None:
         """Take the actions of a finding. One that does not say what they rest on gets none."""
+        if not (wanted and self._taken(finding)):
+            self._left[finding.code, finding.name] += 1
+
+    def _taken(self, finding: Finding) -> bool:
+        """Whether an action repairs the finding."""
         seen = finding.witness
         match finding.repair:
             case Repair.MAKE if seen.target and seen.anchor_id and seen.row_digest:
-                self._make(finding, seen.target)
+                return self._make(finding, seen.target)
             case Repair.PATCH if seen.place and seen.state:
                 action = Action(
                     ActionKind.PATCH,
@@ -100,22 +120,21 @@ class _Draft:
                     row_digest=seen.row_digest,
                     persona_id=finding.persona_id,
                 )
-                self._take(finding, self.patches, seen.place, action)
+                self._patches.setdefault(_key(seen.place), action)
+                return True
             case Repair.COPY | Repair.MOVE if seen.place and seen.state and seen.target:
                 self._copy(finding, seen.place, seen.target)
+                return True
             case Repair.REMOVE if seen.place and seen.state:
                 # An orphan's target, where it would belong, is its own place.
                 target = None if seen.target == seen.place else seen.target
-                self._remove(finding, target, seen.target_state if target else None)
+                removal = _removal(finding, seen.place, target)
+                state = seen.target_state if target else None
+                self._remove(_reason(finding), replace(removal, replaced_state=state))
+                return True
+        return False
 
-    def _take(
-        self, finding: Finding, actions: dict[Key, Action], key: Key, action: Action
-    ) -> Action:
-        """The action of this key: the first that a finding gave."""
-        self.repaired.add(id(finding))
-        return actions.setdefault(key, action)
-
-    def _make(self, finding: Finding, target: Place) -> None:
+    def _make(self, finding: Finding, target: Place) -> bool:
         seen = finding.witness
         action = Action(
             ActionKind.PUT,
@@ -126,13 +145,12 @@ class _Draft:
             row_digest=seen.row_digest,
             persona_id=finding.persona_id,
         )
-        standing = self.puts.get(target)
-        if standing and standing.anchor_id != seen.anchor_id:
+        if self._puts.setdefault(_key(target), action).anchor_id != seen.anchor_id:
             # Two exchanges want one place. The next audit sees what is left.
-            return
-        self._take(finding, self.puts, target, action)
-        if seen.place and seen.place != target:
-            self._remove(finding, target, None)
+            return False
+        if seen.place and seen.state and seen.place != target:
+            self._remove(_reason(finding), _removal(finding, seen.place, target))
+        return True
 
     def _copy(self, finding: Finding, source: Place, target: Place) -> None:
         seen = finding.witness
@@ -144,121 +162,120 @@ class _Draft:
             row_digest=seen.row_digest,
             source=source,
             source_state=seen.state,
-            # Kept until the targets of all actions are known: see `_with_free_ids`.
+            # Kept until the targets of all actions are known: see `_give_free_ids`.
             replaced_state=seen.target_state,
             persona_id=finding.persona_id,
         )
-        key = (source, target.collection)
-        self._take(finding, self.copies, key, action)
+        self._copies.setdefault(_copy_key(source, target.collection), action)
         if finding.repair is Repair.MOVE:
-            self._moves.append((finding, key))
+            self._moves.add(b"", (_reason(finding), _removal(finding, source, target)))
 
-    def _remove(self, finding: Finding, target: Place | None, target_state: str | None) -> None:
-        seen = finding.witness
-        if seen.place is None or seen.state is None:
-            return
-        action = Action(
-            ActionKind.REMOVE,
-            seen.place,
-            finding.name,
-            seen.state,
-            anchor_id=seen.anchor_id,
-            row_digest=seen.row_digest,
-            replaced_by=target,
-            replaced_state=target_state,
-            persona_id=finding.persona_id,
-        )
-        standing = self._take(finding, self.removals, seen.place, action)
-        if standing.replaced_by is None and target is not None:
+    def _remove(self, reason: Reason, action: Action) -> None:
+        """Remove the point, unless the whole of the plan keeps it: see `actions`."""
+        key = _key(action.place)
+        standing = self._removals.setdefault(key, action)
+        if standing.replaced_by is None and action.replaced_by is not None:
             # A point that something replaces is removed for its sake.
-            self.removals[seen.place] = action
-        self._wanted.append((finding, seen.place))
+            self._removals[key] = action
+        self._wanted.add(b"", (reason, action.place))
 
     # ------------------------------------------------------------------ the whole
 
-    def actions(self) -> list[Action]:
-        """One action for each point, in the order of the plan."""
-        instead = self._made_by_copies()
-        copies = self._with_free_ids()
-        for finding, key in self._moves:
-            self._remove(finding, copies[key].place, None)
-        for place, action in self.removals.items():
-            if action.replaced_by in instead:
-                by = copies[instead[action.replaced_by]].place
-                self.removals[place] = replace(action, replaced_by=by, replaced_state=None)
-        written = self.puts.keys() | {each.place for each in copies.values()}
-        for place in written & self.removals.keys():
+    def actions(self) -> Spool[Action]:
+        """One action for each point, in the order of the plan. To be called once."""
+        self._leave_to_copies()
+        self._give_free_ids()
+        for reason, removal in self._moves:
+            if removal.replaced_by:
+                key = _copy_key(removal.place, removal.replaced_by.collection)
+                self._remove(reason, replace(removal, replaced_by=self._copies[key].place))
+        for key, action in self._removals.items():
+            if action.replaced_by and (copied := self._instead.get(_key(action.replaced_by))):
+                by = self._copies[copied].place
+                self._removals[key] = replace(action, replaced_by=by, replaced_state=None)
+        for key in self._written:
             # What is written there replaces the point, and the point goes to quarantine.
-            del self.removals[place]
-        removals = self._that_leave_a_memory(written | self.patches.keys())
-        dominated = written | removals.keys()
-        patches = [each for place, each in self.patches.items() if place not in dominated]
-        self.repaired -= {
-            id(finding)
-            for finding, place in self._wanted
-            if place not in removals and place not in written
-        }
-        return [
-            *_in_order(copies.values()),
-            *_in_order(self.puts.values()),
-            *_in_order(patches),
-            *_in_order(removals.values()),
-        ]
+            self._removals.pop(key, None)
+        self._keep_removals_that_leave_a_memory()
+        for reason, place in self._wanted:
+            if _key(place) not in self._kept and _key(place) not in self._written:
+                self._left[reason] += 1
+        return self._in_order()
 
-    def _made_by_copies(self) -> dict[Place, tuple[Place, str]]:
+    def _leave_to_copies(self) -> None:
         """Leave out memories that a copy brings: of an exchange that another persona's point has.
 
-        Returns which copy comes instead of each.
+        `_instead` has the copy that comes instead of each.
         """
-        brought = {
-            (action.anchor_id, key[1]): key
-            for key, action in self.copies.items()
-            if action.anchor_id
-        }
-        instead = {
-            place: brought[action.anchor_id, place.collection]
-            for place, action in self.puts.items()
-            if action.anchor_id
-            and action.state is None
-            and (action.anchor_id, place.collection) in brought
-        }
-        for place in instead:
-            del self.puts[place]
-        return instead
+        with contextlib.closing(Shelf[bytes]()) as brought:
+            for copied, action in self._copies.items():
+                if action.anchor_id:
+                    brought[_exchange_key(action.anchor_id, action.place)] = copied
+            for key, action in self._puts.items():
+                if action.anchor_id and action.state is None:
+                    copied_by = brought.get(_exchange_key(action.anchor_id, action.place))
+                    if copied_by is not None:
+                        self._instead[key] = copied_by
+                        del self._puts[key]
 
-    def _with_free_ids(self) -> dict[tuple[Place, str], Action]:
-        """The copies; one whose id another memory has at its target gets another id."""
-        taken = set(self.puts)
-        copies: dict[tuple[Place, str], Action] = {}
-        for key, action in self.copies.items():
-            place, (source, collection) = action.place, key
-            if action.replaced_state is not None or place in taken:
-                place = Place(collection, copied_point_id(source.collection, str(source.point_id)))
-            taken.add(place)
-            copies[key] = replace(action, place=place, replaced_state=None)
-        return copies
+    def _give_free_ids(self) -> None:
+        """Give a copy whose id another memory has at its target another id."""
+        for key in self._puts:
+            self._written[key] = None
+        for key, action in self._copies.items():
+            source, place = action.source, action.place
+            if source and (action.replaced_state is not None or _key(place) in self._written):
+                point_id = copied_point_id(source.collection, str(source.point_id))
+                place = Place(place.collection, point_id)
+            self._written[_key(place)] = None
+            self._copies[key] = replace(action, place=place, replaced_state=None)
 
-    def _that_leave_a_memory(self, written: Iterable[Place]) -> dict[Place, Action]:
-        """The removals, each for the sake of a memory that stays. The others are left out."""
-        writes = set(written)
-        kept: dict[Place, Action] = {}
-        for place, action in self.removals.items():
-            last = _last_of(action, self.removals)
+    def _keep_removals_that_leave_a_memory(self) -> None:
+        """Keep the removals that are each for the sake of a memory that stays."""
+        for key, action in self._removals.items():
+            last = _last_of(action, self._removals)
             if last is None:
                 continue
             by = last.replaced_by
-            state = None if by is None or by in writes else last.replaced_state
-            if by is not None and state is None and by not in writes:
-                continue
-            kept[place] = replace(action, replaced_by=by, replaced_state=state)
-        return kept
+            is_written = by is not None and (_key(by) in self._written or _key(by) in self._patches)
+            state = None if by is None or is_written else last.replaced_state
+            if by is None or is_written or state is not None:
+                self._kept[key] = replace(action, replaced_by=by, replaced_state=state)
+
+    def _in_order(self) -> Spool[Action]:
+        """All actions, in the order of the plan."""
+        ordered: Spool[Action] = Spool()
+        order = list(ActionKind)
+        for actions in (self._copies, self._puts, self._patches, self._kept):
+            for action in actions.values():
+                key = _key(action.place)
+                is_over = action.kind is ActionKind.PATCH and (
+                    key in self._written or key in self._kept
+                )
+                if not is_over:
+                    ordered.add(bytes([order.index(action.kind)]) + key, action)
+        return ordered
 
 
-def _last_of(action: Action, removals: Mapping[Place, Action]) -> Action | None:
+def _removal(finding: Finding, place: Place, replaced_by: Place | None) -> Action:
+    seen = finding.witness
+    return Action(
+        ActionKind.REMOVE,
+        place,
+        finding.name,
+        seen.state,
+        anchor_id=seen.anchor_id,
+        row_digest=seen.row_digest,
+        replaced_by=replaced_by,
+        persona_id=finding.persona_id,
+    )
+
+
+def _last_of(action: Action, removals: Mapping[bytes, Action]) -> Action | None:
     """The removal at the end of those that replace one another; None if nothing is left then."""
     seen = {action.place}
     last = action
-    while (by := last.replaced_by) is not None and (following := removals.get(by)):
+    while (by := last.replaced_by) is not None and (following := removals.get(_key(by))):
         if by in seen or following.replaced_by is None:
             return None
         seen.add(by)
@@ -266,10 +283,23 @@ def _last_of(action: Action, removals: Mapping[Place, Action]) -> Action | None:
     return last
 
 
-def _in_order(actions: Iterable[Action]) -> list[Action]:
-    return sorted(actions, key=lambda each: place_order(each.place))
+def _key(place: Place) -> bytes:
+    """A key that has the order of places: by collection, and there by id."""
+    is_uuid, point_id = point_order(place.point_id)
+    return _text(place.collection) + bytes([is_uuid]) + point_id
 
 
-def place_order(place: Place) -> tuple[str, tuple[bool, bytes]]:
-    """The sort key for places: by collection, and there by id."""
-    return place.collection, point_order(place.point_id)
+def _copy_key(source: Place, collection: str) -> bytes:
+    return _key(source) + _text(collection)
+
+
+def _exchange_key(anchor: UUID, place: Place) -> bytes:
+    return anchor.bytes + _text(place.collection)
+
+
+def _text(collection: str) -> bytes:
+    return f"{collection}\0".encode("utf-8", "surrogatepass")
+
+
+def _reason(finding: Finding) -> Reason:
+    return finding.code, finding.name

@@ -7,14 +7,14 @@ edits a file can compute its checksum. The module does not know how an action is
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
 from memsync.errors import InvalidInput
-from memsync.model.digests import json_digest
+from memsync.model.digests import json_digest, json_digest_with_list
 from memsync.model.ids import PointId
 from memsync.model.records import Place
 from memsync.stores.ltm.layouts import Layout
@@ -130,27 +130,33 @@ class Plan:
     """The actions for `reconcile apply`, and the stores that they are for.
 
     `left` counts the findings that the plan does not repair, by name. `plan_id` is the id of the
-    run that carries it out.
+    run that carries it out. A plan that was just made has its actions on disk.
     """
 
     plan_id: UUID
     target: Target
-    actions: tuple[Action, ...]
+    actions: Sequence[Action]
     left: Mapping[str, int]
 
     def to_json(self) -> str:
         """The plan as the text of a file."""
-        body = self._body()
-        return json.dumps({**body, "checksum": json_digest(body)}, indent=1) + "\n"
+        return "".join(self.pieces())
 
-    def _body(self) -> dict[str, object]:
-        return {
+    def pieces(self) -> Iterator[str]:
+        """The same in pieces, of which none has more than one action. Goes through them twice."""
+        body = {
             "schema_version": SCHEMA_VERSION,
             "plan_id": str(self.plan_id),
             "target": self.target.fields(),
-            "actions": [each.fields() for each in self.actions],
             "left": dict(self.left),
         }
+        actions = (each.fields() for each in self.actions)
+        body["checksum"] = json_digest_with_list(body, "actions", actions)
+        yield json.dumps(body, indent=1).removesuffix("\n}") + ',\n "actions": ['
+        for number, each in enumerate(self.actions):
+            text = json.dumps(each.fields(), indent=1).replace("\n", "\n  ")
+            yield f"{',' if number else ''}\n  {text}"
+        yield "\n ]\n}\n" if self.actions else "]\n}\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> Self:

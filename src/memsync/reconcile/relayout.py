@@ -124,7 +124,8 @@ def set_shared(
         _require_no_alias(ltm)
         homes, _ = sources_of(session, ltm, settings).collections
         dims = _require_embedder(ltm, settings, [*homes, ltm.collection])
-        _require_clean(audit(postgres, ltm, settings, tell))
+        with audit(postgres, ltm, settings, tell) as before:
+            _require_clean(before)
         # Two layouts with memories would be unclear to every command until the end.
         record(session, Decision(ltm.layout, ltm.why_layout))
         ltm.ensure(ltm.collection, dims)

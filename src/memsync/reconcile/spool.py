@@ -1,51 +1,154 @@
-"""A spool keeps values on disk until they are asked for, so that memory does not grow with them.
+"""Spools keep values on disk until they are asked for, so that memory does not grow with them.
 
-It is a file that only this process's user may read, and it goes with the process. It decides
-nothing about the values.
+A spool is a file that only this process's user may read. It goes when the spool is closed, when
+nothing uses the spool any more, and with the process. It decides nothing about the values.
 """
 
 import pickle
 import sqlite3
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+import weakref
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
+_BEHIND_ALL = b"\xff"
+"""What follows a prefix in no key: keys are texts in UTF-8, or have a text in front."""
 
-class Spool(Generic[T]):
-    """Values by a key, in the order in which they came. Only the thread that made it may use it."""
+
+class _File:
+    """A private file of SQLite's. One thread uses it at a time."""
+
+    def __init__(self, *statements: str) -> None:
+        # An empty name is a file that SQLite removes when it is closed. The last thread to let go
+        # of it may be another one than the first.
+        self._file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._file.execute("PRAGMA journal_mode = OFF")
+        for each in statements:
+            self._file.execute(each)
+        self._closing = weakref.finalize(self, self._file.close)
+
+    def close(self) -> None:
+        """Remove the file. Closing twice is no error."""
+        self._closing()
+
+    def _number(self, statement: str, *given: object) -> int:
+        (number,) = self._file.execute(statement, given).fetchone()
+        return int(number)
+
+    def _values(self, statement: str, *given: object) -> Iterator[Any]:
+        for (data,) in self._file.execute(statement, given):
+            yield pickle.loads(data)  # noqa: S301  this process wrote it
+
+
+class Spool(_File, Sequence[T]):
+    """Values by a key, in the order of the keys, and of one key in that in which they came.
+
+    A value may have an owner.
+    """
 
     def __init__(self) -> None:
-        # An empty name is a private file of SQLite's, which it removes when it is closed.
-        self._file = sqlite3.connect("", isolation_level=None)
-        self._file.execute("PRAGMA journal_mode = OFF")
-        self._file.execute("CREATE TABLE spool (number INTEGER PRIMARY KEY, key BLOB, value BLOB)")
-        self._file.execute("CREATE INDEX by_key ON spool (key, number)")
+        super().__init__(
+            "CREATE TABLE spool (number INTEGER PRIMARY KEY, key BLOB, owner BLOB, value BLOB)",
+            "CREATE INDEX by_key ON spool (key, number, owner)",
+        )
 
-    def add(self, key: bytes, value: T) -> None:
+    def add(self, key: bytes, value: T, owner: bytes | None = None) -> None:
         """Keep the value."""
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        self._file.execute("INSERT INTO spool (key, value) VALUES (?, ?)", (key, data))
+        self._file.execute(
+            "INSERT INTO spool (key, owner, value) VALUES (?, ?, ?)", (key, owner, data)
+        )
 
     def of(self, key: bytes) -> Iterator[T]:
         """The values of this key."""
-        rows = self._file.execute("SELECT value FROM spool WHERE key = ? ORDER BY number", (key,))
-        for (data,) in rows:
-            yield pickle.loads(data)  # noqa: S301  this process wrote it
+        return self._values("SELECT value FROM spool WHERE key = ? ORDER BY number", key)
+
+    def under(self, prefix: bytes, owner: bytes | None = None) -> Iterator[T]:
+        """The values whose keys begin so, which are texts; with `owner` only that one's."""
+        return self._values(
+            "SELECT value FROM spool WHERE key >= ?1 AND key < ?2 AND owner IS coalesce(?3, owner) "
+            "ORDER BY key, number",
+            prefix,
+            prefix + _BEHIND_ALL,
+            owner,
+        )
+
+    def owners_under(self, prefix: bytes) -> int:
+        """How many owners the values have whose keys begin so."""
+        return self._number(
+            "SELECT count(DISTINCT owner) FROM spool WHERE key >= ? AND key < ?",
+            prefix,
+            prefix + _BEHIND_ALL,
+        )
+
+    def remove_under(self, prefix: bytes) -> None:
+        """Forget the values whose keys begin so."""
+        self._file.execute(
+            "DELETE FROM spool WHERE key >= ? AND key < ?", (prefix, prefix + _BEHIND_ALL)
+        )
 
     def keys(self) -> Iterator[bytes]:
         """The keys that have values, in their order."""
         for (key,) in self._file.execute("SELECT DISTINCT key FROM spool ORDER BY key"):
             yield key
 
+    def has(self, key: bytes) -> bool:
+        """Whether the key has a value."""
+        return bool(self._number("SELECT EXISTS (SELECT 1 FROM spool WHERE key = ?)", key))
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        at = index + len(self) if index < 0 else index
+        for value in self._values(
+            "SELECT value FROM spool ORDER BY key, number LIMIT 1 OFFSET ?", at
+        ):
+            found: T = value
+            return found
+        raise IndexError(index)
+
     def __iter__(self) -> Iterator[T]:
-        for (data,) in self._file.execute("SELECT value FROM spool ORDER BY key, number"):
-            yield pickle.loads(data)  # noqa: S301  this process wrote it
+        return self._values("SELECT value FROM spool ORDER BY key, number")
 
     def __len__(self) -> int:
-        (number,) = self._file.execute("SELECT count(*) FROM spool").fetchone()
-        return int(number)
+        return self._number("SELECT count(*) FROM spool")
 
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
+
+class Shelf(_File, MutableMapping[bytes, T]):
+    """A mapping, in the order of its keys. It may be changed while one goes through it."""
+
+    def __init__(self) -> None:
+        super().__init__("CREATE TABLE shelf (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+
+    def __getitem__(self, key: bytes) -> T:
+        for value in self._values("SELECT value FROM shelf WHERE key = ?", key):
+            found: T = value
+            return found
+        raise KeyError(key)
+
+    def __setitem__(self, key: bytes, value: T) -> None:
+        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        self._file.execute("INSERT OR REPLACE INTO shelf VALUES (?, ?)", (key, data))
+
+    def __delitem__(self, key: bytes) -> None:
+        if not self._file.execute("DELETE FROM shelf WHERE key = ?", (key,)).rowcount:
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return bool(self._number("SELECT EXISTS (SELECT 1 FROM shelf WHERE key = ?)", key))
+
+    def __iter__(self) -> Iterator[bytes]:
+        statement = "SELECT min(key) FROM shelf WHERE key > ?"
+        (key,) = self._file.execute("SELECT min(key) FROM shelf").fetchone()
+        while key is not None:
+            yield key
+            (key,) = self._file.execute(statement, (key,)).fetchone()
+
+    def __len__(self) -> int:
+        return self._number("SELECT count(*) FROM shelf")
