@@ -8,6 +8,7 @@ payload means.
 import json
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,10 @@ LOCK_FILE = ".lock"
 _PASSING = ".passing-"
 """Prefix of folders that are being made or removed. No collection's folder starts with a dot."""
 _FOLDER_CHARS_MAX = 255
+_OPEN_MAX = 16
+"""At most so many collections are open at once: the engine maps 34 MB or more of each into memory,
+and its files count against the limits of the process. The one not used for longest is closed.
+"""
 
 _SCHEMAS: Mapping[IndexKind, engine.PayloadSchemaType | engine.UuidIndexParams] = {
     IndexKind.TENANT: engine.UuidIndexParams(is_tenant=True),
@@ -89,7 +94,7 @@ class EdgeStore:
     def __init__(self, directory: Path, lock: FolderLock) -> None:
         self._directory = directory
         self._lock = lock
-        self._shards: dict[str, engine.EdgeShard] = {}
+        self._shards: OrderedDict[str, engine.EdgeShard] = OrderedDict()
         self._guard = RLock()
         self._forked_from: int | None = None
         forks.watch(self)
@@ -319,6 +324,7 @@ class EdgeStore:
         return Path(mkdtemp(prefix=_PASSING, dir=self._directory))
 
     def _shard(self, collection: str) -> engine.EdgeShard:
+        """The collection's shard, opened. Every use holds the guard, so none is closed in use."""
         shard = self._shards.get(collection)
         if shard is None:
             folder = self._folder(collection)
@@ -328,8 +334,19 @@ class EdgeStore:
                     "name, or create it",
                     collection=collection,
                 )
+            while len(self._shards) >= _OPEN_MAX:
+                self._close_oldest()
             shard = self._shards[collection] = engine.EdgeShard.load(str(folder))
+        self._shards.move_to_end(collection)
         return shard
+
+    def _close_oldest(self) -> None:
+        collection, shard = self._shards.popitem(last=False)
+        with self._translated(collection):
+            try:
+                shard.flush()
+            finally:
+                shard.close()
 
     @contextmanager
     def _translated(self, collection: str | None = None) -> Iterator[None]:
