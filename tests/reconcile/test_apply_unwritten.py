@@ -37,6 +37,9 @@ LAYOUTS = ("shared", "per-persona")
 Open = partial[Lab]
 Change = Callable[[Lab, Plan], Place]
 
+MARKING = 3
+"""Calls at the end of an apply that make the mark."""
+
 
 @pytest.fixture(params=LAYOUTS)
 def lab(request: pytest.FixtureRequest, open_lab: Open) -> Lab:
@@ -191,6 +194,7 @@ def test_a_writer_at_the_last_moment_is_not_overwritten(open_lab: Open, call: st
     lab = open_lab(layout="shared")
     plan = spoiled(lab).plan()
     kept = lab.points()
+    restore(lab, kept)
     watched = Failing(lab.vectors)
     lab.apply(plan, watched)
     moments = [at for at, name in enumerate(watched.calls, 1) if name == call]
@@ -228,6 +232,7 @@ def test_a_point_that_vanishes_at_any_moment(lab: Lab) -> None:
     """Points that a client deletes meanwhile are done or set aside, and no point comes back."""
     plan = spoiled(lab).plan()
     kept = lab.points()
+    restore(lab, kept)
     watched = Failing(lab.vectors)
     lab.apply(plan, watched)
     places = [each.place for each in plan.actions if each.state is not None]
@@ -246,13 +251,14 @@ def test_a_point_that_vanishes_at_any_moment(lab: Lab) -> None:
             lab.apply(plan, store)
         for place in places:
             standing = lab.ltm.points(place.collection, [place.point_id])
-            assert not standing or at == len(watched.calls), "a point came back"
+            assert not standing or at >= len(watched.calls) - MARKING, "a point came back"
 
 
 def test_a_store_that_goes_away_is_said_and_finished_later(lab: Lab) -> None:
     """StoreUnreachable reaches the caller, and the same plan later finishes the rest."""
     plan = spoiled(lab).plan()
     kept = lab.points()
+    restore(lab, kept)
     watched = Failing(lab.vectors)
     lab.apply(plan, watched)
     expected = lab.memories()

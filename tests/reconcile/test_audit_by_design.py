@@ -148,9 +148,13 @@ def test_an_import_of_old_rows_into_another_thread(either_lab: Lab) -> None:
 
 
 def test_an_import_of_old_rows_into_their_thread(either_lab: Lab) -> None:
-    """Then nothing says that their rows were removed by design; yet no repair removes them."""
+    """Then nothing says that their rows were removed by design; yet no repair removes them.
+
+    With the ledger they are archived: see test_ledger.
+    """
     lab = either_lab
     lab.settled(6)
+    lab.sql("TRUNCATE memsync.memories")
     lab.sql(
         "DELETE FROM conversation_history WHERE created_at < %(cut)s",
         cut=(LONG_AGO + timedelta(minutes=3)).replace(tzinfo=None),

@@ -138,7 +138,7 @@ def test_the_morning_after(store: str, open_lab: partial[Lab], database: str, se
     assert lab.check().ok
     assert before == recalled(lab, queries)
     retire(lab)
-    assert [lab.home] == [each for each in lab.vectors.collections() if lab.points()[each]]
+    assert [lab.home] == [name for name, points in lab.points().items() if points]
     assert before == recalled(lab, queries)
     back(lab)
     assert lab.check().ok

@@ -81,6 +81,7 @@ def test_a_run_that_was_killed_at_any_write_is_undone(lab: Lab, *, after: bool) 
     """An intent that was not carried out is no change; one that was is taken back."""
     plan = spoiled(lab).plan()
     before = lab.points()
+    restore(lab, before)
     watched = Failing(lab.vectors)
     lab.apply(plan, watched)
     with ends_at(0, after=after) as transactions:

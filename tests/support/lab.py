@@ -33,6 +33,7 @@ from memsync.stores.history.exchanges import exchanges_in_order
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.marks import META
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
 from memsync.stores.vectors.protocol import VectorStore, scan
@@ -67,7 +68,7 @@ FROM unnest(ARRAY['a', 'b']) n;
 
 
 EMPTY = """TRUNCATE conversation_history, memsync.outbox, memsync.quarantine, memsync.layout,
-memsync.repair, memsync.journal, memsync.retired CASCADE"""
+memsync.repair, memsync.journal, memsync.retired, memsync.memories, memsync.mark CASCADE"""
 
 
 def embed(texts: Sequence[str]) -> list[list[float]]:
@@ -285,12 +286,13 @@ class Lab:
             return reconcile.undo(plan.plan_id, self.postgres, ltm)
 
     def points(self) -> dict[str, list[tuple[PointId, object, Vector | None]]]:
-        """Every point of every collection, whole."""
+        """Every point of every collection, whole; memsync's own mark is no memory."""
         return {
             name: [
                 (p.id, dict(p.payload), p.vector) for p in scan(self.vectors, name, vectors=True)
             ]
             for name in self.vectors.collections()
+            if name != META
         }
 
     def memories(self) -> dict[str, list[object]]:

@@ -216,7 +216,10 @@ def restore(lab: Lab, kept: Points) -> None:
     for name, points in kept.items():
         lab.vectors.create(name, DIMS, lab.ltm.codec.indexes if name == lab.home else {})
         _write(lab.vectors, name, points)
-    lab.sql("TRUNCATE memsync.quarantine, memsync.repair, memsync.journal")
+    lab.sql(
+        "TRUNCATE memsync.quarantine, memsync.repair, memsync.journal, memsync.memories,"
+        " memsync.mark"
+    )
 
 
 def _write(vectors: VectorStore, name: str, points: Iterable[tuple[object, ...]]) -> None:

@@ -210,6 +210,8 @@ def _print_what_was_read(audit: Audit) -> None:
         say(
             f"{count(audit.archived, 'memory', 'memories')} archived: the app keeps no rows of them"
         )
+    if audit.noted:
+        say(f"{count(audit.noted, 'memory', 'memories')} in the ledger")
     if audit.facts:
         said = (f"{number:,} {name}" for name, number in audit.facts.items())
         say(f"facts, no faults: {', '.join(said)}")
@@ -291,6 +293,7 @@ def _summary(audit: Audit, found: Chosen) -> dict[str, object]:
             "rows": audit.rows_checked,
             "points": audit.points_checked,
             "archived": audit.archived,
+            "noted": audit.noted,
         },
         "settling": audit.settling,
         "not_checked": list(audit.not_checked),

@@ -165,6 +165,35 @@ def apply(
     return 0
 
 
+@command(app, "memsync reconcile adopt", "memsync reconcile adopt --anew", "docs/reconcile.md")
+def adopt(
+    ctx: typer.Context,
+    *,
+    anew: Annotated[
+        bool,
+        typer.Option("--anew", help="Also what differs from what was written down before."),
+    ] = False,
+) -> int:
+    """Write the memories that stand down in Postgres, in the ledger, as they are now.
+
+    A memory whose rows the app removes later is known by it. A memory with a fault is left out.
+    Changes no memory.
+    """
+    with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
+        done = reconcile.adopt(postgres, ltm, settings, tell, anew=anew)
+    if ctx.obj.as_json:
+        print_json(**asdict(done))
+        return 0
+    without = f", {done.archived:,} of them without rows" if done.archived else ""
+    say(f"{count(done.memories, 'memory', 'memories')} in the ledger{without}")
+    if done.left_out:
+        say(f"{count(done.left_out, 'point')} left out, because of a fault")
+    if done.dropped:
+        say(f"{count(done.dropped, 'memory', 'memories')} taken out: no such memory stands")
+    say("next: memsync check")
+    return 0
+
+
 @command(
     app,
     "memsync reconcile runs",

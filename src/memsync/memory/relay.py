@@ -22,6 +22,8 @@ from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.outbox import Entry, OutboxStatus
 from memsync.stores.ltm import LongTermMemory, Written
+from memsync.stores.ltm.ledger import Entry as Noted
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.writer import known_layout, why_app_writes
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -129,16 +131,30 @@ class _Run:
     looked_at: float = field(default_factory=time.monotonic)
     is_recorded: bool = False
 
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.session)
+
     def drain(self) -> None:
         """Go through the due entries, and again as long as an outage held some of them back."""
         if self.ltm.why_app_writes:
             return
         self.ltm.prepare()
-        since = outbox.clock(self.session)
+        self._drain_levels(outbox.clock(self.session))
+        if self.entries:
+            self._note_the_rest()
+
+    def _drain_levels(self, since: datetime) -> None:
         while levels := outbox.due_attempts(self.session, since):
             for attempts in levels:
                 if not self._drain_level(attempts, since):
                     return
+
+    def _note_the_rest(self) -> None:
+        """Mark the vector store, and now and then see which memories are archived."""
+        # Without the mark it is behind, which is no fault: the next run marks it.
+        with contextlib.suppress(StoreUnreachable):
+            self.ltm.mark.publish(self.session)
+        self.ledger.archive_now_and_then()
 
     def _drain_level(self, attempts: int, since: datetime) -> bool:
         """Go through the entries that have had so many attempts. False ends the run."""
@@ -179,6 +195,7 @@ class _Run:
         if not self.is_recorded:
             self.ltm.record_layout(self.session)
             self.ltm = self.ltm.followed(self.session)
+            self.ltm.mark.watch(self.session)
             self.is_recorded = True
 
     def _carry_out(self, claimed: list[Entry]) -> StoreUnreachable | None:
@@ -222,7 +239,7 @@ class _Run:
                 outbox.refuse(self.session, [entry.id], error=error.message)
         for why, entry_ids in held.items():
             outbox.hold(self.session, entry_ids, error=why, wait_s=HELD_S)
-        outbox.settle(self.session, done)
+        self._settle(done, written)
         if outage:
             self._give_back(untried, outage.message)
         if len(untried) < len(claimed):
@@ -231,6 +248,16 @@ class _Run:
         self.entries += len(done)
         self.tell(Progress(Kind.STEP, "sync", self.entries, self.total))
         return outage
+
+    def _settle(self, done: list[int], written: Written) -> None:
+        """Remove the entries that are done, and write their memories down, in one transaction."""
+        codec_of = self.ltm.codec_of
+        noted = [Noted.made(each, codec_of(each.place.collection)) for each in written.stand]
+        with self.session.transaction():
+            outbox.settle(self.session, done)
+            self.ledger.note(noted)
+            if noted:
+                self.ltm.mark.count(self.session)
 
     def _give_back(self, entry_ids: list[int], why: str) -> None:
         outbox.give_back(self.session, entry_ids, error=why)

@@ -18,6 +18,7 @@ from memsync.model.ids import (
     PointId,
     UserId,
     plain_text,
+    point_id_of,
 )
 
 Role = Literal["user", "assistant", "system"]
@@ -139,6 +140,15 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.collection}/{self.point_id}"
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """The place that was written as this text; None for any other text."""
+        collection, slash, point_id = text.rpartition("/")
+        try:
+            return cls(collection, point_id_of(point_id)) if slash else None
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

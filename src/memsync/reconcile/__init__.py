@@ -1,8 +1,10 @@
 """Reconcile the stores: `audit` only reads, `make_plan` makes a plan, `apply` carries it out.
 
-`undo` takes a run of `apply` back, and `runs` lists those that can be.
+`undo` takes a run of `apply` back, and `runs` lists those that can be. `adopt` writes the memories
+that stand down in the ledger.
 """
 
+from memsync.reconcile.adopt import Adopted, adopt
 from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check
 from memsync.reconcile.findings import Audit, Finding
@@ -13,12 +15,14 @@ from memsync.reconcile.undo import Undone, undo
 
 __all__ = [
     "RULES",
+    "Adopted",
     "Applied",
     "Audit",
     "Finding",
     "Rule",
     "Run",
     "Undone",
+    "adopt",
     "apply",
     "audit",
     "check",

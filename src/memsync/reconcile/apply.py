@@ -11,11 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from memsync.errors import (
-    PartlyDone,
-    SchemaMismatch,
-    StoreUnreachable,
-)
+from memsync.errors import PartlyDone, SchemaMismatch, StoreUnreachable
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
@@ -25,10 +21,12 @@ from memsync.model.wording import count
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import Intent, Journal, purge
 from memsync.reconcile.looking import Looked, Looker, read_points
+from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import Action, ActionKind, Plan
-from memsync.reconcile.refusals import require_few_removals, require_same_stores
+from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
 from memsync.settings import Settings
 from memsync.stores.ltm import Failure, LongTermMemory
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 128
@@ -63,17 +61,20 @@ def apply(
     `quarantine_days` ago are forgotten at the end.
 
     Raises: StalePlan when the plan is for other stores; GateClosed when it would remove many
-    points; both before any write. StoreBusy when another repair or a relay runs; StoreUnreachable,
-    also when the embedder is down: what was done stays done. PartlyDone at the end, when actions
-    were set aside. Effects: both stores.
+    points, or memories without a row while the stores may be of two times; all before any write.
+    StoreBusy when another repair or a relay runs; StoreUnreachable, also when the embedder is down:
+    what was done stays done. PartlyDone at the end, when actions were set aside. Effects: both
+    stores.
     """
     with repairing(postgres) as session:
         applier = _Applier(plan, session, ltm, settings, tell)
         require_same_stores(plan, session, ltm)
         open_actions = applier.look_at_all()
+        require_one_time(open_actions, session, ltm)
         if not remove_many:
             applier.require_few_removals(open_actions)
         applier.carry_out(open_actions, limit)
+        ltm.mark.publish(session)
         purge(session, settings.quarantine_days)
         return applier.applied()
 
@@ -92,6 +93,7 @@ class _Applier:
         self._ltm = ltm
         self._tell = tell
         self._journal = Journal(session, plan.plan_id)
+        self._noting = Noting(Ledger(session), ltm)
         self._looker = Looker(
             session,
             ltm,
@@ -202,9 +204,12 @@ class _Applier:
         """Record the layout and the run, and settle what an earlier one left unsettled."""
         self._began = True
         self._ltm.record_layout(self._session)
+        self._ltm.mark.watch(self._session)
         self._journal.begin(self._plan)
         for name, some in _by_collection(self._unsettled):
-            self._journal.settle(name, [each.point_id for each in some], created=True)
+            with self._session.transaction():
+                self._journal.settle(name, [each.point_id for each in some], created=True)
+                self._noting.done(name, [(each, each.wanted) for each in some])
 
     def _carry_out(self, actions: list[Action]) -> None:
         do: dict[ActionKind, Callable[[list[Looked]], None]] = {
@@ -284,20 +289,20 @@ class _Applier:
         """Bring points of one collection into the states that their actions leave."""
         collection = ready[0][0].action.place.collection
         creates = may_create and not self._ltm.stands(collection)
-        self._journal.intend(
-            [
-                Intent(
-                    each.action.place,
-                    each.action.kind,
-                    each.action.reason,
-                    before=point_state(each.found),
-                    after=point_state(point),
-                    copy=each.found,
-                )
-                for each, point in ready
-            ],
-            new_collection=collection if creates else None,
-        )
+        intents = [
+            Intent(
+                each.action.place,
+                each.action.kind,
+                each.action.reason,
+                before=point_state(each.found),
+                after=point_state(point),
+                copy=each.found,
+            )
+            for each, point in ready
+        ]
+        with self._session.transaction():
+            self._journal.intend(intents, new_collection=collection if creates else None)
+            self._noting.intended(collection, ready)
         seen = {each.point_id: each.found for each, _ in ready if each.found}
         try:
             failed = send([point for _, point in ready if point], seen)
@@ -324,8 +329,13 @@ class _Applier:
             else:
                 why = refused.get(each.point_id, _OVERTAKEN)
                 self._aside[each.action.place] = (each.action, why)
-        not_done = [each.point_id for each, _ in ready if each.point_id not in done]
-        self._journal.settle(collection, done, not_done, created=stands)
+        not_done = [each for each in ready if each[0].point_id not in done]
+        left = [each.point_id for each, _ in not_done]
+        with self._session.transaction():
+            self._journal.settle(collection, done, left, created=stands)
+            self._noting.done(collection, [each for each in ready if each[0].point_id in done])
+            self._noting.not_done(collection, not_done)
+            self._ltm.mark.count(self._session)
         self._done += len(done)
 
     # ------------------------------------------------------------------ the result

@@ -7,7 +7,7 @@ could not read.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from memsync.errors import MemsyncError
@@ -18,6 +18,7 @@ from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Audit, Finding, Findings, Severity
+from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import MissingPoint
@@ -33,6 +34,8 @@ from memsync.stores.history.exchanges import (
 )
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Ledger
+from memsync.stores.ltm.marks import Marks, Verdict
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 500
@@ -92,9 +95,11 @@ class _Auditor:
             pairing = Pairing.of(
                 session, self._ltm, catalog, tolerance_s=self._settings.match_tolerance_s
             )
-            missing = 0
+            missing = noted = 0
+            marks = self._ltm.mark.read(session)
             if catalog.knows_personas:
-                findings.add_all(self._memory_findings(session, pairing))
+                noted = Ledger(session).standing()
+                findings.add_all(self._memory_findings(session, pairing, marks))
                 if self._collection_is_missing():
                     # A wrong name is one finding, and not one for each exchange.
                     missing = findings.drop(MissingPoint.code)
@@ -114,6 +119,7 @@ class _Auditor:
                 elsewhere,
                 self._named_embedder(homes),
                 missing,
+                marks,
             )
             for rule in STATE_RULES:
                 if everything or not rule.only_in_check:
@@ -124,6 +130,7 @@ class _Auditor:
             rows_checked=pairing.sources.counts.rows,
             points_checked=pairing.sources.counts.points,
             archived=pairing.sources.counts.archived,
+            noted=noted,
             settling=self._settling,
             not_checked=tuple(self._not_checked),
             layout=self._ltm.layout,
@@ -159,12 +166,20 @@ class _Auditor:
 
     # ------------------------------------------------------------------ memories
 
-    def _memory_findings(self, session: Session, pairing: Pairing) -> Iterator[Finding]:
-        for some in batched(self._candidates(pairing), _BATCH):
+    def _memory_findings(
+        self, session: Session, pairing: Pairing, marks: Marks
+    ) -> Iterator[Finding]:
+        for some in batched(self._candidates(self._cases(pairing, marks)), _BATCH):
             yield from self._confirmed(session, self._settled(session, some))
 
-    def _candidates(self, pairing: Pairing) -> Iterator[tuple[Finding, Case]]:
-        for number, case in enumerate(pairing.cases()):
+    def _cases(self, pairing: Pairing, marks: Marks) -> Iterator[Case]:
+        yield from pairing.cases()
+        # Another store than the one that was written to lacks everything, which is one finding.
+        if marks.verdict is not Verdict.GONE:
+            yield from losses(pairing.sources)
+
+    def _candidates(self, cases: Iterable[Case]) -> Iterator[tuple[Finding, Case]]:
+        for number, case in enumerate(cases):
             if number % _TELL_EVERY == 0:
                 self._tell(Progress(Kind.STEP, "audit of memories", number))
             for rule in CASE_RULES:

@@ -27,7 +27,7 @@ from memsync.reconcile.pairing import Pairing
 from memsync.stores.ltm.layouts import Layout
 
 _BATCH = 256
-_TO_BRING = frozenset((Role.MEMORY, Role.ARCHIVED, Role.ORPHAN, Role.NEWER))
+_TO_BRING = frozenset((Role.MEMORY, Role.ARCHIVED, Role.VANISHED, Role.ORPHAN, Role.NEWER))
 """What is copied to the shared collection. An orphan that the audit lets pass is still settling."""
 
 

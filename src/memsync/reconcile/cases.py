@@ -14,6 +14,7 @@ from memsync.model.digests import exchange_digest, point_state
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile.findings import Witness
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Entry
 from memsync.stores.ltm.payload import PayloadCodec, Reading
 from memsync.stores.ltm.texts import Said, said
 
@@ -80,6 +81,10 @@ class Role(StrEnum):
     """A copy, in such a collection, of a memory that stands where it belongs (`kept`)."""
     ARCHIVED = "archived"
     """A memory whose rows the app no longer keeps, by design."""
+    VANISHED = "vanished"
+    """A memory of the ledger whose rows went otherwise than by design."""
+    LOST = "lost"
+    """A memory without rows that the ledger has (`entry`), and that is nowhere."""
     NEWER = "newer"
     """A memory from after the newest row, or from a stretch in which there is no row at all."""
     ORPHAN = "orphan"
@@ -93,7 +98,8 @@ class Case:
     `said` is how the point's text resembles the exchange's; None without one of them. `kept` is the
     place of the exchange's memory that stays, where it is another point, and `kept_state` its
     state. `home` is the collection where the case's memory belongs, None where its persona is not
-    known. `tolerance_ms` is how far the times of a pair may differ.
+    known. `tolerance_ms` is how far the times of a pair may differ. `entry` is what the ledger says
+    of the point, where it has no exchange.
     """
 
     role: Role
@@ -104,6 +110,7 @@ class Case:
     kept: Place | None = None
     kept_state: str | None = None
     tolerance_ms: int = 0
+    entry: Entry | None = None
 
     @property
     def said(self) -> Said | None:
@@ -132,6 +139,8 @@ class Case:
     def witness(self) -> Witness:
         """The states of the exchange and the point that this case was made from."""
         row, found, target = self.exchange, self.found, self.target
+        if self.role is Role.LOST:
+            return Witness(place=self.place)
         if self.role is Role.ELSEWHERE and self.layout is Layout.SHARED:
             # The memory is made anew. The old collection stays as it is until it is retired.
             found = None
@@ -147,11 +156,17 @@ class Case:
         )
 
     @property
+    def place(self) -> Place | None:
+        """Where the point of the case lies, or lay; None where there is none."""
+        if self.found is not None:
+            return self.found.place
+        return self.entry.place if self.entry is not None else None
+
+    @property
     def persona_id(self) -> UUID | None:
-        """The persona that the case is about: the row's, else the point's."""
-        if self.exchange is not None:
-            return self.exchange.persona_id
-        return self.found.persona_id if self.found is not None else None
+        """The persona that the case is about: the row's, else the point's, else the ledger's."""
+        about = self.exchange or self.found or self.entry
+        return None if about is None else about.persona_id
 
     def with_role(self, role: Role) -> "Case":
         """The same case in another role."""

@@ -236,8 +236,9 @@ class Audit:
 
     `findings` are on disk until the audit is closed, or nothing uses it any more. `layout` is where
     memories lie, and `why_layout` how that is known. `archived` counts the memories whose rows the
-    app no longer keeps. `settling` counts the differences that are too young, have an outbox entry,
-    or changed while the audit ran. `not_checked` says which parts could not be read, and why.
+    app no longer keeps, `noted` those that the ledger has. `settling` counts the differences that
+    are too young, have an outbox entry, or changed while the audit ran. `not_checked` says which
+    parts could not be read, and why.
     """
 
     findings: Findings
@@ -246,6 +247,7 @@ class Audit:
     settling: int
     not_checked: tuple[str, ...]
     archived: int = 0
+    noted: int = 0
     layout: Layout = Layout.SHARED
     why_layout: str = ""
 

@@ -1,7 +1,7 @@
 """What matches nothing of its owner's: looked for among everybody's exchanges, then judged alone.
 
-It decides which memories without an exchange are archived, which are newer than the history, and
-which are orphans.
+It decides which memories without an exchange are archived, which have lost their rows otherwise,
+which are newer than the history, and which are orphans.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from memsync.stores.history.exchanges import (
     unreadable_threads,
 )
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Entry, Ledger, State
 from memsync.stores.ltm.texts import answers
 
 _BATCH = 1000
@@ -50,6 +51,7 @@ class Leftovers:
         self._session, self._ltm = sources.session, sources.ltm
         self._tolerance_ms = sources.tolerance_ms
         self._odd_threads: set[Thread] | None = None
+        self._ledger = Ledger(sources.session)
         self._kept: Spool[Place] = Spool()
         self._left: Spool[_Left] = Spool()
         self._others: Spool[tuple[Found, Exchange]] = Spool()
@@ -79,17 +81,18 @@ class Leftovers:
         """The case of every point that is left."""
         for some in batched(self._left, _BATCH):
             rows = exchanges_of_anybody(self._session, [each.found for each in some])
+            noted = self._noted([each.found for each in some if each.found.place not in rows])
             for left in some:
                 exchange = rows.get(left.found.place)
                 if exchange is None:
-                    case = self._without_exchange(left)
+                    case = self._without_exchange(left, noted.get(left.found.place))
                     if case is None:
                         continue
-                    if case.role is Role.ARCHIVED:
-                        self._sources.counts.archived += 1
-                        yield case
-                    else:
+                    self._sources.counts.archived += case.role is Role.ARCHIVED
+                    if case.role is Role.ORPHAN:
                         self._unmatched.add(_NOBODY, case)
+                    else:
+                        yield case
                 else:
                     self._others.add(exchange.persona_id.bytes, (left.found, exchange))
         for persona in list(self._others.keys()):
@@ -136,9 +139,44 @@ class Leftovers:
         """The id of the exchange's memory in the shared collection, as far as one is known."""
         return next((place.point_id for place in self._kept.of(anchor.bytes)), anchor)
 
-    def _without_exchange(self, left: _Left) -> Case | None:
-        """The case of a point that matches no exchange; None where nobody can tell."""
+    def _noted(self, founds: Sequence[Found]) -> dict[Place, Entry]:
+        """What the ledger says of these points, or of that of which one is a copy.
+
+        It is asked about points without an exchange. One whose row stands has other values than its
+        row, and then the ledger does not say whose the point is.
+        """
+        places = {each.place: self._places_of(each) for each in founds}
+        entries = self._ledger.at(place for some in places.values() for place in some)
+        live = [e.anchor_id for e in entries.values() if e.anchor_id and e.state is State.LIVE]
+        standing = standing_messages(self._session, live)
+        known = {
+            place: entry for place, entry in entries.items() if entry.anchor_id not in standing
+        }
+        return {
+            place: known[here]
+            for place, some in places.items()
+            if (here := next((each for each in some if each in known), None))
+        }
+
+    def _places_of(self, found: Found) -> list[Place]:
+        """Where the ledger may know the point: here, or where it lay in the other layout."""
+        came_from = Place.read(found.reading.brought_from or "")
+        return [
+            found.place,
+            *([came_from] if came_from else []),
+            Place(self._ltm.collection, found.point.id),
+        ]
+
+    def _without_exchange(self, left: _Left, entry: Entry | None) -> Case | None:
+        """The case of a point that matches no exchange; None where nobody can tell.
+
+        What the ledger says comes first: a row that is imported later may be older than the memory.
+        """
         found, memory = left.found, left.found.reading.memory
+        if entry is not None and entry.state is not State.QUARANTINED:
+            role = Role.ARCHIVED if entry.state is State.ARCHIVED else Role.VANISHED
+            at_home = entry if entry.place == found.place else None
+            return self._sources.case(role, None, found, entry=at_home)
         at = memory.created_at_ms
         if found.persona_id is not None and at is not None and memory.text:
             if left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms:

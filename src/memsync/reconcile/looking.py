@@ -33,8 +33,9 @@ class Looked:
     """An action, what was found, and the point that it leaves; None: no point.
 
     It is done, or set aside because of `why`, or else open. `found` and `source` have vectors where
-    these were asked for. `made` is the memory to be written. `after` is the state that the action
-    left, where it is done. `unsettled`: it is done, and the journal does not say so yet.
+    these were asked for. `made` is the memory to be written, `row` its exchange. `after` is the
+    state that the action left, where it is done. `unsettled`: it is done, and the journal does not
+    say so yet.
     """
 
     action: Action
@@ -42,6 +43,7 @@ class Looked:
     source: Point | None = None
     wanted: Point | None = None
     made: Made | None = None
+    row: Exchange | None = None
     done: bool = False
     after: str | None = None
     unsettled: bool = False
@@ -150,7 +152,8 @@ class Looker:
             if why is None and memory and memory.place != each.action.place:
                 why = f"the memory belongs at {memory.place} by now"
             wanted = None if memory is None else Point(each.point_id, memory.payload)
-            found.append(replace(each, made=memory, wanted=wanted, why=why))
+            row = memory.exchange if memory else None
+            found.append(replace(each, made=memory, wanted=wanted, row=row, why=why))
         return found
 
     def _with_patches(self, looked: Sequence[Looked]) -> list[Looked]:
@@ -161,7 +164,7 @@ class Looker:
             if why is None and each.found is not None:
                 row = rows.get(each.action.anchor_id) if each.action.anchor_id else None
                 payload = self._ltm.repairs.patched(each.action.place.collection, each.found, row)
-                patched.append(replace(each, wanted=Point(each.point_id, payload)))
+                patched.append(replace(each, wanted=Point(each.point_id, payload), row=row))
             else:
                 patched.append(replace(each, why=why))
         return patched
@@ -179,7 +182,14 @@ class Looker:
         }
         rows = self._rows(looked)
         copies = [self._with_copy(each, read, vectors=vectors) for each in looked]
-        return [replace(each, why=each.why or _stale_row(each.action, rows)) for each in copies]
+        return [
+            replace(
+                each,
+                row=rows.get(each.action.anchor_id) if each.action.anchor_id else None,
+                why=each.why or _stale_row(each.action, rows),
+            )
+            for each in copies
+        ]
 
     def _with_copy(self, looked: Looked, read: Mapping[str, Read], *, vectors: bool) -> Looked:
         action, source = looked.action, looked.action.source

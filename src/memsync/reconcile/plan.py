@@ -17,8 +17,11 @@ from memsync.model.ids import copied_point_id, point_order
 from memsync.model.records import Place
 from memsync.reconcile.findings import Audit, Finding, Grade, Kind, Repair, Severity, counted
 from memsync.reconcile.plans import Action, ActionKind, Plan, Target
+from memsync.reconcile.rules.schema import CollectionRecreated, StoreRewound
 from memsync.reconcile.spool import Shelf, Spool
 from memsync.stores.ltm import LongTermMemory
+
+_OF_TWO_TIMES = frozenset((StoreRewound.name, CollectionRecreated.name))
 
 
 def make_plan(
@@ -31,7 +34,8 @@ def make_plan(
 ) -> Plan:
     """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`.
 
-    With `persona` only that persona's findings count. The embedder is loaded where the plan has
+    With `persona` only that persona's findings count. While the stores may be of two times, no
+    memory without a row is removed. The embedder is loaded where the plan has
     memories to make. Reads no point.
 
     Raises: IncompleteAudit, because a repair could remove a point whose exchange was not read;
@@ -42,9 +46,11 @@ def make_plan(
             "the audit is incomplete, so no plan is made: " + "; ".join(audit.not_checked)
         )
     grades = {Grade.SAFE, Grade.UNSAFE} if unsafe else {Grade.SAFE}
+    of_two_times = not _OF_TWO_TIMES.isdisjoint(audit.counts)
     with contextlib.closing(_Draft()) as draft:
         for each in audit.findings.chosen(_is_fault, persona):
-            draft.add(each, wanted=each.grade in grades)
+            removes = each.repair is Repair.REMOVE and each.witness.anchor_id is None
+            draft.add(each, wanted=each.grade in grades and not (removes and of_two_times))
         actions = draft.actions()
     makes = any(each.kind is ActionKind.PUT for each in actions)
     target = target_of(ltm, instance_id, with_embedder=makes)

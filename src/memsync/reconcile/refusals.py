@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 
 from memsync.errors import GateClosed, InvalidInput, StalePlan
 from memsync.model.records import Place
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.reconcile.plan import target_of
 from memsync.reconcile.plans import Action, Plan
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import CollectionKind
+from memsync.stores.ltm.marks import Verdict
 from memsync.stores.postgres import Session
 
 _REMOVALS_SHARE = 0.05
@@ -47,6 +48,27 @@ def require_same_stores(plan: Plan, session: Session, ltm: LongTermMemory) -> No
                 f"the plan would change {action.place.collection!r}, whose name is not that of "
                 "a collection of memories. Make a new plan with `memsync reconcile plan`"
             )
+
+
+def require_one_time(actions: Sequence[Action], session: Session, ltm: LongTermMemory) -> None:
+    """Refuse to remove only copies while one of the stores may be older than the other.
+
+    Raises: GateClosed.
+    """
+    only = sum(each.is_only_copy for each in actions)
+    if not only or (verdict := ltm.mark.read(session).verdict) is Verdict.IN_STEP:
+        return
+    seen = (
+        "Postgres is older than what was written to it"
+        if verdict is Verdict.REWOUND
+        else f"it has no mark of the database {session.label}"
+    )
+    raise GateClosed(
+        f"the plan would remove {count(only, 'memory', 'memories')} without a row from "
+        f"{ltm.label}, and {seen}, so their rows may only be missing here. Nothing was changed; "
+        "see what `memsync check` says of it",
+        removals=only,
+    )
 
 
 def require_few_removals(

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from memsync.errors import DimensionMismatch, GateClosed, SchemaMismatch
+from memsync.errors import DimensionMismatch, GateClosed, IncompleteAudit, SchemaMismatch
 from memsync.model.progress import Tell, silent
 from memsync.model.wording import count, listed
+from memsync.reconcile.adopt import adopt_in
 from memsync.reconcile.audit import audit
 from memsync.reconcile.bringing import Bringing
 from memsync.reconcile.copying import sources_of
@@ -23,6 +24,7 @@ from memsync.reconcile.returning import Returning
 from memsync.settings import Settings
 from memsync.stores.ltm import COSINE, LongTermMemory
 from memsync.stores.ltm.layouts import CollectionKind, Layout
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.record import Decision, change, record, recorded
 from memsync.stores.postgres import Postgres, Session, relations
 
@@ -133,7 +135,9 @@ def set_shared(
         copied = _until_nothing_is_new(work.run_once)
         why = f"`memsync reconcile layout set shared` copied {count(copied, 'point')}"
         change(session, ltm.layout, Layout.SHARED, why)
-        after = audit(postgres, ltm.in_layout(Layout.SHARED, why), settings, tell)
+        shared = ltm.in_layout(Layout.SHARED, why)
+        _adopt(session, shared, settings, tell)
+        after = audit(postgres, shared, settings, tell)
         return Changed(Layout.SHARED, copied, work.replaced, audit=after)
 
 
@@ -162,8 +166,17 @@ def set_per_persona(
         restored = restore(session, target, tell)
         copied = _until_nothing_is_new(work.run_once)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
+        _adopt(session, target, settings, tell)
         after = audit(postgres, target, settings, tell)
         return Changed(Layout.PER_PERSONA, copied, work.replaced, restored, work.left, after)
+
+
+def _adopt(session: Session, ltm: LongTermMemory, settings: Settings, tell: Tell) -> None:
+    """Write the memories of the new layout down, where those of the other one were."""
+    if Ledger(session).standing():
+        # What could not be read, the audit that follows tells.
+        with contextlib.suppress(IncompleteAudit):
+            adopt_in(session, ltm, settings, tell, anew=False)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class Returning(Copying):
 
     def _is_lacking(self, case: Case) -> bool:
         """Whether no collection of the persona's has the memory."""
-        if case.role in {Role.ELSEWHERE, Role.ARCHIVED}:
+        if case.role in {Role.ELSEWHERE, Role.ARCHIVED, Role.VANISHED}:
             return True
         # Of several copies in collections that nobody reads, the first one is kept.
         elsewhere = case.kept is not None and case.kept.collection not in {case.home, self.shared}

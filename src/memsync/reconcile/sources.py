@@ -24,6 +24,7 @@ from memsync.stores.ltm.layouts import (
     collection_of_persona,
     persona_of_collection,
 )
+from memsync.stores.ltm.ledger import Entry
 from memsync.stores.postgres import Session
 
 _BATCH = 1000
@@ -144,9 +145,11 @@ class Sources:
         *,
         kept: Place | None = None,
         kept_state: str | None = None,
+        entry: Entry | None = None,
     ) -> Case:
         """The case of these two in this role. A point of nobody's is an orphan, or foreign."""
-        persona = exchange.persona_id if exchange else found and found.persona_id
+        about = exchange or found or entry
+        persona = about.persona_id if about else None
         if found and found.names_unknown and not self._is_old_copy(role, found):
             role = Role.FOREIGN if exchange else Role.ORPHAN
         return Case(
@@ -158,6 +161,7 @@ class Sources:
             kept=kept,
             kept_state=kept_state,
             tolerance_ms=self.tolerance_ms,
+            entry=entry,
         )
 
     def _is_old_copy(self, role: Role, found: Found) -> bool:

@@ -14,6 +14,7 @@ from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import MessageWithoutPersona, UnreadableMessage
 from memsync.stores.history.outbox import LateEntry
 from memsync.stores.ltm import Embedder, LongTermMemory
+from memsync.stores.ltm.marks import NO_MARKS, Marks
 from memsync.stores.postgres import Session
 
 HISTORY = "postgres:conversation_history"
@@ -30,7 +31,7 @@ class State:
     `homes` are the collections where the layout in force keeps memories, `elsewhere` those of
     memories that it does not read. `embedder` is the one that the settings name, where it could be
     loaded and there is something to compare. `missing_with_collection` is how many memories are
-    missing because the shared collection is.
+    missing because the shared collection is. `marks` tell whether the stores are of one time.
     """
 
     session: Session
@@ -41,6 +42,7 @@ class State:
     elsewhere: Collection[str]
     embedder: Embedder | None = None
     missing_with_collection: int = 0
+    marks: Marks = NO_MARKS
 
     @cached_property
     def messages_without_persona(self) -> Sequence[MessageWithoutPersona]:

@@ -5,7 +5,7 @@ it. A point that is in its former state already is done, and one that somebody h
 left as it is, and told. An undo that ended early is finished by the next.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from uuid import UUID
@@ -19,9 +19,11 @@ from memsync.model.wording import count
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import CREATE, Journal, Row
 from memsync.reconcile.looking import read_points
+from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import ActionKind
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.postgres import Postgres
+from memsync.stores.ltm.ledger import Ledger
+from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 128
 
@@ -47,8 +49,9 @@ def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = sil
     with repairing(postgres) as session:
         journal = Journal(session, run_id)
         _require_same_stores(journal, run_id, ltm)
-        undoer = _Undoer(journal, ltm, tell)
+        undoer = _Undoer(session, journal, ltm, tell)
         undoer.undo()
+        ltm.mark.publish(session)
         return undoer.undone()
 
 
@@ -67,8 +70,10 @@ def _require_same_stores(journal: Journal, run_id: UUID, ltm: LongTermMemory) ->
 
 
 class _Undoer:
-    def __init__(self, journal: Journal, ltm: LongTermMemory, tell: Tell) -> None:
+    def __init__(self, session: Session, journal: Journal, ltm: LongTermMemory, tell: Tell) -> None:
+        self._session = session
         self._journal = journal
+        self._noting = Noting(Ledger(session), ltm)
         self._ltm = ltm
         self._tell = tell
         self._done = 0
@@ -118,8 +123,7 @@ class _Undoer:
                 self._aside.append((row, "somebody has written the point since"))
         copies = self._copies(collection, kind, restore)
         # Also where none is: a session that is lost ends here, before the next write.
-        self._journal.settle_undone(done)
-        self._done += len(done)
+        self._settle(collection, done, read.points)
         if wanted := {each: row for each, row in restore.items() if each in copies}:
             self._restore(kind, collection, wanted, copies, read.points)
 
@@ -173,7 +177,18 @@ class _Undoer:
             else:
                 why = refused.get(point_id, "another writer changed it at the same moment")
                 self._aside.append((row, why))
-        self._journal.settle_undone(done)
+        self._settle(collection, done, read.points)
+
+    def _settle(
+        self, collection: str, done: Sequence[Row], points: Mapping[PointId, Point]
+    ) -> None:
+        """Note that rows are undone; `points` are those of their collection that stand now."""
+        with self._session.transaction():
+            self._journal.settle_undone(done)
+            ids = [row.place.point_id for row in done if row.place]
+            self._noting.undone(collection, ids, points)
+            if done:
+                self._ltm.mark.count(self._session)
         self._done += len(done)
 
     def undone(self) -> Undone:

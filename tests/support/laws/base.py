@@ -11,6 +11,7 @@ from typing import Literal
 
 from memsync.model.records import Exchange, to_ms
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Entry, Ledger
 from support.lab import LONG_AGO, Lab
 
 OLD_MS = to_ms(LONG_AGO) - 86_400_000
@@ -76,6 +77,18 @@ def law(code: str, *where: Where, name: str = "") -> Callable[[Plant], Plant]:
         return plant
 
     return register
+
+
+def noted(lab: Lab, said: list[Exchange]) -> None:
+    """Write the memories of these exchanges down in the ledger, as they stand."""
+    entries = []
+    for each in said:
+        place = lab.place(each)
+        payload = lab.point(place.point_id, place.collection).payload
+        memory = lab.ltm.codec_of(place.collection).decode(payload).memory
+        entries.append(Entry.of(place, memory, each))
+    with lab.postgres.session() as session:
+        Ledger(session).note(entries)
 
 
 def one(key: object, **evidence: object) -> dict[str, dict[str, object]]:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from memsync.model.records import Exchange
 from support.lab import ADA, A, C, Lab, as_told
-from support.laws.base import OLD_MS, UNSAFE, Planted, key, law, one
+from support.laws.base import OLD_MS, UNSAFE, Planted, key, law, noted, one
 
 OWNER = UUID("cccccccc-0000-4000-8000-000000000001")
 OLDER = f"personality-{ADA}"
@@ -55,7 +55,8 @@ def written_into_the_shared_collection(lab: Lab, said: list[Exchange]) -> Plante
 
 @law("MSC002", "home", "deployed")
 def orphan(lab: Lab, said: list[Exchange]) -> Planted:
-    """A memory whose rows were deleted, amid a thread."""
+    """A memory that is not in the ledger, whose rows were deleted, amid a thread."""
+    lab.sql("DELETE FROM memsync.memories WHERE anchor_id = %(id)s", id=said[1].anchor_id)
     lab.unsay(said[1])
     text = as_told(said[1]) if lab.deployed else said[1].text
     return Planted(
@@ -172,6 +173,32 @@ def random_ids(lab: Lab, said: list[Exchange]) -> Planted:
     )
 
 
+@law("MSC010", "home", "deployed")
+def vanished(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory of the ledger whose rows were deleted, amid a thread."""
+    noted(lab, said)
+    lab.unsay(said[1])
+    text = as_told(said[1]) if lab.deployed else said[1].text
+    return Planted(
+        one(key(lab, said[1]), row=None, point=text),
+        facts={"foreign-point-id": len(said) - 1} if lab.deployed else {},
+        next_command="memsync rules MSC010",
+    )
+
+
+@law("MSC011", "home", "deployed")
+def lost(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory of the ledger, the oldest of its thread, without rows and without its point."""
+    noted(lab, said)
+    lab.unsay(said[0])
+    lab.lose(said[0])
+    return Planted(
+        one(key(lab, said[0]), point=None),
+        facts={"foreign-point-id": len(said) - 1} if lab.deployed else {},
+        next_command="memsync rules MSC011",
+    )
+
+
 @law("MSC006", "outbox")
 def unacknowledged(lab: Lab, said: list[Exchange]) -> Planted:
     """An entry that nobody drains."""
@@ -213,6 +240,8 @@ def a_lost_stretch(lab: Lab, said: list[Exchange]) -> Planted:
 
 
 def _newer(lab: Lab, said: list[Exchange], lost: list[Exchange]) -> Planted:
+    # A backup has the ledger of its time.
+    lab.sql("TRUNCATE memsync.memories")
     lab.unsay(*lost)
     return Planted(
         {key(lab, each): {"row": None, "point": each.created_at_ms} for each in lost},

@@ -8,7 +8,7 @@ from memsync.model.digests import exchange_digest
 from memsync.model.records import Exchange
 from memsync.stores.ltm.layouts import Layout
 from support.lab import BASIL, A, B, C, Lab, as_told
-from support.laws.base import OLD_MS, Planted, key, law, one, spelled
+from support.laws.base import OLD_MS, Planted, key, law, noted, one, spelled
 
 DRAFT = "User (Al): x\nAda: draft"
 LONG_AGO_TEXT = "User (Al): long ago\nAda: it was"
@@ -266,6 +266,22 @@ for _name, _changes in (
 law("MSD007", "deployed", name="tampered-text")(
     partial(_tampered, content="User (Al): long ago\nAda: it was not")
 )
+
+
+@law("MSD007", "home", "deployed")
+def other_than_noted(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory of the ledger whose rows are gone, and whose text was changed since."""
+    noted(lab, said)
+    lab.unsay(said[0])
+    if lab.deployed:
+        lab.respell(said[0], content="User (Al): long ago\nAda: it was not")
+    else:
+        lab.respell(said[0], **spelled(lab, said[0], assistant_text="it was not"))
+    return Planted(
+        one(key(lab, said[0])),
+        facts={"foreign-point-id": len(said) - 1} if lab.deployed else {},
+        next_command="memsync rules MSD007",
+    )
 
 
 @law("MSD008", "deployed")

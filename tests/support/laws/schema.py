@@ -6,6 +6,7 @@ from memsync.model.records import Exchange
 from memsync.stores.history.catalog import RETRIEVAL_INDEX
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.marks import META
 from memsync.stores.vectors.protocol import CollectionInfo
 from support.failing import Failing
 from support.lab import ADA, DIMS, B, Lab
@@ -146,6 +147,38 @@ def wrong_name(lab: Lab, said: list[Exchange]) -> Planted:
     lab.settings = lab.settings.model_copy(update={"collection": "misspelt"})
     lab.ltm = LongTermMemory(lab.vectors, lab.settings, lab.ltm.embedder, lab.ltm.layout)
     return Planted(one("misspelt", exchanges=len(said)), next_command="memsync rules MSS015")
+
+
+@law("MSS017", "outbox")
+def rewound(lab: Lab, said: list[Exchange]) -> Planted:
+    """The vector store has the mark of a batch that Postgres does not know."""
+    lab.say()
+    lab.sync()
+    lab.sql("UPDATE memsync.mark SET settled = settled - 1")
+    row = lab.sql("SELECT settled FROM memsync.mark")[0][0]
+    return Planted(
+        one("settled", row=row, point=row + 1),
+        facts=_one_more(lab, said),
+        next_command="memsync rules MSS017",
+    )
+
+
+@law("MSS018", "outbox")
+def made_anew(lab: Lab, said: list[Exchange]) -> Planted:
+    """The vector store has the memories, and no mark."""
+    lab.say()
+    lab.sync()
+    lab.vectors.drop(META)
+    row = lab.sql("SELECT settled FROM memsync.mark")[0][0]
+    return Planted(
+        one("settled", row=row, point=None),
+        facts=_one_more(lab, said),
+        next_command="memsync rules MSS018",
+    )
+
+
+def _one_more(lab: Lab, said: list[Exchange]) -> dict[str, int]:
+    return {"foreign-point-id": len(said)} if lab.deployed else {}
 
 
 NOT_EVERYWHERE = {(code, Layout.PER_PERSONA) for code in ("MSS007", "MSS013", "MSS015")}

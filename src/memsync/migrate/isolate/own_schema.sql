@@ -185,6 +185,34 @@ CREATE TABLE IF NOT EXISTS memsync.layout (
 -- Lets every role of the schema see where memories lie: the library and each audit ask.
 GRANT SELECT ON memsync.layout TO PUBLIC;
 
+-- name: create_memories
+-- The ledger: the memories that memsync wrote, or that an operator adopted. See
+-- stores/ltm/ledger.py. anchor_id and source, the digest of the exchange, are NULL where no row is
+-- known. stored is the digest of the memory as it stood in the vector store.
+CREATE TABLE IF NOT EXISTS memsync.memories (
+    collection text NOT NULL,
+    point_id text NOT NULL,
+    anchor_id uuid,
+    persona_id uuid,
+    personality_id uuid,
+    channel_id text,
+    created_at_ms bigint,
+    source bytea,
+    stored bytea NOT NULL,
+    state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'archived', 'quarantined')),
+    noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (collection, point_id));
+
+-- name: create_mark
+-- How many batches of memories Postgres has settled; the vector store has the same number. See
+-- stores/ltm/marks.py. archived_at is when the ledger was last compared with the rows.
+CREATE TABLE IF NOT EXISTS memsync.mark (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    settled bigint NOT NULL DEFAULT 0,
+    is_set boolean NOT NULL DEFAULT false,
+    rewound_at timestamptz,
+    archived_at timestamptz);
+
 -- name: create_repair
 -- The runs of `reconcile apply`. A run has the id of its plan; `target` are the stores that it was
 -- for.

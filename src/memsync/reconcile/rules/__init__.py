@@ -12,6 +12,8 @@ RULES: tuple[Rule, ...] = (
     coverage.DeadOutboxEntry(),
     coverage.NewerThanHistory(),
     coverage.LegacyCopy(),
+    coverage.RowVanished(),
+    coverage.ArchivedMissing(),
     isolation.PersonaMismatch(),
     isolation.UnknownPersona(),
     isolation.MissingPersona(),
@@ -35,6 +37,8 @@ RULES: tuple[Rule, ...] = (
     schema.EmbedderMismatch(),
     schema.WrongDistance(),
     schema.CollectionMissing(),
+    schema.StoreRewound(),
+    schema.CollectionRecreated(),
 )
 
 CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))

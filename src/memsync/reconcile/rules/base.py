@@ -69,7 +69,7 @@ class CaseRule(Rule):
         evidence = self.look(case)
         if evidence is None:
             return None
-        exchange, found = case.exchange, case.found
+        exchange, place = case.exchange, case.place
         severity = self.severity_in(case.layout)
         repair, grade = self.mended_by(case)
         if severity is Severity.INFO:
@@ -80,8 +80,8 @@ class CaseRule(Rule):
             severity=severity,
             grade=grade,
             repair=repair,
-            store=f"qdrant:{found.place.collection}" if found else HISTORY,
-            key=str(found.point.id if found else exchange and exchange.anchor_id),
+            store=f"qdrant:{place.collection}" if place else HISTORY,
+            key=str(place.point_id if place else exchange and exchange.anchor_id),
             persona_id=case.persona_id,
             evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(grade),

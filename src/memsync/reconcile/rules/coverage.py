@@ -144,6 +144,44 @@ class LegacyCopy(CaseRule):
         return {"kept": case.kept, "point": case.found.place}
 
 
+class RowVanished(CaseRule):
+    """A memory has lost its rows, and not from the old end of its thread, as retention does it.
+
+    Why it matters: recall returns something that is not in the history. Somebody deleted these
+    messages, or they were lost.
+    Repair: restore the rows. Where they were deleted on purpose, `memsync reconcile adopt --anew`
+    takes the memory out of the ledger; then it is an orphan, and a plan with --unsafe removes it.
+    """
+
+    code, name = "MSC010", "row-vanished"
+    severity = Severity.WARNING
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, case: Case) -> Evidence | None:
+        """A point whose ledger entry is live, and whose exchange is gone."""
+        if case.role is not Role.VANISHED or case.found is None:
+            return None
+        return {"row": None, "point": words(case.found.reading.memory.text)}
+
+
+class ArchivedMissing(CaseRule):
+    """A memory whose rows the app no longer keeps is not in the vector store any more.
+
+    Why it matters: it stood nowhere else. The ledger has its digest, and nobody's words.
+    Repair: restore the point from a snapshot of the vector store. Where it was removed on purpose,
+    `memsync reconcile adopt --anew` takes it out of the ledger.
+    """
+
+    code, name = "MSC011", "archived-missing"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, case: Case) -> Evidence | None:
+        """A memory of the ledger, without a row and without a point."""
+        if case.role is not Role.LOST or case.entry is None:
+            return None
+        return {"ledger": case.entry.stored, "point": None}
+
+
 class UnacknowledgedOutbox(StateRule):
     """An outbox entry has waited longer than the alarm age.
 

@@ -14,6 +14,7 @@ from memsync.reconcile.rules.base import (
 )
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import standing_digest
 from memsync.stores.ltm.payload import memory_digest_of
 from memsync.stores.ltm.texts import Said
 
@@ -164,8 +165,9 @@ class WrongTimeUnit(CaseRule):
 
 def _is_kept(case: Case) -> bool:
     """Whether the point is a memory that stays where it is."""
-    archived = case.role is Role.ARCHIVED and case.found is not None and case.found.home
-    return case.role is Role.MEMORY or archived
+    if case.role in {Role.ARCHIVED, Role.VANISHED}:
+        return case.found is not None and case.found.home
+    return case.role is Role.MEMORY
 
 
 def _patched(case: Case, grade: Grade) -> tuple[Repair, Grade]:
@@ -197,9 +199,12 @@ class EnrichedContent(CaseRule):
 class ArchivedTampered(CaseRule):
     """An archived memory does not fit its digest: its persona, time or text was changed.
 
+    The digest is the one that the ledger has, else the one that the point carries.
+
     Why it matters: no row can show whose it is or what was said. Recall may show one person's words
     to another.
-    Repair: none. Restore the point from a snapshot, or remove it by hand.
+    Repair: none. Restore the point from a snapshot, or remove it by hand. Where it was changed on
+    purpose, `memsync reconcile adopt --anew` takes it as it is.
     """
 
     code, name = "MSD007", "archived-tampered"
@@ -210,6 +215,10 @@ class ArchivedTampered(CaseRule):
         found = case.found
         if case.role is not Role.ARCHIVED or found is None or not found.home:
             return None
+        if case.entry is not None:
+            stands = standing_digest(found.point.id, found.reading.memory)
+            noted = case.entry.stored
+            return None if stands == noted else {"ledger": noted, "point": stands}
         stored = found.reading.memory.digest
         if stored is None:
             return None

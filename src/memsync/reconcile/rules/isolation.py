@@ -98,7 +98,7 @@ class MissingPersona(CaseRule):
         found = case.found
         if found is None or not found.home or found.reading.memory.persona_id is not None:
             return None
-        if case.role not in {Role.MEMORY, Role.ARCHIVED, Role.ORPHAN}:
+        if case.role not in {Role.MEMORY, Role.ARCHIVED, Role.VANISHED, Role.ORPHAN}:
             return None
         # There, one that names several does not agree with its collection.
         if case.layout is Layout.PER_PERSONA and found.reading.names_several_personas:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError
 from memsync.model.ids import PointId
-from memsync.model.records import Place, Point, Vector
+from memsync.model.records import Exchange, Place, Point, Vector
 from memsync.stores.ltm.embedders import Failure
 
 
@@ -15,13 +15,18 @@ from memsync.stores.ltm.embedders import Failure
 class Made:
     """The memory that an exchange must have: its place, its payload, and the text to be embedded.
 
-    `anchor_id` is the exchange's. The point has the same id, unless it replaces another one.
+    The point has the id of the exchange's anchor, unless it replaces another one.
     """
 
-    anchor_id: UUID
+    exchange: Exchange
     place: Place
     payload: Mapping[str, object]
     text: str
+
+    @property
+    def anchor_id(self) -> UUID:
+        """The id of the exchange's anchor."""
+        return self.exchange.anchor_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,14 @@ class Written:
 
     `failed`: InvalidInput means that the embedder or the store refuses this memory,
     EmbedderUnreachable that the embedder is down, so that it was not tried. `held` are memories
-    that wait for something to be mended, by anchor id; none of their texts is at fault.
+    that wait for something to be mended, by anchor id; none of their texts is at fault. `stand` are
+    memories that were found in the store as they were sent.
     """
 
     points: Sequence[Point]
     failed: Mapping[PointId, Failure]
     held: Mapping[UUID, MemsyncError] = field(default_factory=dict)
+    stand: Sequence[Made] = ()
 
 
 @dataclass(frozen=True, slots=True)

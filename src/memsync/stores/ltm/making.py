@@ -25,7 +25,7 @@ def made_shared(
     """The memories of the shared layout, for the vectors of this embedder."""
     return [
         Made(
-            each.anchor_id,
+            each,
             Place(collection, ids.get(each.anchor_id, each.anchor_id)),
             codec.encode(each, embedder),
             each.text,
@@ -47,5 +47,5 @@ def made_per_persona(
         payload = as_deployed(each, speak)
         home = collection_of_persona(each.persona_id)
         place = Place(home, ids.get(each.anchor_id, each.anchor_id))
-        made.append(Made(each.anchor_id, place, payload, str(payload["content"])))
+        made.append(Made(each, place, payload, str(payload["content"])))
     return made

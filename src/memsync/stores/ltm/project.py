@@ -84,6 +84,7 @@ class Projection:
         wrote. Raises: StoreUnreachable; in the shared layout SchemaMismatch.
         """
         points: list[Point] = []
+        stand: list[Made] = []
         failed: dict[PointId, Failure] = {}
         held: dict[UUID, MemsyncError] = {}
         left = list(anchor_ids)
@@ -93,6 +94,8 @@ class Projection:
             sent = self.maker.write(made, seen=found.seen)
             left = [*found.again, *self._written_by_others(made, sent)]
             points += [each for each in sent.points if each.id not in left]
+            sent_ids = {each.id for each in points}
+            stand += [each for each in made if each.place.point_id in sent_ids]
             failed |= sent.failed
             held |= {**found.held, **sent.held}
             if not left:
@@ -101,7 +104,7 @@ class Projection:
             "somebody else writes this memory at the same time. Let one relay or repair run at a "
             "time, and see who else writes to Qdrant"
         )
-        return Written(points, failed, held | dict.fromkeys(left, busy))
+        return Written(points, failed, held | dict.fromkeys(left, busy), stand)
 
     def _look(self, anchor_ids: Sequence[UUID]) -> _Look:
         if self.shared is None:

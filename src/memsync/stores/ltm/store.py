@@ -30,6 +30,7 @@ from memsync.stores.ltm.layouts import (
 )
 from memsync.stores.ltm.made import Embedded, Made, Written, sent_in_parts
 from memsync.stores.ltm.making import made_per_persona, made_shared
+from memsync.stores.ltm.marks import Mark
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.ltm.project import Projection
 from memsync.stores.ltm.recalling import Shelf, search
@@ -37,13 +38,7 @@ from memsync.stores.ltm.record import Decision, decide, record, recorded
 from memsync.stores.ltm.repairs import Repairs
 from memsync.stores.ltm.writer import why_app_writes
 from memsync.stores.postgres import Session
-from memsync.stores.vectors import (
-    CollectionInfo,
-    VectorStore,
-    open_vectors,
-    require_folder,
-    scan,
-)
+from memsync.stores.vectors import CollectionInfo, VectorStore, open_vectors, require_folder, scan
 
 _GIVEN = "memsync was opened with it"
 
@@ -76,6 +71,7 @@ class LongTermMemory:
         self.codec = PayloadCodec(settings.payload_style)
         self._vectors = vectors
         self.repairs = Repairs(vectors, self.collection, self.codec)
+        self.mark = Mark(vectors)
         self._embedder_name = settings.embedder
         self._bounds = {
             "batch_texts": settings.embedder_batch_texts,

@@ -1,0 +1,45 @@
+"""Finds the memories without rows that the ledger has and that stand nowhere.
+
+Nothing else tells of them: neither a row nor a point is there. A repair writes a removal down
+before it happens, so what it removes at this very moment is not taken for a loss.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.sources import Sources
+from memsync.stores.ltm.layouts import persona_of_collection
+from memsync.stores.ltm.ledger import Entry, Ledger, State
+
+
+def losses(sources: Sources) -> Iterator[Case]:
+    """A case for each memory that is lost from a collection which was read."""
+    ledger = Ledger(sources.session)
+    for page in ledger.without_rows():
+        by_collection: dict[str, list[Entry]] = {}
+        for entry in page:
+            by_collection.setdefault(entry.place.collection, []).append(entry)
+        for collection, entries in by_collection.items():
+            if _is_read(sources, collection):
+                yield from _lost(sources, ledger, collection, entries)
+
+
+def _is_read(sources: Sources, collection: str) -> bool:
+    """Whether the layout in force has memories there, and the audit could read it.
+
+    The shared collection is missing as a whole, or it is there.
+    """
+    if persona := persona_of_collection(collection):
+        sources.people.learn([persona])
+    is_whole = collection != sources.ltm.collection or sources.ltm.stands(collection)
+    return sources.is_home(collection) and is_whole and collection not in sources.unread
+
+
+def _lost(
+    sources: Sources, ledger: Ledger, collection: str, entries: Sequence[Entry]
+) -> Iterator[Case]:
+    there = sources.ltm.points(collection, [each.place.point_id for each in entries])
+    missing = [each.place for each in entries if each.place.point_id not in there]
+    for entry in ledger.at(missing).values():
+        if entry.state is not State.QUARANTINED:
+            yield sources.case(Role.LOST, None, entry=entry)

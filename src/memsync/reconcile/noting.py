@@ -1,0 +1,62 @@
+"""Writes down in the ledger of memories what a repair or its undo does to points.
+
+A removal is written down before it happens, and everything else with the action that is settled. So
+a memory that is missing, though the ledger has it, was not removed by a repair.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from memsync.model.ids import PointId
+from memsync.model.records import Point
+from memsync.reconcile.looking import Looked
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.ledger import Entry, Ledger
+
+Written = tuple[Looked, Point | None]
+"""An action and the point that it leaves; None: no point."""
+
+
+class Noting:
+    """What a repair of these memories tells the ledger."""
+
+    def __init__(self, ledger: Ledger, ltm: LongTermMemory) -> None:
+        self._ledger = ledger
+        self._ltm = ltm
+
+    def intended(self, collection: str, actions: Iterable[Written]) -> None:
+        """Note the removals among these actions of one collection, before they happen."""
+        self._ledger.quarantine(collection, _removed(actions))
+
+    def not_done(self, collection: str, actions: Iterable[Written]) -> None:
+        """Take back what `intended` noted, for actions that did not happen."""
+        self._ledger.give_back(collection, _removed(actions))
+
+    def done(self, collection: str, actions: Iterable[Written]) -> None:
+        """Note the memories that stand now and have an exchange.
+
+        A repair changes nothing that the ledger says of the others, so what was changed in one of
+        them before stays visible.
+        """
+        decode = self._ltm.codec_of(collection).decode
+        self._ledger.note(
+            [
+                Entry.of(looked.action.place, decode(point.payload).memory, looked.row)
+                for looked, point in actions
+                if point is not None and looked.row is not None
+            ]
+        )
+
+    def undone(
+        self, collection: str, ids: Sequence[PointId], points: Mapping[PointId, Point]
+    ) -> None:
+        """Note that the points of these ids are as they were; those not in `points` are gone."""
+        codec = self._ltm.codec_of(collection)
+        standing = [each for each in ids if each in points]
+        self._ledger.drop(collection, [each for each in ids if each not in points])
+        self._ledger.give_back(collection, standing)
+        memories = {each: codec.decode(points[each].payload).memory for each in standing}
+        self._ledger.renew(collection, memories)
+
+
+def _removed(actions: Iterable[Written]) -> list[PointId]:
+    return [looked.point_id for looked, point in actions if point is None]

@@ -1,0 +1,234 @@
+"""The ledger of memories: Postgres' own list of what the vector store holds.
+
+The relay and repairs write down each memory that they write, in the transaction that settles the
+work; an operator may adopt the others. So Postgres knows of a memory after its rows are gone: that
+it is archived, whose it was, and the digest of what it said. The ledger holds nobody's words. It
+decides when a memory counts as archived. The statements are in ledger.sql.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+from uuid import UUID
+
+from memsync.model.digests import exchange_digest, json_digest
+from memsync.model.ids import PointId, point_id_of
+from memsync.model.records import Exchange, Place, StoredMemory
+from memsync.stores.ltm.made import Made
+from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
+from memsync.stores.postgres import Session, relations
+
+_TABLE = "memsync.memories"
+_PAGE = 1000
+_ARCHIVE_EVERY_S = 3600.0
+
+
+class State(StrEnum):
+    """The state of a memory in the ledger."""
+
+    LIVE = "live"
+    """It has its rows, as far as is known."""
+    ARCHIVED = "archived"
+    """The app no longer keeps its rows, by design."""
+    QUARANTINED = "quarantined"
+    """A repair has removed it, or is about to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A memory as it was written down. Digests are in hex.
+
+    `anchor_id` and `source`, the digest of the exchange, are None where no row is known. `stored`
+    is the digest of the memory as it stood. The time is the exchange's where one is known.
+    """
+
+    place: Place
+    anchor_id: UUID | None
+    persona_id: UUID | None
+    personality_id: UUID | None
+    channel_id: str | None
+    created_at_ms: int | None
+    source: str | None
+    stored: str
+    state: State
+
+    @classmethod
+    def of(cls, place: Place, memory: StoredMemory, exchange: Exchange | None) -> Self:
+        """The entry of a memory that stands at `place`; without an exchange it is archived."""
+        stored = standing_digest(place.point_id, memory)
+        if exchange is None:
+            return cls(
+                place=place,
+                anchor_id=None,
+                persona_id=memory.persona_id,
+                personality_id=memory.personality_id,
+                channel_id=memory.channel_id,
+                created_at_ms=memory.created_at_ms,
+                source=None,
+                stored=stored,
+                state=State.ARCHIVED,
+            )
+        return cls(
+            place=place,
+            anchor_id=exchange.anchor_id,
+            persona_id=exchange.persona_id,
+            personality_id=exchange.personality_id,
+            channel_id=exchange.channel_id,
+            created_at_ms=exchange.created_at_ms,
+            source=exchange_digest(exchange),
+            stored=stored,
+            state=State.LIVE,
+        )
+
+    @classmethod
+    def made(cls, made: Made, codec: PayloadCodec) -> Self:
+        """The entry of a memory that memsync made; `codec` is that of its collection."""
+        return cls.of(made.place, codec.decode(made.payload).memory, made.exchange)
+
+
+class Ledger:
+    """The ledger in one database. In one that has no such table yet it is empty and stays so."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._stands = bool(relations.existing(session, [_TABLE]))
+
+    # ------------------------------------------------------------------ writing
+
+    def note(self, entries: Sequence[Entry]) -> None:
+        """Write memories down, or renew what is written of them. Effects: Postgres."""
+        if not self._stands or not entries:
+            return
+        entries = list({each.place: each for each in entries}.values())
+        self._session.run(
+            "note_memories",
+            collections=[each.place.collection for each in entries],
+            point_ids=[str(each.place.point_id) for each in entries],
+            anchor_ids=[each.anchor_id for each in entries],
+            persona_ids=[each.persona_id for each in entries],
+            personality_ids=[each.personality_id for each in entries],
+            channel_ids=[each.channel_id for each in entries],
+            times_ms=[each.created_at_ms for each in entries],
+            sources=[each.source and bytes.fromhex(each.source) for each in entries],
+            stored=[bytes.fromhex(each.stored) for each in entries],
+            states=[each.state.value for each in entries],
+        )
+
+    def renew(self, collection: str, memories: Mapping[PointId, StoredMemory]) -> None:
+        """Note that memories stand otherwise than before.
+
+        Those that are not in the ledger stay out. Of an archived one nothing is changed: its digest
+        is the only witness of what was said.
+        """
+        if self._stands and memories:
+            self._session.run(
+                "renew_memories",
+                collection=collection,
+                point_ids=list(map(str, memories)),
+                stored=[
+                    bytes.fromhex(standing_digest(point_id, memory))
+                    for point_id, memory in memories.items()
+                ],
+            )
+
+    def quarantine(self, collection: str, ids: Iterable[PointId]) -> None:
+        """Note that points are about to go to the quarantine, before they do."""
+        if self._stands and (named := list(map(str, ids))):
+            self._session.run("quarantine_memories", collection=collection, point_ids=named)
+
+    def give_back(self, collection: str, ids: Iterable[PointId]) -> None:
+        """Note that points stand which were to go to the quarantine, or were there."""
+        if self._stands and (named := list(map(str, ids))):
+            self._session.run("return_memories", collection=collection, point_ids=named)
+
+    def drop(self, collection: str, ids: Iterable[PointId]) -> None:
+        """Take points out of the ledger that were never to stand."""
+        if self._stands and (named := list(map(str, ids))):
+            self._session.run("drop_memories", collection=collection, point_ids=named)
+
+    def archive(self) -> int:
+        """Write down which memories are archived by now. Returns how many became so."""
+        return self._session.run("archive_memories") if self._stands else 0
+
+    def archive_now_and_then(self) -> None:
+        """As `archive`, once an hour at most: it looks at every memory of the ledger."""
+        if self._stands and self._session.run("begin_to_archive", every_s=_ARCHIVE_EVERY_S):
+            self.archive()
+
+    def clock(self) -> datetime:
+        """The time of the server, for `drop_before`."""
+        now: datetime = self._session.row("ledger_clock").now
+        return now
+
+    def drop_before(self, since: datetime) -> int:
+        """Take out what was not written down since. Returns how many there were."""
+        return self._session.run("drop_memories_before", since=since) if self._stands else 0
+
+    # ------------------------------------------------------------------ reading
+
+    def at(self, places: Iterable[Place]) -> dict[Place, Entry]:
+        """What the ledger says of these points, by their rows as they are now."""
+        asked = list(dict.fromkeys(places))
+        if not self._stands or not asked:
+            return {}
+        rows = self._session.rows(
+            "memories_at",
+            collections=[each.collection for each in asked],
+            point_ids=[str(each.point_id) for each in asked],
+        )
+        return {entry.place: entry for entry in map(_entry, rows)}
+
+    def without_rows(self) -> Iterator[list[Entry]]:
+        """The memories that stand by the ledger and have no exchange, page by page."""
+        last = ("", "")
+        while self._stands:
+            rows = self._session.rows(
+                "memories_without_rows", collection=last[0], point_id=last[1], limit=_PAGE
+            )
+            if rows:
+                yield [_entry(row) for row in rows]
+                last = (rows[-1].collection, rows[-1].point_id)
+            if len(rows) < _PAGE:
+                return
+
+    def standing(self) -> int:
+        """How many memories stand by the ledger."""
+        return sum(n for state, n in self.counts().items() if state is not State.QUARANTINED)
+
+    def counts(self) -> dict[State, int]:
+        """How many memories of each state there are."""
+        rows = self._session.rows("ledger_counts") if self._stands else ()
+        return {State(row.state): row.memories for row in rows}
+
+
+def standing_digest(point_id: PointId, memory: StoredMemory) -> str:
+    """The digest of a memory as it stands: of its persona, personality, channel, time and text.
+
+    Where it has all of these, it is the digest that the memory must carry.
+    """
+    return memory_digest_of(point_id, memory) or json_digest(
+        [
+            point_id,
+            memory.persona_id,
+            memory.personality_id,
+            memory.channel_id,
+            memory.created_at_ms,
+            memory.text,
+        ]
+    )
+
+
+def _entry(row: Any) -> Entry:
+    return Entry(
+        place=Place(row.collection, point_id_of(row.point_id)),
+        anchor_id=row.anchor_id,
+        persona_id=row.persona_id,
+        personality_id=row.personality_id,
+        channel_id=row.channel_id,
+        created_at_ms=row.created_at_ms,
+        source=row.source,
+        stored=row.stored,
+        state=State(row.state),
+    )

@@ -1,0 +1,94 @@
+-- The ledger of memories: Postgres' own list of what the vector store holds.
+
+-- fragment: state_now
+-- The state of a memory in the ledger, by its rows as they are. It is archived once no message of
+-- its thread is older: its own went from the old end, or all are gone, or only the reply stands.
+CASE WHEN m.state = 'live' AND NOT EXISTS (
+    SELECT FROM conversation_history h
+    WHERE h.channel_id = m.channel_id AND h.personality_id = m.personality_id
+      AND h.persona_id = m.persona_id AND h.id IS DISTINCT FROM m.anchor_id
+      AND (h.created_at < timestamp '1970-01-01' + m.created_at_ms * interval '1 millisecond'
+           OR (h.created_at = timestamp '1970-01-01' + m.created_at_ms * interval '1 millisecond'
+               AND h.role = 'user')))
+THEN 'archived' ELSE m.state END;
+
+-- fragment: noted
+-- A memory of the ledger.
+m.collection, m.point_id, m.anchor_id, m.persona_id, m.personality_id, m.channel_id,
+m.created_at_ms, encode(m.source, 'hex') AS source, encode(m.stored, 'hex') AS stored;
+
+-- name: note_memories
+-- Writes memories down, or renews what is written of them.
+INSERT INTO memsync.memories AS kept
+    (collection, point_id, anchor_id, persona_id, personality_id, channel_id, created_at_ms, source,
+     stored, state)
+SELECT * FROM unnest(
+    %(collections)s::text[], %(point_ids)s::text[], %(anchor_ids)s::uuid[], %(persona_ids)s::uuid[],
+    %(personality_ids)s::uuid[], %(channel_ids)s::text[], %(times_ms)s::bigint[],
+    %(sources)s::bytea[], %(stored)s::bytea[], %(states)s::text[])
+ON CONFLICT (collection, point_id) DO UPDATE
+SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id), persona_id = excluded.persona_id,
+    personality_id = excluded.personality_id, channel_id = excluded.channel_id,
+    created_at_ms = excluded.created_at_ms, source = coalesce(excluded.source, kept.source),
+    stored = excluded.stored, state = excluded.state, noted_at = clock_timestamp();
+
+-- name: renew_memories
+-- Notes that memories of the ledger that have rows stand otherwise than before.
+UPDATE memsync.memories m SET stored = given.stored, noted_at = clock_timestamp()
+FROM unnest(%(point_ids)s::text[], %(stored)s::bytea[]) AS given(point_id, stored)
+WHERE m.collection = %(collection)s AND m.point_id = given.point_id AND {state_now} = 'live';
+
+-- name: quarantine_memories
+-- Notes that memories of the ledger are on their way to the quarantine.
+UPDATE memsync.memories SET state = 'quarantined', noted_at = clock_timestamp()
+WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s);
+
+-- name: return_memories
+-- Notes that they stand again. Whether their rows do is seen later.
+UPDATE memsync.memories SET state = CASE WHEN anchor_id IS NULL THEN 'archived' ELSE 'live' END,
+    noted_at = clock_timestamp()
+WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s) AND state = 'quarantined';
+
+-- name: drop_memories
+-- Takes memories out of the ledger.
+DELETE FROM memsync.memories
+WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s);
+
+-- name: memories_at
+-- What the ledger says of these points.
+SELECT {noted}, {state_now} AS state
+FROM memsync.memories m
+JOIN unnest(%(collections)s::text[], %(point_ids)s::text[]) AS asked(collection, point_id)
+    USING (collection, point_id);
+
+-- name: memories_without_rows
+-- A page of the memories of the ledger that stand and of which Postgres has no exchange.
+SELECT {noted}, {state_now} AS state
+FROM memsync.memories m
+WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND m.state <> 'quarantined'
+  AND (NOT EXISTS (SELECT FROM conversation_history h WHERE h.id = m.anchor_id)
+       OR (m.state = 'archived'
+           AND NOT EXISTS (SELECT FROM ({exchange}) e WHERE e.anchor_id = m.anchor_id)))
+ORDER BY m.collection, m.point_id LIMIT %(limit)s;
+
+-- name: archive_memories
+-- Writes down which memories are archived, so that rows which come later do not change it.
+UPDATE memsync.memories m SET state = 'archived', noted_at = clock_timestamp()
+WHERE m.state = 'live' AND {state_now} = 'archived';
+
+-- name: begin_to_archive
+-- Whether the ledger was not compared with the rows for so many seconds. If so, it is now.
+UPDATE memsync.mark SET archived_at = clock_timestamp()
+WHERE archived_at IS NULL OR archived_at < clock_timestamp() - make_interval(secs => %(every_s)s);
+
+-- name: ledger_clock
+-- The time of the server, before anything is written down.
+SELECT clock_timestamp() AS now;
+
+-- name: drop_memories_before
+-- Takes out of the ledger what was not written down since.
+DELETE FROM memsync.memories WHERE noted_at < %(since)s;
+
+-- name: ledger_counts
+-- How many memories of each state the ledger has.
+SELECT state, count(*) AS memories FROM memsync.memories GROUP BY state ORDER BY state;

@@ -1,0 +1,146 @@
+"""The mark tells whether both stores still belong to one time.
+
+Postgres counts the batches of memories that it has settled, and the vector store gets the number
+afterwards, in a small collection of memsync's own. So Postgres is never behind, unless it was
+restored from a backup; and a store without the mark is another one, or was made anew. What was
+seen is noted by the next command that writes, because Postgres catches up. It decides what the two
+numbers mean. The statements are in marks.sql.
+"""
+
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from memsync.errors import SettingsError
+from memsync.model.records import Point
+from memsync.stores.history.catalog import instance_id
+from memsync.stores.postgres import Session, relations
+from memsync.stores.vectors import VectorStore
+
+META = "memsync-meta"
+"""The collection of marks: a point for each database, under the database's id."""
+_TABLE = "memsync.mark"
+_SETTLED = "settled"
+_NO_VECTOR = (1.0,)
+
+_log = logging.getLogger(__name__)
+
+
+class Verdict(StrEnum):
+    """What the marks of both stores say."""
+
+    IN_STEP = "in step"
+    """Nothing else is known."""
+    REWOUND = "rewound"
+    """Postgres is older than what was written to the vector store."""
+    GONE = "gone"
+    """The vector store has no mark any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The numbers of settled batches that Postgres and the vector store have; None: no mark.
+
+    `is_set`: the vector store had the mark before. `was_rewound`: Postgres was seen to be behind,
+    and nobody has accepted that yet.
+    """
+
+    here: int = 0
+    there: int | None = None
+    is_set: bool = False
+    was_rewound: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """What they say."""
+        if self.was_rewound or (self.there is not None and self.there > self.here):
+            return Verdict.REWOUND
+        return Verdict.GONE if self.is_set and self.there is None else Verdict.IN_STEP
+
+
+NO_MARKS = Marks()
+"""What is known where no mark is kept."""
+
+
+class Mark:
+    """The mark in one vector store. Where Postgres has no table for it, or the store shows none to
+    this API key, nothing is known and nothing is marked.
+    """
+
+    def __init__(self, vectors: VectorStore) -> None:
+        self._vectors = vectors
+
+    def read(self, session: Session) -> Marks:
+        """Both numbers. Writes nothing. Raises: StoreUnreachable.
+
+        A standby of Postgres may be behind by nature, so there nothing is known.
+        """
+        if not _is_kept(session) or session.row("is_standby").yes:
+            return NO_MARKS
+        # A relay may count and mark meanwhile. So what Postgres says of the store is asked before
+        # the store, and how far Postgres has come, afterwards.
+        before = session.row("mark_row")
+        try:
+            there = self._there(instance_id(session))
+        except SettingsError:
+            return NO_MARKS
+        row = session.row("mark_row")
+        if row is None:
+            return Marks(there=there)
+        is_set = before is not None and before.is_set
+        return Marks(row.settled, there, is_set, row.rewound_at is not None)
+
+    def count(self, session: Session) -> None:
+        """Count a batch, in the transaction that settles it. Effects: Postgres."""
+        if _is_kept(session):
+            session.run("count_batch")
+
+    def watch(self, session: Session) -> None:
+        """Note where Postgres is behind, before it catches up. Effects: Postgres."""
+        seen = self.read(session)
+        if seen.verdict is Verdict.REWOUND and not seen.was_rewound:
+            session.run("note_rewound")
+
+    def publish(self, session: Session) -> None:
+        """Give the vector store Postgres' number, unless the two are out of step.
+
+        Effects: both stores. Raises: StoreUnreachable.
+        """
+        seen = self.read(session)
+        if seen.here and seen.here != seen.there and seen.verdict is Verdict.IN_STEP:
+            self._write(session, seen.here)
+
+    def trust(self, session: Session) -> None:
+        """Take both stores as they are from now on. Effects: both stores."""
+        if _is_kept(session):
+            settled = max(1, self.read(session).there or 0)
+            session.run("trust_stores", settled=settled)
+            self._write(session, session.row("mark_row").settled)
+
+    def _there(self, instance: UUID) -> int | None:
+        if self._vectors.describe(META) is None:
+            return None
+        for point in self._vectors.retrieve(META, [instance]):
+            settled = point.payload.get(_SETTLED)
+            return settled if type(settled) is int else None
+        return None
+
+    def _write(self, session: Session, settled: int) -> None:
+        point = Point(instance_id(session), {_SETTLED: settled}, _NO_VECTOR)
+        try:
+            self._vectors.create(META, len(_NO_VECTOR), {})
+            self._vectors.upsert(META, [point])
+        except SettingsError as error:
+            _log.warning(
+                "the mark was not written, so a store that is restored from a backup would not be "
+                "told: %s. Let the API key write to the collection %s",
+                error.message,
+                META,
+            )
+            return
+        session.run("note_marked")
+
+
+def _is_kept(session: Session) -> bool:
+    return bool(relations.existing(session, [_TABLE]))

@@ -1,0 +1,443 @@
+"""The ledger of memories: what Postgres still knows of a memory after its rows are gone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from memsync import reconcile
+from memsync.errors import GateClosed, IncompleteAudit
+from memsync.memory import NewExchange
+from memsync.model.ids import point_id_of
+from memsync.reconcile import relayout
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import standing_digest
+from memsync.stores.ltm.marks import META
+from memsync.stores.postgres import Postgres
+from support.lab import ADA, CHANNEL, LONG_AGO, A, C, Lab
+from support.laws.coverage import duplicate, foreign_id, missing, orphan
+from support.laws.data import stale, wrong_text_key
+from support.laws.isolation import mismatch
+from support.releasing import released
+from support.repairs import audit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.postgres import NewDatabase
+
+ENTRIES = """SELECT collection, point_id, anchor_id, state, encode(stored, 'hex')
+FROM memsync.memories ORDER BY 1, 2"""
+
+
+@pytest.fixture(params=Layout)
+def lab(request: pytest.FixtureRequest, open_lab: partial[Lab]) -> Lab:
+    """A lab on the store in memory, in each of the layouts."""
+    return open_lab(layout=request.param.value)
+
+
+def adopt(lab: Lab, *, anew: bool = False) -> reconcile.Adopted:
+    with released(lab.url):
+        return reconcile.adopt(lab.postgres, lab.ltm, lab.settings, anew=anew)
+
+
+def states(lab: Lab) -> list[str]:
+    return sorted(state for *_, state, _ in lab.sql(ENTRIES))
+
+
+def agrees(lab: Lab) -> int:
+    """See that every memory of the ledger stands as it was written down. Returns how many."""
+    standing = [row for row in lab.sql(ENTRIES) if row[3] != "quarantined"]
+    for collection, point_id, _, _, stored in standing:
+        point = lab.point(point_id_of(point_id), collection)
+        memory = lab.ltm.codec_of(collection).decode(point.payload).memory
+        assert standing_digest(point.id, memory) == stored
+    return len(standing)
+
+
+def aged(lab: Lab, until: timedelta) -> None:
+    """Remove the rows that are older, as retention does."""
+    cut = (LONG_AGO + until).replace(tzinfo=None)
+    lab.sql("DELETE FROM conversation_history WHERE created_at < %(cut)s", cut=cut)
+
+
+def imported(lab: Lab) -> None:
+    """Write an exchange that is older than all others into the same thread, with its memory."""
+    at = LONG_AGO - timedelta(days=30)
+    lab.memory.remember(NewExchange(CHANNEL, ADA, A, "old", "older", at, at))
+    [made] = [each for each in lab.exchanges() if each.user_text == "old"]
+    if lab.ltm.layout is Layout.SHARED:
+        lab.sync()
+    else:
+        lab.deploy(made)
+        lab.sql("DELETE FROM memsync.outbox")
+
+
+# ---------------------------------------------------------------------- what is written down
+
+
+def test_the_relay_writes_down_what_it_writes(open_lab: partial[Lab]) -> None:
+    """Each memory, under the digest that its payload carries; a second drain changes nothing."""
+    lab = open_lab()
+    said = lab.settled()
+    rows = lab.sql(ENTRIES)
+    assert {(lab.home, str(e.anchor_id), e.anchor_id, "live") for e in said} == {
+        row[:4] for row in rows
+    }
+    digests = {str(each.anchor_id): lab.point(each.anchor_id).payload["digest"] for each in said}
+    assert digests == {row[1]: row[4] for row in rows}
+    lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=said[0].anchor_id)
+    lab.sync()
+    assert rows == lab.sql(ENTRIES)
+
+
+def test_a_memory_and_its_entry_are_settled_together(open_lab: partial[Lab]) -> None:
+    """Where the ledger cannot be written, the outbox keeps the entry."""
+    lab = open_lab()
+    lab.say()
+    lab.sql("ALTER TABLE memsync.memories ADD CONSTRAINT none CHECK (false) NOT VALID")
+    try:
+        with pytest.raises(Exception, match="none"):
+            lab.sync()
+        assert [(1,)] == lab.sql("SELECT count(*) FROM memsync.outbox")
+    finally:
+        lab.sql("ALTER TABLE memsync.memories DROP CONSTRAINT none")
+    lab.sync()
+    assert (1, []) == (agrees(lab), lab.sql("SELECT * FROM memsync.outbox"))
+
+
+def test_adoption_takes_what_stands_and_leaves_out_faults(lab: Lab) -> None:
+    """A memory with a fault is not trusted; adopting again adds it once it is mended."""
+    said = lab.settled()
+    lab.sql("TRUNCATE memsync.memories")
+    stale(lab, said)
+    orphan(lab, said[1:])
+    before, rows = lab.points(), len(said)
+    done = adopt(lab)
+    assert (rows - 2, 0, 2, 0) == (done.memories, done.archived, done.left_out, done.dropped)
+    assert rows - 2 == agrees(lab)
+    assert before == lab.points()
+    assert rows - 2 == lab.check().noted
+    lab.apply(lab.plan())
+    assert adopt(lab) == reconcile.Adopted(rows - 1, 0, 0, 0)
+    assert (rows - 1, True) == (agrees(lab), lab.check().ok)
+
+
+def test_adoption_of_a_collection_that_cannot_be_read(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are adopted, the command says which were not, and nothing is taken out."""
+    lab.settled()
+    adopt(lab)
+    before = states(lab)
+    real = type(lab.vectors).scroll
+
+    def scroll(store: Any, collection: str, **kwargs: Any) -> Any:
+        if collection == lab.ltm.home_of(C):
+            from memsync.errors import StoreUnreachable  # noqa: PLC0415
+
+            raise StoreUnreachable("gone")
+        return real(store, collection, **kwargs)
+
+    monkeypatch.setattr(type(lab.vectors), "scroll", scroll)
+    with pytest.raises(IncompleteAudit, match="gone"):
+        adopt(lab, anew=True)
+    assert before == states(lab)
+
+
+# ---------------------------------------------------------------------- archived memories
+
+
+def test_what_is_archived_stays_so_whatever_is_imported(lab: Lab) -> None:
+    """Retention, then an import of older rows: no orphan, and no plan removes the memory."""
+    said = lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(minutes=1, seconds=30))
+    assert (True, 2) == (lab.check().ok, lab.check().archived)
+    adopt(lab)
+    assert 2 == states(lab).count("archived")
+    imported(lab)
+    gate = lab.check()
+    assert ({}, 2) == (gate.counts, gate.archived)
+    assert () == lab.plan().actions
+    assert said[0].persona_id == A
+
+
+def test_without_the_ledger_an_import_makes_faults(lab: Lab) -> None:
+    """The same story, and nothing was written down: this is what the ledger is for."""
+    lab.settled()
+    lab.sql("TRUNCATE memsync.memories")
+    aged(lab, timedelta(minutes=1, seconds=30))
+    imported(lab)
+    assert {"newer-than-history": 2} == lab.check().counts
+
+
+def test_a_reset_channel_and_an_empty_thread_are_archived(lab: Lab) -> None:
+    """All rows of a thread go, and an import begins it anew."""
+    lab.settled()
+    adopt(lab)
+    lab.sql("DELETE FROM conversation_history WHERE persona_id = %(a)s", a=A)
+    adopt(lab)
+    imported(lab)
+    assert ({}, 4) == (lab.check().counts, lab.check().archived)
+
+
+def test_a_lost_archived_memory_is_told(lab: Lab) -> None:
+    """Neither a row nor a point tells of it; the ledger does. With --anew it is let go."""
+    said = lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(seconds=30))
+    place = lab.place(said[0])
+    lab.vectors.delete(place.collection, [place.point_id])
+    gate = lab.check()
+    assert {"archived-missing": 1} == gate.counts
+    [fault] = gate.faults
+    assert (str(place.point_id), A) == (fault.key, fault.persona_id)
+    assert () == lab.plan(gate).actions
+    assert 1 == adopt(lab, anew=True).dropped
+    assert lab.check().ok
+
+
+def test_an_archived_memory_that_is_given_to_another_is_told(lab: Lab) -> None:
+    """Its text, or whose it is, was changed after its rows were gone."""
+    said = lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(minutes=1, seconds=30))
+    changed = {"content": "User (Al): mine\nAda: yours"}
+    if lab.ltm.layout is Layout.SHARED:
+        changed = {"assistant_text": "yours"}
+    lab.respell(said[0], **changed)
+    gate = lab.check()
+    assert {"archived-tampered": 1} == gate.counts
+    assert () == lab.plan(gate).actions
+    assert 1 == adopt(lab).left_out, "adopting does not trust it"
+    assert {"archived-tampered": 1} == lab.check().counts
+    adopt(lab, anew=True)
+    assert lab.check().ok
+
+
+def test_rows_that_vanish_from_the_middle_are_told(lab: Lab) -> None:
+    """They are no orphan, and nothing removes the memory, until somebody says so."""
+    said = lab.settled()
+    adopt(lab)
+    lab.unsay(said[1])
+    gate = lab.check()
+    assert {"row-vanished": 1} == gate.counts
+    assert () == lab.plan(gate).actions
+    adopt(lab)
+    assert {"row-vanished": 1} == lab.check().counts
+    adopt(lab, anew=True)
+    assert {"orphan-point": 1} == lab.check().counts
+    lab.apply(lab.plan())
+    assert lab.check().ok
+
+
+def test_a_memory_whose_row_stands_is_judged_by_its_row(lab: Lab) -> None:
+    """A live entry does not excuse a point that says something else than its row."""
+    said = lab.settled()
+    adopt(lab)
+    if lab.ltm.layout is Layout.SHARED:
+        lab.respell(said[1], user_text="never", assistant_text="said")
+        assert {"stale-content": 1} == lab.check().counts
+    else:
+        at = said[1].created_at_ms + 20_000
+        lab.respell(said[1], content="User (Al): never\nAda: said", createdAt=at)
+        assert {"missing-point": 1, "orphan-point": 1} == lab.check().counts
+
+
+# ---------------------------------------------------------------------- repairs and undo
+
+
+@pytest.mark.parametrize(
+    "plant", [missing, stale, wrong_text_key, duplicate, foreign_id, mismatch, orphan]
+)
+def test_a_repair_and_its_undo_keep_the_ledger_in_step(plant: Any, open_lab: partial[Lab]) -> None:
+    """After an apply, and after its undo, what the ledger has stands as it says."""
+    lab = open_lab()
+    said = lab.settled()
+    agrees(lab)
+    plant(lab, said)
+    adopt(lab)
+    ledger = lab.sql(ENTRIES)
+    plan = lab.plan()
+    lab.apply(plan)
+    assert len(lab.exchanges()) == agrees(lab)
+    assert lab.check().ok
+    lab.undo(plan)
+    assert {row[:2] for row in ledger} >= {row[:2] for row in lab.sql(ENTRIES)} or plant is missing
+    assert "archived-missing" not in lab.check().counts
+
+
+# ---------------------------------------------------------------------- the change of layout
+
+
+def test_a_change_of_layout_takes_the_ledger_along(open_lab: partial[Lab]) -> None:
+    """What was archived stays so in the other layout, after an import, and on the way back."""
+    lab = open_lab(layout="per-persona", embedder="test")
+    lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(minutes=1, seconds=30))
+    adopt(lab)
+    imported(lab)
+    with released(lab.url):
+        relayout.set_shared(lab.postgres, lab.ltm, lab.settings, app_stopped=True)
+    lab.ltm = lab.ltm.in_layout(Layout.SHARED, "")
+    gate = lab.check()
+    assert ({}, 2, True) == (gate.counts, gate.archived, gate.ok)
+    shared = [row for row in lab.sql(ENTRIES) if row[0] == lab.home]
+    assert (9, 2) == (len(shared), [row[3] for row in shared].count("archived"))
+    with released(lab.url):
+        relayout.set_per_persona(lab.postgres, lab.ltm, lab.settings)
+    lab.ltm = lab.ltm.in_layout(Layout.PER_PERSONA, "")
+    assert ({}, 2) == (lab.check().counts, lab.check().archived)
+
+
+# ---------------------------------------------------------------------- stores of two times
+
+
+@pytest.fixture
+def own_lab(open_lab: partial[Lab], own_database: str) -> Lab:
+    """A lab on a database of its own, which is copied."""
+    return open_lab(url=own_database)
+
+
+@pytest.fixture
+def restored(own_lab: Lab, new_database: NewDatabase, own_database: str) -> Iterator[Lab]:
+    """The lab's stores, the database as a dump had it before the last exchanges were written."""
+    own_lab.settled()
+    own_lab.postgres.close()
+    name = psycopg.conninfo.conninfo_to_dict(own_database)["dbname"]
+    copy = new_database(template=str(name))
+    with Postgres.open(own_database) as postgres:
+        own_lab.postgres = postgres
+        own_lab.said = own_lab.exchanges()
+        own_lab.say(3)
+        own_lab.sync()
+    with Postgres.open(copy) as postgres:
+        own_lab.postgres, own_lab.url = postgres, copy
+        yield own_lab
+
+
+def test_a_database_from_a_backup_is_told(restored: Lab) -> None:
+    """Also after it has caught up; until somebody decides, nothing is removed for lack of a row."""
+    lab = restored
+    before = lab.points()
+    assert 1 == lab.check().counts["store-rewound"]
+    assert () == lab.plan().actions
+    for _ in range(4):
+        lab.say()
+        lab.sync()
+    gate = lab.check()
+    assert (1, 0) == (gate.counts["store-rewound"], len(lab.plan(gate).actions))
+    assert all(item in lab.points()[lab.home] for item in before[lab.home])
+    with pytest.raises(GateClosed, match="--anew"):
+        adopt(lab)
+    adopt(lab, anew=True)
+    assert "store-rewound" not in lab.check().counts
+    lab.say()
+    lab.sync()
+    assert "store-rewound" not in lab.check().counts
+
+
+def test_a_plan_of_before_removes_nothing_then(restored: Lab) -> None:
+    """A saved plan with a removal for lack of a row is refused before its first write."""
+    lab = restored
+    orphaned = sorted(lab.exchanges(), key=lambda each: each.created_at_ms)[1]
+    lab.unsay(orphaned)
+    lab.sql("TRUNCATE memsync.memories")
+    gate = lab.audit()
+    trusted = [each for each in gate.findings if each.name != "store-rewound"]
+    plan = lab.plan(audit_of(trusted))
+    assert any(each.is_only_copy for each in plan.actions)
+    before = lab.points()
+    with pytest.raises(GateClosed, match="older than what was written"):
+        lab.apply(plan)
+    assert before == lab.points()
+
+
+def test_a_store_that_is_made_anew_is_told(lab: Lab) -> None:
+    """The mark is gone with everything else; memories that have rows are made again."""
+    said = lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(seconds=30))
+    for name in lab.vectors.collections():
+        lab.vectors.drop(name)
+    counts = lab.check().counts
+    assert 1 == counts["collection-recreated"]
+    assert "archived-missing" not in counts
+    if lab.ltm.layout is Layout.SHARED:
+        lab.vectors.create(lab.home, lab.ltm.embedder.dims, lab.ltm.codec.indexes)
+    adopt(lab, anew=True)
+    lab.apply(lab.plan())
+    assert lab.check().ok
+    assert len(said) - 1 == agrees(lab)
+
+
+def test_the_url_of_another_store_is_told(lab: Lab, open_lab: partial[Lab]) -> None:
+    """Another app's store: nothing is removed from it."""
+    lab.settled()
+    adopt(lab)
+    other = open_lab(url=lab.url, layout=lab.ltm.layout.value)
+    other.put(UUID(int=7), {"content": "theirs", "persona_id": str(A), "personaId": str(A)})
+    gate = other.check()
+    assert 1 == gate.counts["collection-recreated"]
+    assert not [each for each in other.plan(gate).actions if each.is_only_copy]
+
+
+def test_the_mark_is_one_small_point(lab: Lab) -> None:
+    """It is under the id of the database, and a drain without work writes none."""
+    assert META not in lab.vectors.collections()
+    lab.say()
+    lab.sync()
+    [(instance,)] = lab.sql("SELECT id FROM memsync.instance")
+    assert {"settled": 1} == lab.point(instance, META).payload
+    lab.sync()
+    assert {"settled": 1} == lab.point(instance, META).payload
+
+
+def test_a_key_that_may_not_write_the_mark(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The relay goes on without it, and the log says what is lost."""
+    from memsync.errors import SettingsError  # noqa: PLC0415
+
+    real = type(lab.vectors).create
+
+    def create(store: Any, collection: str, *args: Any) -> None:
+        if collection == META:
+            raise SettingsError("refuses the API key", field="qdrant_api_key")
+        real(store, collection, *args)
+
+    monkeypatch.setattr(type(lab.vectors), "create", create)
+    lab.say()
+    lab.sync()
+    assert "restored from a backup" in caplog.text
+    assert lab.check().ok
+
+
+def test_the_grants_of_an_app_that_drains_the_outbox(own_lab: Lab) -> None:
+    """What docs/operate.md grants is enough for its relay."""
+    lab = own_lab
+    lab.sql("CREATE ROLE drainer LOGIN")
+    try:
+        for grant in (
+            "USAGE ON SCHEMA public, memsync",
+            "SELECT ON ALL TABLES IN SCHEMA public",
+            "SELECT, INSERT, UPDATE, DELETE ON memsync.outbox",
+            "INSERT ON memsync.layout",
+            "SELECT, INSERT, UPDATE ON memsync.memories, memsync.mark",
+            "SELECT ON memsync.instance",
+        ):
+            lab.sql(f"GRANT {grant} TO drainer")
+        lab.say()
+        with Postgres.open(lab.url.replace("postgres@", "drainer@", 1)) as app:
+            lab.postgres = app
+            lab.sync()
+        assert [("live",)] == lab.sql("SELECT state FROM memsync.memories")
+    finally:
+        lab.sql("DROP OWNED BY drainer; DROP ROLE drainer")
