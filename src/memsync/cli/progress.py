@@ -7,7 +7,6 @@ and now and then how far a long step is. With --quiet or --json stderr carries e
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -37,27 +36,38 @@ def progress(options: Options) -> Iterator[Tell]:
     if not stderr.is_terminal:
         yield _log(stderr, verbose=options.verbose)
         return
-    done, left = TextColumn("{task.completed:,}/{task.total:,}"), TextColumn("{task.fields[left]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), done, left)
+    figures = TextColumn("{task.fields[done]}"), TextColumn("{task.fields[left]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), *figures)
     with Bars(*columns, console=stderr, transient=True) as bars:
-        tasks: dict[str, Any] = {}
 
         def tell(step: Progress) -> None:
             for each in bars.tasks:
-                # Else the bars of steps that are done would fill the screen.
-                if each.finished and each.description != step.what:
-                    bars.remove_task(tasks.pop(each.description))
+                # The bar of a step that has ended goes, whether it was full or not.
+                if each.description != step.what and (each.finished or _counts(step)):
+                    bars.remove_task(each.id)
                     bars.refresh()
-            if step.total is None:
+            if not _counts(step):
                 bars.console.print(_shown(step))
                 return
-            if step.what not in tasks:
+            done, left = _done(step, "/"), left_of(step)
+            if not bars.tasks:
                 # Without its total a new bar would claim one of 100.
-                tasks[step.what] = bars.add_task(step.what, total=step.total, left="")
-            task = tasks[step.what]
-            bars.update(task, completed=step.done, total=step.total, left=left_of(step))
+                bars.add_task(step.what, total=step.total, done=done, left=left)
+            (bar,) = bars.task_ids
+            bars.update(bar, completed=step.done, total=step.total, done=done, left=left)
 
         yield tell
+
+
+def _counts(step: Progress) -> bool:
+    """Whether the report says how far a step is; else it is a line of its own."""
+    return step.total is not None or step.kind is Kind.COUNT
+
+
+def _done(step: Progress, of: str) -> str:
+    if step.total is None:
+        return f"{step.done:,}" if step.done else ""
+    return f"{step.done:,}{of}{step.total:,}"
 
 
 def left_of(step: Progress) -> str:
@@ -71,14 +81,14 @@ def left_of(step: Progress) -> str:
 def _log(stderr: Console, *, verbose: bool) -> Tell:
     """A function that prints lines for a log.
 
-    A step with a total is told at most every LOG_EVERY_S, so that somebody who looks at the log
-    sees that the run is alive.
+    How far a step is is told at most every LOG_EVERY_S, so that somebody who looks at the log sees
+    that the run is alive.
     """
     told_at = time.monotonic()
 
     def tell(step: Progress) -> None:
         nonlocal told_at
-        if step.total is None:
+        if not _counts(step):
             if verbose or step.kind in _FOR_A_LOG:
                 # Each message stays on one line, because people search a log by lines.
                 stderr.print(_shown(step), soft_wrap=True)
@@ -87,7 +97,7 @@ def _log(stderr: Console, *, verbose: bool) -> Tell:
         if now - told_at >= LOG_EVERY_S:
             told_at = now
             left = left_of(step)
-            line = f"{step.what}: {step.done:,} of {step.total:,}{f'; {left}' if left else ''}"
+            line = f"{step.what}: {_done(step, ' of ')}{f'; {left}' if left else ''}"
             stderr.print(line, soft_wrap=True)
 
     return tell

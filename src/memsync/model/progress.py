@@ -32,6 +32,8 @@ class Kind(StrEnum):
     CUTOVER = auto()
     """The shadow table is about to replace the table."""
     STEP = auto()
+    COUNT = auto()
+    """A step whose end is not known: it counts `done`, and has no total."""
     NOTE = auto()
     """Something that an operator should know."""
     PAUSED = auto()
@@ -62,6 +64,8 @@ WAITS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Progress:
     """`done` of `total` units of the step `what`. A report without units has no total.
+
+    Steps come one after another: a report on another step says that the one before has ended.
 
     `worked_s` is how long the work on the units that are done took, pauses left out; None where
     the step does not measure it.

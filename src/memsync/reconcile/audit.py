@@ -16,6 +16,7 @@ from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place
 from memsync.model.sequences import batched
+from memsync.model.wording import count
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Audit, Finding, Findings, Severity
 from memsync.reconcile.losses import losses
@@ -107,7 +108,7 @@ class _Auditor:
             else:
                 self._not_checked.append(
                     f"memories: the history is {catalog.stage} and cannot be read by persona; "
-                    "next: memsync migrate run --to backfill"
+                    "`memsync migrate plan` says what is ahead"
                 )
             homes, elsewhere = pairing.sources.collections
             state = State(
@@ -148,7 +149,7 @@ class _Auditor:
         if pairing.sources.counts.points and history_is_empty(session):
             self._not_checked.append(
                 f"memories: the history is empty, and {self._ltm.label} holds "
-                f"{pairing.sources.counts.points:,} points. See whether both URLs are right"
+                f"{count(pairing.sources.counts.points, 'point')}. See whether both URLs are right"
             )
 
     def _named_embedder(self, homes: Sequence[str]) -> Embedder | None:
@@ -181,7 +182,7 @@ class _Auditor:
     def _candidates(self, cases: Iterable[Case]) -> Iterator[tuple[Finding, Case]]:
         for number, case in enumerate(cases):
             if number % _TELL_EVERY == 0:
-                self._tell(Progress(Kind.STEP, "audit of memories", number))
+                self._tell(Progress(Kind.COUNT, "audit of memories", number))
             for rule in CASE_RULES:
                 finding = rule.judge(case)
                 if finding is None:

@@ -94,7 +94,7 @@ def _compared(
     copied = dict.fromkeys(names, 0)
     for number, case in enumerate(pairing.cases()):
         if number % _TELL_EVERY == 0:
-            tell(Progress(Kind.STEP, "comparing with the shared collection", number))
+            tell(Progress(Kind.COUNT, "comparing with the shared collection", number))
         if case.found and not case.found.home and _has_its_copy(case, ltm):
             copied[case.found.place.collection] += 1
     if pairing.sources.unread:
