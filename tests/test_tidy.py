@@ -1,7 +1,9 @@
 """Sizes of files and functions, and other rules that ruff does not check."""
 
 import ast
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeGuard
 
@@ -13,6 +15,7 @@ TESTS = ROOT / "tests"
 FOLDERS = (SRC, ROOT / "migrations", ROOT / "tools", TESTS / "support")
 MODULES = sorted(module for folder in FOLDERS for module in folder.rglob("*.py"))
 TEST_MODULES = sorted(TESTS.rglob("*.py"))
+PLURAL = re.compile(r" (?:more |other )?(?!has\b|is\b|was\b)[a-z]+s\b(?!/)")
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 400
 TEST_FILE_LINES_MAX = 600
@@ -82,6 +85,34 @@ def is_print(node: ast.AST) -> TypeGuard[ast.Call]:
     return (
         isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     )
+
+
+def uncounted(tree: ast.Module) -> list[str]:
+    """The numbers of an f-string that a plural follows, which is wrong after 1."""
+    found = []
+    for text in (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)):
+        for number, after in pairwise(text.values):
+            if isinstance(number, ast.FormattedValue) and isinstance(after, ast.Constant):
+                shown = ast.unparse(number.value)
+                form = ast.unparse(number.format_spec) if number.format_spec else ""
+                is_number = "," in form or shown.startswith("len(")
+                if is_number and PLURAL.match(str(after.value)):
+                    found.append(f"{shown}{after.value!r}")
+    return found
+
+
+@pytest.mark.parametrize("module", sorted((SRC / "memsync").rglob("*.py")), ids=name_of)
+def test_a_number_with_a_noun_is_made_by_count(module: Path) -> None:
+    """`memsync.model.wording.count` puts a noun behind its number, because one place knows of 1."""
+    assert [] == uncounted(ast.parse(module.read_text()))
+
+
+def test_a_planted_plural_is_found() -> None:
+    """A plural behind a number is found, also behind another word; a rate and a verb are none."""
+    for text in ("{n:,} messages", "{len(x)} more rows are", "{a} of {n:,} other points"):
+        assert uncounted(ast.parse(f'f"{text}"')), text
+    for text in ("{n:,} of them", "{n:,} messages/s", "{n:,} are left", "{name} messages"):
+        assert not uncounted(ast.parse(f'f"{text}"')), text
 
 
 @every_test_module

@@ -187,7 +187,7 @@ def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None
     )
     found = checks(app)
     assert set() == failures(app)
-    assert "(1 users have fewer: deleted since)" in found["counts per user"].found
+    assert "(1 user has fewer: deleted since)" in found["counts per user"].found
     assert "the others' were deleted" in found["every decision is used"].found
     then = app.query(
         "SELECT count(*) FROM conversation_history WHERE user_id = %s AND personality_id = %s",
@@ -316,7 +316,7 @@ def test_personas_that_do_not_exist(app: App) -> None:
         " WHERE id = (SELECT min(id::text)::uuid FROM conversation_history)"
     )
     assert {"every persona exists", "foreign key"} <= failures(app)
-    assert "1 messages have one that does not" == checks(app)["every persona exists"].found
+    assert "1 message has one that does not" == checks(app)["every persona exists"].found
     again = "memsync migrate run --to backfill --unresolved create --evidence ignore"
     assert checks(app)["every persona exists"].next == again
     app.run(Phase.BACKFILL)

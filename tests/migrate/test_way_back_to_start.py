@@ -14,6 +14,7 @@ from memsync import migrate
 from memsync.errors import GateClosed
 from memsync.model.progress import Kind, Progress
 from memsync.model.records import Point
+from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres
@@ -167,7 +168,8 @@ def test_a_persona_that_is_used_stays(app: App, vectors: VectorStore, why: str) 
         "SELECT c.user_id, p.id FROM personas p"
         " JOIN memsync.created_persona c ON c.persona_id = p.id ORDER BY c.user_id"
     )
-    assert f"{len(stay)} default personas that memsync made stay" in note
+    said = ("default persona that memsync made stays", "default personas that memsync made stay")
+    assert f"{count(len(stay), *said)}: " in note
     assert 0 < note.count(f"({why})") == len(stay)
     assert set(stay) <= set(created)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from memsync.demo.story import QUESTION, speakers
 from memsync.demo.world import World
+from memsync.model.wording import count
 
 NAME = "COMMANDS.md"
 
@@ -17,9 +18,9 @@ def write(folder: Path, world: World, *, migrated: bool) -> None:
     """Write the page for an app that the story has migrated, or left as it was."""
     both = speakers(world)
     holes = {
-        "messages": str(world.manifest.messages),
-        "faults": str(sum(world.recipe.faults.values())),
-        "unresolved": str(world.manifest.unresolved_users),
+        "messages": count(world.manifest.messages, "message"),
+        "faults": count(sum(world.recipe.faults.values()), "fault was", "faults were"),
+        "unresolved": count(world.manifest.unresolved_users, "user has", "users have"),
         "question": QUESTION,
         "channel": both.channel_id,
         "personality": str(both.personality_id),

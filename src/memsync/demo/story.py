@@ -15,6 +15,7 @@ from memsync import migrate, reconcile
 from memsync.demo.world import World, load
 from memsync.errors import GateClosed
 from memsync.memory import Memory, NewExchange, outbox_status
+from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres, open_postgres
@@ -125,7 +126,7 @@ def begin(stage: Stage, world: World) -> Scene:
             ("users", f"{made.users}, {made.unresolved_users} of them without any persona"),
             ("personas", made.personas),
             ("messages", made.messages),
-            ("points", f"{made.points:,} in {made.collections:,} collections"),
+            ("points", f"{made.points:,} in {count(made.collections, 'collection')}"),
             ("faults planted in points", sum(world.recipe.faults.values())),
         ],
     )

@@ -137,8 +137,10 @@ def finalize(postgres: Postgres, settings: Settings, tell: Tell = silent) -> Non
 
 def _require_contracted(catalog: Catalog) -> None:
     if catalog.stage is not Stage.CONTRACTED or "user_id" in catalog.columns:
+        on_its_way_back = catalog.stage is Stage.CONTRACTED
         raise GateClosed(
-            f"the database is {catalog.stage}, not contracted: the archive is still needed. "
+            "finalize comes after contract, and the database is "
+            f"{'on its way back' if on_its_way_back else catalog.stage}; nothing was removed. "
             "`memsync migrate status` says what comes next"
         )
 

@@ -139,7 +139,7 @@ def _of_rows(
         _resolved(session, catalog, now.options),
         failed(
             "every persona exists",
-            f"{unknown:,} messages have one that does not",
+            f"{count(unknown, 'message has', 'messages have')} one that does not",
             again
             if "user_id" in catalog.columns
             else f"restore those personas from a backup, or delete their messages; then {again}",
@@ -176,13 +176,12 @@ def _recomputed(catalog: Catalog, proof: Verification) -> Check:
     if proof.wrong_persona_ids:
         return failed(
             name,
-            f"{proof.wrong_persona_ids:,} messages have another persona",
+            f"{count(proof.wrong_persona_ids, 'message has', 'messages have')} another persona",
             _mend(proof.wrong_ids),
         )
     rows = proof.rows_total - proof.null_persona_ids
-    drift = (
-        f"; {proof.decisions_outdated:,} pairs keep the persona from before a change of settings"
-    )
+    outdated = count(proof.decisions_outdated, "pair keeps", "pairs keep")
+    drift = f"; {outdated} the persona from before a change of settings"
     return fine(
         name,
         f"all {rows:,} that have a persona, as the settings say"
@@ -214,8 +213,8 @@ def _owners(session: Session, catalog: Catalog) -> Check:
     )
     return failed(
         name,
-        f"{rows[0].total:,} are not, and no setting says so: user_id was changed after the "
-        f"fill, or the persona is wrong. {named}",
+        f"{count(rows[0].total, 'is', 'are')} not, and no setting says so: user_id was changed "
+        f"after the fill, or the persona is wrong. {named}",
         f"where user_id is right: {_mend([row.id for row in rows])}",
     )
 
@@ -235,10 +234,11 @@ def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
         )
     said = (
         f"{count(counts.users, 'user')}, {count(counts.rows_then, 'message')} at the freeze; now "
-        f"{counts.rows_now:,} from before it ({counts.users_fewer:,} users have fewer: deleted "
-        "since)"
+        f"{counts.rows_now:,} from before it "
+        f"({count(counts.users_fewer, 'user has', 'users have')} fewer: deleted since)"
     )
-    used = f"{counts.pairs - counts.pairs_silent:,} of {counts.pairs:,} pairs have messages"
+    pairs = count(counts.pairs, "pair has", "pairs have")
+    used = f"{counts.pairs - counts.pairs_silent:,} of {pairs} messages"
     return (
         failed(
             name,

@@ -12,7 +12,7 @@ from memsync.migrate.attribution import OpenMemories, places
 from memsync.migrate.run import Run
 from memsync.model.ids import PersonaId
 from memsync.model.progress import Kind, Progress
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.settings_tables import DEFAULTS
@@ -20,6 +20,7 @@ from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Session, composed, sql
 
 _NAMED_MAX = 10
+_STAY = "default persona that memsync made stays", "default personas that memsync made stay"
 
 
 def withdraw_personas(run: Run, settings: Settings, memories: OpenMemories | None) -> int:
@@ -52,8 +53,8 @@ def withdraw_personas(run: Run, settings: Settings, memories: OpenMemories | Non
 
     removed, stay = run.ddl.do(withdraw, table="personas")
     if stay:
-        said = f"{len(stay)} default personas that memsync made stay: {listed(stay, _NAMED_MAX)}"
-        run.tell(Progress(Kind.NOTE, said))
+        said = count(len(stay), *_STAY)
+        run.tell(Progress(Kind.NOTE, f"{said}: {listed(stay, _NAMED_MAX)}"))
     return removed
 
 

@@ -87,7 +87,9 @@ def require_few_removals(
         if number > _REMOVALS_SHARE * points:
             many.append((name, number, points))
     if many:
-        said = [f"{number:,} of {points:,} points of {name}" for name, number, points in many]
+        said = [
+            f"{number:,} of {count(points, 'point')} of {name}" for name, number, points in many
+        ]
         raise GateClosed(
             f"the plan would remove {listed(said)}, and nothing was changed. See what it does "
             "with `memsync reconcile show`; if that is what you want, give --remove-many",

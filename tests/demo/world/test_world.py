@@ -242,7 +242,7 @@ def test_a_recipe_without_sense_is_refused(changes: dict[str, object], why: str)
 def test_more_talk_than_fits_into_a_channel_is_refused() -> None:
     recipe = Recipe(users=1, personalities=1, days=1, dialogues=600_000, several_share=0,
                     override_share=0, unresolved_share=0, group_share=0, points=False)  # fmt: skip
-    with pytest.raises(InvalidInput, match="do not fit into 1 days"):
+    with pytest.raises(InvalidInput, match="do not fit into 1 day of"):
         make_world(recipe)
 
 

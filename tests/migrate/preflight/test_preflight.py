@@ -386,12 +386,15 @@ def test_personas_that_nobody_owns_or_that_are_not_there(app: App) -> None:
         " WHERE id = (SELECT min(id::text)::uuid FROM personas) RETURNING id"
     )[0][0]
     found = checks(app)["personas"]
-    assert (State.WARNING, True) == (found.state, f"1 have no owner: {persona}" in found.found)
+    assert (State.WARNING, True) == (
+        found.state,
+        f"1 persona has no owner: {persona}" in found.found,
+    )
     app.do("ALTER TABLE conversation_history ADD COLUMN persona_id uuid")
     app.do(
         "UPDATE conversation_history SET persona_id = gen_random_uuid()"
         " WHERE id = (SELECT min(id::text)::uuid FROM conversation_history)"
     )
     found = checks(app)["personas"]
-    assert found.found.startswith("1 messages have a persona that does not exist")
+    assert found.found.startswith("1 message has a persona that does not exist")
     assert "memsync migrate run --to backfill --evidence ignore decides them anew" == found.next

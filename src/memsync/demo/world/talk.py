@@ -19,6 +19,7 @@ from memsync.demo.world.rows import HistoryRow
 from memsync.demo.world.text import Dialogue, Turn, made_dialogues
 from memsync.errors import InvalidInput
 from memsync.model.records import from_ms, to_ms
+from memsync.model.wording import count
 
 # A time in milliseconds, modulo LANES, tells which of the kinds below made it. So a user's private
 # and group exchanges with one personality never share a time, and no made-up memory has a row's.
@@ -96,7 +97,8 @@ def room_rows(recipe: Recipe, room: Room) -> Iterator[HistoryRow]:
         gap_ms = min(_GAP_MS_MAX, int(0.9 * slot_ms / turns))
         if gap_ms < _GAP_MS_MIN:
             raise InvalidInput(
-                f"{len(rounds)} dialogues in one channel do not fit into {recipe.days} days; "
+                f"{count(len(rounds), 'dialogue does', 'dialogues do')} not fit into "
+                f"{count(recipe.days, 'day')} of one channel; "
                 "ask for more users, personalities or days"
             )
         spare_ms = slot_ms - turns * gap_ms

@@ -134,6 +134,6 @@ def emptiness(report: EvidenceReport) -> str:
     """The words for a store that was read and has no point."""
     collections = sum(each.collections for each in report.kinds)
     return (
-        f"{report.store} has 0 points in {collections:,} collections of memories, and "
-        f"{report.left_out:,} other collections"
+        f"{report.store} has 0 points in {count(collections, 'collection')} of memories, and "
+        f"{count(report.left_out, 'other collection')}"
     )

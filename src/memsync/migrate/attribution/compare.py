@@ -16,6 +16,7 @@ from memsync.migrate.attribution.choice import (
 from memsync.migrate.attribution.evidence import Evidence
 from memsync.migrate.checks import Check, failed, fine, not_applicable
 from memsync.migrate.options import EvidenceUse
+from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.postgres import Session
 
@@ -44,17 +45,19 @@ def compare(
         return not_applicable(CHECK, emptiness(report)), chosen == "none-expected"
     against = evidence.against_rows(limit=_SAMPLES)
     if not against:
-        return fine(CHECK, f"{report.rows:,} messages have the persona of their memory"), True
+        have = count(report.rows, "message has", "messages have")
+        return fine(CHECK, f"{have} the persona of their memory"), True
     named = "; ".join(
         f"message {row.history_id} has persona {row.persona_id}, its memory {row.source} says "
         f"{row.by_evidence}"
         for row in against
     )
     first = against[0]
+    have = count(first.total, "message has", "messages have")
     return (
         failed(
             CHECK,
-            f"{against[0].total:,} messages have another persona than their memories say: {named}",
+            f"{have} another persona than their memories say: {named}",
             f"where the memory is right: {_mend(first.history_id, first.by_evidence)}",
         ),
         True,
@@ -66,13 +69,9 @@ def _unnamed(session: Session, chosen: EvidenceUse | None) -> tuple[Check, bool]
     if not kept and chosen != "none-expected":
         found = f"NOT COMPARED: {UNNAMED}; {NAME_IT}, or say --evidence ignore"
         return not_applicable(CHECK, found), False
-    return (
-        not_applicable(
-            CHECK,
-            f"not compared again: {UNNAMED}; a run read it, {kept:,} messages have its persona",
-        ),
-        True,
-    )
+    have = count(kept, "message has", "messages have")
+    found = f"not compared again: {UNNAMED}; a run read it, {have} its persona"
+    return not_applicable(CHECK, found), True
 
 
 def _mend(row: object, persona: object) -> str:

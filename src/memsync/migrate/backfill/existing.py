@@ -19,6 +19,7 @@ from memsync.migrate.backfill.decide import require_resolved
 from memsync.migrate.options import RunOptions
 from memsync.migrate.run import Run
 from memsync.model.progress import Kind, Progress
+from memsync.model.wording import count
 from memsync.stores.history.catalog import TABLE, Catalog
 from memsync.stores.postgres import Session
 
@@ -38,10 +39,11 @@ class Refused:
     first: str | None
 
     def __str__(self) -> str:
+        have = count(self.total, "message has", "messages have")
         return (
-            f"{self.total:,} messages have a persona that the proof refuses: the settings say "
-            f"another one for {self.total - self.unsaid} of them and none for {self.unsaid}. The "
-            f"first is {self.first}"
+            f"{have} a persona that the proof refuses: the settings say another one for "
+            f"{self.total - self.unsaid:,} of them and none for {self.unsaid:,}. The first is "
+            f"{self.first}"
         )
 
 
@@ -90,7 +92,7 @@ def settle_existing(run: Run) -> None:
             rows += run.ddl.do(decide, table=TABLE)
             run.pace.between_batches()
     if rows:
-        run.tell(Progress(Kind.NOTE, f"--existing {chosen}: {rows:,} messages"))
+        run.tell(Progress(Kind.NOTE, f"--existing {chosen}: {count(rows, 'message')}"))
 
 
 def _fragments(catalog: Catalog) -> dict[str, str]:

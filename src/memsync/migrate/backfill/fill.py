@@ -21,6 +21,7 @@ from memsync.migrate.pacing.pace import steered
 from memsync.migrate.pacing.workers import Workers
 from memsync.migrate.run import Run
 from memsync.model.progress import Kind, Progress
+from memsync.model.wording import count
 from memsync.stores.history.catalog import TABLE, history_size
 from memsync.stores.postgres import Session, relations
 from memsync.stores.postgres.ddl import LockNotHad, OnlineDdl
@@ -117,9 +118,9 @@ def refill_users(run: Run) -> int:
     left = session.row("messages_without_user")
     if left.total:
         raise GateClosed(
-            f"{left.total:,} messages belong to personas without an owner, the first is "
-            f"{left.first}, so their users are unknown. Give those personas an owner and run "
-            "again; persona_id is still there",
+            f"{count(left.total, 'message belongs', 'messages belong')} to personas without an "
+            f"owner, the first is {left.first}, so the users are unknown. Give those personas an "
+            "owner and run again; persona_id is still there",
             rows=left.total,
         )
     # The map did not decide the personas of messages that were written since contract.

@@ -24,6 +24,7 @@ from memsync.migrate.history_changes import drop_index, note_created, unnoted
 from memsync.migrate.pacing.workers import Workers, open_workers
 from memsync.migrate.run import Run
 from memsync.model.progress import Kind, Progress
+from memsync.model.wording import count
 from memsync.stores.history.catalog import (
     PERSONA_INDEX,
     PERSONA_KEY,
@@ -129,9 +130,9 @@ def _fill(run: Run) -> None:
         run.rows_filled += fill_in_place(run, Workers(run.ddl), "personas")
     for left in messages_without_persona(session, limit=1):
         raise PartlyDone(
-            f"{left.total:,} messages still have no persona after {_PASSES_MAX} passes, the first "
-            f"is {left.id}. Run again; if it stays, `memsync migrate plan` lists users without a "
-            "persona",
+            f"{count(left.total, 'message still has', 'messages still have')} no persona after "
+            f"{_PASSES_MAX} passes, the first is {left.id}. Run again; if it stays, "
+            "`memsync migrate plan` lists users without a persona",
             rows=left.total,
         )
 

@@ -19,7 +19,7 @@ from memsync.migrate import runs
 from memsync.migrate.contract.proof import prove
 from memsync.migrate.options import RunOptions
 from memsync.model.progress import Kind, Progress, Tell
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import OWN_STATEMENT, Session
@@ -103,7 +103,7 @@ def _require_all(gates: Sequence[Gate], options: RunOptions) -> None:
         return
     first, *others = closed
     also = "".join(
-        f". The gate {gate.name} is closed, too: {gate.found}; {gate.next}" for gate in others
+        f". The gate {gate.name} is closed, too: {gate.found}; do: {gate.next}" for gate in others
     )
     raise GateClosed(_REFUSED[first.name](first, options) + also, **first.facts)
 
@@ -143,7 +143,8 @@ _REFUSED: Mapping[str, Callable[[Gate, RunOptions], str]] = {
 def _proof(session: Session, catalog: Catalog) -> Gate:
     proof = prove(session, catalog)
     if proof.ok:
-        return Gate("proof", "open", f"all {proof.rows_total:,} messages are proven")
+        every = count(proof.rows_total, "message")
+        return Gate("proof", "open", f"every one of {every} is proven")
     problems = list(proof.problems)
     return Gate(
         "proof",
@@ -164,8 +165,8 @@ def _quiet(session: Session, options: RunOptions) -> Gate:
     sessions = session.rows("user_id_sessions", within_s=within_s, own=OWN_STATEMENT)
     hidden = session.row("hidden_sessions").total
     unseen = (
-        f"{hidden:,} sessions of other roles could not be looked at (GRANT pg_read_all_stats to "
-        "see)"
+        f"{count(hidden, 'session')} of other roles could not be looked at (GRANT "
+        "pg_read_all_stats to see)"
         if hidden
         else None
     )

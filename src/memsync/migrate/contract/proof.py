@@ -9,6 +9,7 @@ persona of the row's user.
 from dataclasses import dataclass
 
 from memsync.migrate.checks import Check
+from memsync.model.wording import count
 from memsync.stores.history.catalog import IDENTITY_TRIGGER, TABLE, Catalog, history_rows
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Session
@@ -49,11 +50,11 @@ def prove(session: Session, catalog: Catalog) -> Verification:
     counts = session.row("verify_counts")
     problems = []
     if counts.null_persona_ids:
-        problems.append(f"{counts.null_persona_ids:,} messages have no persona")
+        have = count(counts.null_persona_ids, "message has", "messages have")
+        problems.append(f"{have} no persona")
     if counts.unknown_persona_ids:
-        problems.append(
-            f"{counts.unknown_persona_ids:,} messages have a persona that does not exist"
-        )
+        have = count(counts.unknown_persona_ids, "message has", "messages have")
+        problems.append(f"{have} a persona that does not exist")
     wrong, outdated = [], 0
     recomputable = catalog.has_users and IDENTITY_TRIGGER in catalog.triggers
     if recomputable:

@@ -64,10 +64,9 @@ def personas(
     if "persona_id" in catalog.columns and (
         unknown := session.rows("preflight_unknown", limit=_SAMPLES)
     ):
-        found = (
-            f"{unknown[0].total:,} messages have a persona that does not exist, such as "
-            + listed(f"message {row.id} ({row.persona_id})" for row in unknown)
-        )
+        have = count(unknown[0].total, "message has", "messages have")
+        named = listed(f"message {row.id} ({row.persona_id})" for row in unknown)
+        found = f"{have} a persona that does not exist, such as {named}"
         if "user_id" in catalog.columns:
             anew = options.command(to=Phase.BACKFILL)
             return warning("personas", found, f"{anew} decides them anew")
@@ -79,7 +78,8 @@ def personas(
     open_ones = [each for each in ahead.orphans if each.owner is None] if ahead else []
     if open_ones and not catalog.settings.owners_required:
         named = listed(str(each.persona_id) for each in open_ones)
-        found = f"{len(open_ones)} have no owner, and not exactly one user uses each: {named}"
+        have = count(len(open_ones), "persona has", "personas have")
+        found = f"{have} no owner, and not exactly one user uses each: {named}"
         quarantine = ahead.quarantine if ahead else None
         if quarantine and quarantine.refused and not options.assigned_owner:
             return blocker(

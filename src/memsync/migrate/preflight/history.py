@@ -11,7 +11,7 @@ from typing import Any
 from memsync.errors import SchemaMismatch
 from memsync.migrate import prisma
 from memsync.migrate.checks import Check, blocker, fine, warning
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.history.catalog import (
     PERSONA_CHECK,
     TABLE,
@@ -287,8 +287,8 @@ def vacuum(session: Session) -> Check:
     if found.xid_age > _WRAPAROUND_NEAR * found.xid_age_max:
         return warning(
             "vacuum",
-            f"a vacuum against wraparound is near ({found.xid_age:,} of {found.xid_age_max:,} "
-            "transactions); it does not give way",
+            f"a vacuum against wraparound is near ({found.xid_age:,} of "
+            f"{count(found.xid_age_max, 'transaction')}); it does not give way",
             f"VACUUM (FREEZE) {TABLE} before the run",
         )
     return fine("vacuum", "none that is in the way")

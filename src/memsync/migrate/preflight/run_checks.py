@@ -13,6 +13,7 @@ from memsync.migrate.checks import Check, State
 from memsync.migrate.options import RunOptions
 from memsync.migrate.preflight import decisions, history, server
 from memsync.migrate.redesign import Prospect
+from memsync.model.wording import count
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.phases import Phase
 from memsync.stores.postgres import Session
@@ -89,8 +90,8 @@ def require_no_blockers(checks: Sequence[Check], ahead: Collection[Phase] = tupl
     if stops := blocking(checks, ahead):
         said = "; ".join(f"{check.name}: {check.found} (do: {check.next})" for check in stops)
         raise GateClosed(
-            f"the run may not start, {len(stops)} checks stand in its way: {said}. "
-            "Nothing was changed; `memsync migrate plan` shows all checks",
+            f"the run may not start, {count(len(stops), 'check stands', 'checks stand')} in its "
+            f"way: {said}. Nothing was changed; `memsync migrate plan` shows all checks",
             blockers=[check.name for check in stops],
         )
 

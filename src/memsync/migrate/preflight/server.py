@@ -6,7 +6,7 @@ the structure of the history, and backfill/disk.py how much disk each method nee
 
 from memsync.migrate.backfill.disk import disk_space, mib
 from memsync.migrate.checks import Check, blocker, fine, warning
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.history import settings_tables
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.phases import Phase
@@ -136,7 +136,7 @@ def transactions(session: Session, older_s: float) -> Check:
     named = [f"pid {row.pid} ({row.state}, {row.open_s:.0f} s): {row.query}" for row in rows]
     return warning(
         "transactions",
-        f"{len(rows)} are open for more than {older_s:.0f} s: {listed(named)}",
+        f"{count(len(rows), 'is', 'are')} open for more than {older_s:.0f} s: {listed(named)}",
         "end them, or the run waits: "
         + "; ".join(f"SELECT pg_terminate_backend({row.pid})" for row in rows[:3]),
     )

@@ -57,10 +57,10 @@ def require_owners(session: Session, settings: SettingsTables, options: RunOptio
         return
     named = [f"{each.persona_id} ({count(len(each.users), 'user')})" for each in open_ones]
     raise GateClosed(
-        f"{len(open_ones):,} personas have no owner, and not exactly one user uses each: "
-        f"{listed(named, _NAMED_MAX)}. Give them an owner and type `{options.command()}` again, or "
-        f"`{options.command(orphan_owners='quarantine')}`, or with `--orphan-owners "
-        "assign:USER_ID`; nothing was changed",
+        f"{count(len(open_ones), 'persona has', 'personas have')} no owner, and not exactly one "
+        f"user uses each: {listed(named, _NAMED_MAX)}. Give them an owner and type "
+        f"`{options.command()}` again, or `{options.command(orphan_owners='quarantine')}`, or "
+        "with `--orphan-owners assign:USER_ID`; nothing was changed",
         personas=[str(each.persona_id) for each in open_ones],
     )
 
@@ -112,8 +112,8 @@ def _not_quarantined(referred: Mapping[UUID, str]) -> GateClosed:
     """The refusal: these rows would be deleted or changed with it, and belong to somebody."""
     named = listed((f"{persona} ({rows})" for persona, rows in referred.items()), _NAMED_MAX)
     return GateClosed(
-        f"{len(referred):,} personas without an owner cannot be quarantined, rows refer to them: "
-        f"{named}. Give them an owner, or run again with `--orphan-owners assign:USER_ID`",
+        f"{count(len(referred), 'persona')} without an owner cannot be quarantined, rows refer to "
+        f"them: {named}. Give them an owner, or run again with `--orphan-owners assign:USER_ID`",
         personas=[str(persona) for persona in referred],
     )
 

@@ -25,6 +25,7 @@ from memsync.errors import (
     StoreUnreachable,
 )
 from memsync.model.records import Vector
+from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.ltm.outages import (
     by_signal,
@@ -192,11 +193,11 @@ class Embedder:
             raise InvalidInput(f"embedder {self.name} failed: {why}") from error
         if len(vectors) != len(texts):
             returned = (
-                f"{len(vectors)} vectors" if vectors else f"{type(answer).__name__}, no vector,"
+                count(len(vectors), "vector") if vectors else f"{type(answer).__name__}, no vector,"
             )
             raise InvalidInput(
-                f"embedder {self.name} returned {returned} for {len(texts)} texts; it must return "
-                "one for each"
+                f"embedder {self.name} returned {returned} for {count(len(texts), 'text')}; it "
+                "must return one for each"
             )
         return vectors
 
@@ -215,10 +216,11 @@ class Embedder:
             length = array("f", [sum(value * value for value in vector)])[0]
             if len(vector) == self.dims and math.isfinite(length) and length > 0:
                 return vector
-            found = f"{len(vector)} values with squared length {length}"
+            found = f"{count(len(vector), 'value')} with squared length {length}"
         return InvalidInput(
-            f"embedder {self.name} returned {found} for a text of {len(text)} characters; a vector "
-            f"must have {self.dims} finite 32-bit numbers and not be zero"
+            f"embedder {self.name} returned {found} for a text of "
+            f"{count(len(text), 'character')}; a vector must have "
+            f"{count(self.dims, 'finite 32-bit number')} and not be zero"
         )
 
 
