@@ -166,18 +166,37 @@ def test_every_bad_field_is_reported_at_once() -> None:
     assert 6 == len(caught.value.fields["problems"])  # type: ignore[arg-type]  # a list of lines
 
 
-@pytest.mark.parametrize("source", ["file", "environment", "argument"])
-def test_unknown_name_is_an_error(source: str) -> None:
-    """An unknown name is refused, and the error names the one that was meant."""
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        *(("file", " in memsync.toml"), ("environment", " in MEMSYNC_COLECTION")),
+        ("argument", ""),
+    ],
+)
+def test_unknown_name_is_an_error(source: str, place: str) -> None:
+    """An unknown name is refused; the error says where it stands, and the name that was meant."""
     if source == "file":
         toml("colection = 'x'")
     environ = {"MEMSYNC_COLECTION": "x"} if source == "environment" else {}
     arguments: dict[str, Any] = {"colection": "x"} if source == "argument" else {}
 
-    with pytest.raises(
-        SettingsError, match=r"colection: is no setting .*; did you mean collection"
-    ):
+    with pytest.raises(SettingsError) as refused:
         Settings.load(environ=environ, **arguments)
+    assert [f"colection{place}: is no setting; did you mean collection?"] == refused.value.fields[
+        "problems"
+    ]
+
+
+def test_a_bad_value_is_told_with_the_place_that_counts() -> None:
+    """Of several sources the one is named whose value is in force, and never the value."""
+    file = toml(f'layout = "{CANARY}"\nwriter = "{CANARY}"\ndrain = "{CANARY}"', "named.toml")
+    environ = {"MEMSYNC_LAYOUT": CANARY, "MEMSYNC_WRITER": CANARY}
+
+    with pytest.raises(SettingsError) as refused:
+        Settings.load(file, environ=environ, writer=CANARY)
+    places = {line.partition(": ")[0] for line in refused.value.message.splitlines()[1:]}
+    assert {"  layout in MEMSYNC_LAYOUT", "  writer", "  drain in named.toml"} == places
+    assert CANARY not in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -225,7 +244,7 @@ def test_table_in_the_file_is_an_error() -> None:
     """A table is refused, because the keys stand at the top of the file."""
     toml('[memsync]\ncollection = "x"')
 
-    with pytest.raises(SettingsError, match="memsync: is no setting"):
+    with pytest.raises(SettingsError, match=r"memsync in memsync\.toml: is no setting"):
         load()
 
 

@@ -183,10 +183,17 @@ class Settings(BaseModel):
 
         def __init__(self, **given: object) -> None:
             """Raises: SettingsError naming every bad or unknown field, never its value."""
-            try:
-                super().__init__(**given)
-            except ValidationError as error:
-                raise _settings_error(error) from None
+            self._fill(given, {})
+
+    def _fill(self, given: Mapping[str, object], places: Mapping[str, str]) -> None:
+        """Take the values. `places` says in which file or variable a value stands.
+
+        Raises: SettingsError.
+        """
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise _settings_error(error, places) from None
 
     @field_validator(
         "embedder_batch_texts",
@@ -272,10 +279,14 @@ class Settings(BaseModel):
         Raises: SettingsError naming every bad or unknown field, never its value.
         """
         environ = os.environ if environ is None else environ
-        given = _from_file(config)
-        given.update(_from_environ(environ))
-        given.update({name: value for name, value in arguments.items() if value is not None})
-        return cls(**given)
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        in_file, in_environ = _from_file(config), _from_environ(environ)
+        places = {name: str(config or DEFAULT_FILE) for name in in_file}
+        places |= {name: f"{ENV_PREFIX}{name.upper()}" for name in in_environ}
+        places |= dict.fromkeys(arguments, "")
+        made = cls.__new__(cls)
+        made._fill({**in_file, **in_environ, **arguments}, places)  # noqa: SLF001  its own class
+        return made
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:
@@ -334,7 +345,7 @@ _REASONS = {
 """What each error of pydantic says of a setting, by its type."""
 
 
-def _settings_error(error: ValidationError) -> SettingsError:
+def _settings_error(error: ValidationError, places: Mapping[str, str]) -> SettingsError:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in problem["loc"])
@@ -343,7 +354,8 @@ def _settings_error(error: ValidationError) -> SettingsError:
         else:
             said = _REASONS.get(problem["type"], problem["msg"])
             reason = said.format_map(problem.get("ctx", {}))
-        lines.append(f"{name}: {reason}")
+        place = places.get(str(problem["loc"][0]))
+        lines.append(f"{name} in {place}: {reason}" if place else f"{name}: {reason}")
     return SettingsError("the settings cannot be used:\n  " + "\n  ".join(lines), problems=lines)
 
 
@@ -355,4 +367,4 @@ def _unknown(name: str) -> str:
         each for each in known if words & set(each.split("_"))
     ]
     then = f"did you mean {' or '.join(alike)}?" if alike else f"known are {', '.join(known)}"
-    return f"is no setting (as a variable {ENV_PREFIX}{name.upper()}); {then}"
+    return f"is no setting; {then}"
