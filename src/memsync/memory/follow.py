@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from memsync import forks
-from memsync.errors import InvalidInput, MemsyncError, StoreBusy
+from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, StoreBusy
 from memsync.memory.patience import PAUSE_S_MAX, Patience
 from memsync.memory.relay import Drained, Ended, drain_once, told_held
 from memsync.memory.stores import Stores
@@ -50,9 +50,10 @@ class Follower:
     """A relay in a thread of its own. It is safe to start, wake and end it from any thread.
 
     `open_stores` is called until it returns once; what it raises is a state like any outage. A
-    `strict` relay loads the embedder at once, and ends at an InvalidInput (a setting that cannot be
-    used) before its first success; that is its `failure`. Later it waits for the setting to be
-    mended, as a password that is being changed.
+    `strict` relay loads the embedder at once. Before its first success it ends at a setting that
+    cannot be used (InvalidInput) and at a database that has no outbox or is not the app's
+    (SchemaMismatch); that is its `failure`. Later it waits for either to be mended, as a password
+    that is being changed, or a migration that is taken back.
 
     `trouble` is what it waits for. It answers the request to look that `ask` numbers, when
     `answered` is that number.
@@ -67,7 +68,7 @@ class Follower:
         tell: TellState = _log,
         settled: Callable[[Drained], None] = lambda _: None,
     ) -> None:
-        self.failure: InvalidInput | None = None
+        self.failure: MemsyncError | None = None
         self._open_stores = open_stores
         self._stores: Stores | None = None
         self._every_s = every_s
@@ -231,7 +232,7 @@ class Follower:
     def _failed(self, error: MemsyncError) -> float:
         if self._is_ending:
             return 0
-        if self._is_strict and isinstance(error, InvalidInput):
+        if self._is_strict and isinstance(error, InvalidInput | SchemaMismatch):
             self.failure, self._is_ending = error, True
             return 0
         self.trouble, self._is_holding = error, False
