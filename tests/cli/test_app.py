@@ -55,7 +55,7 @@ def test_a_database_that_is_not_migrated(legacy_app: str, tmp_path: Path) -> Non
     target = Target(uuid4(), "x", Layout.PER_PERSONA, "memories", "snake", None)
     plan.write_text(Plan(uuid4(), target, (), {}).to_json())
     for command in (
-        *(("sync", "run"), ("sync", "status"), ("sync", "retry")),
+        *(("sync", "run"), ("sync", "status"), ("sync", "retry"), ("sync", "run", "--follow")),
         *(("reconcile", "plan"), ("reconcile", "apply", str(plan))),
     ):
         ran = on(legacy_app, ":memory:", *command)
@@ -188,6 +188,24 @@ def test_version_and_help_are_data() -> None:
         assert ran.out.endswith("Exit statuses: memsync help exit-statuses.\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("migrate", "run", "--to", "nope"), "'--to': 'nope' is not one of 'isolate', "),
+        (("reconcile", "undo", "nope"), "'RUN': must be a valid UUID"),
+        (("sync", "run", "--every", "soon"), "'--every': must be a valid number"),
+    ],
+)
+def test_a_bad_value_is_told_in_words_for_people(arguments: tuple[str, ...], said: str) -> None:
+    """No word of the library that reads the values comes through."""
+    ran = run(*arguments)
+
+    assert 2 == ran.status
+    assert said in ran.err
+    assert "Value error" not in ran.err
+    assert "Input" not in ran.err
+
+
 @pytest.mark.parametrize("command", [(), ("migrate",), ("sync",)])
 def test_no_command_shows_help_once(command: tuple[str, ...]) -> None:
     """Without a command stderr is the help alone: no prefix, no 'Try --help' after it."""
@@ -208,6 +226,15 @@ def test_every_page_that_a_help_names_can_be_read() -> None:
             ran = run("help", page)
             assert (0, "") == (ran.status, ran.err)
             assert ran.out.startswith("# ")
+
+
+def test_a_page_is_found_by_its_name_alone() -> None:
+    """A topic that is no command is a page; a command comes first, and a slip names both lists."""
+    assert run("help", "docs/tutorial.md").out == run("help", "tutorial").out
+    assert run("migrate", "--help").out == run("help", "migrate").out
+    assert "`memsync help docs/README.md` the pages" in run("help", "tutorail").err
+    for topic in ("tutorial", "migrate"):
+        assert run("help", topic).out.strip() == run("help", topic, "--json").json()["help"].strip()
 
 
 def test_a_page_that_is_not_there_is_answered_with_those_that_are() -> None:

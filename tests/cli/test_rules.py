@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from memsync.cli.app import main
+from memsync.cli.findings import View
 from support.cli import run
+from support.terminal import on_terminal
+
+NOTHING_MORE = {"summary": False, "show_text": False, "as_lines": False}
 
 
 def test_closed_pipe_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +42,27 @@ def test_a_full_stderr_does_not_change_the_status(more: list[str]) -> None:
 def closed(**_: object) -> None:
     """Raise what print raises when the other end of the pipe is closed."""
     raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_paragraph_is_filled_to_the_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """No line is broken where the source broke it: a word moves up where it fits."""
+    screen = on_terminal(width, lambda: main(["rules", "MSC001"]), monkeypatch).splitlines()
+    told = screen[screen.index("") : screen.index("next: memsync reconcile plan")]
+
+    for line, then in pairwise(told):
+        starts = then.startswith(("Why it matters: ", "Repair: "))
+        word = then.partition(" ")[0]
+        assert not (line and then) or starts or len(f"{line} {word}") > width, (line, then)
+
+
+def test_a_name_that_is_meant_is_named() -> None:
+    """A slip in a code or a name is answered with the one that is like it; case does not count."""
+    for typed, meant in (("MSC01", "MSC001"), ("missing-pont", "missing-point")):
+        for command in (("rules", typed), ("check", "--select", typed)):
+            assert f"did you mean {meant}? `memsync rules`" in run(*command).err
+    assert run("rules", "msc001").out == run("rules", "MSC001").out
+    assert View.of(["msi", "msc001"], None, 1, **NOTHING_MORE).select == {"MSI", "MSC001"}
 
 
 def test_rules() -> None:

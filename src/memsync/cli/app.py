@@ -131,6 +131,8 @@ def interrupted(arguments: Sequence[str]) -> int:
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     """Say what is wrong with the arguments, and which help tells more."""
     message = error.format_message().replace("\n\t", " ")
+    # Pydantic reads the values, and its words are about a program's input.
+    message = message.replace("Value error, ", "").replace("Input should be ", "must be ")
     as_json = "--json" in arguments
     if message.startswith("Usage: ") and not as_json:  # the help is the message
         typer.echo(message, err=True)

@@ -13,8 +13,17 @@ from uuid import UUID
 
 import typer
 
-from memsync.cli.output import data, json_line, one_line, print_json_list, print_table, say
+from memsync.cli.output import (
+    data,
+    json_line,
+    one_line,
+    print_json_list,
+    print_table,
+    say,
+    say_heading,
+)
 from memsync.cli.progress import progress
+from memsync.cli.rules import no_finding
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.cli.stores import opened_stores
 from memsync.errors import InvalidInput
@@ -81,12 +90,14 @@ class View:
         as_lines: bool,
     ) -> Self:
         """The view that the options ask for. Raises: InvalidInput for a code that is none."""
-        known = {word for rule in RULES for word in _words_for(rule.code, rule.name)}
-        for each in select or ():
-            if each not in known:
-                raise InvalidInput(f"there is no finding {each}; `memsync rules` lists them")
+        known = {word.lower(): word for rule in RULES for word in _words_for(rule.code, rule.name)}
+        wanted = {each: known.get(each.lower()) for each in select or ()}
+        for each, word in wanted.items():
+            if word is None:
+                raise InvalidInput(no_finding(each))
         whose = None if persona is None else ids.persona_id(persona)
-        return cls(frozenset(select or ()), whose, limit, summary, show_text, as_lines)
+        chosen = frozenset(word for word in wanted.values() if word)
+        return cls(chosen, whose, limit, summary, show_text, as_lines)
 
     def of_audit(self, audit: Audit) -> Chosen:
         """The faults that were asked for."""
@@ -251,7 +262,7 @@ def _print_commands(found: Chosen) -> None:
 
 
 def _print_finding(finding: Finding, view: View) -> None:
-    say(one_line(f"{finding.code} {finding.name}  {finding.store}  {finding.key}"))
+    say_heading(f"{finding.code} {finding.name}  {finding.store}  {finding.key}")
     if finding.persona_id:
         say(f"    persona {finding.persona_id}")
     values = ((name, _shown(value, view)) for name, value in finding.evidence.items())

@@ -142,12 +142,19 @@ def console(*, stderr: bool = False) -> Console:
 def say(text: str = "", style: str = "") -> None:
     """Print lines. A line of `next:` or `$` is never broken, because people copy it."""
     for line in harmless(typed(text)).split("\n"):
-        indent = len(line) - len(line.lstrip())
-        content = Text(line[indent:], style=style)
-        if content.plain.startswith(("next: ", "$ ")):
+        if line.lstrip().startswith(("next: ", "$ ")):
             say_command(line)
         else:
-            _emit(_rendered(Padding(content, (0, 0, 0, indent))))
+            _emit(_rendered(_indented(line, style)))
+
+
+def say_heading(text: str) -> None:
+    """Print one line; where the terminal is too narrow, its rest is indented as what follows."""
+    on, whole = console(), Text(one_line(typed(text)))
+    first = whole.wrap(on, on.width)[0]
+    _emit(_rendered(first, on))
+    if rest := whole.plain.removeprefix(first.plain).strip():
+        _emit(_rendered(Padding(rest, (0, 0, 0, 2 * len(_GAP))), on))
 
 
 def say_command(line: str) -> None:
@@ -166,7 +173,9 @@ def say_next(command: str | None, first: str | None = None) -> None:
 def complain(text: str) -> None:
     """Print an error on stderr, wrapped as the terminal needs it."""
     if sys.stderr:
-        typer.echo(_rendered(Text(harmless(text)), console(stderr=True)), err=True)
+        on = console(stderr=True)
+        for line in harmless(text).split("\n"):
+            typer.echo(_rendered(_indented(line), on), err=True)
 
 
 def data(text: str) -> None:
@@ -221,7 +230,8 @@ def print_table(
     """Print a table, indented by two. Columns in `right` are set to the right, as numbers are.
 
     Where the terminal is too narrow, the last column is wrapped between words. A word that is
-    longer than the column sends its cell to a line of its own.
+    longer than the column sends its cell to a line of its own. Where even the other columns are too
+    wide, the terminal breaks the lines, because an id that is cut cannot be copied.
     """
     lines = [[Text(one_line(typed(each)), STYLES.get(each, "")) for each in row] for row in rows]
     if not lines:
@@ -230,7 +240,10 @@ def print_table(
         lines.insert(0, [Text(each, "bold") for each in head])
     *widths, _ = (max(cell.cell_len for cell in column) for column in zip(*lines, strict=True))
     on = console()
-    left = on.width - sum(widths) - len(_GAP) * (len(widths) + 1)
+    taken = sum(widths) + len(_GAP) * (len(widths) + 1)
+    if taken > on.width:
+        on.width = _WITHOUT_TERMINAL
+    left = on.width - taken
     for *cells, cell in lines:
         fits = max(map(cell_len, cell.plain.split()), default=0) <= left
         table = Table.grid(padding=(0, len(_GAP), 0, 0))
@@ -249,6 +262,12 @@ def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: boo
     with on.capture() as captured:
         on.print(what, soft_wrap=soft_wrap)
     return "\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n"))
+
+
+def _indented(line: str, style: str = "") -> Padding:
+    """A line whose continuations on a narrow terminal are indented as it is."""
+    content = line.lstrip()
+    return Padding(Text(content, style=style), (0, 0, 0, len(line) - len(content)))
 
 
 def _emit(text: str, end: str = "\n") -> None:

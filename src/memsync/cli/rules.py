@@ -1,6 +1,8 @@
 """`memsync rules`: lists every finding code, or explains one."""
 
+import difflib
 import inspect
+import re
 from typing import Annotated
 
 import typer
@@ -9,6 +11,9 @@ from memsync.cli.output import print_json, print_table, say
 from memsync.errors import InvalidInput
 from memsync.reconcile import RULES, Rule
 from memsync.stores.ltm.layouts import Layout
+
+_LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n|Why it matters: |Repair: )")
+"""A break inside a paragraph, where the source's line was full."""
 
 
 def rules(
@@ -19,7 +24,7 @@ def rules(
     wanted = code and code.lower()
     chosen = [rule for rule in RULES if wanted in {None, rule.code.lower(), rule.name}]
     if not chosen:
-        raise InvalidInput(f"there is no finding {code}; `memsync rules` lists them")
+        raise InvalidInput(no_finding(str(code)))
     if ctx.obj.as_json:
         print_json(rules=[_facts(rule) for rule in chosen])
         return 0
@@ -36,8 +41,18 @@ def rules(
     ]
     print_table(rows, head=head)
     if code is not None:
-        say(f"\n{inspect.getdoc(chosen[0])}\n\nnext: {chosen[0].command()}")
+        about = _LINE_BREAK.sub(" ", inspect.getdoc(chosen[0]) or "")
+        say(f"\n{about}\n\nnext: {chosen[0].command()}")
     return 0
+
+
+def no_finding(name: str) -> str:
+    """The refusal of a name that no finding has, with the one that is most like it."""
+    known = [word for rule in RULES for word in (rule.code, rule.name)]
+    by_lower = {word.lower(): word for word in known}
+    alike = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    meant = f" did you mean {by_lower[alike[0]]}?" if alike else ""
+    return f"there is no finding {name};{meant} `memsync rules` lists them"
 
 
 def _facts(rule: Rule) -> dict[str, object]:

