@@ -94,6 +94,9 @@ def test_plan_show_apply_and_undo(app: str, qdrant: str, tmp_path: Path) -> None
     assert 0 == on(app, qdrant, "--json", "reconcile", "undo", run).json()["done"]
     [kept] = on(app, qdrant, "--json", "reconcile", "runs").json()["runs"]
     assert (run, number, number) == (kept["run_id"], kept["done"], kept["undone"])
+    [line] = [line for line in on(app, qdrant, "reconcile", "runs").out.splitlines() if run in line]
+    assert "  undone  " in line
+    assert len(line) <= 80
     assert 1 == on(app, qdrant, "check").status
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from memsync.cli import output
 from memsync.cli.app import main
 from memsync.cli.findings import EVERYTHING, View, print_audit
 from memsync.cli.options import Options
+from memsync.cli.output import say_heading
 from memsync.cli.progress import progress
 from memsync.model.progress import Kind, Progress
 from memsync.reconcile.findings import Audit, Finding, Findings, Words
@@ -264,6 +266,62 @@ def test_a_bar_has_its_own_total_and_goes_when_it_is_full(
     assert "about 0 s" not in before
     assert "7/9" in after
     assert "reading" not in after
+
+
+def test_a_table_that_is_too_wide_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id that is cut could not be copied, so the terminal breaks the lines itself."""
+    row = (str(UUID(int=7)), "persona-mismatch", "70 of 70", "postgres")
+    screen = plain(on_terminal(50, lambda: output.print_table([row]), monkeypatch))
+
+    assert [] == [each for each in row if each not in screen], screen
+
+
+def test_a_step_whose_end_is_unknown_counts(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is one bar with a figure, and no line for each report; a log hears it now and then."""
+
+    def work(options: Options) -> None:
+        with progress(options) as tell:
+            for done in range(0, 4000, 1000):
+                tell(Progress(Kind.COUNT, "reading", done))
+            time.sleep(0.3)  # bars are drawn ten times a second
+            tell(Progress(Kind.STEP, "writing", 0, 9))
+
+    screen = plain(on_terminal(80, lambda: work(Options()), monkeypatch))
+    assert "3,000" in screen
+    assert [] == [line for line in screen.splitlines() if line.strip() == "reading"]
+    assert "reading" not in screen.rpartition("writing")[2]
+    monkeypatch.setattr("memsync.cli.progress.LOG_EVERY_S", 0.0)
+    work(Options(verbose=True))
+    assert "reading: 3,000\n" in capfd.readouterr().err
+
+
+def test_the_next_step_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may end before its bar is full; its bar does not stand beside the next one."""
+
+    def work() -> None:
+        with progress(Options()) as tell:
+            tell(Progress(Kind.STEP, "looking", 69, 70))
+            tell(Progress(Kind.STEP, "applying", 1, 70))
+
+    screen = plain(on_terminal(80, work, monkeypatch))
+    assert "\n" not in screen.partition("69/70")[2].partition("applying")[0]
+    assert "looking" not in screen.partition("applying")[2]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_rest_of_a_long_heading_is_indented(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """A finding begins at the edge, and nothing else of it does."""
+    store = "qdrant:persona-d5e52778-b2f8-4fbd-a12f-10f17226bc53"
+    text = f"MSI001 persona-mismatch  {store}  600ab361-ae32-4ffe-934a-781ae39f49aa"
+    screen = plain(on_terminal(width, lambda: say_heading(text), monkeypatch)).splitlines()
+
+    assert text.split() == " ".join(screen).split()
+    assert 1 == sum(not line.startswith("    ") for line in screen)
+    assert max(map(len, screen)) <= width
 
 
 @pytest.mark.parametrize(

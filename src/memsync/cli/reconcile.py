@@ -98,6 +98,8 @@ def plan(
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left and not unsafe:
         say("what is left is removed or moved only by a plan with --unsafe, or by hand")
+    if not made.actions and not made.left:
+        say("nothing is to be repaired")
     if made.actions:
         say(f"see it: memsync reconcile show {shlex.quote(str(out))}")
         say(f"next: memsync reconcile apply {shlex.quote(str(out))}")
@@ -235,18 +237,23 @@ def runs(ctx: typer.Context) -> int:
             (
                 str(each.run_id),
                 f"{each.last_at:%Y-%m-%d %H:%M}",
-                f"{each.done:,} of {each.actions:,}",
-                f"{each.undone:,}",
+                _standing(each),
                 each.who,
             )
             for each in found
         ],
-        head=("run", "last at work", "done", "undone", "who"),
-        right=(2, 3),
+        head=("run", "last at work", "done", "who"),
     )
     said = count(len(found), "run") if found else "no runs"
     say(f"{said}; each can be undone for {count(settings.quarantine_days, 'day')}")
     return 0
+
+
+def _standing(run: reconcile.Run) -> str:
+    """How many actions of a run are done, or are undone again."""
+    if run.undone:
+        return "undone" if run.undone == run.done else f"{run.undone:,} of {run.done:,} undone"
+    return f"{run.done:,} of {run.actions:,}"
 
 
 def _read(file: Path) -> Plan:

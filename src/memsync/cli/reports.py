@@ -70,6 +70,8 @@ def print_plan(ahead: migrate.Plan, *, show_text: bool = False, verbose: bool = 
         closed = [f"gate {gate.name}" for gate in ahead.gates if gate.state == "closed"]
         named = [*(check.name for check in ahead.blockers), *closed]
         say(f"NOT clear: {', '.join(named)}; the line `do:` of each says what mends it")
+    elif not ahead.next and all(step.done for step in ahead.steps):
+        say("nothing is ahead: every step is done")
     say_next(ahead.next, ahead.first)
 
 
@@ -173,3 +175,5 @@ def _print_steps(steps: tuple[migrate.Step, ...]) -> None:
     print_table(
         (f"[{mark}]", step.phase.value, step.what) for mark, step in zip(marks, steps, strict=True)
     )
+    if any(step.left_out for step in steps):
+        say("  ([-] was left out: a later step takes its place)")
