@@ -10,6 +10,7 @@ INSTALLED := $(VENV)/installed.stamp
 UV := uv==0.13.9
 ARGS ?=
 SCALE ?= 100000
+PARTS ?= migrate reconcile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -28,8 +29,8 @@ demo: setup ## migrate and reconcile a made-up app, on stores that need no serve
 test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backfill'
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-bench: setup ## run the benchmarks, small; SCALE=1000000 for the figures in the docs
-	@$(BIN)/python bench/migrate.py --rows $(SCALE) $(ARGS)
+bench: setup ## run the benchmarks, small; PARTS=reconcile for one, SCALE=1000000 as in the docs
+	@for part in $(PARTS); do $(BIN)/python bench/$$part.py --rows $(SCALE) $(ARGS) || exit; done
 
 sql: setup ## write the scripts for psql in sql/ from sql/parts and the engine's statements
 	@$(BIN)/python tools/make_sql.py

@@ -84,19 +84,25 @@ def _url_of(url: str, name: str) -> str:
 
 
 @contextlib.contextmanager
-def database(url: str, rows: int) -> Iterator[str]:
-    """A database with the legacy schema and `rows` messages."""
+def empty_database(url: str) -> Iterator[str]:
+    """An empty database."""
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
         admin.execute(f"CREATE DATABASE {NAME}")
-        made = _url_of(url, NAME)
+        yield _url_of(url, NAME)
+        admin.execute(f"DROP DATABASE {NAME} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def database(url: str, rows: int) -> Iterator[str]:
+    """A database with the legacy schema and `rows` messages."""
+    with empty_database(url) as made:
         with psycopg.connect(made, autocommit=True) as fresh:
             fresh.execute("SET TIME ZONE 'UTC'")
             fresh.execute(legacy_schema())
             for statement in _ROWS.format(rows=rows).strip().split(";\n"):
                 fresh.execute(statement)
         yield made
-        admin.execute(f"DROP DATABASE {NAME} WITH (FORCE)")
 
 
 def one(url: str, query: str, *params: object) -> Any:

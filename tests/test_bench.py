@@ -27,3 +27,24 @@ def test_a_small_benchmark_ends_with_figures(tmp_path: Path) -> None:
 
     assert 0 == done.returncode, done.stderr
     assert json.loads(file.read_text())
+
+
+@pytest.mark.slow
+def test_reconcile_finds_what_was_planted_and_mends_it(tmp_path: Path) -> None:
+    """At three sizes, so that lines are fitted. It fails where an audit finds anything else."""
+    file = tmp_path / "figures.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "bench/reconcile.py", "--sizes", "100", "200", "400"),
+            *("--share", "0.1", "--stores", "edge", "--json", str(file)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stderr
+    fits = json.loads(file.read_text())["lines"]
+    assert 2 * 4 * 2 == len(fits)
+    assert 2 * 4 * 2 == done.stdout.count("R² = ")

@@ -1,0 +1,123 @@
+"""Runs a command of memsync in a process of its own, and measures its time and its memory.
+
+It also starts a Qdrant server, where the program is on PATH.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_READY_S = 60.0
+_MIB = 1 << 20
+
+# A process between this one and the command, because a child's peak begins with its parent's.
+_LAUNCH = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+status = subprocess.run(sys.argv[2:], check=False).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+unit = 1 if sys.platform == "darwin" else 1024
+fields = {"status": status, "wall_s": time.perf_counter() - began,
+          "cpu_s": used.ru_utime + used.ru_stime, "peak_bytes": used.ru_maxrss * unit}
+open(sys.argv[1], "w").write(json.dumps(fields))
+"""
+_MEMSYNC = "import sys; from memsync.cli.app import main; sys.exit(main(sys.argv[1:]))"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that was run. `peak_mib` is its own memory at most, mapped files included.
+
+    `cpu_s` is its own time on a processor, without that of the servers. `last` is the last line
+    that it printed.
+    """
+
+    status: int
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    last: str
+
+
+def ran(arguments: Sequence[str], environ: Mapping[str, str]) -> Ran:
+    """Run `memsync` with these arguments. The folder of the benchmarks is on its path."""
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    given = {name: value for name, value in os.environ.items() if not name.startswith("MEMSYNC_")}
+    command = [sys.executable, "-c", _MEMSYNC, *arguments]
+    with tempfile.TemporaryDirectory(prefix="memsync-bench-") as folder:
+        measured, printed = Path(folder, "measured"), Path(folder, "printed")
+        with printed.open("wb") as output:
+            subprocess.run(
+                [sys.executable, "-c", _LAUNCH, str(measured), *command],
+                env={**given, **environ, "PYTHONPATH": path},
+                stdout=output,
+                check=True,
+            )
+        fields = json.loads(measured.read_text())
+        last = ""
+        with printed.open() as lines:
+            for last in lines:  # noqa: B007  there may be very many
+                pass
+    peak = fields.pop("peak_bytes") / _MIB
+    return Ran(**fields, peak_mib=peak, last=last)
+
+
+@contextmanager
+def qdrant_program() -> Iterator[str | None]:
+    """The URL of a server that the program on PATH runs; None without the program."""
+    program = shutil.which("qdrant")
+    if program is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="memsync-bench-") as folder:
+        port = _free_port()
+        given = {
+            "SERVICE__HOST": "127.0.0.1",
+            "SERVICE__HTTP_PORT": str(port),
+            "SERVICE__ENABLE_GRPC": "false",
+            "SERVICE__GRPC_PORT": str(_free_port()),
+            "STORAGE__STORAGE_PATH": f"{folder}/storage",
+            "STORAGE__SNAPSHOTS_PATH": f"{folder}/snapshots",
+            "TELEMETRY_DISABLED": "true",
+        }
+        environ = os.environ | {f"QDRANT__{name}": value for name, value in given.items()}
+        server = subprocess.Popen(
+            [program],
+            cwd=folder,
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield _ready(server, f"http://127.0.0.1:{port}")
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _ready(server: "subprocess.Popen[bytes]", url: str) -> str:
+    deadline = time.monotonic() + _READY_S
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1):  # noqa: S310  our own server
+                return url
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"the program qdrant is not ready on {url}; start it by hand to see why")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
