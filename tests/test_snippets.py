@@ -268,6 +268,7 @@ def test_the_page_of_the_repairs(terminal: OpenTerminal, stores: Stores) -> None
         ("memsync reconcile show plan.json", 0),
         ("memsync reconcile apply plan.json", 0),
         ("memsync reconcile runs", 0),
+        ("memsync reconcile adopt", 0),
         ("memsync reconcile layout", 0),
         ("memsync check", 0),
         ("memsync rules MSC001", 0),

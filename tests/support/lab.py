@@ -288,11 +288,9 @@ class Lab:
     def points(self) -> dict[str, list[tuple[PointId, object, Vector | None]]]:
         """Every point of every collection, whole; memsync's own mark is no memory."""
         return {
-            name: [
-                (p.id, dict(p.payload), p.vector) for p in scan(self.vectors, name, vectors=True)
-            ]
-            for name in self.vectors.collections()
-            if name != META
+            n: [(p.id, dict(p.payload), p.vector) for p in scan(self.vectors, n, vectors=True)]
+            for n in self.vectors.collections()
+            if n != META
         }
 
     def memories(self) -> dict[str, list[object]]:
