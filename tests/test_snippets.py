@@ -284,12 +284,12 @@ def test_the_morning_after(terminal: OpenTerminal, stores: Stores) -> None:
     """One person's lost memory is made anew, and the undo takes it away again."""
     typist = terminal(stores.contracted)
     persona = lose_a_memory()
-    look, repair = blocks(ROOT / "docs/morning-after.md", "sh")
+    look, repair, adopt = blocks(ROOT / "docs/morning-after.md", "sh")
     (somebody,) = set(re.findall(r"--persona (\S+)", repair))
     repair, undo, _ = repair.replace(somebody, persona).partition("memsync reconcile undo RUN")
     typist.types(look, repair)
     plan = json.loads(Path("one.json").read_text())
-    typist.types(undo.replace("RUN", plan["plan_id"]))
+    typist.types(undo.replace("RUN", plan["plan_id"]), adopt)
 
     assert [
         ("memsync check", FINDINGS),
@@ -298,6 +298,7 @@ def test_the_morning_after(terminal: OpenTerminal, stores: Stores) -> None:
         ("memsync reconcile apply one.json", 0),
         (f"memsync check --persona {persona}", 0),
         (f"memsync reconcile undo {plan['plan_id']}", 0),
+        ("memsync reconcile adopt", 0),
     ] == typist.typed
     assert FINDINGS == run("check", "--persona", persona).status
 
