@@ -19,7 +19,7 @@ FINDING = {
 }
 AUDIT = {
     *("schema_version", "ok", "complete", "counts", "findings", "checked", "settling"),
-    *("not_looked_at", "not_checked", "facts", "layout", "why_layout"),
+    *("not_looked_at", "left_out", "not_checked", "facts", "layout", "why_layout"),
 }
 
 
@@ -63,7 +63,7 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     } == set(ran("sync", "status"))
     audit = ran("reconcile", expected=1)
     assert set(AUDIT) == set(audit)
-    assert {"rows", "points", "archived"} == set(audit["checked"])
+    assert {"rows", "points", "archived", "vectors"} == set(audit["checked"])
     assert FINDING == set(audit["findings"][0])
     assert audit == ran("reconcile", "audit", expected=1)
     made = ran("reconcile", "plan", "--out", plan)

@@ -27,6 +27,7 @@ from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point, Vector
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.plans import Plan
+from memsync.reconcile.seen_vectors import Verify
 from memsync.settings import Settings
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.history.exchanges import exchanges_in_order
@@ -66,7 +67,6 @@ SELECT ('bbbbbbbb-0000-4000-8000-00000000000' || n)::uuid, 'Ada', n, '', '', now
 FROM unnest(ARRAY['a', 'b']) n;
 """
 
-
 EMPTY = """TRUNCATE conversation_history, memsync.outbox, memsync.quarantine, memsync.layout,
 memsync.repair, memsync.journal, memsync.retired, memsync.memories, memsync.mark CASCADE"""
 
@@ -89,9 +89,8 @@ def as_told(exchange: Exchange, *, user: str = "", reply: str = "") -> str:
 
 @dataclass
 class Lab:
-    """Both stores of the app. `said` are the exchanges that `say` wrote, in order.
-
-    `deployed` are the ids of the memories that `settled` wrote as the app does, by anchor.
+    """Both stores of the app. `said` are the exchanges that `say` wrote, in order; `deployed` the
+    ids of the memories that `settled` wrote as the app does, by anchor.
     """
 
     url: str
@@ -102,6 +101,7 @@ class Lab:
     rng: random.Random
     said: list[Exchange] = field(default_factory=list)
     deployed: dict[UUID, PointId] = field(default_factory=dict)
+    verify: Verify | None = None  # which vectors an audit looks at
 
     @property
     def home(self) -> str:
@@ -243,11 +243,11 @@ class Lab:
     def audit(self, vectors: VectorStore | None = None) -> Audit:
         """The whole audit of `memsync reconcile audit`."""
         ltm = self.with_store(vectors) if vectors else self.ltm
-        return reconcile.audit(self.postgres, ltm, self.settings)
+        return reconcile.audit(self.postgres, ltm, self.settings, verify=self.verify)
 
     def check(self) -> Audit:
         """The audit of `memsync check`, with schema, indexes and outbox."""
-        return reconcile.check(self.postgres, self.ltm, self.settings)
+        return reconcile.check(self.postgres, self.ltm, self.settings, verify=self.verify)
 
     def plan(
         self, audit: Audit | None = None, *, unsafe: bool = True, persona: UUID | None = None

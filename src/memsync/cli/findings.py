@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Annotated, Self
+from typing import Annotated, Protocol, Self
 from uuid import UUID
 
 import typer
 
+from memsync.cli import vectors
 from memsync.cli.output import (
     data,
     json_line,
@@ -26,12 +27,14 @@ from memsync.cli.progress import progress
 from memsync.cli.rules import no_finding
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.cli.stores import opened_stores
+from memsync.cli.vectors import SeedOption, VectorsOption, looked_at, verify_of
 from memsync.errors import InvalidInput
 from memsync.model import ids
 from memsync.model.progress import Tell
 from memsync.model.wording import count
 from memsync.reconcile import RULES
 from memsync.reconcile.findings import Audit, Chosen, Finding, Kind, Severity, Words
+from memsync.reconcile.seen_vectors import Verify
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import known_personas
 from memsync.stores.ltm import LongTermMemory
@@ -69,7 +72,10 @@ LinesOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which findings of an audit are looked at, and how they are printed."""
+    """Which findings of an audit are looked at, and how they are printed.
+
+    `verify` says which vectors the audit looks at.
+    """
 
     select: frozenset[str] = frozenset()
     persona: UUID | None = None
@@ -77,6 +83,7 @@ class View:
     summary: bool = False
     show_text: bool = False
     as_lines: bool = False
+    verify: Verify | None = None
 
     @classmethod
     def of(
@@ -88,6 +95,7 @@ class View:
         summary: bool,
         show_text: bool,
         as_lines: bool,
+        verify: Verify | None,
     ) -> Self:
         """The view that the options ask for. Raises: InvalidInput for a code that is none."""
         known = {word.lower(): word for rule in RULES for word in _words_for(rule.code, rule.name)}
@@ -97,7 +105,7 @@ class View:
                 raise InvalidInput(no_finding(each))
         whose = None if persona is None else ids.persona_id(persona)
         chosen = frozenset(word for word in wanted.values() if word)
-        return cls(chosen, whose, limit, summary, show_text, as_lines)
+        return cls(chosen, whose, limit, summary, show_text, as_lines, verify)
 
     def of_audit(self, audit: Audit) -> Chosen:
         """The faults that were asked for."""
@@ -129,9 +137,17 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
         summary: SummaryOption = False,
         show_text: TextOption = False,
         as_lines: LinesOption = False,
+        verify_vectors: VectorsOption = None,
+        verify_seed: SeedOption = None,
     ) -> int:
         view = View.of(
-            select, persona, limit, summary=summary, show_text=show_text, as_lines=as_lines
+            select,
+            persona,
+            limit,
+            summary=summary,
+            show_text=show_text,
+            as_lines=as_lines,
+            verify=verify_of(verify_vectors, verify_seed),
         )
         return run(ctx, view)
 
@@ -139,15 +155,31 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
     return command
 
 
+class Look(Protocol):
+    """Makes an audit."""
+
+    def __call__(
+        self,
+        postgres: Postgres,
+        ltm: LongTermMemory,
+        settings: Settings,
+        tell: Tell,
+        *,
+        verify: Verify | None,
+    ) -> Audit:
+        """The audit of these stores."""
+        ...
+
+
 def report(
     ctx: typer.Context,
     view: View,
-    look: Callable[[Postgres, LongTermMemory, Settings, Tell], Audit],
+    look: Look,
 ) -> int:
     """Open both stores, make the audit `look`, and print it. Returns the exit status."""
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            audit = look(postgres, ltm, settings, tell)
+            audit = look(postgres, ltm, settings, tell, verify=view.verify)
         with audit:
             _require_known(postgres, view, audit)
             return print_audit(audit, view, as_json=ctx.obj.as_json)
@@ -217,6 +249,9 @@ def _print_what_was_read(audit: Audit) -> None:
     say(f"memories lie in the {audit.layout} layout: {audit.why_layout}")
     exchanges, points = count(audit.rows_checked, "exchange"), count(audit.points_checked, "point")
     say(f"compared {exchanges} with {points}")
+    say(looked_at(audit.vectors))
+    for line in audit.left_out:
+        say(f"not looked at: {line}")
     if audit.archived:
         say(
             f"{count(audit.archived, 'memory', 'memories')} archived: the app keeps no rows of them"
@@ -305,7 +340,9 @@ def _summary(audit: Audit, found: Chosen) -> dict[str, object]:
             "points": audit.points_checked,
             "archived": audit.archived,
             "noted": audit.noted,
+            "vectors": vectors.fields(audit.vectors),
         },
+        "left_out": list(audit.left_out),
         "settling": audit.settling,
         "not_checked": list(audit.not_checked),
     }

@@ -19,6 +19,7 @@ from memsync.cli.output import print_facts, print_json, print_table, say
 from memsync.cli.plans import plan_fields, print_plan
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
+from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.errors import InvalidInput
 from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
@@ -77,12 +78,15 @@ def plan(
         UUID | None, typer.Option(metavar="UUID", help="Repair only this persona's memories.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    verify_vectors: VectorsOption = None,
+    verify_seed: SeedOption = None,
 ) -> int:
     """Audit, and save a plan that repairs the findings. Changes neither store."""
     _require_new(out, force=force)
+    verify = verify_of(verify_vectors, verify_seed)
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            found = reconcile.audit(postgres, ltm, settings, tell)
+            found = reconcile.audit(postgres, ltm, settings, tell, verify=verify)
         with found, postgres.session() as session:
             database = instance_id(session)
             made = reconcile.make_plan(

@@ -19,11 +19,14 @@ from memsync.model.sequences import batched
 from memsync.model.wording import count
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Audit, Finding, Findings, Severity
+from memsync.reconcile.looking import read_points
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import MissingPoint
+from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.state import State
+from memsync.reconcile.verifying import Verifier, vector_states
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
@@ -47,9 +50,14 @@ _AHEAD_MS = 3_600_000
 
 
 def audit(
-    postgres: Postgres, ltm: LongTermMemory, settings: Settings, tell: Tell = silent
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell = silent,
+    *,
+    verify: Verify | None = None,
 ) -> Audit:
-    """Compare the memories with the history.
+    """Compare the memories with the history, and look at the vectors that `verify` names.
 
     A collection that cannot be read makes the audit incomplete, and so does an embedder that the
     settings name and that cannot be loaded.
@@ -57,22 +65,32 @@ def audit(
     Raises: StoreUnreachable when a store does not answer; SchemaMismatch when the database is not
     the app's.
     """
-    return _Auditor(postgres, ltm, settings, tell).run(everything=False)
+    return _Auditor(postgres, ltm, settings, tell, verify).run(everything=False)
 
 
 def check(
-    postgres: Postgres, ltm: LongTermMemory, settings: Settings, tell: Tell = silent
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell = silent,
+    *,
+    verify: Verify | None = None,
 ) -> Audit:
     """Audit, and also check that schema, indexes and outbox are as they must be.
 
     Raises: as `audit` does.
     """
-    return _Auditor(postgres, ltm, settings, tell).run(everything=True)
+    return _Auditor(postgres, ltm, settings, tell, verify).run(everything=True)
 
 
 class _Auditor:
     def __init__(
-        self, postgres: Postgres, ltm: LongTermMemory, settings: Settings, tell: Tell
+        self,
+        postgres: Postgres,
+        ltm: LongTermMemory,
+        settings: Settings,
+        tell: Tell,
+        verify: Verify | None,
     ) -> None:
         self._postgres = postgres
         self._ltm = ltm
@@ -81,6 +99,8 @@ class _Auditor:
         self._settling = 0
         self._not_checked: list[str] = []
         self._facts: dict[str, _Fact] = {}
+        self._unread: dict[str, str] = {}
+        self._verifier = Verifier(ltm, settings, verify)
 
     def run(self, *, everything: bool) -> Audit:
         findings = Findings()
@@ -105,6 +125,7 @@ class _Auditor:
                     # A wrong name is one finding, and not one for each exchange.
                     missing = findings.drop(MissingPoint.code)
                 self._note_what_was_not_read(session, pairing)
+                self._not_checked += self._verifier.not_checked
             else:
                 self._not_checked.append(
                     f"memories: the history is {catalog.stage} and cannot be read by persona; "
@@ -125,6 +146,7 @@ class _Auditor:
             for rule in STATE_RULES:
                 if everything or not rule.only_in_check:
                     findings.add_all(rule.look(state))
+            left_out = state.undoable.left_out if everything else ()
         findings.add_all(fact.finding() for fact in self._facts.values())
         return Audit(
             findings=findings,
@@ -136,6 +158,8 @@ class _Auditor:
             not_checked=tuple(self._not_checked),
             layout=self._ltm.layout,
             why_layout=self._ltm.why_layout,
+            vectors=self._verifier.verified,
+            left_out=left_out,
         )
 
     def _collection_is_missing(self) -> bool:
@@ -144,7 +168,8 @@ class _Auditor:
 
     def _note_what_was_not_read(self, session: Session, pairing: Pairing) -> None:
         self._not_checked += (
-            f"collection {name}: {why}" for name, why in sorted(pairing.sources.unread.items())
+            f"collection {name}: {why}"
+            for name, why in sorted((self._unread | pairing.sources.unread).items())
         )
         if pairing.sources.counts.points and history_is_empty(session):
             self._not_checked.append(
@@ -174,7 +199,7 @@ class _Auditor:
             yield from self._confirmed(session, self._settled(session, some))
 
     def _cases(self, pairing: Pairing, marks: Marks) -> Iterator[Case]:
-        yield from pairing.cases()
+        yield from self._verifier.looked(pairing.cases())
         # Another store than the one that was written to lacks everything, which is one finding.
         if marks.verdict is not Verdict.GONE:
             yield from losses(pairing.sources)
@@ -228,13 +253,17 @@ class _Auditor:
         exchanges = exchanges_by_anchor(session, list(rows))
         digests = {anchor: exchange_digest(each) for anchor, each in exchanges.items()}
         states = self._states(findings)
+        vectors = vector_states(self._ltm, findings)
         for finding in findings:
             seen = finding.witness
             same_row = seen.anchor_id is None or digests.get(seen.anchor_id) == seen.row_digest
             same_points = (seen.place is None or states.get(seen.place) == seen.state) and (
                 seen.target is None or states.get(seen.target) == seen.target_state
             )
-            if same_row and same_points:
+            same_vector = seen.vector is None or seen.vector == (
+                seen.place and vectors.get(seen.place)
+            )
+            if same_row and same_points and same_vector:
                 yield finding
             else:
                 self._settling += 1
@@ -245,11 +274,14 @@ class _Auditor:
             for place in (finding.witness.place, finding.witness.target):
                 if place is not None:
                     places.setdefault(place.collection, set()).add(place.point_id)
-        return {
-            Place(collection, point_id): point_state(point)
-            for collection, ids in places.items()
-            for point_id, point in self._ltm.points(collection, ids).items()
-        }
+        found: dict[Place, str | None] = {}
+        for collection, ids in places.items():
+            read = read_points(self._ltm, collection, list(ids))
+            for point_id, point in read.points.items():
+                found[Place(collection, point_id)] = point_state(point)
+            for why in read.unread.values():
+                self._unread[collection] = why
+        return found
 
 
 class _Fact:

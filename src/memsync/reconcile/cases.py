@@ -13,6 +13,7 @@ from uuid import UUID
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile.findings import Witness
+from memsync.reconcile.seen_vectors import SeenVector
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Entry
 from memsync.stores.ltm.payload import PayloadCodec, Reading
@@ -99,7 +100,8 @@ class Case:
     place of the exchange's memory that stays, where it is another point, and `kept_state` its
     state. `home` is the collection where the case's memory belongs, None where its persona is not
     known. `tolerance_ms` is how far the times of a pair may differ. `entry` is what the ledger says
-    of the point, where it has no exchange.
+    of the point, where it has no exchange. `vector` is what was seen of the point's vector, None
+    where it was not looked at.
     """
 
     role: Role
@@ -111,6 +113,7 @@ class Case:
     kept_state: str | None = None
     tolerance_ms: int = 0
     entry: Entry | None = None
+    vector: SeenVector | None = None
 
     @property
     def said(self) -> Said | None:

@@ -145,10 +145,16 @@ def write(
 ) -> None:
     """Write points where none is, or over those in `seen`, and read them back.
 
-    Raises: StalePlan when one reads back otherwise; InvalidInput when the store refuses one.
+    Raises: GateClosed, before any write, for one without a vector; StalePlan when one reads back
+    otherwise; InvalidInput when the store refuses one.
     """
     if not points:
         return
+    if without := next((each for each in points if not each.vector), None):
+        raise GateClosed(
+            f"the memory {without.id} has no vector, so it cannot be brought to {collection}. Make "
+            "it anew with `memsync reconcile plan --verify-vectors all`, then run this again"
+        )
     if failed := ltm.repairs.put(collection, points, seen):
         raise next(iter(failed.values()))
     there = ltm.points(collection, [each.id for each in points], vectors=True)

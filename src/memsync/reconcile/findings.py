@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from uuid import UUID
 
 from memsync.model.records import Place
+from memsync.reconcile.seen_vectors import Verified
 from memsync.reconcile.spool import Spool
 from memsync.stores.ltm.layouts import Layout
 
@@ -56,7 +57,8 @@ class Witness:
     `anchor_id` and `row_digest` are the exchange's, None without one. `place` is the point that the
     finding is about, None without one, and `state` a digest of its payload. `target` is where the
     memory belongs: where it will be made or copied to, or where the one stands that is kept.
-    `target_state` is the state of the point there, None for none.
+    `target_state` is the state of the point there, None for none. `vector` is the state of the
+    vector of the point at `place`, where the finding is about it.
     """
 
     anchor_id: UUID | None = None
@@ -65,6 +67,7 @@ class Witness:
     state: str | None = None
     target: Place | None = None
     target_state: str | None = None
+    vector: str | None = None
 
 
 _TEXT_MAX = 200
@@ -238,7 +241,8 @@ class Audit:
     memories lie, and `why_layout` how that is known. `archived` counts the memories whose rows the
     app no longer keeps, `noted` those that the ledger has. `settling` counts the differences that
     are too young, have an outbox entry, or changed while the audit ran. `not_checked` says which
-    parts could not be read, and why.
+    parts could not be read, and why. `vectors` says how many vectors were looked at, None: none was
+    asked for. `left_out` are other parts that were not looked at, and why, by nobody's fault.
     """
 
     findings: Findings
@@ -250,6 +254,8 @@ class Audit:
     noted: int = 0
     layout: Layout = Layout.SHARED
     why_layout: str = ""
+    vectors: Verified | None = None
+    left_out: tuple[str, ...] = ()
 
     def close(self) -> None:
         """Forget the findings. Closing twice is no error."""

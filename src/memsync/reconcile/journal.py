@@ -212,7 +212,7 @@ class Journal:
             point_ids=list(asked),
             states=list(states.values()),
         )
-        return {asked[row.point_id]: _whole(asked[row.point_id], row) for row in rows}
+        return {asked[row.point_id]: whole(asked[row.point_id], row) for row in rows}
 
 
 def quarantined(run_id: UUID, collection: str, point: Point, reason: str) -> dict[str, object]:
@@ -229,8 +229,8 @@ def quarantined(run_id: UUID, collection: str, point: Point, reason: str) -> dic
     }
 
 
-def _whole(point_id: PointId, row: Any) -> Point | None:
-    """The point in a row of the quarantine, if it is what was put there."""
+def whole(point_id: PointId, row: Any) -> Point | None:
+    """The point in a row of the quarantine, if it is what was put there; else None."""
     try:
         payload = json.loads(row.payload)
     except ValueError:
@@ -238,8 +238,8 @@ def _whole(point_id: PointId, row: Any) -> Point | None:
     # The column has 32 bits, which as text are not the number that Python reads.
     vector: Vector | None = None if row.vector is None else tuple(array("f", row.vector))
     point = Point(point_id, payload, vector)
-    whole = point_state(point) == row.state and _digest(payload, vector) == row.digest
-    return point if whole else None
+    fits = point_state(point) == row.state and _digest(payload, vector) == row.digest
+    return point if fits else None
 
 
 def _digest(payload: Mapping[str, object], vector: Vector | None) -> str:

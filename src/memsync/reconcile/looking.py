@@ -13,6 +13,7 @@ from memsync.errors import SchemaMismatch
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
+from memsync.model.vectors import vector_state
 from memsync.reconcile.cases import Found, says
 from memsync.reconcile.journal import Journal, Noted
 from memsync.reconcile.lookups import exchanges_for, matches_at_home
@@ -113,6 +114,7 @@ class Looker:
         kind, collection = actions[0].kind, actions[0].place.collection
         ids = [each.place.point_id for each in actions]
         whole = vectors and kind in {ActionKind.PUT, ActionKind.REMOVE}
+        whole = whole or any(each.vector is not None for each in actions)
         read = read_points(self._ltm, collection, ids, vectors=whole)
         noted = self._journal.of(collection, ids)
         looked = [Looked(each, read.points.get(each.place.point_id)) for each in actions]
@@ -151,6 +153,8 @@ class Looker:
             why = _stale_row(each.action, rows)
             if why is None and memory and memory.place != each.action.place:
                 why = f"the memory belongs at {memory.place} by now"
+            if memory and anchor and each.found and each.action.vector is not None:
+                memory = self._ltm.repairs.kept(memory, each.found, rows[anchor])
             wanted = None if memory is None else Point(each.point_id, memory.payload)
             row = memory.exchange if memory else None
             found.append(replace(each, made=memory, wanted=wanted, row=row, why=why))
@@ -297,6 +301,11 @@ def _judged(looked: Looked, noted: Noted | None, unread: str | None) -> Looked:
     is_gone = state is None and action.state is not None and action.kind is not ActionKind.REMOVE
     if is_gone or state not in {action.state, point_state(looked.wanted)}:
         return replace(looked, why=_stale("the point", action.state, state))
+    if noted is None and state == action.state and action.vector is not None:
+        # With an intent, another vector is this plan's own.
+        vector = vector_state(looked.found.vector if looked.found else None)
+        if vector != action.vector:
+            return replace(looked, why=_stale("the vector of the point", action.vector, vector))
     if state == point_state(looked.wanted):
         # A PUT may make another vector for the same payload.
         done = state != action.state or action.kind is ActionKind.PATCH

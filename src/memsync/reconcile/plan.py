@@ -147,6 +147,8 @@ class _Draft:
             target,
             finding.name,
             seen.target_state,
+            # Another point than the target's is replaced whole.
+            vector=seen.vector if seen.place == target else None,
             anchor_id=seen.anchor_id,
             row_digest=seen.row_digest,
             persona_id=finding.persona_id,

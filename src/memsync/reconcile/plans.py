@@ -47,16 +47,18 @@ class ActionKind(StrEnum):
 class Action:
     """The transition of the point at `place`, whose state is `state`; None: there is no point.
 
-    It rests on the states given here. `anchor_id` and `row_digest` are the exchange's, `source` the
-    point that is copied, `replaced_by` the memory for whose sake a point is removed. That one's
-    state is None where the plan writes it. `reason` is the finding's name, `persona_id` its
-    persona.
+    It rests on the states given here. `vector` is the state of its vector, where that is to be made
+    anew: the point keeps its text, and its payload is mended. `anchor_id` and `row_digest` are the
+    exchange's, `source` the point that is copied, `replaced_by` the memory for whose sake a point
+    is removed. That one's state is None where the plan writes it. `reason` is the finding's name,
+    `persona_id` its persona.
     """
 
     kind: ActionKind
     place: Place
     reason: str
     state: str | None = None
+    vector: str | None = None
     anchor_id: UUID | None = None
     row_digest: str | None = None
     source: Place | None = None
@@ -72,6 +74,7 @@ class Action:
             "kind": self.kind.value,
             **_place_fields(self.place, self.state),
             "reason": self.reason,
+            "vector": self.vector,
             "anchor_id": self.anchor_id and str(self.anchor_id),
             "row_digest": self.row_digest,
             "source": self.source and _place_fields(self.source, self.source_state),
@@ -243,6 +246,7 @@ def _action(value: object) -> Action:
         place=place,
         reason=_name(fields["reason"]),
         state=state,
+        vector=_optional(_digest, fields, "vector"),
         anchor_id=_optional(_uuid, fields, "anchor_id"),
         row_digest=_optional(_digest, fields, "row_digest"),
         source=source,
@@ -271,6 +275,10 @@ def _require_whole(action: Action) -> None:
         (action.source is not None) is not (action.kind is ActionKind.COPY)
         or (action.replaced_by is not None and action.kind is not ActionKind.REMOVE)
         or action.place in {action.source, action.replaced_by}
+        or (
+            action.vector is not None
+            and (action.kind is not ActionKind.PUT or action.state is None)
+        )
     )
     if not whole or strange:
         raise ValueError(f"the {action.kind} of {action.place} does not say what it rests on")

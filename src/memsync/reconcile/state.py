@@ -4,21 +4,24 @@ A value that needs a query is read when the first rule uses it, and only once. T
 nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from memsync.errors import SchemaMismatch
+from memsync.reconcile.undoable import Undoable, undoable
 from memsync.settings import Settings
 from memsync.stores.history import exchanges, outbox
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import MessageWithoutPersona, UnreadableMessage
 from memsync.stores.history.outbox import LateEntry
-from memsync.stores.ltm import Embedder, LongTermMemory
+from memsync.stores.ltm import CollectionInfo, Embedder, LongTermMemory
 from memsync.stores.ltm.marks import NO_MARKS, Marks
 from memsync.stores.postgres import Session
 
 HISTORY = "postgres:conversation_history"
 OUTBOX = "postgres:memsync.outbox"
+QUARANTINE = "postgres:memsync.quarantine"
 
 _SHOWN_MAX = 500
 """At most so many messages or entries become findings; each finding tells the total number."""
@@ -60,3 +63,29 @@ class State:
         if not self.catalog.has_own_table("outbox"):
             return []
         return outbox.late(self.session, alarm_s=self.settings.outbox_alarm_s, limit=_SHOWN_MAX)
+
+    @cached_property
+    def undoable(self) -> Undoable:
+        """The kept runs that cannot be undone whole."""
+        return undoable(self.session, self.ltm, self.settings.quarantine_days)
+
+    @cached_property
+    def _described(self) -> tuple[Mapping[str, CollectionInfo | None], Mapping[str, str]]:
+        """The homes' forms, and why a home has none that memsync can use."""
+        forms: dict[str, CollectionInfo | None] = {}
+        why: dict[str, str] = {}
+        for home in {*self.homes, self.ltm.collection}:
+            try:
+                forms[home] = self.ltm.describe(home)
+            except SchemaMismatch as error:
+                why[home] = str(error.fields.get("form", error.message))
+        return forms, why
+
+    def form_of(self, home: str) -> CollectionInfo | None:
+        """The form of a collection; None where there is none, or one that memsync cannot use."""
+        return self._described[0].get(home)
+
+    @property
+    def misformed(self) -> Mapping[str, str]:
+        """The collections of another form than one vector for each point, and what they hold."""
+        return self._described[1]

@@ -1,6 +1,7 @@
 """Laws of the schema: stages, indexes and collections."""
 
 from dataclasses import replace
+from functools import partial
 
 from memsync.model.records import Exchange
 from memsync.stores.history.catalog import RETRIEVAL_INDEX
@@ -9,8 +10,9 @@ from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.marks import META
 from memsync.stores.vectors.protocol import CollectionInfo
 from support.failing import Failing
-from support.lab import ADA, DIMS, B, Lab
-from support.laws.base import Planted, law, one
+from support.lab import ADA, DIMS, B, C, Lab
+from support.laws.base import Planted, law, one, spelled
+from support.raw_vectors import misform
 
 
 @law("MSS001", "schema")
@@ -149,7 +151,7 @@ def wrong_name(lab: Lab, said: list[Exchange]) -> Planted:
     return Planted(one("misspelt", exchanges=len(said)), next_command="memsync rules MSS015")
 
 
-@law("MSS017", "outbox")
+@law("MSS018", "outbox")
 def rewound(lab: Lab, said: list[Exchange]) -> Planted:
     """The vector store has the mark of a batch that Postgres does not know."""
     lab.say()
@@ -159,11 +161,11 @@ def rewound(lab: Lab, said: list[Exchange]) -> Planted:
     return Planted(
         one("settled", row=row, point=row + 1),
         facts=_one_more(lab, said),
-        next_command="memsync rules MSS017",
+        next_command="memsync rules MSS018",
     )
 
 
-@law("MSS018", "outbox")
+@law("MSS019", "outbox")
 def made_anew(lab: Lab, said: list[Exchange]) -> Planted:
     """The vector store has the memories, and no mark."""
     lab.say()
@@ -173,7 +175,7 @@ def made_anew(lab: Lab, said: list[Exchange]) -> Planted:
     return Planted(
         one("settled", row=row, point=None),
         facts=_one_more(lab, said),
-        next_command="memsync rules MSS018",
+        next_command="memsync rules MSS019",
     )
 
 
@@ -181,7 +183,69 @@ def _one_more(lab: Lab, said: list[Exchange]) -> dict[str, int]:
     return {"foreign-point-id": len(said)} if lab.deployed else {}
 
 
-NOT_EVERYWHERE = {(code, Layout.PER_PERSONA) for code in ("MSS007", "MSS013", "MSS015")}
+def _repaired(lab: Lab, said: list[Exchange]) -> str:
+    """A clean app in which a plan has mended two memories; the id of its run."""
+    for each in said[:2]:
+        lab.respell(each, **spelled(lab, each, created_at=each.created_at_ms // 1000))
+    plan = lab.plan()
+    lab.apply(plan)
+    assert lab.check().ok, "a run whose copies are whole is no finding"
+    return str(plan.plan_id)
+
+
+def _lossy(statement: str, evidence: dict[str, int], lab: Lab, said: list[Exchange]) -> Planted:
+    """A run of which the quarantine has lost something."""
+    run = _repaired(lab, said)
+    lab.sql(statement)
+    nothing = {"copies_missing": 0, "copies_damaged": 0, "without_collection": 0}
+    return Planted(
+        one(run, **{"points": 2, **nothing, **evidence}), next_command="memsync reconcile runs"
+    )
+
+
+for _name, _statement, _evidence in (
+    (
+        "copy-missing",
+        "DELETE FROM memsync.quarantine WHERE id = (SELECT min(id) FROM memsync.quarantine)",
+        {"copies_missing": 1},
+    ),
+    ("all-missing", "TRUNCATE memsync.quarantine", {"copies_missing": 2}),
+    (
+        "payload-damaged",
+        """UPDATE memsync.quarantine SET payload = '{}'
+        WHERE id = (SELECT min(id) FROM memsync.quarantine)""",
+        {"copies_damaged": 1},
+    ),
+    (
+        "digest-damaged",
+        "UPDATE memsync.quarantine SET digest = repeat('0', 64)",
+        {"copies_damaged": 2},
+    ),
+):
+    law("MSS016", "outbox", name=_name)(partial(_lossy, _statement, _evidence))
+
+
+@law("MSS017", "deployed", name="named")
+def vectors_under_names(lab: Lab, _: list[Exchange]) -> Planted:
+    """A collection that somebody made with a vector under a name."""
+    misform(lab.vectors, f"persona-{C}", DIMS, named=True)
+    return _unsearchable("its vectors under names")
+
+
+@law("MSS017", "deployed", name="several")
+def several_vectors(lab: Lab, _: list[Exchange]) -> Planted:
+    """A collection that somebody made for several vectors of each point."""
+    misform(lab.vectors, f"persona-{C}", DIMS, named=False)
+    return _unsearchable("several vectors for a point")
+
+
+def _unsearchable(found: str) -> Planted:
+    return Planted(one("vectors", found=found), next_command="memsync rules MSS017")
+
+
+NOT_EVERYWHERE = {(code, Layout.PER_PERSONA) for code in ("MSS007", "MSS013", "MSS015")} | {
+    ("MSS017", Layout.SHARED)
+}
 """The app's collections have no payload indexes, and its payloads name no embedder; one of them may
-be missing.
+be missing. A shared collection of another form ends every command.
 """

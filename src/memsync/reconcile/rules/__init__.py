@@ -1,6 +1,6 @@
 """All rules, one per finding code. A code that was retired is never given to another rule."""
 
-from memsync.reconcile.rules import coverage, data, isolation, schema
+from memsync.reconcile.rules import coverage, data, isolation, schema, vectors
 from memsync.reconcile.rules.base import CaseRule, Rule, StateRule
 
 RULES: tuple[Rule, ...] = (
@@ -28,6 +28,10 @@ RULES: tuple[Rule, ...] = (
     data.EnrichedContent(),
     data.ArchivedTampered(),
     data.TimeSkew(),
+    vectors.NotAVector(),
+    vectors.VectorZero(),
+    vectors.VectorNotFinite(),
+    vectors.VectorDrift(),
     schema.MigrationBehind(),
     schema.InvalidIndex(),
     schema.MissingIndex(),
@@ -37,6 +41,8 @@ RULES: tuple[Rule, ...] = (
     schema.EmbedderMismatch(),
     schema.WrongDistance(),
     schema.CollectionMissing(),
+    schema.UndoNotPossible(),
+    schema.UnsearchableVectors(),
     schema.StoreRewound(),
     schema.CollectionRecreated(),
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.rules.base import StateRule
-from memsync.reconcile.state import HISTORY, State
+from memsync.reconcile.state import HISTORY, QUARANTINE, State
 from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX
 from memsync.stores.history.phases import Stage
 from memsync.stores.ltm import COSINE
@@ -91,7 +91,7 @@ class MissingPayloadIndex(StateRule):
         """Keys of the home collection that have no index, or one of another kind."""
         home = state.ltm.collection
         # The app's own collections have no indexes: each holds one persona's memories.
-        info = state.ltm.describe(home) if state.ltm.layout is Layout.SHARED else None
+        info = state.form_of(home) if state.ltm.layout is Layout.SHARED else None
         if info is None:
             return
         for key, kind in state.ltm.codec.indexes.items():
@@ -116,7 +116,7 @@ class DimensionMismatch(StateRule):
     def look(self, state: State) -> Iterator[Finding]:
         """The collections whose size is not the embedder's."""
         for home in state.homes if state.embedder else ():
-            info = state.ltm.describe(home)
+            info = state.form_of(home)
             if state.embedder is None or info is None or info.dims == state.embedder.dims:
                 continue
             finding = self.finding(
@@ -145,7 +145,7 @@ class EmbedderMismatch(StateRule):
         home = state.ltm.collection
         # Payloads of the app's do not say which embedder made them.
         shared = state.ltm.layout is Layout.SHARED
-        info = state.ltm.describe(home) if shared and state.embedder else None
+        info = state.form_of(home) if shared and state.embedder else None
         # Where the sizes differ, MSS012 says what is to be said.
         if state.embedder is None or info is None or info.dims != state.embedder.dims:
             return
@@ -193,11 +193,28 @@ class WrongDistance(StateRule):
     def look(self, state: State) -> Iterator[Finding]:
         """The collections that recall searches."""
         for home in state.homes:
-            info = state.ltm.describe(home)
+            info = state.form_of(home)
             if info and info.distance != COSINE:
                 yield self.finding(
                     f"qdrant:{home}", "vectors", expected=COSINE, found=info.distance
                 )
+
+
+class UnsearchableVectors(StateRule):
+    """A collection keeps its vectors under names, or several for a point.
+
+    Why it matters: every recall in it fails, and no memory can be written to it.
+    Repair: make the collection anew with one vector without a name, and copy its points.
+    """
+
+    code, name = "MSS017", "unsearchable-vectors"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The collections of memories whose vectors have another form."""
+        for home in state.homes:
+            if why := state.misformed.get(home):
+                yield self.finding(f"qdrant:{home}", "vectors", found=why)
 
 
 class StoreRewound(StateRule):
@@ -209,7 +226,7 @@ class StoreRewound(StateRule):
     then, run `memsync reconcile adopt --anew`; until then no plan removes a memory without a row.
     """
 
-    code, name = "MSS017", "store-rewound"
+    code, name = "MSS018", "store-rewound"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
 
@@ -232,7 +249,7 @@ class CollectionRecreated(StateRule):
     that have rows.
     """
 
-    code, name = "MSS018", "collection-recreated"
+    code, name = "MSS019", "collection-recreated"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
 
@@ -260,6 +277,35 @@ class CollectionMissing(StateRule):
         if state.missing_with_collection:
             yield self.finding(
                 "qdrant", state.ltm.collection, exchanges=state.missing_with_collection
+            )
+
+
+class UndoNotPossible(StateRule):
+    """A run of `reconcile apply` can no longer be undone whole, though its time is not over.
+
+    Why it matters: what the run removed or overwrote is lost in part. Copies in the quarantine are
+    missing or do not fit their digests, or the collection that they belong in is gone, or has
+    vectors of another size. A run that is older than `quarantine_days` is no finding: its copies
+    are forgotten by design, by the next apply. Nor is a collection that was retired.
+    Repair: restore the rows of memsync.journal and memsync.quarantine, or the collection, from a
+    backup. What is whole can still be undone. `memsync reconcile runs` lists the runs.
+    """
+
+    code, name = "MSS016", "undo-not-possible"
+    severity = Severity.WARNING
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    next_command = "memsync reconcile runs"
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The runs that have points which an undo could not bring back."""
+        for each in state.undoable.lost:
+            yield self.finding(
+                QUARANTINE,
+                str(each.run_id),
+                points=each.points,
+                copies_missing=each.missing,
+                copies_damaged=each.damaged,
+                without_collection=each.without_collection,
             )
 
 

@@ -25,6 +25,7 @@ from memsync.errors import (
     StoreUnreachable,
 )
 from memsync.model.records import Vector
+from memsync.model.vectors import SHORTEST_SQUARED, squared_length
 from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.ltm.outages import (
@@ -212,15 +213,14 @@ class Embedder:
             # Its words may quote the text: a lazy answer calls the service only now.
             found = f"{type(answer).__name__} ({type(error).__name__})"
         else:
-            # The stores compute with 32 bits, where 1e39 is infinite.
-            length = array("f", [sum(value * value for value in vector)])[0]
-            if len(vector) == self.dims and math.isfinite(length) and length > 0:
+            length = squared_length(vector)
+            if len(vector) == self.dims and SHORTEST_SQUARED <= length < math.inf:
                 return vector
             found = f"{count(len(vector), 'value')} with squared length {length}"
         return InvalidInput(
             f"embedder {self.name} returned {found} for a text of "
             f"{count(len(text), 'character')}; a vector must have "
-            f"{count(self.dims, 'finite 32-bit number')} and not be zero"
+            f"{count(self.dims, 'finite 32-bit number')} and not be zero, or almost"
         )
 
 

@@ -5,6 +5,7 @@ spelled. It knows no finding and no plan.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.ltm.embedders import Failure
 from memsync.stores.ltm.layouts import persona_of_collection
-from memsync.stores.ltm.made import sent_in_parts
+from memsync.stores.ltm.made import Made, sent_in_parts
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.vectors import IndexKind, VectorStore, Where
 
@@ -35,6 +36,21 @@ class Repairs:
         """The payload of this point of the collection, mended; see `PayloadCodec.patched`."""
         deployed = collection != self._shared
         return self._codec_of(collection).patched(point, exchange, as_deployed=deployed)
+
+    def kept(self, made: Made, point: Point, exchange: Exchange) -> Made:
+        """The memory that stands as `point`, to be embedded anew: it keeps the text that it has.
+
+        Its payload is mended as by `patched`, and in the shared layout it names the embedder of
+        `made`, which is the exchange's memory. A point without a text becomes that memory.
+        """
+        collection = made.place.collection
+        payload = self.patched(collection, point, exchange)
+        text = self._codec_of(collection).decode(payload).memory.text
+        if not text:
+            return made
+        if collection == self._shared:
+            payload[self._codec.key("embedder")] = made.payload[self._codec.key("embedder")]
+        return replace(made, payload=payload, text=text)
 
     def copied(
         self, point: Point, source: str, target: Place, persona_id: UUID | None

@@ -37,6 +37,7 @@ from memsync.stores.vectors.points import (
     checked_id,
     float32,
     forked,
+    misformed,
     payload_batches,
 )
 from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, IndexKind, Page, Where
@@ -118,11 +119,8 @@ class EdgeStore:
                 return None
             schema = self._shard(collection).info().payload_schema
             config = json.loads((folder / "edge_config.json").read_text())["vectors"].get("")
-            if config is None:
-                raise SchemaMismatch(
-                    f"{collection!r} keeps its vectors under names; memsync keeps one without a "
-                    "name. Check the collection's name"
-                )
+            if config is None or config.get("multivector_config"):
+                raise misformed(collection, None if config else ())
             kinds = {key: _kind(index) for key, index in schema.items()}
             indexes = {key: kind for key, kind in kinds.items() if kind}
             return CollectionInfo(config["size"], config["distance"], indexes)
@@ -189,7 +187,7 @@ class EdgeStore:
             shard = self._shard(collection)
             for batch in batches(points):
                 edge_points = [
-                    engine.Point(point.id, list(point.vector or ()), dict(point.payload))
+                    engine.Point(point.id, list(point.vector or ()) or {}, dict(point.payload))
                     for point in batch
                 ]
                 shard.update(

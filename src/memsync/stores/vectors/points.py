@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import TypeVar
 
-from memsync.errors import DimensionMismatch, InvalidInput, StoreBusy
+from memsync.errors import DimensionMismatch, InvalidInput, SchemaMismatch, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Point, Vector
 from memsync.stores.vectors.protocol import Where
@@ -50,6 +50,17 @@ def another_size(collection: str, held: int, given: int) -> DimensionMismatch:
         "it was made with, or another collection",
         expected=held,
         actual=given,
+    )
+
+
+def misformed(collection: str, names: Iterable[str] | None) -> SchemaMismatch:
+    """The error for a collection with vectors under these names; None: with several for a point."""
+    form = "several vectors for a point" if names is None else "its vectors under names"
+    said = ", ".join(names or ())
+    return SchemaMismatch(
+        f"{collection!r} keeps {form}{said and f' ({said})'}; memsync keeps one without a name. "
+        "Check the collection's name",
+        form=form,
     )
 
 
@@ -111,7 +122,8 @@ def _batched(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
 
 
 def _bytes(point: Point) -> int:
-    if point.vector is None or not all(map(isfinite, point.vector)):
+    # As numbers of 32 bits: 1e39 is infinite there, and a store would make NaN of it.
+    if point.vector is None or not all(map(isfinite, float32(point.vector))):
         raise InvalidInput(f"point {point.id} needs a vector of finite numbers", point=point.id)
     return _payload_bytes(point.id, point.payload) + _FLOAT_BYTES * len(point.vector)
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from qdrant_client import QdrantClient, models
 
 from memsync import forks
-from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, StoreUnreachable
+from memsync.errors import InvalidInput, MemsyncError, StoreUnreachable
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
 from memsync.model.sequences import batched
@@ -33,6 +33,7 @@ from memsync.stores.vectors.qdrant_wire import (
     filter_of_any,
     filter_of_one,
     is_allowed,
+    plain_params,
     point_id_of,
     point_of,
     wire_id,
@@ -105,18 +106,13 @@ class QdrantStore:
     def describe(self, collection: str) -> CollectionInfo | None:
         """See the protocol. Indexes of kinds that memsync never makes are left out.
 
-        Raises: SchemaMismatch when it keeps its vectors under names.
+        Raises: SchemaMismatch when it keeps vectors under names, or several for a point.
         """
         with self._translated(collection):
             if not self._client.collection_exists(collection):
                 return None
             config = (info := self._client.get_collection(collection)).config
-            params = config.params.vectors
-            if not isinstance(params, models.VectorParams):
-                raise SchemaMismatch(
-                    f"{collection!r} keeps its vectors under names ({', '.join(params or ())}); "
-                    "memsync keeps one without a name. Check the collection's name"
-                )
+            params = plain_params(collection, config.params.vectors)
             if self._local:
                 asked = (config.metadata or {}).get(LOCAL_INDEXES, {})
                 indexes = {key: IndexKind(kind) for key, kind in asked.items()}
@@ -205,7 +201,7 @@ class QdrantStore:
             structs = [
                 models.PointStruct(
                     id=wire_id(point.id),
-                    vector=list(point.vector or ()),
+                    vector=list(point.vector or ()) or {},
                     payload=dict(point.payload),
                 )
                 for point in batch

@@ -1,6 +1,7 @@
 """Spells ids, points and conditions as qdrant-client does, and reads them."""
 
 from collections.abc import Iterable
+from math import nan
 from typing import cast
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from qdrant_client import models
 from memsync.errors import SchemaMismatch
 from memsync.model.ids import PointId
 from memsync.model.records import Point
-from memsync.stores.vectors.points import checked_id, float32, matches
+from memsync.stores.vectors.points import checked_id, float32, matches, misformed
 from memsync.stores.vectors.protocol import AnyOf, Where
 
 
@@ -61,14 +62,29 @@ def filter_of_any(any_of: AnyOf) -> models.Filter:
     return models.Filter(should=[ids, *conditions])
 
 
+def plain_params(collection: str, params: object) -> models.VectorParams:
+    """The form of a collection's vectors: one without a name for each point.
+
+    Raises: SchemaMismatch for another form.
+    """
+    if isinstance(params, models.VectorParams) and params.multivector_config is None:
+        return params
+    several = isinstance(params, models.VectorParams)
+    raise misformed(collection, None if several else params if isinstance(params, dict) else ())
+
+
 def point_id_of(wired: object) -> PointId:
     """The id that qdrant-client gave."""
     return wired if isinstance(wired, int) else UUID(str(wired))
 
 
 def point_of(record: models.Record | models.ScoredPoint) -> Point:
-    """The point of a record. Raises: SchemaMismatch for vectors under names."""
-    vector = record.vector
+    """The point of a record. Raises: SchemaMismatch for vectors under names.
+
+    The vector of a point that has none is empty: Qdrant gives names without one. Where JSON has
+    null for a number, the number is NaN.
+    """
+    vector = record.vector or (None if record.vector is None else [])
     if isinstance(vector, dict):
         raise SchemaMismatch(
             f"point {record.id} has vectors under names ({', '.join(vector)}); memsync keeps one "
@@ -76,7 +92,10 @@ def point_of(record: models.Record | models.ScoredPoint) -> Point:
         )
     # The declared type also allows vectors of vectors, which a collection with one unnamed
     # vector never returns.
-    values = None if vector is None else float32(cast("list[float]", vector))
+    numbers = cast("list[float | None] | None", vector)
+    if numbers is not None and None in numbers:
+        numbers = [nan if each is None else each for each in numbers]
+    values = None if numbers is None else float32(cast("list[float]", numbers))
     return Point(point_id_of(record.id), record.payload or {}, values)
 
 

@@ -1,0 +1,52 @@
+-- Whether the runs of apply can still be undone. See undoable.py.
+
+-- name: may_see_repairs
+-- Whether the tables of repairs stand, and the role may read them. The quarantine holds people's
+-- words, so a role that only checks may not.
+SELECT bool_and(to_regclass(t) IS NOT NULL) AS stand,
+       bool_and(coalesce(has_table_privilege(to_regclass(t), 'SELECT'), false)) AS may
+FROM unnest(ARRAY['memsync.repair', 'memsync.journal', 'memsync.quarantine', 'memsync.retired']) t;
+
+-- name: kept_runs
+-- The runs whose time is not over and that are not wholly undone, the newest first: how many points they changed, and
+-- of how many of these the copy, or the vector of a copy that needs one, is missing. copies counts
+-- those that there are.
+SELECT r.run_id, r.target, count(*) AS points, count(q.id) AS copies,
+       count(*) FILTER (WHERE j.state_before IS NOT NULL
+                          AND (q.id IS NULL OR (q.vector IS NULL AND j.action <> 'patch'))) AS missing
+FROM memsync.repair r
+JOIN memsync.journal j ON j.run_id = r.run_id AND j.undone_at IS NULL AND j.action <> 'create'
+LEFT JOIN memsync.quarantine q ON q.plan_id = j.run_id AND q.collection = j.collection
+    AND q.point_id = j.point_id AND q.state = j.state_before
+WHERE r.begun_at >= clock_timestamp() - make_interval(days => %(days)s)
+   OR EXISTS (
+    SELECT FROM memsync.journal l
+    WHERE l.run_id = r.run_id
+      AND greatest(l.intended_at, l.undone_at) >= clock_timestamp() - make_interval(days => %(days)s))
+GROUP BY r.run_id ORDER BY r.begun_at DESC, r.run_id;
+
+-- name: kept_copies
+-- The next copies that an undo of the run needs.
+SELECT q.collection, q.point_id, q.state, q.payload::text AS payload, q.vector, q.digest
+FROM memsync.quarantine q
+JOIN memsync.journal j ON j.run_id = q.plan_id AND j.collection = q.collection
+    AND j.point_id = q.point_id AND j.state_before = q.state AND j.undone_at IS NULL
+WHERE q.plan_id = %(run_id)s
+  AND (q.collection, q.point_id, q.state) > (%(collection)s, %(point_id)s, %(state)s)
+ORDER BY q.collection, q.point_id, q.state LIMIT %(limit)s;
+
+-- name: kept_collections
+-- The collections that an undo of the run writes old points to, with the sizes of their vectors and
+-- how many points each size has. Size 0: a payload is all that is written, or there was no vector.
+-- A collection that was retired comes back with the layout.
+SELECT j.collection,
+       CASE WHEN j.action = 'patch' THEN 0 ELSE coalesce(cardinality(q.vector), 0) END AS size,
+       count(*) AS points
+FROM memsync.journal j
+LEFT JOIN memsync.quarantine q ON q.plan_id = j.run_id AND q.collection = j.collection
+    AND q.point_id = j.point_id AND q.state = j.state_before
+WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.state_before IS NOT NULL
+  AND NOT EXISTS (
+    SELECT FROM memsync.retired x
+    WHERE x.collection = j.collection AND x.dropped_at IS NOT NULL AND x.restored_at IS NULL)
+GROUP BY 1, 2;

@@ -1,0 +1,100 @@
+"""Tests the options of check, reconcile and plan that look at vectors."""
+
+from pathlib import Path
+
+import pytest
+
+from memsync.model.records import Point
+from memsync.stores.vectors.edge import open_edge
+from memsync.stores.vectors.protocol import scan
+from support.cli import NOWHERE, on
+
+pytestmark = pytest.mark.usefixtures("per_persona")
+
+
+@pytest.fixture
+def spoilt(app: str, qdrant: str, per_persona: None) -> int:  # noqa: ARG001  the layout comes first
+    """An app with a memory whose vector is zero; how many memories it has."""
+    assert 0 == on(app, qdrant, "reconcile", "plan").status
+    assert 0 == on(app, qdrant, "reconcile", "apply", "plan.json").status
+    Path("plan.json").unlink()
+    store = open_edge(Path(qdrant.removeprefix("edge:")))
+    [home, *_] = store.collections()
+    [first, *_] = scan(store, home, vectors=True)
+    store.upsert(home, [Point(first.id, first.payload, (0.0,) * len(first.vector or ()))])
+    memories = sum(store.count(name) for name in store.collections())
+    store.close()
+    return memories
+
+
+@pytest.mark.parametrize("command", [("check",), ("reconcile", "audit")])
+def test_a_report_says_how_many_vectors_were_looked_at(
+    app: str, qdrant: str, spoilt: int, command: tuple[str, ...]
+) -> None:
+    """None is looked at unless it is asked for; then a zero is found, in each form of output."""
+    plain = on(app, qdrant, *command)
+    assert 0 == plain.status, plain.out
+    assert "vectors were not looked at: --verify-vectors all does it" in plain.out
+    nothing = {"memories": None, "looked_at": 0, "compared": 0, "seed": None}
+    assert nothing == on(app, qdrant, *command, "--json").json()["checked"]["vectors"]
+
+    every = ("--verify-vectors", "all")
+    found = on(app, qdrant, *command, *every)
+    assert 1 == found.status
+    assert f"looked at the vectors of {spoilt} of {spoilt} memories; {spoilt - 1} embedded" in (
+        found.out
+    )
+    report = on(app, qdrant, *command, *every, "--json").json()
+    assert {"vector-zero": 1} == report["counts"]
+    assert ([], []) == (report["left_out"], report["not_checked"])
+    assert report["checked"]["vectors"] == {
+        "memories": spoilt,
+        "looked_at": spoilt,
+        "compared": spoilt - 1,
+        "seed": None,
+    }
+
+
+def test_a_sample_is_told_with_its_seed(app: str, qdrant: str, spoilt: int) -> None:
+    """A report names what would make it again; without a seed each run has its own."""
+    some = ("check", "--verify-vectors", "2")
+    ran = on(app, qdrant, *some, "--verify-seed", "7")
+    assert f"looked at the vectors of 2 of {spoilt} memories (--verify-seed 7)" in ran.out
+    seeds = {
+        on(app, qdrant, *some, "--json").json()["checked"]["vectors"]["seed"] for _ in range(3)
+    }
+    assert len(seeds) > 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--verify-vectors", "0"),
+        ("--verify-vectors", "-1"),
+        ("--verify-vectors", "some"),
+        ("--verify-vectors", ""),
+        ("--verify-seed", "1"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("command", [("check",), ("reconcile", "plan")], ids=" ".join)
+def test_what_cannot_be_looked_at_is_2(command: tuple[str, ...], options: tuple[str, ...]) -> None:
+    """A slip is refused before any store is opened."""
+    ran = on(NOWHERE, ":memory:", *command, *options)
+    assert (2, "") == (ran.status, ran.out)
+    assert "--verify" in ran.err
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_a_plan_mends_what_was_looked_at(app: str, qdrant: str) -> None:
+    """Without the option the plan is empty; with it the vector is made anew, and undone."""
+    planned = on(app, qdrant, "--json", "reconcile", "plan", "--out", "none.json").json()
+    assert 0 == planned["actions"]
+    ran = on(app, qdrant, "--json", "reconcile", "plan", "--verify-vectors", "all").json()
+    assert (1, {}) == (ran["actions"], ran["left"])
+    shown = on(app, qdrant, "reconcile", "show", "plan.json").out
+    assert "vector-zero" in shown
+    done = on(app, qdrant, "--json", "reconcile", "apply", "plan.json").json()
+    assert 0 == on(app, qdrant, "check", "--verify-vectors", "all").status
+    assert 0 == on(app, qdrant, "reconcile", "undo", done["run_id"]).status
+    assert 1 == on(app, qdrant, "check", "--verify-vectors", "all").status
