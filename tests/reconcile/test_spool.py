@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from memsync.errors import StoreUnreachable
 from memsync.model.records import Place
 from memsync.reconcile import make_plan
 from memsync.reconcile.findings import (
@@ -203,3 +204,11 @@ def test_a_shelf_may_be_changed_while_one_goes_through_it() -> None:
     assert [-each for each in range(600)] == list(shelf.values())
     with pytest.raises(KeyError):
         del shelf[b"?"]
+
+
+def test_a_full_disk_is_told() -> None:
+    """The error says what is full, and what to do."""
+    spool: Spool[bytes] = Spool()
+    spool._file.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(StoreUnreachable, match=r"full.*TMPDIR"):
+        spool.add(b"x", bytes(100_000))

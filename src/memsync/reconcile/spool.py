@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, TypeVar, overload
 
+from memsync.errors import StoreUnreachable
+
 T = TypeVar("T")
 
 _BEHIND_ALL = b"\xff"
@@ -31,6 +33,16 @@ class _File:
     def close(self) -> None:
         """Remove the file. Closing twice is no error."""
         self._closing()
+
+    def _write(self, statement: str, *given: object) -> int:
+        """Change the file. Returns how many rows were changed."""
+        try:
+            return self._file.execute(statement, given).rowcount
+        except sqlite3.OperationalError as error:
+            raise StoreUnreachable(
+                f"cannot keep in a temporary file what waits: {error}. Free space where such files "
+                "are, or name another folder with TMPDIR; no store was changed by this"
+            ) from None
 
     def _number(self, statement: str, *given: object) -> int:
         (number,) = self._file.execute(statement, given).fetchone()
@@ -54,11 +66,9 @@ class Spool(_File, Sequence[T]):
         )
 
     def add(self, key: bytes, value: T, owner: bytes | None = None) -> None:
-        """Keep the value."""
+        """Keep the value. Raises: StoreUnreachable where the disk is full."""
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        self._file.execute(
-            "INSERT INTO spool (key, owner, value) VALUES (?, ?, ?)", (key, owner, data)
-        )
+        self._write("INSERT INTO spool (key, owner, value) VALUES (?, ?, ?)", key, owner, data)
 
     def of(self, key: bytes) -> Iterator[T]:
         """The values of this key."""
@@ -84,9 +94,8 @@ class Spool(_File, Sequence[T]):
 
     def remove_under(self, prefix: bytes) -> None:
         """Forget the values whose keys begin so."""
-        self._file.execute(
-            "DELETE FROM spool WHERE key >= ? AND key < ?", (prefix, prefix + _BEHIND_ALL)
-        )
+        behind = prefix + _BEHIND_ALL
+        self._write("DELETE FROM spool WHERE key >= ? AND key < ?", prefix, behind)
 
     def keys(self) -> Iterator[bytes]:
         """The keys that have values, in their order."""
@@ -134,10 +143,10 @@ class Shelf(_File, MutableMapping[bytes, T]):
 
     def __setitem__(self, key: bytes, value: T) -> None:
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        self._file.execute("INSERT OR REPLACE INTO shelf VALUES (?, ?)", (key, data))
+        self._write("INSERT OR REPLACE INTO shelf VALUES (?, ?)", key, data)
 
     def __delitem__(self, key: bytes) -> None:
-        if not self._file.execute("DELETE FROM shelf WHERE key = ?", (key,)).rowcount:
+        if not self._write("DELETE FROM shelf WHERE key = ?", key):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
