@@ -1098,6 +1098,7 @@ BEGIN
     state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'archived', 'quarantined')),
     noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (collection, point_id))$q$,
+        'CREATE INDEX IF NOT EXISTS memories_anchor_id_idx ON memsync.memories (anchor_id)',
         $q$CREATE TABLE IF NOT EXISTS memsync.mark (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     settled bigint NOT NULL DEFAULT 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from memsync import reconcile
-from memsync.errors import GateClosed, IncompleteAudit
+from memsync.errors import GateClosed, IncompleteAudit, SchemaMismatch
 from memsync.memory import NewExchange
 from memsync.model.ids import point_id_of
 from memsync.reconcile import relayout
@@ -20,6 +21,7 @@ from memsync.stores.ltm.ledger import standing_digest
 from memsync.stores.ltm.marks import META
 from memsync.stores.postgres import Postgres
 from support.lab import ADA, CHANNEL, LONG_AGO, A, C, Lab
+from support.laws.base import spelled
 from support.laws.coverage import duplicate, foreign_id, missing, orphan
 from support.laws.data import stale, wrong_text_key
 from support.laws.isolation import mismatch
@@ -250,6 +252,90 @@ def test_a_memory_whose_row_stands_is_judged_by_its_row(lab: Lab) -> None:
         assert {"missing-point": 1, "orphan-point": 1} == lab.check().counts
 
 
+def test_a_reply_whose_message_was_deleted_is_archived_and_watched(lab: Lab) -> None:
+    """The user deletes one message amid a thread: its memory may stay, and no change is hidden."""
+    said = lab.settled()
+    adopt(lab)
+    lab.sql("DELETE FROM conversation_history WHERE id = %(id)s", id=said[1].said_id)
+    assert ({}, 1) == (lab.check().counts, lab.check().archived)
+    deployed = lab.ltm.layout is Layout.PER_PERSONA
+    lab.respell(
+        said[1], **({"content": "User (Al): x\nAda: y"} if deployed else {"user_text": "x"})
+    )
+    assert {"archived-tampered": 1} == lab.check().counts
+    adopt(lab)
+    assert {"archived-tampered": 1} == lab.check().counts, "adopting does not trust it"
+    place = lab.place(said[1])
+    lab.vectors.delete(place.collection, [place.point_id])
+    assert {"archived-missing": 1} == lab.check().counts
+
+
+def test_a_vanished_memory_that_is_changed_is_told(lab: Lab) -> None:
+    """Also after a repair of its payload, and the undo of that."""
+    said = lab.settled()
+    adopt(lab)
+    lab.unsay(said[1])
+    deployed = lab.ltm.layout is Layout.PER_PERSONA
+    lab.respell(
+        said[1], **({"content": "User (Al): x\nAda: y"} if deployed else {"user_text": "x"})
+    )
+    lab.respell(said[1], **spelled(lab, said[1], created_at=said[1].created_at_ms // 1000))
+    counts = lab.check().counts
+    assert {"archived-tampered", "row-vanished", "wrong-time-unit"} == counts.keys()
+    plan = lab.plan(unsafe=False)
+    lab.apply(plan)
+    lab.undo(plan)
+    aged(lab, timedelta(minutes=1))
+    adopt(lab)
+    assert "archived-tampered" in lab.check().counts
+
+
+def test_a_memory_that_the_app_wrote_anew_is_no_loss(open_lab: partial[Lab]) -> None:
+    """The app gives it another id. The next adoption forgets the old one."""
+    lab = open_lab(layout="per-persona")
+    said = lab.settled()
+    adopt(lab)
+    lab.lose(said[0])
+    lab.deployed[said[0].anchor_id] = lab.deploy(said[0]).id
+    adopt(lab)
+    aged(lab, timedelta(seconds=30))
+    assert ({}, 1) == (lab.check().counts, lab.check().archived)
+    assert len(said) == agrees(lab)
+
+
+def test_what_may_get_its_rows_yet_is_not_adopted(lab: Lab) -> None:
+    """The app writes a memory before it commits the rows."""
+    said = lab.settled()
+    now = round(time.time() * 1000)
+    young = lab.deploy(said[0], createdAt=now, content="User (Al): now\nAda: now", channelId="new")
+    if lab.ltm.layout is Layout.SHARED:
+        payload = lab.ltm.codec.archived(young, persona_id=A, embedder="test/8")
+        lab.put(young.id, payload)
+    adopt(lab)
+    assert str(young.id) not in {row[1] for row in lab.sql(ENTRIES)}
+
+
+def test_the_whole_shared_collection_is_lost_and_no_row_is_left(open_lab: partial[Lab]) -> None:
+    """Retention has taken all rows. The ledger alone knows what was there."""
+    lab = open_lab()
+    lab.settled()
+    lab.sql("DELETE FROM conversation_history")
+    lab.vectors.drop(lab.home)
+    assert {"collection-missing": 1} == lab.check().counts
+
+
+def test_a_database_without_a_ledger(own_lab: Lab) -> None:
+    """Of an earlier version: relay, audit and repair go on; adopting says what to do."""
+    own_lab.sql("DROP TABLE memsync.memories, memsync.mark")
+    said = own_lab.settled()
+    assert own_lab.check().ok
+    own_lab.lose(said[0])
+    own_lab.apply(own_lab.plan())
+    assert own_lab.check().ok
+    with pytest.raises(SchemaMismatch, match="migrate run"):
+        adopt(own_lab)
+
+
 # ---------------------------------------------------------------------- repairs and undo
 
 
@@ -297,6 +383,21 @@ def test_a_change_of_layout_takes_the_ledger_along(open_lab: partial[Lab]) -> No
     assert ({}, 2) == (lab.check().counts, lab.check().archived)
 
 
+def test_no_change_of_layout_hides_a_changed_memory(open_lab: partial[Lab]) -> None:
+    """Its copy would have another digest, so it is not copied."""
+    lab = open_lab(layout="per-persona", embedder="test")
+    said = lab.settled()
+    adopt(lab)
+    with released(lab.url):
+        relayout.set_shared(lab.postgres, lab.ltm, lab.settings, app_stopped=True)
+    lab.ltm = lab.ltm.in_layout(Layout.SHARED, "")
+    lab.unsay(said[0])
+    lab.deployed.clear()
+    lab.respell(said[0], content="User (Al): x\nAda: y")
+    with released(lab.url), pytest.raises(GateClosed, match="would hide that"):
+        relayout.set_per_persona(lab.postgres, lab.ltm, lab.settings)
+
+
 # ---------------------------------------------------------------------- stores of two times
 
 
@@ -342,6 +443,17 @@ def test_a_database_from_a_backup_is_told(restored: Lab) -> None:
     lab.say()
     lab.sync()
     assert "store-rewound" not in lab.check().counts
+
+
+def test_an_undo_does_not_hide_it(own_lab: Lab) -> None:
+    """Its batches count too; what was seen before them is noted first."""
+    lab = own_lab
+    lab.lose(lab.settled()[0])
+    plan = lab.plan()
+    lab.apply(plan)
+    lab.sql("UPDATE memsync.mark SET settled = settled - 1")
+    lab.undo(plan)
+    assert 1 == lab.check().counts["store-rewound"]
 
 
 def test_a_plan_of_before_removes_nothing_then(restored: Lab) -> None:
@@ -430,7 +542,8 @@ def test_the_grants_of_an_app_that_drains_the_outbox(own_lab: Lab) -> None:
             "SELECT ON ALL TABLES IN SCHEMA public",
             "SELECT, INSERT, UPDATE, DELETE ON memsync.outbox",
             "INSERT ON memsync.layout",
-            "SELECT, INSERT, UPDATE ON memsync.memories, memsync.mark",
+            "SELECT, INSERT, UPDATE, DELETE ON memsync.memories",
+            "SELECT, INSERT, UPDATE ON memsync.mark",
             "SELECT ON memsync.instance",
         ):
             lab.sql(f"GRANT {grant} TO drainer")

@@ -183,7 +183,7 @@ def adopt(
     """Write the memories that stand down in Postgres, in the ledger, as they are now.
 
     A memory whose rows the app removes later is known by it. A memory with a fault is left out.
-    Changes no memory.
+    Writes to Postgres, and the mark of the vector store; changes no memory.
     """
     with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
         done = reconcile.adopt(postgres, ltm, settings, tell, anew=anew)
@@ -193,9 +193,9 @@ def adopt(
     without = f", {done.archived:,} of them without rows" if done.archived else ""
     say(f"{count(done.memories, 'memory', 'memories')} in the ledger{without}")
     if done.left_out:
-        say(f"{count(done.left_out, 'point')} left out, because of a fault")
+        say(f"{count(done.left_out, 'point')} left out, because of a fault, or still settling")
     if done.dropped:
-        say(f"{count(done.dropped, 'memory', 'memories')} taken out: no such memory stands")
+        say(f"{count(done.dropped, 'memory', 'memories')} taken out: not adopted now")
     say("next: memsync check")
     return 0
 

@@ -151,9 +151,7 @@ class _Run:
 
     def _note_the_rest(self) -> None:
         """Mark the vector store, and now and then see which memories are archived."""
-        # Without the mark it is behind, which is no fault: the next run marks it.
-        with contextlib.suppress(StoreUnreachable):
-            self.ltm.mark.publish(self.session)
+        self.ltm.mark.publish(self.session)
         self.ledger.archive_now_and_then()
 
     def _drain_level(self, attempts: int, since: datetime) -> bool:
@@ -253,11 +251,17 @@ class _Run:
         """Remove the entries that are done, and write their memories down, in one transaction."""
         codec_of = self.ltm.codec_of
         noted = [Noted.made(each, codec_of(each.place.collection)) for each in written.stand]
-        with self.session.transaction():
-            outbox.settle(self.session, done)
-            self.ledger.note(noted)
-            if noted:
-                self.ltm.mark.count(self.session)
+        try:
+            with self.session.transaction():
+                outbox.settle(self.session, done)
+                self.ledger.note(noted)
+                if noted:
+                    self.ltm.mark.count(self.session)
+        except MemsyncError as error:
+            # No text is at fault: the next run writes these memories once more.
+            with contextlib.suppress(StoreUnreachable):
+                self._give_back(done, error.message)
+            raise
 
     def _give_back(self, entry_ids: list[int], why: str) -> None:
         outbox.give_back(self.session, entry_ids, error=why)

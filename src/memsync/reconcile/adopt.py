@@ -20,6 +20,7 @@ from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.base import CaseRule
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
+from memsync.stores.history.exchanges import now_ms
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.ltm.marks import Verdict
@@ -34,7 +35,8 @@ _WITHOUT_DIGESTS = tuple(each for each in CASE_RULES if not isinstance(each, Arc
 class Adopted:
     """The result: how many memories the ledger has from this run, and how many of them have no row.
 
-    `left_out` are points with a fault. `dropped` were in the ledger, and no such memory stands.
+    `left_out` are points with a fault, or so young that their rows may still come. `dropped` were
+    in the ledger, and are not any more.
     """
 
     memories: int
@@ -71,12 +73,15 @@ def adopt_in(
 ) -> Adopted:
     """As `adopt`, for a caller who keeps repairs and the relay out."""
     ledger = Ledger(session)
+    ledger.require()
     began = ledger.clock()
+    young_ms = now_ms(session) - settings.settle_s * 1000
     ltm.record_layout(session)
     pairing = pairing_of(session, ltm, settings)
     memories = archived = left_out = 0
     for some in batched(_at_home(pairing, tell), _BATCH):
-        entries = [entry for case in some if (entry := _entry(case, anew=anew))]
+        settled = [case for case in some if not _may_get_rows(case, young_ms)]
+        entries = [entry for case in settled if (entry := _entry(case, anew=anew))]
         ledger.note(entries)
         memories += len(entries)
         archived += sum(each.anchor_id is None for each in entries)
@@ -125,7 +130,13 @@ def _entry(case: Case, *, anew: bool) -> Entry | None:
     rules = _WITHOUT_DIGESTS if anew else CASE_RULES
     if found is None or case.role not in _TO_ADOPT or _has_fault(case, rules):
         return None
-    return Entry.of(found.place, found.reading.memory, case.exchange)
+    return Entry.of(found.place, found.reading.memory, case.exchange, found.persona_id)
+
+
+def _may_get_rows(case: Case, young_ms: float) -> bool:
+    """Whether its rows may still come: it has none, and was said after that time."""
+    at = case.found.reading.memory.created_at_ms if case.found else None
+    return case.exchange is None and at is not None and at > young_ms
 
 
 def _has_fault(case: Case, rules: Iterable[CaseRule]) -> bool:

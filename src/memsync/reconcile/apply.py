@@ -16,13 +16,12 @@ from memsync.model.digests import point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place, Point
-from memsync.model.sequences import batched
 from memsync.model.wording import count
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import Intent, Journal, purge
 from memsync.reconcile.looking import Looked, Looker, read_points
 from memsync.reconcile.noting import Noting
-from memsync.reconcile.plans import Action, ActionKind, Plan
+from memsync.reconcile.plans import Action, ActionKind, Plan, in_batches
 from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
 from memsync.settings import Settings
 from memsync.stores.ltm import Failure, LongTermMemory
@@ -114,7 +113,7 @@ class _Applier:
         """The actions that are still to be done, in order. Those that cannot be are set aside."""
         still: list[Action] = []
         seen = 0
-        for some in _batches(self._plan.actions):
+        for some in in_batches(self._plan.actions, _BATCH):
             self._tell(Progress(Kind.STEP, "looking at the plan", seen, len(self._plan.actions)))
             seen += len(some)
             still += [looked.action for looked in self._noted(self._looker.look(some))]
@@ -132,6 +131,9 @@ class _Applier:
                     self._unsettled.append(each)
             elif each.why is not None:
                 self._aside[place] = (each.action, each.why)
+                if each.found and each.action.kind is ActionKind.REMOVE:
+                    # A run that was killed may have noted that this point is about to go.
+                    self._noting.standing(place.collection, [each.point_id])
             else:
                 still.append(each)
         return self._that_rest_on_what_stands(still)
@@ -188,7 +190,7 @@ class _Applier:
         if actions or self._unsettled:
             self._begin()
         seen = 0
-        for some in _batches(actions):
+        for some in in_batches(actions, _BATCH):
             rest = some
             while rest:
                 budget = len(rest) if limit is None else limit - self._done
@@ -209,7 +211,7 @@ class _Applier:
         for name, some in _by_collection(self._unsettled):
             with self._session.transaction():
                 self._journal.settle(name, [each.point_id for each in some], created=True)
-                self._noting.done(name, [(each, each.wanted) for each in some])
+                self._noting.done(name, [(each, each.found) for each in some])
 
     def _carry_out(self, actions: list[Action]) -> None:
         do: dict[ActionKind, Callable[[list[Looked]], None]] = {
@@ -389,12 +391,3 @@ def _by_collection(looked: Sequence[Looked]) -> list[tuple[str, list[Looked]]]:
     for each in looked:
         found.setdefault(each.action.place.collection, []).append(each)
     return list(found.items())
-
-
-def _batches(actions: Sequence[Action]) -> list[list[Action]]:
-    """The actions in batches of at most _BATCH; each batch has one kind and one collection."""
-    return [
-        list(some)
-        for _, run in groupby(actions, key=lambda each: (each.kind, each.place.collection))
-        for some in batched(run, _BATCH)
-    ]

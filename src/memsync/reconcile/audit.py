@@ -119,7 +119,7 @@ class _Auditor:
             missing = noted = 0
             marks = self._ltm.mark.read(session)
             if catalog.knows_personas:
-                noted = Ledger(session).standing()
+                noted = Ledger(session).standing(self._ltm.layout, self._ltm.collection)
                 findings.add_all(self._memory_findings(session, pairing, marks))
                 if self._collection_is_missing():
                     # A wrong name is one finding, and not one for each exchange.
@@ -142,6 +142,7 @@ class _Auditor:
                 self._named_embedder(homes),
                 missing,
                 marks,
+                noted,
             )
             for rule in STATE_RULES:
                 if everything or not rule.only_in_check:
@@ -200,8 +201,9 @@ class _Auditor:
 
     def _cases(self, pairing: Pairing, marks: Marks) -> Iterator[Case]:
         yield from self._verifier.looked(pairing.cases())
-        # Another store than the one that was written to lacks everything, which is one finding.
-        if marks.verdict is not Verdict.GONE:
+        # Another store than the one that was written to lacks everything, which is one finding, and
+        # a standby does not know yet what a repair removes.
+        if marks.verdict is not Verdict.GONE and not marks.are_of_a_standby:
             yield from losses(pairing.sources)
 
     def _candidates(self, cases: Iterable[Case]) -> Iterator[tuple[Finding, Case]]:

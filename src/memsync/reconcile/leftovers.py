@@ -19,6 +19,7 @@ from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import Spool
 from memsync.stores.history.exchanges import (
     Moment,
+    exchanges_by_anchor,
     lone_replies,
     messages_in_stretches,
     standing_messages,
@@ -142,13 +143,13 @@ class Leftovers:
     def _noted(self, founds: Sequence[Found]) -> dict[Place, Entry]:
         """What the ledger says of these points, or of that of which one is a copy.
 
-        It is asked about points without an exchange. One whose row stands has other values than its
-        row, and then the ledger does not say whose the point is.
+        It is asked about points without an exchange. One whose exchange stands all the same has
+        other values than its rows, and then the ledger does not say whose the point is.
         """
         places = {each.place: self._places_of(each) for each in founds}
         entries = self._ledger.at(place for some in places.values() for place in some)
         live = [e.anchor_id for e in entries.values() if e.anchor_id and e.state is State.LIVE]
-        standing = standing_messages(self._session, live)
+        standing = exchanges_by_anchor(self._session, live)
         known = {
             place: entry for place, entry in entries.items() if entry.anchor_id not in standing
         }

@@ -27,6 +27,14 @@ class Noting:
         """Note the removals among these actions of one collection, before they happen."""
         self._ledger.quarantine(collection, _removed(actions))
 
+    def leaving(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Note that these points are about to go."""
+        self._ledger.quarantine(collection, ids)
+
+    def standing(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Take back what `intended` noted of points that stand."""
+        self._ledger.give_back(collection, ids)
+
     def not_done(self, collection: str, actions: Iterable[Written]) -> None:
         """Take back what `intended` noted, for actions that did not happen."""
         self._ledger.give_back(collection, _removed(actions))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from typing import Any, Self
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from memsync.errors import InvalidInput
 from memsync.model.digests import json_digest, json_digest_with_list
 from memsync.model.ids import PointId
 from memsync.model.records import Place
+from memsync.model.sequences import batched
 from memsync.stores.ltm.layouts import Layout
 
 SCHEMA_VERSION = 2
@@ -352,3 +354,12 @@ def counted(actions: Sequence[Action]) -> dict[ActionKind, dict[str, int]]:
         of_kind = counts.setdefault(each.kind, {})
         of_kind[each.reason] = of_kind.get(each.reason, 0) + 1
     return counts
+
+
+def in_batches(actions: Sequence[Action], most: int) -> list[list[Action]]:
+    """The actions in batches of at most that many; each batch has one kind and one collection."""
+    return [
+        list(some)
+        for _, run in groupby(actions, key=lambda each: (each.kind, each.place.collection))
+        for some in batched(run, most)
+    ]

@@ -21,6 +21,7 @@ from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.retirement import Restored, restore
 from memsync.reconcile.returning import Returning
+from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
 from memsync.stores.ltm import COSINE, LongTermMemory
 from memsync.stores.ltm.layouts import CollectionKind, Layout
@@ -146,10 +147,11 @@ def set_per_persona(
 ) -> Changed:
     """Bring back what was retired or written since, and record the per-persona layout.
 
-    Raises, before any write: GateClosed where a name of the app's is an alias; SchemaMismatch where
-    memories must be embedded and the embedder is not named or does not fit; StoreBusy when a repair
-    or a relay runs. Later: StalePlan and GateClosed where something still writes; PartlyDone where
-    the embedder refuses memories; StoreUnreachable. Effects: both stores.
+    Raises, before any write: GateClosed where a name of the app's is an alias, and where an
+    archived memory is other than it was written down; SchemaMismatch where memories must be
+    embedded and the embedder is not named or does not fit; StoreBusy when a repair or a relay runs.
+    Later: StalePlan and GateClosed where something still writes; PartlyDone where the embedder
+    refuses memories; StoreUnreachable. Effects: both stores.
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.PER_PERSONA:
@@ -162,6 +164,7 @@ def set_per_persona(
         if work.must_embed():
             homes, _ = sources_of(session, target, settings).collections
             _require_embedder(target, settings, homes)
+        _require_untampered(audit(postgres, ltm, settings, tell))
         record(session, Decision(ltm.layout, ltm.why_layout))
         restored = restore(session, target, tell)
         copied = _until_nothing_is_new(work.run_once)
@@ -173,7 +176,7 @@ def set_per_persona(
 
 def _adopt(session: Session, ltm: LongTermMemory, settings: Settings, tell: Tell) -> None:
     """Write the memories of the new layout down, where those of the other one were."""
-    if Ledger(session).standing():
+    if any(Ledger(session).standing(each, ltm.collection) for each in Layout):
         # What could not be read, the audit that follows tells.
         with contextlib.suppress(IncompleteAudit):
             adopt_in(session, ltm, settings, tell, anew=False)
@@ -191,6 +194,7 @@ def _alone(postgres: Postgres, ltm: LongTermMemory) -> Iterator[Session]:
                 f"memories lie in the {standing} layout by now, and this command has opened "
                 f"{ltm.label} for the {ltm.layout} layout. Run it again"
             )
+        ltm.mark.watch(session)
         yield session
 
 
@@ -254,6 +258,22 @@ def _require_clean(found: Audit) -> None:
         findings=found.counts,
         not_checked=list(found.not_checked),
     )
+
+
+def _require_untampered(found: Audit) -> None:
+    """Refuse to copy an archived memory that was changed: nothing could tell that of the copy.
+
+    Raises: GateClosed.
+    """
+    with found:
+        if changed := found.counts.get(ArchivedTampered.name):
+            raise GateClosed(
+                f"{count(changed, 'archived memory', 'archived memories')} is not as it was "
+                "written down, and a copy would hide that. Nothing was changed; look with "
+                f"`memsync reconcile --select {ArchivedTampered.code}`, and restore it, or take it "
+                "as it is with `memsync reconcile adopt --anew`",
+                findings=dict(found.counts),
+            )
 
 
 def _until_nothing_is_new(run_once: Callable[[], int]) -> int:

@@ -35,6 +35,7 @@ class State:
     memories that it does not read. `embedder` is the one that the settings name, where it could be
     loaded and there is something to compare. `missing_with_collection` is how many memories are
     missing because the shared collection is. `marks` tell whether the stores are of one time.
+    `noted` is how many memories of this layout the ledger has.
     """
 
     session: Session
@@ -46,6 +47,7 @@ class State:
     embedder: Embedder | None = None
     missing_with_collection: int = 0
     marks: Marks = NO_MARKS
+    noted: int = 0
 
     @cached_property
     def messages_without_persona(self) -> Sequence[MessageWithoutPersona]:

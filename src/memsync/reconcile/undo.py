@@ -50,6 +50,7 @@ def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = sil
     with repairing(postgres) as session:
         journal = Journal(session, run_id)
         _require_same_stores(journal, run_id, ltm)
+        ltm.mark.watch(session)
         undoer = _Undoer(session, journal, ltm, tell)
         undoer.undo()
         ltm.mark.publish(session)
@@ -167,6 +168,7 @@ class _Undoer:
             else:
                 failed = self._ltm.repairs.put(collection, whole, standing)
             refused = {point_id: error.message for point_id, error in failed.items()}
+            self._noting.leaving(collection, [each.id for each in gone])
             self._ltm.repairs.remove(collection, gone)
         except SchemaMismatch as error:
             refused = dict.fromkeys(rows, error.message)

@@ -21,7 +21,7 @@ from memsync.model.records import Place, Point, Vector
 from memsync.model.sequences import batched
 from memsync.model.vectors import cosine, not_finite, squared_length, vector_state
 from memsync.model.wording import count
-from memsync.reconcile.cases import Case, Found, Role
+from memsync.reconcile.cases import Case, Found
 from memsync.reconcile.findings import Finding
 from memsync.reconcile.looking import Read, read_points
 from memsync.reconcile.seen_vectors import SeenVector, Verified, Verify
@@ -30,7 +30,6 @@ from memsync.stores.ltm import Embedder, Failure, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
 
 _BATCH = 256
-_MEMORIES = frozenset({Role.MEMORY, Role.ARCHIVED, Role.NEWER})
 
 
 class Verifier:
@@ -109,8 +108,8 @@ class Verifier:
             yield from self._with_vectors(some)
 
     def _is_memory(self, case: Case) -> bool:
-        """Whether it is a memory that recall may find; counts those that are."""
-        is_one = case.role in _MEMORIES and case.found is not None and case.found.home
+        """Whether it is a point that recall may find; counts those that are."""
+        is_one = case.found is not None and case.found.home
         self._memories += is_one
         return is_one
 

@@ -159,7 +159,7 @@ def rewound(lab: Lab, said: list[Exchange]) -> Planted:
     lab.sql("UPDATE memsync.mark SET settled = settled - 1")
     row = lab.sql("SELECT settled FROM memsync.mark")[0][0]
     return Planted(
-        one("settled", row=row, point=row + 1),
+        one("settled", postgres=row, vector_store=row + 1),
         facts=_one_more(lab, said),
         next_command="memsync rules MSS018",
     )
@@ -173,7 +173,7 @@ def made_anew(lab: Lab, said: list[Exchange]) -> Planted:
     lab.vectors.drop(META)
     row = lab.sql("SELECT settled FROM memsync.mark")[0][0]
     return Planted(
-        one("settled", row=row, point=None),
+        one("settled", postgres=row, vector_store=None),
         facts=_one_more(lab, said),
         next_command="memsync rules MSS019",
     )

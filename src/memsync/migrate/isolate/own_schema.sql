@@ -203,6 +203,10 @@ CREATE TABLE IF NOT EXISTS memsync.memories (
     noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (collection, point_id));
 
+-- name: create_memories_anchor_id_idx
+-- Finds what the ledger says of an exchange's memory.
+CREATE INDEX IF NOT EXISTS memories_anchor_id_idx ON memsync.memories (anchor_id);
+
 -- name: create_mark
 -- How many batches of memories Postgres has settled; the vector store has the same number. See
 -- stores/ltm/marks.py. archived_at is when the ledger was last compared with the rows.

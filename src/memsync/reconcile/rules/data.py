@@ -213,7 +213,7 @@ class ArchivedTampered(CaseRule):
     def look(self, case: Case) -> Evidence | None:
         """An archived memory at home whose digest is not that of its payload."""
         found = case.found
-        if case.role is not Role.ARCHIVED or found is None or not found.home:
+        if case.role not in {Role.ARCHIVED, Role.VANISHED} or found is None or not found.home:
             return None
         if case.entry is not None:
             stands = standing_digest(found.point.id, found.reading.memory)

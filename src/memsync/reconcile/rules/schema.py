@@ -235,7 +235,7 @@ class StoreRewound(StateRule):
         marks = state.marks
         if marks.verdict is Verdict.REWOUND:
             yield self.finding(
-                "postgres:memsync.mark", "settled", row=marks.here, point=marks.there
+                "postgres:memsync.mark", "settled", postgres=marks.here, vector_store=marks.there
             )
 
 
@@ -257,11 +257,11 @@ class CollectionRecreated(StateRule):
         """Postgres has marked the store, and the mark is gone."""
         marks = state.marks
         if marks.verdict is Verdict.GONE:
-            yield self.finding(f"qdrant:{META}", "settled", row=marks.here, point=None)
+            yield self.finding(f"qdrant:{META}", "settled", postgres=marks.here, vector_store=None)
 
 
 class CollectionMissing(StateRule):
-    """The history has exchanges that should have memories, and the shared collection is missing.
+    """The shared collection is missing, and it should have memories by the history or the ledger.
 
     Why it matters: recall finds nothing. Either the name is wrong, or the collection was lost.
     Repair: correct the setting `collection`. Where the collection was lost, `memsync sync run`
@@ -274,9 +274,11 @@ class CollectionMissing(StateRule):
 
     def look(self, state: State) -> Iterator[Finding]:
         """The shared collection, where it is missing and memories in it are missed."""
-        if state.missing_with_collection:
+        name = state.ltm.collection
+        is_missing = state.ltm.layout is Layout.SHARED and not state.ltm.stands(name)
+        if is_missing and (state.missing_with_collection or state.noted):
             yield self.finding(
-                "qdrant", state.ltm.collection, exchanges=state.missing_with_collection
+                "qdrant", name, exchanges=state.missing_with_collection, ledger=state.noted
             )
 
 

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from memsync.model.vectors import SHORTEST_SQUARED
-from memsync.reconcile.cases import Case
+from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Finding, Grade, Repair
 from memsync.reconcile.rules.base import CaseRule, Evidence
 from memsync.reconcile.seen_vectors import SeenVector
@@ -62,7 +62,8 @@ class VectorRule(CaseRule):
     def mended_by(self, case: Case) -> tuple[Repair, Grade]:
         """Made anew, where there is a row and an embedder; see the class."""
         can_be_made = case.vector is not None and case.vector.can_be_made
-        if not can_be_made or case.layout not in self.mends_in:
+        # Of a further memory, or another persona's, the repair is what that finding says.
+        if case.role is not Role.MEMORY or not can_be_made or case.layout not in self.mends_in:
             return Repair.NONE, Grade.REPORT_ONLY
         return super().mended_by(case)
 

@@ -13,9 +13,11 @@ from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
+from memsync.errors import SchemaMismatch
 from memsync.model.digests import exchange_digest, json_digest
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Exchange, Place, StoredMemory
+from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.made import Made
 from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
 from memsync.stores.postgres import Session, relations
@@ -55,14 +57,23 @@ class Entry:
     state: State
 
     @classmethod
-    def of(cls, place: Place, memory: StoredMemory, exchange: Exchange | None) -> Self:
-        """The entry of a memory that stands at `place`; without an exchange it is archived."""
+    def of(
+        cls,
+        place: Place,
+        memory: StoredMemory,
+        exchange: Exchange | None,
+        persona_id: UUID | None = None,
+    ) -> Self:
+        """The entry of a memory that stands at `place`; without an exchange it is archived.
+
+        `persona_id` is the persona whose memory it is taken for, where the payload names none.
+        """
         stored = standing_digest(place.point_id, memory)
         if exchange is None:
             return cls(
                 place=place,
                 anchor_id=None,
-                persona_id=memory.persona_id,
+                persona_id=persona_id or memory.persona_id,
                 personality_id=memory.personality_id,
                 channel_id=memory.channel_id,
                 created_at_ms=memory.created_at_ms,
@@ -95,18 +106,38 @@ class Ledger:
         self._session = session
         self._stands = bool(relations.existing(session, [_TABLE]))
 
+    def require(self) -> None:
+        """Raises: SchemaMismatch where the database has no ledger yet."""
+        if not self._stands:
+            raise SchemaMismatch(
+                f"{self._session.label} has no table {_TABLE}: memsync's schema there is of an "
+                "earlier version. `memsync migrate run` brings it up to date"
+            )
+
     # ------------------------------------------------------------------ writing
 
     def note(self, entries: Sequence[Entry]) -> None:
-        """Write memories down, or renew what is written of them. Effects: Postgres."""
+        """Write memories down, or renew what is written of them. Effects: Postgres.
+
+        Of an exchange the ledger has one memory in a collection, the one that was noted last.
+        """
         if not self._stands or not entries:
             return
         entries = list({each.place: each for each in entries}.values())
+        collections = [each.place.collection for each in entries]
+        point_ids = [str(each.place.point_id) for each in entries]
+        anchor_ids = [each.anchor_id for each in entries]
+        self._session.run(
+            "supersede_memories",
+            collections=collections,
+            point_ids=point_ids,
+            anchor_ids=anchor_ids,
+        )
         self._session.run(
             "note_memories",
-            collections=[each.place.collection for each in entries],
-            point_ids=[str(each.place.point_id) for each in entries],
-            anchor_ids=[each.anchor_id for each in entries],
+            collections=collections,
+            point_ids=point_ids,
+            anchor_ids=anchor_ids,
             persona_ids=[each.persona_id for each in entries],
             personality_ids=[each.personality_id for each in entries],
             channel_ids=[each.channel_id for each in entries],
@@ -193,14 +224,15 @@ class Ledger:
             if len(rows) < _PAGE:
                 return
 
-    def standing(self) -> int:
-        """How many memories stand by the ledger."""
-        return sum(n for state, n in self.counts().items() if state is not State.QUARANTINED)
-
-    def counts(self) -> dict[State, int]:
-        """How many memories of each state there are."""
-        rows = self._session.rows("ledger_counts") if self._stands else ()
-        return {State(row.state): row.memories for row in rows}
+    def standing(self, layout: Layout, shared: str) -> int:
+        """How many memories stand in this layout by the ledger; `shared` is the one collection."""
+        if not self._stands:
+            return 0
+        is_shared = layout is Layout.SHARED
+        found: int = self._session.row(
+            "ledger_standing", shared=shared, is_shared=is_shared
+        ).memories
+        return found
 
 
 def standing_digest(point_id: PointId, memory: StoredMemory) -> str:

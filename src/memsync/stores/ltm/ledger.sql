@@ -1,21 +1,39 @@
 -- The ledger of memories: Postgres' own list of what the vector store holds.
 
--- fragment: state_now
--- The state of a memory in the ledger, by its rows as they are. It is archived once no message of
--- its thread is older: its own went from the old end, or all are gone, or only the reply stands.
-CASE WHEN m.state = 'live' AND NOT EXISTS (
+-- fragment: has_exchange
+-- Whether Postgres has the exchange of a memory of the ledger.
+EXISTS (SELECT FROM ({exchange}) e WHERE e.anchor_id = m.anchor_id);
+
+-- fragment: went_by_design
+-- Whether the exchange of a memory, which Postgres no longer has, went as retention takes it: only
+-- the reply stands, or no message of the thread is older.
+(EXISTS (SELECT FROM conversation_history h WHERE h.id = m.anchor_id)
+ OR NOT EXISTS (
     SELECT FROM conversation_history h
+    CROSS JOIN LATERAL (
+        SELECT timestamp '1970-01-01' + m.created_at_ms * interval '1 millisecond' AS at) said
     WHERE h.channel_id = m.channel_id AND h.personality_id = m.personality_id
-      AND h.persona_id = m.persona_id AND h.id IS DISTINCT FROM m.anchor_id
-      AND (h.created_at < timestamp '1970-01-01' + m.created_at_ms * interval '1 millisecond'
-           OR (h.created_at = timestamp '1970-01-01' + m.created_at_ms * interval '1 millisecond'
-               AND h.role = 'user')))
-THEN 'archived' ELSE m.state END;
+      AND h.persona_id = m.persona_id AND h.created_at <= said.at
+      AND (h.created_at < said.at OR h.role = 'user')));
+
+-- fragment: state_now
+-- The state of a memory in the ledger, by its rows as they are.
+CASE WHEN m.state = 'live' AND NOT {has_exchange} AND {went_by_design} THEN 'archived'
+     ELSE m.state END;
 
 -- fragment: noted
 -- A memory of the ledger.
 m.collection, m.point_id, m.anchor_id, m.persona_id, m.personality_id, m.channel_id,
 m.created_at_ms, encode(m.source, 'hex') AS source, encode(m.stored, 'hex') AS stored;
+
+-- name: supersede_memories
+-- Takes out what the ledger says of other points of these exchanges in the same collections: the
+-- app, or a repair, has written the memory anew under another id.
+DELETE FROM memsync.memories m
+USING unnest(%(collections)s::text[], %(point_ids)s::text[], %(anchor_ids)s::uuid[])
+    AS given(collection, point_id, anchor_id)
+WHERE m.collection = given.collection AND m.anchor_id = given.anchor_id
+  AND m.point_id <> given.point_id AND m.state <> 'quarantined';
 
 -- name: note_memories
 -- Writes memories down, or renews what is written of them.
@@ -27,16 +45,19 @@ SELECT * FROM unnest(
     %(personality_ids)s::uuid[], %(channel_ids)s::text[], %(times_ms)s::bigint[],
     %(sources)s::bytea[], %(stored)s::bytea[], %(states)s::text[])
 ON CONFLICT (collection, point_id) DO UPDATE
-SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id), persona_id = excluded.persona_id,
-    personality_id = excluded.personality_id, channel_id = excluded.channel_id,
-    created_at_ms = excluded.created_at_ms, source = coalesce(excluded.source, kept.source),
+SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id),
+    persona_id = coalesce(excluded.persona_id, kept.persona_id),
+    personality_id = coalesce(excluded.personality_id, kept.personality_id),
+    channel_id = coalesce(excluded.channel_id, kept.channel_id),
+    created_at_ms = coalesce(excluded.created_at_ms, kept.created_at_ms), source = coalesce(excluded.source, kept.source),
     stored = excluded.stored, state = excluded.state, noted_at = clock_timestamp();
 
 -- name: renew_memories
 -- Notes that memories of the ledger that have rows stand otherwise than before.
 UPDATE memsync.memories m SET stored = given.stored, noted_at = clock_timestamp()
 FROM unnest(%(point_ids)s::text[], %(stored)s::bytea[]) AS given(point_id, stored)
-WHERE m.collection = %(collection)s AND m.point_id = given.point_id AND {state_now} = 'live';
+WHERE m.collection = %(collection)s AND m.point_id = given.point_id AND m.state = 'live'
+  AND {has_exchange};
 
 -- name: quarantine_memories
 -- Notes that memories of the ledger are on their way to the quarantine.
@@ -66,15 +87,13 @@ JOIN unnest(%(collections)s::text[], %(point_ids)s::text[]) AS asked(collection,
 SELECT {noted}, {state_now} AS state
 FROM memsync.memories m
 WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND m.state <> 'quarantined'
-  AND (NOT EXISTS (SELECT FROM conversation_history h WHERE h.id = m.anchor_id)
-       OR (m.state = 'archived'
-           AND NOT EXISTS (SELECT FROM ({exchange}) e WHERE e.anchor_id = m.anchor_id)))
+  AND NOT {has_exchange}
 ORDER BY m.collection, m.point_id LIMIT %(limit)s;
 
 -- name: archive_memories
 -- Writes down which memories are archived, so that rows which come later do not change it.
 UPDATE memsync.memories m SET state = 'archived', noted_at = clock_timestamp()
-WHERE m.state = 'live' AND {state_now} = 'archived';
+WHERE m.state = 'live' AND NOT {has_exchange} AND {went_by_design};
 
 -- name: begin_to_archive
 -- Whether the ledger was not compared with the rows for so many seconds. If so, it is now.
@@ -89,6 +108,7 @@ SELECT clock_timestamp() AS now;
 -- Takes out of the ledger what was not written down since.
 DELETE FROM memsync.memories WHERE noted_at < %(since)s;
 
--- name: ledger_counts
--- How many memories of each state the ledger has.
-SELECT state, count(*) AS memories FROM memsync.memories GROUP BY state ORDER BY state;
+-- name: ledger_standing
+-- How many memories stand by the ledger, in the shared collection or in the others.
+SELECT count(*) AS memories FROM memsync.memories
+WHERE state <> 'quarantined' AND (collection = %(shared)s) = %(is_shared)s;

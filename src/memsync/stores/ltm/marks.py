@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from memsync.errors import SettingsError
+from memsync.errors import MemsyncError, SettingsError
 from memsync.model.records import Point
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.postgres import Session, relations
@@ -43,13 +43,15 @@ class Marks:
     """The numbers of settled batches that Postgres and the vector store have; None: no mark.
 
     `is_set`: the vector store had the mark before. `was_rewound`: Postgres was seen to be behind,
-    and nobody has accepted that yet.
+    and nobody has accepted that yet. `are_of_a_standby`: Postgres is a copy that follows the
+    database, so that nothing is known.
     """
 
     here: int = 0
     there: int | None = None
     is_set: bool = False
     was_rewound: bool = False
+    are_of_a_standby: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -76,7 +78,9 @@ class Mark:
 
         A standby of Postgres may be behind by nature, so there nothing is known.
         """
-        if not _is_kept(session) or session.row("is_standby").yes:
+        if session.row("is_standby").yes:
+            return Marks(are_of_a_standby=True)
+        if not _is_kept(session):
             return NO_MARKS
         # A relay may count and mark meanwhile. So what Postgres says of the store is asked before
         # the store, and how far Postgres has come, afterwards.
@@ -105,18 +109,27 @@ class Mark:
     def publish(self, session: Session) -> None:
         """Give the vector store Postgres' number, unless the two are out of step.
 
-        Effects: both stores. Raises: StoreUnreachable.
+        It comes after the work, so a failure is a warning in the log: the next run marks the store.
+        Effects: both stores.
         """
-        seen = self.read(session)
-        if seen.here and seen.here != seen.there and seen.verdict is Verdict.IN_STEP:
-            self._write(session, seen.here)
+        try:
+            seen = self.read(session)
+            if seen.here and seen.here != seen.there and seen.verdict is Verdict.IN_STEP:
+                self._write(session, seen.here)
+        except MemsyncError as error:
+            _log.warning(
+                "the mark in the collection %s was not written, and without it a store that is "
+                "restored from a backup is not told: %s",
+                META,
+                error.message,
+            )
 
     def trust(self, session: Session) -> None:
         """Take both stores as they are from now on. Effects: both stores."""
         if _is_kept(session):
             settled = max(1, self.read(session).there or 0)
             session.run("trust_stores", settled=settled)
-            self._write(session, session.row("mark_row").settled)
+            self.publish(session)
 
     def _there(self, instance: UUID) -> int | None:
         if self._vectors.describe(META) is None:
@@ -127,18 +140,8 @@ class Mark:
         return None
 
     def _write(self, session: Session, settled: int) -> None:
-        point = Point(instance_id(session), {_SETTLED: settled}, _NO_VECTOR)
-        try:
-            self._vectors.create(META, len(_NO_VECTOR), {})
-            self._vectors.upsert(META, [point])
-        except SettingsError as error:
-            _log.warning(
-                "the mark was not written, so a store that is restored from a backup would not be "
-                "told: %s. Let the API key write to the collection %s",
-                error.message,
-                META,
-            )
-            return
+        self._vectors.create(META, len(_NO_VECTOR), {})
+        self._vectors.upsert(META, [Point(instance_id(session), {_SETTLED: settled}, _NO_VECTOR)])
         session.run("note_marked")
 
 

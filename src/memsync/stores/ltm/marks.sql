@@ -24,6 +24,6 @@ UPDATE memsync.mark SET is_set = true WHERE NOT is_set;
 
 -- name: trust_stores
 -- Takes both stores as they are: the counting goes on from the higher number.
-INSERT INTO memsync.mark AS mark (settled, is_set) VALUES (%(settled)s, true)
+INSERT INTO memsync.mark AS mark (settled) VALUES (%(settled)s)
 ON CONFLICT (singleton) DO UPDATE
-SET settled = greatest(mark.settled, excluded.settled), is_set = true, rewound_at = NULL;
+SET settled = greatest(mark.settled, excluded.settled), is_set = false, rewound_at = NULL;
