@@ -26,8 +26,9 @@ demo: setup ## migrate and reconcile a made-up app, on stores that need no serve
 	@$(BIN)/memsync demo $(ARGS)
 
 # A file's tests run in one worker, because they share databases. Each worker has its own servers.
+# tests/conftest.py orders the files, because xdist would begin with those of the most tests.
 test: setup ## run the tests; ARGS goes to pytest, such as ARGS='--slow -k backfill'
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup ## run the benchmarks, small; PARTS=reconcile for one, SCALE=1000000 as in the docs
 	@for part in $(PARTS); do $(BIN)/python bench/$$part.py --rows $(SCALE) $(ARGS) || exit; done

@@ -7,7 +7,8 @@ marked `server` are skipped, unless --require-servers. Nothing is started before
 
 import os
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import assert_never
@@ -21,6 +22,7 @@ from support.postgres import (
     NewDatabase,
     PostgresCluster,
     folder_for_a_server,
+    kept_cluster,
     postgres_label,
     version_of,
 )
@@ -28,6 +30,25 @@ from support.qdrant import QDRANT_IMAGE, QdrantSource, find_qdrant, qdrant_conta
 
 SEED = pytest.StashKey[int]()
 QDRANT_SOURCE = pytest.StashKey[QdrantSource]()
+
+# Files with few and long tests. The workers begin with them, because one that comes last leaves the
+# other workers idle.
+LONGEST_FIRST = (
+    "test_way_back.py",
+    "test_cutover_live.py",
+    "test_audit_honesty.py",
+    "test_kill.py",
+    "test_gates.py",
+    "test_following.py",
+    "test_workers.py",
+    "test_control.py",
+    "test_cut_short.py",
+    "test_replication.py",
+    "test_pins.py",
+    "test_demo.py",
+    "test_wheel.py",
+    "test_whole_night.py",
+)
 
 hypothesis.settings.register_profile("memsync", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("memsync")
@@ -73,13 +94,25 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip slow tests that were not asked for, and tests whose server is missing."""
+    """Skip slow tests that were not asked for, and tests whose server is missing; order files."""
+    items.sort(key=_place_of_its_file(items))
     no_server = config.stash[QDRANT_SOURCE] == "none"
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
         if item.get_closest_marker("server") and no_server:
             item.add_marker(pytest.mark.skip(reason="no Qdrant server"))
+
+
+def _place_of_its_file(items: list[pytest.Item]) -> Callable[[pytest.Item], tuple[int, int]]:
+    """The longest files first, then those with the most tests; within a file nothing moves."""
+    tests = Counter(item.path for item in items)
+    first = {name: place for place, name in enumerate(LONGEST_FIRST)}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        return first.get(item.path.name, len(first)), -tests[item.path]
+
+    return place
 
 
 @pytest.fixture
@@ -100,10 +133,15 @@ def postgres_cluster() -> Iterator[PostgresCluster]:
     """The Postgres server of this run."""
     url = os.environ.get("MEMSYNC_TEST_POSTGRES_URL")
     if url:
-        yield PostgresCluster(url)
+        with kept_cluster(url) as cluster:
+            yield cluster
         return
-    with folder_for_a_server() as folder, start_embedded(folder / "data", durable=False) as server:
-        yield PostgresCluster(server.conninfo)
+    with (
+        folder_for_a_server() as folder,
+        start_embedded(folder / "data", durable=False) as server,
+        kept_cluster(server.conninfo) as cluster,
+    ):
+        yield cluster
 
 
 @pytest.fixture
