@@ -14,6 +14,7 @@ from memsync.errors import GateClosed, MemsyncError, StoreBusy, StoreUnreachable
 from memsync.model.progress import Kind, Progress
 from memsync.stores.history.phases import REACHED, Phase, Stage
 from memsync.stores.postgres import Postgres, Session
+from support.app import App
 from support.failing import Crash
 from support.kills import migrator, of_the_app
 from support.moments import cut_before
@@ -22,7 +23,8 @@ from support.starts import changed_since
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.app import App, Catalog, NewApp
+    from support.app import Catalog, NewApp
+    from support.postgres import NewDatabase
 
     Eventually = Callable[[Callable[[], bool], str], None]
 
@@ -182,19 +184,23 @@ def test_half_way_back_either_way_is_open(app: App, settled: App) -> None:
 
 
 def test_a_contract_killed_anywhere_is_taken_back_whole(
-    new_app: NewApp, eventually: Eventually, seed: int
+    new_app: NewApp, new_database: NewDatabase, eventually: Eventually, seed: int
 ) -> None:
     """From wherever contract was cut short, a rollback to the start restores the legacy schema."""
-    app = new_app()
-    legacy, spoken = of_the_app(app.catalog()), users(app)
-    app.run(Phase.BACKFILL)
-    status, out = doomed(app)
+    backfilled = new_app()
+    legacy, spoken = of_the_app(backfilled.catalog()), users(backfilled)
+    backfilled.run(Phase.BACKFILL)
+    [(template,)] = backfilled.query("SELECT current_database()")
+
+    def copied() -> App:
+        return App(new_database(template=template), backfilled.world)
+
+    status, out = doomed(copied())
     assert 0 == status, out
     last = int(out)
     chance = random.Random(f"{seed}/contract")
     for point in sorted(chance.sample(range(last // 2, last + 1), 8)):
-        app = new_app()
-        app.run(Phase.BACKFILL)
+        app = copied()
         status, told = doomed(app, point, "after")
         assert -signal.SIGKILL == status, (point, told)
         free_again(eventually, app.back, Stage.LEGACY)
