@@ -161,10 +161,9 @@ def test_a_whole_migration_and_the_library(app: App, scope: LiteralString) -> No
             audit = reconcile.check(postgres, ltm, settings)
             assert audit.complete
             assert {"missing-point"} >= set(audit.counts), audit.counts
+    of_the_world = {each.id for each in app.world.history()}
     assert app.expected() == {
-        row: persona
-        for row, persona in app.personas().items()
-        if row in {each.id for each in app.world.history()}
+        row: persona for row, persona in app.personas().items() if row in of_the_world
     }
 
 
