@@ -1136,6 +1136,16 @@ BEGIN
     restored_at timestamptz,
     PRIMARY KEY (run_id, collection))$q$,
         'GRANT SELECT ON memsync.retired TO PUBLIC',
+        $q$CREATE TABLE IF NOT EXISTS memsync.acknowledged (
+    id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    code text NOT NULL,
+    store text NOT NULL,
+    key text NOT NULL,
+    state bytea NOT NULL,
+    reason text NOT NULL,
+    who text NOT NULL DEFAULT session_user,
+    acknowledged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (code, store, key))$q$,
         'DROP FUNCTION IF EXISTS memsync.memory_digest(uuid, uuid, uuid, text, bigint, text)',
         $q$CREATE OR REPLACE FUNCTION memsync.memory_digest(
     point_id uuid, persona_id uuid, personality_id uuid, channel_id text,

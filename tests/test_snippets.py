@@ -177,6 +177,25 @@ def lose_a_memory() -> str:
     return collection.removeprefix("persona-")
 
 
+def lose_an_old_memory(url: str) -> Callable[[], None]:
+    """The ledger has a memory that stands nowhere."""
+    return lambda: _execute(
+        url,
+        b"INSERT INTO memsync.memories (collection, point_id, stored, state) SELECT collection,"
+        b" gen_random_uuid(), stored, 'archived' FROM memsync.memories LIMIT 1",
+    )
+
+
+def find_it_again(url: str) -> Callable[[], None]:
+    """The ledger does not have it any more."""
+    return lambda: _execute(url, b"DELETE FROM memsync.memories WHERE anchor_id IS NULL")
+
+
+def _execute(url: str, statement: bytes) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(statement)
+
+
 def quiet(url: str) -> Callable[[], None]:
     """Ten minutes pass in which nobody uses user_id."""
     return lambda: later(url, 600)
@@ -255,9 +274,15 @@ def test_the_migration_with_psql(terminal: OpenTerminal, stores: Stores) -> None
 def test_the_page_of_the_repairs(terminal: OpenTerminal, stores: Stores) -> None:
     """A lost memory is found, none of the family MSI; the plan repairs it, and the gate is open.
 
-    Then the layout is changed, the old collections are retired, and everything is changed back.
+    One that cannot be repaired is acknowledged. Then the layout is changed, the old collections are
+    retired, and everything is changed back.
     """
     typist = terminal(stores.contracted)
+    known = "memsync reconcile baseline --select MSC011 --reason"
+    typist.before = {
+        f"{known} 'lost in March, there is no snapshot'": lose_an_old_memory(typist.postgres_url),
+        "memsync reconcile baseline drop --outdated": find_it_again(typist.postgres_url),
+    }
     lose_a_memory()
     typist.types(*blocks(ROOT / "docs/reconcile.md", "sh"))
 
@@ -269,6 +294,7 @@ def test_the_page_of_the_repairs(terminal: OpenTerminal, stores: Stores) -> None
         ("memsync reconcile apply plan.json", 0),
         ("memsync reconcile runs", 0),
         ("memsync reconcile adopt", 0),
+        ("memsync reconcile baseline list", 0),
         ("memsync reconcile layout", 0),
         ("memsync check", 0),
         ("memsync rules MSC001", 0),
@@ -276,6 +302,11 @@ def test_the_page_of_the_repairs(terminal: OpenTerminal, stores: Stores) -> None
         ("memsync check --verify-vectors 200 --verify-seed 7", 0),
         ("memsync reconcile --verify-vectors all", 0),
         ("memsync reconcile plan --verify-vectors all --out vectors.json", 0),
+        (f"{known} 'lost in March, there is no snapshot'", 0),
+        ("memsync check --acknowledged", 0),
+        ("memsync reconcile baseline list", 0),
+        ("memsync reconcile baseline drop --select MSC011", 0),
+        ("memsync reconcile baseline drop --outdated", 0),
         ("memsync reconcile layout", 0),
         ("memsync reconcile layout set shared --app-stopped", 0),
         ("memsync reconcile layout set shared --retire", 0),

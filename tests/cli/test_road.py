@@ -15,11 +15,11 @@ pytestmark = pytest.mark.usefixtures("per_persona")
 
 FINDING = {
     *("code", "name", "severity", "grade", "store", "key", "persona_id", "evidence"),
-    "next_command",
+    *("next_command", "acknowledged"),
 }
 AUDIT = {
     *("schema_version", "ok", "complete", "counts", "findings", "checked", "settling"),
-    *("not_looked_at", "left_out", "not_checked", "facts", "layout", "why_layout"),
+    *("not_looked_at", "left_out", "not_checked", "facts", "layout", "why_layout", "acknowledged"),
 }
 
 
@@ -63,11 +63,11 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     } == set(ran("sync", "status"))
     audit = ran("reconcile", expected=1)
     assert set(AUDIT) == set(audit)
-    assert {"rows", "points", "archived", "vectors"} == set(audit["checked"])
+    assert {"rows", "points", "archived", "noted", "vectors"} == set(audit["checked"])
     assert FINDING == set(audit["findings"][0])
     assert audit == ran("reconcile", "audit", expected=1)
     made = ran("reconcile", "plan", "--out", plan)
-    assert {"schema_version", "plan", "plan_id", "actions", "left"} == set(made)
+    assert {"schema_version", "plan", "plan_id", "actions", "left", "acknowledged"} == set(made)
     UUID(made["plan_id"])
     applied = ran("reconcile", "apply", plan)
     assert {
@@ -158,6 +158,10 @@ def test_the_fields_of_the_other_commands(
         return str(json.loads((tmp_path / "plan.json").read_text())["plan_id"])
 
     for command in [each for each in listed if each not in NEED_MORE]:
+        if command == "reconcile layout":
+            # What was undone is missing again, and was acknowledged.
+            drop = ("reconcile", "baseline", "drop", "--select", "missing-point")
+            assert 0 == on(app, qdrant, *drop).status
         if command == "reconcile layout set shared --app-stopped":
             # What was undone is repaired anew, because a layout is changed only where all is well.
             assert 0 == on(app, qdrant, "reconcile", "plan", "--force").status

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from memsync.cli.app import main
-from memsync.cli.findings import View
+from memsync.cli.views import View
 from support.cli import run
 from support.terminal import on_terminal
 

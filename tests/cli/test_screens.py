@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -13,12 +14,13 @@ import pytest
 
 from memsync.cli import output
 from memsync.cli.app import main
-from memsync.cli.findings import EVERYTHING, View, print_audit
+from memsync.cli.findings import print_audit
 from memsync.cli.options import Options
 from memsync.cli.output import say_heading
 from memsync.cli.progress import progress
+from memsync.cli.views import EVERYTHING, View
 from memsync.model.progress import Kind, Progress
-from memsync.reconcile.findings import Audit, Finding, Findings, Words
+from memsync.reconcile.findings import Acknowledgement, Audit, Finding, Findings, Words
 from memsync.reconcile.rules import RULES
 from memsync.stores.ltm.layouts import Layout
 from support.cli import THROUGH, on, run
@@ -78,6 +80,28 @@ def test_reconcile(number: int, columns: int, monkeypatch: pytest.MonkeyPatch) -
     assert max(map(len, plain(screen).splitlines())) <= columns
     assert len(screen.splitlines()) <= 50
     agrees_with_golden(f"reconcile-{number}-{columns}", screen)
+
+
+@widths
+@pytest.mark.parametrize("number", [0, 4])
+def test_what_is_acknowledged(number: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted in one line, listed where asked for, and told where it is outdated."""
+    said = Acknowledgement(
+        "deleted user\n\x1b[2J, ticket 7", "ops", datetime(2026, 3, 4, tzinfo=UTC)
+    )
+    known = [replace(each, acknowledged=said) for each in audit(3).findings]
+    outdated = replace(
+        finding(9, "MSS020"), store="postgres:memsync.acknowledged", evidence={"outdated": 2}
+    )
+    found = audit(number)
+    found.findings.add(outdated)
+    found = replace(found, acknowledged=Findings(known))
+    view = View(acknowledged=number > 0)
+    screen = on_terminal(columns, lambda: printed(found, view), monkeypatch)
+
+    assert "\x1b[2J" not in screen
+    agrees_with_golden(f"reconcile-known-{number}-{columns}", screen)
+    assert (1 if number else 0) == print_audit(found, view)
 
 
 def test_an_incomplete_audit_is_never_clean(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,8 @@ FROM unnest(ARRAY['a', 'b']) n;
 """
 
 EMPTY = """TRUNCATE conversation_history, memsync.outbox, memsync.quarantine, memsync.layout,
-memsync.repair, memsync.journal, memsync.retired, memsync.memories, memsync.mark CASCADE"""
+memsync.repair, memsync.journal, memsync.retired, memsync.memories, memsync.mark,
+memsync.acknowledged CASCADE"""
 
 
 def embed(texts: Sequence[str]) -> list[list[float]]:
@@ -254,13 +255,10 @@ class Lab:
     ) -> Plan:
         """Make a plan from an audit, and read it back from its JSON."""
         with self.postgres.session() as session:
-            database = instance_id(session)
+            here = instance_id(session)
+        found = audit or self.audit()
         made = reconcile.make_plan(
-            audit or self.audit(),
-            instance_id=database,
-            ltm=self.ltm,
-            unsafe=unsafe,
-            persona=persona,
+            found, instance_id=here, ltm=self.ltm, unsafe=unsafe, persona=persona
         )
         return Plan.from_json(made.to_json(), "plan.json")
 

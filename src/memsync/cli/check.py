@@ -3,7 +3,8 @@
 import typer
 
 from memsync import reconcile
-from memsync.cli.findings import View, report, viewed
+from memsync.cli.findings import report
+from memsync.cli.views import View, viewed
 
 
 @viewed

@@ -5,11 +5,10 @@ All counts and the exit status come from the findings that were selected, which 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Annotated, Protocol, Self
-from uuid import UUID
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import chain, islice
+from typing import Protocol
 
 import typer
 
@@ -24,135 +23,28 @@ from memsync.cli.output import (
     say_heading,
 )
 from memsync.cli.progress import progress
-from memsync.cli.rules import no_finding
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.cli.stores import opened_stores
-from memsync.cli.vectors import SeedOption, VectorsOption, looked_at, verify_of
+from memsync.cli.vectors import looked_at
+from memsync.cli.views import EVERYTHING, View
 from memsync.errors import InvalidInput
-from memsync.model import ids
 from memsync.model.progress import Tell
 from memsync.model.wording import count
-from memsync.reconcile import RULES
-from memsync.reconcile.findings import Audit, Chosen, Finding, Kind, Severity, Words
+from memsync.reconcile.findings import (
+    Acknowledgement,
+    Audit,
+    Chosen,
+    Finding,
+    Kind,
+    Severity,
+    Words,
+)
+from memsync.reconcile.rules.schema import BaselineOutdated
 from memsync.reconcile.seen_vectors import Verify
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import known_personas
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres
-
-LIMIT = 10
-
-SelectOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="CODE",
-        help="Look at these findings only, by code, name or family, such as MSC; repeatable.",
-    ),
-]
-PersonaOption = Annotated[
-    str | None, typer.Option(metavar="UUID", help="Look at the findings of one persona only.")
-]
-LimitOption = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Print so many findings at most; 0: all.")
-]
-SummaryOption = Annotated[
-    bool, typer.Option("--summary", help="Print the table and the verdict, no single finding.")
-]
-TextOption = Annotated[
-    bool,
-    typer.Option("--show-text", help="Print what people wrote, not only its length and digest."),
-]
-LinesOption = Annotated[
-    bool,
-    typer.Option(
-        "--json-lines", help="Print one JSON object a line: each finding, then the summary."
-    ),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Which findings of an audit are looked at, and how they are printed.
-
-    `verify` says which vectors the audit looks at.
-    """
-
-    select: frozenset[str] = frozenset()
-    persona: UUID | None = None
-    limit: int = LIMIT
-    summary: bool = False
-    show_text: bool = False
-    as_lines: bool = False
-    verify: Verify | None = None
-
-    @classmethod
-    def of(
-        cls,
-        select: Sequence[str] | None,
-        persona: str | None,
-        limit: int,
-        *,
-        summary: bool,
-        show_text: bool,
-        as_lines: bool,
-        verify: Verify | None,
-    ) -> Self:
-        """The view that the options ask for. Raises: InvalidInput for a code that is none."""
-        known = {word.lower(): word for rule in RULES for word in _words_for(rule.code, rule.name)}
-        wanted = {each: known.get(each.lower()) for each in select or ()}
-        for each, word in wanted.items():
-            if word is None:
-                raise InvalidInput(no_finding(each))
-        whose = None if persona is None else ids.persona_id(persona)
-        chosen = frozenset(word for word in wanted.values() if word)
-        return cls(chosen, whose, limit, summary, show_text, as_lines, verify)
-
-    def of_audit(self, audit: Audit) -> Chosen:
-        """The faults that were asked for."""
-        return audit.findings.chosen(self._wants, self.persona)
-
-    def _wants(self, kind: Kind) -> bool:
-        words = _words_for(kind.code, kind.name)
-        selected = not self.select or not self.select.isdisjoint(words)
-        return selected and kind.severity is not Severity.INFO
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether findings may be left out of the verdict."""
-        return bool(self.select or self.persona)
-
-
-EVERYTHING = View()
-
-
-def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
-    """A command that takes the options of a view, and gives them to `run` as one value."""
-
-    def command(
-        ctx: typer.Context,
-        *,
-        select: SelectOption = None,
-        persona: PersonaOption = None,
-        limit: LimitOption = LIMIT,
-        summary: SummaryOption = False,
-        show_text: TextOption = False,
-        as_lines: LinesOption = False,
-        verify_vectors: VectorsOption = None,
-        verify_seed: SeedOption = None,
-    ) -> int:
-        view = View.of(
-            select,
-            persona,
-            limit,
-            summary=summary,
-            show_text=show_text,
-            as_lines=as_lines,
-            verify=verify_of(verify_vectors, verify_seed),
-        )
-        return run(ctx, view)
-
-    command.__name__, command.__doc__ = run.__name__, run.__doc__
-    return command
 
 
 class Look(Protocol):
@@ -181,16 +73,17 @@ def report(
         with progress(ctx.obj) as tell:
             audit = look(postgres, ltm, settings, tell, verify=view.verify)
         with audit:
-            _require_known(postgres, view, audit)
+            require_known(postgres, view, audit)
             return print_audit(audit, view, as_json=ctx.obj.as_json)
 
 
-def _require_known(postgres: Postgres, view: View, audit: Audit) -> None:
+def require_known(postgres: Postgres, view: View, audit: Audit) -> None:
     """Refuse a persona that neither Postgres nor a finding names: a slip would read as clean.
 
     Raises: InvalidInput.
     """
-    if view.persona is None or audit.findings.chosen(persona=view.persona):
+    both = (audit.findings, audit.acknowledged)
+    if view.persona is None or any(each.chosen(persona=view.persona) for each in both):
         return
     with postgres.session() as session:
         if not known_personas(session, [view.persona]):
@@ -203,18 +96,24 @@ def _require_known(postgres: Postgres, view: View, audit: Audit) -> None:
 def print_audit(audit: Audit, view: View = EVERYTHING, *, as_json: bool = False) -> int:
     """Print the result of an audit. Returns the exit status."""
     found = view.of_audit(audit)
-    findings = (_fields(each, view) for each in _in_order(found))
+    findings = (_fields(each, view) for each in _listed(audit, view))
     if view.as_lines:
         for each in findings:
             data(json_line(type="finding", **each))
-        data(json_line(type="summary", **_summary(audit, found)))
+        data(json_line(type="summary", **_summary(audit, view)))
     elif as_json:
-        print_json_list("findings", findings, **_summary(audit, found))
+        print_json_list("findings", findings, **_summary(audit, view))
     else:
         _print(audit, found, view)
     if not audit.complete:
         return INCOMPLETE
     return FINDINGS if found else 0
+
+
+def _listed(audit: Audit, view: View) -> Iterator[Finding]:
+    """The findings to be listed: those that are new, then those that are acknowledged."""
+    known = _in_order(view.of_known(audit)) if view.acknowledged else ()
+    return chain(_in_order(view.of_audit(audit)), known)
 
 
 def _in_order(found: Chosen) -> Iterator[Finding]:
@@ -224,15 +123,17 @@ def _in_order(found: Chosen) -> Iterator[Finding]:
 
 
 def _print(audit: Audit, found: Chosen, view: View) -> None:
-    _print_what_was_read(audit)
+    known = view.of_known(audit)
+    _print_what_was_read(audit, known)
     _print_codes(found)
-    shown = 0 if view.summary else min(len(found), view.limit or len(found))
+    listed = len(found) + (len(known) if view.acknowledged else 0)
+    shown = 0 if view.summary else min(listed, view.limit or listed)
     if shown:
         say()
-    for each in islice(_in_order(found), shown):
+    for each in islice(_listed(audit, view), shown):
         _print_finding(each, view)
-    if not view.summary and shown < len(found):
-        more = count(len(found) - shown, "more finding")
+    if not view.summary and shown < listed:
+        more = count(listed - shown, "more finding")
         say(f"… {more}: --limit 0 prints all, --json-lines is for programs")
     if shown:
         say()
@@ -240,12 +141,12 @@ def _print(audit: Audit, found: Chosen, view: View) -> None:
         say(f"not checked: {line}", "yellow")
     if view.is_narrow and (left := len(audit.faults) - len(found)):
         say(f"not looked at, as you asked: {count(left, 'other finding')}")
-    verdict = _verdict(audit, found, is_narrow=view.is_narrow)
+    verdict = _verdict(audit, found, len(known), is_narrow=view.is_narrow)
     say(verdict, "green" if audit.complete and not found else "bold red")
-    _print_commands(found)
+    _print_commands(audit, found)
 
 
-def _print_what_was_read(audit: Audit) -> None:
+def _print_what_was_read(audit: Audit, known: Chosen) -> None:
     say(f"memories lie in the {audit.layout} layout: {audit.why_layout}")
     exchanges, points = count(audit.rows_checked, "exchange"), count(audit.points_checked, "point")
     say(f"compared {exchanges} with {points}")
@@ -261,6 +162,8 @@ def _print_what_was_read(audit: Audit) -> None:
     if audit.facts:
         said = (f"{number:,} {name}" for name, number in audit.facts.items())
         say(f"facts, no faults: {', '.join(said)}")
+    if known:
+        say(f"{len(known):,} acknowledged: {numbered(known.counts)}")
     if audit.settling:
         say(f"{count(audit.settling, 'difference')} still settling: too young to judge")
 
@@ -285,9 +188,15 @@ def _print_codes(found: Chosen) -> None:
     print_table(rows, head=head, right=(3, 4))
 
 
-def _print_commands(found: Chosen) -> None:
+def numbered(counts: Mapping[str, int]) -> str:
+    """Numbers by name in one line, such as `2 orphan-point, 1 missing-point`."""
+    return ", ".join(f"{number:,} {name}" for name, number in counts.items())
+
+
+def _print_commands(audit: Audit, found: Chosen) -> None:
     commands: dict[str, list[str]] = {}
-    for code, kinds in _codes(found).items():
+    outdated = audit.findings.chosen(lambda kind: kind.code == BaselineOutdated.code)
+    for code, kinds in (*_codes(found).items(), *_codes(outdated).items()):
         for command in dict.fromkeys(kind.next_command for kind in kinds):
             commands.setdefault(command, []).append(code)
     for command, codes in commands.items():
@@ -302,6 +211,13 @@ def _print_finding(finding: Finding, view: View) -> None:
         say(f"    persona {finding.persona_id}")
     values = ((name, _shown(value, view)) for name, value in finding.evidence.items())
     say("    " + one_line("; ".join(f"{name}: {value}" for name, value in values)))
+    if finding.acknowledged:
+        say(f"    {said_of(finding.acknowledged)}")
+
+
+def said_of(each: Acknowledgement) -> str:
+    """Who acknowledged a finding, when and why, in one line."""
+    return one_line(f"acknowledged by {each.who} on {each.at:%Y-%m-%d}: {each.reason}")
 
 
 def _shown(value: object, view: View) -> str:
@@ -310,11 +226,15 @@ def _shown(value: object, view: View) -> str:
     return "none" if value is None else str(value)
 
 
-def _verdict(audit: Audit, found: Chosen, *, is_narrow: bool) -> str:
+def _verdict(audit: Audit, found: Chosen, known: int, *, is_narrow: bool) -> str:
     if not audit.complete:
         return f"INCOMPLETE: {count(len(found), 'finding')} so far, not everything was read"
     if not found:
-        return "nothing of what you asked for" if is_narrow else "clean: both stores agree"
+        if is_narrow:
+            return "nothing of what you asked for"
+        if known:
+            return f"clean: both stores agree, but for {count(known, 'acknowledged finding')}"
+        return "clean: both stores agree"
     numbers: Counter[Severity] = Counter()
     for kind, number in found.kinds.items():
         numbers[kind.severity] += number
@@ -326,12 +246,14 @@ def _verdict(audit: Audit, found: Chosen, *, is_narrow: bool) -> str:
     return f"{count(len(found), 'finding')}: {', '.join(parts)}"
 
 
-def _summary(audit: Audit, found: Chosen) -> dict[str, object]:
+def _summary(audit: Audit, view: View) -> dict[str, object]:
+    found = view.of_audit(audit)
     return {
         "ok": audit.complete and not found,
         "complete": audit.complete,
         "counts": found.counts,
         "facts": audit.facts,
+        "acknowledged": view.of_known(audit).counts,
         "layout": audit.layout,
         "why_layout": audit.why_layout,
         "not_looked_at": len(audit.faults) - len(found),
@@ -358,11 +280,6 @@ def _fields(finding: Finding, view: View) -> dict[str, object]:
             if isinstance(value, dict):
                 del value["text"]
     return fields
-
-
-def _words_for(code: str, name: str) -> tuple[str, str, str]:
-    """How --select may call a finding: by its code, its name or its family."""
-    return code, name, code.rstrip("0123456789")
 
 
 def _codes(found: Chosen) -> dict[str, list[Kind]]:

@@ -13,13 +13,13 @@ import typer
 from memsync import migrate
 from memsync.cli import back, control, resolving
 from memsync.cli.checks import print_checks
-from memsync.cli.findings import TextOption
 from memsync.cli.options import command, group
 from memsync.cli.output import data, print_facts, print_json, say
 from memsync.cli.progress import progress
 from memsync.cli.reports import plan_fields, print_plan, print_status
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.cli.stores import opened_postgres
+from memsync.cli.views import TextOption
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import Verification, prisma
 from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Existing, Method, Unresolved

@@ -201,7 +201,7 @@ def json_line(**fields: object) -> str:
     return json_of({"schema_version": SCHEMA_VERSION, **fields})
 
 
-_OF_PEOPLE = frozenset(("evidence", "sql", "username"))
+_OF_PEOPLE = frozenset(("evidence", "reason", "sql", "username"))
 """Keys of JSON whose texts stay as they are, because people or a file wrote them."""
 
 

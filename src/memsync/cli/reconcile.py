@@ -1,4 +1,4 @@
-"""`memsync reconcile`: audit, plan, show, apply, undo and runs."""
+"""`memsync reconcile`: audit, plan, show, apply, adopt, undo and runs."""
 
 import os
 import shlex
@@ -12,14 +12,15 @@ from uuid import UUID
 import typer
 
 from memsync import reconcile
-from memsync.cli import layout
-from memsync.cli.findings import EVERYTHING, View, report, viewed
+from memsync.cli import baseline, layout
+from memsync.cli.findings import numbered, report
 from memsync.cli.options import command, group
 from memsync.cli.output import print_facts, print_json, print_table, say
 from memsync.cli.plans import plan_fields, print_plan
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
+from memsync.cli.views import EVERYTHING, View, viewed
 from memsync.errors import InvalidInput
 from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
@@ -38,6 +39,7 @@ app = group(
     "docs/reconcile.md",
     invoke_without_command=True,
 )
+app.add_typer(baseline.app, name="baseline")
 app.add_typer(layout.app, name="layout")
 
 
@@ -92,13 +94,22 @@ def plan(
             made = reconcile.make_plan(
                 found, instance_id=database, ltm=ltm, unsafe=unsafe, persona=persona
             )
+            known = found.acknowledged.chosen(persona=persona).counts
     _save(made, out, force=force)
     if ctx.obj.as_json:
-        print_json(plan=out, plan_id=made.plan_id, actions=len(made.actions), left=made.left)
+        print_json(
+            plan=out,
+            plan_id=made.plan_id,
+            actions=len(made.actions),
+            left=made.left,
+            acknowledged=known,
+        )
         return 0
     print_facts(Counter(action.kind for action in made.actions).items())
     for name, number in made.left.items():
         say(f"  not repaired: {number:,} {name}")
+    if known:
+        say(f"  acknowledged, so not in the plan: {numbered(known)}")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left and not unsafe:
         say("what is left is removed or moved only by a plan with --unsafe, or by hand")

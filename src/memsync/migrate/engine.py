@@ -14,7 +14,7 @@ from memsync.migrate import attribution, order, redesign, runs
 from memsync.migrate.archive import Archive, archive_of, remove_archive
 from memsync.migrate.attribution import Evidence, OpenMemories
 from memsync.migrate.backfill import choose_method, cutover, require_chosen, require_resolved
-from memsync.migrate.isolate import index_users, reads_by_user
+from memsync.migrate.isolate import add_own_tables, index_users, reads_by_user
 from memsync.migrate.options import RunOptions
 from memsync.migrate.pacing.commits import waits_told
 from memsync.migrate.pacing.pace import Pace
@@ -242,6 +242,8 @@ def _forward(run: Run, work: PhaseWork) -> None:
 
     phase, catalog = work.phase, run.catalog()
     if Phase.CONTRACT in catalog.done and "user_id" not in catalog.columns:
+        if phase is Phase.ISOLATE:
+            add_own_tables(run)
         return
     run.tell(Progress(Kind.PHASE, phase.value))
     if not catalog.has_own_table("runs"):

@@ -1,12 +1,13 @@
 """Reconcile the stores: `audit` only reads, `make_plan` makes a plan, `apply` carries it out.
 
 `undo` takes a run of `apply` back, and `runs` lists those that can be. `adopt` writes the memories
-that stand down in the ledger.
+that stand down in the ledger. `acknowledge` lets findings be that an operator knows of.
 """
 
 from memsync.reconcile.adopt import Adopted, adopt
 from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check
+from memsync.reconcile.baseline import Accepted, acknowledge
 from memsync.reconcile.findings import Audit, Finding
 from memsync.reconcile.journal import Run, runs
 from memsync.reconcile.plan import make_plan
@@ -15,6 +16,7 @@ from memsync.reconcile.undo import Undone, undo
 
 __all__ = [
     "RULES",
+    "Accepted",
     "Adopted",
     "Applied",
     "Audit",
@@ -22,6 +24,7 @@ __all__ = [
     "Rule",
     "Run",
     "Undone",
+    "acknowledge",
     "adopt",
     "apply",
     "audit",

@@ -2,10 +2,11 @@
 
 A difference becomes a finding when it is older than the settle window by either side's clock, no
 outbox entry will repair it, and it is still there on a second read. A fact that is no fault is
-counted: all of one kind are one finding, of severity info. An audit also lists the parts that it
-could not read.
+counted: all of one kind are one finding, of severity info. Findings that an operator has
+acknowledged are kept apart. An audit also lists the parts that it could not read.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,14 +18,17 @@ from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.model.wording import count
+from memsync.reconcile.baseline import Baseline
 from memsync.reconcile.cases import Case, Role
-from memsync.reconcile.findings import Audit, Finding, Findings, Severity
+from memsync.reconcile.findings import Audit, Finding, Findings, Known, Severity
 from memsync.reconcile.looking import read_points
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import MissingPoint
+from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
+from memsync.reconcile.spool import Spool
 from memsync.reconcile.state import State
 from memsync.reconcile.verifying import Verifier, vector_states
 from memsync.settings import Settings
@@ -101,17 +105,25 @@ class _Auditor:
         self._facts: dict[str, _Fact] = {}
         self._unread: dict[str, str] = {}
         self._verifier = Verifier(ltm, settings, verify)
+        self._findings = Findings()
+        self._known = Findings()
+        self._outdated: Spool[Known] = Spool()
 
     def run(self, *, everything: bool) -> Audit:
-        findings = Findings()
+        kept = (self._findings, self._known, self._outdated)
         try:
-            return self._filled(findings, everything=everything)
+            return self._filled(everything=everything)
         except BaseException:
-            findings.close()
+            for each in kept:
+                each.close()
             raise
 
-    def _filled(self, findings: Findings, *, everything: bool) -> Audit:
-        with self._postgres.session() as session:
+    def _filled(self, *, everything: bool) -> Audit:
+        findings = self._findings
+        with (
+            self._postgres.session() as session,
+            contextlib.closing(Baseline(session)) as baseline,
+        ):
             catalog = Catalog.read(session)
             pairing = Pairing.of(
                 session, self._ltm, catalog, tolerance_s=self._settings.match_tolerance_s
@@ -120,10 +132,12 @@ class _Auditor:
             marks = self._ltm.mark.read(session)
             if catalog.knows_personas:
                 noted = Ledger(session).standing(self._ltm.layout, self._ltm.collection)
-                findings.add_all(self._memory_findings(session, pairing, marks))
+                found = self._memory_findings(session, pairing, marks, baseline)
+                findings.add_all(baseline.new(found, self._known))
                 if self._collection_is_missing():
                     # A wrong name is one finding, and not one for each exchange.
-                    missing = findings.drop(MissingPoint.code)
+                    both = (findings, self._known)
+                    missing = sum(each.drop(MissingPoint.code) for each in both)
                 self._note_what_was_not_read(session, pairing)
                 self._not_checked += self._verifier.not_checked
             else:
@@ -143,10 +157,11 @@ class _Auditor:
                 missing,
                 marks,
                 noted,
+                lambda: self._count_outdated(baseline, state, everything=everything),
             )
             for rule in STATE_RULES:
                 if everything or not rule.only_in_check:
-                    findings.add_all(rule.look(state))
+                    findings.add_all(baseline.new(rule.look(state), self._known))
             left_out = state.undoable.left_out if everything else ()
         findings.add_all(fact.finding() for fact in self._facts.values())
         return Audit(
@@ -161,7 +176,30 @@ class _Auditor:
             why_layout=self._ltm.why_layout,
             vectors=self._verifier.verified,
             left_out=left_out,
+            acknowledged=self._known,
+            outdated=self._outdated,
         )
+
+    def _count_outdated(self, baseline: Baseline, state: State, *, everything: bool) -> int:
+        """Keep the acknowledgements that no finding matched. Returns how many there are.
+
+        An audit that did not read everything cannot tell.
+        """
+        is_other_store = state.marks.verdict is Verdict.GONE or self._collection_is_missing()
+        if self._not_checked or is_other_store:
+            return 0
+        looked_for = {
+            rule.code
+            for rule in CASE_RULES
+            if self._verifier.looks_at_all or not isinstance(rule, VectorRule)
+        } | {
+            rule.code
+            for rule in STATE_RULES
+            if (everything or not rule.only_in_check) and rule.can_look(state)
+        }
+        for each in baseline.outdated(self._known, looked_for):
+            self._outdated.add(b"", each)
+        return len(self._outdated)
 
     def _collection_is_missing(self) -> bool:
         shared = self._ltm.layout is Layout.SHARED
@@ -194,10 +232,11 @@ class _Auditor:
     # ------------------------------------------------------------------ memories
 
     def _memory_findings(
-        self, session: Session, pairing: Pairing, marks: Marks
+        self, session: Session, pairing: Pairing, marks: Marks, baseline: Baseline
     ) -> Iterator[Finding]:
         for some in batched(self._candidates(self._cases(pairing, marks)), _BATCH):
-            yield from self._confirmed(session, self._settled(session, some))
+            settled = self._settled(session, some, baseline)
+            yield from self._confirmed(session, settled, baseline)
 
     def _cases(self, pairing: Pairing, marks: Marks) -> Iterator[Case]:
         yield from self._verifier.looked(pairing.cases())
@@ -219,7 +258,9 @@ class _Auditor:
                 else:
                     yield finding, case
 
-    def _settled(self, session: Session, some: Sequence[tuple[Finding, Case]]) -> list[Finding]:
+    def _settled(
+        self, session: Session, some: Sequence[tuple[Finding, Case]], baseline: Baseline
+    ) -> list[Finding]:
         """The candidates that are not settling; counts those too young or with an outbox entry."""
         rows = [case.exchange for _, case in some if case.exchange]
         pending = outbox.pending_of(session, {each.anchor_id for each in rows})
@@ -232,6 +273,7 @@ class _Auditor:
             on_its_way = row is not None and not pending.isdisjoint({row.anchor_id, row.said_id})
             if on_its_way or self._is_young(case, clocks):
                 self._settling += 1
+                baseline.leave_open(finding)
             else:
                 kept.append(finding)
         return kept
@@ -249,7 +291,9 @@ class _Auditor:
         settle_ms = self._settings.settle_s * 1000
         return at is not None and min(clocks) - settle_ms < at <= max(clocks) + _AHEAD_MS
 
-    def _confirmed(self, session: Session, findings: Sequence[Finding]) -> Iterator[Finding]:
+    def _confirmed(
+        self, session: Session, findings: Sequence[Finding], baseline: Baseline
+    ) -> Iterator[Finding]:
         """The findings whose exchange and points are still as they were when first read."""
         rows = {f.witness.anchor_id for f in findings if f.witness.anchor_id}
         exchanges = exchanges_by_anchor(session, list(rows))
@@ -269,6 +313,7 @@ class _Auditor:
                 yield finding
             else:
                 self._settling += 1
+                baseline.leave_open(finding)
 
     def _states(self, findings: Sequence[Finding]) -> dict[Place, str | None]:
         places: dict[str, set[PointId]] = {}

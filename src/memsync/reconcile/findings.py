@@ -6,8 +6,9 @@ are, memory does not grow with them: they wait in a spool, and their numbers are
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Self
 from uuid import UUID
@@ -98,10 +99,20 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Why a finding is let stand, by an operator's own words; who said so, and when."""
+
+    reason: str
+    who: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One fault. `key` names its subject within the store; `evidence` holds both values.
 
     The values of `evidence` are numbers, names that memsync or a schema gives, or `Words`.
+    `acknowledged` is None unless an operator knows of exactly this finding.
     """
 
     code: str
@@ -115,6 +126,7 @@ class Finding:
     evidence: Mapping[str, object]
     next_command: str
     witness: Witness = field(default=Witness(), repr=False)
+    acknowledged: Acknowledgement | None = None
 
 
 class Kind(NamedTuple):
@@ -181,9 +193,13 @@ class Findings:
 
     def add(self, finding: Finding) -> None:
         """Keep a finding."""
-        key = f"{finding.code}\0{finding.store}\0{finding.key}".encode("utf-8", "surrogatepass")
+        key = subject_key(finding.code, finding.store, finding.key)
         self._spool.add(key, finding, _owner(finding.persona_id))
         self._kinds[kind_of(finding)] += 1
+
+    def has(self, code: str, store: str, key: str) -> bool:
+        """Whether there is a finding about this subject."""
+        return self._spool.has(subject_key(code, store, key))
 
     def drop(self, code: str) -> int:
         """Forget the findings of a code. Returns how many there were."""
@@ -224,6 +240,11 @@ def kind_of(finding: Finding) -> Kind:
     return Kind(finding.code, finding.name, finding.severity, finding.grade, finding.next_command)
 
 
+def subject_key(code: str, store: str, key: str) -> bytes:
+    """The subject of a finding as one key, in the order of code, store and key."""
+    return f"{code}\0{store}\0{key}".encode("utf-8", "surrogatepass")
+
+
 def _owner(persona: UUID | None) -> bytes | None:
     return None if persona is None else persona.bytes
 
@@ -234,10 +255,24 @@ def _of_code(code: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What the baseline says of one subject. `state` is the digest, in hex, of what was seen."""
+
+    id: int
+    code: str
+    store: str
+    key: str
+    state: str
+    acknowledgement: Acknowledgement
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """The result of an audit.
 
-    `findings` are on disk until the audit is closed, or nothing uses it any more. `layout` is where
+    `findings` are those that nobody has acknowledged, `acknowledged` the others; both are on disk
+    until the audit is closed, or nothing uses it any more. `outdated` is what the baseline has and
+    no finding matches; it is empty where the audit could not tell. `layout` is where
     memories lie, and `why_layout` how that is known. `archived` counts the memories whose rows the
     app no longer keeps, `noted` those that the ledger has. `settling` counts the differences that
     are too young, have an outbox entry, or changed while the audit ran. `not_checked` says which
@@ -256,10 +291,15 @@ class Audit:
     why_layout: str = ""
     vectors: Verified | None = None
     left_out: tuple[str, ...] = ()
+    acknowledged: Findings = field(default_factory=Findings)
+    outdated: Sequence[Known] = ()
 
     def close(self) -> None:
         """Forget the findings. Closing twice is no error."""
         self.findings.close()
+        self.acknowledged.close()
+        if isinstance(self.outdated, Spool):
+            self.outdated.close()
 
     def __enter__(self) -> Self:
         return self
@@ -274,12 +314,15 @@ class Audit:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was read and no fault was found; a fact of severity info is none."""
+        """Whether everything was read and no fault was found but those that are acknowledged.
+
+        A fact of severity info is none.
+        """
         return self.complete and not self.faults
 
     @property
     def faults(self) -> Chosen:
-        """The findings that are errors or warnings."""
+        """The findings that are errors or warnings, and that nobody has acknowledged."""
         return self.findings.chosen(lambda kind: kind.severity is not Severity.INFO)
 
     @property

@@ -34,9 +34,9 @@ def make_plan(
 ) -> Plan:
     """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`.
 
-    With `persona` only that persona's findings count. While the stores may be of two times, no
-    memory without a row is removed. The embedder is loaded where the plan has
-    memories to make. Reads no point.
+    With `persona` only that persona's findings count. Acknowledged findings are left out. While the
+    stores may be of two times, no memory without a row is removed. The embedder is loaded where the
+    plan has memories to make. Reads no point.
 
     Raises: IncompleteAudit, because a repair could remove a point whose exchange was not read;
     SettingsError or EmbedderUnreachable where there is no embedder.

@@ -246,16 +246,20 @@ def _require_embedder(ltm: LongTermMemory, settings: Settings, collections: Iter
 
 
 def _require_clean(found: Audit) -> None:
-    """Raises: GateClosed where the audit has faults or is incomplete."""
-    if found.ok:
+    """Raises: GateClosed where the audit has faults, acknowledged ones too, or is incomplete."""
+    known = found.acknowledged.chosen().counts
+    if found.ok and not known:
         return
     what = listed(found.not_checked, 3, "; ")
     if found.complete:
-        what = listed(f"{number:,} {name}" for name, number in found.counts.items())
+        faults = [f"{number:,} {name}" for name, number in found.counts.items()]
+        faults += [f"{number:,} {name} (acknowledged)" for name, number in known.items()]
+        what = listed(faults)
     raise GateClosed(
         f"the audit is {'not clean' if found.complete else 'incomplete'}: {what}. Nothing was "
         "changed; look with `memsync reconcile`, mend it, then change the layout",
         findings=found.counts,
+        acknowledged=known,
         not_checked=list(found.not_checked),
     )
 

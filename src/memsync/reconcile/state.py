@@ -4,7 +4,7 @@ A value that needs a query is read when the first rule uses it, and only once. T
 nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +23,7 @@ HISTORY = "postgres:conversation_history"
 OUTBOX = "postgres:memsync.outbox"
 QUARANTINE = "postgres:memsync.quarantine"
 
-_SHOWN_MAX = 500
+SHOWN_MAX = 500
 """At most so many messages or entries become findings; each finding tells the total number."""
 
 
@@ -36,6 +36,7 @@ class State:
     loaded and there is something to compare. `missing_with_collection` is how many memories are
     missing because the shared collection is. `marks` tell whether the stores are of one time.
     `noted` is how many memories of this layout the ledger has.
+    `count_outdated` counts the acknowledgements that no finding so far matched.
     """
 
     session: Session
@@ -48,23 +49,24 @@ class State:
     missing_with_collection: int = 0
     marks: Marks = NO_MARKS
     noted: int = 0
+    count_outdated: Callable[[], int] = int
 
     @cached_property
     def messages_without_persona(self) -> Sequence[MessageWithoutPersona]:
         """The first messages that have no persona."""
-        return exchanges.messages_without_persona(self.session, _SHOWN_MAX)
+        return exchanges.messages_without_persona(self.session, SHOWN_MAX)
 
     @cached_property
     def unreadable_messages(self) -> Sequence[UnreadableMessage]:
         """The first messages whose time cannot be read."""
-        return exchanges.unreadable_messages(self.session, _SHOWN_MAX)
+        return exchanges.unreadable_messages(self.session, SHOWN_MAX)
 
     @cached_property
     def late_entries(self) -> Sequence[LateEntry]:
         """The first entries of the outbox that are dead or older than the alarm age."""
         if not self.catalog.has_own_table("outbox"):
             return []
-        return outbox.late(self.session, alarm_s=self.settings.outbox_alarm_s, limit=_SHOWN_MAX)
+        return outbox.late(self.session, alarm_s=self.settings.outbox_alarm_s, limit=SHOWN_MAX)
 
     @cached_property
     def undoable(self) -> Undoable:

@@ -55,6 +55,11 @@ class Verifier:
             yield from self._sample(cases, self._verify.count, self._verify.seed)
 
     @property
+    def looks_at_all(self) -> bool:
+        """Whether no vector is left out."""
+        return self._verify is not None and self._verify.count is None
+
+    @property
     def verified(self) -> Verified | None:
         """How much was looked at; None where nobody asked for it."""
         if self._verify is None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from memsync.model.records import Exchange
+from memsync.reconcile import acknowledge
 from memsync.stores.history.catalog import RETRIEVAL_INDEX
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
@@ -176,6 +177,22 @@ def made_anew(lab: Lab, said: list[Exchange]) -> Planted:
         one("settled", postgres=row, vector_store=None),
         facts=_one_more(lab, said),
         next_command="memsync rules MSS019",
+    )
+
+
+@law("MSS020", "outbox")
+def outdated(lab: Lab, said: list[Exchange]) -> Planted:
+    """A missing memory was acknowledged, and then it came back."""
+    place = lab.place(said[0])
+    point = lab.point(place.point_id, place.collection)
+    lab.lose(said[0])
+    with lab.check() as found, lab.postgres.session() as session:
+        acknowledge(session, found, "known")
+    lab.vectors.upsert(place.collection, [point])
+    return Planted(
+        one("outdated", outdated=1),
+        facts={"baseline-outdated": 1},
+        next_command="memsync reconcile baseline drop --outdated",
     )
 
 

@@ -265,6 +265,20 @@ CREATE TABLE IF NOT EXISTS memsync.retired (
 -- Lets every role of the schema see which collections wait in the quarantine.
 GRANT SELECT ON memsync.retired TO PUBLIC;
 
+-- name: create_acknowledged
+-- Findings of the audit that an operator knows of, with the digest of what was seen of each. See
+-- reconcile/baseline.py. The reason is the operator's own text.
+CREATE TABLE IF NOT EXISTS memsync.acknowledged (
+    id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    code text NOT NULL,
+    store text NOT NULL,
+    key text NOT NULL,
+    state bytea NOT NULL,
+    reason text NOT NULL,
+    who text NOT NULL DEFAULT session_user,
+    acknowledged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (code, store, key));
+
 -- name: drop_first_memory_digest
 -- An earlier build's digest, which took the two texts of a memory as one.
 DROP FUNCTION IF EXISTS memsync.memory_digest(uuid, uuid, uuid, text, bigint, text);

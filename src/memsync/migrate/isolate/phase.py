@@ -5,12 +5,16 @@ filled row would have to update it, and after the fill threads are read by perso
 UPDATE EXCLUSIVE on the history, which blocks neither readers nor writers.
 """
 
+import re
+
 from memsync.migrate.history_changes import drop_index, note_created
 from memsync.migrate.run import Run
 from memsync.stores.history.catalog import TABLE, USER_INDEX, Catalog
 from memsync.stores.history.phases import Phase
-from memsync.stores.postgres import statement, statements_of
+from memsync.stores.postgres import relations, statement, statements_of
 
+_OWN_SCHEMA = "migrate/isolate/own_schema.sql"
+_TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS (memsync\.\w+)", re.MULTILINE)
 _BEFORE_PERSONAS = frozenset((Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND))
 
 
@@ -23,8 +27,7 @@ class _Isolate:
 
     def forward(self, run: Run) -> None:
         """Create memsync's tables if they are missing, and the index if it is wanted."""
-        own_schema = statements_of("migrate/isolate/own_schema.sql")
-        run.ddl.run(*own_schema, table="memsync.instance")
+        run.ddl.run(*statements_of(_OWN_SCHEMA), table="memsync.instance")
         if reads_by_user(run.catalog(), run.options.to):
             index_users(run)
 
@@ -34,6 +37,14 @@ class _Isolate:
 
 
 ISOLATE = _Isolate()
+
+
+def add_own_tables(run: Run) -> None:
+    """Make the tables that an older memsync did not. Where they all stand, do nothing."""
+    own_schema = statements_of(_OWN_SCHEMA)
+    names = [name for each in own_schema for name in _TABLE.findall(each)]
+    if len(relations.existing(run.session, names)) < len(names):
+        run.ddl.run(*own_schema, table="memsync.instance")
 
 
 def reads_by_user(catalog: Catalog, to: Phase) -> bool:

@@ -45,6 +45,8 @@ RULES: tuple[Rule, ...] = (
     schema.UnsearchableVectors(),
     schema.StoreRewound(),
     schema.CollectionRecreated(),
+    # The last one: it tells what no finding of the others matched.
+    schema.BaselineOutdated(),
 )
 
 CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))

@@ -27,7 +27,10 @@ _PLAIN = re.compile(r"[0-9A-Fa-f-]{1,64}")
 class Rule:
     """One finding code. The docstring of each rule is what `memsync rules CODE` prints.
 
-    `severity` is that of the shared layout, and of both where `per_persona` is None.
+    `severity` is that of the shared layout, and of both where `per_persona` is None. An
+    acknowledgement rests on the evidence, but for the values `moving`, which change by themselves.
+    `can_be_acknowledged` is false where the fault may be the cause of all others. `in_all` names
+    the value that says how many there are, where only the first become findings.
     """
 
     code: ClassVar[str]
@@ -37,6 +40,9 @@ class Rule:
     grade: ClassVar[Grade] = Grade.SAFE
     repair: ClassVar[Repair] = Repair.MAKE
     next_command: ClassVar[str] = ""
+    can_be_acknowledged: ClassVar[bool] = True
+    moving: ClassVar[frozenset[str]] = frozenset()
+    in_all: ClassVar[str] = ""
 
     @classmethod
     def severity_in(cls, layout: Layout) -> Severity:
@@ -96,6 +102,10 @@ class StateRule(Rule):
     """
 
     only_in_check: ClassVar[bool] = True
+
+    def can_look(self, state: State) -> bool:  # noqa: ARG002  for rules that need more
+        """Whether the state is such that the rule can find what it is for."""
+        return True
 
     def look(self, state: State) -> Iterator[Finding]:
         """A finding for each place where the state breaks the rule."""

@@ -192,6 +192,8 @@ class UnacknowledgedOutbox(StateRule):
     code, name = "MSC006", "unacknowledged-outbox"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync sync run"
+    # The relay still tries it, so the error is only that of the last attempt.
+    moving, in_all = frozenset(("age_s", "attempts", "last_error")), "entries_in_all"
 
     def look(self, state: State) -> Iterator[Finding]:
         """Entries older than the alarm age that the relay still tries."""
@@ -210,6 +212,7 @@ class DeadOutboxEntry(StateRule):
     code, name = "MSC007", "dead-outbox-entry"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync sync retry"
+    moving, in_all = frozenset(("age_s", "attempts")), "entries_in_all"
 
     def look(self, state: State) -> Iterator[Finding]:
         """Entries that the relay no longer tries."""

@@ -261,6 +261,7 @@ class UnreadableTime(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync rules MSD005"
     only_in_check = False
+    in_all = "messages_in_all"
 
     def look(self, state: State) -> Iterator[Finding]:
         """Messages whose time Python cannot hold."""

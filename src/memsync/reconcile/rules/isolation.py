@@ -182,6 +182,7 @@ class HistoryWithoutPersona(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync migrate run --to backfill"
     only_in_check = False
+    in_all = "messages_in_all"
 
     def look(self, state: State) -> Iterator[Finding]:
         """Messages whose persona is NULL."""

@@ -113,6 +113,10 @@ class DimensionMismatch(StateRule):
     next_command = "memsync rules MSS012"
     only_in_check = False
 
+    def can_look(self, state: State) -> bool:
+        """Where the settings name an embedder."""
+        return state.embedder is not None
+
     def look(self, state: State) -> Iterator[Finding]:
         """The collections whose size is not the embedder's."""
         for home in state.homes if state.embedder else ():
@@ -139,15 +143,20 @@ class EmbedderMismatch(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync rules MSS013"
     only_in_check = False
+    moving = frozenset(("points", "looked_at"))
+
+    def can_look(self, state: State) -> bool:
+        """In the shared layout, with an embedder of the collection's size."""
+        # Payloads of the app's do not say which embedder made them.
+        shared = state.ltm.layout is Layout.SHARED
+        info = state.form_of(state.ltm.collection) if shared and state.embedder else None
+        # Where the sizes differ, MSS012 says what is to be said.
+        return info is not None and state.embedder is not None and info.dims == state.embedder.dims
 
     def look(self, state: State) -> Iterator[Finding]:
         """Each other embedder of memories in the page, with how many are its own."""
         home = state.ltm.collection
-        # Payloads of the app's do not say which embedder made them.
-        shared = state.ltm.layout is Layout.SHARED
-        info = state.form_of(home) if shared and state.embedder else None
-        # Where the sizes differ, MSS012 says what is to be said.
-        if state.embedder is None or info is None or info.dims != state.embedder.dims:
+        if state.embedder is None or not self.can_look(state):
             return
         made_by = state.ltm.embedders_of_a_page(home)
         for other, points in sorted(made_by.items()):
@@ -229,6 +238,7 @@ class StoreRewound(StateRule):
     code, name = "MSS018", "store-rewound"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
+    can_be_acknowledged = False
 
     def look(self, state: State) -> Iterator[Finding]:
         """The mark of the vector store is ahead, or was when something was last written."""
@@ -252,6 +262,7 @@ class CollectionRecreated(StateRule):
     code, name = "MSS019", "collection-recreated"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
+    can_be_acknowledged = False
 
     def look(self, state: State) -> Iterator[Finding]:
         """Postgres has marked the store, and the mark is gone."""
@@ -271,6 +282,7 @@ class CollectionMissing(StateRule):
     code, name = "MSS015", "collection-missing"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
+    can_be_acknowledged = False
 
     def look(self, state: State) -> Iterator[Finding]:
         """The shared collection, where it is missing and memories in it are missed."""
@@ -297,6 +309,10 @@ class UndoNotPossible(StateRule):
     severity = Severity.WARNING
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync reconcile runs"
+
+    def can_look(self, state: State) -> bool:
+        """Where no copy was left out, for want of a right or because there are many."""
+        return not state.undoable.left_out
 
     def look(self, state: State) -> Iterator[Finding]:
         """The runs that have points which an undo could not bring back."""
@@ -329,3 +345,23 @@ class LegacyLayout(StateRule):
         if state.elsewhere:
             first = min(state.elsewhere)
             yield self.finding("qdrant", first, collections=len(state.elsewhere))
+
+
+class BaselineOutdated(StateRule):
+    """Acknowledgements match no finding any more: what they were about is mended, or has changed.
+
+    Why it matters: it does not. What has changed is a finding of its own again. An audit that could
+    not read everything calls nothing outdated.
+    Repair: `memsync reconcile baseline drop --outdated` removes them.
+    """
+
+    code, name = "MSS020", "baseline-outdated"
+    severity = Severity.INFO
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    next_command = "memsync reconcile baseline drop --outdated"
+    only_in_check = False
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The acknowledgements without a finding, all together."""
+        if outdated := state.count_outdated():
+            yield self.finding("postgres:memsync.acknowledged", "outdated", outdated=outdated)

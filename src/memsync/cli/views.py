@@ -1,0 +1,155 @@
+"""What a command shows of an audit: the options that choose findings, and the view they make.
+
+It decides which findings were asked for, and prints nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+from uuid import UUID
+
+import typer
+
+from memsync.cli.rules import no_finding
+from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
+from memsync.errors import InvalidInput
+from memsync.model import ids
+from memsync.reconcile import RULES
+from memsync.reconcile.findings import Audit, Chosen, Kind, Severity
+from memsync.reconcile.seen_vectors import Verify
+
+LIMIT = 10
+
+SelectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CODE",
+        help="Look at these findings only, by code, name or family, such as MSC; repeatable.",
+    ),
+]
+PersonaOption = Annotated[
+    str | None, typer.Option(metavar="UUID", help="Look at the findings of one persona only.")
+]
+LimitOption = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Print so many findings at most; 0: all.")
+]
+SummaryOption = Annotated[
+    bool, typer.Option("--summary", help="Print the table and the verdict, no single finding.")
+]
+TextOption = Annotated[
+    bool,
+    typer.Option("--show-text", help="Print what people wrote, not only its length and digest."),
+]
+KnownOption = Annotated[
+    bool,
+    typer.Option("--acknowledged", help="List the findings that are acknowledged as well."),
+]
+LinesOption = Annotated[
+    bool,
+    typer.Option(
+        "--json-lines", help="Print one JSON object a line: each finding, then the summary."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which findings of an audit are looked at, and how they are printed.
+
+    `verify` says which vectors the audit looks at.
+    """
+
+    select: frozenset[str] = frozenset()
+    persona: UUID | None = None
+    limit: int = LIMIT
+    summary: bool = False
+    show_text: bool = False
+    as_lines: bool = False
+    acknowledged: bool = False
+    verify: Verify | None = None
+
+    @classmethod
+    def of(
+        cls,
+        select: Sequence[str] | None = None,
+        persona: str | None = None,
+        limit: int = LIMIT,
+        *,
+        verify: Verify | None = None,
+        **more: bool,
+    ) -> Self:
+        """The view that the options ask for. Raises: InvalidInput for a code that is none."""
+        known = {word.lower(): word for rule in RULES for word in _words_for(rule.code, rule.name)}
+        wanted = {each: known.get(each.lower()) for each in select or ()}
+        for each, word in wanted.items():
+            if word is None:
+                raise InvalidInput(no_finding(each))
+        whose = None if persona is None else ids.persona_id(persona)
+        chosen = frozenset(word for word in wanted.values() if word)
+        return cls(chosen, whose, limit, verify=verify, **more)
+
+    def of_audit(self, audit: Audit) -> Chosen:
+        """The faults that were asked for, without those that are acknowledged."""
+        return audit.findings.chosen(self._wants, self.persona)
+
+    def of_known(self, audit: Audit) -> Chosen:
+        """The acknowledged findings that were asked for."""
+        return audit.acknowledged.chosen(self._wants, self.persona)
+
+    @property
+    def codes(self) -> frozenset[str] | None:
+        """The codes that were selected; None for all."""
+        if not self.select:
+            return None
+        return frozenset(each.code for each in RULES if self._selects(each.code, each.name))
+
+    def _wants(self, kind: Kind) -> bool:
+        return self._selects(kind.code, kind.name) and kind.severity is not Severity.INFO
+
+    def _selects(self, code: str, name: str) -> bool:
+        return not self.select or not self.select.isdisjoint(_words_for(code, name))
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether findings may be left out of the verdict."""
+        return bool(self.select or self.persona)
+
+
+EVERYTHING = View()
+
+
+def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
+    """A command that takes the options of a view, and gives them to `run` as one value."""
+
+    def command(
+        ctx: typer.Context,
+        *,
+        select: SelectOption = None,
+        persona: PersonaOption = None,
+        limit: LimitOption = LIMIT,
+        summary: SummaryOption = False,
+        show_text: TextOption = False,
+        as_lines: LinesOption = False,
+        acknowledged: KnownOption = False,
+        verify_vectors: VectorsOption = None,
+        verify_seed: SeedOption = None,
+    ) -> int:
+        view = View.of(
+            select,
+            persona,
+            limit,
+            summary=summary,
+            show_text=show_text,
+            as_lines=as_lines,
+            acknowledged=acknowledged,
+            verify=verify_of(verify_vectors, verify_seed),
+        )
+        return run(ctx, view)
+
+    command.__name__, command.__doc__ = run.__name__, run.__doc__
+    return command
+
+
+def _words_for(code: str, name: str) -> tuple[str, str, str]:
+    """How --select may call a finding: by its code, its name or its family."""
+    return code, name, code.rstrip("0123456789")
