@@ -58,7 +58,7 @@ def test_a_paragraph_is_filled_to_the_width(monkeypatch: pytest.MonkeyPatch, wid
 
 def test_a_name_that_is_meant_is_named() -> None:
     """A slip in a code or a name is answered with the one that is like it; case does not count."""
-    for typed, meant in (("MSC01", "MSC001"), ("missing-pont", "missing-point")):
+    for typed, meant in (("MSC0001", "MSC001"), ("missing-pont", "missing-point")):
         for command in (("rules", typed), ("check", "--select", typed)):
             assert f"did you mean {meant}? `memsync rules`" in run(*command).err
     assert run("rules", "msc001").out == run("rules", "MSC001").out

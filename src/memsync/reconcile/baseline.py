@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from memsync.errors import GateClosed, IncompleteAudit, InvalidInput
 from memsync.model.digests import json_digest
 from memsync.model.sequences import batched
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.reconcile.acknowledged import Acknowledgements, Subject, subject_of
 from memsync.reconcile.findings import (
     Audit,
@@ -172,8 +172,8 @@ def checked_reason(reason: str) -> str:
         raise InvalidInput("the reason is empty; say with --reason why these findings are let be")
     if len(said) > _REASON_MAX:
         raise InvalidInput(
-            f"the reason has {len(said):,} characters, and at most {_REASON_MAX} are kept; say it "
-            "in fewer"
+            f"the reason has {count(len(said), 'character')}, and at most {_REASON_MAX} are kept; "
+            "say it in fewer"
         )
     if any(each == "\0" or "\ud800" <= each <= "\udfff" for each in said):
         raise InvalidInput(
