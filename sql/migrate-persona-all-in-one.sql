@@ -1104,7 +1104,7 @@ BEGIN
     settled bigint NOT NULL DEFAULT 0,
     is_set boolean NOT NULL DEFAULT false,
     rewound_at timestamptz,
-    archived_at timestamptz)$q$,
+    archived_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.repair (
     run_id uuid PRIMARY KEY,
     target json NOT NULL,

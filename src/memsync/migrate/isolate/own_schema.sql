@@ -215,7 +215,7 @@ CREATE TABLE IF NOT EXISTS memsync.mark (
     settled bigint NOT NULL DEFAULT 0,
     is_set boolean NOT NULL DEFAULT false,
     rewound_at timestamptz,
-    archived_at timestamptz);
+    archived_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
 -- name: create_repair
 -- The runs of `reconcile apply`. A run has the id of its plan; `target` are the stores that it was

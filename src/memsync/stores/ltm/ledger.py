@@ -17,7 +17,7 @@ from memsync.errors import SchemaMismatch
 from memsync.model.digests import exchange_digest, json_digest
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Exchange, Place, StoredMemory
-from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.layouts import Layout, persona_of_collection
 from memsync.stores.ltm.made import Made
 from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
 from memsync.stores.postgres import Session, relations
@@ -81,6 +81,10 @@ class Entry:
                 stored=stored,
                 state=State.ARCHIVED,
             )
+        return cls._with_rows(place, exchange, stored, exchange_digest(exchange))
+
+    @classmethod
+    def _with_rows(cls, place: Place, exchange: Exchange, stored: str, source: str) -> Self:
         return cls(
             place=place,
             anchor_id=exchange.anchor_id,
@@ -88,15 +92,21 @@ class Entry:
             personality_id=exchange.personality_id,
             channel_id=exchange.channel_id,
             created_at_ms=exchange.created_at_ms,
-            source=exchange_digest(exchange),
+            source=source,
             stored=stored,
             state=State.LIVE,
         )
 
     @classmethod
     def made(cls, made: Made, codec: PayloadCodec) -> Self:
-        """The entry of a memory that memsync made; `codec` is that of its collection."""
-        return cls.of(made.place, codec.decode(made.payload).memory, made.exchange)
+        """The entry of a memory that memsync made; `codec` is that of its collection.
+
+        A payload that carries the digest of its exchange is not digested again.
+        """
+        digest = made.payload.get(codec.key("digest"))
+        if not isinstance(digest, str):
+            return cls.of(made.place, codec.decode(made.payload).memory, made.exchange)
+        return cls._with_rows(made.place, made.exchange, digest, digest)
 
 
 class Ledger:
@@ -127,12 +137,14 @@ class Ledger:
         collections = [each.place.collection for each in entries]
         point_ids = [str(each.place.point_id) for each in entries]
         anchor_ids = [each.anchor_id for each in entries]
-        self._session.run(
-            "supersede_memories",
-            collections=collections,
-            point_ids=point_ids,
-            anchor_ids=anchor_ids,
-        )
+        if any(map(persona_of_collection, collections)):
+            # In the shared collection a memory has its anchor's id and no other.
+            self._session.run(
+                "supersede_memories",
+                collections=collections,
+                point_ids=point_ids,
+                anchor_ids=anchor_ids,
+            )
         self._session.run(
             "note_memories",
             collections=collections,

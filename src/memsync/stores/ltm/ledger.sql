@@ -1,8 +1,9 @@
 -- The ledger of memories: Postgres' own list of what the vector store holds.
 
 -- fragment: has_exchange
--- Whether Postgres has the exchange of a memory of the ledger.
-EXISTS (SELECT FROM ({exchange}) e WHERE e.anchor_id = m.anchor_id);
+-- Whether Postgres has the exchange of a memory of the ledger. OFFSET keeps the planner from making
+-- a table of all exchanges first, which each page of a query would pay for.
+EXISTS (SELECT FROM ({exchange}) e WHERE e.anchor_id = m.anchor_id OFFSET 0);
 
 -- fragment: went_by_design
 -- Whether the exchange of a memory, which Postgres no longer has, went as retention takes it: only
@@ -98,7 +99,7 @@ WHERE m.state = 'live' AND NOT {has_exchange} AND {went_by_design};
 -- name: begin_to_archive
 -- Whether the ledger was not compared with the rows for so many seconds. If so, it is now.
 UPDATE memsync.mark SET archived_at = clock_timestamp()
-WHERE archived_at IS NULL OR archived_at < clock_timestamp() - make_interval(secs => %(every_s)s);
+WHERE archived_at < clock_timestamp() - make_interval(secs => %(every_s)s);
 
 -- name: ledger_clock
 -- The time of the server, before anything is written down.

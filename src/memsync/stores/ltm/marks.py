@@ -72,6 +72,7 @@ class Mark:
 
     def __init__(self, vectors: VectorStore) -> None:
         self._vectors = vectors
+        self._is_kept = False
 
     def read(self, session: Session) -> Marks:
         """Both numbers. Writes nothing. Raises: StoreUnreachable.
@@ -80,7 +81,7 @@ class Mark:
         """
         if session.row("is_standby").yes:
             return Marks(are_of_a_standby=True)
-        if not _is_kept(session):
+        if not self._is_known(session):
             return NO_MARKS
         # A relay may count and mark meanwhile. So what Postgres says of the store is asked before
         # the store, and how far Postgres has come, afterwards.
@@ -97,7 +98,7 @@ class Mark:
 
     def count(self, session: Session) -> None:
         """Count a batch, in the transaction that settles it. Effects: Postgres."""
-        if _is_kept(session):
+        if self._is_known(session):
             session.run("count_batch")
 
     def watch(self, session: Session) -> None:
@@ -126,7 +127,7 @@ class Mark:
 
     def trust(self, session: Session) -> None:
         """Take both stores as they are from now on. Effects: both stores."""
-        if _is_kept(session):
+        if self._is_known(session):
             settled = max(1, self.read(session).there or 0)
             session.run("trust_stores", settled=settled)
             self.publish(session)
@@ -144,6 +145,7 @@ class Mark:
         self._vectors.upsert(META, [Point(instance_id(session), {_SETTLED: settled}, _NO_VECTOR)])
         session.run("note_marked")
 
-
-def _is_kept(session: Session) -> bool:
-    return bool(relations.existing(session, [_TABLE]))
+    def _is_known(self, session: Session) -> bool:
+        """Whether Postgres has a table for the mark; once it has, it keeps it."""
+        self._is_kept = self._is_kept or bool(relations.existing(session, [_TABLE]))
+        return self._is_kept
