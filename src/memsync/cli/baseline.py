@@ -13,6 +13,7 @@ from memsync.cli.options import command, group
 from memsync.cli.output import one_line, print_json, print_json_list, say
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
+from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.cli.views import LIMIT, LimitOption, PersonaOption, SelectOption, View
 from memsync.errors import IncompleteAudit, InvalidInput
 from memsync.reconcile import RULES
@@ -43,6 +44,8 @@ def acknowledge(
     ] = None,
     select: SelectOption = None,
     persona: PersonaOption = None,
+    verify_vectors: VectorsOption = None,
+    verify_seed: SeedOption = None,
 ) -> int:
     """Acknowledge what the audit finds now, when no command is given."""
     if ctx.invoked_subcommand:
@@ -52,9 +55,10 @@ def acknowledge(
     if reason is None:
         raise InvalidInput("give --reason TEXT: why these findings are let be")
     view, said = View.of(select, persona), checked_reason(reason)
+    verify = verify_of(verify_vectors, verify_seed)
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            audit = reconcile.check(postgres, ltm, settings, tell)
+            audit = reconcile.check(postgres, ltm, settings, tell, verify=verify)
         with audit, postgres.session() as session:
             require_known(postgres, view, audit)
             done = reconcile.acknowledge(session, audit, said, view.of_audit(audit))

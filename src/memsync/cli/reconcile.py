@@ -206,7 +206,10 @@ def adopt(
     if done.left_out:
         say(f"{count(done.left_out, 'point')} left out, because of a fault, or still settling")
     if done.dropped:
-        say(f"{count(done.dropped, 'memory', 'memories')} taken out: not adopted now")
+        say(
+            f"{count(done.dropped, 'memory', 'memories')} taken out of the ledger, because this "
+            "run did not adopt them"
+        )
     say("next: memsync check")
     return 0
 

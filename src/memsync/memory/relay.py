@@ -237,9 +237,9 @@ class _Run:
                 outbox.refuse(self.session, [entry.id], error=error.message)
         for why, entry_ids in held.items():
             outbox.hold(self.session, entry_ids, error=why, wait_s=HELD_S)
-        self._settle(done, written)
         if outage:
             self._give_back(untried, outage.message)
+        self._settle(done, written)
         if len(untried) < len(claimed):
             self.outage = None
             self.patience.succeeded()
@@ -257,10 +257,10 @@ class _Run:
                 self.ledger.note(noted)
                 if noted:
                     self.ltm.mark.count(self.session)
-        except MemsyncError as error:
+        except (MemsyncError, KeyboardInterrupt, SystemExit) as error:
             # No text is at fault: the next run writes these memories once more.
             with contextlib.suppress(StoreUnreachable):
-                self._give_back(done, error.message)
+                self._give_back(done, str(error) or type(error).__name__)
             raise
 
     def _give_back(self, entry_ids: list[int], why: str) -> None:

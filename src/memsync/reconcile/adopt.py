@@ -20,7 +20,7 @@ from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.base import CaseRule
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
-from memsync.stores.history.exchanges import now_ms
+from memsync.stores.history.exchanges import history_is_empty, now_ms
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.ltm.marks import Verdict
@@ -74,6 +74,11 @@ def adopt_in(
     """As `adopt`, for a caller who keeps repairs and the relay out."""
     ledger = Ledger(session)
     ledger.require()
+    if history_is_empty(session) and not anew:
+        raise IncompleteAudit(
+            f"the history of {session.label} is empty, so that every memory would be adopted as "
+            "one without rows. Nothing was changed; see whether the URL is right, or give --anew"
+        )
     began = ledger.clock()
     young_ms = now_ms(session) - settings.settle_s * 1000
     ltm.record_layout(session)

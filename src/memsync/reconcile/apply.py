@@ -131,9 +131,6 @@ class _Applier:
                     self._unsettled.append(each)
             elif each.why is not None:
                 self._aside[place] = (each.action, each.why)
-                if each.found and each.action.kind is ActionKind.REMOVE:
-                    # A run that was killed may have noted that this point is about to go.
-                    self._noting.standing(place.collection, [each.point_id])
             else:
                 still.append(each)
         return self._that_rest_on_what_stands(still)
@@ -336,7 +333,7 @@ class _Applier:
         with self._session.transaction():
             self._journal.settle(collection, done, left, created=stands)
             self._noting.done(collection, [each for each in ready if each[0].point_id in done])
-            self._noting.not_done(collection, not_done)
+            self._noting.staying(collection, left)
             self._ltm.mark.count(self._session)
         self._done += len(done)
 

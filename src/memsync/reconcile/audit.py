@@ -25,7 +25,7 @@ from memsync.reconcile.looking import read_points
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
-from memsync.reconcile.rules.coverage import MissingPoint
+from memsync.reconcile.rules.coverage import ArchivedMissing, MissingPoint
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.spool import Spool
@@ -197,6 +197,8 @@ class _Auditor:
             for rule in STATE_RULES
             if (everything or not rule.only_in_check) and rule.can_look(state)
         }
+        if state.marks.are_of_a_standby:
+            looked_for.discard(ArchivedMissing.code)
         for each in baseline.outdated(self._known, looked_for):
             self._outdated.add(b"", each)
         return len(self._outdated)

@@ -25,13 +25,17 @@ from memsync.reconcile.findings import (
     subject_key,
 )
 from memsync.reconcile.rules import RULES
+from memsync.reconcile.rules.coverage import DeadOutboxEntry, UnacknowledgedOutbox
 from memsync.reconcile.spool import Shelf
 from memsync.reconcile.state import SHOWN_MAX
+from memsync.stores.history.outbox import clock
 from memsync.stores.postgres import Session
 
 _BATCH = 500
 _REASON_MAX = 500
 _RULES = {rule.code: rule for rule in RULES}
+_ONE_LIST = frozenset((UnacknowledgedOutbox.code, DeadOutboxEntry.code))
+"""Findings of one list, which may be cut off before the first of one of them."""
 _CAUSES = {rule.name for rule in RULES if not rule.can_be_acknowledged}
 
 
@@ -44,7 +48,8 @@ def state_of(finding: Finding) -> str:
         if name not in rule.moving and name != rule.in_all
     }
     row = (seen.anchor_id, seen.row_digest)
-    return json_digest([*row, seen.place, seen.state, seen.target, seen.target_state, evidence])
+    points = (seen.place, seen.state, seen.vector, seen.target, seen.target_state)
+    return json_digest([*row, *points, evidence])
 
 
 def is_in_part(finding: Finding) -> bool:
@@ -63,6 +68,7 @@ class Baseline:
         self._table = Acknowledgements(session)
         self._unjudged: Shelf[None] = Shelf()
         self._in_part: set[str] = set()
+        self._began = clock(session)
 
     def close(self) -> None:
         """Free the disk."""
@@ -86,9 +92,17 @@ class Baseline:
         self._unjudged[subject_key(*subject_of(finding))] = None
 
     def outdated(self, known: Findings, codes: Collection[str]) -> Iterator[Known]:
-        """What no finding matched. `codes` are those that the audit has looked for."""
-        for each in self._table.all(set(codes) - self._in_part):
+        """What no finding matched. `codes` are those that the audit has looked for.
+
+        One that was acknowledged while the audit ran may be of a finding that it saw before.
+        """
+        in_part = set(self._in_part)
+        if in_part & _ONE_LIST:
+            in_part |= _ONE_LIST
+        for each in self._table.all(set(codes) - in_part):
             subject = (each.code, each.store, each.key)
+            if each.acknowledgement.at >= self._began:
+                continue
             if not known.has(*subject) and subject_key(*subject) not in self._unjudged:
                 yield each
 

@@ -174,7 +174,7 @@ class Leftovers:
         What the ledger says comes first: a row that is imported later may be older than the memory.
         """
         found, memory = left.found, left.found.reading.memory
-        if entry is not None and entry.state is not State.QUARANTINED:
+        if entry is not None:
             role = Role.ARCHIVED if entry.state is State.ARCHIVED else Role.VANISHED
             at_home = entry if entry.place == found.place else None
             return self._sources.case(role, None, found, entry=at_home)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.sources import Sources
 from memsync.stores.ltm.layouts import persona_of_collection
-from memsync.stores.ltm.ledger import Entry, Ledger, State
+from memsync.stores.ltm.ledger import Entry, Ledger
 
 
 def losses(sources: Sources) -> Iterator[Case]:
@@ -41,5 +41,5 @@ def _lost(
     there = sources.ltm.points(collection, [each.place.point_id for each in entries])
     missing = [each.place for each in entries if each.place.point_id not in there]
     for entry in ledger.at(missing).values():
-        if entry.state is not State.QUARANTINED:
+        if not entry.leaving:
             yield sources.case(Role.LOST, None, entry=entry)

@@ -25,19 +25,15 @@ class Noting:
 
     def intended(self, collection: str, actions: Iterable[Written]) -> None:
         """Note the removals among these actions of one collection, before they happen."""
-        self._ledger.quarantine(collection, _removed(actions))
+        self._ledger.leave(collection, _removed(actions))
 
     def leaving(self, collection: str, ids: Sequence[PointId]) -> None:
         """Note that these points are about to go."""
-        self._ledger.quarantine(collection, ids)
+        self._ledger.leave(collection, ids)
 
-    def standing(self, collection: str, ids: Sequence[PointId]) -> None:
-        """Take back what `intended` noted of points that stand."""
-        self._ledger.give_back(collection, ids)
-
-    def not_done(self, collection: str, actions: Iterable[Written]) -> None:
-        """Take back what `intended` noted, for actions that did not happen."""
-        self._ledger.give_back(collection, _removed(actions))
+    def staying(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Take back what was noted of points that were not removed."""
+        self._ledger.stay(collection, ids)
 
     def done(self, collection: str, actions: Iterable[Written]) -> None:
         """Note the memories that stand now and have an exchange.
@@ -57,13 +53,16 @@ class Noting:
     def undone(
         self, collection: str, ids: Sequence[PointId], points: Mapping[PointId, Point]
     ) -> None:
-        """Note that the points of these ids are as they were; those not in `points` are gone."""
-        codec = self._ltm.codec_of(collection)
-        standing = [each for each in ids if each in points]
-        self._ledger.drop(collection, [each for each in ids if each not in points])
-        self._ledger.give_back(collection, standing)
-        memories = {each: codec.decode(points[each].payload).memory for each in standing}
-        self._ledger.renew(collection, memories)
+        """Note that the points of these ids are as they were before the run.
+
+        One that is gone, because there was none, stays in the ledger: the memory is missing.
+        """
+        decode = self._ltm.codec_of(collection).decode
+        self._ledger.stay(collection, ids)
+        self._ledger.renew(
+            collection,
+            {each: decode(points[each].payload).memory for each in ids if each in points},
+        )
 
 
 def _removed(actions: Iterable[Written]) -> list[PointId]:

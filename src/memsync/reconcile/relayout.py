@@ -21,6 +21,7 @@ from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.retirement import Restored, restore
 from memsync.reconcile.returning import Returning
+from memsync.reconcile.rules.coverage import RowVanished
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
 from memsync.stores.ltm import COSINE, LongTermMemory
@@ -30,6 +31,7 @@ from memsync.stores.ltm.record import Decision, change, record, recorded
 from memsync.stores.postgres import Postgres, Session, relations
 
 _PASSES_MAX = 10
+_LOST_TO_A_COPY = (ArchivedTampered, RowVanished)
 _NOTHING = Restored(0, 0, ())
 
 
@@ -265,18 +267,31 @@ def _require_clean(found: Audit) -> None:
 
 
 def _require_untampered(found: Audit) -> None:
-    """Refuse to copy an archived memory that was changed: nothing could tell that of the copy.
+    """Refuse to copy a memory that was changed, or that lost its rows, since it was written down:
+    nothing could tell that of the copy. An acknowledged finding is one, too.
 
     Raises: GateClosed.
     """
     with found:
-        if changed := found.counts.get(ArchivedTampered.name):
+        if not found.complete:
             raise GateClosed(
-                f"{count(changed, 'archived memory', 'archived memories')} is not as it was "
-                "written down, and a copy would hide that. Nothing was changed; look with "
-                f"`memsync reconcile --select {ArchivedTampered.code}`, and restore it, or take it "
-                "as it is with `memsync reconcile adopt --anew`",
-                findings=dict(found.counts),
+                f"the audit is incomplete: {listed(found.not_checked, 3, '; ')}. Nothing was "
+                "changed; mend it, then change the layout",
+                not_checked=list(found.not_checked),
+            )
+        both = (found, found.acknowledged.chosen())
+        hidden = {
+            rule.name: number
+            for rule in _LOST_TO_A_COPY
+            if (number := sum(each.counts.get(rule.name, 0) for each in both))
+        }
+        if hidden:
+            raise GateClosed(
+                f"the audit has {listed(f'{n:,} {name}' for name, n in hidden.items())}, and "
+                "copies of these memories would be taken as they are. Nothing was changed; look "
+                "with `memsync reconcile --acknowledged`, and restore them, or take everything as "
+                "it stands with `memsync reconcile adopt --anew`",
+                findings=hidden,
             )
 
 

@@ -181,6 +181,8 @@ class _Undoer:
                 why = refused.get(point_id, "another writer changed it at the same moment")
                 self._aside.append((row, why))
         self._settle(collection, done, read.points)
+        undone = {row.place.point_id for row in done if row.place}
+        self._noting.staying(collection, [each for each in rows if each not in undone])
 
     def _settle(
         self, collection: str, done: Sequence[Row], points: Mapping[PointId, Point]

@@ -98,9 +98,10 @@ def personas(
         )
     if ownerless := session.rows("preflight_ownerless", limit=_SAMPLES):
         named = listed(str(each.id) for each in ownerless)
+        have = count(ownerless[0].total, "persona has", "personas have")
         return warning(
             "personas",
-            f"{ownerless[0].total} have no owner: {named}",
+            f"{have} no owner: {named}",
             "nothing, where that is right: the run gives each to the only user who uses it",
         )
     return fine("personas", "every persona has an owner")

@@ -144,6 +144,7 @@ class VectorDrift(VectorRule):
     """
 
     code, name = "MSD012", "vector-drift"
+    moving = frozenset(("cosine",))
     mends_in = frozenset({Layout.SHARED})
 
     def sees(self, vector: SeenVector) -> Evidence | None:

@@ -34,8 +34,6 @@ class State(StrEnum):
     """It has its rows, as far as is known."""
     ARCHIVED = "archived"
     """The app no longer keeps its rows, by design."""
-    QUARANTINED = "quarantined"
-    """A repair has removed it, or is about to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,7 @@ class Entry:
 
     `anchor_id` and `source`, the digest of the exchange, are None where no row is known. `stored`
     is the digest of the memory as it stood. The time is the exchange's where one is known.
+    `leaving`: a repair has removed it, or is about to.
     """
 
     place: Place
@@ -55,6 +54,7 @@ class Entry:
     source: str | None
     stored: str
     state: State
+    leaving: bool = False
 
     @classmethod
     def of(
@@ -137,27 +137,28 @@ class Ledger:
         collections = [each.place.collection for each in entries]
         point_ids = [str(each.place.point_id) for each in entries]
         anchor_ids = [each.anchor_id for each in entries]
-        if any(map(persona_of_collection, collections)):
-            # In the shared collection a memory has its anchor's id and no other.
+        with self._session.transaction():
+            if any(map(persona_of_collection, collections)):
+                # In the shared collection a memory has its anchor's id and no other.
+                self._session.run(
+                    "supersede_memories",
+                    collections=collections,
+                    point_ids=point_ids,
+                    anchor_ids=anchor_ids,
+                )
             self._session.run(
-                "supersede_memories",
+                "note_memories",
                 collections=collections,
                 point_ids=point_ids,
                 anchor_ids=anchor_ids,
+                persona_ids=[each.persona_id for each in entries],
+                personality_ids=[each.personality_id for each in entries],
+                channel_ids=[each.channel_id for each in entries],
+                times_ms=[each.created_at_ms for each in entries],
+                sources=[each.source and bytes.fromhex(each.source) for each in entries],
+                stored=[bytes.fromhex(each.stored) for each in entries],
+                states=[each.state.value for each in entries],
             )
-        self._session.run(
-            "note_memories",
-            collections=collections,
-            point_ids=point_ids,
-            anchor_ids=anchor_ids,
-            persona_ids=[each.persona_id for each in entries],
-            personality_ids=[each.personality_id for each in entries],
-            channel_ids=[each.channel_id for each in entries],
-            times_ms=[each.created_at_ms for each in entries],
-            sources=[each.source and bytes.fromhex(each.source) for each in entries],
-            stored=[bytes.fromhex(each.stored) for each in entries],
-            states=[each.state.value for each in entries],
-        )
 
     def renew(self, collection: str, memories: Mapping[PointId, StoredMemory]) -> None:
         """Note that memories stand otherwise than before.
@@ -176,20 +177,19 @@ class Ledger:
                 ],
             )
 
-    def quarantine(self, collection: str, ids: Iterable[PointId]) -> None:
+    def leave(self, collection: str, ids: Iterable[PointId]) -> None:
         """Note that points are about to go to the quarantine, before they do."""
-        if self._stands and (named := list(map(str, ids))):
-            self._session.run("quarantine_memories", collection=collection, point_ids=named)
+        self._set_leaving(collection, ids, leaving=True)
 
-    def give_back(self, collection: str, ids: Iterable[PointId]) -> None:
-        """Note that points stand which were to go to the quarantine, or were there."""
-        if self._stands and (named := list(map(str, ids))):
-            self._session.run("return_memories", collection=collection, point_ids=named)
+    def stay(self, collection: str, ids: Iterable[PointId]) -> None:
+        """Note that no repair has removed these points, or that one has brought them back."""
+        self._set_leaving(collection, ids, leaving=False)
 
-    def drop(self, collection: str, ids: Iterable[PointId]) -> None:
-        """Take points out of the ledger that were never to stand."""
+    def _set_leaving(self, collection: str, ids: Iterable[PointId], *, leaving: bool) -> None:
         if self._stands and (named := list(map(str, ids))):
-            self._session.run("drop_memories", collection=collection, point_ids=named)
+            self._session.run(
+                "memories_leave", collection=collection, point_ids=named, leaving=leaving
+            )
 
     def archive(self) -> int:
         """Write down which memories are archived by now. Returns how many became so."""
@@ -197,8 +197,10 @@ class Ledger:
 
     def archive_now_and_then(self) -> None:
         """As `archive`, once an hour at most: it looks at every memory of the ledger."""
-        if self._stands and self._session.run("begin_to_archive", every_s=_ARCHIVE_EVERY_S):
-            self.archive()
+        if self._stands:
+            with self._session.transaction():
+                if self._session.run("begin_to_archive", every_s=_ARCHIVE_EVERY_S):
+                    self.archive()
 
     def clock(self) -> datetime:
         """The time of the server, for `drop_before`."""
@@ -275,4 +277,5 @@ def _entry(row: Any) -> Entry:
         source=row.source,
         stored=row.stored,
         state=State(row.state),
+        leaving=row.leaving,
     )

@@ -25,7 +25,7 @@ CASE WHEN m.state = 'live' AND NOT {has_exchange} AND {went_by_design} THEN 'arc
 -- fragment: noted
 -- A memory of the ledger.
 m.collection, m.point_id, m.anchor_id, m.persona_id, m.personality_id, m.channel_id,
-m.created_at_ms, encode(m.source, 'hex') AS source, encode(m.stored, 'hex') AS stored;
+m.created_at_ms, encode(m.source, 'hex') AS source, encode(m.stored, 'hex') AS stored, m.leaving;
 
 -- name: supersede_memories
 -- Takes out what the ledger says of other points of these exchanges in the same collections: the
@@ -34,7 +34,7 @@ DELETE FROM memsync.memories m
 USING unnest(%(collections)s::text[], %(point_ids)s::text[], %(anchor_ids)s::uuid[])
     AS given(collection, point_id, anchor_id)
 WHERE m.collection = given.collection AND m.anchor_id = given.anchor_id
-  AND m.point_id <> given.point_id AND m.state <> 'quarantined';
+  AND m.point_id <> given.point_id AND m.state = 'live';
 
 -- name: note_memories
 -- Writes memories down, or renews what is written of them.
@@ -51,7 +51,8 @@ SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id),
     personality_id = coalesce(excluded.personality_id, kept.personality_id),
     channel_id = coalesce(excluded.channel_id, kept.channel_id),
     created_at_ms = coalesce(excluded.created_at_ms, kept.created_at_ms), source = coalesce(excluded.source, kept.source),
-    stored = excluded.stored, state = excluded.state, noted_at = clock_timestamp();
+    stored = excluded.stored, state = excluded.state, leaving = false,
+    noted_at = clock_timestamp();
 
 -- name: renew_memories
 -- Notes that memories of the ledger that have rows stand otherwise than before.
@@ -60,21 +61,11 @@ FROM unnest(%(point_ids)s::text[], %(stored)s::bytea[]) AS given(point_id, store
 WHERE m.collection = %(collection)s AND m.point_id = given.point_id AND m.state = 'live'
   AND {has_exchange};
 
--- name: quarantine_memories
--- Notes that memories of the ledger are on their way to the quarantine.
-UPDATE memsync.memories SET state = 'quarantined', noted_at = clock_timestamp()
-WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s);
-
--- name: return_memories
--- Notes that they stand again. Whether their rows do is seen later.
-UPDATE memsync.memories SET state = CASE WHEN anchor_id IS NULL THEN 'archived' ELSE 'live' END,
-    noted_at = clock_timestamp()
-WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s) AND state = 'quarantined';
-
--- name: drop_memories
--- Takes memories out of the ledger.
-DELETE FROM memsync.memories
-WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s);
+-- name: memories_leave
+-- Notes that memories of the ledger are about to go to the quarantine, or that they stay.
+UPDATE memsync.memories SET leaving = %(leaving)s, noted_at = clock_timestamp()
+WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s)
+  AND leaving IS DISTINCT FROM %(leaving)s;
 
 -- name: memories_at
 -- What the ledger says of these points.
@@ -87,7 +78,7 @@ JOIN unnest(%(collections)s::text[], %(point_ids)s::text[]) AS asked(collection,
 -- A page of the memories of the ledger that stand and of which Postgres has no exchange.
 SELECT {noted}, {state_now} AS state
 FROM memsync.memories m
-WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND m.state <> 'quarantined'
+WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND NOT m.leaving
   AND NOT {has_exchange}
 ORDER BY m.collection, m.point_id LIMIT %(limit)s;
 
@@ -112,4 +103,4 @@ DELETE FROM memsync.memories WHERE noted_at < %(since)s;
 -- name: ledger_standing
 -- How many memories stand by the ledger, in the shared collection or in the others.
 SELECT count(*) AS memories FROM memsync.memories
-WHERE state <> 'quarantined' AND (collection = %(shared)s) = %(is_shared)s;
+WHERE NOT leaving AND (collection = %(shared)s) = %(is_shared)s;

@@ -2,9 +2,9 @@
 
 Postgres counts the batches of memories that it has settled, and the vector store gets the number
 afterwards, in a small collection of memsync's own. So Postgres is never behind, unless it was
-restored from a backup; and a store without the mark is another one, or was made anew. What was
-seen is noted by the next command that writes, because Postgres catches up. It decides what the two
-numbers mean. The statements are in marks.sql.
+restored from a backup; and a store without the mark is another one, or was made anew. Postgres
+catches up with each batch, so the next command that writes notes first that it was behind. This
+module decides what the two numbers mean. The statements are in marks.sql.
 """
 
 import logging
@@ -89,7 +89,8 @@ class Mark:
         try:
             there = self._there(instance_id(session))
         except SettingsError:
-            return NO_MARKS
+            # This API key may not see the mark. What was seen before stays known.
+            return Marks(was_rewound=before is not None and before.rewound_at is not None)
         row = session.row("mark_row")
         if row is None:
             return Marks(there=there)
@@ -115,7 +116,8 @@ class Mark:
         """
         try:
             seen = self.read(session)
-            if seen.here and seen.here != seen.there and seen.verdict is Verdict.IN_STEP:
+            is_marked = seen.is_set and seen.here == seen.there
+            if seen.here and not is_marked and seen.verdict is Verdict.IN_STEP:
                 self._write(session, seen.here)
         except MemsyncError as error:
             _log.warning(
