@@ -76,10 +76,12 @@ def test_plan_show_apply_and_undo(app: str, qdrant: str, tmp_path: Path) -> None
     assert (0, {}, layout) == (whole["only_copies"], whole["left"], whole["target"]["layout"])
 
     first = on(app, qdrant, "reconcile", "apply", str(file), "--limit", "3")
-    assert (0, f"3 actions carried out, 0 were done before\n{number - 3} actions are left\n") == (
-        first.status,
-        first.out[: first.out.index("next")],
-    )
+    said = [
+        "3 actions carried out, 0 were done before",
+        f"to take it back: memsync reconcile undo {whole['plan_id']}",
+        f"{number - 3} actions are left",
+    ]
+    assert (0, said) == (first.status, first.out.splitlines()[:3])
     rest = on(app, qdrant, "--json", "reconcile", "apply", str(file)).json()
     assert (number - 3, 3, 0) == (rest["done"], rest["done_before"], rest["left"])
     assert 0 == on(app, qdrant, "check").status

@@ -247,7 +247,7 @@ def test_a_persona_that_nobody_has_is_refused(app: str, qdrant: str) -> None:
         row = connection.execute("SELECT id FROM personas LIMIT 1").fetchone()
     assert row
     ran = on(app, qdrant, "check", "--persona", str(row[0]))
-    assert (0, "nothing of what you asked for") == (ran.status, ran.out.splitlines()[-1])
+    assert (0, "clean, of what you asked for") == (ran.status, ran.out.splitlines()[-1])
 
 
 @pytest.mark.usefixtures("per_persona")

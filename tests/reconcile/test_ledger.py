@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from memsync import reconcile
-from memsync.errors import GateClosed, IncompleteAudit, SchemaMismatch
+from memsync.errors import GateClosed, IncompleteAudit, PartlyDone, SchemaMismatch, StalePlan
 from memsync.memory import NewExchange
 from memsync.model.ids import point_id_of
 from memsync.reconcile import relayout
@@ -20,6 +20,7 @@ from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import standing_digest
 from memsync.stores.ltm.marks import META
 from memsync.stores.postgres import Postgres
+from support.failing import Failing
 from support.lab import ADA, CHANNEL, LONG_AGO, A, C, Lab
 from support.laws.base import spelled
 from support.laws.coverage import duplicate, foreign_id, missing, orphan
@@ -31,6 +32,7 @@ from support.repairs import audit_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from memsync.model.records import Exchange
     from support.postgres import NewDatabase
 
 ENTRIES = """SELECT collection, point_id, anchor_id, state, encode(stored, 'hex'), leaving
@@ -46,6 +48,12 @@ def lab(request: pytest.FixtureRequest, open_lab: partial[Lab]) -> Lab:
 def adopt(lab: Lab, *, anew: bool = False) -> reconcile.Adopted:
     with released(lab.url):
         return reconcile.adopt(lab.postgres, lab.ltm, lab.settings, anew=anew)
+
+
+def other_words(lab: Lab) -> dict[str, str]:
+    """What a payload says where somebody has changed it."""
+    deployed = lab.ltm.layout is Layout.PER_PERSONA
+    return {"content": "User (Al): x\nAda: y"} if deployed else {"user_text": "x"}
 
 
 def states(lab: Lab) -> list[str]:
@@ -249,7 +257,7 @@ def test_a_memory_whose_row_stands_is_judged_by_its_row(lab: Lab) -> None:
     else:
         at = said[1].created_at_ms + 20_000
         lab.respell(said[1], content="User (Al): never\nAda: said", createdAt=at)
-        assert {"missing-point": 1, "orphan-point": 1} == lab.check().counts
+        assert {"stale-content": 1} == lab.check().counts
 
 
 def test_a_reply_whose_message_was_deleted_is_archived_and_watched(lab: Lab) -> None:
@@ -258,10 +266,7 @@ def test_a_reply_whose_message_was_deleted_is_archived_and_watched(lab: Lab) -> 
     adopt(lab)
     lab.sql("DELETE FROM conversation_history WHERE id = %(id)s", id=said[1].said_id)
     assert ({}, 1) == (lab.check().counts, lab.check().archived)
-    deployed = lab.ltm.layout is Layout.PER_PERSONA
-    lab.respell(
-        said[1], **({"content": "User (Al): x\nAda: y"} if deployed else {"user_text": "x"})
-    )
+    lab.respell(said[1], **other_words(lab))
     assert {"archived-tampered": 1} == lab.check().counts
     adopt(lab)
     assert {"archived-tampered": 1} == lab.check().counts, "adopting does not trust it"
@@ -275,10 +280,7 @@ def test_a_vanished_memory_that_is_changed_is_told(lab: Lab) -> None:
     said = lab.settled()
     adopt(lab)
     lab.unsay(said[1])
-    deployed = lab.ltm.layout is Layout.PER_PERSONA
-    lab.respell(
-        said[1], **({"content": "User (Al): x\nAda: y"} if deployed else {"user_text": "x"})
-    )
+    lab.respell(said[1], **other_words(lab))
     lab.respell(said[1], **spelled(lab, said[1], created_at=said[1].created_at_ms // 1000))
     counts = lab.check().counts
     assert {"archived-tampered", "row-vanished", "wrong-time-unit"} == counts.keys()
@@ -344,6 +346,99 @@ def test_a_database_without_a_ledger(own_lab: Lab) -> None:
     assert own_lab.check().ok
     with pytest.raises(SchemaMismatch, match="migrate run"):
         adopt(own_lab)
+
+
+def test_a_memory_that_was_given_another_personality_is_mended(open_lab: partial[Lab]) -> None:
+    """It is neither archived nor missing: the ledger knows whose it is."""
+    lab = open_lab(layout="per-persona")
+    said = lab.settled()
+    adopt(lab)
+    lab.respell(said[1], personalityId=str(UUID(int=9)))
+    gate = lab.check()
+    assert ({"payload-drift": 1}, 0) == (gate.counts, gate.archived)
+    lab.apply(lab.plan(gate, unsafe=False))
+    assert lab.check().ok
+    assert len(said) == agrees(lab)
+
+
+# ---------------------------------------------------------------------- whose a memory is
+
+
+def talk(lab: Lab, *said: tuple[str, str, str, int]) -> list[Exchange]:
+    """Write exchanges of A (channel, message, reply, seconds) with memories as the layout has
+    them.
+    """
+    made = []
+    for channel, message, reply, seconds in said:
+        at = LONG_AGO + timedelta(seconds=seconds)
+        exchange = NewExchange(channel, ADA, A, message, reply, at, at + timedelta(seconds=1))
+        made.append(lab.exchange(lab.memory.remember(exchange).assistant_message_id))
+    if lab.ltm.layout is Layout.SHARED:
+        lab.sync()
+    else:
+        lab.deployed |= {each.anchor_id: lab.deploy(each).id for each in made}
+        lab.sql("DELETE FROM memsync.outbox")
+    lab.said += made
+    return made
+
+
+def test_an_archived_memory_is_not_taken_for_another_that_is_lost(lab: Lab) -> None:
+    """One of the same words a little earlier, and one of another channel of that millisecond."""
+    for said in (
+        [("1", "ok", "good", 0), ("1", "ok", "good", 5), ("1", "bye", "bye", 20)],
+        [("4", "a secret?", "the secret", 40), ("2", "rain?", "rain", 40), ("3", "x", "y", -90)],
+    ):
+        gone, lost, _ = talk(lab, *said)
+        adopt(lab)
+        lab.unsay(gone)
+        adopt(lab)
+        before = lab.check()
+        assert ({}, True) == (before.counts, before.archived > 0)
+        kept = lab.place(gone)
+        lab.lose(lost)
+        assert {"missing-point": 1} == lab.check().counts
+        lab.apply(lab.plan())
+        assert (before.archived, True) == (lab.check().archived, lab.check().ok)
+        assert kept.point_id == lab.point(kept.point_id, kept.collection).id
+
+
+def test_an_archived_memory_of_words_that_were_said_again_is_no_duplicate(lab: Lab) -> None:
+    """The user deletes the first of two equal messages, or retention passes between them."""
+    first, *_ = talk(lab, ("1", "ok", "good", 0), ("1", "ok", "good", 5), ("1", "bye", "bye", 20))
+    adopt(lab)
+    lab.sql("DELETE FROM conversation_history WHERE id = %(id)s", id=first.said_id)
+    assert ({}, 1, ()) == (lab.check().counts, lab.check().archived, lab.plan().actions)
+    lab.unsay(first)
+    assert ({}, 1, ()) == (lab.check().counts, lab.check().archived, lab.plan().actions)
+
+
+def test_an_undo_removes_no_memory_whose_rows_are_gone(lab: Lab) -> None:
+    """What the run had made is the only trace by then. What it removes is in the quarantine."""
+    said = lab.settled()
+    adopt(lab)
+    lab.lose(said[0])
+    lab.lose(said[1])
+    plan = lab.plan()
+    lab.apply(plan)
+    aged(lab, timedelta(seconds=30))
+    with pytest.raises(PartlyDone, match="only trace"):
+        lab.undo(plan)
+    assert {"missing-point": 1} == lab.check().counts
+    assert 1 == lab.check().archived
+    kept = lab.sql("SELECT reason, vector IS NULL FROM memsync.quarantine WHERE reason = 'undone'")
+    assert [("undone", False)] == kept
+
+
+def test_an_undo_does_not_make_wrong_words_the_truth(lab: Lab) -> None:
+    """A changed memory is mended, the mending is undone, and then its rows go."""
+    said = lab.settled()
+    adopt(lab)
+    lab.respell(said[0], **other_words(lab))
+    plan = lab.plan()
+    lab.apply(plan)
+    lab.undo(plan)
+    aged(lab, timedelta(seconds=30))
+    assert {"archived-tampered": 1} == lab.check().counts
 
 
 # ---------------------------------------------------------------------- repairs and undo
@@ -472,6 +567,29 @@ def test_an_undo_does_not_hide_it(own_lab: Lab) -> None:
     lab.sql("UPDATE memsync.mark SET settled = settled - 1")
     lab.undo(plan)
     assert 1 == lab.check().counts["store-rewound"]
+
+
+class _Moved(Failing):
+    """The same store under another URL."""
+
+    @property
+    def label(self) -> str:
+        """The new place."""
+        return "a store that was moved"
+
+
+def test_a_store_that_was_moved_is_the_same(open_lab: partial[Lab]) -> None:
+    """Its mark says so. A run in it can be undone, unless memories lie in another layout now."""
+    lab = open_lab()
+    lab.lose(lab.settled()[0])
+    plan, before = lab.plan(), lab.memories()
+    lab.apply(plan, _Moved(lab.vectors))
+    lab.ltm = lab.ltm.in_layout(Layout.PER_PERSONA, "")
+    with pytest.raises(StalePlan, match="layout set shared"):
+        lab.undo(plan)
+    lab.ltm = lab.ltm.in_layout(Layout.SHARED, "")
+    lab.undo(plan)
+    assert before == lab.memories()
 
 
 def test_a_plan_of_before_removes_nothing_then(restored: Lab) -> None:

@@ -10,6 +10,7 @@ from memsync.errors import InvalidInput, PartlyDone, StalePlan, StoreUnreachable
 from memsync.model.records import Place
 from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import ActionKind, Plan
+from memsync.stores.ltm.marks import META
 from support.failing import Crash, Failing
 from support.lab import DIMS, A, B, Lab
 from support.repairs import Faults, alike, ends_at, restore, settled, spoiled
@@ -235,6 +236,7 @@ def test_a_run_on_another_vector_store(lab: Lab) -> None:
     plan = spoiled(lab).plan()
     lab.apply(plan)
     before = lab.points()
+    lab.vectors.drop(META)
     with pytest.raises(StalePlan, match="another store"):
         lab.undo(plan, Other(lab.vectors))
     assert before == lab.points()

@@ -46,6 +46,8 @@ from memsync.stores.history.exchanges import known_personas
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Postgres
 
+_PLAN = "memsync reconcile plan"
+
 
 class Look(Protocol):
     """Makes an audit."""
@@ -143,7 +145,7 @@ def _print(audit: Audit, found: Chosen, view: View) -> None:
         say(f"not looked at, as you asked: {count(left, 'other finding')}")
     verdict = _verdict(audit, found, len(known), is_narrow=view.is_narrow)
     say(verdict, "green" if audit.complete and not found else "bold red")
-    _print_commands(audit, found)
+    _print_commands(audit, found, view)
 
 
 def _print_what_was_read(audit: Audit, known: Chosen) -> None:
@@ -193,7 +195,7 @@ def numbered(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {name}" for name, number in counts.items())
 
 
-def _print_commands(audit: Audit, found: Chosen) -> None:
+def _print_commands(audit: Audit, found: Chosen, view: View) -> None:
     commands: dict[str, list[str]] = {}
     outdated = audit.findings.chosen(lambda kind: kind.code == BaselineOutdated.code)
     for code, kinds in (*_codes(found).items(), *_codes(outdated).items()):
@@ -202,7 +204,8 @@ def _print_commands(audit: Audit, found: Chosen) -> None:
     for command, codes in commands.items():
         if len(commands) > 1:
             say(f"for {', '.join(codes)}:")
-        say(f"next: {command}")
+        whose = f" --persona {view.persona}" if view.persona and command.startswith(_PLAN) else ""
+        say(f"next: {command}{whose}")
 
 
 def _print_finding(finding: Finding, view: View) -> None:
@@ -231,7 +234,7 @@ def _verdict(audit: Audit, found: Chosen, known: int, *, is_narrow: bool) -> str
         return f"INCOMPLETE: {count(len(found), 'finding')} so far, not everything was read"
     if not found:
         if is_narrow:
-            return "nothing of what you asked for"
+            return "clean, of what you asked for"
         if known:
             return f"clean: both stores agree, but for {count(known, 'acknowledged finding')}"
         return "clean: both stores agree"

@@ -13,7 +13,7 @@ import typer
 
 from memsync import reconcile
 from memsync.cli import baseline, layout
-from memsync.cli.findings import numbered, report
+from memsync.cli.findings import numbered, report, require_known
 from memsync.cli.options import command, group
 from memsync.cli.output import print_facts, print_json, print_table, say
 from memsync.cli.plans import plan_fields, print_plan
@@ -90,6 +90,7 @@ def plan(
         with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell, verify=verify)
         with found, postgres.session() as session:
+            require_known(postgres, View(persona=persona), found)
             database = instance_id(session)
             made = reconcile.make_plan(
                 found, instance_id=database, ltm=ltm, unsafe=unsafe, persona=persona
@@ -172,12 +173,13 @@ def apply(
         return 0
     before = count(done.done_before, "was", "were")
     say(f"{count(done.done, 'action')} carried out, {before} done before")
-    if done.left:
-        say(f"{count(done.left, 'action is', 'actions are')} left")
-        say(f"next: memsync reconcile apply {shlex.quote(str(file))}")
-        return 0
     if done.done + done.done_before:
         say(f"to take it back: memsync reconcile undo {saved.plan_id}")
+    if done.left:
+        say(f"{count(done.left, 'action is', 'actions are')} left")
+        more = " --remove-many" if remove_many else ""
+        say(f"next: memsync reconcile apply {shlex.quote(str(file))}{more}")
+        return 0
     say("next: memsync check")
     return 0
 

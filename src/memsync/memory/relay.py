@@ -139,9 +139,11 @@ class _Run:
         if self.ltm.why_app_writes:
             return
         self.ltm.prepare()
-        self._drain_levels(outbox.clock(self.session))
-        if self.entries:
-            self._note_the_rest()
+        try:
+            self._drain_levels(outbox.clock(self.session))
+        finally:
+            if self.entries:
+                self._note_the_rest()
 
     def _drain_levels(self, since: datetime) -> None:
         while levels := outbox.due_attempts(self.session, since):
@@ -186,6 +188,7 @@ class _Run:
         if time.monotonic() - self.looked_at > LOOK_S:
             self.looked_at = time.monotonic()
             self.ltm = self.ltm.followed(self.session)
+            self.ltm.mark.publish(self.session)
         return not self.stops() and self.ltm.why_app_writes is None
 
     def _record(self) -> None:

@@ -285,6 +285,9 @@ class _Auditor:
 
         What was said before may be said again, and then its memory may come before its row.
         """
+        if case.entry is not None:
+            # The ledger has it, so it is not on its way.
+            return False
         at = None
         if case.role in {Role.MISSING, Role.ELSEWHERE} and case.exchange:
             at = case.exchange.created_at_ms

@@ -26,7 +26,7 @@ from memsync.stores.history.exchanges import (
     unreadable_threads,
 )
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.ltm.ledger import Entry, Ledger, State
+from memsync.stores.ltm.ledger import Entry, Ledger, State, standing_digest
 from memsync.stores.ltm.texts import answers
 
 _BATCH = 1000
@@ -81,8 +81,10 @@ class Leftovers:
     def cases(self) -> Iterator[Case]:
         """The case of every point that is left."""
         for some in batched(self._left, _BATCH):
-            rows = exchanges_of_anybody(self._session, [each.found for each in some])
-            noted = self._noted([each.found for each in some if each.found.place not in rows])
+            founds = [each.found for each in some]
+            noted, named = self._by_ledger(founds)
+            whole = [each for each in founds if not was_changed(each, noted.get(each.place))]
+            rows = named | exchanges_of_anybody(self._session, whole)
             for left in some:
                 exchange = rows.get(left.found.place)
                 if exchange is None:
@@ -140,11 +142,11 @@ class Leftovers:
         """The id of the exchange's memory in the shared collection, as far as one is known."""
         return next((place.point_id for place in self._kept.of(anchor.bytes)), anchor)
 
-    def _noted(self, founds: Sequence[Found]) -> dict[Place, Entry]:
-        """What the ledger says of these points, or of that of which one is a copy.
-
-        It is asked about points without an exchange. One whose exchange stands all the same has
-        other values than its rows, and then the ledger does not say whose the point is.
+    def _by_ledger(
+        self, founds: Sequence[Found]
+    ) -> tuple[dict[Place, Entry], dict[Place, Exchange]]:
+        """What the ledger says of these points, or of that of which one is a copy; and the exchange
+        of a point that it knows, where that one stands.
         """
         places = {each.place: self._places_of(each) for each in founds}
         entries = self._ledger.at(place for some in places.values() for place in some)
@@ -153,11 +155,19 @@ class Leftovers:
         known = {
             place: entry for place, entry in entries.items() if entry.anchor_id not in standing
         }
-        return {
+        noted = {
             place: known[here]
             for place, some in places.items()
             if (here := next((each for each in some if each in known), None))
         }
+        named = {
+            place: standing[anchor]
+            for place in places
+            if place in entries
+            and (anchor := entries[place].anchor_id) is not None
+            and anchor in standing
+        }
+        return noted, named
 
     def _places_of(self, found: Found) -> list[Place]:
         """Where the ledger may know the point: here, or where it lay in the other layout."""
@@ -241,6 +251,13 @@ class Oldest:
         if found.persona_id is None or memory.personality_id is None:
             return None
         return self._of.get((found.persona_id, memory.personality_id, memory.channel_id))
+
+
+def was_changed(found: Found, entry: Entry | None) -> bool:
+    """Whether the point says something else than was written down of this very one."""
+    if entry is None or entry.place != found.place:
+        return False
+    return standing_digest(found.point.id, found.reading.memory) != entry.stored
 
 
 def _role_apart(found: Found, exchange: Exchange, *, has_memory: bool) -> Role:

@@ -23,6 +23,7 @@ from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
+from memsync.stores.ltm.ledger import Ledger, State
 from memsync.stores.ltm.made import Made
 from memsync.stores.postgres import Session
 
@@ -263,6 +264,14 @@ class Looker:
             catalog = Catalog.read(self._session)
             self._sources = Sources.of(self._session, self._ltm, catalog, self._tolerance_s)
         rows = exchanges_for(self._sources, alone)
+        noted = Ledger(self._session).at(each.action.place for each in looked)
+        archived = {place for place, entry in noted.items() if entry.state is State.ARCHIVED}
+        looked = [
+            replace(each, why="it is archived by now: plan again")
+            if each.is_open and each.action.is_only_copy and each.action.place in archived
+            else each
+            for each in looked
+        ]
         return [self._without_row(each, rows.get(each.action.place)) for each in looked]
 
     def _without_row(self, looked: Looked, row: Exchange | None) -> Looked:

@@ -19,6 +19,7 @@ from memsync.stores.history.exchanges import (
 )
 from memsync.stores.history.owners import personas_of_owners
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Session
 
 
@@ -82,10 +83,13 @@ def matches_at_home(
     """The memories in a persona's own collection, with their exchanges; not those at `besides`."""
     home = ltm.home_of(persona)
     codec = ltm.codec_of(home)
-    own = (
+    own = [
         replace(Found.read(home, point, codec, home=True), persona_id=persona)
         for point in ltm.scan(home)
         if Place(home, point.id) not in besides
-    )
+    ]
+    noted = Ledger(session).at(each.place for each in own)
+    # What was made from an exchange that is gone is no other's memory.
+    left = (each for each in own if each.place not in noted or noted[each.place].has_rows)
     matcher = Matcher(exchanges_of_personas(session, [persona]), tolerance_ms)
-    yield from (each for each in matcher.match(own) if isinstance(each, Match))
+    yield from (each for each in matcher.match(left) if isinstance(each, Match))

@@ -4,10 +4,10 @@ A removal is written down before it happens, and everything else with the action
 a memory that is missing, though the ledger has it, was not removed by a repair.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from memsync.model.ids import PointId
-from memsync.model.records import Point
+from memsync.model.records import Place, Point
 from memsync.reconcile.looking import Looked
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Entry, Ledger
@@ -50,19 +50,10 @@ class Noting:
             ]
         )
 
-    def undone(
-        self, collection: str, ids: Sequence[PointId], points: Mapping[PointId, Point]
-    ) -> None:
-        """Note that the points of these ids are as they were before the run.
-
-        One that is gone, because there was none, stays in the ledger: the memory is missing.
-        """
-        decode = self._ltm.codec_of(collection).decode
-        self._ledger.stay(collection, ids)
-        self._ledger.renew(
-            collection,
-            {each: decode(points[each].payload).memory for each in ids if each in points},
-        )
+    def archived(self, collection: str, ids: Iterable[PointId]) -> set[PointId]:
+        """Those of these points that the ledger has as archived, or whose rows have vanished."""
+        entries = self._ledger.at(Place(collection, each) for each in ids)
+        return {each.place.point_id for each in entries.values() if not each.has_rows}
 
 
 def _removed(actions: Iterable[Written]) -> list[PointId]:

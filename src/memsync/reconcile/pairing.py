@@ -19,7 +19,7 @@ from memsync.model.ids import point_order
 from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role, says
-from memsync.reconcile.leftovers import Leftovers, Oldest
+from memsync.reconcile.leftovers import Leftovers, Oldest, was_changed
 from memsync.reconcile.matching import Match, Matcher
 from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import Spool
@@ -42,6 +42,7 @@ from memsync.stores.ltm.layouts import (
     collection_of_personality,
     persona_of_collection,
 )
+from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.ltm.texts import Said
 from memsync.stores.postgres import Session
 
@@ -67,6 +68,7 @@ class Pairing:
         self._missing: Spool[Exchange] = Spool()
         self._without_memory_yet: Spool[Exchange] = Spool()
         self._leftovers = Leftovers(self.sources)
+        self._ledger = Ledger(self._session)
 
     @classmethod
     def of(
@@ -163,7 +165,8 @@ class Pairing:
                 at_home += self.sources.read(name, home=True)
         standing = self._standing(owner, rows)
         matcher = Matcher(rows, self._tolerance_ms, taken=standing)
-        matched = list(matcher.match(at_home))
+        at_home, of_gone = self._known_by_ledger(at_home)
+        matched = [*matcher.match(at_home), *self._come_back(of_gone, rows)]
         memories: dict[UUID, list[Match]] = {}
         alone: list[Found] = []
         for each in matched:
@@ -184,6 +187,35 @@ class Pairing:
         oldest = Oldest(rows)
         for found in alone:
             self._leftovers.add(found, owner, oldest)
+
+    def _known_by_ledger(
+        self, founds: Sequence[Found]
+    ) -> tuple[list[Found], list[tuple[Found, Entry]]]:
+        """The points, and apart those that were made from an exchange that is gone.
+
+        The ledger knows that. Another exchange of the same words, or of that time, is not theirs.
+        """
+        noted = self._ledger.at(each.place for each in founds)
+        gone = {place: entry for place, entry in noted.items() if not entry.has_rows}
+        return (
+            [each for each in founds if each.place not in gone],
+            [(each, gone[each.place]) for each in founds if each.place in gone],
+        )
+
+    def _come_back(
+        self, gone: Sequence[tuple[Found, Entry]], rows: Sequence[Exchange]
+    ) -> Iterator[Match | Found]:
+        """Those points, with the exchange where it was written once more: the same words, at that
+        time. One that was changed since it was written down is nobody else's.
+        """
+        whole = [found for found, entry in gone if not was_changed(found, entry)]
+        places = {each.place for each in whole}
+        yield from (found for found, _ in gone if found.place not in places)
+        for each in Matcher(rows, 0).match(whole) if whole else ():
+            if isinstance(each, Match) and says(each.found, each.exchange) is None:
+                yield each.found
+            else:
+                yield each
 
     def _standing(self, owner: UUID, rows: Sequence[Exchange]) -> dict[UUID, Place]:
         """The memories of these exchanges that the merge of the shared collection has found."""

@@ -35,7 +35,7 @@ def make_plan(
     """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`.
 
     With `persona` only that persona's findings count. Acknowledged findings are left out. While the
-    stores may be of two times, no memory without a row is removed. The embedder is loaded where the
+    stores may be of two times, nothing that stands is changed. The embedder is loaded where the
     plan has memories to make. Reads no point.
 
     Raises: IncompleteAudit, because a repair could remove a point whose exchange was not read;
@@ -49,8 +49,9 @@ def make_plan(
     of_two_times = not _OF_TWO_TIMES.isdisjoint(audit.counts)
     with contextlib.closing(_Draft()) as draft:
         for each in audit.findings.chosen(_is_fault, persona):
-            removes = each.repair is Repair.REMOVE and each.witness.anchor_id is None
-            draft.add(each, wanted=each.grade in grades and not (removes and of_two_times))
+            # A newer memory may stand where the rows are of an older time.
+            is_left = of_two_times and each.witness.place is not None
+            draft.add(each, wanted=each.grade in grades and not is_left)
         actions = draft.actions()
     makes = any(each.kind is ActionKind.PUT for each in actions)
     target = target_of(ltm, instance_id, with_embedder=makes)

@@ -35,6 +35,9 @@ def require_same_stores(plan: Plan, session: Session, ltm: LongTermMemory) -> No
     planned = plan.target.fields()
     with_embedder = plan.target.embedder is not None
     found = target_of(ltm, instance_id(session), with_embedder=with_embedder).fields()
+    if ltm.mark.is_of(session):
+        # It was moved, with its mark.
+        found["vectors"] = planned["vectors"]
     for name, value in planned.items():
         if value != found[name]:
             raise StalePlan(
@@ -51,12 +54,12 @@ def require_same_stores(plan: Plan, session: Session, ltm: LongTermMemory) -> No
 
 
 def require_one_time(actions: Sequence[Action], session: Session, ltm: LongTermMemory) -> None:
-    """Refuse to remove only copies while one of the stores may be older than the other.
+    """Refuse to remove or overwrite points while one of the stores may be older than the other.
 
     Raises: GateClosed.
     """
-    only = sum(each.is_only_copy for each in actions)
-    if not only or (verdict := ltm.mark.read(session).verdict) is Verdict.IN_STEP:
+    changed = sum(each.state is not None for each in actions)
+    if not changed or (verdict := ltm.mark.read(session).verdict) is Verdict.IN_STEP:
         return
     seen = (
         "Postgres is older than what was written to it"
@@ -64,10 +67,10 @@ def require_one_time(actions: Sequence[Action], session: Session, ltm: LongTermM
         else f"it has no mark of the database {session.label}"
     )
     raise GateClosed(
-        f"the plan would remove {count(only, 'memory', 'memories')} without a row from "
-        f"{ltm.label}, and {seen}, so their rows may only be missing here. Nothing was changed; "
-        "see what `memsync check` says of it",
-        removals=only,
+        f"the plan would remove or overwrite {count(changed, 'point')} of {ltm.label}, and {seen}, "
+        "so the rows here may be older, or missing. Nothing was changed; see what `memsync check` "
+        "says of it",
+        changed=changed,
     )
 
 

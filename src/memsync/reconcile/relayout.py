@@ -21,7 +21,7 @@ from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.retirement import Restored, restore
 from memsync.reconcile.returning import Returning
-from memsync.reconcile.rules.coverage import RowVanished
+from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
 from memsync.stores.ltm import COSINE, LongTermMemory
@@ -31,7 +31,7 @@ from memsync.stores.ltm.record import Decision, change, record, recorded
 from memsync.stores.postgres import Postgres, Session, relations
 
 _PASSES_MAX = 10
-_LOST_TO_A_COPY = (ArchivedTampered, RowVanished)
+_LOST_TO_A_COPY = (ArchivedMissing, ArchivedTampered, RowVanished)
 _NOTHING = Restored(0, 0, ())
 
 

@@ -43,13 +43,15 @@ class Undone:
 def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Undone:
     """Undo the run of the plan with this id, also one that ended early.
 
+    A store that was moved, with its mark, is the same one.
+
     Raises: InvalidInput when no such run is known; StalePlan when it was made on another vector
-    store; StoreBusy; StoreUnreachable: what was undone stays so. PartlyDone at the end, when points
-    were left as they are. Effects: both stores.
+    store or in another layout; StoreBusy; StoreUnreachable: what was undone stays so. PartlyDone at
+    the end, when points were left as they are. Effects: both stores.
     """
     with repairing(postgres) as session:
         journal = Journal(session, run_id)
-        _require_same_stores(journal, run_id, ltm)
+        _require_same_stores(session, journal, run_id, ltm)
         ltm.mark.watch(session)
         undoer = _Undoer(session, journal, ltm, tell)
         undoer.undo()
@@ -57,13 +59,22 @@ def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = sil
         return undoer.undone()
 
 
-def _require_same_stores(journal: Journal, run_id: UUID, ltm: LongTermMemory) -> None:
+def _require_same_stores(
+    session: Session, journal: Journal, run_id: UUID, ltm: LongTermMemory
+) -> None:
     target = journal.target()
     if target is None:
         raise InvalidInput(
             f"there is no run {run_id} to undo: `memsync reconcile runs` lists those that are kept"
         )
-    if target.vectors != ltm.label:
+    if target.layout is not ltm.layout:
+        raise StalePlan(
+            f"the run {run_id} was made while memories lay in the {target.layout} layout, and they "
+            f"lie in the {ltm.layout} layout now, which does not read what it changed. Nothing was "
+            f"changed; go back first with `memsync reconcile layout set {target.layout}`",
+            layout=target.layout.value,
+        )
+    if target.vectors != ltm.label and not ltm.mark.is_of(session):
         raise StalePlan(
             f"the run {run_id} was made on the vector store {target.vectors}, this is {ltm.label}. "
             "Check the settings",
@@ -125,7 +136,7 @@ class _Undoer:
                 self._aside.append((row, "somebody has written the point since"))
         copies = self._copies(collection, kind, restore)
         # Also where none is: a session that is lost ends here, before the next write.
-        self._settle(collection, done, read.points)
+        self._settle(collection, done)
         if wanted := {each: row for each, row in restore.items() if each in copies}:
             self._restore(kind, collection, wanted, copies, read.points)
 
@@ -159,7 +170,8 @@ class _Undoer:
     ) -> None:
         """Bring points back into their former states, and read them back."""
         whole = [each for each in copies.values() if each]
-        gone = [standing[each] for each, copy in copies.items() if copy is None]
+        gone = self._leaving(collection, [each for each, copy in copies.items() if copy is None])
+        going = {each.id for each in gone}
         refused: dict[PointId, str] = {}
         try:
             if kind is ActionKind.PATCH:
@@ -168,7 +180,6 @@ class _Undoer:
             else:
                 failed = self._ltm.repairs.put(collection, whole, standing)
             refused = {point_id: error.message for point_id, error in failed.items()}
-            self._noting.leaving(collection, [each.id for each in gone])
             self._ltm.repairs.remove(collection, gone)
         except SchemaMismatch as error:
             refused = dict.fromkeys(rows, error.message)
@@ -179,19 +190,32 @@ class _Undoer:
                 done.append(row)
             else:
                 why = refused.get(point_id, "another writer changed it at the same moment")
+                if row.before is None and point_id not in going:
+                    why = "its rows are gone by now, so it is the only trace of what was said"
                 self._aside.append((row, why))
-        self._settle(collection, done, read.points)
+        self._settle(collection, done)
         undone = {row.place.point_id for row in done if row.place}
         self._noting.staying(collection, [each for each in rows if each not in undone])
 
-    def _settle(
-        self, collection: str, done: Sequence[Row], points: Mapping[PointId, Point]
-    ) -> None:
-        """Note that rows are undone; `points` are those of their collection that stand now."""
+    def _leaving(self, collection: str, ids: Sequence[PointId]) -> list[Point]:
+        """Those of the points that the run made which may go, once they are in the quarantine."""
+        archived = self._noting.archived(collection, ids)
+        read = read_points(
+            self._ltm, collection, [each for each in ids if each not in archived], vectors=True
+        )
+        going = list(read.points.values())
+        with self._session.transaction():
+            self._journal.keep(collection, going, "undone")
+            self._noting.leaving(collection, [each.id for each in going])
+        return going
+
+    def _settle(self, collection: str, done: Sequence[Row]) -> None:
+        """Note that rows are undone."""
         with self._session.transaction():
             self._journal.settle_undone(done)
             ids = [row.place.point_id for row in done if row.place]
-            self._noting.undone(collection, ids, points)
+            # Nothing else that the ledger says changes: what the run found is not made the truth.
+            self._noting.staying(collection, ids)
             if done:
                 self._ltm.mark.count(self._session)
         self._done += len(done)

@@ -10,6 +10,8 @@ from support.raw_vectors import INFINITE, NONE, ZERO, with_vector
 
 UNNAMED = "none of this size is named"
 
+VERIFY = "memsync reconcile plan --verify-vectors all"
+
 
 def named(lab: Lab) -> None:
     """Let the settings name the embedder, as an operator does whose app used it."""
@@ -23,7 +25,7 @@ def _spoilt(
     lab.verify = Verify()
     with_vector(lab, said[0], vector)
     if not lab.deployed:
-        return Planted(one(key(lab, said[0]), **evidence))
+        return Planted(one(key(lab, said[0]), **evidence), next_command=VERIFY)
     # Nothing says which embedder is the app's.
     report = {**evidence, "embedder": UNNAMED}
     return Planted(one(key(lab, said[0]), **report), next_command=f"memsync rules {code}")
@@ -36,7 +38,7 @@ def _spoilt_and_named(
     lab.verify = Verify()
     named(lab)
     with_vector(lab, said[0], vector)
-    return Planted(one(key(lab, said[0]), **evidence))
+    return Planted(one(key(lab, said[0]), **evidence), next_command=VERIFY)
 
 
 _SPOILT: tuple[tuple[str, str, list[float], dict[str, object]], ...] = (
@@ -59,7 +61,11 @@ def enriched_and_found_by_nothing(lab: Lab, said: list[Exchange]) -> Planted:
     content = as_told(said[0], user=" [a cat]")
     lab.respell(said[0], content=content, senders=["2"])
     with_vector(lab, said[0], ZERO)
-    return Planted(one(key(lab, said[0]), squared_length=0.0), facts={"enriched-content": 1})
+    return Planted(
+        one(key(lab, said[0]), squared_length=0.0),
+        facts={"enriched-content": 1},
+        next_command=VERIFY,
+    )
 
 
 @law("MSD010", "home", "deployed")
@@ -86,7 +92,7 @@ def of_another_text(lab: Lab, said: list[Exchange]) -> Planted:
     lab.verify = Verify()
     named(lab)
     with_vector(lab, said[0], list(embed([said[1].text])[0]))
-    return Planted(one(said[0].anchor_id, at_least=0.999))
+    return Planted(one(said[0].anchor_id, at_least=0.999), next_command=VERIFY)
 
 
 @law("MSD012", "deployed")
@@ -107,4 +113,4 @@ def of_the_other_form_of_the_text(lab: Lab, said: list[Exchange]) -> Planted:
     lab.put(said[0].anchor_id, {**payload, "embedder": "test/8"})
     assert lab.check().ok, "the vector of the app's text belongs to the app's text"
     with_vector(lab, said[0], list(embed([said[0].text])[0]))
-    return Planted(one(said[0].anchor_id, at_least=0.999))
+    return Planted(one(said[0].anchor_id, at_least=0.999), next_command=VERIFY)

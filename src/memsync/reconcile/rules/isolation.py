@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
-from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule
+from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule, words
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 
@@ -39,7 +39,8 @@ class PersonaMismatch(CaseRule):
             return None
         if case.found.names_unknown:
             return None
-        return {"row": case.exchange.persona_id, "point": case.found.persona_id}
+        text = words(case.found.reading.memory.text)
+        return {"row": case.exchange.persona_id, "point": case.found.persona_id, "text": text}
 
 
 class UnknownPersona(CaseRule):

@@ -48,6 +48,13 @@ class VectorRule(CaseRule):
 
     mends_in: ClassVar[frozenset[Layout]] = frozenset(Layout)
 
+    @classmethod
+    def command(cls, grade: Grade | None = None) -> str:
+        """The plan that looks at vectors too, where one repairs it."""
+        if (grade or cls.grade) is Grade.SAFE:
+            return "memsync reconcile plan --verify-vectors all"
+        return super().command(grade)
+
     def sees(self, vector: SeenVector) -> Evidence | None:
         """The evidence when the vector breaks the rule, else None."""
         raise NotImplementedError

@@ -6,7 +6,7 @@ it is archived, whose it was, and the digest of what it said. The ledger holds n
 decides when a memory counts as archived. The statements are in ledger.sql.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -42,7 +42,7 @@ class Entry:
 
     `anchor_id` and `source`, the digest of the exchange, are None where no row is known. `stored`
     is the digest of the memory as it stood. The time is the exchange's where one is known.
-    `leaving`: a repair has removed it, or is about to.
+    `leaving`: a repair has removed it, or is about to. `has_rows`: Postgres has its exchange.
     """
 
     place: Place
@@ -55,6 +55,7 @@ class Entry:
     stored: str
     state: State
     leaving: bool = False
+    has_rows: bool = False
 
     @classmethod
     def of(
@@ -160,23 +161,6 @@ class Ledger:
                 states=[each.state.value for each in entries],
             )
 
-    def renew(self, collection: str, memories: Mapping[PointId, StoredMemory]) -> None:
-        """Note that memories stand otherwise than before.
-
-        Those that are not in the ledger stay out. Of an archived one nothing is changed: its digest
-        is the only witness of what was said.
-        """
-        if self._stands and memories:
-            self._session.run(
-                "renew_memories",
-                collection=collection,
-                point_ids=list(map(str, memories)),
-                stored=[
-                    bytes.fromhex(standing_digest(point_id, memory))
-                    for point_id, memory in memories.items()
-                ],
-            )
-
     def leave(self, collection: str, ids: Iterable[PointId]) -> None:
         """Note that points are about to go to the quarantine, before they do."""
         self._set_leaving(collection, ids, leaving=True)
@@ -278,4 +262,5 @@ def _entry(row: Any) -> Entry:
         stored=row.stored,
         state=State(row.state),
         leaving=row.leaving,
+        has_rows=row.has_rows,
     )

@@ -54,13 +54,6 @@ SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id),
     stored = excluded.stored, state = excluded.state, leaving = false,
     noted_at = clock_timestamp();
 
--- name: renew_memories
--- Notes that memories of the ledger that have rows stand otherwise than before.
-UPDATE memsync.memories m SET stored = given.stored, noted_at = clock_timestamp()
-FROM unnest(%(point_ids)s::text[], %(stored)s::bytea[]) AS given(point_id, stored)
-WHERE m.collection = %(collection)s AND m.point_id = given.point_id AND m.state = 'live'
-  AND {has_exchange};
-
 -- name: memories_leave
 -- Notes that memories of the ledger are about to go to the quarantine, or that they stay.
 UPDATE memsync.memories SET leaving = %(leaving)s, noted_at = clock_timestamp()
@@ -69,14 +62,14 @@ WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s)
 
 -- name: memories_at
 -- What the ledger says of these points.
-SELECT {noted}, {state_now} AS state
+SELECT {noted}, {state_now} AS state, {has_exchange} AS has_rows
 FROM memsync.memories m
 JOIN unnest(%(collections)s::text[], %(point_ids)s::text[]) AS asked(collection, point_id)
     USING (collection, point_id);
 
 -- name: memories_without_rows
 -- A page of the memories of the ledger that stand and of which Postgres has no exchange.
-SELECT {noted}, {state_now} AS state
+SELECT {noted}, {state_now} AS state, false AS has_rows
 FROM memsync.memories m
 WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND NOT m.leaving
   AND NOT {has_exchange}

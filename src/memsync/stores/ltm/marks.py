@@ -97,6 +97,11 @@ class Mark:
         is_set = before is not None and before.is_set
         return Marks(row.settled, there, is_set, row.rewound_at is not None)
 
+    def is_of(self, session: Session) -> bool:
+        """Whether the store has this database's mark, and the very number that Postgres has."""
+        seen = self.read(session)
+        return seen.there is not None and seen.there == seen.here and not seen.was_rewound
+
     def count(self, session: Session) -> None:
         """Count a batch, in the transaction that settles it. Effects: Postgres."""
         if self._is_known(session):
