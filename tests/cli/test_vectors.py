@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from memsync.model.records import Point
+from memsync.stores.ltm.marks import META
 from memsync.stores.vectors.edge import open_edge
 from memsync.stores.vectors.protocol import scan
 from support.cli import NOWHERE, on
@@ -19,10 +20,11 @@ def spoilt(app: str, qdrant: str, per_persona: None) -> int:  # noqa: ARG001  th
     assert 0 == on(app, qdrant, "reconcile", "apply", "plan.json").status
     Path("plan.json").unlink()
     store = open_edge(Path(qdrant.removeprefix("edge:")))
-    [home, *_] = store.collections()
+    homes = [name for name in store.collections() if name != META]
+    home = homes[0]
     [first, *_] = scan(store, home, vectors=True)
     store.upsert(home, [Point(first.id, first.payload, (0.0,) * len(first.vector or ()))])
-    memories = sum(store.count(name) for name in store.collections())
+    memories = sum(store.count(name) for name in homes)
     store.close()
     return memories
 

@@ -262,7 +262,7 @@ def test_a_store_that_goes_away_is_said_and_finished_later(lab: Lab) -> None:
     watched = Failing(lab.vectors)
     lab.apply(plan, watched)
     expected = lab.memories()
-    for at in watched.writes()[::3]:
+    for at in watched.writes()[:-2:3]:  # the last two make the mark, which may fail
         restore(lab, kept)
         with pytest.raises(StoreUnreachable):
             lab.apply(plan, Failing(lab.vectors, at=at))

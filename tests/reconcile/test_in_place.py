@@ -117,7 +117,8 @@ def test_personas_memory_in_another_collection_is_a_mismatch(deployed: Lab) -> N
 
     found = only(deployed, "persona-mismatch")
     assert (Repair.MOVE, Grade.UNSAFE) == (found.repair, found.grade)
-    assert {"row": str(A), "point": str(B)} == found.evidence
+    whose = {name: found.evidence[name] for name in ("row", "point")}
+    assert {"row": str(A), "point": str(B)} == whose
     assert f"{home(A)}/{found.key}" == str(found.witness.target)
 
 

@@ -8,35 +8,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from memsync import reconcile
-from memsync.errors import GateClosed, IncompleteAudit, PartlyDone, SchemaMismatch, StalePlan
+from memsync.errors import GateClosed, IncompleteAudit, PartlyDone, SchemaMismatch
 from memsync.memory import NewExchange
-from memsync.model.ids import point_id_of
 from memsync.reconcile import relayout
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.ltm.ledger import standing_digest
-from memsync.stores.ltm.marks import META
-from memsync.stores.postgres import Postgres
-from support.failing import Failing
-from support.lab import ADA, CHANNEL, LONG_AGO, A, C, Lab
+from support.lab import ADA, LONG_AGO, A, C, Lab
 from support.laws.base import spelled
 from support.laws.coverage import duplicate, foreign_id, missing, orphan
 from support.laws.data import stale, wrong_text_key
 from support.laws.isolation import mismatch
+from support.ledger import ENTRIES, adopt, aged, agrees, imported, other_words, states
 from support.releasing import released
-from support.repairs import audit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from memsync.model.records import Exchange
-    from support.postgres import NewDatabase
-
-ENTRIES = """SELECT collection, point_id, anchor_id, state, encode(stored, 'hex'), leaving
-FROM memsync.memories ORDER BY 1, 2"""
 
 
 @pytest.fixture(params=Layout)
@@ -45,47 +33,10 @@ def lab(request: pytest.FixtureRequest, open_lab: partial[Lab]) -> Lab:
     return open_lab(layout=request.param.value)
 
 
-def adopt(lab: Lab, *, anew: bool = False) -> reconcile.Adopted:
-    with released(lab.url):
-        return reconcile.adopt(lab.postgres, lab.ltm, lab.settings, anew=anew)
-
-
-def other_words(lab: Lab) -> dict[str, str]:
-    """What a payload says where somebody has changed it."""
-    deployed = lab.ltm.layout is Layout.PER_PERSONA
-    return {"content": "User (Al): x\nAda: y"} if deployed else {"user_text": "x"}
-
-
-def states(lab: Lab) -> list[str]:
-    return sorted(row[3] for row in lab.sql(ENTRIES))
-
-
-def agrees(lab: Lab) -> int:
-    """See that every memory of the ledger stands as it was written down. Returns how many."""
-    standing = [row[:5] for row in lab.sql(ENTRIES) if not row[5]]
-    for collection, point_id, _, _, stored in standing:
-        point = lab.point(point_id_of(point_id), collection)
-        memory = lab.ltm.codec_of(collection).decode(point.payload).memory
-        assert standing_digest(point.id, memory) == stored
-    return len(standing)
-
-
-def aged(lab: Lab, until: timedelta) -> None:
-    """Remove the rows that are older, as retention does."""
-    cut = (LONG_AGO + until).replace(tzinfo=None)
-    lab.sql("DELETE FROM conversation_history WHERE created_at < %(cut)s", cut=cut)
-
-
-def imported(lab: Lab) -> None:
-    """Write an exchange that is older than all others into the same thread, with its memory."""
-    at = LONG_AGO - timedelta(days=30)
-    lab.memory.remember(NewExchange(CHANNEL, ADA, A, "old", "older", at, at))
-    [made] = [each for each in lab.exchanges() if each.user_text == "old"]
-    if lab.ltm.layout is Layout.SHARED:
-        lab.sync()
-    else:
-        lab.deploy(made)
-        lab.sql("DELETE FROM memsync.outbox")
+@pytest.fixture
+def own_lab(open_lab: partial[Lab], own_database: str) -> Lab:
+    """A lab on a database of its own, which is copied."""
+    return open_lab(url=own_database)
 
 
 # ---------------------------------------------------------------------- what is written down
@@ -508,185 +459,3 @@ def test_no_change_of_layout_hides_a_changed_memory(open_lab: partial[Lab]) -> N
     assert lab.check().ok
     with released(lab.url), pytest.raises(GateClosed, match="taken as they are"):
         relayout.set_per_persona(lab.postgres, lab.ltm, lab.settings)
-
-
-# ---------------------------------------------------------------------- stores of two times
-
-
-@pytest.fixture
-def own_lab(open_lab: partial[Lab], own_database: str) -> Lab:
-    """A lab on a database of its own, which is copied."""
-    return open_lab(url=own_database)
-
-
-@pytest.fixture
-def restored(own_lab: Lab, new_database: NewDatabase, own_database: str) -> Iterator[Lab]:
-    """The lab's stores, the database as a dump had it before the last exchanges were written."""
-    own_lab.settled()
-    own_lab.postgres.close()
-    name = psycopg.conninfo.conninfo_to_dict(own_database)["dbname"]
-    copy = new_database(template=str(name))
-    with Postgres.open(own_database) as postgres:
-        own_lab.postgres = postgres
-        own_lab.said = own_lab.exchanges()
-        own_lab.say(3)
-        own_lab.sync()
-    with Postgres.open(copy) as postgres:
-        own_lab.postgres, own_lab.url = postgres, copy
-        yield own_lab
-
-
-def test_a_database_from_a_backup_is_told(restored: Lab) -> None:
-    """Also after it has caught up; until somebody decides, nothing is removed for lack of a row."""
-    lab = restored
-    before = lab.points()
-    assert 1 == lab.check().counts["store-rewound"]
-    assert () == lab.plan().actions
-    for _ in range(4):
-        lab.say()
-        lab.sync()
-    gate = lab.check()
-    assert (1, 0) == (gate.counts["store-rewound"], len(lab.plan(gate).actions))
-    assert all(item in lab.points()[lab.home] for item in before[lab.home])
-    with pytest.raises(GateClosed, match="--anew"):
-        adopt(lab)
-    adopt(lab, anew=True)
-    assert [(True,)] == lab.sql("SELECT is_set FROM memsync.mark"), "the store is watched at once"
-    assert "store-rewound" not in lab.check().counts
-    lab.say()
-    lab.sync()
-    assert "store-rewound" not in lab.check().counts
-
-
-def test_an_undo_does_not_hide_it(own_lab: Lab) -> None:
-    """Its batches count too; what was seen before them is noted first."""
-    lab = own_lab
-    lab.lose(lab.settled()[0])
-    plan = lab.plan()
-    lab.apply(plan)
-    lab.sql("UPDATE memsync.mark SET settled = settled - 1")
-    lab.undo(plan)
-    assert 1 == lab.check().counts["store-rewound"]
-
-
-class _Moved(Failing):
-    """The same store under another URL."""
-
-    @property
-    def label(self) -> str:
-        """The new place."""
-        return "a store that was moved"
-
-
-def test_a_store_that_was_moved_is_the_same(open_lab: partial[Lab]) -> None:
-    """Its mark says so. A run in it can be undone, unless memories lie in another layout now."""
-    lab = open_lab()
-    lab.lose(lab.settled()[0])
-    plan, before = lab.plan(), lab.memories()
-    lab.apply(plan, _Moved(lab.vectors))
-    lab.ltm = lab.ltm.in_layout(Layout.PER_PERSONA, "")
-    with pytest.raises(StalePlan, match="layout set shared"):
-        lab.undo(plan)
-    lab.ltm = lab.ltm.in_layout(Layout.SHARED, "")
-    lab.undo(plan)
-    assert before == lab.memories()
-
-
-def test_a_plan_of_before_removes_nothing_then(restored: Lab) -> None:
-    """A saved plan with a removal for lack of a row is refused before its first write."""
-    lab = restored
-    orphaned = sorted(lab.exchanges(), key=lambda each: each.created_at_ms)[1]
-    lab.unsay(orphaned)
-    lab.sql("TRUNCATE memsync.memories")
-    gate = lab.audit()
-    trusted = [each for each in gate.findings if each.name != "store-rewound"]
-    plan = lab.plan(audit_of(trusted))
-    assert any(each.is_only_copy for each in plan.actions)
-    before = lab.points()
-    with pytest.raises(GateClosed, match="older than what was written"):
-        lab.apply(plan)
-    assert before == lab.points()
-
-
-def test_a_store_that_is_made_anew_is_told(lab: Lab) -> None:
-    """The mark is gone with everything else; memories that have rows are made again."""
-    said = lab.settled()
-    adopt(lab)
-    aged(lab, timedelta(seconds=30))
-    for name in lab.vectors.collections():
-        lab.vectors.drop(name)
-    counts = lab.check().counts
-    assert 1 == counts["collection-recreated"]
-    assert "archived-missing" not in counts
-    if lab.ltm.layout is Layout.SHARED:
-        lab.vectors.create(lab.home, lab.ltm.embedder.dims, lab.ltm.codec.indexes)
-    adopt(lab, anew=True)
-    lab.apply(lab.plan())
-    assert lab.check().ok
-    assert len(said) - 1 == agrees(lab)
-
-
-def test_the_url_of_another_store_is_told(lab: Lab, open_lab: partial[Lab]) -> None:
-    """Another app's store: nothing is removed from it."""
-    lab.settled()
-    adopt(lab)
-    other = open_lab(url=lab.url, layout=lab.ltm.layout.value)
-    other.put(UUID(int=7), {"content": "theirs", "persona_id": str(A), "personaId": str(A)})
-    gate = other.check()
-    assert 1 == gate.counts["collection-recreated"]
-    assert not [each for each in other.plan(gate).actions if each.is_only_copy]
-
-
-def test_the_mark_is_one_small_point(lab: Lab) -> None:
-    """It is under the id of the database, and a drain without work writes none."""
-    assert META not in lab.vectors.collections()
-    lab.say()
-    lab.sync()
-    [(instance,)] = lab.sql("SELECT id FROM memsync.instance")
-    assert {"settled": 1} == lab.point(instance, META).payload
-    lab.sync()
-    assert {"settled": 1} == lab.point(instance, META).payload
-
-
-def test_a_key_that_may_not_write_the_mark(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The relay goes on without it, and the log says what is lost."""
-    from memsync.errors import SettingsError  # noqa: PLC0415
-
-    real = type(lab.vectors).create
-
-    def create(store: Any, collection: str, *args: Any) -> None:
-        if collection == META:
-            raise SettingsError("refuses the API key", field="qdrant_api_key")
-        real(store, collection, *args)
-
-    monkeypatch.setattr(type(lab.vectors), "create", create)
-    lab.say()
-    lab.sync()
-    assert "restored from a backup" in caplog.text
-    assert lab.check().ok
-
-
-def test_the_grants_of_an_app_that_drains_the_outbox(own_lab: Lab) -> None:
-    """What docs/operate.md grants is enough for its relay."""
-    lab = own_lab
-    lab.sql("CREATE ROLE drainer LOGIN")
-    try:
-        for grant in (
-            "USAGE ON SCHEMA public, memsync",
-            "SELECT ON ALL TABLES IN SCHEMA public",
-            "SELECT, INSERT, UPDATE, DELETE ON memsync.outbox",
-            "INSERT ON memsync.layout",
-            "SELECT, INSERT, UPDATE, DELETE ON memsync.memories",
-            "SELECT, INSERT, UPDATE ON memsync.mark",
-            "SELECT ON memsync.instance",
-        ):
-            lab.sql(f"GRANT {grant} TO drainer")
-        lab.say()
-        with Postgres.open(lab.url.replace("postgres@", "drainer@", 1)) as app:
-            lab.postgres = app
-            lab.sync()
-        assert [("live",)] == lab.sql("SELECT state FROM memsync.memories")
-    finally:
-        lab.sql("DROP OWNED BY drainer; DROP ROLE drainer")

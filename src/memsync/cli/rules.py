@@ -42,7 +42,10 @@ def rules(
     print_table(rows, head=head)
     if code is not None:
         about = _LINE_BREAK.sub(" ", inspect.getdoc(chosen[0]) or "")
-        say(f"\n{about}\n\nnext: {chosen[0].command()}")
+        say(f"\n{about}")
+        # Where no command repairs the fault, a report sends its reader to this text.
+        if (command := chosen[0].command()) != f"memsync rules {chosen[0].code}":
+            say(f"\nnext: {command}")
     return 0
 
 

@@ -185,9 +185,10 @@ class Plan:
         except InvalidInput:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            is_json = not isinstance(error, json.JSONDecodeError)
+            why = f"{type(error).__name__} {error}" if is_json else f"it is not JSON ({error})"
             raise InvalidInput(
-                f"{source} is no plan: {type(error).__name__} {error}. Make one with "
-                "`memsync reconcile plan`"
+                f"{source} is no plan: {why}. Make one with `memsync reconcile plan`"
             ) from None
 
 

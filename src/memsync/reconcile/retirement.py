@@ -18,6 +18,7 @@ from memsync.model.wording import count, listed
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copying import keep, pairing_of, write
 from memsync.reconcile.fence import repairing
+from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
 from memsync.stores.ltm import COSINE, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
@@ -25,6 +26,7 @@ from memsync.stores.postgres import Postgres, Session, json_value
 
 _BATCH = 256
 _TELL_EVERY = 1000
+_TAMPERED = ArchivedTampered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,27 @@ def _compared(
 ) -> dict[str, int]:
     """The collections that may go, each with the number of its points.
 
-    Raises: GateClosed naming those with a point that lacks its copy; IncompleteAudit.
+    Raises: GateClosed naming those with a point that lacks its copy, and where an archived memory
+    was changed; IncompleteAudit.
     """
     pairing = pairing_of(session, ltm, settings)
     _, names = pairing.sources.collections
     copied = dict.fromkeys(names, 0)
+    changed = 0
     for number, case in enumerate(pairing.cases()):
         if number % _TELL_EVERY == 0:
             tell(Progress(Kind.COUNT, "comparing with the shared collection", number))
         if case.found and not case.found.home and _has_its_copy(case, ltm):
             copied[case.found.place.collection] += 1
+        changed += _TAMPERED.judge(case) is not None
+    if changed:
+        raise GateClosed(
+            f"{count(changed, 'archived memory has', 'archived memories have')} changed since they "
+            "were written down, and an old collection may hold what they said. Nothing was "
+            f"removed; look with `memsync reconcile --select {_TAMPERED.code}`, and restore them, "
+            "or take them as they are with `memsync reconcile adopt --anew`",
+            changed=changed,
+        )
     if pairing.sources.unread:
         raise IncompleteAudit(
             "not every collection could be read, and nothing was changed: "

@@ -170,7 +170,8 @@ class _Undoer:
     ) -> None:
         """Bring points back into their former states, and read them back."""
         whole = [each for each in copies.values() if each]
-        gone = self._leaving(collection, [each for each, copy in copies.items() if copy is None])
+        made = [each for each, copy in copies.items() if copy is None]
+        gone = self._leaving(collection, made, may_be_last=kind is ActionKind.PUT)
         going = {each.id for each in gone}
         refused: dict[PointId, str] = {}
         try:
@@ -197,9 +198,15 @@ class _Undoer:
         undone = {row.place.point_id for row in done if row.place}
         self._noting.staying(collection, [each for each in rows if each not in undone])
 
-    def _leaving(self, collection: str, ids: Sequence[PointId]) -> list[Point]:
-        """Those of the points that the run made which may go, once they are in the quarantine."""
-        archived = self._noting.archived(collection, ids)
+    def _leaving(
+        self, collection: str, ids: Sequence[PointId], *, may_be_last: bool
+    ) -> list[Point]:
+        """Those of the points that the run made which may go, once they are in the quarantine.
+
+        `may_be_last`: they were made from rows, and those may be gone by now. Of a copy there is
+        the point that was copied.
+        """
+        archived = self._noting.archived(collection, ids) if may_be_last else set()
         read = read_points(
             self._ltm, collection, [each for each in ids if each not in archived], vectors=True
         )

@@ -32,6 +32,14 @@ def said(memory: StoredMemory, user_text: str, assistant_text: str) -> Said | No
     return Said.MORE
 
 
+def say_the_same(one: StoredMemory, other: StoredMemory) -> bool:
+    """Whether two memories were made from the same texts, each in any of the forms."""
+    for memory, told in ((one, other), (other, one)):
+        if told.user_text is not None and told.assistant_text is not None:
+            return said(memory, told.user_text, told.assistant_text) is not None
+    return one.content == other.content
+
+
 def says(
     memory: StoredMemory, user_text: str, assistant_text: str, *, as_deployed: bool = True
 ) -> bool:
