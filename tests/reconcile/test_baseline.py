@@ -449,7 +449,8 @@ def test_a_schema_of_an_older_memsync(open_lab: partial[Lab], own_database: str)
 def test_a_role_without_the_grant(open_lab: partial[Lab], own_database: str) -> None:
     """An audit that may not read the baseline, and a reader that may not write it, are refused."""
     lab = open_lab(url=own_database)
-    missing(lab, lab.settled())
+    said = lab.settled()
+    missing(lab, said)
     acknowledge(lab)
     lab.sql("CREATE ROLE baseline_reader LOGIN")
     try:
@@ -459,7 +460,7 @@ def test_a_role_without_the_grant(open_lab: partial[Lab], own_database: str) -> 
         with Postgres.open(lab.url.replace("postgres@", "baseline_reader@", 1)) as reader:
             lab.postgres = reader
             assert {"missing-point": 1} == known(lab.check())
-            orphan(lab, lab.exchanges())
+            orphan(lab, said)
             with pytest.raises(MissingRight):
                 acknowledge(lab)
             lab.sql("REVOKE SELECT ON memsync.acknowledged FROM baseline_reader")
