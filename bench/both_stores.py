@@ -125,7 +125,7 @@ def _pages(session: Session) -> Iterator[list[UUID]]:
 def _spoiled(
     exchanges: Sequence[Exchange], share: float, planted: Counter[str]
 ) -> Iterator[tuple[Exchange, bool]]:
-    """What is remembered of these exchanges, and whether it is remembered twice."""
+    """The memories of these exchanges, and whether one is there twice."""
     times = sorted(each.created_at_ms for each in exchanges)
     for number, each in enumerate(exchanges):
         if int((number + 1) * share) == int(number * share):

@@ -4,7 +4,7 @@ It decides what may be trusted: a memory in which no rule of the audit finds a f
 memory and no row.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from memsync.errors import GateClosed, IncompleteAudit
@@ -12,15 +12,14 @@ from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.sequences import batched
 from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Role
-from memsync.reconcile.copying import pairing_of
+from memsync.reconcile.copying import is_faulty, pairing_of
 from memsync.reconcile.fence import repairing
-from memsync.reconcile.findings import Severity
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES
-from memsync.reconcile.rules.base import CaseRule
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import history_is_empty, now_ms
+from memsync.stores.history.outbox import clock
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.ltm.marks import Verdict
@@ -79,7 +78,7 @@ def adopt_in(
             f"the history of {session.label} is empty, so that every memory would be adopted as "
             "one without rows. Nothing was changed; see whether the URL is right, or give --anew"
         )
-    began = ledger.clock()
+    began = clock(session)
     young_ms = now_ms(session) - settings.settle_s * 1000
     ltm.record_layout(session)
     pairing = pairing_of(session, ltm, settings)
@@ -133,7 +132,7 @@ def _entry(case: Case, *, anew: bool) -> Entry | None:
     """What is written down of the case's memory; None where it is not to be trusted."""
     found = case.found
     rules = _WITHOUT_DIGESTS if anew else CASE_RULES
-    if found is None or case.role not in _TO_ADOPT or _has_fault(case, rules):
+    if found is None or case.role not in _TO_ADOPT or is_faulty(case, rules):
         return None
     return Entry.of(found.place, found.reading.memory, case.exchange, found.persona_id)
 
@@ -142,8 +141,3 @@ def _may_get_rows(case: Case, young_ms: float) -> bool:
     """Whether its rows may still come: it has none, and was said after that time."""
     at = case.found.reading.memory.created_at_ms if case.found else None
     return case.exchange is None and at is not None and at > young_ms
-
-
-def _has_fault(case: Case, rules: Iterable[CaseRule]) -> bool:
-    findings = (rule.judge(case) for rule in rules)
-    return any(each is not None and each.severity is not Severity.INFO for each in findings)

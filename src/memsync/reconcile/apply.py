@@ -60,7 +60,7 @@ def apply(
     `quarantine_days` ago are forgotten at the end.
 
     Raises: StalePlan when the plan is for other stores; GateClosed when it would remove many
-    points, or memories without a row while the stores may be of two times; all before any write.
+    points, or change any that stands while the stores may be of two times; all before any write.
     StoreBusy when another repair or a relay runs; StoreUnreachable, also when the embedder is down:
     what was done stays done. PartlyDone at the end, when actions were set aside. Effects: both
     stores.
@@ -301,7 +301,8 @@ class _Applier:
         ]
         with self._session.transaction():
             self._journal.intend(intents, new_collection=collection if creates else None)
-            self._noting.intended(collection, ready)
+            removed = [each.point_id for each, point in ready if point is None]
+            self._noting.leaving(collection, removed)
         seen = {each.point_id: each.found for each, _ in ready if each.found}
         try:
             failed = send([point for _, point in ready if point], seen)

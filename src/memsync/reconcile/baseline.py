@@ -62,7 +62,7 @@ def is_in_part(finding: Finding) -> bool:
 
 
 class Baseline:
-    """What is known of the findings of one audit. Writes nothing."""
+    """The acknowledgements that belong to the findings of one audit. Writes nothing."""
 
     def __init__(self, session: Session) -> None:
         self._table = Acknowledgements(session)

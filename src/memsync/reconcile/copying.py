@@ -21,6 +21,7 @@ from memsync.reconcile.findings import Severity
 from memsync.reconcile.journal import quarantined
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES
+from memsync.reconcile.rules.base import CaseRule
 from memsync.reconcile.sources import Sources
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
@@ -101,8 +102,13 @@ class Copying:
         case = Case(
             Role.MEMORY, layout, exchange, found, home=place.collection, tolerance_ms=tolerance_ms
         )
-        findings = (rule.judge(case) for rule in CASE_RULES)
-        return any(each is not None and each.severity is not Severity.INFO for each in findings)
+        return is_faulty(case)
+
+
+def is_faulty(case: Case, rules: Iterable[CaseRule] = CASE_RULES) -> bool:
+    """Whether one of the rules finds a fault in the case; a fact is none."""
+    findings = (rule.judge(case) for rule in rules)
+    return any(each is not None and each.severity is not Severity.INFO for each in findings)
 
 
 def place_of(case: Case) -> Place:

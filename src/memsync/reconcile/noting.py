@@ -23,10 +23,6 @@ class Noting:
         self._ledger = ledger
         self._ltm = ltm
 
-    def intended(self, collection: str, actions: Iterable[Written]) -> None:
-        """Note the removals among these actions of one collection, before they happen."""
-        self._ledger.leave(collection, _removed(actions))
-
     def leaving(self, collection: str, ids: Sequence[PointId]) -> None:
         """Note that these points are about to go."""
         self._ledger.leave(collection, ids)
@@ -54,7 +50,3 @@ class Noting:
         """Those of these points that the ledger has as archived, or whose rows have vanished."""
         entries = self._ledger.at(Place(collection, each) for each in ids)
         return {each.place.point_id for each in entries.values() if not each.has_rows}
-
-
-def _removed(actions: Iterable[Written]) -> list[PointId]:
-    return [looked.point_id for looked, point in actions if point is None]

@@ -186,11 +186,6 @@ class Ledger:
                 if self._session.run("begin_to_archive", every_s=_ARCHIVE_EVERY_S):
                     self.archive()
 
-    def clock(self) -> datetime:
-        """The time of the server, for `drop_before`."""
-        now: datetime = self._session.row("ledger_clock").now
-        return now
-
     def drop_before(self, since: datetime) -> int:
         """Take out what was not written down since. Returns how many there were."""
         return self._session.run("drop_memories_before", since=since) if self._stands else 0

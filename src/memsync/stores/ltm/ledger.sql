@@ -85,10 +85,6 @@ WHERE m.state = 'live' AND NOT {has_exchange} AND {went_by_design};
 UPDATE memsync.mark SET archived_at = clock_timestamp()
 WHERE archived_at < clock_timestamp() - make_interval(secs => %(every_s)s);
 
--- name: ledger_clock
--- The time of the server, before anything is written down.
-SELECT clock_timestamp() AS now;
-
 -- name: drop_memories_before
 -- Takes out of the ledger what was not written down since.
 DELETE FROM memsync.memories WHERE noted_at < %(since)s;
