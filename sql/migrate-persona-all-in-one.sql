@@ -1151,18 +1151,17 @@ BEGIN
         $q$CREATE OR REPLACE FUNCTION memsync.memory_digest(
     point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
     created_at_ms bigint, user_text text, assistant_text text)
-RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
-                  'hex')
-    FROM unnest(ARRAY[
-        'memsync-2'::bytea,
-        convert_to(point_id::text, 'UTF8'),
-        convert_to(persona_id::text, 'UTF8'),
-        convert_to(personality_id::text, 'UTF8'),
-        convert_to(channel_id, 'UTF8'),
-        convert_to(created_at_ms::text, 'UTF8'),
-        convert_to(user_text, 'UTF8'),
-        convert_to(assistant_text, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
+RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT encode(sha256(
+        int4send(9) || 'memsync-2'::bytea
+        || int4send(36) || convert_to(point_id::text, 'UTF8')
+        || int4send(36) || convert_to(persona_id::text, 'UTF8')
+        || int4send(36) || convert_to(personality_id::text, 'UTF8')
+        || int4send(octet_length(convert_to(channel_id, 'UTF8'))) || convert_to(channel_id, 'UTF8')
+        || int4send(length(created_at_ms::text)) || convert_to(created_at_ms::text, 'UTF8')
+        || int4send(octet_length(convert_to(user_text, 'UTF8'))) || convert_to(user_text, 'UTF8')
+        || int4send(octet_length(convert_to(assistant_text, 'UTF8')))
+        || convert_to(assistant_text, 'UTF8')), 'hex')
 $$$q$]);
     PERFORM pg_temp.begin_phase('isolate');
     IF pg_temp.has_users() THEN

@@ -17,7 +17,7 @@ from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile import matching
 from memsync.reconcile.cases import Found, says
 from memsync.reconcile.matching import Match, Matcher
-from memsync.reconcile.pairing import merged
+from memsync.reconcile.merging import side_by_side
 from memsync.stores.ltm.payload import PayloadCodec
 from support.lab import as_told
 
@@ -481,6 +481,7 @@ def test_merged_is_the_full_outer_join(left: set[UUID], right: set[PointId]) -> 
         for each in sorted(left | right, key=point_order)
     ]
     actual = [
-        (e and e.anchor_id, None if f is None else f.point.id) for e, f in merged(exchanges, points)
+        (e and e.anchor_id, None if f is None else f.point.id)
+        for e, f in side_by_side(exchanges, points)
     ]
     assert expected == actual

@@ -137,11 +137,18 @@ class Failing:
         limit: int,
         vectors: bool = False,
         any_of: AnyOf | None = None,
+        where: Where | None = None,
     ) -> Page:
         fails = self._now("scroll")
         found = self.store.scroll(
-            collection, start=start, limit=limit, vectors=vectors, any_of=any_of
+            collection, start=start, limit=limit, vectors=vectors, any_of=any_of, where=where
         )
+        self._then(fails=fails)
+        return found
+
+    def facet(self, collection: str, key: str, *, limit: int) -> dict[str | int, int]:
+        fails = self._now("facet")
+        found = self.store.facet(collection, key, limit=limit)
         self._then(fails=fails)
         return found
 

@@ -241,10 +241,10 @@ class Lab:
 
     # ------------------------------------------------------------------ reading
 
-    def audit(self, vectors: VectorStore | None = None) -> Audit:
+    def audit(self, vectors: VectorStore | None = None, *, deep: bool | None = None) -> Audit:
         """The whole audit of `memsync reconcile audit`."""
         ltm = self.with_store(vectors) if vectors else self.ltm
-        return reconcile.audit(self.postgres, ltm, self.settings, verify=self.verify)
+        return reconcile.audit(self.postgres, ltm, self.settings, verify=self.verify, deep=deep)
 
     def check(self) -> Audit:
         """The audit of `memsync check`, with schema, indexes and outbox."""

@@ -58,7 +58,7 @@ def acknowledge(
     verify = verify_of(verify_vectors, verify_seed)
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            audit = reconcile.check(postgres, ltm, settings, tell, verify=verify)
+            audit = reconcile.check(postgres, ltm, settings, tell, verify=verify, deep=True)
         with audit, postgres.session() as session:
             require_known(postgres, view, audit)
             done = reconcile.acknowledge(session, audit, said, view.of_audit(audit))
@@ -147,7 +147,7 @@ def _drop_outdated(ctx: typer.Context, codes: Collection[str] | None) -> Mapping
     """Drop what the audit calls outdated. Raises: IncompleteAudit where it cannot tell."""
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            audit = reconcile.check(postgres, ltm, settings, tell)
+            audit = reconcile.check(postgres, ltm, settings, tell, deep=True)
         with audit, postgres.session() as session:
             if not audit.complete:
                 raise IncompleteAudit(

@@ -60,6 +60,7 @@ class Look(Protocol):
         tell: Tell,
         *,
         verify: Verify | None,
+        deep: bool | None,
     ) -> Audit:
         """The audit of these stores."""
         ...
@@ -73,7 +74,7 @@ def report(
     """Open both stores, make the audit `look`, and print it. Returns the exit status."""
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            audit = look(postgres, ltm, settings, tell, verify=view.verify)
+            audit = look(postgres, ltm, settings, tell, verify=view.verify, deep=view.deep)
         with audit:
             require_known(postgres, view, audit)
             return print_audit(audit, view, as_json=ctx.obj.as_json)
@@ -152,6 +153,11 @@ def _print_what_was_read(audit: Audit, known: Chosen) -> None:
     say(f"memories lie in the {audit.layout} layout: {audit.why_layout}")
     exchanges, points = count(audit.rows_checked, "exchange"), count(audit.points_checked, "point")
     say(f"compared {exchanges} with {points}")
+    if audit.trusted:
+        of_them = count(audit.trusted, "point was", "points were")
+        say(f"{of_them} compared by fingerprint, and not read: --deep reads all")
+    if audit.why_whole:
+        say(f"every point was read: {audit.why_whole}")
     say(looked_at(audit.vectors))
     for line in audit.left_out:
         say(f"not looked at: {line}")
@@ -263,6 +269,8 @@ def _summary(audit: Audit, view: View) -> dict[str, object]:
         "checked": {
             "rows": audit.rows_checked,
             "points": audit.points_checked,
+            "by_fingerprint": audit.trusted,
+            "why_all_were_read": audit.why_whole,
             "archived": audit.archived,
             "noted": audit.noted,
             "vectors": vectors.fields(audit.vectors),

@@ -88,7 +88,7 @@ def plan(
     verify = verify_of(verify_vectors, verify_seed)
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            found = reconcile.audit(postgres, ltm, settings, tell, verify=verify)
+            found = reconcile.audit(postgres, ltm, settings, tell, verify=verify, deep=True)
         with found, postgres.session() as session:
             require_known(postgres, View(persona=persona), found)
             database = instance_id(session)

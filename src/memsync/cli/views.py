@@ -44,6 +44,15 @@ KnownOption = Annotated[
     bool,
     typer.Option("--acknowledged", help="List the findings that are acknowledged as well."),
 ]
+DeepOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--deep/--by-fingerprint",
+        help="Read every memory, or only those whose fingerprints differ. By default, a shared "
+        "collection of 5,000 memories and more is compared by fingerprint.",
+        show_default=False,
+    ),
+]
 LinesOption = Annotated[
     bool,
     typer.Option(
@@ -56,7 +65,8 @@ LinesOption = Annotated[
 class View:
     """Which findings of an audit are looked at, and how they are printed.
 
-    `verify` says which vectors the audit looks at.
+    `verify` says which vectors the audit looks at, and `deep` whether it reads every memory; None
+    leaves that to the audit.
     """
 
     select: frozenset[str] = frozenset()
@@ -67,6 +77,7 @@ class View:
     as_lines: bool = False
     acknowledged: bool = False
     verify: Verify | None = None
+    deep: bool | None = None
 
     @classmethod
     def of(
@@ -76,6 +87,7 @@ class View:
         limit: int = LIMIT,
         *,
         verify: Verify | None = None,
+        deep: bool | None = None,
         **more: bool,
     ) -> Self:
         """The view that the options ask for. Raises: InvalidInput for a code that is none."""
@@ -86,7 +98,7 @@ class View:
                 raise InvalidInput(no_finding(each))
         whose = None if persona is None else ids.persona_id(persona)
         chosen = frozenset(word for word in wanted.values() if word)
-        return cls(chosen, whose, limit, verify=verify, **more)
+        return cls(chosen, whose, limit, verify=verify, deep=deep, **more)
 
     def of_audit(self, audit: Audit) -> Chosen:
         """The faults that were asked for, without those that are acknowledged."""
@@ -131,6 +143,7 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
         show_text: TextOption = False,
         as_lines: LinesOption = False,
         acknowledged: KnownOption = False,
+        deep: DeepOption = None,
         verify_vectors: VectorsOption = None,
         verify_seed: SeedOption = None,
     ) -> int:
@@ -143,6 +156,7 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
             as_lines=as_lines,
             acknowledged=acknowledged,
             verify=verify_of(verify_vectors, verify_seed),
+            deep=deep,
         )
         return run(ctx, view)
 

@@ -21,6 +21,7 @@ from memsync.model.wording import count
 from memsync.reconcile.baseline import Baseline
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Audit, Finding, Findings, Known, Severity
+from memsync.reconcile.locating import Located, Whole, locate
 from memsync.reconcile.looking import read_points
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
@@ -60,8 +61,12 @@ def audit(
     tell: Tell = silent,
     *,
     verify: Verify | None = None,
+    deep: bool | None = None,
 ) -> Audit:
     """Compare the memories with the history, and look at the vectors that `verify` names.
+
+    A large shared collection is compared by fingerprints, and only what differs is read; `deep`
+    reads everything, and False also compares a small one so.
 
     A collection that cannot be read makes the audit incomplete, and so does an embedder that the
     settings name and that cannot be loaded.
@@ -69,7 +74,7 @@ def audit(
     Raises: StoreUnreachable when a store does not answer; SchemaMismatch when the database is not
     the app's.
     """
-    return _Auditor(postgres, ltm, settings, tell, verify).run(everything=False)
+    return _Auditor(postgres, ltm, settings, tell, verify, deep=deep).run(everything=False)
 
 
 def check(
@@ -79,12 +84,13 @@ def check(
     tell: Tell = silent,
     *,
     verify: Verify | None = None,
+    deep: bool | None = None,
 ) -> Audit:
     """Audit, and also check that schema, indexes and outbox are as they must be.
 
     Raises: as `audit` does.
     """
-    return _Auditor(postgres, ltm, settings, tell, verify).run(everything=True)
+    return _Auditor(postgres, ltm, settings, tell, verify, deep=deep).run(everything=True)
 
 
 class _Auditor:
@@ -95,6 +101,8 @@ class _Auditor:
         settings: Settings,
         tell: Tell,
         verify: Verify | None,
+        *,
+        deep: bool | None,
     ) -> None:
         self._postgres = postgres
         self._ltm = ltm
@@ -105,6 +113,8 @@ class _Auditor:
         self._facts: dict[str, _Fact] = {}
         self._unread: dict[str, str] = {}
         self._verifier = Verifier(ltm, settings, verify)
+        # Vectors are looked at where every point is read.
+        self._deep = deep if verify is None else True
         self._findings = Findings()
         self._known = Findings()
         self._outdated: Spool[Known] = Spool()
@@ -125,8 +135,13 @@ class _Auditor:
             contextlib.closing(Baseline(session)) as baseline,
         ):
             catalog = Catalog.read(session)
+            where = self._where_to_look(session, catalog, baseline)
             pairing = Pairing.of(
-                session, self._ltm, catalog, tolerance_s=self._settings.match_tolerance_s
+                session,
+                self._ltm,
+                catalog,
+                tolerance_s=self._settings.match_tolerance_s,
+                located=where if isinstance(where, Located) else None,
             )
             missing = noted = 0
             marks = self._ltm.mark.read(session)
@@ -176,9 +191,19 @@ class _Auditor:
             why_layout=self._ltm.why_layout,
             vectors=self._verifier.verified,
             left_out=left_out,
+            trusted=pairing.sources.counts.trusted,
+            why_whole=where.why if isinstance(where, Whole) else None,
             acknowledged=self._known,
             outdated=self._outdated,
         )
+
+    def _where_to_look(
+        self, session: Session, catalog: Catalog, baseline: Baseline
+    ) -> Located | Whole:
+        """What must be read. What is acknowledged is read in any case, to see whether it stands."""
+        if self._deep or not catalog.knows_personas:
+            return Whole()
+        return locate(session, self._ltm, baseline.points(), small_too=self._deep is False)
 
     def _count_outdated(self, baseline: Baseline, state: State, *, everything: bool) -> int:
         """Keep the acknowledgements that no finding matched. Returns how many there are.
@@ -245,7 +270,7 @@ class _Auditor:
         # Another store than the one that was written to lacks everything, which is one finding, and
         # a standby does not know yet what a repair removes.
         if marks.verdict is not Verdict.GONE and not marks.are_of_a_standby:
-            yield from losses(pairing.sources)
+            yield from losses(pairing.sources, pairing.located.ids if pairing.located else None)
 
     def _candidates(self, cases: Iterable[Case]) -> Iterator[tuple[Finding, Case]]:
         for number, case in enumerate(cases):

@@ -5,12 +5,14 @@ where the memory belongs, as a repair rests on them, and the evidence. Values th
 themselves, such as an age or a count, are left out. So a finding that changes is a new one.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from memsync.errors import GateClosed, IncompleteAudit, InvalidInput
 from memsync.model.digests import json_digest
+from memsync.model.ids import PointId, point_id_of
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
 from memsync.reconcile.acknowledged import Acknowledgements, Subject, subject_of
@@ -86,6 +88,14 @@ class Baseline:
                     yield each
                 else:
                     known.add(replace(each, acknowledged=of_it.acknowledgement))
+
+    def points(self) -> set[PointId]:
+        """The points, and the anchors of exchanges, that an acknowledged finding is about."""
+        ids = set()
+        for each in self._table.all(_RULES):
+            with contextlib.suppress(ValueError):  # the key of something else
+                ids.add(point_id_of(each.key))
+        return ids
 
     def leave_open(self, finding: Finding) -> None:
         """Note that the audit does not judge this one: it is still settling."""

@@ -278,6 +278,8 @@ class Audit:
     are too young, have an outbox entry, or changed while the audit ran. `not_checked` says which
     parts could not be read, and why. `vectors` says how many vectors were looked at, None: none was
     asked for. `left_out` are other parts that were not looked at, and why, by nobody's fault.
+    `trusted` counts the points that were compared by their fingerprints, and not read. `why_whole`
+    is why an audit that could have done so has read every point; None where it did not want to.
     """
 
     findings: Findings
@@ -291,6 +293,8 @@ class Audit:
     why_layout: str = ""
     vectors: Verified | None = None
     left_out: tuple[str, ...] = ()
+    trusted: int = 0
+    why_whole: str | None = None
     acknowledged: Findings = field(default_factory=Findings)
     outdated: Sequence[Known] = ()
 

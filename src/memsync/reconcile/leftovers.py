@@ -16,7 +16,7 @@ from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.lookups import exchanges_of_anybody, matches_at_home
 from memsync.reconcile.sources import Sources
-from memsync.reconcile.spool import Spool
+from memsync.reconcile.spool import NOBODY, Spool
 from memsync.stores.history.exchanges import (
     Moment,
     exchanges_by_anchor,
@@ -30,7 +30,6 @@ from memsync.stores.ltm.ledger import Entry, Ledger, State, standing_digest
 from memsync.stores.ltm.texts import answers
 
 _BATCH = 1000
-_NOBODY = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Leftovers:
 
     def add(self, found: Found, owner: UUID | None, oldest: "Oldest | None") -> None:
         """Take a point that matches nothing of this owner's."""
-        key = owner.bytes if owner else _NOBODY
+        key = owner.bytes if owner else NOBODY
         self._left.add(key, _Left(found, oldest.of(found) if oldest else None))
 
     def note_kept(self, anchor: UUID, place: Place) -> None:
@@ -93,7 +92,7 @@ class Leftovers:
                         continue
                     self._sources.counts.archived += case.role is Role.ARCHIVED
                     if case.role is Role.ORPHAN:
-                        self._unmatched.add(_NOBODY, case)
+                        self._unmatched.add(NOBODY, case)
                     else:
                         yield case
                 else:

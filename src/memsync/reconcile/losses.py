@@ -4,24 +4,38 @@ Nothing else tells of them: neither a row nor a point is there. A repair writes 
 before it happens, so what it removes at this very moment is not taken for a loss.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from memsync.model.ids import PointId
+from memsync.model.records import Place
+from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.sources import Sources
 from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.ledger import Entry, Ledger
 
+_BATCH = 1000
 
-def losses(sources: Sources) -> Iterator[Case]:
-    """A case for each memory that is lost from a collection which was read."""
+
+def losses(sources: Sources, only: Collection[PointId] | None = None) -> Iterator[Case]:
+    """A case for each memory that is lost from a collection which was read.
+
+    With `only` these memories of the shared collection are looked at, and no others.
+    """
     ledger = Ledger(sources.session)
-    for page in ledger.without_rows():
+    for page in ledger.without_rows() if only is None else _among(sources, ledger, only):
         by_collection: dict[str, list[Entry]] = {}
         for entry in page:
             by_collection.setdefault(entry.place.collection, []).append(entry)
         for collection, entries in by_collection.items():
             if _is_read(sources, collection):
                 yield from _lost(sources, ledger, collection, entries)
+
+
+def _among(sources: Sources, ledger: Ledger, ids: Collection[PointId]) -> Iterator[list[Entry]]:
+    for some in batched(ids, _BATCH):
+        noted = ledger.at(Place(sources.ltm.collection, each) for each in some).values()
+        yield [each for each in noted if not each.has_rows and not each.leaving]
 
 
 def _is_read(sources: Sources, collection: str) -> bool:

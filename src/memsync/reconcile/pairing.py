@@ -20,12 +20,13 @@ from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role, says
 from memsync.reconcile.leftovers import Leftovers, Oldest, was_changed
+from memsync.reconcile.locating import Located
 from memsync.reconcile.matching import Match, Matcher
+from memsync.reconcile.merging import merge_shared
 from memsync.reconcile.sources import Sources
-from memsync.reconcile.spool import Spool
+from memsync.reconcile.spool import NOBODY, Spool
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import (
-    exchanges_in_order,
     exchanges_of_personas,
 )
 from memsync.stores.history.owners import (
@@ -49,15 +50,18 @@ from memsync.stores.postgres import Session
 _BATCH = 1000
 _OWNERS_MAX = 500
 _EXCHANGES_AT_ONCE = 10_000
-_NOBODY = b""
-"""The key of points whose owner cannot be told."""
 
 
 @dataclass
 class Pairing:
-    """The pairing of one audit: `cases` yields all of them, once. `sources` are its collections."""
+    """The pairing of one audit: `cases` yields all of them, once. `sources` are its collections.
+
+    With `located` only those memories of the shared collection are read; every other exchange has
+    its memory.
+    """
 
     sources: Sources
+    located: Located | None = None
 
     def __post_init__(self) -> None:
         self._session, self._ltm = self.sources.session, self.sources.ltm
@@ -72,10 +76,16 @@ class Pairing:
 
     @classmethod
     def of(
-        cls, session: Session, ltm: LongTermMemory, catalog: Catalog, *, tolerance_s: float
+        cls,
+        session: Session,
+        ltm: LongTermMemory,
+        catalog: Catalog,
+        *,
+        tolerance_s: float,
+        located: Located | None = None,
     ) -> Self:
         """The pairing of these stores; times may differ by so many seconds."""
-        return cls(Sources.of(session, ltm, catalog, tolerance_s))
+        return cls(Sources.of(session, ltm, catalog, tolerance_s), located)
 
     def cases(self) -> Iterator[Case]:
         """Every exchange and every point, in one case each, or in one that they share."""
@@ -91,7 +101,7 @@ class Pairing:
                 owners = self._all_owners()
             for some in owners:
                 yield from self._owner_by_owner(some)
-            for found in self._waiting.of(_NOBODY):
+            for found in self._waiting.of(NOBODY):
                 self._leftovers.add(found, None, None)
             yield from self._leftovers.cases()
             yield from self._missing_cases()
@@ -100,25 +110,18 @@ class Pairing:
 
     def _wait(self, found: Found) -> None:
         owner = self.sources.owner_of(found)
-        self._waiting.add(owner.bytes if owner else _NOBODY, found)
+        self._waiting.add(owner.bytes if owner else NOBODY, found)
 
     def _merge_shared(self) -> Iterator[Case]:
         """Merge the shared collection with all exchanges; yields the pairs that have one id."""
-        home = self._ltm.collection
-        points = self.sources.read(home, home=True) if self._ltm.stands(home) else iter(())
-        for exchange, found in merged(self._exchanges(), points):
+        for exchange, found in merge_shared(self.sources, self.located, self._waiting):
             if found and exchange:
                 yield self._pair(exchange, found)
             elif found:
                 self._wait(found)
             elif exchange:
                 owner = self.sources.people.owner_of(exchange.persona_id)
-                self._missing.add(owner.bytes if owner else _NOBODY, exchange)
-
-    def _exchanges(self) -> Iterator[Exchange]:
-        for each in exchanges_in_order(self._session):
-            self._counts.rows += 1
-            yield each
+                self._missing.add(owner.bytes if owner else NOBODY, exchange)
 
     def _pair(self, exchange: Exchange, found: Found) -> Case:
         """The case of a memory at home under the id of its exchange."""
@@ -183,7 +186,7 @@ class Pairing:
         yield from self._of_elsewhere(matcher, elsewhere, standing, alone)
         for row in rows:
             if row.anchor_id not in standing:
-                self._without_memory_yet.add(_NOBODY, row)
+                self._without_memory_yet.add(NOBODY, row)
         oldest = Oldest(rows)
         for found in alone:
             self._leftovers.add(found, owner, oldest)
@@ -223,6 +226,13 @@ class Pairing:
             return {}
         missing = {each.anchor_id for each in self._missing.of(owner.bytes)}
         home = self._ltm.collection
+        if self.located is not None:
+            # Nobody has looked for the memories of a personality that needs none.
+            needs_none = [row for row in rows if row.personality_id in self._without_memory]
+            noted = self._ledger.at(Place(home, row.anchor_id) for row in needs_none)
+            missing |= {each.anchor_id for each in needs_none} - {
+                e.anchor_id for e in noted.values()
+            }
         return {
             row.anchor_id: Place(home, row.anchor_id)
             for row in rows
@@ -292,7 +302,7 @@ class Pairing:
 
     def _missing_cases(self) -> Iterator[Case]:
         """The exchanges of which no point anywhere is a memory."""
-        for row in self._without_memory_yet.of(_NOBODY):
+        for row in self._without_memory_yet.of(NOBODY):
             if not self._leftovers.explains(row.anchor_id) and not self._excused(row):
                 yield self.sources.case(Role.MISSING, row)
 
@@ -314,23 +324,6 @@ class Pairing:
         persona = persona_of_collection(collection)
         legacy = self._ltm.kind_of(collection) is CollectionKind.LEGACY
         return legacy or (persona is not None and not self.sources.people.is_persona(persona))
-
-
-def merged(
-    exchanges: Iterator[Exchange], points: Iterator[Found]
-) -> Iterator[tuple[Exchange | None, Found | None]]:
-    """Merge two streams that are ordered by id: items of the same id come as a pair."""
-    exchange, found = next(exchanges, None), next(points, None)
-    while exchange or found:
-        # False sorts before True, so a stream that is exhausted counts as the larger one.
-        left = (exchange is None, point_order(exchange.anchor_id) if exchange else ())
-        right = (found is None, point_order(found.point.id) if found else ())
-        yield (exchange if left <= right else None), (found if right <= left else None)
-        takes_left, takes_right = left <= right, right <= left
-        if takes_left:
-            exchange = next(exchanges, None)
-        if takes_right:
-            found = next(points, None)
 
 
 def _preference(found: Found, exchange: Exchange) -> tuple[object, ...]:

@@ -129,7 +129,7 @@ def set_shared(
         _require_no_alias(ltm)
         homes, _ = sources_of(session, ltm, settings).collections
         dims = _require_embedder(ltm, settings, [*homes, ltm.collection])
-        with audit(postgres, ltm, settings, tell) as before:
+        with audit(postgres, ltm, settings, tell, deep=True) as before:
             _require_clean(before)
         # Two layouts with memories would be unclear to every command until the end.
         record(session, Decision(ltm.layout, ltm.why_layout))
@@ -140,7 +140,7 @@ def set_shared(
         change(session, ltm.layout, Layout.SHARED, why)
         shared = ltm.in_layout(Layout.SHARED, why)
         _adopt(session, shared, settings, tell)
-        after = audit(postgres, shared, settings, tell)
+        after = audit(postgres, shared, settings, tell, deep=True)
         return Changed(Layout.SHARED, copied, work.replaced, audit=after)
 
 
@@ -166,13 +166,13 @@ def set_per_persona(
         if work.must_embed():
             homes, _ = sources_of(session, target, settings).collections
             _require_embedder(target, settings, homes)
-        _require_untampered(audit(postgres, ltm, settings, tell))
+        _require_untampered(audit(postgres, ltm, settings, tell, deep=True))
         record(session, Decision(ltm.layout, ltm.why_layout))
         restored = restore(session, target, tell)
         copied = _until_nothing_is_new(work.run_once)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
         _adopt(session, target, settings, tell)
-        after = audit(postgres, target, settings, tell)
+        after = audit(postgres, target, settings, tell, deep=True)
         return Changed(Layout.PER_PERSONA, copied, work.replaced, restored, work.left, after)
 
 

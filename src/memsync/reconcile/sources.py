@@ -11,7 +11,8 @@ from typing import Self
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch, StoreUnreachable
-from memsync.model.records import Exchange, Place
+from memsync.model.ids import PointId
+from memsync.model.records import Exchange, Place, Point
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.stores.history.catalog import Catalog
@@ -32,10 +33,11 @@ _BATCH = 1000
 
 @dataclass(slots=True)
 class Counts:
-    """How much was read."""
+    """How much was compared. `trusted` points were compared by their fingerprints, and not read."""
 
     rows: int = 0
     points: int = 0
+    trusted: int = 0
     archived: int = 0
 
 
@@ -96,12 +98,18 @@ class Sources:
         for name in elsewhere:
             yield from self.read(name, home=False)
 
-    def read(self, collection: str, *, home: bool) -> Iterator[Found]:
-        """The points of a collection. One that cannot be read is noted, and yields no more."""
+    def read(
+        self, collection: str, *, home: bool, only: Sequence[PointId] | None = None
+    ) -> Iterator[Found]:
+        """The points of a collection, or those of these ids, which are in order.
+
+        A collection that cannot be read is noted, and yields no more.
+        """
         codec = self.ltm.codec_of(collection)
         self.unread[collection] = "it was not read to its end"
+        points = self.ltm.scan(collection) if only is None else self._points(collection, only)
         try:
-            for some in batched(self.ltm.scan(collection), _BATCH):
+            for some in batched(points, _BATCH):
                 self.counts.points += len(some)
                 read = [Found.read(collection, point, codec, home=home) for point in some]
                 yield from self.whose(read)
@@ -109,6 +117,10 @@ class Sources:
             self.unread[collection] = error.message
             return
         del self.unread[collection]
+
+    def _points(self, collection: str, ids: Sequence[PointId]) -> Iterator[Point]:
+        for some in batched(ids, _BATCH):
+            yield from self.ltm.points(collection, some).values()
 
     def whose(self, read: Sequence[Found]) -> Iterator[Found]:
         """The same points, each with the persona whose memory it is taken for."""

@@ -14,6 +14,8 @@ from memsync.errors import StoreUnreachable
 
 T = TypeVar("T")
 
+NOBODY = b""
+"""The key of what belongs to nobody who can be told."""
 _BEHIND_ALL = b"\xff"
 """What follows a prefix in no key: keys are texts in UTF-8, or have a text in front."""
 

@@ -133,6 +133,7 @@ class TestCollections:
             lambda store, name: store.scroll(name, start=None, limit=1),
             lambda store, name: store.scroll(name, start=None, limit=1, any_of=AnyOf()),
             lambda store, name: store.query(name, EAST, where={}, limit=1),
+            lambda store, name: store.facet(name, "fp1", limit=1),
             lambda store, name: store.count(name),
         ],
         ids=[
@@ -146,6 +147,7 @@ class TestCollections:
             "scroll",
             "any",
             "query",
+            "facet",
             "count",
         ],
     )

@@ -287,20 +287,21 @@ DROP FUNCTION IF EXISTS memsync.memory_digest(uuid, uuid, uuid, text, bigint, te
 
 -- name: create_memory_digest
 -- The digest of a memory, as model.digests.memory_digest computes it in Python: SHA-256 over the
--- fields, each after its length in bytes.
+-- fields, each after its length in bytes. It is STABLE because the server writes such a function
+-- into the statement that calls it, and an IMMUTABLE one with convert_to it does not: that takes
+-- four times as long.
 CREATE OR REPLACE FUNCTION memsync.memory_digest(
     point_id uuid, persona_id uuid, personality_id uuid, channel_id text,
     created_at_ms bigint, user_text text, assistant_text text)
-RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT encode(sha256(string_agg(int4send(octet_length(f)) || f, ''::bytea ORDER BY n)),
-                  'hex')
-    FROM unnest(ARRAY[
-        'memsync-2'::bytea,
-        convert_to(point_id::text, 'UTF8'),
-        convert_to(persona_id::text, 'UTF8'),
-        convert_to(personality_id::text, 'UTF8'),
-        convert_to(channel_id, 'UTF8'),
-        convert_to(created_at_ms::text, 'UTF8'),
-        convert_to(user_text, 'UTF8'),
-        convert_to(assistant_text, 'UTF8')]) WITH ORDINALITY AS fields(f, n)
+RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT encode(sha256(
+        int4send(9) || 'memsync-2'::bytea
+        || int4send(36) || convert_to(point_id::text, 'UTF8')
+        || int4send(36) || convert_to(persona_id::text, 'UTF8')
+        || int4send(36) || convert_to(personality_id::text, 'UTF8')
+        || int4send(octet_length(convert_to(channel_id, 'UTF8'))) || convert_to(channel_id, 'UTF8')
+        || int4send(length(created_at_ms::text)) || convert_to(created_at_ms::text, 'UTF8')
+        || int4send(octet_length(convert_to(user_text, 'UTF8'))) || convert_to(user_text, 'UTF8')
+        || int4send(octet_length(convert_to(assistant_text, 'UTF8')))
+        || convert_to(assistant_text, 'UTF8')), 'hex')
 $$;

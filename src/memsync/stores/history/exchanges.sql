@@ -100,6 +100,20 @@ FROM conversation_history a
 CROSS JOIN LATERAL ({before_reply}) u
 WHERE a.role = 'assistant' AND u.role = 'user' AND {readable};
 
+-- fragment: every_exchange
+-- All exchanges, read by one pass over the threads: a tenth of the time of `exchange` for all.
+SELECT anchor_id, persona_id, personality_id, channel_id,
+       (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+       user_text, assistant_text, said_id, created_at
+FROM (SELECT id AS anchor_id, persona_id, personality_id, channel_id, created_at, role,
+             content AS assistant_text, lag(id) OVER thread AS said_id,
+             lag(role) OVER thread AS role_before, lag(content) OVER thread AS user_text
+      FROM conversation_history
+      WHERE {readable} AND persona_id IS NOT NULL
+      WINDOW thread AS (PARTITION BY channel_id, personality_id, persona_id
+                        ORDER BY created_at, {turn}, id)) messages
+WHERE role = 'assistant' AND role_before = 'user';
+
 -- name: exchanges_page
 -- One page of exchanges in the order of their anchors' ids.
 SELECT * FROM ({exchange}) e

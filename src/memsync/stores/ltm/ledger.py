@@ -20,6 +20,7 @@ from memsync.model.records import Exchange, Place, StoredMemory
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 from memsync.stores.ltm.made import Made
 from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
+from memsync.stores.ltm.texts import said
 from memsync.stores.postgres import Session, relations
 
 _TABLE = "memsync.memories"
@@ -40,8 +41,9 @@ class State(StrEnum):
 class Entry:
     """A memory as it was written down. Digests are in hex.
 
-    `anchor_id` and `source`, the digest of the exchange, are None where no row is known. `stored`
-    is the digest of the memory as it stood. The time is the exchange's where one is known.
+    `anchor_id` is None where no row is known. `source` is the digest of the exchange of which the
+    memory was made, None where it says something else. `stored` is the digest of the memory as it
+    stood. The time is the exchange's where one is known.
     `leaving`: a repair has removed it, or is about to. `has_rows`: Postgres has its exchange.
     """
 
@@ -82,10 +84,11 @@ class Entry:
                 stored=stored,
                 state=State.ARCHIVED,
             )
-        return cls._with_rows(place, exchange, stored, exchange_digest(exchange))
+        source = exchange_digest(exchange) if _is_of(memory, exchange) else None
+        return cls._with_rows(place, exchange, stored, source)
 
     @classmethod
-    def _with_rows(cls, place: Place, exchange: Exchange, stored: str, source: str) -> Self:
+    def _with_rows(cls, place: Place, exchange: Exchange, stored: str, source: str | None) -> Self:
         return cls(
             place=place,
             anchor_id=exchange.anchor_id,
@@ -226,6 +229,19 @@ class Ledger:
             "ledger_standing", shared=shared, is_shared=is_shared
         ).memories
         return found
+
+
+def _is_of(memory: StoredMemory, exchange: Exchange) -> bool:
+    """Whether the memory was made of the exchange, and may be trusted while both stay as they are.
+
+    It is not to agree to the byte: an app leaves keys out, and its texts and clocks are its own.
+    """
+    same = (
+        memory.persona_id in {None, exchange.persona_id}
+        and memory.personality_id in {None, exchange.personality_id}
+        and memory.channel_id in {None, exchange.channel_id}
+    )
+    return same and said(memory, exchange.user_text, exchange.assistant_text) is not None
 
 
 def standing_digest(point_id: PointId, memory: StoredMemory) -> str:

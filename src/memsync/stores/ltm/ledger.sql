@@ -50,7 +50,9 @@ SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id),
     persona_id = coalesce(excluded.persona_id, kept.persona_id),
     personality_id = coalesce(excluded.personality_id, kept.personality_id),
     channel_id = coalesce(excluded.channel_id, kept.channel_id),
-    created_at_ms = coalesce(excluded.created_at_ms, kept.created_at_ms), source = coalesce(excluded.source, kept.source),
+    created_at_ms = coalesce(excluded.created_at_ms, kept.created_at_ms),
+    source = CASE WHEN excluded.state = 'live' THEN excluded.source
+                  ELSE coalesce(excluded.source, kept.source) END,
     stored = excluded.stored, state = excluded.state, leaving = false,
     noted_at = clock_timestamp();
 

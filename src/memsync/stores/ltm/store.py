@@ -22,6 +22,7 @@ from memsync.settings import Settings
 from memsync.stores.ltm.contents import embedders_of_a_page, remembers, require_size
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
 from memsync.stores.ltm.fence import write_as_seen
+from memsync.stores.ltm.fingerprints import PointPrints
 from memsync.stores.ltm.layouts import (
     CollectionKind,
     Layout,
@@ -72,6 +73,7 @@ class LongTermMemory:
         self._vectors = vectors
         self.repairs = Repairs(vectors, self.collection, self.codec)
         self.mark = Mark(vectors)
+        self.fingerprints = PointPrints(vectors, self.collection, self.codec)
         self._embedder_name = settings.embedder
         self._bounds = {
             "batch_texts": settings.embedder_batch_texts,

@@ -30,12 +30,18 @@ from memsync.errors import (
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
 from memsync.stores.folder_lock import FolderLock, busy, hold
-from memsync.stores.vectors.edge_filters import filter_of, filter_of_any, filter_of_one
+from memsync.stores.vectors.edge_wire import (
+    SCHEMAS,
+    filter_of,
+    filter_of_any,
+    filter_of_one,
+    kind_of,
+    point_of,
+)
 from memsync.stores.vectors.points import (
     another_size,
     batches,
     checked_id,
-    float32,
     forked,
     misformed,
     payload_batches,
@@ -50,18 +56,6 @@ _OPEN_MAX = 16
 """At most so many collections are open at once: the engine maps 34 MB or more of each into memory,
 and its files count against the limits of the process. The one not used for longest is closed.
 """
-
-_SCHEMAS: Mapping[IndexKind, engine.PayloadSchemaType | engine.UuidIndexParams] = {
-    IndexKind.TENANT: engine.UuidIndexParams(is_tenant=True),
-    IndexKind.UUID: engine.PayloadSchemaType.Uuid,
-    IndexKind.KEYWORD: engine.PayloadSchemaType.Keyword,
-    IndexKind.INTEGER: engine.PayloadSchemaType.Integer,
-}
-_KINDS = {
-    engine.PayloadSchemaType.Uuid: IndexKind.UUID,
-    engine.PayloadSchemaType.Keyword: IndexKind.KEYWORD,
-    engine.PayloadSchemaType.Integer: IndexKind.INTEGER,
-}
 
 
 def open_edge(directory: Path) -> "EdgeStore":
@@ -121,7 +115,7 @@ class EdgeStore:
             config = json.loads((folder / "edge_config.json").read_text())["vectors"].get("")
             if config is None or config.get("multivector_config"):
                 raise misformed(collection, None if config else ())
-            kinds = {key: _kind(index) for key, index in schema.items()}
+            kinds = {key: kind_of(index) for key, index in schema.items()}
             indexes = {key: kind for key, kind in kinds.items() if kind}
             return CollectionInfo(config["size"], config["distance"], indexes)
 
@@ -141,7 +135,7 @@ class EdgeStore:
             for key, kind in indexes.items():
                 if held.get(key) != kind:
                     self._shard(collection).update(
-                        engine.UpdateOperation.create_field_index(key, _SCHEMAS[kind])
+                        engine.UpdateOperation.create_field_index(key, SCHEMAS[kind])
                     )
 
     def _make(self, collection: str, dims: int) -> None:
@@ -240,7 +234,7 @@ class EdgeStore:
         wired: list[engine.PointId] = [checked_id(each) for each in dict.fromkeys(ids)]
         with self._translated(collection):
             records = self._shard(collection).retrieve(wired, True, vectors)  # noqa: FBT003  positional in the engine
-            return sorted(map(_point, records), key=lambda point: point_order(point.id))
+            return sorted(map(point_of, records), key=lambda point: point_order(point.id))
 
     def scroll(
         self,
@@ -250,18 +244,19 @@ class EdgeStore:
         limit: int,
         vectors: bool = False,
         any_of: AnyOf | None = None,
+        where: Where | None = None,
     ) -> Page:
         """Up to `limit` points in id order, from the first whose id is `start` or after it."""
         request = engine.ScrollRequest(
             offset=None if start is None else checked_id(start),
             limit=_checked_limit(limit),
-            filter=None if any_of is None else filter_of_any(any_of),
+            filter=filter_of(where) if any_of is None else filter_of_any(any_of),
             with_payload=True,
             with_vector=vectors,
         )
         with self._translated(collection):
             records, following = self._shard(collection).scroll(request)
-            return Page([_point(each) for each in records], cast("PointId | None", following))
+            return Page([point_of(each) for each in records], cast("PointId | None", following))
 
     def query(
         self,
@@ -283,13 +278,21 @@ class EdgeStore:
         )
         with self._translated(collection):
             found = self._shard(collection).query(request)
-            return [Hit(_point(each), each.score) for each in found]
+            return [Hit(point_of(each), each.score) for each in found]
 
     def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
         """How many points match, exactly."""
         with self._translated(collection):
             request = engine.CountRequest(exact=True, filter=filter_of(where, ids))
             return self._shard(collection).count(request)
+
+    def facet(self, collection: str, key: str, *, limit: int) -> dict[str | int, int]:
+        """How many points have each value at this payload key, exactly."""
+        with self._translated(collection):
+            request = engine.FacetRequest(key, limit, exact=True)
+            hits = self._shard(collection).facet(request).hits
+            # The engine goes on listing values whose points are gone.
+            return {each.value: each.count for each in hits if each.count}
 
     def close(self) -> None:
         """Write everything to disk and release the store. Closing twice is no error."""
@@ -383,15 +386,3 @@ def _checked_limit(limit: int) -> int:
     if limit < 1:
         raise InvalidInput(f"limit must be 1 or more, not {limit}")
     return limit
-
-
-def _kind(index: "engine.PayloadIndexInfo") -> IndexKind | None:
-    if getattr(index.params, "is_tenant", None):
-        return IndexKind.TENANT
-    return _KINDS.get(index.data_type)
-
-
-def _point(record: "engine.Record | engine.ScoredPoint") -> Point:
-    # The declared types are wider than what a collection with one unnamed vector returns.
-    vector = None if record.vector is None else float32(cast("list[float]", record.vector))
-    return Point(cast("PointId", record.id), record.payload or {}, vector)

@@ -22,8 +22,8 @@ from memsync.model.ids import PointId
 from memsync.model.records import Hit, Point, Vector
 
 Ids = Collection[PointId] | None
-Where = Mapping[str, str | int | frozenset[str]]
-"""Payload keys and the values they must equal, all of them; of a set of texts, one."""
+Where = Mapping[str, str | int | frozenset[str] | frozenset[int]]
+"""Payload keys and the values they must equal, all of them; of a set, one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +160,19 @@ class VectorStore(Protocol):
         limit: int,
         vectors: bool = False,
         any_of: AnyOf | None = None,
+        where: Where | None = None,
     ) -> Page:
         """Up to `limit` points in id order, from the first whose id is `start` or after it.
 
-        With `any_of` only points that match.
+        With `any_of` or `where` only points that match; the two exclude each other.
+        """
+        ...
+
+    def facet(self, collection: str, key: str, *, limit: int) -> dict[str | int, int]:
+        """How many points have each value at this payload key, exactly; of many the most frequent.
+
+        A point whose value is a list counts for each member. The key must be indexed. A value that
+        its index does not take, such as a text where numbers are, is left out.
         """
         ...
 
@@ -195,12 +204,18 @@ def scan(
     vectors: bool = False,
     page_points: int = 1000,
     any_of: AnyOf | None = None,
+    where: Where | None = None,
 ) -> Iterator[Point]:
     """Every point of the collection that matches, in id order, read page by page."""
     start: PointId | None = None
     while True:
         page = store.scroll(
-            collection, start=start, limit=page_points, vectors=vectors, any_of=any_of
+            collection,
+            start=start,
+            limit=page_points,
+            vectors=vectors,
+            any_of=any_of,
+            where=where,
         )
         yield from page.points
         if page.next_start is None:

@@ -29,10 +29,12 @@ from memsync.stores.vectors.points import (
 from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, IndexKind, Page, Where
 from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, meaning
 from memsync.stores.vectors.qdrant_wire import (
+    SCHEMAS,
     filter_of,
     filter_of_any,
     filter_of_one,
     is_allowed,
+    kind_of,
     plain_params,
     point_id_of,
     point_of,
@@ -42,18 +44,6 @@ from memsync.stores.vectors.qdrant_wire import (
 LOCAL_INDEXES = "memsync_indexes"
 CONDITIONAL_SINCE = (1, 17)
 """The first server version that knows update_mode; older ones ignore the field."""
-
-_SCHEMAS: Mapping[IndexKind, models.PayloadSchemaType | models.UuidIndexParams] = {
-    IndexKind.TENANT: models.UuidIndexParams(type=models.UuidIndexType.UUID, is_tenant=True),
-    IndexKind.UUID: models.PayloadSchemaType.UUID,
-    IndexKind.KEYWORD: models.PayloadSchemaType.KEYWORD,
-    IndexKind.INTEGER: models.PayloadSchemaType.INTEGER,
-}
-_KINDS = {
-    models.PayloadSchemaType.UUID: IndexKind.UUID,
-    models.PayloadSchemaType.KEYWORD: IndexKind.KEYWORD,
-    models.PayloadSchemaType.INTEGER: IndexKind.INTEGER,
-}
 
 
 class QdrantStore:
@@ -117,7 +107,7 @@ class QdrantStore:
                 asked = (config.metadata or {}).get(LOCAL_INDEXES, {})
                 indexes = {key: IndexKind(kind) for key, kind in asked.items()}
             else:
-                kinds = {key: _kind(index) for key, index in info.payload_schema.items()}
+                kinds = {key: kind_of(index) for key, index in info.payload_schema.items()}
                 indexes = {key: kind for key, kind in kinds.items() if kind}
             return CollectionInfo(params.size, params.distance.value, indexes)
 
@@ -145,7 +135,7 @@ class QdrantStore:
             for key, kind in missing.items():
                 self._completed(
                     self._client.create_payload_index(
-                        collection, key, field_schema=_SCHEMAS[kind], wait=True
+                        collection, key, field_schema=SCHEMAS[kind], wait=True
                     )
                 )
 
@@ -293,12 +283,13 @@ class QdrantStore:
         limit: int,
         vectors: bool = False,
         any_of: AnyOf | None = None,
+        where: Where | None = None,
     ) -> Page:
         """Up to `limit` points in id order, from the first whose id is `start` or after it."""
         with self._translated(collection):
             records, following = self._client.scroll(
                 collection,
-                scroll_filter=None if any_of is None else filter_of_any(any_of),
+                scroll_filter=filter_of(where) if any_of is None else filter_of_any(any_of),
                 limit=limit,
                 offset=None if start is None else wire_id(start),
                 with_payload=True,
@@ -340,6 +331,13 @@ class QdrantStore:
         """How many points match, exactly."""
         with self._translated(collection):
             return self._client.count(collection, filter_of(where, ids), exact=True).count
+
+    def facet(self, collection: str, key: str, *, limit: int) -> dict[str | int, int]:
+        """How many points have each value at this payload key, exactly."""
+        with self._translated(collection):
+            hits = self._client.facet(collection, key, limit=limit, exact=True).hits
+            # A server goes on listing values whose points are gone.
+            return {each.value: each.count for each in hits if each.count}
 
     def close(self) -> None:
         """Write everything to disk and release the store. Closing twice is no error."""
@@ -388,9 +386,3 @@ class QdrantStore:
             raise meaning(
                 error, label=self._label, collection=collection, secret=self._secret
             ) from None
-
-
-def _kind(index: models.PayloadIndexInfo) -> IndexKind | None:
-    if getattr(index.params, "is_tenant", None):
-        return IndexKind.TENANT
-    return _KINDS.get(index.data_type)

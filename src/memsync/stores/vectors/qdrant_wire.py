@@ -1,6 +1,6 @@
-"""Spells ids, points and conditions as qdrant-client does, and reads them."""
+"""Spells ids, points, conditions and indexes as qdrant-client does, and reads them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import nan
 from typing import cast
 from uuid import UUID
@@ -11,7 +11,19 @@ from memsync.errors import SchemaMismatch
 from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.stores.vectors.points import checked_id, float32, matches, misformed
-from memsync.stores.vectors.protocol import AnyOf, Where
+from memsync.stores.vectors.protocol import AnyOf, IndexKind, Where
+
+SCHEMAS: Mapping[IndexKind, models.PayloadSchemaType | models.UuidIndexParams] = {
+    IndexKind.TENANT: models.UuidIndexParams(type=models.UuidIndexType.UUID, is_tenant=True),
+    IndexKind.UUID: models.PayloadSchemaType.UUID,
+    IndexKind.KEYWORD: models.PayloadSchemaType.KEYWORD,
+    IndexKind.INTEGER: models.PayloadSchemaType.INTEGER,
+}
+_KINDS = {
+    models.PayloadSchemaType.UUID: IndexKind.UUID,
+    models.PayloadSchemaType.KEYWORD: IndexKind.KEYWORD,
+    models.PayloadSchemaType.INTEGER: IndexKind.INTEGER,
+}
 
 
 def wire_id(point_id: PointId) -> str | int:
@@ -41,7 +53,9 @@ def _conditions_of(where: Where) -> list[models.Condition]:
     return [models.FieldCondition(key=key, match=_match_of(value)) for key, value in where.items()]
 
 
-def _match_of(value: str | int | frozenset[str]) -> models.MatchValue | models.MatchAny:
+def _match_of(
+    value: str | int | frozenset[str] | frozenset[int],
+) -> models.MatchValue | models.MatchAny:
     if isinstance(value, frozenset):
         return models.MatchAny(any=sorted(value))
     return models.MatchValue(value=value)
@@ -104,3 +118,10 @@ def is_allowed(standing: Point | None, only_where: Where | None) -> bool:
     if only_where is None:
         return standing is None
     return standing is not None and matches(standing.payload, only_where)
+
+
+def kind_of(index: models.PayloadIndexInfo) -> IndexKind | None:
+    """The kind of a payload index; None for one that memsync never makes."""
+    if getattr(index.params, "is_tenant", None):
+        return IndexKind.TENANT
+    return _KINDS.get(index.data_type)

@@ -1,12 +1,26 @@
-"""Turns the conditions of the protocol into filters of the engine."""
+"""Spells conditions and indexes as the engine does, and reads its points."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import qdrant_edge as engine
 
 from memsync.model.ids import PointId
-from memsync.stores.vectors.points import checked_id
-from memsync.stores.vectors.protocol import AnyOf, Where
+from memsync.model.records import Point
+from memsync.stores.vectors.points import checked_id, float32
+from memsync.stores.vectors.protocol import AnyOf, IndexKind, Where
+
+SCHEMAS: Mapping[IndexKind, engine.PayloadSchemaType | engine.UuidIndexParams] = {
+    IndexKind.TENANT: engine.UuidIndexParams(is_tenant=True),
+    IndexKind.UUID: engine.PayloadSchemaType.Uuid,
+    IndexKind.KEYWORD: engine.PayloadSchemaType.Keyword,
+    IndexKind.INTEGER: engine.PayloadSchemaType.Integer,
+}
+_KINDS = {
+    engine.PayloadSchemaType.Uuid: IndexKind.UUID,
+    engine.PayloadSchemaType.Keyword: IndexKind.KEYWORD,
+    engine.PayloadSchemaType.Integer: IndexKind.INTEGER,
+}
 
 
 def filter_of(where: Where | None, ids: Iterable[PointId] | None = None) -> engine.Filter | None:
@@ -30,9 +44,11 @@ def _conditions_of(where: Where) -> list[engine.FieldCondition]:
     return [engine.FieldCondition(key, match=_match_of(value)) for key, value in where.items()]
 
 
-def _match_of(value: str | int | frozenset[str]) -> "engine.MatchValue | engine.MatchAny":
+def _match_of(
+    value: str | int | frozenset[str] | frozenset[int],
+) -> "engine.MatchValue | engine.MatchAny":
     if isinstance(value, frozenset):
-        return engine.MatchAny(sorted(value))
+        return engine.MatchAny(cast("list[str]", list(value)))
     return engine.MatchValue(value)
 
 
@@ -48,3 +64,17 @@ def filter_of_any(any_of: AnyOf) -> engine.Filter:
     # Ids are always a condition: without any, the engine would take every point.
     ids = engine.HasIdCondition({checked_id(each) for each in any_of.ids})
     return engine.Filter(should=[ids, *conditions])
+
+
+def kind_of(index: "engine.PayloadIndexInfo") -> IndexKind | None:
+    """The kind of a payload index; None for one that memsync never makes."""
+    if getattr(index.params, "is_tenant", None):
+        return IndexKind.TENANT
+    return _KINDS.get(index.data_type)
+
+
+def point_of(record: "engine.Record | engine.ScoredPoint") -> Point:
+    """The point of a record."""
+    # The declared types are wider than what a collection with one unnamed vector returns.
+    vector = None if record.vector is None else float32(cast("list[float]", record.vector))
+    return Point(cast("PointId", record.id), record.payload or {}, vector)

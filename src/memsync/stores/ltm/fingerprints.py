@@ -1,0 +1,226 @@
+"""Fingerprints: what the ledger and the shared collection say of each memory, in a few bits.
+
+A memory's fingerprint is its digest, the two buckets that are cut from it, and its persona. Both
+stores can count their memories by bucket and by persona without handing out one of them, so equal
+histograms mean equal stores: a change that moves a memory to another digest leaves all three as
+they were once in 2^24. This trusts the digest that a payload carries; it is not computed anew.
+The statements are in fingerprints.sql.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, cast
+from uuid import UUID
+
+from memsync.model.digests import buckets
+from memsync.model.ids import PointId, point_id_of
+from memsync.model.records import Point
+from memsync.model.sequences import batched
+from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.postgres import Session
+from memsync.stores.vectors import VectorStore, scan
+
+_BATCH = 1000
+_VALUES_MAX = 1_000_000
+"""More values of one key than any store has personas."""
+
+
+class Key(StrEnum):
+    """By what memories are counted: a payload key, by its name in the codec."""
+
+    FP1 = "fp1"
+    FP2 = "fp2"
+    PERSONA = "persona_id"
+
+
+Value = str | int
+Where = Mapping[Key, Collection[Value]]
+"""Memories that have one of these values at each of these keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a store says of one memory. What it does not say, or says twice, is None."""
+
+    point_id: PointId
+    digest: str | None
+    fp1: int | None
+    fp2: int | None
+    persona_id: str | None
+
+    def value(self, key: Key) -> Value | None:
+        """The value by which the memory is counted."""
+        found: Value | None = getattr(self, key.value)
+        return found
+
+
+class Prints(Protocol):
+    """One of the two stores, as a source of fingerprints."""
+
+    def histogram(self, key: Key) -> Counter[Value]:
+        """How many memories have each value."""
+        ...
+
+    def where(self, where: Where) -> Iterator[Fingerprint]:
+        """The memories that have these values."""
+        ...
+
+    def of(self, ids: Iterable[PointId]) -> Iterator[Fingerprint]:
+        """Those of these ids that stand."""
+        ...
+
+
+class PointPrints:
+    """The fingerprints of the points of one collection."""
+
+    def __init__(self, vectors: VectorStore, collection: str, codec: PayloadCodec) -> None:
+        self._vectors, self._collection, self._codec = vectors, collection, codec
+
+    def why_not(self) -> str | None:
+        """Why its points cannot be counted by their fingerprints; None where they can."""
+        info = self._vectors.describe(self._collection)
+        keys = {self._codec.key(each.value) for each in Key}
+        if info is None:
+            return f"there is no collection {self._collection}"
+        if missing := sorted(keys - set(info.indexes)):
+            return f"{self._collection} has no payload index of {', '.join(missing)}"
+        return None
+
+    def count(self) -> int:
+        """How many points there are."""
+        return self._vectors.count(self._collection)
+
+    def histogram(self, key: Key) -> Counter[Value]:
+        """How many points have each value, counted by the store.
+
+        The client's local mode also counts values that no index of the key takes.
+        """
+        found = self._vectors.facet(self._collection, self._codec.key(key), limit=_VALUES_MAX)
+        return Counter({value: n for value, n in found.items() if _is_value(key, value)})
+
+    def where(self, where: Where) -> Iterator[Fingerprint]:
+        """The points that have these values, read one by one."""
+        # The values of one key are of one type.
+        conditions = {
+            self._codec.key(key): cast("frozenset[str]", frozenset(some))
+            for key, some in where.items()
+        }
+        yield from map(self._print, scan(self._vectors, self._collection, where=conditions))
+
+    def of(self, ids: Iterable[PointId]) -> Iterator[Fingerprint]:
+        """Those of these points that stand."""
+        for some in batched(ids, _BATCH):
+            yield from map(self._print, self._vectors.retrieve(self._collection, some))
+
+    def _print(self, point: Point) -> Fingerprint:
+        digest, fp1, fp2 = (point.payload.get(self._codec.key(k)) for k in ("digest", "fp1", "fp2"))
+        persona = self._codec.decode(point.payload).memory.persona_id
+        return Fingerprint(
+            point.id,
+            digest if isinstance(digest, str) else None,
+            fp1 if type(fp1) is int else None,
+            fp2 if type(fp2) is int else None,
+            None if persona is None else str(persona),
+        )
+
+
+class LedgerPrints:
+    """The fingerprints of the memories that stand in one collection by the ledger."""
+
+    def __init__(self, session: Session, collection: str) -> None:
+        self._session, self._collection = session, collection
+        self._counted: dict[Key, Counter[Value]] | None = None
+
+    def histogram(self, key: Key) -> Counter[Value]:
+        """How many memories have each value. All keys are counted at once."""
+        if self._counted is None:
+            self._counted = {each: Counter() for each in Key}
+            for row in self._session.rows("ledger_histograms", collection=self._collection):
+                for each in Key:
+                    value = getattr(row, each.value)
+                    if value is not None:
+                        self._counted[each][_plain(value)] = row.memories
+        return self._counted[key]
+
+    def where(self, where: Where) -> Iterator[Fingerprint]:
+        """The memories that have these values."""
+        rows = self._session.rows(
+            "ledger_prints",
+            collection=self._collection,
+            fp1=_listed(where, Key.FP1),
+            fp2=_listed(where, Key.FP2),
+            personas=_listed(where, Key.PERSONA),
+        )
+        yield from map(_print, rows)
+
+    def of(self, ids: Iterable[PointId]) -> Iterator[Fingerprint]:
+        """Those of these memories that stand."""
+        rows = self._session.rows(
+            "ledger_prints_of", collection=self._collection, ids=list(map(str, ids))
+        )
+        yield from map(_print, rows)
+
+    def without_exchange(self, personas: Collection[UUID]) -> set[PointId]:
+        """The memories of these personas that have no exchange."""
+        rows = self._session.rows(
+            "ledger_without_exchange", collection=self._collection, personas=list(personas)
+        )
+        return {point_id_of(row.point_id) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The history against the ledger.
+
+    `apart` is how many exchanges and memories the two do not agree about, and `ids` those of the
+    points concerned, of some of them where they are many.
+    """
+
+    exchanges: int
+    archived: int
+    apart: int
+    ids: frozenset[PointId]
+
+
+def compare_with_history(
+    session: Session, collection: str, without: Collection[UUID], limit: int
+) -> Comparison:
+    """Compare all exchanges with the ledger, in one pass of Postgres over both.
+
+    Personalities that are `without` memory need none. At most `limit` exchanges are named.
+    """
+    row = session.row(
+        "history_against_ledger", collection=collection, without=list(without), limit=limit
+    )
+    ids = [*(row.anchor_ids or ()), *(map(point_id_of, filter(None, row.point_ids or ())))]
+    return Comparison(row.exchanges, row.archived, row.apart, frozenset(filter(None, ids)))
+
+
+def _is_value(key: Key, value: Value) -> bool:
+    """Whether the ledger may have such a value."""
+    if key is not Key.PERSONA:
+        return type(value) is int
+    try:
+        return str(UUID(str(value))) == value
+    except ValueError:
+        return False
+
+
+def _listed(where: Where, key: Key) -> list[Value] | None:
+    return list(where[key]) if key in where else None
+
+
+def _plain(value: UUID | int) -> Value:
+    return value if isinstance(value, int) else str(value)
+
+
+def _print(row: Any) -> Fingerprint:
+    digest: str = row.digest
+    return Fingerprint(
+        point_id_of(row.point_id),
+        digest,
+        *buckets(digest),
+        row.persona_id and str(row.persona_id),
+    )
