@@ -1110,6 +1110,8 @@ BEGIN
     run_id uuid PRIMARY KEY,
     target json NOT NULL,
     actions int NOT NULL,
+    done_before int NOT NULL DEFAULT 0,
+    set_aside int NOT NULL DEFAULT 0,
     who text NOT NULL DEFAULT session_user,
     memsync_version text NOT NULL,
     begun_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,

@@ -19,6 +19,7 @@ from memsync.cli.statuses import EXIT_STATUSES
 from memsync.demo.world import Recipe, load_rows, make_world
 from memsync.errors import MemsyncError
 from memsync.reconcile import RULES
+from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,8 @@ def hints() -> Iterator[tuple[str, str]]:
             ]:
                 yield source.name, command
     for rule in RULES:
-        yield rule.code, rule.command().removeprefix("memsync ")
+        for layout in Layout:
+            yield rule.code, rule.command_in(layout).removeprefix("memsync ")
 
 
 def typed(document: Path) -> Iterator[str]:

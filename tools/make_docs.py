@@ -20,7 +20,7 @@ from generated import keep
 from memsync.cli.app import app
 from memsync.cli.app import main as run
 from memsync.cli.statuses import EXIT_STATUSES
-from memsync.reconcile import RULES
+from memsync.reconcile import RULES, Rule
 from memsync.settings import ENV_PREFIX, Settings
 from memsync.stores.ltm.layouts import Layout
 
@@ -111,8 +111,16 @@ def findings() -> str:
     ]
     for rule in RULES:
         about = inspect.getdoc(rule) or ""
-        parts.append(f"## {rule.code}\n\n{rule.name}. {about}\n\nNext: `{rule.command()}`\n")
+        parts.append(f"## {rule.code}\n\n{rule.name}. {about}\n\n{_next(rule)}\n")
     return "\n".join(parts)
+
+
+def _next(rule: Rule) -> str:
+    """The command that comes next. A plan may be for the shared layout alone."""
+    shared, per_persona = (rule.command_in(each) for each in (Layout.SHARED, Layout.PER_PERSONA))
+    if shared == per_persona:
+        return f"Next: `{shared}`"
+    return f"Next, in the shared layout: `{shared}`\n\nIn the per-persona layout no plan has it."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -90,15 +90,16 @@ def test_plan_show_apply_and_undo(app: str, qdrant: str, tmp_path: Path) -> None
     listed = on(app, qdrant, "reconcile", "runs")
     assert run in listed.out
     assert f"{number} of {number}" in listed.out
-    assert "1 run; each can be undone for 30 days" in listed.out
+    assert "1 run; each is kept for 30 days after its last work" in listed.out
     undone = on(app, qdrant, "reconcile", "undo", run)
     assert (0, f"{number} points undone") == (undone.status, undone.out.splitlines()[0])
     assert 0 == on(app, qdrant, "--json", "reconcile", "undo", run).json()["done"]
     [kept] = on(app, qdrant, "--json", "reconcile", "runs").json()["runs"]
     assert (run, number, number) == (kept["run_id"], kept["done"], kept["undone"])
-    [line] = [line for line in on(app, qdrant, "reconcile", "runs").out.splitlines() if run in line]
-    assert "  undone  " in line
-    assert len(line) <= 80
+    lines = on(app, qdrant, "reconcile", "runs").out.splitlines()
+    [at] = [n for n, line in enumerate(lines) if run in line]
+    assert f"    {number} of {number} actions done, undone again" == lines[at + 1]
+    assert all(len(line) <= 80 for line in lines)
     assert 1 == on(app, qdrant, "check").status
 
 
@@ -122,7 +123,8 @@ def test_a_run_that_is_not_known_is_2(app: str, qdrant: str) -> None:
         assert (2, "") == (ran.status, ran.out)
         assert run in ran.err
     listed = on(app, qdrant, "reconcile", "runs")
-    assert (0, "no runs; each can be undone for 30 days") == (listed.status, listed.out.strip())
+    said = "no runs; each is kept for 30 days after its last work"
+    assert (0, said) == (listed.status, listed.out.strip())
 
 
 def test_what_is_set_aside_is_3(app: str, qdrant: str, tmp_path: Path) -> None:

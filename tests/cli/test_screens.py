@@ -45,7 +45,7 @@ def finding(number: int, code: str) -> Finding:
         key=str(UUID(int=number)),
         persona_id=UUID(int=number % 700 + 1),
         evidence={"row": Words.of(WORDS), "point": None},
-        next_command=rule.command(),
+        next_command=rule.command(rule.grade),
     )
 
 

@@ -19,7 +19,7 @@ from memsync.reconcile.rules.base import CaseRule
 from memsync.stores.ltm.layouts import Layout
 from support.lab import UNHINDERED, Lab
 from support.laws import LAWS, Law, data, schema
-from support.laws.base import Plant
+from support.laws.base import PLAN, Plant
 from support.laws.coverage import dead, duplicate, foreign_id, missing, orphan, unacknowledged
 from support.laws.data import stale, wrong_text_key, wrong_unit
 from support.laws.isolation import mismatch, no_persona, unknown
@@ -131,6 +131,9 @@ def _found(law: Law, lab: Lab) -> Audit:
     for key, evidence in planted.evidence.items():
         assert _is_within(evidence, found[key]), found[key]
     assert {planted.next_command} == {each.next_command for each in ours}
+    rule = next(each for each in RULES if each.code == law.code)
+    if planted.next_command.startswith(PLAN):
+        assert rule.command_in(lab.ltm.layout).startswith(PLAN)
     return gate
 
 
@@ -148,6 +151,28 @@ def _mended(lab: Lab, gate: Audit) -> None:
     after = lab.check()
     assert plan.left == after.counts
     assert () == lab.plan(after).actions
+
+
+PLANNED = [
+    (rule, layout)
+    for rule in RULES
+    for layout in Layout
+    if rule.command_in(layout).startswith(PLAN)
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "layout"), PLANNED, ids=[f"{rule.code}-{layout}" for rule, layout in PLANNED]
+)
+def test_a_rule_that_names_a_plan_is_in_one(
+    rule: Rule, layout: Layout, open_lab: "partial[Lab]"
+) -> None:
+    """In the layouts in which a rule names a plan, one of its laws plants what a plan takes up."""
+    for law in (law for law, there in CASES if (law.code, there) == (rule.code, layout)):
+        gate = _found(law, open_lab(layout=layout.value))
+        if any(each.code == rule.code and each.grade != "report-only" for each in gate.findings):
+            return
+    raise AssertionError("no plan takes its findings up there")
 
 
 # ---------------------------------------------------------------------- laws find broken rules

@@ -207,11 +207,19 @@ def _print_commands(audit: Audit, found: Chosen, view: View) -> None:
     for code, kinds in (*_codes(found).items(), *_codes(outdated).items()):
         for command in dict.fromkeys(kind.next_command for kind in kinds):
             commands.setdefault(command, []).append(code)
-    for command, codes in commands.items():
+    for command, codes in _plans_in_order(commands).items():
         if len(commands) > 1:
             say(f"for {', '.join(codes)}:")
         whose = f" --persona {view.persona}" if view.persona and command.startswith(_PLAN) else ""
         say(f"next: {command}{whose}")
+
+
+def _plans_in_order(commands: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The commands in their order, but all plans where the first is; what removes comes last."""
+    plans = sorted((c for c in commands if c.startswith(_PLAN)), key=lambda c: "--unsafe" in c)
+    others = [each for each in commands if each not in plans]
+    at = next((n for n, each in enumerate(commands) if each in plans), 0)
+    return {each: commands[each] for each in (*others[:at], *plans, *others[at:])}
 
 
 def _print_finding(finding: Finding, view: View) -> None:

@@ -7,17 +7,20 @@ import typer
 
 from memsync.cli.findings import print_audit
 from memsync.cli.options import command, group
-from memsync.cli.output import print_json, print_table, say
+from memsync.cli.output import print_json, print_table, say, say_next
 from memsync.cli.progress import progress
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.errors import InvalidInput
 from memsync.model.wording import count
 from memsync.reconcile import relayout
+from memsync.reconcile.halfway import HalfDone
 from memsync.reconcile.relayout import Changed, Standing
 from memsync.reconcile.retirement import Retired, retire
 from memsync.settings import Settings
 from memsync.stores.ltm.layouts import Layout
+
+_RETIRE = HalfDone.RETIRING.command
 
 app = group(
     "Show where memories lie: in a collection for each persona, as the app made them, or in one "
@@ -109,6 +112,8 @@ def _fields(seen: Standing) -> dict[str, object]:
             {"run_id": run_id, "collections": collections, "points": points}
             for run_id, (collections, points) in seen.retired.items()
         ],
+        "half_done": seen.half_done and str(seen.half_done),
+        "next": _next(seen),
     }
 
 
@@ -123,15 +128,24 @@ def _print_standing(seen: Standing) -> None:
             f"in the quarantine, as {run_id}: {count(points, 'point')} of "
             f"{count(collections, 'collection')}"
         )
-    if not seen.waiting:
-        return
-    what = count(len(seen.waiting), "collection")
-    held = count(sum(seen.waiting.values()), "point")
-    if seen.layout is Layout.SHARED:
-        say(f"{what} with {held} to be retired: this layout does not read them")
-        say("next: memsync reconcile layout set shared --retire")
-    else:
-        say(f"{what} with {held} that this layout does not read")
+    if seen.waiting:
+        what = count(len(seen.waiting), "collection")
+        held = count(sum(seen.waiting.values()), "point")
+        is_next = " to be retired:" if _next(seen) == _RETIRE else ":"
+        say(f"{what} with {held}{is_next} this layout does not read them")
+    if seen.half_done:
+        say(f"{seen.half_done.what} was begun and did not end", "yellow")
+    elif seen.waiting and seen.layout is Layout.SHARED and not seen.retired:
+        # Where nothing was retired, a way back leaves no trace until it changes what stands there.
+        say(f"a way back that was cut short is finished by `{HalfDone.RETURNING.command}`")
+    say_next(_next(seen))
+
+
+def _next(seen: Standing) -> str | None:
+    """The command that finishes what is half done, or that retires what is no longer read."""
+    if seen.half_done:
+        return seen.half_done.command
+    return _RETIRE if seen.waiting and seen.layout is Layout.SHARED else None
 
 
 def _print_retired(retired: Retired, *, as_json: bool) -> int:
@@ -181,7 +195,7 @@ def _print_changed(changed: Changed, settings: Settings, *, as_json: bool) -> in
     status = print_audit(audit)
     if changed.layout is Layout.SHARED and not status:
         say("the collections of personas stay until they are retired")
-        say("next: memsync reconcile layout set shared --retire")
+        say_next(_RETIRE)
     return status
 
 

@@ -1,5 +1,6 @@
 """`memsync reconcile`: audit, plan, show, apply, adopt, undo and runs."""
 
+import contextlib
 import os
 import shlex
 import tempfile
@@ -15,16 +16,19 @@ from memsync import reconcile
 from memsync.cli import baseline, layout
 from memsync.cli.findings import numbered, report, require_known
 from memsync.cli.options import command, group
-from memsync.cli.output import print_facts, print_json, print_table, say
+from memsync.cli.output import one_line, print_facts, print_json, say
 from memsync.cli.plans import plan_fields, print_plan
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.cli.views import EVERYTHING, View, viewed
-from memsync.errors import InvalidInput
+from memsync.errors import InvalidInput, SchemaMismatch, SettingsError, StoreUnreachable
 from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
+from memsync.settings import Settings
 from memsync.stores.history.catalog import instance_id
+from memsync.stores.ltm import LongTermMemory
+from memsync.stores.postgres import Session
 
 PlanFile = Annotated[
     Path, typer.Argument(metavar="PLAN", help="A file that `reconcile plan` saved.")
@@ -246,34 +250,62 @@ def undo(
 
 @command(app, "memsync reconcile runs")
 def runs(ctx: typer.Context) -> int:
-    """List the runs of apply that are kept, the newest first. Writes nothing."""
+    """List the runs of apply that are kept, the newest first. Writes nothing.
+
+    A run that an undo would not take back whole is marked, and why. Without the vector store what
+    Postgres says is told.
+    """
     with opened_postgres(ctx) as (settings, postgres), postgres.session() as session:
-        found = reconcile.runs(session)
+        found, left_out = _kept(settings, session)
     if ctx.obj.as_json:
-        print_json(runs=[asdict(each) for each in found])
+        print_json(runs=[_run_fields(each) for each in found], left_out=left_out)
         return 0
-    print_table(
-        [
-            (
-                str(each.run_id),
-                f"{each.last_at:%Y-%m-%d %H:%M}",
-                _standing(each),
-                each.who,
-            )
-            for each in found
-        ],
-        head=("run", "last at work", "done", "who"),
-    )
+    for each in found:
+        run = each.run
+        say(f"{run.run_id}  {run.last_at:%Y-%m-%d %H:%M}  {one_line(run.who)}")
+        say(f"    {_standing(run)}")
+        if each.why_not and run.undone < run.done:
+            say(f"    to be undone: {each.undo}; {each.why_not}", "yellow")
+    for what in left_out:
+        say(f"not looked at: {what}")
     said = count(len(found), "run") if found else "no runs"
-    say(f"{said}; each can be undone for {count(settings.quarantine_days, 'day')}")
+    say(f"{said}; each is kept for {count(settings.quarantine_days, 'day')} after its last work")
     return 0
 
 
+def _kept(settings: Settings, session: Session) -> tuple[list[reconcile.Kept], list[str]]:
+    """The runs, judged with the vector store, or without it where it cannot be asked."""
+    if not reconcile.runs(session):
+        return [], []
+    try:
+        settings.named("qdrant_url")
+        with contextlib.closing(LongTermMemory.open(settings, session)) as ltm:
+            found, left_out = reconcile.kept(session, ltm)
+            return found, list(left_out)
+    except (SettingsError, SchemaMismatch, StoreUnreachable) as error:
+        # Who looks at the runs may do so because the vector store is away.
+        found, left_out = reconcile.kept(session, None)
+        return found, [*left_out, f"the collections of the runs: {error.message}"]
+
+
+def _run_fields(each: reconcile.Kept) -> dict[str, object]:
+    run = each.run
+    return {
+        **{name: value for name, value in asdict(run).items() if name != "target"},
+        "left": run.left,
+        "target": run.target.fields(),
+        "undo": each.undo,
+        "why_not": each.why_not,
+    }
+
+
 def _standing(run: reconcile.Run) -> str:
-    """How many actions of a run are done, or are undone again."""
+    """What became of the actions of a run."""
+    done = f"{run.done:,} of {count(run.actions, 'action')} done"
     if run.undone:
-        return "undone" if run.undone == run.done else f"{run.undone:,} of {run.done:,} undone"
-    return f"{run.done:,} of {run.actions:,}"
+        done += ", undone again" if run.undone == run.done else f", {run.undone:,} undone again"
+    parts = ((run.done_before, "done before"), (run.set_aside, "set aside"), (run.left, "left"))
+    return ", ".join([done, *(f"{number:,} {what}" for number, what in parts if number)])
 
 
 def _read(file: Path) -> Plan:

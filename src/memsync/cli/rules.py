@@ -10,6 +10,7 @@ import typer
 from memsync.cli.output import print_json, print_table, say
 from memsync.errors import InvalidInput
 from memsync.reconcile import RULES, Rule
+from memsync.reconcile.findings import Grade
 from memsync.stores.ltm.layouts import Layout
 
 _LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n|Why it matters: |Repair: )")
@@ -43,10 +44,24 @@ def rules(
     if code is not None:
         about = _LINE_BREAK.sub(" ", inspect.getdoc(chosen[0]) or "")
         say(f"\n{about}")
-        # Where no command repairs the fault, a report sends its reader to this text.
-        if (command := chosen[0].command()) != f"memsync rules {chosen[0].code}":
-            say(f"\nnext: {command}")
+        _print_next(chosen[0])
     return 0
+
+
+def _print_next(rule: Rule) -> None:
+    """Print the command of each layout. A plan is named only where it takes such findings up."""
+    commands: dict[str, list[Layout]] = {}
+    for layout in (Layout.SHARED, Layout.PER_PERSONA):
+        commands.setdefault(rule.command_in(layout), []).append(layout)
+    for command, layouts in commands.items():
+        # Where no command repairs the fault, a report sends its reader to this text.
+        if command == f"memsync rules {rule.code}":
+            continue
+        grades = {rule.grade_in(layout) for layout in layouts} - {Grade.REPORT_ONLY}
+        about = [f"where the repair is {grade}" for grade in grades]
+        about += [f"in the {layouts[0]} layout"] if len(commands) > 1 else []
+        say(f"\n{', '.join(about)}:" if about else "")
+        say(f"next: {command}")
 
 
 def no_finding(name: str) -> str:
@@ -64,7 +79,9 @@ def _facts(rule: Rule) -> dict[str, object]:
         "name": rule.name,
         "severity": rule.severity,
         "severity_per_persona": rule.severity_in(Layout.PER_PERSONA),
-        "grade": rule.grade,
+        "grade": rule.grade_in(Layout.SHARED),
+        "grade_per_persona": rule.grade_in(Layout.PER_PERSONA),
         "about": inspect.getdoc(rule),
-        "next_command": rule.command(),
+        "next_command": rule.command_in(Layout.SHARED),
+        "next_command_per_persona": rule.command_in(Layout.PER_PERSONA),
     }

@@ -1,6 +1,7 @@
 """Reconcile the stores: `audit` only reads, `make_plan` makes a plan, `apply` carries it out.
 
-`undo` takes a run of `apply` back, and `runs` lists those that can be. `adopt` writes the memories
+`undo` takes a run of `apply` back, `runs` lists those that are kept, and `kept` says which of them
+an undo would take back. `adopt` writes the memories
 that stand down in the ledger. `acknowledge` lets findings be that an operator knows of.
 """
 
@@ -13,6 +14,7 @@ from memsync.reconcile.journal import Run, runs
 from memsync.reconcile.plan import make_plan
 from memsync.reconcile.rules import RULES, Rule
 from memsync.reconcile.undo import Undone, undo
+from memsync.reconcile.undoable import Kept, kept
 
 __all__ = [
     "RULES",
@@ -21,6 +23,7 @@ __all__ = [
     "Applied",
     "Audit",
     "Finding",
+    "Kept",
     "Rule",
     "Run",
     "Undone",
@@ -29,6 +32,7 @@ __all__ = [
     "apply",
     "audit",
     "check",
+    "kept",
     "make_plan",
     "runs",
     "undo",

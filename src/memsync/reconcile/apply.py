@@ -73,6 +73,7 @@ def apply(
         if not remove_many:
             applier.require_few_removals(open_actions)
         applier.carry_out(open_actions, limit)
+        applier.note_counts()
         ltm.mark.publish(session)
         purge(session, settings.quarantine_days)
         return applier.applied()
@@ -106,6 +107,7 @@ class _Applier:
         self._unsettled: list[Looked] = []
         self._began = False
         self._done = self._done_before = self._left = 0
+        self._done_by_others = 0
 
     # ------------------------------------------------------------------ before any write
 
@@ -126,6 +128,7 @@ class _Applier:
             place = each.action.place
             if each.done:
                 self._done_before += 1
+                self._done_by_others += not each.ours
                 self._after[place] = each.after
                 if each.unsettled:
                     self._unsettled.append(each)
@@ -205,10 +208,15 @@ class _Applier:
         self._ltm.record_layout(self._session)
         self._ltm.mark.watch(self._session)
         self._journal.begin(self._plan)
+        self.note_counts()
         for name, some in _by_collection(self._unsettled):
             with self._session.transaction():
                 self._journal.settle(name, [each.point_id for each in some], created=True)
                 self._noting.done(name, [(each, each.found) for each in some])
+
+    def note_counts(self) -> None:
+        """Write down how many actions were done by others, and how many are set aside, so far."""
+        self._journal.count(done_before=self._done_by_others, set_aside=len(self._aside))
 
     def _carry_out(self, actions: list[Action]) -> None:
         do: dict[ActionKind, Callable[[list[Looked]], None]] = {

@@ -66,9 +66,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of `reconcile apply`: how many points it changed, and how many of these are undone."""
+    """A run of `reconcile apply`, and the stores that it was for.
+
+    Of its `actions` it carried out `done`, of which `undone` are undone. Of `done_before` the
+    result stood already, by other hands. `set_aside` could not be done.
+    """
 
     run_id: UUID
+    target: Target
     who: str
     memsync_version: str
     begun_at: datetime
@@ -76,6 +81,13 @@ class Run:
     actions: int
     done: int
     undone: int
+    done_before: int
+    set_aside: int
+
+    @property
+    def left(self) -> int:
+        """How many actions it has not come to: of a limit, or because it was cut short."""
+        return max(0, self.actions - self.done - self.done_before - self.set_aside)
 
 
 class Journal:
@@ -93,6 +105,12 @@ class Journal:
             target=json_value(plan.target.fields()),
             actions=len(plan.actions),
             version=version("memsync"),
+        )
+
+    def count(self, *, done_before: int, set_aside: int) -> None:
+        """Note what became of the actions that the journal does not have. Needs no run."""
+        self._session.run(
+            "count_repair", run_id=self._run_id, done_before=done_before, set_aside=set_aside
         )
 
     def target(self) -> Target | None:
@@ -263,6 +281,7 @@ def runs(session: Session) -> list[Run]:
     return [
         Run(
             run_id=row.run_id,
+            target=Target.read(row.target),
             who=row.who,
             memsync_version=row.memsync_version,
             begun_at=row.begun_at,
@@ -270,6 +289,8 @@ def runs(session: Session) -> list[Run]:
             actions=row.actions,
             done=row.done,
             undone=row.undone,
+            done_before=row.done_before,
+            set_aside=row.set_aside,
         )
         for row in session.rows("repair_runs")
     ]

@@ -5,13 +5,19 @@
 INSERT INTO memsync.repair (run_id, target, actions, memsync_version)
 VALUES (%(run_id)s, %(target)s, %(actions)s, %(version)s) ON CONFLICT DO NOTHING;
 
+-- name: count_repair
+-- Notes how many actions of a run were done before by other hands, and how many are set aside.
+UPDATE memsync.repair SET done_before = %(done_before)s, set_aside = %(set_aside)s
+WHERE run_id = %(run_id)s;
+
 -- name: repair_run
 -- The stores that a run was for.
 SELECT target FROM memsync.repair WHERE run_id = %(run_id)s;
 
 -- name: repair_runs
 -- The runs, the newest first: what each did, what of it is undone, and when it was last at work.
-SELECT r.run_id, r.who, r.memsync_version, r.begun_at, r.actions, j.done, j.undone,
+SELECT r.run_id, r.target, r.who, r.memsync_version, r.begun_at, r.actions, r.done_before,
+       r.set_aside, j.done, j.undone,
        greatest(r.begun_at, j.last_at) AS last_at
 FROM memsync.repair r, LATERAL (
     SELECT count(*) FILTER (WHERE action <> 'create') AS done,

@@ -36,8 +36,8 @@ class Looked:
 
     It is done, or set aside because of `why`, or else open. `found` and `source` have vectors where
     these were asked for. `made` is the memory to be written, `row` its exchange. `after` is the
-    state that the action left, where it is done. `unsettled`: it is done, and the journal does not
-    say so yet.
+    state that the action left, where it is done. `ours`: this run has done it. `unsettled`: so it
+    is, and the journal does not say so yet.
     """
 
     action: Action
@@ -48,6 +48,7 @@ class Looked:
     row: Exchange | None = None
     done: bool = False
     after: str | None = None
+    ours: bool = False
     unsettled: bool = False
     why: str | None = None
 
@@ -302,9 +303,9 @@ def _judged(looked: Looked, noted: Noted | None, unread: str | None) -> Looked:
         return replace(looked, why=unread)
     if noted and noted.is_done and (state != action.state or noted.before == noted.after):
         # What happened to the point since is not this plan's.
-        return replace(looked, done=True, after=noted.after, why=None)
+        return replace(looked, done=True, ours=True, after=noted.after, why=None)
     if noted and state == noted.after and state != action.state:
-        return replace(looked, done=True, after=state, unsettled=True, why=None)
+        return replace(looked, done=True, ours=True, after=state, unsettled=True, why=None)
     if looked.why is not None:
         return looked
     is_gone = state is None and action.state is not None and action.kind is not ActionKind.REMOVE

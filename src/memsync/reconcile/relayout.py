@@ -19,6 +19,7 @@ from memsync.reconcile.bringing import Bringing
 from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
+from memsync.reconcile.halfway import HalfDone, half_done
 from memsync.reconcile.retirement import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
@@ -40,7 +41,8 @@ class Standing:
     """Where memories lie. `kinds` has the numbers of collections and points by kind.
 
     `waiting` are the collections that the layout does not read, `retired` the runs whose
-    collections are in the quarantine, with the numbers of collections and points.
+    collections are in the quarantine, with the numbers of collections and points. `half_done` is a
+    change that was cut short.
     """
 
     layout: Layout
@@ -49,6 +51,7 @@ class Standing:
     kinds: Mapping[CollectionKind, tuple[int, int]]
     waiting: Mapping[str, int]
     retired: Mapping[UUID, tuple[int, int]]
+    half_done: HalfDone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def look(session: Session, ltm: LongTermMemory, settings: Settings) -> Standing:
         kinds,
         {name: points[name] for name in elsewhere},
         {row.run_id: (row.collections, row.points) for row in retired},
+        half_done(session, ltm, elsewhere),
     )
 
 

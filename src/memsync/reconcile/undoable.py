@@ -1,4 +1,4 @@
-"""Tells which runs of apply can no longer be undone whole, while they should be.
+"""Tells which runs of apply can no longer be undone whole, and why.
 
 A run is looked at while `quarantine_days` keep it. Copies are read page by page, each against its
 digest, so that damage is seen before somebody needs the undo. The module decides what an undo
@@ -8,19 +8,24 @@ in undoable.sql.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch
 from memsync.model.ids import point_id_of
 from memsync.model.wording import count
-from memsync.reconcile.journal import whole
+from memsync.reconcile.journal import Run, runs, whole
 from memsync.reconcile.plans import Target
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.record import recorded
 from memsync.stores.postgres import Session
 
 _PAGE = 200
 _COPIES_MAX = 5000
 """So many copies take a check some ten seconds, where vectors have 1536 numbers."""
+
+_ALL_DAYS = 36_500
+"""A run that is kept longer than it need be is whole still: its copies go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,61 @@ class Undoable:
     left_out: tuple[str, ...] = ()
 
 
-def undoable(session: Session, ltm: LongTermMemory, days: int) -> Undoable:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run that is kept, and how much of it an undo would take back now.
+
+    `why_not` says briefly why that is not all of it; None where it is.
+    """
+
+    run: Run
+    undo: Literal["whole", "in part", "no"]
+    why_not: str | None = None
+
+
+def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tuple[str, ...]]:
+    """The runs that are kept, the newest first, and what was not looked at.
+
+    Without the vector store they are judged by what Postgres says.
+    """
+    seen = undoable(session, ltm, _ALL_DAYS)
+    lost = {each.run_id: each for each in seen.lost}
+    layout = ltm.layout if ltm else recorded(session)
+    found = []
+    for run in runs(session):
+        if run.done == run.undone:
+            found.append(Kept(run, "no", "it is undone" if run.done else "it changed nothing"))
+        elif layout not in {None, run.target.layout}:
+            there = run.target.layout
+            why = f"it was made in the {there} layout, which is not in force"
+            found.append(Kept(run, "no", why))
+        elif ltm and run.target.vectors != ltm.label and not ltm.mark.is_of(session):
+            found.append(Kept(run, "no", f"it was made on {run.target.vectors}"))
+        elif what := lost.get(run.run_id):
+            found.append(Kept(run, "in part", _told(what)))
+        else:
+            found.append(Kept(run, "whole"))
+    return found, seen.left_out
+
+
+def _told(lost: NotWhole) -> str:
+    """What of the run is lost, such as `2 copies are missing`."""
+    said = []
+    if lost.missing:
+        said.append(f"{count(lost.missing, 'copy is', 'copies are')} missing")
+    if lost.damaged:
+        said.append(f"{count(lost.damaged, 'copy is', 'copies are')} damaged")
+    if lost.without_collection:
+        points = count(lost.without_collection, "point")
+        said.append(f"no collection takes {points} back")
+    return ", ".join(said)
+
+
+def undoable(session: Session, ltm: LongTermMemory | None, days: int) -> Undoable:
     """Look at the runs of the last `days` days.
 
-    A run that was made on another vector store is judged by its copies alone. The copies of the
+    A run that was made on another vector store, and each without a vector store, is judged by its
+    copies alone. The copies of the
     newest runs are compared with their digests, _COPIES_MAX at most; that all are there is asked of
     every run. Memory is bounded by a page of copies.
     """
@@ -65,8 +121,9 @@ def undoable(session: Session, ltm: LongTermMemory, days: int) -> Undoable:
         read, damaged = _damaged(session, run.run_id, budget)
         budget -= read
         unread += max(0, run.copies - read)
-        of_this_store = Target.read(run.target).vectors == ltm.label
-        without = _without_collection(session, ltm, run.run_id) if of_this_store else 0
+        without = 0
+        if ltm and Target.read(run.target).vectors == ltm.label:
+            without = _without_collection(session, ltm, run.run_id)
         if run.missing or damaged or without:
             lost.append(NotWhole(run.run_id, run.points, run.missing, damaged, without))
     if not unread:

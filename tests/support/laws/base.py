@@ -16,7 +16,7 @@ from support.lab import LONG_AGO, Lab
 
 OLD_MS = to_ms(LONG_AGO) - 86_400_000
 PLAN = "memsync reconcile plan"
-UNSAFE = f"{PLAN} --unsafe"
+UNSAFE = f"{PLAN} --unsafe --out plan-unsafe.json"
 
 Where = Literal["home", "deployed", "beside home", "beside deployed", "outbox", "history", "schema"]
 _LAYOUTS: Mapping[str, tuple[Layout, ...]] = {

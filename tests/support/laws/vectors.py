@@ -10,7 +10,7 @@ from support.raw_vectors import INFINITE, NONE, ZERO, with_vector
 
 UNNAMED = "none of this size is named"
 
-VERIFY = "memsync reconcile plan --verify-vectors all"
+VERIFY = "memsync reconcile plan --verify-vectors all --out plan-vectors.json"
 
 
 def named(lab: Lab) -> None:

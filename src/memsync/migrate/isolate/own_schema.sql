@@ -221,11 +221,14 @@ CREATE TABLE IF NOT EXISTS memsync.mark (
 
 -- name: create_repair
 -- The runs of `reconcile apply`. A run has the id of its plan; `target` are the stores that it was
--- for.
+-- for. Of its actions the journal has those that it carried out; `done_before` counts those whose
+-- result stood already, by other hands, and `set_aside` those that could not be done.
 CREATE TABLE IF NOT EXISTS memsync.repair (
     run_id uuid PRIMARY KEY,
     target json NOT NULL,
     actions int NOT NULL,
+    done_before int NOT NULL DEFAULT 0,
+    set_aside int NOT NULL DEFAULT 0,
     who text NOT NULL DEFAULT session_user,
     memsync_version text NOT NULL,
     begun_at timestamptz NOT NULL DEFAULT clock_timestamp());

@@ -17,7 +17,8 @@ Evidence = Mapping[str, object]
 
 _NEXT = {
     Grade.SAFE: "memsync reconcile plan",
-    Grade.UNSAFE: "memsync reconcile plan --unsafe",
+    # Its own file, because no plan is written over another, and both may be asked for.
+    Grade.UNSAFE: "memsync reconcile plan --unsafe --out plan-unsafe.json",
     Grade.REPORT_ONLY: "memsync rules {code}",
 }
 _PLAIN = re.compile(r"[0-9A-Fa-f-]{1,64}")
@@ -52,9 +53,19 @@ class Rule:
         return cls.severity
 
     @classmethod
-    def command(cls, grade: Grade | None = None) -> str:
+    def grade_in(cls, layout: Layout) -> Grade:
+        """The usual grade of its findings there. A fact is in no plan, so it is report-only."""
+        return Grade.REPORT_ONLY if cls.severity_in(layout) is Severity.INFO else cls.grade
+
+    @classmethod
+    def command_in(cls, layout: Layout) -> str:
+        """The command that usually comes next where memories lie in this layout."""
+        return cls.command(cls.grade_in(layout))
+
+    @classmethod
+    def command(cls, grade: Grade) -> str:
         """The command that the operator should run next, for a repair of this grade."""
-        return cls.next_command or _NEXT[grade or cls.grade].format(code=cls.code)
+        return cls.next_command or _NEXT[grade].format(code=cls.code)
 
 
 class CaseRule(Rule):
@@ -123,7 +134,7 @@ class StateRule(Rule):
             key=key,
             persona_id=None,
             evidence={name: _fact(value) for name, value in evidence.items()},
-            next_command=self.command(),
+            next_command=self.command(self.grade),
         )
 
 

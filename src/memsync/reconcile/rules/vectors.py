@@ -49,10 +49,15 @@ class VectorRule(CaseRule):
     mends_in: ClassVar[frozenset[Layout]] = frozenset(Layout)
 
     @classmethod
-    def command(cls, grade: Grade | None = None) -> str:
-        """The plan that looks at vectors too, where one repairs it."""
-        if (grade or cls.grade) is Grade.SAFE:
-            return "memsync reconcile plan --verify-vectors all"
+    def grade_in(cls, layout: Layout) -> Grade:
+        """Report-only where no plan makes the vector anew."""
+        return super().grade_in(layout) if layout in cls.mends_in else Grade.REPORT_ONLY
+
+    @classmethod
+    def command(cls, grade: Grade) -> str:
+        """The plan that looks at vectors too, in a file of its own, where one repairs it."""
+        if grade is Grade.SAFE:
+            return "memsync reconcile plan --verify-vectors all --out plan-vectors.json"
         return super().command(grade)
 
     def sees(self, vector: SeenVector) -> Evidence | None:
