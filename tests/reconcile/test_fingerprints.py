@@ -192,7 +192,7 @@ INSERT INTO conversation_history
        (id, channel_id, personality_id, persona_id, role, content, created_at)
 VALUES (%s, %s, %s, %s, %s, %s, timestamp '1970-01-01' + %s * interval '1 millisecond')"""
 VECTOR = tuple(embed(["one for all"])[0])
-PRINTED = ("digest", "fp1", "fp2", "persona_id")
+PRINTED = ("fp1", "fp2", "persona_id")
 
 
 @pytest.fixture(scope="module")
