@@ -63,7 +63,8 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     } == set(ran("sync", "status"))
     audit = ran("reconcile", expected=1)
     assert set(AUDIT) == set(audit)
-    assert {"rows", "points", "archived", "noted", "vectors"} == set(audit["checked"])
+    counts = {"rows", "points", "archived", "noted", "vectors"}
+    assert counts | {"by_fingerprint", "why_all_were_read"} == set(audit["checked"])
     assert FINDING == set(audit["findings"][0])
     assert audit == ran("reconcile", "audit", expected=1)
     made = ran("reconcile", "plan", "--out", plan)
