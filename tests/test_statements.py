@@ -25,7 +25,9 @@ PACKAGE = ROOT / "src" / "memsync"
 SESSION = PACKAGE / "stores" / "postgres" / "session.py"
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {SESSION})
 """Every module but the one that looks names up."""
-METHODS = frozenset(("row", "rows", "rows_for_app", "rows_with", "run", "run_many", "run_with"))
+METHODS = frozenset(
+    ("row", "rows", "rows_for_app", "rows_with", "run", "run_many", "run_with", "stream")
+)
 """The methods of a session that run a statement by its name."""
 FUNCTIONS = frozenset(("composed", "statement"))
 """The functions that return the text of a statement."""

@@ -482,6 +482,8 @@ def test_merged_is_the_full_outer_join(left: set[UUID], right: set[PointId]) -> 
     ]
     actual = [
         (e and e.anchor_id, None if f is None else f.point.id)
-        for e, f in side_by_side(exchanges, points)
+        for e, f in side_by_side(
+            exchanges, points, lambda each: each.anchor_id, lambda each: each.point.id
+        )
     ]
     assert expected == actual

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
+from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point
 
 ALGORITHM = "memsync-2"
@@ -18,15 +19,15 @@ BUCKET_BITS = 12
 
 
 def memory_digest(
-    point_id: UUID,
-    persona_id: UUID,
-    personality_id: UUID,
+    point_id: PointId,
+    persona_id: UUID | str,
+    personality_id: UUID | str,
     channel_id: str,
     created_at_ms: int,
     user_text: str,
     assistant_text: str,
 ) -> str:
-    """The digest of a memory that has both texts."""
+    """The digest of a memory that has both texts. An id is taken as it is spelled."""
     place = (point_id, persona_id, personality_id, channel_id, created_at_ms)
     return _sha256(*place, user_text, assistant_text)
 

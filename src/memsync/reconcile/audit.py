@@ -48,7 +48,6 @@ from memsync.stores.ltm.marks import Marks, Verdict
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 500
-_TELL_EVERY = 1000
 _SAID_ANEW = frozenset({Role.DUPLICATE, Role.FOREIGN})
 _AHEAD_MS = 3_600_000
 """A time further ahead of both clocks than an hour is no clock's, so it does not count as young."""
@@ -112,6 +111,7 @@ class _Auditor:
         self._not_checked: list[str] = []
         self._facts: dict[str, _Fact] = {}
         self._unread: dict[str, str] = {}
+        self._verify = verify
         self._verifier = Verifier(ltm, settings, verify)
         # Vectors are looked at where every point is read.
         self._deep = deep if verify is None else True
@@ -142,7 +142,9 @@ class _Auditor:
                 catalog,
                 tolerance_s=self._settings.match_tolerance_s,
                 located=where if isinstance(where, Located) else None,
+                exact_too=self._verify is not None,
             )
+            pairing.sources.pace = self._pace
             missing = noted = 0
             marks = self._ltm.mark.read(session)
             if catalog.knows_personas:
@@ -273,9 +275,7 @@ class _Auditor:
             yield from losses(pairing.sources, pairing.located.ids if pairing.located else None)
 
     def _candidates(self, cases: Iterable[Case]) -> Iterator[tuple[Finding, Case]]:
-        for number, case in enumerate(cases):
-            if number % _TELL_EVERY == 0:
-                self._tell(Progress(Kind.COUNT, "audit of memories", number))
+        for case in cases:
             for rule in CASE_RULES:
                 finding = rule.judge(case)
                 if finding is None:
@@ -284,6 +284,9 @@ class _Auditor:
                     self._facts.setdefault(finding.code, _Fact(finding)).add(finding)
                 else:
                     yield finding, case
+
+    def _pace(self, points: int) -> None:
+        self._tell(Progress(Kind.COUNT, "audit of memories", points))
 
     def _settled(
         self, session: Session, some: Sequence[tuple[Finding, Case]], baseline: Baseline

@@ -57,11 +57,13 @@ class Pairing:
     """The pairing of one audit: `cases` yields all of them, once. `sources` are its collections.
 
     With `located` only those memories of the shared collection are read; every other exchange has
-    its memory.
+    its memory. Without `exact_too` a pair of the shared layout is no case where the memory is
+    exactly what memsync writes.
     """
 
     sources: Sources
     located: Located | None = None
+    exact_too: bool = True
 
     def __post_init__(self) -> None:
         self._session, self._ltm = self.sources.session, self.sources.ltm
@@ -83,9 +85,10 @@ class Pairing:
         *,
         tolerance_s: float,
         located: Located | None = None,
+        exact_too: bool = True,
     ) -> Self:
         """The pairing of these stores; times may differ by so many seconds."""
-        return cls(Sources.of(session, ltm, catalog, tolerance_s), located)
+        return cls(Sources.of(session, ltm, catalog, tolerance_s), located, exact_too)
 
     def cases(self) -> Iterator[Case]:
         """Every exchange and every point, in one case each, or in one that they share."""
@@ -114,7 +117,9 @@ class Pairing:
 
     def _merge_shared(self) -> Iterator[Case]:
         """Merge the shared collection with all exchanges; yields the pairs that have one id."""
-        for exchange, found in merge_shared(self.sources, self.located, self._waiting):
+        for exchange, found in merge_shared(
+            self.sources, self.located, self._waiting, exact_too=self.exact_too
+        ):
             if found and exchange:
                 yield self._pair(exchange, found)
             elif found:

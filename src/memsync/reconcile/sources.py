@@ -5,7 +5,7 @@ without a persona's id means. It reads the vector store and asks Postgres for pe
 exchange but those that it is given.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 from uuid import UUID
@@ -46,7 +46,8 @@ class Sources:
     """The collections of memories. `people` tells whose a persona is.
 
     `homes` are the collections of personas that stand, in the per-persona layout. `unread` are the
-    collections that could not be read to their end, with the reason.
+    collections that could not be read to their end, with the reason. `pace` is called now and then
+    with the number of points that were read.
     """
 
     session: Session
@@ -54,6 +55,7 @@ class Sources:
     catalog: Catalog
     tolerance_ms: int
     counts: Counts = field(default_factory=Counts)
+    pace: Callable[[int], None] = lambda _: None
     unread: dict[str, str] = field(default_factory=dict)
     homes: dict[UUID, str] = field(default_factory=dict)
 
@@ -101,24 +103,34 @@ class Sources:
     def read(
         self, collection: str, *, home: bool, only: Sequence[PointId] | None = None
     ) -> Iterator[Found]:
+        """The points of a collection, or those of these ids, with the persona of each."""
+        for some in batched(self.points(collection, only), _BATCH):
+            yield from self.found(collection, some, home=home)
+
+    def found(self, collection: str, points: Sequence[Point], *, home: bool) -> Iterator[Found]:
+        """These points of a collection, each with the persona whose memory it is taken for."""
+        codec = self.ltm.codec_of(collection)
+        return self.whose([Found.read(collection, each, codec, home=home) for each in points])
+
+    def points(self, collection: str, only: Sequence[PointId] | None = None) -> Iterator[Point]:
         """The points of a collection, or those of these ids, which are in order.
 
         A collection that cannot be read is noted, and yields no more.
         """
-        codec = self.ltm.codec_of(collection)
         self.unread[collection] = "it was not read to its end"
-        points = self.ltm.scan(collection) if only is None else self._points(collection, only)
+        points = self.ltm.scan(collection) if only is None else self._among(collection, only)
         try:
-            for some in batched(points, _BATCH):
-                self.counts.points += len(some)
-                read = [Found.read(collection, point, codec, home=home) for point in some]
-                yield from self.whose(read)
+            for each in points:
+                self.counts.points += 1
+                if self.counts.points % _BATCH == 0:
+                    self.pace(self.counts.points)
+                yield each
         except (StoreUnreachable, SchemaMismatch) as error:
             self.unread[collection] = error.message
             return
         del self.unread[collection]
 
-    def _points(self, collection: str, ids: Sequence[PointId]) -> Iterator[Point]:
+    def _among(self, collection: str, ids: Sequence[PointId]) -> Iterator[Point]:
         for some in batched(ids, _BATCH):
             yield from self.ltm.points(collection, some).values()
 

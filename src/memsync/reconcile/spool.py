@@ -6,8 +6,9 @@ nothing uses the spool any more, and with the process. It decides nothing about 
 
 import pickle
 import sqlite3
+import tempfile
 import weakref
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, TypeVar, overload
 
 from memsync.errors import StoreUnreachable
@@ -41,10 +42,7 @@ class _File:
         try:
             return self._file.execute(statement, given).rowcount
         except sqlite3.OperationalError as error:
-            raise StoreUnreachable(
-                f"cannot keep in a temporary file what waits: {error}. Free space where such files "
-                "are, or name another folder with TMPDIR; no store was changed by this"
-            ) from None
+            raise _disk_full(error) from None
 
     def _number(self, statement: str, *given: object) -> int:
         (number,) = self._file.execute(statement, given).fetchone()
@@ -53,6 +51,38 @@ class _File:
     def _values(self, statement: str, *given: object) -> Iterator[Any]:
         for (data,) in self._file.execute(statement, given):
             yield pickle.loads(data)  # noqa: S301  this process wrote it
+
+
+class Tape:
+    """Rows of one size in bytes, on disk, read in the order in which they were written."""
+
+    def __init__(self, size: int, rows: Iterable[bytes]) -> None:
+        """Raises: StoreUnreachable where the disk is full."""
+        self._size = size
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  it is closed by `close`
+        try:
+            self._file.writelines(rows)
+            self._file.seek(0)
+        except OSError as error:
+            self._file.close()
+            raise _disk_full(error) from None
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The rows, once."""
+        while some := self._file.read(self._size * 1000):
+            for at in range(0, len(some), self._size):
+                yield some[at : at + self._size]
+
+    def close(self) -> None:
+        """Remove what waits. Closing twice is no error."""
+        self._file.close()
+
+
+def _disk_full(error: Exception) -> StoreUnreachable:
+    return StoreUnreachable(
+        f"cannot keep in a temporary file what waits: {error}. Free space where such files are, or "
+        "name another folder with TMPDIR; no store was changed by this"
+    )
 
 
 class Spool(_File, Sequence[T]):

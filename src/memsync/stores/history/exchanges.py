@@ -229,6 +229,14 @@ def exchanges_in_order(session: Session, page_rows: int = 1000) -> Iterator[Exch
         start = UUID(int=rows[-1].anchor_id.int + 1)
 
 
+def exchange_digests(session: Session) -> Iterator[tuple[UUID, bytes]]:
+    """The anchor and the digest of every exchange, in the order of anchor ids.
+
+    Until all are read the session serves nothing else.
+    """
+    yield from session.stream("exchange_digests", ["uuid", "bytea"])
+
+
 def exchanges_by_anchor(session: Session, ids: Sequence[UUID]) -> dict[UUID, Exchange]:
     """The exchanges of these anchors. An anchor that forms no exchange is absent."""
     rows = session.rows("exchanges_by_anchor", ids=list(ids))

@@ -119,6 +119,13 @@ WHERE role = 'assistant' AND role_before = 'user';
 SELECT * FROM ({exchange}) e
 WHERE e.anchor_id >= %(start)s ORDER BY e.anchor_id LIMIT %(limit)s;
 
+-- name: exchange_digests
+-- The digests of all exchanges in the order of their anchors' ids.
+SELECT e.anchor_id, decode(memsync.memory_digest(
+           e.anchor_id, e.persona_id, e.personality_id, e.channel_id, e.created_at_ms, e.user_text,
+           e.assistant_text), 'hex') AS digest
+FROM ({every_exchange}) e ORDER BY e.anchor_id;
+
 -- name: exchanges_by_anchor
 -- The exchanges of the given anchors; an anchor that forms none is absent.
 SELECT * FROM ({exchange}) e WHERE e.anchor_id = ANY(%(ids)s) ORDER BY e.anchor_id;

@@ -33,7 +33,8 @@ _CAMEL = {
     "embedder": "embedder",
     "brought_from": "broughtFrom",
 }
-_KNOWN = frozenset(("text", "timestamp", *_CAMEL, *_CAMEL.values()))
+KNOWN_KEYS = frozenset(("text", "timestamp", *_CAMEL, *_CAMEL.values()))
+"""Every key that memsync knows, in any spelling."""
 _INDEXED = {
     "persona_id": IndexKind.TENANT,
     "personality_id": IndexKind.UUID,
@@ -331,7 +332,7 @@ def memory_digest_of(point_id: PointId, memory: StoredMemory) -> str | None:
 
 def _unknown(payload: Mapping[str, object]) -> dict[str, object]:
     """What stands under keys that memsync does not know."""
-    return {key: value for key, value in payload.items() if key not in _KNOWN}
+    return {key: value for key, value in payload.items() if key not in KNOWN_KEYS}
 
 
 def _first(payload: Mapping[str, object], *keys: str) -> object:

@@ -110,6 +110,19 @@ class Session:
             for row in rows:
                 copy.write_row(row)
 
+    def stream(
+        self, name: str, types: Sequence[str], /, **fragments: str
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of a statement without parameters, one by one, whose columns have these types.
+
+        However many there are, memory does not grow. Until all are read the session serves nothing
+        else.
+        """
+        query = f"{OWN_STATEMENT} COPY ({statement(name, **fragments)}) TO STDOUT (FORMAT BINARY)"
+        with self._running(), self.connection.cursor() as cursor, cursor.copy(query) as copy:
+            copy.set_types(list(types))
+            yield from copy.rows()
+
     def cancel(self) -> None:
         """Ask the server to cancel the running statement. Another thread calls this."""
         # A lost session has no statement to cancel.
