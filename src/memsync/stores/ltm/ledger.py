@@ -6,7 +6,7 @@ it is archived, whose it was, and the digest of what it said. The ledger holds n
 decides when a memory counts as archived. The statements are in ledger.sql.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -159,6 +159,21 @@ class Ledger:
                 sources=[each.source and bytes.fromhex(each.source) for each in entries],
                 stored=[bytes.fromhex(each.stored) for each in entries],
                 states=[each.state.value for each in entries],
+            )
+
+    def renew(self, collection: str, standing: Mapping[PointId, StoredMemory]) -> None:
+        """Note what these memories are about to say, of those that the ledger has.
+
+        Nothing else changes: whose they are, and whether they are archived, stays. Effects:
+        Postgres.
+        """
+        if self._stands and standing:
+            digests = [standing_digest(each, memory) for each, memory in standing.items()]
+            self._session.run(
+                "renew_memories",
+                collection=collection,
+                point_ids=list(map(str, standing)),
+                stored=list(map(bytes.fromhex, digests)),
             )
 
     def leave(self, collection: str, ids: Iterable[PointId]) -> None:

@@ -54,6 +54,12 @@ SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id),
     stored = excluded.stored, state = excluded.state, leaving = false,
     noted_at = clock_timestamp();
 
+-- name: renew_memories
+-- Renews the digests of memories of the ledger that are written anew.
+UPDATE memsync.memories m SET stored = given.stored, leaving = false, noted_at = clock_timestamp()
+FROM unnest(%(point_ids)s::text[], %(stored)s::bytea[]) AS given(point_id, stored)
+WHERE m.collection = %(collection)s AND m.point_id = given.point_id;
+
 -- name: memories_leave
 -- Notes that memories of the ledger are about to go to the quarantine, or that they stay.
 UPDATE memsync.memories SET leaving = %(leaving)s, noted_at = clock_timestamp()

@@ -189,6 +189,11 @@ class PayloadCodec:
         }
         return _unknown(payload) | {self._spell[k]: v for k, v in values.items() if v is not None}
 
+    def origin(self, payload: Mapping[str, object]) -> dict[str, object]:
+        """The note of the app's point of which this is a copy, in this style; empty without one."""
+        noted = _text(self._either(payload, "brought_from"))
+        return {} if noted is None else {self._spell["brought_from"]: noted}
+
     def archived(
         self, point: Point, *, persona_id: UUID | None, embedder: str | None = None
     ) -> dict[str, object]:
