@@ -366,7 +366,8 @@ def _preference(found: Found, exchange: Exchange) -> tuple[object, ...]:
     The anchor's id is what memsync gives, and where the app wrote a memory too, the app's stays.
     """
     reading = found.reading
-    readable = not reading.wrong_keys and not reading.wrong_unit and not found.names_unknown
+    readable = not (reading.wrong_keys or reading.wrong_unit or found.contradicts_itself)
+    readable = readable and not found.names_unknown
     order = {Said.THE_SAME: 0, Said.MORE: 0, None: 1}[says(found, exchange)]
     is_ours = found.point.id == exchange.anchor_id
     return (not readable, order, is_ours, point_order(found.point.id))
