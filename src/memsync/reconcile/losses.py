@@ -1,7 +1,8 @@
 """Finds the memories without rows that the ledger has and that stand nowhere.
 
 Nothing else tells of them: neither a row nor a point is there. A repair writes a removal down
-before it happens, so what it removes at this very moment is not taken for a loss.
+before it happens, and again when it is done, so what it removes is not taken for a loss. Of a
+repair that ended in between the first note counts no more: what is missing then is told.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.sources import Sources
 from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.ledger import Entry, Ledger
+from memsync.stores.postgres.locks import LockKey, holders
 
 
 def losses(sources: Sources) -> Iterator[Case]:
@@ -40,6 +42,8 @@ def _lost(
 ) -> Iterator[Case]:
     there = sources.ltm.points(collection, [each.place.point_id for each in entries])
     missing = [each.place for each in entries if each.place.point_id not in there]
+    # The lock is looked at first: a repair that ends between the two has noted by then what it did.
+    repairs = bool(missing) and bool(holders(sources.session, LockKey.REPAIR))
     for entry in ledger.at(missing).values():
-        if not entry.leaving:
+        if not entry.removed and not (entry.leaving and repairs):
             yield sources.case(Role.LOST, None, entry=entry)

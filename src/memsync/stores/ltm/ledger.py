@@ -42,7 +42,8 @@ class Entry:
 
     `anchor_id` and `source`, the digest of the exchange, are None where no row is known. `stored`
     is the digest of the memory as it stood. The time is the exchange's where one is known.
-    `leaving`: a repair has removed it, or is about to. `has_rows`: Postgres has its exchange.
+    `leaving`: a repair was about to remove it; only while that one is at work it may be gone by
+    design. `removed`: a repair has removed it. `has_rows`: Postgres has its exchange.
     """
 
     place: Place
@@ -55,6 +56,7 @@ class Entry:
     stored: str
     state: State
     leaving: bool = False
+    removed: bool = False
     has_rows: bool = False
 
     @classmethod
@@ -177,17 +179,40 @@ class Ledger:
             )
 
     def leave(self, collection: str, ids: Iterable[PointId]) -> None:
-        """Note that points are about to go to the quarantine, before they do."""
+        """Note that points are about to go to the quarantine, before they do.
+
+        The note ends with the repair that made it, also with one that ended early.
+        """
         self._set_leaving(collection, ids, leaving=True)
+
+    def forget_leaving(self) -> None:
+        """Forget what was about to go; for a caller who has just taken the lock of repairs."""
+        if self._stands:
+            self._session.run("forget_leaving")
+
+    def left(self, collection: str, ids: Iterable[PointId]) -> None:
+        """Note that a repair has removed these points."""
+        self._set_leaving(collection, ids, removed=True)
 
     def stay(self, collection: str, ids: Iterable[PointId]) -> None:
         """Note that no repair has removed these points, or that one has brought them back."""
-        self._set_leaving(collection, ids, leaving=False)
+        self._set_leaving(collection, ids)
 
-    def _set_leaving(self, collection: str, ids: Iterable[PointId], *, leaving: bool) -> None:
+    def _set_leaving(
+        self,
+        collection: str,
+        ids: Iterable[PointId],
+        *,
+        leaving: bool = False,
+        removed: bool = False,
+    ) -> None:
         if self._stands and (named := list(map(str, ids))):
             self._session.run(
-                "memories_leave", collection=collection, point_ids=named, leaving=leaving
+                "memories_leave",
+                collection=collection,
+                point_ids=named,
+                leaving=leaving,
+                removed=removed,
             )
 
     def archive(self) -> int:
@@ -272,5 +297,6 @@ def _entry(row: Any) -> Entry:
         stored=row.stored,
         state=State(row.state),
         leaving=row.leaving,
+        removed=row.removed,
         has_rows=row.has_rows,
     )
