@@ -104,3 +104,8 @@ def is_allowed(standing: Point | None, only_where: Where | None) -> bool:
     if only_where is None:
         return standing is None
     return standing is not None and matches(standing.payload, only_where)
+
+
+def wants_indexes(strict: models.StrictModeConfigOutput | None) -> bool:
+    """Whether the server refuses a write whose filter has a key without an index."""
+    return bool(strict and strict.enabled and strict.unindexed_filtering_update is False)
