@@ -16,7 +16,7 @@ class PersonaMismatch(CaseRule):
     this fault.
     Repair: the memory is given to the row's persona, or only removed where that one has it already;
     the old point is moved to quarantine. Moving a memory from one person to another is unsafe,
-    unless its id is the anchor's.
+    unless its id is the anchor's. It is only reported where it contradicts itself.
     """
 
     code, name = "MSI001", "persona-mismatch"
