@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memsync.errors import GateClosed
+from memsync.model.records import Point
 from memsync.stores.ltm.layouts import Layout
+from support.failing import Crash, Failing
 from support.lab import A, Lab, as_told
 from support.ledger import adopt
-from support.relayout import CLASH, back, home, of_app, retire, to_shared
+from support.relayout import CLASH, back, crashes, follow, home, of_app, retire, to_shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +97,41 @@ def test_what_was_said_last_comes_back(
     to_shared(quick)
     back(quick)
     assert again == of_app(quick)
+
+
+def test_the_way_back_killed_at_any_write(quick: Lab) -> None:
+    """The next run brings the newer words, and what the ledger has of them fits."""
+    adopt(quick)
+    to_shared(quick)
+    said = quick.said[0]
+    edited(quick, said, "edited")
+    by_relay(quick, said)
+    pruned(quick, said)
+    old = quick.points()
+    noted = quick.sql("SELECT collection, point_id, stored FROM memsync.memories")
+    whole = Failing(quick.vectors)
+    back(quick, whole)
+    expected = of_app(quick)
+    for at, after in crashes(whole.calls):
+        for name, points in old.items():
+            quick.vectors.upsert(name, [Point(i, dict(p), v) for i, p, v in points])  # type: ignore[call-overload]
+        quick.sql("UPDATE memsync.layout SET layout = 'shared'")
+        for collection, point_id, stored in noted:
+            quick.sql(
+                "UPDATE memsync.memories SET stored = %(s)s"
+                " WHERE collection = %(c)s AND point_id = %(p)s",
+                c=collection,
+                p=point_id,
+                s=stored,
+            )
+        follow(quick)
+        with pytest.raises(Crash):
+            back(quick, Failing(quick.vectors, at, after, Crash))
+        follow(quick)
+        if quick.ltm.layout is Layout.SHARED:
+            assert back(quick).replaced <= 1
+        assert expected == of_app(quick)
+        assert {} == quick.audit().counts, (at, after)
 
 
 @REMADE
