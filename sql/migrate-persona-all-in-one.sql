@@ -1097,6 +1097,7 @@ BEGIN
     stored bytea NOT NULL,
     state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'archived')),
     leaving boolean NOT NULL DEFAULT false,
+    removed boolean NOT NULL DEFAULT false,
     noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (collection, point_id))$q$,
         'CREATE INDEX IF NOT EXISTS memories_anchor_id_idx ON memsync.memories (anchor_id)',

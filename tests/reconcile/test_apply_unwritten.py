@@ -19,6 +19,7 @@ from memsync.model.digests import point_state
 from memsync.model.records import Place, Point
 from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import ActionKind, Plan
+from memsync.stores.ltm.layouts import Layout
 from support.failing import Failing
 from support.lab import A, B, C, Lab
 from support.models import Model, Status, holding
@@ -185,13 +186,16 @@ def test_a_collection_of_another_size_costs_itself(lab: Lab) -> None:
 # ---------------------------------------------------------------------- other writers
 
 
+@pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("call", ["upsert", "overwrite_payloads", "delete"])
-def test_a_writer_at_the_last_moment_is_not_overwritten(open_lab: Open, call: str) -> None:
-    """Right before a write of the shared collection, another one's memories stay as they are.
+def test_a_writer_at_the_last_moment_is_not_overwritten(
+    open_lab: Open, call: str, layout: Layout
+) -> None:
+    """Right before a write, another one's memories stay as they are, in every collection.
 
-    The store itself compares the fingerprint: what another writer puts there has another one.
+    The store itself compares what was seen there.
     """
-    lab = open_lab(layout="shared")
+    lab = open_lab(layout=layout.value)
     plan = spoiled(lab).plan()
     kept = lab.points()
     restore(lab, kept)
@@ -199,13 +203,7 @@ def test_a_writer_at_the_last_moment_is_not_overwritten(open_lab: Open, call: st
     lab.apply(plan, watched)
     moments = [at for at, name in enumerate(watched.calls, 1) if name == call]
     assert moments
-    whole = {p[0] for p in kept[lab.home] if "fp1" in dict(p[1])}  # type: ignore[call-overload]  # payloads
-    places = {
-        each.place
-        for each in plan.actions
-        if each.place.collection == lab.home
-        and (each.state is None or each.place.point_id in whole)
-    }
+    places = {each.place for each in plan.actions if each.place.collection in kept}
     for moment in moments:
         restore(lab, kept)
         store = Failing(lab.vectors)
@@ -214,18 +212,19 @@ def test_a_writer_at_the_last_moment_is_not_overwritten(open_lab: Open, call: st
         def write(_: str, store: Failing = store, at: int = moment, wrote: Any = wrote) -> None:
             if len(store.calls) == at:
                 for place in places:
-                    new = lab.put(place.point_id, {"content": f"theirs {place}"})
+                    theirs = {"content": f"theirs {place}"}
+                    new = lab.put(place.point_id, theirs, place.collection)
                     wrote[place] = new.payload
 
         store.meanwhile = write
         with suppress(PartlyDone):
             lab.apply(plan, store)
         for place, payload in wrote.items():
-            assert payload == lab.point(place.point_id).payload, (moment, place)
+            assert payload == lab.point(place.point_id, place.collection).payload, (moment, place)
         with suppress(PartlyDone):
             lab.undo(plan)
         for place, payload in wrote.items():
-            assert payload == lab.point(place.point_id).payload
+            assert payload == lab.point(place.point_id, place.collection).payload
 
 
 def test_a_point_that_vanishes_at_any_moment(lab: Lab) -> None:

@@ -13,6 +13,7 @@ import pytest
 from memsync import reconcile
 from memsync.errors import GateClosed, IncompleteAudit, PartlyDone, SchemaMismatch
 from memsync.memory import NewExchange
+from memsync.model.ids import point_id_of
 from memsync.reconcile import relayout
 from memsync.stores.ltm.layouts import Layout
 from support.lab import ADA, LONG_AGO, A, C, Lab
@@ -413,7 +414,9 @@ def test_a_repair_and_its_undo_keep_the_ledger_in_step(plant: Any, open_lab: par
     lab.undo(plan)
     after = lab.sql(ENTRIES)
     assert noted <= {row[2] for row in after}, "an undo makes the ledger forget nothing"
-    assert not any(row[5] for row in after)
+    for collection, point_id, *_, removed in after:
+        stands = lab.vectors.retrieve(collection, [point_id_of(point_id)])
+        assert removed is not bool(stands)
     assert "archived-missing" not in lab.check().counts
 
 

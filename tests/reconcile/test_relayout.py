@@ -158,7 +158,9 @@ def test_killed_while_the_record_is_changed(quick: Lab) -> None:
 
 
 def test_a_newer_memory_in_the_shared_collection_stays(quick: Lab) -> None:
-    """What memsync made from a row is right, and is not replaced by the app's text."""
+    """What memsync made from a row is right, and is not replaced by the app's text. It only gets
+    the note of the app's point.
+    """
     first = quick.said[0]
     shared = quick.ltm.in_layout(Layout.SHARED, "test")
     with quick.postgres.session() as session:
@@ -167,8 +169,10 @@ def test_a_newer_memory_in_the_shared_collection_stays(quick: Lab) -> None:
 
     changed = to_shared(quick)
 
-    assert (9, 0) == (changed.copied, changed.replaced)
-    assert newer == quick.point(first.anchor_id)
+    assert (10, 1) == (changed.copied, changed.replaced)
+    now = quick.point(first.anchor_id)
+    note = {"brought_from": now.payload["brought_from"]}
+    assert dataclasses.replace(newer, payload={**newer.payload, **note}) == now
 
 
 def test_an_older_copy_is_replaced_and_kept(quick: Lab) -> None:

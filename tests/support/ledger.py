@@ -12,7 +12,7 @@ from memsync.stores.ltm.ledger import standing_digest
 from support.lab import ADA, CHANNEL, LONG_AGO, A, Lab
 from support.releasing import released
 
-ENTRIES = """SELECT collection, point_id, anchor_id, state, encode(stored, 'hex'), leaving
+ENTRIES = """SELECT collection, point_id, anchor_id, state, encode(stored, 'hex'), removed
 FROM memsync.memories ORDER BY 1, 2"""
 
 

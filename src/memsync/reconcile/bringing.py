@@ -9,7 +9,7 @@ from dataclasses import replace
 from memsync.errors import GateClosed
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress
-from memsync.model.records import Exchange, Place, Point
+from memsync.model.records import Place, Point
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
 from memsync.reconcile.cases import Case, Role
@@ -67,22 +67,18 @@ class Bringing(Copying):
                 self._odd.append(case.found.place)
 
     def _note_copy(self, case: Case) -> None:
-        """Note an archived memory's copy that has another id: it was copied when it had a row."""
+        """Note the id of an archived memory's copy: it may have been copied when it had a row."""
         found, kept = case.found, case.kept
         if found is None or kept is None or case.role is not Role.COPY or case.exchange:
             return
-        if found.place.collection == self.shared and found.point.id not in ids_of_a_copy(kept):
+        if found.place.collection == self.shared:
             self._copied_as[kept] = found.point.id
 
     def _bring(self, cases: Sequence[Case]) -> int:
         """Copy these memories, as they are now."""
         places = [case.found.place for case in cases if case.found]
         sources = self.read(places)
-        wanted_ids = {
-            id_
-            for case in cases
-            for id_ in (*ids_of_a_copy(place_of(case)), *_anchors(case.exchange))
-        }
+        wanted_ids = {id_ for case in cases for id_ in self._ids_of(case)}
         there = self.ltm.points(self.shared, wanted_ids, vectors=True)
         over = dict(there)
         wanted: list[Point] = []
@@ -90,7 +86,7 @@ class Bringing(Copying):
             place = place_of(case)
             source = sources.get(place)
             # A point that is gone by now was removed on purpose.
-            if source is None or place in self._copied_as:
+            if source is None:
                 continue
             if copy := self._lacking(case, source, there):
                 wanted.append(copy)
@@ -98,17 +94,33 @@ class Bringing(Copying):
         return self.put(self.shared, wanted, over)
 
     def _lacking(self, case: Case, source: Point, there: Mapping[PointId, Point]) -> Point | None:
-        """The copy that must be written; None where it stands."""
+        """The point that must be written; None where it stands."""
         place = place_of(case)
-        for point_id in _anchors(case.exchange) or ids_of_a_copy(place):
+        for point_id in self._ids_of(case):
             copy = self._copy(case, source, point_id)
             standing = there.get(point_id)
             if standing is None:
                 return copy
             if case.exchange is None and not self._is_same_memory(standing, copy):
                 continue
-            return None if self._is_right(case, standing, copy) else copy
+            return self._tied(standing, place) if self._is_right(case, standing, copy) else copy
         raise both_taken(place, self.shared)
+
+    def _ids_of(self, case: Case) -> tuple[PointId, ...]:
+        """The ids that the case's copy may have."""
+        if case.exchange is not None:
+            return (case.exchange.anchor_id,)
+        place = place_of(case)
+        copied = self._copied_as.get(place)
+        return ids_of_a_copy(place) if copied is None else (copied,)
+
+    def _tied(self, standing: Point, place: Place) -> Point | None:
+        """The right copy with the note of its origin; None where it is tied to that already."""
+        origin = self.ltm.codec.origin(standing.payload)
+        noted = {self.ltm.codec.key("brought_from"): str(place)}
+        if origin == noted or (not origin and standing.id == place.point_id):
+            return None
+        return replace(standing, payload={**standing.payload, **noted})
 
     def _copy(self, case: Case, source: Point, point_id: PointId) -> Point:
         codec, embedder = self.ltm.codec, self.ltm.embedder.name
@@ -136,13 +148,8 @@ class Bringing(Copying):
         if standing.payload.get(codec.key("embedder")) != copy.payload[codec.key("embedder")]:
             return False
         if not is_deployed(codec, standing):
-            # The layout that ends is right about a memory whose rows are gone.
-            memories = (codec.decode(each.payload).memory for each in (standing, copy))
-            return case.exchange is not None or say_the_same(*memories)
+            # The layout that ends is right where an edit, or an addition, makes the two differ.
+            return say_the_same(*(codec.decode(each.payload).memory for each in (standing, copy)))
         content = codec.key("content")
         same = standing.payload.get(content) == copy.payload.get(content)
         return same and are_alike(standing, copy)
-
-
-def _anchors(exchange: Exchange | None) -> tuple[PointId, ...]:
-    return () if exchange is None else (exchange.anchor_id,)

@@ -60,9 +60,13 @@ class Found:
 
     @property
     def contradicts_itself(self) -> bool:
-        """Whether it names two personas or two times, so that nobody knows whose or when."""
-        several = self.reading.names_several_personas or self.reading.names_several_times
-        return several or self.names_another
+        """Whether it names two personas or two times, or has two texts that disagree.
+
+        Nobody knows then whose it is, when it was said, or what.
+        """
+        reading = self.reading
+        several = reading.names_several_personas or reading.names_several_times
+        return several or reading.texts_disagree or self.names_another
 
 
 class Role(StrEnum):

@@ -1,7 +1,7 @@
 """What the two directions of a change of layout share: how a copy is written, kept and judged.
 
-A copy is right where no rule of the audit finds a fault in it, so a memory that memsync made in the
-shared collection is never overwritten by an older one of the app's. A point that is overwritten
+A copy is right where no rule of the audit finds a fault in it, and where it says what the memory
+says in the layout that ends: what stood there last is what is brought. A point that is overwritten
 goes to the quarantine first, and what was written is read back. Each pass looks at everything anew
 and writes only what it must, so a pass that was cut short is finished by the next.
 """
@@ -27,6 +27,7 @@ from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
 
@@ -82,9 +83,17 @@ class Copying:
         }
 
     def put(self, collection: str, points: Sequence[Point], over: Mapping[PointId, Point]) -> int:
-        """Write points where none is, or over those given, which go to the quarantine first."""
+        """Write points where none is, or over those given, which go to the quarantine first.
+
+        What the ledger has of them is renewed. Returns how many were written.
+        """
         old = {each.id: over[each.id] for each in points if each.id in over}
-        keep(self.session, self.run_id, collection, old.values(), "replaced")
+        decode = self.ltm.codec_of(collection).decode
+        with self.session.transaction():
+            keep(self.session, self.run_id, collection, old.values(), "replaced")
+            # What the ledger says of them is of the last time that their layout was in force.
+            said = {each.id: decode(each.payload).memory for each in points}
+            Ledger(self.session).renew(collection, said)
         write(self.ltm, collection, points, old)
         self.replaced += len(old)
         return len(points)

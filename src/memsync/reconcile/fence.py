@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive, held
 
@@ -17,7 +18,7 @@ def repairing(postgres: Postgres, *, relay_wait_s: float = RELAY_WAIT_S) -> Iter
     Both end with the session. Whoever writes begins each batch with a statement on it: a session
     that was lost fails there, before the vector store is written. A write that was under way when
     it was lost may still come. The relay finds its lock taken meanwhile, leaves the outbox as it
-    is, and tries again later.
+    is, and tries again later. What a repair that ended early was about to remove is forgotten.
 
     Raises: StoreBusy when another repair runs, or a relay goes on for `relay_wait_s`.
     """
@@ -25,4 +26,5 @@ def repairing(postgres: Postgres, *, relay_wait_s: float = RELAY_WAIT_S) -> Iter
         exclusive(postgres, LockKey.REPAIR, "repair") as session,
         held(session, LockKey.RELAY, "relay or repair", wait_s=relay_wait_s),
     ):
+        Ledger(session).forget_leaving()
         yield session

@@ -145,9 +145,9 @@ class Looker:
     def _with_made(self, looked: Sequence[Looked]) -> list[Looked]:
         rows = self._rows(looked)
         ids = {each.action.anchor_id: each.point_id for each in looked if each.action.anchor_id}
-        made = {
-            each.anchor_id: each for each in self._ltm.make(self._session, [*rows.values()], ids)
-        }
+        over = {each.action.place: each.found for each in looked if each.found}
+        memories = self._ltm.make(self._session, [*rows.values()], ids, over=over)
+        made = {each.anchor_id: each for each in memories}
         found = []
         for each in looked:
             anchor = each.action.anchor_id

@@ -1,7 +1,8 @@
 """Finds the memories without rows that the ledger has and that stand nowhere.
 
 Nothing else tells of them: neither a row nor a point is there. A repair writes a removal down
-before it happens, so what it removes at this very moment is not taken for a loss.
+before it happens, and again when it is done, so what it removes is not taken for a loss. Of a
+repair that ended in between the first note counts no more: what is missing then is told.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -13,6 +14,7 @@ from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.sources import Sources
 from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.ledger import Entry, Ledger
+from memsync.stores.postgres.locks import LockKey, holders
 
 _BATCH = 1000
 
@@ -35,7 +37,7 @@ def losses(sources: Sources, only: Collection[PointId] | None = None) -> Iterato
 def _among(sources: Sources, ledger: Ledger, ids: Collection[PointId]) -> Iterator[list[Entry]]:
     for some in batched(ids, _BATCH):
         noted = ledger.at(Place(sources.ltm.collection, each) for each in some).values()
-        yield [each for each in noted if not each.has_rows and not each.leaving]
+        yield [each for each in noted if not each.has_rows and not each.removed]
 
 
 def _is_read(sources: Sources, collection: str) -> bool:
@@ -54,6 +56,8 @@ def _lost(
 ) -> Iterator[Case]:
     there = sources.ltm.points(collection, [each.place.point_id for each in entries])
     missing = [each.place for each in entries if each.place.point_id not in there]
+    # The lock is looked at first: a repair that ends between the two has noted by then what it did.
+    repairs = bool(missing) and bool(holders(sources.session, LockKey.REPAIR))
     for entry in ledger.at(missing).values():
-        if not entry.leaving:
+        if not entry.removed and not (entry.leaving and repairs):
             yield sources.case(Role.LOST, None, entry=entry)

@@ -24,7 +24,7 @@ from memsync.stores.history.exchanges import (
 )
 from memsync.stores.history.owners import personas_of_owners
 from memsync.stores.ltm.exact import Exact
-from memsync.stores.ltm.fingerprints import LedgerPrints
+from memsync.stores.ltm.fingerprints import Key, LedgerPrints
 from memsync.stores.ltm.ledger import Ledger, State
 
 _BATCH = 1000
@@ -52,7 +52,8 @@ def merge_shared(
         counts.rows = located.exchanges
         counts.trusted = located.points - (counts.points - before)
         counts.points += counts.trusted
-    elif exact_too:
+    elif exact_too or next(waiting.keys(), None) is not None:
+        # What is waiting may be the copy of any memory, and only a memory tells of what.
         yield from _merged(sources, exchanges_in_order(sources.session), None)
     else:
         yield from _inexact(sources)
@@ -97,15 +98,17 @@ def _read_anew(
 
 
 def _to_be_read(sources: Sources, located: Located, waiting: Spool[Found]) -> list[PointId]:
-    """The ids to be read, in order: those located, and of the owners of what is waiting the
-    memories without an exchange, because what is waiting may be their copies.
+    """The ids to be read, in order: those located, and all memories of the owners of what is
+    waiting, because that may be their copies.
     """
     owners = [UUID(bytes=key) for key in waiting.keys() if key]  # noqa: SIM118  no mapping
     personas = personas_of_owners(sources.session, owners).values()
     home = sources.ltm.collection
-    prints = LedgerPrints(sources.session, home)
-    archived = prints.without_exchange([each for some in personas for each in some])
-    ids = sorted(located.ids | archived, key=point_order)
+    theirs: set[PointId] = set()
+    for some in batched((str(each) for of_one in personas for each in of_one), _BATCH):
+        prints = LedgerPrints(sources.session, home).where({Key.PERSONA: some})
+        theirs.update(each.point_id for each in prints)
+    ids = sorted(located.ids | theirs, key=point_order)
     noted = Ledger(sources.session).at(Place(home, each) for each in ids).values()
     # An archived memory that is read is counted when it is judged.
     read = sum(each.state is State.ARCHIVED and not each.has_rows for each in noted)

@@ -1,7 +1,8 @@
 """Writes down in the ledger of memories what a repair or its undo does to points.
 
-A removal is written down before it happens, and everything else with the action that is settled. So
-a memory that is missing, though the ledger has it, was not removed by a repair.
+A removal is written down before it happens, as an intent of the repair at work, and everything with
+the action that is settled. So a memory that is missing, though the ledger has it, was not removed
+by a repair, unless one was cut short.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,17 +32,23 @@ class Noting:
         """Take back what was noted of points that were not removed."""
         self._ledger.stay(collection, ids)
 
+    def gone(self, collection: str, ids: Iterable[PointId]) -> None:
+        """Note that these points were removed."""
+        self._ledger.left(collection, ids)
+
     def done(self, collection: str, actions: Iterable[Written]) -> None:
-        """Note the memories that stand now and have an exchange.
+        """Note the points that are gone now, and the memories that stand and have an exchange.
 
         A repair changes nothing that the ledger says of the others, so what was changed in one of
         them before stays visible.
         """
         decode = self._ltm.codec_of(collection).decode
+        done = list(actions)
+        self.gone(collection, [looked.point_id for looked, point in done if point is None])
         self._ledger.note(
             [
                 Entry.of(looked.action.place, decode(point.payload).memory, looked.row)
-                for looked, point in actions
+                for looked, point in done
                 if point is not None and looked.row is not None
             ]
         )

@@ -9,7 +9,7 @@ Memory grows with the largest owner, not with the stores.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
@@ -19,6 +19,7 @@ from memsync.model.ids import point_order
 from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role, says
+from memsync.reconcile.copies import Noted, Originals
 from memsync.reconcile.leftovers import Leftovers, Oldest, was_changed
 from memsync.reconcile.locating import Located
 from memsync.reconcile.matching import Match, Matcher
@@ -72,6 +73,7 @@ class Pairing:
         self._without_memory = without_memory(self._session)
         self._waiting: Spool[Found] = Spool()
         self._missing: Spool[Exchange] = Spool()
+        self._origins: Spool[tuple[str, UUID]] = Spool()
         self._without_memory_yet: Spool[Exchange] = Spool()
         self._leftovers = Leftovers(self.sources)
         self._ledger = Ledger(self._session)
@@ -93,7 +95,10 @@ class Pairing:
     def cases(self) -> Iterator[Case]:
         """Every exchange and every point, in one case each, or in one that they share."""
         with contextlib.ExitStack() as spools:
-            for each in (self._waiting, self._missing, self._without_memory_yet, self._leftovers):
+            for each in (
+                *(self._waiting, self._missing, self._origins, self._without_memory_yet),
+                self._leftovers,
+            ):
                 spools.enter_context(contextlib.closing(each))
             for found in self.sources.elsewhere():
                 self._wait(found)
@@ -117,10 +122,15 @@ class Pairing:
 
     def _merge_shared(self) -> Iterator[Case]:
         """Merge the shared collection with all exchanges; yields the pairs that have one id."""
+        has_copies = next(self._waiting.keys(), None) is not None
         for exchange, found in merge_shared(
             self.sources, self.located, self._waiting, exact_too=self.exact_too
         ):
             if found and exchange:
+                if has_copies and (origin := found.reading.brought_from):
+                    owner = self.sources.people.owner_of(exchange.persona_id)
+                    key = owner.bytes if owner else NOBODY
+                    self._origins.add(key, (origin, exchange.anchor_id))
                 yield self._pair(exchange, found)
             elif found:
                 self._wait(found)
@@ -188,7 +198,8 @@ class Pairing:
             if self._layout is Layout.SHARED and kept.point_id != anchor:
                 self._leftovers.note_kept(anchor, kept)
             yield from cases
-        yield from self._of_elsewhere(matcher, elsewhere, standing, alone)
+        noted = self._noted_origins(owner, rows, memories) if elsewhere else Noted(0)
+        yield from self._of_elsewhere(matcher, elsewhere, standing, alone, noted)
         for row in rows:
             if row.anchor_id not in standing:
                 self._without_memory_yet.add(NOBODY, row)
@@ -244,6 +255,23 @@ class Pairing:
             if row.anchor_id not in missing
         }
 
+    def _noted_origins(
+        self,
+        owner: UUID,
+        rows: Sequence[Exchange],
+        memories: Mapping[UUID, Sequence[Match]],
+    ) -> Noted:
+        """From where the memories of these exchanges were copied, as far as they note that."""
+        noted = Noted(self._tolerance_ms)
+        by_anchor: dict[UUID, Exchange] = {each.anchor_id: each for each in rows}
+        for origin, anchor in self._origins.of(owner.bytes):
+            if anchor in by_anchor:
+                noted.add(origin, by_anchor[anchor])
+        for each in (each for some in memories.values() for each in some):
+            if each.found.reading.brought_from:
+                noted.add(each.found.reading.brought_from, each.exchange)
+        return noted
+
     def _of_exchange(
         self, matches: Sequence[Match], standing: Place | None
     ) -> tuple[Place, list[Case]]:
@@ -281,29 +309,28 @@ class Pairing:
         elsewhere: Sequence[Found],
         standing: dict[UUID, Place],
         alone: list[Found],
+        noted: Noted,
     ) -> Iterator[Case]:
         """The cases of points in collections that the layout in force does not read."""
-        archived = {_identity(each): each for each in alone}
-        by_id = {(each.persona_id, each.point.id): each for each in alone}
-        by_place = {str(each.place): each for each in alone}
-        copies = {each.reading.brought_from: each for each in alone if each.reading.brought_from}
-        for each in matcher.match(elsewhere):
+        originals = Originals(alone, self._ledger, self._tolerance_ms)
+        left = []
+        for found in elsewhere:
+            if exchange := noted.exchange_of(found):
+                kept = standing[exchange.anchor_id]
+                yield self.sources.case(Role.COPY, exchange, found, kept=kept)
+            else:
+                left.append(found)
+        for each in matcher.match(left):
             if isinstance(each, Match):
                 anchor = each.exchange.anchor_id
-                kept = standing.get(anchor)
-                role = Role.COPY if kept else Role.ELSEWHERE
-                yield self.sources.case(role, each.exchange, each.found, kept=kept)
+                there = standing.get(anchor)
+                role = Role.COPY if there else Role.ELSEWHERE
+                yield self.sources.case(role, each.exchange, each.found, kept=there)
                 standing.setdefault(anchor, each.found.place)
-                continue
-            same = archived.get(_identity(each)) or by_id.get((each.persona_id, each.point.id))
-            tied = copies.get(str(each.place)) or by_place.get(each.reading.brought_from or "")
-            if same is None and tied and _words(tied) == _words(each):
-                same = tied
-            if same is not None:
-                yield self.sources.case(Role.COPY, None, each, kept=same.place)
+            elif original := originals.of(each):
+                yield self.sources.case(Role.COPY, None, each, kept=original)
             else:
                 alone.append(each)
-                archived[_identity(each)] = each
 
     def _missing_cases(self) -> Iterator[Case]:
         """The exchanges of which no point anywhere is a memory."""
@@ -337,18 +364,8 @@ def _preference(found: Found, exchange: Exchange) -> tuple[object, ...]:
     The anchor's id is what memsync gives, and where the app wrote a memory too, the app's stays.
     """
     reading = found.reading
-    readable = not reading.wrong_keys and not reading.wrong_unit and not found.names_unknown
+    readable = not (reading.wrong_keys or reading.wrong_unit or found.contradicts_itself)
+    readable = readable and not found.names_unknown
     order = {Said.THE_SAME: 0, Said.MORE: 0, None: 1}[says(found, exchange)]
     is_ours = found.point.id == exchange.anchor_id
     return (not readable, order, is_ours, point_order(found.point.id))
-
-
-def _identity(found: Found) -> tuple[object, ...]:
-    """What two copies of one memory share: whose it is, and when and what was said."""
-    memory = found.reading.memory
-    return (found.persona_id, memory.personality_id, memory.created_at_ms, memory.text)
-
-
-def _words(found: Found) -> tuple[object, ...]:
-    """Whose a memory is, and what was said."""
-    return found.persona_id, found.reading.memory.text

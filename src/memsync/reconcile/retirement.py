@@ -5,19 +5,20 @@ no point came since that was seen. A collection is dropped when all of its point
 the quarantine, so one that stands is whole, and its points are moved anew after a crash.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from memsync.errors import GateClosed, IncompleteAudit
-from memsync.model.ids import point_id_of
+from memsync.model.ids import PointId, point_id_of
 from memsync.model.progress import Kind, Progress, Tell, silent
-from memsync.model.records import Point
+from memsync.model.records import Place, Point
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copying import keep, pairing_of, write
 from memsync.reconcile.fence import repairing
+from memsync.reconcile.journal import whole
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.settings import Settings
 from memsync.stores.ltm import COSINE, LongTermMemory
@@ -197,9 +198,11 @@ def restore(session: Session, ltm: LongTermMemory, tell: Tell = silent) -> Resto
 
     A collection that exists again keeps what was written to it since.
 
-    Raises: StalePlan when a point does not read back as it was. Effects: both stores.
+    Raises: GateClosed, before any write, where the quarantine has something else than what was put
+    there; StalePlan when a point does not read back as it was. Effects: both stores.
     """
     rows = session.rows("retired_collections")
+    _require_undamaged(session, [(row.run_id, row.collection) for row in rows])
     points, incomplete = 0, []
     for number, row in enumerate(rows):
         tell(Progress(Kind.STEP, "restoring collections", number, len(rows)))
@@ -212,14 +215,48 @@ def restore(session: Session, ltm: LongTermMemory, tell: Tell = silent) -> Resto
 
 
 def _restore_points(session: Session, ltm: LongTermMemory, run_id: UUID, name: str) -> int:
-    after, restored = "", 0
-    while page := session.rows(
-        "retired_page", run_id=run_id, collection=name, after=after, limit=_BATCH
-    ):
-        after = page[-1].point_id
-        points = [Point(point_id_of(p.point_id), p.payload, tuple(p.vector)) for p in page]
+    restored = 0
+    for page in _pages(session, run_id, name):
+        points = [point for point in page.values() if point]
+        if len(points) < len(page):
+            raise _damaged([Place(name, each) for each, point in page.items() if not point])
         standing = ltm.points(name, [each.id for each in points])
         new = [each for each in points if each.id not in standing]
         write(ltm, name, new, {})
         restored += len(new)
     return restored
+
+
+def _pages(session: Session, run_id: UUID, name: str) -> Iterator[dict[PointId, Point | None]]:
+    """The points of a collection that was removed, page by page; None for a damaged one."""
+    after = ""
+    while page := session.rows(
+        "retired_page", run_id=run_id, collection=name, after=after, limit=_BATCH
+    ):
+        after = page[-1].point_id
+        ids = [point_id_of(row.point_id) for row in page]
+        yield {each: whole(each, row) for each, row in zip(ids, page, strict=True)}
+
+
+def _require_undamaged(session: Session, retired: Sequence[tuple[UUID, str]]) -> None:
+    """Raises: GateClosed naming the points that do not fit their digests."""
+    damaged = [
+        Place(name, each)
+        for run_id, name in retired
+        for page in _pages(session, run_id, name)
+        for each, point in page.items()
+        if point is None
+    ]
+    if damaged:
+        raise _damaged(damaged)
+
+
+def _damaged(places: Sequence[Place]) -> GateClosed:
+    return GateClosed(
+        f"memsync.quarantine has {count(len(places), 'point')} that no longer "
+        f"{'fits its digest' if len(places) == 1 else 'fit their digests'}: "
+        f"{listed(map(str, places), 3)}. Nothing of this was restored. Restore that table from a "
+        "backup, or delete these rows of it: then the copies in the shared collection are brought "
+        "back instead",
+        points=[str(each) for each in places],
+    )

@@ -46,7 +46,8 @@ GROUP BY run_id ORDER BY min(begun_at);
 
 -- name: retired_page
 -- The next points of a collection that was removed, each as it was last.
-SELECT DISTINCT ON (point_id) point_id, payload, vector FROM memsync.quarantine
+SELECT DISTINCT ON (point_id) point_id, state, payload::text AS payload, vector, digest
+FROM memsync.quarantine
 WHERE plan_id = %(run_id)s AND collection = %(collection)s AND reason = 'retired'
     AND point_id > %(after)s
 ORDER BY point_id, id DESC LIMIT %(limit)s;

@@ -14,6 +14,7 @@ from memsync.model.progress import Kind, Progress
 from memsync.model.records import Exchange, Place, Point, Speakers
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.copies import are_near
 from memsync.reconcile.copying import (
     Copying,
     both_taken,
@@ -28,6 +29,7 @@ from memsync.stores.history.cast import speakers
 from memsync.stores.ltm import Failure
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.payload import DEPLOYED, as_deployed
+from memsync.stores.ltm.texts import say_the_same
 
 _BATCH = 256
 
@@ -78,7 +80,7 @@ class Returning(Copying):
                 continue
             if case.role in {Role.ORPHAN, Role.NEWER} or found.contradicts_itself:
                 self.left += 1
-            elif self._is_lacking(case) or self._is_made_here(case):
+            elif self._is_lacking(case) or self._may_be_newer(case):
                 yield case
 
     def _is_lacking(self, case: Case) -> bool:
@@ -89,12 +91,15 @@ class Returning(Copying):
         elsewhere = case.kept is not None and case.kept.collection not in {case.home, self.shared}
         return case.role is Role.COPY and elsewhere
 
-    def _is_made_here(self, case: Case) -> bool:
-        """Whether memsync made it from rows, so that it may be newer than the persona's own."""
+    def _may_be_newer(self, case: Case) -> bool:
+        """Whether it may say something else than the persona's own: memsync made it from rows, or
+        its rows are gone, so that nothing but this layout says what was said last.
+        """
         found, kept = case.found, case.kept
-        if found is None or kept is None or case.role is not Role.COPY or case.exchange is None:
+        if found is None or kept is None or case.role is not Role.COPY:
             return False
-        return kept.collection == case.home and not is_deployed(found.codec, found.point)
+        is_made = case.exchange is None or not is_deployed(found.codec, found.point)
+        return kept.collection == case.home and is_made
 
     def _made(self, cases: Sequence[Case]) -> list[_Return]:
         """The points that must be written for these cases, as the app has them."""
@@ -107,9 +112,14 @@ class Returning(Copying):
             for case in cases
             if (row := rows.get(place := place_of(case)))
         }
-        stale = [case for case in cases if self._is_made_here(case)]
-        lacking = [case for case in cases if not self._is_made_here(case)]
-        there = self.read(place for case in cases for place in (place_of(case), case.kept) if place)
+        stale = [case for case in cases if self._may_be_newer(case)]
+        lacking = [case for case in cases if not self._may_be_newer(case)]
+        there = self.read(
+            place
+            for case in cases
+            for place in (place_of(case), case.kept, _origin_of(case))
+            if place
+        )
         taken = self.read(
             Place(case.home, id_)
             for case in lacking
@@ -126,18 +136,22 @@ class Returning(Copying):
         there: Mapping[Place, Point],
         payloads: Mapping[Place, Mapping[str, object]],
     ) -> _Return | None:
-        """The persona's own memory, made anew; None unless it has a fault that the one in the
-        shared collection has not.
+        """The persona's own memory, as the shared collection has it; None where it says the same,
+        or where a row shows a fault in the shared one.
         """
         place, kept, row = place_of(case), case.kept, case.exchange
-        if kept is None or row is None or kept not in there or place not in there:
+        if kept is None or kept not in there or place not in there:
             return None
-        if not self.has_fault(row, kept, there[kept], Layout.PER_PERSONA):
+        says_the_same = say_the_same(
+            self.ltm.codec.decode(there[place].payload).memory,
+            DEPLOYED.decode(there[kept].payload).memory,
+        )
+        is_old = row is not None and self.has_fault(row, kept, there[kept], Layout.PER_PERSONA)
+        if says_the_same and not is_old:
             return None
-        if self.has_fault(row, place, there[place], Layout.SHARED):
+        if row is not None and self.has_fault(row, place, there[place], Layout.SHARED):
             return None
-        point = Point(kept.point_id, payloads[place])
-        return _Return(kept.collection, point, str(payloads[place]["content"]), there[kept])
+        return self._returned(case, there, payloads, kept)
 
     def _copy(
         self,
@@ -147,17 +161,41 @@ class Returning(Copying):
         payloads: Mapping[Place, Mapping[str, object]],
     ) -> _Return | None:
         """The memory that its persona's collection lacks; None where it is gone by now."""
-        place, source = place_of(case), there.get(place_of(case))
-        if source is None or case.home is None or case.persona_id is None:
+        place = place_of(case)
+        if place not in there or case.home is None or case.persona_id is None:
             return None
+        origin = _origin_of(case)
+        if origin and origin in there and self._are_near(case, there[origin]):
+            # Nothing else ties the two together: the persona's own has another time and text.
+            return self._returned(case, there, payloads, origin)
         free = (each for each in ids_of_a_copy(place) if Place(case.home, each) not in taken)
         point_id = next(free, None)
         if point_id is None:
             raise both_taken(place, case.home)
+        return self._returned(case, there, payloads, Place(case.home, point_id))
+
+    def _are_near(self, case: Case, point: Point) -> bool:
+        if case.found is None:
+            return False
+        return are_near(case.found.reading, DEPLOYED.decode(point.payload), case.tolerance_ms)
+
+    def _returned(
+        self,
+        case: Case,
+        there: Mapping[Place, Point],
+        payloads: Mapping[Place, Mapping[str, object]],
+        target: Place,
+    ) -> _Return | None:
+        """The memory as the app has it, at this place, over what stands there."""
+        place, over = place_of(case), there.get(target)
         if payload := payloads.get(place):
-            return _Return(case.home, Point(point_id, payload), str(payload["content"]))
-        payload = DEPLOYED.returned(source.payload, case.persona_id)
-        return _Return(case.home, Point(point_id, payload, source.vector), None)
+            text = str(payload["content"])
+            return _Return(target.collection, Point(target.point_id, payload), text, over)
+        if case.persona_id is None:
+            return None
+        payload = DEPLOYED.returned(there[place].payload, case.persona_id)
+        point = Point(target.point_id, payload, there[place].vector)
+        return _Return(target.collection, point, None, over)
 
     def _row_of(self, case: Case) -> Exchange | None:
         """The exchange of a memory that memsync made: its row, or, of an archived one, what the
@@ -224,6 +262,13 @@ class Returning(Copying):
                 )
             points.append(replace(each.point, vector=outcome))
         return points
+
+
+def _origin_of(case: Case) -> Place | None:
+    """The point of the persona's of which this is a copy, as far as it says so."""
+    noted = case.found.reading.brought_from if case.found else None
+    origin = Place.read(noted or "")
+    return origin if origin and origin.collection == case.home else None
 
 
 def _as_the_app_writes(

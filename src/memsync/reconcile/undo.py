@@ -220,9 +220,10 @@ class _Undoer:
         """Note that rows are undone."""
         with self._session.transaction():
             self._journal.settle_undone(done)
-            ids = [row.place.point_id for row in done if row.place]
+            ids = {row.place.point_id: row.before for row in done if row.place}
             # Nothing else that the ledger says changes: what the run found is not made the truth.
-            self._noting.staying(collection, ids)
+            self._noting.staying(collection, [each for each, before in ids.items() if before])
+            self._noting.gone(collection, [each for each, before in ids.items() if not before])
             if done:
                 self._ltm.mark.count(self._session)
         self._done += len(done)

@@ -107,7 +107,7 @@ class _Reader:
         personality = _agreed(self.personality_id, memory.personality_id)
         if window is None or persona is None or personality is None:
             return None
-        if reading.names_several_personas:
+        if reading.names_several_personas or reading.texts_disagree:
             return None
         try:
             # No message contains this: it is no text, or Postgres cannot store it.

@@ -188,8 +188,8 @@ GRANT SELECT ON memsync.layout TO PUBLIC;
 -- name: create_memories
 -- The ledger: the memories that memsync wrote, or that an operator adopted. See
 -- stores/ltm/ledger.py. anchor_id and source, the digest of the exchange, are NULL where no row is
--- known. stored is the digest of the memory as it stood in the vector store. leaving: a repair has
--- removed it, or is about to.
+-- known. stored is the digest of the memory as it stood in the vector store. leaving: the repair that
+-- is at work is about to remove it; without one it means nothing. removed: a repair has removed it.
 CREATE TABLE IF NOT EXISTS memsync.memories (
     collection text NOT NULL,
     point_id text NOT NULL,
@@ -202,6 +202,7 @@ CREATE TABLE IF NOT EXISTS memsync.memories (
     stored bytea NOT NULL,
     state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'archived')),
     leaving boolean NOT NULL DEFAULT false,
+    removed boolean NOT NULL DEFAULT false,
     noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (collection, point_id));
 

@@ -73,12 +73,18 @@ class DuplicatePoint(CaseRule):
     Why it matters: recall returns the same exchange twice.
     Repair: the one that the app reads, of the better text, stays; of two such, the one whose id is
     not the anchor's, because that is the app's own. The other is moved to quarantine, so this is
-    unsafe.
+    unsafe. It is only reported where it contradicts itself.
     """
 
     code, name = "MSC004", "duplicate-point"
     severity = Severity.WARNING
     grade, repair = Grade.UNSAFE, Repair.REMOVE
+
+    def mended_by(self, case: Case) -> tuple[Repair, Grade]:
+        """Removed, where it does not contradict itself."""
+        if case.found is None or case.found.contradicts_itself:
+            return Repair.NONE, Grade.REPORT_ONLY
+        return self.repair, self.grade
 
     def look(self, case: Case) -> Evidence | None:
         """A point whose exchange has another point, which is kept."""

@@ -123,20 +123,31 @@ class WrongPayloadKey(CaseRule):
     """A payload has a key in a spelling that the app does not read.
 
     Why it matters: the value under that key is not seen. The memory seems to lack a text or a time.
-    Repair: the payload is mended. In the shared layout a memory of an exchange is made anew.
+    Or two texts stand beside the app's one, and say something else.
+    Repair: the payload is mended. In the shared layout a memory of an exchange is made anew. It is
+    only reported where two texts say something else than the one that the app reads.
     """
 
     code, name = "MSD003", "wrong-payload-key"
 
     def mended_by(self, case: Case) -> tuple[Repair, Grade]:
         """A payload of the app's is mended and keeps its vector; so does an archived memory."""
+        if case.found and case.found.reading.texts_disagree:
+            return Repair.NONE, Grade.REPORT_ONLY
         return _patched(case, self.grade)
 
     def look(self, case: Case) -> Evidence | None:
-        """A memory whose payload has keys in a wrong spelling."""
-        if not _is_kept(case) or case.found is None or not case.found.reading.wrong_keys:
+        """A memory whose payload has keys in a wrong spelling, or texts that the app does not read
+        and that disagree with the one that it reads.
+        """
+        if not _is_kept(case) or case.found is None:
             return None
-        return {"point": ", ".join(case.found.reading.wrong_keys)}
+        keys = case.found.reading.wrong_keys
+        if case.found.reading.texts_disagree:
+            texts = ("user_text", "userText", "assistant_text", "assistantText")
+            found = (each for each in texts if each in case.found.point.payload)
+            keys = tuple(dict.fromkeys((*keys, *found)))
+        return {"point": ", ".join(keys)} if keys else None
 
 
 class WrongTimeUnit(CaseRule):

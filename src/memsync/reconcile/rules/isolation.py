@@ -16,7 +16,7 @@ class PersonaMismatch(CaseRule):
     this fault.
     Repair: the memory is given to the row's persona, or only removed where that one has it already;
     the old point is moved to quarantine. Moving a memory from one person to another is unsafe,
-    unless its id is the anchor's.
+    unless its id is the anchor's. It is only reported where it contradicts itself.
     """
 
     code, name = "MSI001", "persona-mismatch"
@@ -27,10 +27,10 @@ class PersonaMismatch(CaseRule):
         in_place = case.found is not None and case.found.place == case.target
         if in_place:
             return Repair.MAKE, Grade.SAFE
-        if case.kept is not None:
-            return Repair.REMOVE, Grade.UNSAFE
         if case.found is not None and case.found.contradicts_itself:
             return Repair.NONE, Grade.REPORT_ONLY
+        if case.kept is not None:
+            return Repair.REMOVE, Grade.UNSAFE
         return (Repair.MAKE if case.layout is Layout.SHARED else Repair.MOVE), Grade.UNSAFE
 
     def look(self, case: Case) -> Evidence | None:

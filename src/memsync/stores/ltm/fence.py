@@ -4,6 +4,7 @@ So a relay that lost its lock cannot overwrite what a newer one wrote. It decide
 payload stands for the whole in the condition of a write.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from memsync.model.ids import PointId
@@ -11,6 +12,10 @@ from memsync.model.records import Point
 from memsync.stores.vectors import VectorStore, Where
 
 DIGEST = "digest"
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+"""A store takes any other key for a path into the payload."""
+_WHOLE = range(-(2**63), 2**63)
+"""The numbers that a condition can compare."""
 
 
 def write_as_seen(
@@ -37,16 +42,17 @@ def write_as_seen(
             digested.append(each)
             digests.add(digest)
         else:
-            vectors.upsert(collection, [each], only_where=_whole(old))
+            vectors.upsert(collection, [each], only_where=as_seen(old.payload))
     if digested:
         # A digest is one point's only, because the point's id is in it: so one write does for all.
         vectors.upsert(collection, digested, only_where={DIGEST: frozenset(digests)})
 
 
-def _whole(point: Point) -> Where:
-    """Every text and whole number of a payload that has no digest."""
+def as_seen(payload: Mapping[str, object]) -> Where:
+    """Every text and whole number of a payload, as the condition of a write over it."""
     return {
         key: value
-        for key, value in point.payload.items()
-        if isinstance(value, str | int) and not isinstance(value, bool)
+        for key, value in payload.items()
+        if _PLAIN_KEY.fullmatch(key)
+        and (isinstance(value, str) or (type(value) is int and value in _WHOLE))
     }

@@ -162,13 +162,6 @@ class LedgerPrints:
         )
         yield from map(_print, rows)
 
-    def without_exchange(self, personas: Collection[UUID]) -> set[PointId]:
-        """The memories of these personas that have no exchange."""
-        rows = self._session.rows(
-            "ledger_without_exchange", collection=self._collection, personas=list(personas)
-        )
-        return {point_id_of(row.point_id) for row in rows}
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -10,7 +10,7 @@
 
 -- fragment: of_collection
 -- The memories that stand in a collection by the ledger.
-m.collection = %(collection)s AND NOT m.leaving;
+m.collection = %(collection)s AND NOT m.removed;
 
 -- name: ledger_histograms
 -- How many memories have each first bucket, each second bucket and each persona; the other two
@@ -33,11 +33,6 @@ WHERE {of_collection} AND (%(fp1)s::int[] IS NULL OR {first_bucket} = ANY(%(fp1)
 -- The memories of these ids.
 SELECT m.point_id, encode(m.stored, 'hex') AS digest, m.persona_id
 FROM memsync.memories m WHERE {of_collection} AND m.point_id = ANY(%(ids)s::text[]);
-
--- name: ledger_without_exchange
--- The memories of these personas that stand in a collection and have no exchange.
-SELECT m.point_id FROM memsync.memories m
-WHERE {of_collection} AND m.persona_id = ANY(%(personas)s::uuid[]) AND NOT {has_exchange};
 
 -- fragment: is_of_these_rows
 -- Whether what the ledger has of an exchange was written down when the rows were as they are.

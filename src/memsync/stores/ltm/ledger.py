@@ -6,7 +6,7 @@ it is archived, whose it was, and the digest of what it said. The ledger holds n
 decides when a memory counts as archived. The statements are in ledger.sql.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -43,8 +43,9 @@ class Entry:
 
     `anchor_id` is None where no row is known. `source` is the digest of the exchange of which the
     memory was made, None where it says something else. `stored` is the digest of the memory as it
-    stood. The time is the exchange's where one is known.
-    `leaving`: a repair has removed it, or is about to. `has_rows`: Postgres has its exchange.
+    stood. The time is the exchange's where one is known. `leaving`: a repair was about to remove
+    it; only while that one is at work it may be gone by design. `removed`: a repair has removed it.
+    `has_rows`: Postgres has its exchange.
     """
 
     place: Place
@@ -57,6 +58,7 @@ class Entry:
     stored: str
     state: State
     leaving: bool = False
+    removed: bool = False
     has_rows: bool = False
 
     @classmethod
@@ -164,18 +166,56 @@ class Ledger:
                 states=[each.state.value for each in entries],
             )
 
+    def renew(self, collection: str, standing: Mapping[PointId, StoredMemory]) -> None:
+        """Note what these memories are about to say, of those that the ledger has.
+
+        Nothing else changes: whose they are, and whether they are archived, stays. Effects:
+        Postgres.
+        """
+        if self._stands and standing:
+            digests = [standing_digest(each, memory) for each, memory in standing.items()]
+            self._session.run(
+                "renew_memories",
+                collection=collection,
+                point_ids=list(map(str, standing)),
+                stored=list(map(bytes.fromhex, digests)),
+            )
+
     def leave(self, collection: str, ids: Iterable[PointId]) -> None:
-        """Note that points are about to go to the quarantine, before they do."""
+        """Note that points are about to go to the quarantine, before they do.
+
+        The note ends with the repair that made it, also with one that ended early.
+        """
         self._set_leaving(collection, ids, leaving=True)
+
+    def forget_leaving(self) -> None:
+        """Forget what was about to go; for a caller who has just taken the lock of repairs."""
+        if self._stands:
+            self._session.run("forget_leaving")
+
+    def left(self, collection: str, ids: Iterable[PointId]) -> None:
+        """Note that a repair has removed these points."""
+        self._set_leaving(collection, ids, removed=True)
 
     def stay(self, collection: str, ids: Iterable[PointId]) -> None:
         """Note that no repair has removed these points, or that one has brought them back."""
-        self._set_leaving(collection, ids, leaving=False)
+        self._set_leaving(collection, ids)
 
-    def _set_leaving(self, collection: str, ids: Iterable[PointId], *, leaving: bool) -> None:
+    def _set_leaving(
+        self,
+        collection: str,
+        ids: Iterable[PointId],
+        *,
+        leaving: bool = False,
+        removed: bool = False,
+    ) -> None:
         if self._stands and (named := list(map(str, ids))):
             self._session.run(
-                "memories_leave", collection=collection, point_ids=named, leaving=leaving
+                "memories_leave",
+                collection=collection,
+                point_ids=named,
+                leaving=leaving,
+                removed=removed,
             )
 
     def archive(self) -> int:
@@ -273,5 +313,6 @@ def _entry(row: Any) -> Entry:
         stored=row.stored,
         state=State(row.state),
         leaving=row.leaving,
+        removed=row.removed,
         has_rows=row.has_rows,
     )

@@ -25,7 +25,8 @@ CASE WHEN m.state = 'live' AND NOT {has_exchange} AND {went_by_design} THEN 'arc
 -- fragment: noted
 -- A memory of the ledger.
 m.collection, m.point_id, m.anchor_id, m.persona_id, m.personality_id, m.channel_id,
-m.created_at_ms, encode(m.source, 'hex') AS source, encode(m.stored, 'hex') AS stored, m.leaving;
+m.created_at_ms, encode(m.source, 'hex') AS source, encode(m.stored, 'hex') AS stored, m.leaving,
+m.removed;
 
 -- name: supersede_memories
 -- Takes out what the ledger says of other points of these exchanges in the same collections: the
@@ -53,14 +54,27 @@ SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id),
     created_at_ms = coalesce(excluded.created_at_ms, kept.created_at_ms),
     source = CASE WHEN excluded.state = 'live' THEN excluded.source
                   ELSE coalesce(excluded.source, kept.source) END,
-    stored = excluded.stored, state = excluded.state, leaving = false,
+    stored = excluded.stored, state = excluded.state, leaving = false, removed = false,
     noted_at = clock_timestamp();
 
+-- name: renew_memories
+-- Renews the digests of memories of the ledger that are written anew.
+UPDATE memsync.memories m
+SET stored = given.stored, leaving = false, removed = false, noted_at = clock_timestamp()
+FROM unnest(%(point_ids)s::text[], %(stored)s::bytea[]) AS given(point_id, stored)
+WHERE m.collection = %(collection)s AND m.point_id = given.point_id;
+
 -- name: memories_leave
--- Notes that memories of the ledger are about to go to the quarantine, or that they stay.
-UPDATE memsync.memories SET leaving = %(leaving)s, noted_at = clock_timestamp()
+-- Notes that memories of the ledger are about to go to the quarantine, that they went, or that they
+-- stay.
+UPDATE memsync.memories
+SET leaving = %(leaving)s, removed = %(removed)s, noted_at = clock_timestamp()
 WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s)
-  AND leaving IS DISTINCT FROM %(leaving)s;
+  AND (leaving, removed) IS DISTINCT FROM (%(leaving)s, %(removed)s);
+
+-- name: forget_leaving
+-- Forgets which memories a repair that ended early was about to remove.
+UPDATE memsync.memories SET leaving = false WHERE leaving;
 
 -- name: memories_at
 -- What the ledger says of these points.
@@ -73,7 +87,7 @@ JOIN unnest(%(collections)s::text[], %(point_ids)s::text[]) AS asked(collection,
 -- A page of the memories of the ledger that stand and of which Postgres has no exchange.
 SELECT {noted}, {state_now} AS state, false AS has_rows
 FROM memsync.memories m
-WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND NOT m.leaving
+WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND NOT m.removed
   AND NOT {has_exchange}
 ORDER BY m.collection, m.point_id LIMIT %(limit)s;
 
@@ -94,4 +108,4 @@ DELETE FROM memsync.memories WHERE noted_at < %(since)s;
 -- name: ledger_standing
 -- How many memories stand by the ledger, in the shared collection or in the others.
 SELECT count(*) AS memories FROM memsync.memories
-WHERE NOT leaving AND (collection = %(shared)s) = %(is_shared)s;
+WHERE NOT removed AND (collection = %(shared)s) = %(is_shared)s;

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Place
+from memsync.model.records import Exchange, Place, Point
 from memsync.stores.history.cast import speakers
 from memsync.stores.ltm.layouts import collection_of_persona
 from memsync.stores.ltm.made import Made
@@ -21,17 +21,21 @@ def made_shared(
     codec: PayloadCodec,
     embedder: str,
     ids: Mapping[UUID, PointId],
+    over: Mapping[Place, Point],
 ) -> list[Made]:
-    """The memories of the shared layout, for the vectors of this embedder."""
-    return [
-        Made(
-            each,
-            Place(collection, ids.get(each.anchor_id, each.anchor_id)),
-            codec.encode(each, embedder),
-            each.text,
-        )
-        for each in exchanges
-    ]
+    """The memories of the shared layout, for the vectors of this embedder.
+
+    One that will be written over a point in `over` stays a copy of the app's point of which that
+    one is a copy: when its row is gone, nothing else ties the two together.
+    """
+    made = []
+    for each in exchanges:
+        place = Place(collection, ids.get(each.anchor_id, each.anchor_id))
+        payload = codec.encode(each, embedder)
+        if old := over.get(place):
+            payload |= codec.origin(old.payload)
+        made.append(Made(each, place, payload, each.text))
+    return made
 
 
 def made_per_persona(

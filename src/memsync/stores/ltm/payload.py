@@ -14,6 +14,7 @@ from memsync.model import ids
 from memsync.model.digests import buckets, content_digest, exchange_digest, memory_digest
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point, Speakers, StoredMemory
+from memsync.stores.ltm.texts import says
 from memsync.stores.vectors import IndexKind
 
 Style = Literal["snake", "camel"]
@@ -58,6 +59,7 @@ class Reading:
     memory has no persona then, because Qdrant gives it to the filter of each.
     `names_several_times`: two spellings of the key give times that differ. `message_ids` are the
     ids of rows that it names. `brought_from` is the place of the app's point of which it is a copy.
+    `texts_disagree`: it has the app's one text, and both texts besides, that say something else.
     `perhaps_ms` is a time that was taken for seconds, and that may be milliseconds around 1970 all
     the same; only the row can tell.
     """
@@ -71,6 +73,7 @@ class Reading:
     message_ids: tuple[UUID, ...] = ()
     brought_from: str | None = None
     perhaps_ms: int | None = None
+    texts_disagree: bool = False
 
     def in_milliseconds(self) -> "Reading":
         """The same, where the time that was taken for seconds is in milliseconds."""
@@ -105,8 +108,10 @@ def as_deployed(exchange: Exchange, speakers: Speakers) -> dict[str, object]:
 class PayloadCodec:
     """Writes payloads in one style; reads both."""
 
-    def __init__(self, style: Style) -> None:
+    def __init__(self, style: Style, *, of_app: bool = False) -> None:
+        """`of_app`: the payloads are the app's, which reads `content`, whatever else is there."""
         self.style = style
+        self._of_app = of_app
         self._spell = {key: _CAMEL[key] if style == "camel" else key for key in _CAMEL}
 
     def key(self, name: str) -> str:
@@ -169,7 +174,7 @@ class PayloadCodec:
         The app's text stays, because the vector was made from it. Keys that memsync does not know
         are kept.
         """
-        content = self.decode(payload).memory.content
+        content = DEPLOYED.decode(payload).memory.content
         if content is None:
             return _unknown(payload) | self.encode(exchange, embedder)
         brought = self.encode_deployed(exchange, content)
@@ -190,6 +195,11 @@ class PayloadCodec:
         }
         return _unknown(payload) | {self._spell[k]: v for k, v in values.items() if v is not None}
 
+    def origin(self, payload: Mapping[str, object]) -> dict[str, object]:
+        """The note of the app's point of which this is a copy, in this style; empty without one."""
+        noted = _text(self._either(payload, "brought_from"))
+        return {} if noted is None else {self._spell["brought_from"]: noted}
+
     def archived(
         self, point: Point, *, persona_id: UUID | None, embedder: str | None = None
     ) -> dict[str, object]:
@@ -204,6 +214,9 @@ class PayloadCodec:
             payload[self.key("persona_id")] = str(persona_id)
         if self.key("content") in payload:
             payload[self.key("text_form")] = "deployed"
+        if DEPLOYED.decode(point.payload).memory.content is not None:
+            for name in ("user_text", "assistant_text"):
+                payload.pop(self.key(name), None)
         if embedder is not None:
             payload[self.key("embedder")] = embedder
         for name in ("digest", "fp1", "fp2"):
@@ -275,7 +288,15 @@ class PayloadCodec:
         persona_id, several = self._persona(payload)
         user_text = _text(self._either(payload, "user_text"))
         assistant_text = _text(self._either(payload, "assistant_text"))
-        both = user_text is not None and assistant_text is not None
+        content = _text(_first(payload, "content", "text"))
+        texts_disagree = False
+        if user_text is not None and assistant_text is not None and content is not None:
+            if self._of_app:
+                alone = StoredMemory(None, None, None, None, content=content)
+                texts_disagree = not says(alone, user_text, assistant_text)
+                user_text = assistant_text = None
+            else:
+                content = None
         memory = StoredMemory(
             persona_id=persona_id,
             personality_id=_uuid(self._either(payload, "personality_id")),
@@ -283,8 +304,7 @@ class PayloadCodec:
             created_at_ms=None if window is None else window[0],
             user_text=user_text,
             assistant_text=assistant_text,
-            # Where both texts are there, they count.
-            content=None if both else _text(_first(payload, "content", "text")),
+            content=content,
             digest=_text(payload.get("digest")),
             user_id=_uuid(payload.get("userId")),
         )
@@ -298,6 +318,7 @@ class PayloadCodec:
             message_ids=_uuids(payload.get("messageIds")),
             brought_from=_text(self._either(payload, "brought_from")),
             perhaps_ms=at if wrong_unit and window and type(at) is int else None,
+            texts_disagree=texts_disagree,
         )
 
     def _persona(self, payload: Mapping[str, object]) -> tuple[UUID | None, bool]:
@@ -374,5 +395,5 @@ def _time_window(value: object) -> tuple[tuple[int, int] | None, bool]:
     return (int(value), int(value)), isinstance(value, float)
 
 
-DEPLOYED = PayloadCodec("camel")
+DEPLOYED = PayloadCodec("camel", of_app=True)
 """Reads and writes the payloads of the app's own collections."""

@@ -32,8 +32,10 @@ class Maker(Protocol):
         """The collection where the persona's memories belong."""
         ...
 
-    def make(self, session: Session, exchanges: Sequence[Exchange]) -> list[Made]:
-        """The memories that these exchanges must have."""
+    def make(
+        self, session: Session, exchanges: Sequence[Exchange], *, over: Mapping[Place, Point]
+    ) -> list[Made]:
+        """The memories that these exchanges must have, to be written over these points."""
         ...
 
     def write(self, made: Sequence[Made], *, seen: Mapping[Place, Point]) -> Written:
@@ -90,7 +92,7 @@ class Projection:
         left = list(anchor_ids)
         for _ in range(_ROUNDS):
             found = self._look(left)
-            made = self.maker.make(self.session, found.exchanges)
+            made = self.maker.make(self.session, found.exchanges, over=found.seen)
             sent = self.maker.write(made, seen=found.seen)
             left = [*found.again, *self._written_by_others(made, sent)]
             points += [each for each in sent.points if each.id not in left]

@@ -12,6 +12,7 @@ from uuid import UUID
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.ltm.embedders import Failure
+from memsync.stores.ltm.fence import as_seen
 from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.made import Made, sent_in_parts
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
@@ -135,20 +136,18 @@ class Repairs:
     def _conditions(self, collection: str, seen: Iterable[Point]) -> dict[PointId, Where]:
         """What the store itself checks when a point that was seen is written or removed.
 
-        In the shared collection it is the point's fingerprint, 24 bits of its digest, where that is
-        indexed: every other memory under the id has another one, and what the app writes has none.
-        Elsewhere it is only that the point exists, because a server may refuse a filter on a key
-        without an index. What another writer than memsync puts there between the last look and the
-        write is overwritten then; the app gives each of its points a new id.
+        That is every text and whole number of its payload. Where the collection is in strict mode,
+        the server refuses a filter on a key without an index, so only indexed keys are compared: in
+        the shared collection whose memory it is, and the fingerprint, 24 bits of the digest, which
+        every other memory under the id has otherwise. A collection of the app's may have no index;
+        then a point that another writer puts there between the last look and the write is
+        overwritten. The app gives each of its points a new id.
         """
         info = self._vectors.describe(collection)
-        codec = self._codec_of(collection)
-        keys = [
-            key
-            for key in map(codec.key, ("fp1", "fp2"))
-            if info is not None and info.indexes.get(key) is IndexKind.INTEGER
-        ]
+        if info is None or not info.needs_indexes:
+            return {each.id: as_seen(each.payload) for each in seen}
+        indexed = info.indexes
         return {
-            each.id: {key: value for key in keys if type(value := each.payload.get(key)) is int}
+            each.id: {key: value for key, value in as_seen(each.payload).items() if key in indexed}
             for each in seen
         }

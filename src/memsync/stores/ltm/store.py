@@ -281,16 +281,18 @@ class LongTermMemory:
         session: Session,
         exchanges: Sequence[Exchange],
         ids: Mapping[UUID, PointId] | None = None,
+        *,
+        over: Mapping[Place, Point] | None = None,
     ) -> list[Made]:
         """The memories that these exchanges must have. Writes nothing and embeds nothing.
 
-        A memory gets its anchor's id, or the one that `ids` has for the anchor.
+        A memory gets its anchor's id, or the one that `ids` has for the anchor. One that will be
+        written over a point in `over` keeps its note of the app's point of which it is a copy.
         """
-        if self.layout is Layout.SHARED:
-            return made_shared(
-                exchanges, self.collection, self.codec, self.embedder.name, ids or {}
-            )
-        return made_per_persona(session, exchanges, ids or {})
+        if self.layout is Layout.PER_PERSONA:
+            return made_per_persona(session, exchanges, ids or {})
+        name = self.embedder.name
+        return made_shared(exchanges, self.collection, self.codec, name, ids or {}, over or {})
 
     def write(self, made: Sequence[Made], *, seen: Mapping[Place, Point] | None = None) -> Written:
         """Embed these memories and write them; a collection that is missing is made.

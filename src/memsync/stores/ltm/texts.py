@@ -33,10 +33,10 @@ def said(memory: StoredMemory, user_text: str, assistant_text: str) -> Said | No
 
 
 def say_the_same(one: StoredMemory, other: StoredMemory) -> bool:
-    """Whether two memories were made from the same texts, each in any of the forms."""
+    """Whether two memories say the same, each in any of the forms. An addition is a difference."""
     for memory, told in ((one, other), (other, one)):
         if told.user_text is not None and told.assistant_text is not None:
-            return said(memory, told.user_text, told.assistant_text) is not None
+            return says(memory, told.user_text, told.assistant_text)
     return one.content == other.content
 
 

@@ -53,11 +53,15 @@ class IndexKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """The form of a collection. `indexes` maps payload keys to how they are indexed."""
+    """The form of a collection. `indexes` maps payload keys to how they are indexed.
+
+    `needs_indexes`: the condition of a write may name indexed keys only, or it is refused.
+    """
 
     dims: int
     distance: str
     indexes: Mapping[str, IndexKind]
+    needs_indexes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

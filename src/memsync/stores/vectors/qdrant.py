@@ -38,6 +38,7 @@ from memsync.stores.vectors.qdrant_wire import (
     plain_params,
     point_id_of,
     point_of,
+    wants_indexes,
     wire_id,
 )
 
@@ -109,7 +110,8 @@ class QdrantStore:
             else:
                 kinds = {key: kind_of(index) for key, index in info.payload_schema.items()}
                 indexes = {key: kind for key, kind in kinds.items() if kind}
-            return CollectionInfo(params.size, params.distance.value, indexes)
+            needs_indexes = wants_indexes(config.strict_mode_config)
+            return CollectionInfo(params.size, params.distance.value, indexes, needs_indexes)
 
     def aliases(self) -> dict[str, str]:
         """Other names of collections, each with the collection that it stands for."""

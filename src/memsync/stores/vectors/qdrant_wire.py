@@ -125,3 +125,8 @@ def kind_of(index: models.PayloadIndexInfo) -> IndexKind | None:
     if getattr(index.params, "is_tenant", None):
         return IndexKind.TENANT
     return _KINDS.get(index.data_type)
+
+
+def wants_indexes(strict: models.StrictModeConfigOutput | None) -> bool:
+    """Whether the server refuses a write whose filter has a key without an index."""
+    return bool(strict and strict.enabled and strict.unindexed_filtering_update is False)

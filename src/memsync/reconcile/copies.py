@@ -1,0 +1,111 @@
+"""Tells of which memory a point is a copy that lies where the layout in force keeps none.
+
+It decides by whose a memory is, and when and what was said; by its id; and by the note of the app's
+point from which a memory was copied. The note counts also where one of the two was made anew since,
+with other words, and its row is gone: what stands where the layout keeps memories is the newer one.
+"""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from memsync.model.records import Exchange, Place
+from memsync.reconcile.cases import Found
+from memsync.reconcile.leftovers import was_changed
+from memsync.stores.ltm.ledger import Ledger
+from memsync.stores.ltm.payload import Reading, memory_digest_of
+from memsync.stores.ltm.texts import say_the_same
+
+
+class Noted:
+    """The exchanges of one owner's memories, by the note of where a memory was copied from."""
+
+    def __init__(self, tolerance_ms: int) -> None:
+        self._tolerance_ms = tolerance_ms
+        self._by_origin: dict[str, Exchange] = {}
+
+    def add(self, origin: str, exchange: Exchange) -> None:
+        """Take a memory of this exchange that was copied from there."""
+        self._by_origin[origin] = exchange
+
+    def exchange_of(self, found: Found) -> Exchange | None:
+        """The exchange whose memory was copied from this point, near in time; None for others."""
+        exchange = self._by_origin.get(str(found.place))
+        window = found.reading.time_window_ms
+        if exchange is None or window is None or found.persona_id != exchange.persona_id:
+            return None
+        at = exchange.created_at_ms
+        near = window[0] - self._tolerance_ms <= at <= window[1] + self._tolerance_ms
+        return exchange if near else None
+
+
+class Originals:
+    """The memories of one owner that have no exchange, each with what its copies are known by.
+
+    `alone` stand where the layout keeps memories.
+    """
+
+    def __init__(self, alone: Iterable[Found], ledger: Ledger, tolerance_ms: int) -> None:
+        self._ledger = ledger
+        self._tolerance_ms = tolerance_ms
+        self._identical: dict[tuple[object, ...], Place] = {}
+        self._by_id: dict[tuple[object, ...], Found] = {}
+        self._by_place: dict[str, Found] = {}
+        self._by_origin: dict[str, Found] = {}
+        for each in alone:
+            self._identical[_identity(each)] = each.place
+            self._by_id[each.persona_id, each.point.id] = each
+            self._by_place[str(each.place)] = each
+            if each.reading.brought_from:
+                self._by_origin[each.reading.brought_from] = each
+
+    def of(self, copy: Found) -> Place | None:
+        """The place of the memory of which this is a copy.
+
+        A point of which none is known is one itself, of the further ones that are like it.
+        """
+        found = self._found(copy)
+        self._identical.setdefault(_identity(copy), found or copy.place)
+        return found
+
+    def _found(self, copy: Found) -> Place | None:
+        if same := self._identical.get(_identity(copy)):
+            return same
+        named = self._by_id.get((copy.persona_id, copy.point.id))
+        # Every collection may count from 1.
+        if named and (isinstance(copy.point.id, UUID) or self._is_near(named, copy)):
+            return named.place
+        origin = copy.reading.brought_from
+        tied = self._by_origin.get(str(copy.place)) or (self._by_place.get(origin or ""))
+        return tied.place if tied and self._is_copy(copy, tied) else None
+
+    def _is_copy(self, copy: Found, tied: Found) -> bool:
+        """Whether the note still holds: not where the memory itself was changed by somebody."""
+        if copy.persona_id != tied.persona_id:
+            return False
+        if say_the_same(copy.reading.memory, tied.reading.memory):
+            return True
+        return self._is_near(tied, copy) and not self._was_changed(tied)
+
+    def _was_changed(self, found: Found) -> bool:
+        """Whether it says something else than the ledger has, or its own digest is of."""
+        if entry := self._ledger.at([found.place]).get(found.place):
+            return was_changed(found, entry)
+        memory = found.reading.memory
+        return memory.digest not in {None, memory_digest_of(found.point.id, memory)}
+
+    def _is_near(self, one: Found, other: Found) -> bool:
+        return are_near(one.reading, other.reading, self._tolerance_ms)
+
+
+def are_near(one: Reading, other: Reading, tolerance_ms: int) -> bool:
+    """Whether two memories may be of one time; where neither has one, they may."""
+    mine, theirs = one.time_window_ms, other.time_window_ms
+    if mine is None or theirs is None:
+        return mine is theirs
+    return mine[0] - tolerance_ms <= theirs[1] and theirs[0] - tolerance_ms <= mine[1]
+
+
+def _identity(found: Found) -> tuple[object, ...]:
+    """What two copies of one memory share: whose it is, and when and what was said."""
+    memory = found.reading.memory
+    return (found.persona_id, memory.personality_id, memory.created_at_ms, memory.text)

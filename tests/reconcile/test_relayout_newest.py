@@ -1,0 +1,267 @@
+"""A change of layout brings back what stood last, whichever of the layouts it was written in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memsync.errors import GateClosed
+from memsync.model.records import Point
+from memsync.stores.ltm.layouts import Layout
+from support.failing import Crash, Failing
+from support.lab import A, Lab, as_told
+from support.ledger import adopt
+from support.relayout import CLASH, back, crashes, follow, home, of_app, retire, to_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memsync.model.records import Exchange
+
+
+def edited(lab: Lab, said: Exchange, text: str) -> Exchange:
+    """The message was edited, and its row says so."""
+    lab.sql(
+        "UPDATE conversation_history SET content = %(text)s WHERE id = %(id)s",
+        text=text,
+        id=said.said_id,
+    )
+    return lab.exchange(said.anchor_id)
+
+
+def by_relay(lab: Lab, said: Exchange) -> None:
+    """The relay makes the memory anew."""
+    lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=said.anchor_id)
+    lab.sync()
+
+
+def by_repair(lab: Lab, said: Exchange) -> None:  # noqa: ARG001  as by_relay
+    """A repair makes the memory anew."""
+    lab.apply(lab.plan(unsafe=False))
+
+
+REMADE = pytest.mark.parametrize("remade", [by_relay, by_repair])
+WHICH = pytest.mark.parametrize("which", [0, 1, 3], ids=["skewed", "enriched", "anchor-id"])
+RETIRED = pytest.mark.parametrize("retired", [False, True], ids=["standing", "retired"])
+ADOPTED = pytest.mark.parametrize("adopted", [False, True], ids=["unknown", "adopted"])
+
+
+def texts(lab: Lab, collection: str) -> list[str]:
+    """What the memories of a collection say, one text each."""
+    codec = lab.ltm.codec_of(collection)
+    found = (codec.decode(dict(p)).memory for _, p, _ in lab.points()[collection])  # type: ignore[call-overload]
+    return sorted(str(each.text) for each in found)
+
+
+def pruned(lab: Lab, *said: Exchange) -> None:
+    """Retention takes the rows, from the old end of the thread."""
+    lab.unsay(*said)
+
+
+@REMADE
+@WHICH
+@RETIRED
+@ADOPTED
+def test_what_was_said_last_comes_back(
+    quick: Lab,
+    remade: Callable[[Lab, Exchange], None],
+    which: int,
+    *,
+    retired: bool,
+    adopted: bool,
+) -> None:
+    """A message was edited in the shared layout, then its rows went: the old words are gone."""
+    if adopted:
+        adopt(quick)
+    count = len(quick.points()[home(A)])
+    to_shared(quick)
+    said = quick.said[which]
+    edited(quick, said, "edited")
+    remade(quick, said)
+    assert quick.audit().ok
+    if retired:
+        retire(quick)
+    pruned(quick, *quick.said[: which + 1])
+    assert quick.audit().ok
+
+    changed = back(quick)
+
+    assert changed.audit
+    assert changed.audit.ok
+    found = texts(quick, home(A))
+    assert count == len(found)
+    assert 1 == sum("edited" in each for each in found)
+    assert not any(said.user_text in each for each in found)
+    again = of_app(quick)
+    to_shared(quick)
+    back(quick)
+    assert again == of_app(quick)
+
+
+def test_the_way_back_killed_at_any_write(quick: Lab) -> None:
+    """The next run brings the newer words, and what the ledger has of them fits."""
+    adopt(quick)
+    to_shared(quick)
+    said = quick.said[0]
+    edited(quick, said, "edited")
+    by_relay(quick, said)
+    pruned(quick, said)
+    old = quick.points()
+    noted = quick.sql("SELECT collection, point_id, stored FROM memsync.memories")
+    whole = Failing(quick.vectors)
+    back(quick, whole)
+    expected = of_app(quick)
+    for at, after in crashes(whole.calls):
+        for name, points in old.items():
+            quick.vectors.upsert(name, [Point(i, dict(p), v) for i, p, v in points])  # type: ignore[call-overload]
+        quick.sql("UPDATE memsync.layout SET layout = 'shared'")
+        for collection, point_id, stored in noted:
+            quick.sql(
+                "UPDATE memsync.memories SET stored = %(s)s"
+                " WHERE collection = %(c)s AND point_id = %(p)s",
+                c=collection,
+                p=point_id,
+                s=stored,
+            )
+        follow(quick)
+        with pytest.raises(Crash):
+            back(quick, Failing(quick.vectors, at, after, Crash))
+        follow(quick)
+        if quick.ltm.layout is Layout.SHARED:
+            assert back(quick).replaced <= 1
+        assert expected == of_app(quick)
+        assert {} == quick.audit().counts, (at, after)
+
+
+@REMADE
+@WHICH
+def test_an_edited_message_whose_row_stands(
+    quick: Lab, remade: Callable[[Lab, Exchange], None], which: int
+) -> None:
+    """The note of where it was copied from ties the two, also where time and words differ."""
+    count = len(quick.points()[home(A)])
+    to_shared(quick)
+    said = quick.said[which]
+    edited(quick, said, "edited")
+    remade(quick, said)
+    assert quick.audit().ok
+
+    changed = back(quick)
+
+    assert changed.audit
+    assert changed.audit.ok
+    found = texts(quick, home(A))
+    assert count == len(found)
+    assert not any(said.user_text in each for each in found)
+
+
+@REMADE
+@WHICH
+@ADOPTED
+def test_after_a_stay_in_the_apps_own_layout(
+    quick: Lab, remade: Callable[[Lab, Exchange], None], which: int, *, adopted: bool
+) -> None:
+    """The other way: the persona's own memory was made anew since, then its rows went."""
+    if adopted:
+        adopt(quick)
+    to_shared(quick)
+    count = quick.vectors.count(quick.home)
+    said = quick.said[which]
+    edited(quick, said, "once")
+    by_relay(quick, said)
+    back(quick)
+    now = edited(quick, said, "edited")
+    if remade is by_repair and not quick.audit().ok:
+        by_repair(quick, said)
+    else:
+        (point_id,) = [i for i, p, _ in quick.points()[home(A)] if "once" in str(p)]
+        payload = quick.point(point_id, home(A)).payload
+        quick.put(point_id, {**payload, "content": as_told(now)}, home(A))
+    if adopted:
+        adopt(quick)
+    else:
+        quick.sql("TRUNCATE memsync.memories")
+    pruned(quick, *quick.said[: which + 1])
+    assert quick.audit().ok
+
+    changed = to_shared(quick)
+
+    assert changed.audit
+    assert changed.audit.ok
+    found = texts(quick, quick.home)
+    assert count == len(found)
+    assert 1 == sum("edited" in each for each in found)
+    assert not any("once" in each for each in found)
+    assert not any(said.user_text in each for each in found)
+
+
+@REMADE
+def test_the_old_point_is_a_copy_for_ever(
+    quick: Lab, remade: Callable[[Lab, Exchange], None]
+) -> None:
+    """It is a fact in the shared layout, before and after its rows go, and may be retired."""
+    to_shared(quick)
+    first = quick.said[0]
+    note = quick.point(first.anchor_id).payload["brought_from"]
+    quick.respell(first.anchor_id, digest="0" * 64)
+    remade(quick, first)
+    assert note == quick.point(first.anchor_id).payload["brought_from"]
+    assert quick.audit().ok
+    pruned(quick, first)
+    assert {} == quick.audit().counts
+    assert 11 == retire(quick).points
+
+
+def test_a_memory_of_memsyncs_is_tied_to_the_apps(quick: Lab) -> None:
+    """It stood in the shared collection first, so nothing was copied over it."""
+    first = quick.said[0]
+    shared = quick.ltm.in_layout(Layout.SHARED, "test")
+    with quick.postgres.session() as session:
+        shared.project(session, [first.anchor_id])
+    newer = dict(quick.point(first.anchor_id).payload)
+    to_shared(quick)
+    now = dict(quick.point(first.anchor_id).payload)
+    assert newer.items() <= now.items()
+    assert str(now["brought_from"]).startswith(home(A))
+    pruned(quick, first)
+    assert quick.audit().ok
+
+
+def test_a_copy_that_was_changed_is_not_taken_for_newer(quick: Lab) -> None:
+    """Somebody has given an archived memory other words: the old point may be all that is left."""
+    to_shared(quick)
+    quick.respell(CLASH, content="User (Al): before\nAda: none")
+    assert "archived-tampered" in quick.audit().counts
+    with pytest.raises(GateClosed, match="archived-tampered"):
+        back(quick)
+
+
+# ---------------------------------------------------------------------- the quarantine
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        "payload = jsonb_set(payload::jsonb, '{content}', '\"other\"')::json",
+        "vector[1] = 0.5",
+        "vector = NULL",
+    ],
+)
+def test_a_damaged_copy_is_not_restored(quick: Lab, spoilt: str) -> None:
+    """Nothing is restored where the quarantine has something else than what was put there."""
+    to_shared(quick)
+    retire(quick)
+    [(name, point)] = quick.sql(
+        f"UPDATE memsync.quarantine SET {spoilt}"  # noqa: S608  of this test
+        " WHERE id = (SELECT max(id) FROM memsync.quarantine) RETURNING collection, point_id"
+    )
+    before = quick.points()
+    with pytest.raises(GateClosed, match=f"1 point.*{name}/{point}"):
+        back(quick)
+    assert before == quick.points()
+    quick.sql("DELETE FROM memsync.quarantine WHERE point_id = %(p)s", p=point)
+    changed = back(quick)
+    assert 1 == changed.copied
+    assert changed.audit
+    assert changed.audit.ok
