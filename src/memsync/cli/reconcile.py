@@ -22,6 +22,7 @@ from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.cli.views import EVERYTHING, View, viewed
 from memsync.errors import InvalidInput
+from memsync.model.records import Place
 from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
 from memsync.stores.history.catalog import instance_id
@@ -184,7 +185,12 @@ def apply(
     return 0
 
 
-@command(app, "memsync reconcile adopt", "memsync reconcile adopt --anew", "docs/reconcile.md")
+@command(
+    app,
+    "memsync reconcile adopt",
+    "memsync reconcile adopt --anew --persona 9a1f0c55-6f0e-4f0e-9d2b-0d9f3f6c1a10",
+    "docs/reconcile.md",
+)
 def adopt(
     ctx: typer.Context,
     *,
@@ -192,25 +198,37 @@ def adopt(
         bool,
         typer.Option("--anew", help="Also what differs from what was written down before."),
     ] = False,
+    persona: Annotated[
+        list[UUID] | None,
+        typer.Option(metavar="UUID", help="Only this persona's memories; repeatable."),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLLECTION/ID", help="Only this point; repeatable."),
+    ] = None,
 ) -> int:
     """Write the memories that stand down in Postgres, in the ledger, as they are now.
 
     A memory whose rows the app removes later is known by it. A memory with a fault is left out.
     Writes to Postgres, and the mark of the vector store; changes no memory.
     """
+    part = reconcile.Part(frozenset(persona or ()), frozenset(map(_place, point or ())))
     with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
-        done = reconcile.adopt(postgres, ltm, settings, tell, anew=anew)
+        done = reconcile.adopt(postgres, ltm, settings, tell, anew=anew, part=part)
     if ctx.obj.as_json:
         print_json(**asdict(done))
         return 0
     without = f", {done.archived:,} of them without rows" if done.archived else ""
-    say(f"{count(done.memories, 'memory', 'memories')} in the ledger{without}")
+    adopted = count(done.memories, "memory", "memories")
+    say(f"{adopted} {'adopted' if part else 'in the ledger'}{without}")
+    if done.changed:
+        say(f"{done.changed:,} of them differ from what was written down before")
     if done.left_out:
         say(f"{count(done.left_out, 'point')} left out, because of a fault, or still settling")
     if done.dropped:
         say(
-            f"{count(done.dropped, 'memory', 'memories')} taken out of the ledger, because this "
-            "run did not adopt them"
+            f"{count(done.dropped, 'memory', 'memories')} taken out of the ledger: missing, "
+            "without rows, or left out"
         )
     say("next: memsync check")
     return 0
@@ -267,6 +285,17 @@ def runs(ctx: typer.Context) -> int:
     said = count(len(found), "run") if found else "no runs"
     say(f"{said}; each can be undone for {count(settings.quarantine_days, 'day')}")
     return 0
+
+
+def _place(text: str) -> Place:
+    """The point that an operator names. Raises: InvalidInput."""
+    place = Place.read(text)
+    if place is None:
+        raise InvalidInput(
+            f"{text!r} is no COLLECTION/ID of a point, and nothing was changed. `memsync check` "
+            "prints those of its findings"
+        )
+    return place
 
 
 def _standing(run: reconcile.Run) -> str:

@@ -4,7 +4,7 @@
 that stand down in the ledger. `acknowledge` lets findings be that an operator knows of.
 """
 
-from memsync.reconcile.adopt import Adopted, adopt
+from memsync.reconcile.adopt import Adopted, Part, adopt
 from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check
 from memsync.reconcile.baseline import Accepted, acknowledge
@@ -21,6 +21,7 @@ __all__ = [
     "Applied",
     "Audit",
     "Finding",
+    "Part",
     "Rule",
     "Run",
     "Undone",

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.sources import Sources
-from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.ledger import Entry, Ledger
 
 
@@ -29,10 +28,8 @@ def _is_read(sources: Sources, collection: str) -> bool:
 
     The shared collection is missing as a whole, or it is there.
     """
-    if persona := persona_of_collection(collection):
-        sources.people.learn([persona])
     is_whole = collection != sources.ltm.collection or sources.ltm.stands(collection)
-    return sources.is_home(collection) and is_whole and collection not in sources.unread
+    return sources.keeps(collection) and is_whole and collection not in sources.unread
 
 
 def _lost(

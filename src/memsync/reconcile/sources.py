@@ -89,6 +89,12 @@ class Sources:
         spelled = persona is not None and collection == collection_of_persona(persona)
         return persona is not None and spelled and self.people.is_persona(persona)
 
+    def keeps(self, collection: str) -> bool:
+        """As `is_home`, of a collection that need not stand."""
+        if persona := persona_of_collection(collection):
+            self.people.learn([persona])
+        return self.is_home(collection)
+
     def elsewhere(self) -> Iterator[Found]:
         """The points of the collections that the layout in force does not read. Finds the homes."""
         homes, elsewhere = self.collections

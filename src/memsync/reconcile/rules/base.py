@@ -5,6 +5,7 @@ findings and change nothing.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ _NEXT = {
     Grade.UNSAFE: "memsync reconcile plan --unsafe",
     Grade.REPORT_ONLY: "memsync rules {code}",
 }
+_ACCEPT = "memsync reconcile adopt --anew --point "
 _PLAIN = re.compile(r"[0-9A-Fa-f-]{1,64}")
 """An id, a digest or a number. People's words are none of these."""
 
@@ -30,7 +32,8 @@ class Rule:
     `severity` is that of the shared layout, and of both where `per_persona` is None. An
     acknowledgement rests on the evidence, but for the values `moving`, which change by themselves.
     `can_be_acknowledged` is false where the fault may be the cause of all others. `in_all` names
-    the value that says how many there are, where only the first become findings.
+    the value that says how many there are, where only the first become findings. `can_be_accepted`
+    is true where an adoption anew takes what stands for what should.
     """
 
     code: ClassVar[str]
@@ -43,6 +46,7 @@ class Rule:
     can_be_acknowledged: ClassVar[bool] = True
     moving: ClassVar[frozenset[str]] = frozenset()
     in_all: ClassVar[str] = ""
+    can_be_accepted: ClassVar[bool] = False
 
     @classmethod
     def severity_in(cls, layout: Layout) -> Severity:
@@ -88,9 +92,11 @@ class CaseRule(Rule):
             repair=repair,
             store=f"qdrant:{place.collection}" if place else HISTORY,
             key=str(place.point_id if place else exchange and exchange.anchor_id),
-            persona_id=case.persona_id,
+            persona_id=case.whose,
+            held_by=case.held_by,
             evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(grade),
+            accept_command=_ACCEPT + shlex.quote(str(place)) if self.can_be_accepted else None,
             witness=case.witness,
         )
 
