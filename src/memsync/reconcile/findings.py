@@ -111,9 +111,9 @@ class Acknowledgement:
 class Finding:
     """One fault. `key` names its subject within the store; `evidence` holds both values.
 
-    `persona_id` is the persona whose memory it should be, and `held_by` another one who has it; None
-    where there is none. The values of `evidence` are numbers, names that memsync or a schema gives,
-    or `Words`. `accept_command` takes what stands, for this finding alone, as what should stand;
+    `persona_id` is the persona whose memory it should be, and `held_by` another one who has it;
+    None where there is none. The values of `evidence` are numbers, names that memsync or a schema
+    gives, or `Words`. `accept_command` takes what stands, for this finding alone, as what should stand;
     None where no command does. `acknowledged` is None unless an operator knows of exactly this
     finding.
     """
