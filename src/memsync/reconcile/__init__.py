@@ -2,6 +2,7 @@
 
 `undo` takes a run of `apply` back, and `runs` lists those that can be. `adopt` writes the memories
 that stand down in the ledger. `acknowledge` lets findings be that an operator knows of.
+`keep_replaced` is for the relay.
 """
 
 from memsync.reconcile.adopt import Adopted, Part, adopt
@@ -9,7 +10,7 @@ from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check
 from memsync.reconcile.baseline import Accepted, acknowledge
 from memsync.reconcile.findings import Audit, Finding
-from memsync.reconcile.journal import Run, runs
+from memsync.reconcile.journal import Run, keep_replaced, runs
 from memsync.reconcile.plan import make_plan
 from memsync.reconcile.rules import RULES, Rule
 from memsync.reconcile.undo import Undone, undo
@@ -30,6 +31,7 @@ __all__ = [
     "apply",
     "audit",
     "check",
+    "keep_replaced",
     "make_plan",
     "runs",
     "undo",

@@ -113,9 +113,8 @@ class Finding:
 
     `persona_id` is the persona whose memory it should be, and `held_by` another one who has it;
     None where there is none. The values of `evidence` are numbers, names that memsync or a schema
-    gives, or `Words`. `accept_command` takes what stands, for this finding alone, as what should stand;
-    None where no command does. `acknowledged` is None unless an operator knows of exactly this
-    finding.
+    gives, or `Words`. `accept_command` accepts what this finding alone is about; None where no
+    command does. `acknowledged` is None unless an operator knows of exactly this finding.
     """
 
     code: str

@@ -214,6 +214,18 @@ class Ledger:
         )
         return {entry.place: entry for entry in map(_entry, rows)}
 
+    def digests(self, places: Iterable[Place]) -> dict[Place, str]:
+        """The digest in hex that is written down of each of these points, where one is."""
+        asked = list(places)
+        if not self._stands or not asked:
+            return {}
+        rows = self._session.rows(
+            "ledger_digests",
+            collections=[each.collection for each in asked],
+            point_ids=[str(each.point_id) for each in asked],
+        )
+        return {Place(row.collection, point_id_of(row.point_id)): row.stored for row in rows}
+
     def personas(self, asked: Iterable[UUID]) -> set[UUID]:
         """Those of these personas of whom a memory is written down."""
         if not self._stands:
