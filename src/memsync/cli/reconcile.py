@@ -16,7 +16,7 @@ from memsync.cli import baseline, layout
 from memsync.cli.findings import numbered, report, require_known
 from memsync.cli.options import command, group
 from memsync.cli.output import print_facts, print_json, print_table, say
-from memsync.cli.plans import plan_fields, print_plan
+from memsync.cli.plans import plan_fields, print_left, print_plan
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
@@ -104,18 +104,18 @@ def plan(
             plan_id=made.plan_id,
             actions=len(made.actions),
             left=made.left,
+            spared=made.spared,
             acknowledged=known,
         )
         return 0
     print_facts(Counter(action.kind for action in made.actions).items())
-    for name, number in made.left.items():
-        say(f"  not repaired: {number:,} {name}")
+    print_left(made)
     if known:
         say(f"  acknowledged, so not in the plan: {numbered(known)}")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left and not unsafe:
         say("what is left is removed or moved only by a plan with --unsafe, or by hand")
-    if not made.actions and not made.left:
+    if not made.actions and not made.left and not made.spared:
         say("nothing is to be repaired")
     if made.actions:
         say(f"see it: memsync reconcile show {shlex.quote(str(out))}")
