@@ -1,7 +1,8 @@
 """Finds the memories without rows that the ledger has and that stand nowhere.
 
-Nothing else tells of them: neither a row nor a point is there. A repair writes a removal down
-before it happens, so what it removes at this very moment is not taken for a loss.
+Nothing else tells of them: neither a row nor a point is there. The store is asked for those alone
+that the audit has not read. A repair writes a removal down before it happens, so what it removes at
+this very moment is not taken for a loss.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +36,9 @@ def _is_read(sources: Sources, collection: str) -> bool:
 def _lost(
     sources: Sources, ledger: Ledger, collection: str, entries: Sequence[Entry]
 ) -> Iterator[Case]:
-    there = sources.ltm.points(collection, [each.place.point_id for each in entries])
-    missing = [each.place for each in entries if each.place.point_id not in there]
+    asked = [each.place for each in entries if each.place not in sources.stand]
+    there = sources.ltm.points(collection, [each.point_id for each in asked]) if asked else {}
+    missing = [each for each in asked if each.point_id not in there]
     for entry in ledger.at(missing).values():
         if not entry.leaving:
             yield sources.case(Role.LOST, None, entry=entry)

@@ -14,6 +14,7 @@ from memsync.errors import SchemaMismatch, StoreUnreachable
 from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role
+from memsync.reconcile.spool import Shelf
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.owners import People
 from memsync.stores.ltm import LongTermMemory
@@ -39,12 +40,31 @@ class Counts:
     archived: int = 0
 
 
+class Places:
+    """A set of places, on disk."""
+
+    def __init__(self) -> None:
+        self._shelf: Shelf[None] = Shelf()
+
+    def add(self, place: Place) -> None:
+        """Keep the place."""
+        self._shelf[_key(place)] = None
+
+    def __contains__(self, place: Place) -> bool:
+        return _key(place) in self._shelf
+
+
+def _key(place: Place) -> bytes:
+    return str(place).encode("utf-8", "surrogatepass")
+
+
 @dataclass
 class Sources:
     """The collections of memories. `people` tells whose a persona is.
 
     `homes` are the collections of personas that stand, in the per-persona layout. `unread` are the
-    collections that could not be read to their end, with the reason.
+    collections that could not be read to their end, with the reason. `stand` are places of the
+    ledger without rows at which a point was read.
     """
 
     session: Session
@@ -54,6 +74,7 @@ class Sources:
     counts: Counts = field(default_factory=Counts)
     unread: dict[str, str] = field(default_factory=dict)
     homes: dict[UUID, str] = field(default_factory=dict)
+    stand: Places = field(default_factory=Places)
 
     def __post_init__(self) -> None:
         self.people = People(self.session, self.catalog)

@@ -6,7 +6,7 @@ it is archived, whose it was, and the digest of what it said. The ledger holds n
 decides when a memory counts as archived. The statements are in ledger.sql.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -214,17 +214,17 @@ class Ledger:
         )
         return {entry.place: entry for entry in map(_entry, rows)}
 
-    def digests(self, places: Iterable[Place]) -> dict[Place, str]:
-        """The digest in hex that is written down of each of these points, where one is."""
-        asked = list(places)
-        if not self._stands or not asked:
-            return {}
+    def differing(self, digests: Mapping[Place, str]) -> list[Place]:
+        """Those of these points of which another digest, in hex, is written down, or none."""
+        if not self._stands:
+            return list(digests)
         rows = self._session.rows(
-            "ledger_digests",
-            collections=[each.collection for each in asked],
-            point_ids=[str(each.point_id) for each in asked],
+            "ledger_differing",
+            collections=[each.collection for each in digests],
+            point_ids=[str(each.point_id) for each in digests],
+            digests=[bytes.fromhex(each) for each in digests.values()],
         )
-        return {Place(row.collection, point_id_of(row.point_id)): row.stored for row in rows}
+        return [Place(row.collection, point_id_of(row.point_id)) for row in rows]
 
     def personas(self, asked: Iterable[UUID]) -> set[UUID]:
         """Those of these personas of whom a memory is written down."""

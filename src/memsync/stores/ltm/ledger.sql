@@ -95,12 +95,13 @@ DELETE FROM memsync.memories m
 USING unnest(%(collections)s::text[], %(point_ids)s::text[]) AS given(collection, point_id)
 WHERE m.collection = given.collection AND m.point_id = given.point_id;
 
--- name: ledger_digests
--- The digests of these points, without a look at their rows.
-SELECT collection, point_id, encode(m.stored, 'hex') AS stored
-FROM memsync.memories m
-JOIN unnest(%(collections)s::text[], %(point_ids)s::text[]) AS asked(collection, point_id)
-    USING (collection, point_id);
+-- name: ledger_differing
+-- Those of these points of which the ledger has another digest, or none.
+SELECT collection, point_id
+FROM unnest(%(collections)s::text[], %(point_ids)s::text[], %(digests)s::bytea[])
+    AS stands(collection, point_id, digest)
+LEFT JOIN memsync.memories m USING (collection, point_id)
+WHERE m.stored IS DISTINCT FROM stands.digest;
 
 -- name: ledger_personas
 -- Those of these personas of whom the ledger has a memory.

@@ -6,7 +6,7 @@ Decides the spelling of every payload key in both styles. A payload that the app
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from memsync.errors import InvalidInput
@@ -33,6 +33,8 @@ _CAMEL = {
     "embedder": "embedder",
     "brought_from": "broughtFrom",
 }
+_DIGESTED = tuple(_CAMEL)[:6]
+"""What a digest is over, in its order."""
 _KNOWN = frozenset(("text", "timestamp", *_CAMEL, *_CAMEL.values()))
 _INDEXED = {
     "persona_id": IndexKind.TENANT,
@@ -258,6 +260,18 @@ class PayloadCodec:
             return {}
         fp1, fp2 = buckets(digest)
         return {self.key("digest"): digest, self.key("fp1"): fp1, self.key("fp2"): fp2}
+
+    def plain_digest(self, point: Point) -> str | None:
+        """The digest of what a payload says that is spelled as by `encode`, without decoding it.
+
+        None where something is missing. What is spelled otherwise has another digest.
+        """
+        try:
+            said: list[Any] = [point.payload[self._spell[name]] for name in _DIGESTED]
+            return memory_digest(UUID(str(point.id)), *said)
+        except (KeyError, ValueError):
+            # A payload may hold half a surrogate pair, which has no UTF-8.
+            return None
 
     def decode(self, payload: Mapping[str, object]) -> Reading:
         """Read a payload of either style. Wrong keys and values are reported and never raise."""

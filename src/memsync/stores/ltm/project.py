@@ -181,16 +181,23 @@ class Projection:
         }
         if not over:
             return
-        noted = Ledger(self.session).digests(over)
+        digests = {
+            place: self._digest_of(place.collection, old) for place, (_, old) in over.items()
+        }
+        others = set(Ledger(self.session).differing(digests))
         strange: dict[str, list[PointId]] = {}
         for place, (each, old) in over.items():
-            memory = self.maker.codec_of(place.collection).decode(old.payload).memory
-            is_whole = old.payload.keys() == each.payload.keys()
-            if not is_whole or standing_digest(old.id, memory) != noted.get(place):
+            if place in others or old.payload.keys() != each.payload.keys():
                 strange.setdefault(place.collection, []).append(old.id)
         for collection, ids in strange.items():
             points = self.vectors.retrieve(collection, ids, vectors=True)
             self.keep({Place(collection, each.id): each for each in points})
+
+    def _digest_of(self, collection: str, point: Point) -> str:
+        """The digest of the memory as it stands."""
+        codec = self.maker.codec_of(collection)
+        plain = codec.plain_digest(point)
+        return plain or standing_digest(point.id, codec.decode(point.payload).memory)
 
     def _all_stand(self, collection: str, made: Sequence[Made]) -> bool:
         """Whether each of these is there, where its digest tells: the point's id is in it."""
