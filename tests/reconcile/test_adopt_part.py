@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from memsync import reconcile
+from memsync.cli.findings import print_audit
+from memsync.cli.views import View
 from memsync.errors import GateClosed, IncompleteAudit, InvalidInput
 from memsync.model.records import Place
 from memsync.reconcile import Part
@@ -88,9 +90,14 @@ def test_single_points_are_taken_as_they_stand(lab: Lab) -> None:
     assert {"archived-missing": 1, "archived-tampered": 1} == lab.check().counts
 
 
-def test_each_finding_names_the_command_for_it_alone(lab: Lab) -> None:
+def test_each_finding_names_the_command_for_it_alone(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Carrying out what each of them names leaves a clean gate."""
     spoiled(lab)
+    print_audit(lab.check(), View(limit=0))
+    said = capsys.readouterr().out
+    assert sum(FAULTS.values()) == said.count("where it was meant: memsync reconcile adopt --anew")
     for fault in lab.check().faults:
         assert fault.accept_command is not None
         command, _, point = fault.accept_command.rpartition(" ")

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from memsync import reconcile
+from memsync.cli.plans import print_plan
 from memsync.reconcile.acknowledged import Acknowledgements
 from memsync.reconcile.plans import Plan
 from memsync.stores.ltm.layouts import Layout
@@ -39,7 +40,9 @@ def two_of_one(lab: Lab) -> str:
     return names[1]
 
 
-def test_a_point_with_an_acknowledged_finding_is_spared(lab: Lab) -> None:
+def test_a_point_with_an_acknowledged_finding_is_spared(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its other finding is told and not mended; without the acknowledgement both are."""
     other = two_of_one(lab)
     before = lab.points()
@@ -48,6 +51,10 @@ def test_a_point_with_an_acknowledged_finding_is_spared(lab: Lab) -> None:
     plan = lab.plan(gate)
     assert ((), gate.counts) == (plan.actions, plan.spared)
     assert {} == plan.left
+    print_plan(plan)
+    said = capsys.readouterr().out
+    assert f"another finding of the same point is acknowledged: 1 {other}. " in said
+    assert "memsync reconcile baseline list" in said
     lab.apply(plan)
     assert before == lab.points()
     assert lab.check().counts == gate.counts

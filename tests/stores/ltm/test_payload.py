@@ -71,6 +71,21 @@ def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
     assert payload == json.loads(json.dumps(payload))
 
 
+@given(exchange=exchanges, style=st.sampled_from(STYLES))
+def test_the_plain_digest_is_the_exchange_s(exchange: Exchange, style: Style) -> None:
+    """Without decoding, as far as nothing of it was changed."""
+    codec = PayloadCodec(style)
+    point = Point(exchange.anchor_id, codec.encode(exchange, "test/8"))
+    assert exchange_digest(exchange) == codec.plain_digest(point)
+    for key in map(codec.key, ("persona_id", "channel_id", "created_at", "assistant_text")):
+        for other in ("other", 1.5, None, "\ud800"):
+            changed = Point(point.id, {**point.payload, key: other})
+            assert codec.plain_digest(point) != codec.plain_digest(changed)
+        lacking = {name: value for name, value in point.payload.items() if name != key}
+        assert codec.plain_digest(Point(point.id, lacking)) is None
+    assert codec.plain_digest(Point(7, point.payload)) is None
+
+
 @given(exchange=exchanges, other=exchanges, words=texts, style=st.sampled_from(STYLES))
 def test_no_two_exchanges_are_one_memory(
     exchange: Exchange, other: Exchange, words: str, style: Style

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from memsync.model.records import Place
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.state import HISTORY, State
@@ -21,7 +22,6 @@ _NEXT = {
     Grade.UNSAFE: "memsync reconcile plan --unsafe",
     Grade.REPORT_ONLY: "memsync rules {code}",
 }
-_ACCEPT = "memsync reconcile adopt --anew --point "
 _PLAIN = re.compile(r"[0-9A-Fa-f-]{1,64}")
 """An id, a digest or a number. People's words are none of these."""
 
@@ -96,9 +96,15 @@ class CaseRule(Rule):
             held_by=case.held_by,
             evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(grade),
-            accept_command=_ACCEPT + shlex.quote(str(place)) if self.can_be_accepted else None,
+            accept_command=self._accept(place),
             witness=case.witness,
         )
+
+    def _accept(self, place: Place | None) -> str | None:
+        """The command that accepts a finding about this point alone; None where none does."""
+        if place is None or not self.can_be_accepted:
+            return None
+        return f"memsync reconcile adopt --anew --point {shlex.quote(str(place))}"
 
 
 class StateRule(Rule):
