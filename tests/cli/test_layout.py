@@ -31,7 +31,7 @@ def deployed(app: str, qdrant: str) -> tuple[str, str, int]:
     ):
         ltm = LongTermMemory(vectors, settings, layout=Layout.PER_PERSONA)
         anchors = [each.anchor_id for each in exchanges_in_order(session)]
-        ltm.project(session, anchors)
+        ltm.project(session, anchors, lambda _: None)
     return app, qdrant, len(anchors)
 
 

@@ -59,7 +59,8 @@ def deployed(app: str, qdrant: str) -> str:
         postgres.session() as session,
     ):
         ltm = LongTermMemory(vectors, settings, layout=Layout.PER_PERSONA)
-        ltm.project(session, [each.anchor_id for each in exchanges_in_order(session)])
+        anchors = [each.anchor_id for each in exchanges_in_order(session)]
+        ltm.project(session, anchors, lambda *_: None)
     return qdrant
 
 

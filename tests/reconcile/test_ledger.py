@@ -16,6 +16,7 @@ from memsync.memory import NewExchange
 from memsync.model.ids import point_id_of
 from memsync.reconcile import relayout
 from memsync.stores.ltm.layouts import Layout
+from support.failing import Failing
 from support.lab import ADA, LONG_AGO, A, C, Lab
 from support.laws.base import spelled
 from support.laws.coverage import duplicate, foreign_id, missing, orphan
@@ -163,6 +164,18 @@ def test_a_lost_archived_memory_is_told(lab: Lab) -> None:
     assert () == lab.plan(gate).actions
     assert 1 == adopt(lab, anew=True).dropped
     assert lab.check().ok
+
+
+def test_an_archived_memory_is_read_once(lab: Lab) -> None:
+    """The store is not asked again for what the audit has read."""
+    lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(minutes=2, seconds=30))
+    asked: list[str] = []
+    store = Failing(lab.vectors, meanwhile=asked.append)
+    found = lab.audit(store)
+    assert ({}, 3) == (found.counts, found.archived)
+    assert 1 == asked.count("retrieve"), "for the mark"
 
 
 def test_an_archived_memory_that_is_given_to_another_is_told(lab: Lab) -> None:

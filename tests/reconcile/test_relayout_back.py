@@ -83,7 +83,7 @@ def test_what_was_written_since_comes_back(deployed: Lab) -> None:
         "UPDATE conversation_history SET content = 'edited' WHERE id = %(id)s", id=third.said_id
     )
     with deployed.postgres.session() as session:
-        deployed.ltm.project(session, [third.anchor_id])
+        deployed.ltm.project(session, [third.anchor_id], lambda _: None)
     deployed.sync()
     assert deployed.audit().ok
 

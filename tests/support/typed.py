@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from support.cli import Ran
 
 _IN_TICKS = re.compile(r"`(memsync [^`]+)`")
-_LINE = re.compile(r"(?:next|do|saved .*next): (?:.*?)(memsync .*)")
+_LINE = re.compile(r"(?:next|do|where it was meant|saved .*next): (?:.*?)(memsync .*)")
 _PLACEHOLDERS = {"assign:USER_ID": "assign:00000000-0000-0000-0000-000000000001"}
 
 

@@ -225,9 +225,12 @@ def _plans_in_order(commands: Mapping[str, list[str]]) -> dict[str, list[str]]:
 def _print_finding(finding: Finding, view: View) -> None:
     say_heading(f"{finding.code} {finding.name}  {finding.store}  {finding.key}")
     if finding.persona_id:
-        say(f"    persona {finding.persona_id}")
+        held = f", held by persona {finding.held_by}" if finding.held_by else ""
+        say(f"    persona {finding.persona_id}{held}")
     values = ((name, _shown(value, view)) for name, value in finding.evidence.items())
     say("    " + one_line("; ".join(f"{name}: {value}" for name, value in values)))
+    if finding.accept_command:
+        say(f"    where it was meant: {finding.accept_command}")
     if finding.acknowledged:
         say(f"    {said_of(finding.acknowledged)}")
 

@@ -23,6 +23,7 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "personas": len(_personas(plan)),
         "only_copies": sum(each.is_only_copy for each in plan.actions),
         "left": dict(plan.left),
+        "spared": dict(plan.spared),
         "actions": [each.fields() for each in plan.actions],
     }
 
@@ -71,8 +72,19 @@ def print_plan(plan: Plan) -> None:
     if only := sum(each.is_only_copy for each in plan.actions):
         copies = "removals are" if only > 1 else "removal is"
         say(f"{only:,} {copies} of memories that stand nowhere else: the quarantine keeps them")
+    print_left(plan)
+
+
+def print_left(plan: Plan) -> None:
+    """Print which findings the plan does not repair, and why it leaves points that are spared."""
     for name, number in plan.left.items():
         say(f"  not repaired: {number:,} {name}")
+    if plan.spared:
+        said = ", ".join(f"{number:,} {name}" for name, number in plan.spared.items())
+        say(
+            f"  spared, because another finding of the same point is acknowledged: {said}. To have "
+            "them repaired, drop that one: `memsync reconcile baseline list` has its id"
+        )
 
 
 def _of_collections(plan: Plan) -> dict[str, Counter[str]]:

@@ -17,12 +17,13 @@ from memsync.cli import baseline, layout
 from memsync.cli.findings import numbered, report, require_known
 from memsync.cli.options import command, group
 from memsync.cli.output import one_line, print_facts, print_json, say
-from memsync.cli.plans import plan_fields, print_plan
+from memsync.cli.plans import plan_fields, print_left, print_plan
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.cli.views import EVERYTHING, View, viewed
 from memsync.errors import InvalidInput, SchemaMismatch, SettingsError, StoreUnreachable
+from memsync.model.records import Place
 from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
 from memsync.settings import Settings
@@ -107,18 +108,18 @@ def plan(
             plan_id=made.plan_id,
             actions=len(made.actions),
             left=made.left,
+            spared=made.spared,
             acknowledged=known,
         )
         return 0
     print_facts(Counter(action.kind for action in made.actions).items())
-    for name, number in made.left.items():
-        say(f"  not repaired: {number:,} {name}")
+    print_left(made)
     if known:
         say(f"  acknowledged, so not in the plan: {numbered(known)}")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left and not unsafe:
         say("what is left is removed or moved only by a plan with --unsafe, or by hand")
-    if not made.actions and not made.left:
+    if not made.actions and not made.left and not made.spared:
         say("nothing is to be repaired")
     if made.actions:
         say(f"see it: memsync reconcile show {shlex.quote(str(out))}")
@@ -188,7 +189,12 @@ def apply(
     return 0
 
 
-@command(app, "memsync reconcile adopt", "memsync reconcile adopt --anew", "docs/reconcile.md")
+@command(
+    app,
+    "memsync reconcile adopt",
+    "memsync reconcile adopt --anew --persona 9a1f0c55-6f0e-4f0e-9d2b-0d9f3f6c1a10",
+    "docs/reconcile.md",
+)
 def adopt(
     ctx: typer.Context,
     *,
@@ -196,25 +202,37 @@ def adopt(
         bool,
         typer.Option("--anew", help="Also what differs from what was written down before."),
     ] = False,
+    persona: Annotated[
+        list[UUID] | None,
+        typer.Option(metavar="UUID", help="Only this persona's memories; repeatable."),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLLECTION/ID", help="Only this point; repeatable."),
+    ] = None,
 ) -> int:
     """Write the memories that stand down in Postgres, in the ledger, as they are now.
 
     A memory whose rows the app removes later is known by it. A memory with a fault is left out.
     Writes to Postgres, and the mark of the vector store; changes no memory.
     """
+    part = reconcile.Part(frozenset(persona or ()), frozenset(map(_place, point or ())))
     with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
-        done = reconcile.adopt(postgres, ltm, settings, tell, anew=anew)
+        done = reconcile.adopt(postgres, ltm, settings, tell, anew=anew, part=part)
     if ctx.obj.as_json:
         print_json(**asdict(done))
         return 0
     without = f", {done.archived:,} of them without rows" if done.archived else ""
-    say(f"{count(done.memories, 'memory', 'memories')} in the ledger{without}")
+    adopted = count(done.memories, "memory", "memories")
+    say(f"{adopted} {'adopted' if part else 'in the ledger'}{without}")
+    if done.changed:
+        say(f"{done.changed:,} of them differ from what was written down before")
     if done.left_out:
         say(f"{count(done.left_out, 'point')} left out, because of a fault, or still settling")
     if done.dropped:
         say(
-            f"{count(done.dropped, 'memory', 'memories')} taken out of the ledger, because this "
-            "run did not adopt them"
+            f"{count(done.dropped, 'memory', 'memories')} taken out of the ledger: missing, "
+            "without rows, or left out"
         )
     say("next: memsync check")
     return 0
@@ -297,6 +315,17 @@ def _run_fields(each: reconcile.Kept) -> dict[str, object]:
         "undo": each.undo,
         "why_not": each.why_not,
     }
+
+
+def _place(text: str) -> Place:
+    """The point that an operator names. Raises: InvalidInput."""
+    place = Place.read(text)
+    if place is None:
+        raise InvalidInput(
+            f"{text!r} is no COLLECTION/ID of a point, and nothing was changed. `memsync check` "
+            "prints those of its findings"
+        )
+    return place
 
 
 def _standing(run: reconcile.Run) -> str:

@@ -5,18 +5,22 @@ that is refused, or work that ended the process, but not an outage, and not what
 somebody mends it. An entry says only that an exchange's memory must be made anew. The relay reads
 the exchange itself when it handles the entry, so entries may repeat and come late. One relay runs
 at a time, and none beside a repair. One that lost its lock meanwhile does no harm: its writes are
-conditional.
+conditional. What it replaces and has not written itself goes to the quarantine first.
 """
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from uuid import UUID, uuid4
 
+from memsync import reconcile
 from memsync.errors import MemsyncError, PartlyDone, StoreUnreachable
 from memsync.memory.patience import Patience
 from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.records import Place, Point
 from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.history import outbox
@@ -27,6 +31,8 @@ from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.writer import known_layout, why_app_writes
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive
+
+_log = logging.getLogger(__name__)
 
 BATCH_ENTRIES = 256
 ATTEMPTS_MAX = 10
@@ -130,6 +136,7 @@ class _Run:
     outage: StoreUnreachable | None = None
     looked_at: float = field(default_factory=time.monotonic)
     is_recorded: bool = False
+    run_id: UUID = field(default_factory=uuid4)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.session)
@@ -204,7 +211,7 @@ class _Run:
         anchors = list(dict.fromkeys(each.anchor_id for each in claimed))
         try:
             self._record()
-            written = self.ltm.project(self.session, anchors)
+            written = self.ltm.project(self.session, anchors, self._keep)
         except StoreUnreachable as outage:
             # Where it is Postgres that went away, this fails as well, and the run ends.
             self._give_back([each.id for each in claimed], outage.message)
@@ -219,6 +226,15 @@ class _Run:
         outage_of_some = self._account(claimed, written)
         self.settled(Drained(self.entries - before, len(written.points)))
         return outage_of_some
+
+    def _keep(self, points: Mapping[Place, Point]) -> None:
+        reconcile.keep_replaced(self.session, self.run_id, points)
+        _log.warning(
+            "%s, which memsync had not written so, replaced by what Postgres says; "
+            "memsync.quarantine has what stood there, under the plan_id %s",
+            count(len(points), "memory is", "memories are"),
+            self.run_id,
+        )
 
     def _account(self, claimed: list[Entry], written: Written) -> StoreUnreachable | None:
         """Settle what is done, keep the errors of the refused, give back what was not tried."""

@@ -3,14 +3,15 @@
 `undo` takes a run of `apply` back, `runs` lists those that are kept, and `kept` says which of them
 an undo would take back. `adopt` writes the memories
 that stand down in the ledger. `acknowledge` lets findings be that an operator knows of.
+`keep_replaced` is for the relay.
 """
 
-from memsync.reconcile.adopt import Adopted, adopt
+from memsync.reconcile.adopt import Adopted, Part, adopt
 from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check
 from memsync.reconcile.baseline import Accepted, acknowledge
 from memsync.reconcile.findings import Audit, Finding
-from memsync.reconcile.journal import Run, runs
+from memsync.reconcile.journal import Run, keep_replaced, runs
 from memsync.reconcile.plan import make_plan
 from memsync.reconcile.rules import RULES, Rule
 from memsync.reconcile.undo import Undone, undo
@@ -24,6 +25,7 @@ __all__ = [
     "Audit",
     "Finding",
     "Kept",
+    "Part",
     "Rule",
     "Run",
     "Undone",
@@ -32,6 +34,7 @@ __all__ = [
     "apply",
     "audit",
     "check",
+    "keep_replaced",
     "kept",
     "make_plan",
     "runs",

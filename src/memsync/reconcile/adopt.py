@@ -1,24 +1,28 @@
 """Writes the memories that stand down in the ledger, and trusts what it sees.
 
-It decides what may be trusted: a memory in which no rule of the audit finds a fault. It changes no
-memory and no row.
+It decides what may be trusted: a memory in which no rule of the audit finds a fault. It may be
+asked for a part. It changes no memory and no row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from uuid import UUID
 
-from memsync.errors import GateClosed, IncompleteAudit
+from memsync.errors import GateClosed, IncompleteAudit, InvalidInput
 from memsync.model.progress import Kind, Progress, Tell, silent
+from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copying import is_faulty, pairing_of
 from memsync.reconcile.fence import repairing
+from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.data import ArchivedTampered
+from memsync.reconcile.sources import Sources
 from memsync.settings import Settings
-from memsync.stores.history.exchanges import history_is_empty, now_ms
+from memsync.stores.history.exchanges import history_is_empty, known_personas, now_ms
 from memsync.stores.history.outbox import clock
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Entry, Ledger
@@ -27,6 +31,7 @@ from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 1000
 _TO_ADOPT = frozenset((Role.MEMORY, Role.ARCHIVED))
+_TAMPERED = ArchivedTampered()
 _WITHOUT_DIGESTS = tuple(each for each in CASE_RULES if not isinstance(each, ArchivedTampered))
 
 
@@ -34,14 +39,37 @@ _WITHOUT_DIGESTS = tuple(each for each in CASE_RULES if not isinstance(each, Arc
 class Adopted:
     """The result: how many memories the ledger has from this run, and how many of them have no row.
 
-    `left_out` are points with a fault, or so young that their rows may still come. `dropped` were
-    in the ledger, and are not any more.
+    `changed` of them said something else when they were written down before. `left_out` are points
+    with a fault, or so young that their rows may still come. `dropped` were in the ledger, and are
+    not any more.
     """
 
     memories: int
     archived: int
     left_out: int
     dropped: int
+    changed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The memories that these personas have or should have, and these points. Empty: all memories.
+
+    A point may be missing by now; its place is that in the ledger.
+    """
+
+    personas: frozenset[UUID] = frozenset()
+    points: frozenset[Place] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.personas or self.points)
+
+    def has(self, case: Case) -> bool:
+        """Whether the case is of this part."""
+        return not self or case.place in self.points or not self.personas.isdisjoint(case.personas)
+
+
+WHOLE = Part()
 
 
 def adopt(
@@ -51,59 +79,75 @@ def adopt(
     tell: Tell = silent,
     *,
     anew: bool = False,
+    part: Part = WHOLE,
 ) -> Adopted:
-    """Write down every memory that stands where it belongs and has no fault.
+    """Write down every memory that stands where it belongs and has no fault, or those of a part.
 
     With `anew` what the ledger said before does not count: a memory without a row is taken as it
-    stands, one that is missing is taken out, and both stores are taken to be of one time.
+    stands, and one that is missing is taken out. Of the whole, both stores are then taken to be of
+    one time. A part is written in one transaction.
 
-    Raises: GateClosed, before any write, where the stores are of two times, without `anew`;
-    IncompleteAudit at the end, where a collection could not be read: then nothing is taken out.
-    StoreBusy when a repair or a relay runs; StoreUnreachable. Effects: the ledger and the mark.
+    Raises: GateClosed, before any write, where the stores are of two times, unless the whole is
+    adopted anew; InvalidInput, before any write, for a part that nobody knows; IncompleteAudit at
+    the end, where a collection could not be read: then nothing is taken out, and of a part nothing
+    is written. StoreBusy when a repair or a relay runs; StoreUnreachable. Effects: the ledger and
+    the mark.
     """
     with repairing(postgres) as session:
-        if not anew:
+        if part or not anew:
             _require_one_time(session, ltm)
-        return adopt_in(session, ltm, settings, tell, anew=anew)
+        return adopt_in(session, ltm, settings, tell, anew=anew, part=part)
 
 
 def adopt_in(
-    session: Session, ltm: LongTermMemory, settings: Settings, tell: Tell, *, anew: bool
+    session: Session,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell,
+    *,
+    anew: bool,
+    part: Part = WHOLE,
 ) -> Adopted:
     """As `adopt`, for a caller who keeps repairs and the relay out."""
     ledger = Ledger(session)
     ledger.require()
-    if history_is_empty(session) and not anew:
+    all_anew = anew and not part
+    if history_is_empty(session) and not all_anew:
         raise IncompleteAudit(
             f"the history of {session.label} is empty, so that every memory would be adopted as "
-            "one without rows. Nothing was changed; see whether the URL is right, or give --anew"
+            "one without rows. Nothing was changed; see whether the URL is right, or give --anew "
+            "and nothing else"
         )
-    began = clock(session)
-    young_ms = now_ms(session) - settings.settle_s * 1000
-    ltm.record_layout(session)
     pairing = pairing_of(session, ltm, settings)
-    memories = archived = left_out = 0
-    for some in batched(_at_home(pairing, tell), _BATCH):
-        settled = [case for case in some if not _may_get_rows(case, young_ms)]
-        entries = [entry for case in settled if (entry := _entry(case, anew=anew))]
-        ledger.note(entries)
-        memories += len(entries)
-        archived += sum(each.anchor_id is None for each in entries)
-        left_out += len(some) - len(entries)
+    _require_known(part, pairing.sources, ledger)
+    began = clock(session)
+    seen = _Seen(now_ms(session) - settings.settle_s * 1000, anew=anew)
+    ltm.record_layout(session)
+    waiting: list[Entry] = []
+    for some in batched(filter(part.has, _at_home(pairing, tell)), _BATCH):
+        entries = seen.entries(some)
+        if part:
+            waiting += entries
+        else:
+            ledger.note(entries)
     if pairing.sources.unread:
-        whole = (f"{name}: {why}" for name, why in sorted(pairing.sources.unread.items()))
-        raise IncompleteAudit(
-            f"not every collection could be read, so these are not adopted: "
-            f"{listed(whole, 3, '; ')}. Run this again; what was adopted stays"
-        )
-    dropped = ledger.drop_before(began) if anew else 0
-    ledger.archive()
-    if anew:
+        raise _not_read(pairing.sources, part)
+    if part and anew:
+        lost = filter(part.has, losses(pairing.sources))
+        seen.dropped += [case.place for case in lost if case.place]
+    with session.transaction():
+        for noted in batched(waiting, _BATCH):
+            ledger.note(noted)
+        dropped = ledger.drop_before(began) if all_anew else ledger.drop(seen.dropped)
+        if not part:
+            ledger.archive()
+        if not all_anew:
+            ltm.mark.count(session)
+    if all_anew:
         ltm.mark.trust(session)
     else:
-        ltm.mark.count(session)
         ltm.mark.publish(session)
-    return Adopted(memories, archived, left_out, dropped)
+    return Adopted(seen.memories, seen.archived, seen.left_out, dropped, seen.changed)
 
 
 def _require_one_time(session: Session, ltm: LongTermMemory) -> None:
@@ -112,9 +156,44 @@ def _require_one_time(session: Session, ltm: LongTermMemory) -> None:
         raise GateClosed(
             f"the stores may be of two times: the mark in {ltm.label} is {verdict}. Nothing was "
             "changed; see `memsync check`. If what stands there is what you want to go on with, "
-            "give --anew",
+            "give --anew and nothing else",
             mark=verdict.value,
         )
+
+
+def _require_known(part: Part, sources: Sources, ledger: Ledger) -> None:
+    """Refuse what nobody knows: a slip of the keyboard would read as done. Raises: InvalidInput."""
+    personas = part.personas - known_personas(sources.session, part.personas)
+    if unknown := sorted(personas - ledger.personas(personas)):
+        raise InvalidInput(
+            f"there is no persona {listed(map(str, unknown))} in {sources.session.label}, nor in "
+            "the ledger, and nothing was changed; correct --persona"
+        )
+    if apart := [each for each in part.points if not sources.keeps(each.collection)]:
+        raise InvalidInput(
+            f"the layout {sources.layout} keeps no memories there, and nothing was changed: "
+            f"{listed(sorted(map(str, apart)), 3)}; correct --point"
+        )
+    noted = ledger.at(part.points)
+    if lost := [each for each in part.points if each not in noted and not _stands(each, sources)]:
+        raise InvalidInput(
+            f"there is no point {listed(sorted(map(str, lost)), 3)}, neither in "
+            f"{sources.ltm.label} nor in the ledger, and nothing was changed; correct --point"
+        )
+
+
+def _stands(place: Place, sources: Sources) -> bool:
+    return bool(sources.ltm.points(place.collection, [place.point_id]))
+
+
+def _not_read(sources: Sources, part: Part) -> IncompleteAudit:
+    whole = (f"{name}: {why}" for name, why in sorted(sources.unread.items()))
+    done = "nothing was adopted" if part else "these are not adopted"
+    rest = "" if part else "; what was adopted stays"
+    return IncompleteAudit(
+        f"not every collection could be read, so {done}: {listed(whole, 3, '; ')}. Run this "
+        f"again{rest}"
+    )
 
 
 def _at_home(pairing: Pairing, tell: Tell) -> Iterator[Case]:
@@ -128,6 +207,38 @@ def _at_home(pairing: Pairing, tell: Tell) -> Iterator[Case]:
         yield case
 
 
+class _Seen:
+    """What one run has made of the cases so far. `dropped` are the places to be taken out."""
+
+    def __init__(self, young_ms: float, *, anew: bool) -> None:
+        """A memory without a row that was said after `young_ms` may get its row yet."""
+        self._young_ms = young_ms
+        self._anew = anew
+        self.memories = self.archived = self.changed = self.left_out = 0
+        self.dropped: list[Place] = []
+
+    def entries(self, cases: Iterable[Case]) -> list[Entry]:
+        """What is written down of these cases: of each memory that is to be trusted."""
+        found = []
+        for case in cases:
+            entry = None if self._may_get_rows(case) else _entry(case, anew=self._anew)
+            if entry is not None:
+                found.append(entry)
+                self.archived += entry.anchor_id is None
+                self.changed += _TAMPERED.look(case) is not None
+                continue
+            self.left_out += 1
+            if self._anew and case.role is Role.VANISHED and case.place:
+                self.dropped.append(case.place)
+        self.memories += len(found)
+        return found
+
+    def _may_get_rows(self, case: Case) -> bool:
+        """Whether its rows may still come: it has none, and was said lately."""
+        at = case.found.reading.memory.created_at_ms if case.found else None
+        return case.exchange is None and at is not None and at > self._young_ms
+
+
 def _entry(case: Case, *, anew: bool) -> Entry | None:
     """What is written down of the case's memory; None where it is not to be trusted."""
     found = case.found
@@ -135,9 +246,3 @@ def _entry(case: Case, *, anew: bool) -> Entry | None:
     if found is None or case.role not in _TO_ADOPT or is_faulty(case, rules):
         return None
     return Entry.of(found.place, found.reading.memory, case.exchange, found.persona_id)
-
-
-def _may_get_rows(case: Case, young_ms: float) -> bool:
-    """Whether its rows may still come: it has none, and was said after that time."""
-    at = case.found.reading.memory.created_at_ms if case.found else None
-    return case.exchange is None and at is not None and at > young_ms

@@ -175,6 +175,25 @@ class Case:
         about = self.exchange or self.found or self.entry
         return None if about is None else about.persona_id
 
+    @property
+    def whose(self) -> UUID | None:
+        """The persona whose memory it should be: the row's, else the ledger's, else the point's."""
+        about = self.exchange or self.entry
+        return self.persona_id if about is None or about.persona_id is None else about.persona_id
+
+    @property
+    def held_by(self) -> UUID | None:
+        """The persona who has it instead, where that is another one."""
+        found = self.found
+        if found is None or not found.home or found.persona_id == self.whose:
+            return None
+        return found.persona_id
+
+    @property
+    def personas(self) -> frozenset[UUID]:
+        """Whom the case concerns: the persona whose memory it should be, and who has it."""
+        return frozenset(each for each in (self.whose, self.held_by) if each is not None)
+
     def with_role(self, role: Role) -> "Case":
         """The same case in another role."""
         return replace(self, role=role)

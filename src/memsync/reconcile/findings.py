@@ -111,8 +111,10 @@ class Acknowledgement:
 class Finding:
     """One fault. `key` names its subject within the store; `evidence` holds both values.
 
-    The values of `evidence` are numbers, names that memsync or a schema gives, or `Words`.
-    `acknowledged` is None unless an operator knows of exactly this finding.
+    `persona_id` is the persona whose memory it should be, and `held_by` another one who has it;
+    None where there is none. The values of `evidence` are numbers, names that memsync or a schema
+    gives, or `Words`. `accept_command` accepts what this finding alone is about; None where no
+    command does. `acknowledged` is None unless an operator knows of exactly this finding.
     """
 
     code: str
@@ -126,6 +128,8 @@ class Finding:
     evidence: Mapping[str, object]
     next_command: str
     witness: Witness = field(default=Witness(), repr=False)
+    held_by: UUID | None = None
+    accept_command: str | None = None
     acknowledged: Acknowledgement | None = None
 
 
@@ -143,7 +147,8 @@ class Kind(NamedTuple):
 class Chosen:
     """Some of the findings of an audit, in the order of code, store and key.
 
-    They are those of `kinds`, with how many there are of each, and of `persona`, None for all.
+    They are those of `kinds`, with how many there are of each, and of `persona`, None for all. A
+    finding concerns the persona whose memory it should be, and the one who has it.
     """
 
     findings: "Findings"
@@ -194,7 +199,8 @@ class Findings:
     def add(self, finding: Finding) -> None:
         """Keep a finding."""
         key = subject_key(finding.code, finding.store, finding.key)
-        self._spool.add(key, finding, _owner(finding.persona_id))
+        owners = [each.bytes for each in (finding.persona_id, finding.held_by) if each]
+        self._spool.add(key, finding, owners)
         self._kinds[kind_of(finding)] += 1
 
     def has(self, code: str, store: str, key: str) -> bool:
@@ -214,7 +220,7 @@ class Findings:
     def chosen(
         self, wanted: Callable[[Kind], bool] = lambda _: True, persona: UUID | None = None
     ) -> Chosen:
-        """The findings of the wanted kinds; with `persona` only that persona's."""
+        """The findings of the wanted kinds; with `persona` only those that concern that persona."""
         kinds: Mapping[Kind, int] = self._kinds
         if persona is not None:
             kinds = Counter(map(kind_of, self.of("", persona)))

@@ -239,6 +239,19 @@ class Journal:
         return {asked[row.point_id]: whole(asked[row.point_id], row) for row in rows}
 
 
+def keep_replaced(session: Session, run_id: UUID, points: Mapping[Place, Point]) -> None:
+    """Commit whole copies of points that a relay is about to replace, under an id of its own.
+
+    A role that may only write to the quarantine can do so.
+    """
+    rows = [
+        quarantined(run_id, place.collection, point, "relay") for place, point in points.items()
+    ]
+    if rows:
+        with session.transaction():
+            session.run_many("keep_point", rows)
+
+
 def quarantined(run_id: UUID, collection: str, point: Point, reason: str) -> dict[str, object]:
     """The row of the quarantine that holds the point as it is; `quarantine_point` writes it."""
     return {

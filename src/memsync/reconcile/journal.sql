@@ -41,6 +41,15 @@ WHERE EXISTS (
     WHERE j.run_id = kept.plan_id AND j.collection = kept.collection
       AND j.point_id = kept.point_id AND j.undone_at IS NOT NULL);
 
+-- name: keep_point
+-- Keeps a copy of a point that a relay replaces. It needs no right but INSERT, because a relay in
+-- the app has the app's role.
+INSERT INTO memsync.quarantine
+    (plan_id, collection, point_id, state, payload, vector, digest, reason)
+VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vector)s, %(digest)s,
+        %(reason)s)
+ON CONFLICT DO NOTHING;
+
 -- name: quarantined_points
 -- The copies of these points that a run keeps.
 SELECT q.collection, q.point_id, q.state, q.payload::text AS payload, q.vector, q.digest

@@ -149,6 +149,9 @@ class Leftovers:
         """
         places = {each.place: self._places_of(each) for each in founds}
         entries = self._ledger.at(place for some in places.values() for place in some)
+        for each in founds:
+            if (entry := entries.get(each.place)) and not entry.has_rows:
+                self._sources.stand.add(each.place)
         live = [e.anchor_id for e in entries.values() if e.anchor_id and e.state is State.LIVE]
         standing = exchanges_by_anchor(self._session, live)
         known = {

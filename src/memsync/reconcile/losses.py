@@ -1,8 +1,9 @@
 """Finds the memories without rows that the ledger has and that stand nowhere.
 
-Nothing else tells of them: neither a row nor a point is there. A repair writes a removal down
-before it happens, and again when it is done, so what it removes is not taken for a loss. Of a
-repair that ended in between the first note counts no more: what is missing then is told.
+Nothing else tells of them: neither a row nor a point is there. The store is asked for those alone
+that the audit has not read. A repair writes a removal down before it happens, and again when it is
+done, so what it removes is not taken for a loss. Of a repair that ended in between the first note
+counts no more: what is missing then is told.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -12,7 +13,6 @@ from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.sources import Sources
-from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.postgres.locks import LockKey, holders
 
@@ -45,17 +45,16 @@ def _is_read(sources: Sources, collection: str) -> bool:
 
     The shared collection is missing as a whole, or it is there.
     """
-    if persona := persona_of_collection(collection):
-        sources.people.learn([persona])
     is_whole = collection != sources.ltm.collection or sources.ltm.stands(collection)
-    return sources.is_home(collection) and is_whole and collection not in sources.unread
+    return sources.keeps(collection) and is_whole and collection not in sources.unread
 
 
 def _lost(
     sources: Sources, ledger: Ledger, collection: str, entries: Sequence[Entry]
 ) -> Iterator[Case]:
-    there = sources.ltm.points(collection, [each.place.point_id for each in entries])
-    missing = [each.place for each in entries if each.place.point_id not in there]
+    asked = [each.place for each in entries if each.place not in sources.stand]
+    there = sources.ltm.points(collection, [each.point_id for each in asked]) if asked else {}
+    missing = [each for each in asked if each.point_id not in there]
     # The lock is looked at first: a repair that ends between the two has noted by then what it did.
     repairs = bool(missing) and bool(holders(sources.session, LockKey.REPAIR))
     for entry in ledger.at(missing).values():

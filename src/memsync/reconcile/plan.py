@@ -1,6 +1,7 @@
 """Turns the findings of an audit into a plan: actions, their order, and the states they rest on.
 
-It decides the order, and which action a point gets that several findings are about. Memories are
+It decides the order, and which action a point gets that several findings are about. A point is
+spared of which one finding is acknowledged: a person decided to leave it. Memories are
 written before the points that they replace are removed, because a killed apply must not lose a
 memory; and a point is never removed for the sake of one that goes, too. What it has so far is on
 disk, so memory does not grow with the findings. The module writes to neither store.
@@ -8,7 +9,7 @@ disk, so memory does not grow with the findings. The module writes to neither st
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -34,9 +35,9 @@ def make_plan(
 ) -> Plan:
     """The plan that repairs the audit's findings; those of grade unsafe only if `unsafe`.
 
-    With `persona` only that persona's findings count. Acknowledged findings are left out. While the
-    stores may be of two times, nothing that stands is changed. The embedder is loaded where the
-    plan has memories to make. Reads no point.
+    With `persona` only the findings that concern that persona count. Acknowledged findings are left
+    out, and so are the others of their points. While the stores may be of two times, nothing that
+    stands is changed. The embedder is loaded where the plan has memories to make. Reads no point.
 
     Raises: IncompleteAudit, because a repair could remove a point whose exchange was not read;
     SettingsError or EmbedderUnreachable where there is no embedder.
@@ -47,15 +48,38 @@ def make_plan(
         )
     grades = {Grade.SAFE, Grade.UNSAFE} if unsafe else {Grade.SAFE}
     of_two_times = not _OF_TWO_TIMES.isdisjoint(audit.counts)
-    with contextlib.closing(_Draft()) as draft:
+    spared: Counter[Reason] = Counter()
+    with contextlib.closing(_Draft()) as draft, contextlib.closing(_known_points(audit)) as known:
         for each in audit.findings.chosen(_is_fault, persona):
             # A newer memory may stand where the rows are of an older time.
             is_left = of_two_times and each.witness.place is not None
-            draft.add(each, wanted=each.grade in grades and not is_left)
+            is_wanted = each.grade in grades and not is_left
+            if is_wanted and any(_key(place) in known for place in _changed_by(each)):
+                spared[_reason(each)] += 1
+            else:
+                draft.add(each, wanted=is_wanted)
         actions = draft.actions()
     makes = any(each.kind is ActionKind.PUT for each in actions)
     target = target_of(ltm, instance_id, with_embedder=makes)
-    return Plan(plan_id=uuid4(), target=target, actions=actions, left=draft.left())
+    return Plan(uuid4(), target, actions, draft.left(), _by_name(spared))
+
+
+def _known_points(audit: Audit) -> Shelf[None]:
+    """The keys of the points of which a finding is acknowledged."""
+    known: Shelf[None] = Shelf()
+    for each in audit.acknowledged:
+        if each.witness.place is not None:
+            known[_key(each.witness.place)] = None
+    return known
+
+
+def _changed_by(finding: Finding) -> Iterator[Place]:
+    """The points that stand and that the repair of this finding writes or removes."""
+    seen = finding.witness
+    if seen.place is not None and finding.repair is not Repair.COPY:
+        yield seen.place
+    if seen.target is not None and finding.repair is Repair.MAKE:
+        yield seen.target
 
 
 def _is_fault(kind: Kind) -> bool:
@@ -104,7 +128,7 @@ class _Draft:
 
     def left(self) -> dict[str, int]:
         """How many findings no action repairs, by name, in the order of their codes."""
-        return counted((*reason, number) for reason, number in self._left.items() if number)
+        return _by_name(self._left)
 
     def add(self, finding: Finding, *, wanted: bool) -> None:
         """Take the actions of a finding. One that does not say what they rest on gets none."""
@@ -312,3 +336,7 @@ def _text(collection: str) -> bytes:
 
 def _reason(finding: Finding) -> Reason:
     return finding.code, finding.name
+
+
+def _by_name(numbers: Mapping[Reason, int]) -> dict[str, int]:
+    return counted((*reason, number) for reason, number in numbers.items() if number)

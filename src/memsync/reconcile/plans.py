@@ -8,7 +8,7 @@ edits a file can compute its checksum. The module does not know how an action is
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
 from typing import Any, Self
@@ -134,14 +134,16 @@ class Target:
 class Plan:
     """The actions for `reconcile apply`, and the stores that they are for.
 
-    `left` counts the findings that the plan does not repair, by name. `plan_id` is the id of the
-    run that carries it out. A plan that was just made has its actions on disk.
+    `left` counts the findings that the plan does not repair, by name, and `spared` those that it
+    leaves because another finding of the same point is acknowledged. `plan_id` is the id of the run
+    that carries it out. A plan that was just made has its actions on disk.
     """
 
     plan_id: UUID
     target: Target
     actions: Sequence[Action]
     left: Mapping[str, int]
+    spared: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The plan as the text of a file."""
@@ -155,6 +157,8 @@ class Plan:
             "target": self.target.fields(),
             "left": dict(self.left),
         }
+        if self.spared:
+            body["spared"] = dict(self.spared)
         actions = (each.fields() for each in self.actions)
         body["checksum"] = json_digest_with_list(body, "actions", actions)
         yield json.dumps(body, indent=1).removesuffix("\n}") + ',\n "actions": ['
@@ -180,7 +184,8 @@ class Plan:
                 plan_id=_uuid(body["plan_id"]),
                 target=Target.read(body["target"]),
                 actions=_actions(body["actions"]),
-                left={_name(name): _count(number) for name, number in body["left"].items()},
+                left=_counts(body["left"]),
+                spared=_counts(body.get("spared", {})),
             )
         except InvalidInput:
             raise
@@ -340,6 +345,10 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _CHARS_MAX:
         raise TypeError(f"{value!r:.80} where a short text belongs")
     return value
+
+
+def _counts(value: Mapping[object, object]) -> dict[str, int]:
+    return {_name(name): _count(number) for name, number in value.items()}
 
 
 def _count(value: object) -> int:

@@ -15,6 +15,7 @@ from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role
+from memsync.reconcile.spool import Shelf
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.owners import People
 from memsync.stores.ltm import LongTermMemory
@@ -41,13 +42,32 @@ class Counts:
     archived: int = 0
 
 
+class Places:
+    """A set of places, on disk."""
+
+    def __init__(self) -> None:
+        self._shelf: Shelf[None] = Shelf()
+
+    def add(self, place: Place) -> None:
+        """Keep the place."""
+        self._shelf[_key(place)] = None
+
+    def __contains__(self, place: Place) -> bool:
+        return _key(place) in self._shelf
+
+
+def _key(place: Place) -> bytes:
+    return str(place).encode("utf-8", "surrogatepass")
+
+
 @dataclass
 class Sources:
     """The collections of memories. `people` tells whose a persona is.
 
     `homes` are the collections of personas that stand, in the per-persona layout. `unread` are the
     collections that could not be read to their end, with the reason. `pace` is called now and then
-    with the number of points that were read.
+    with the number of points that were read. `stand` are places of the ledger without rows at which
+    a point was read.
     """
 
     session: Session
@@ -58,6 +78,7 @@ class Sources:
     pace: Callable[[int], None] = lambda _: None
     unread: dict[str, str] = field(default_factory=dict)
     homes: dict[UUID, str] = field(default_factory=dict)
+    stand: Places = field(default_factory=Places)
 
     def __post_init__(self) -> None:
         self.people = People(self.session, self.catalog)
@@ -92,6 +113,12 @@ class Sources:
         # The app reads the usual spelling of an id only.
         spelled = persona is not None and collection == collection_of_persona(persona)
         return persona is not None and spelled and self.people.is_persona(persona)
+
+    def keeps(self, collection: str) -> bool:
+        """As `is_home`, of a collection that need not stand."""
+        if persona := persona_of_collection(collection):
+            self.people.learn([persona])
+        return self.is_home(collection)
 
     def elsewhere(self) -> Iterator[Found]:
         """The points of the collections that the layout in force does not read. Finds the homes."""

@@ -88,19 +88,22 @@ def _disk_full(error: Exception) -> StoreUnreachable:
 class Spool(_File, Sequence[T]):
     """Values by a key, in the order of the keys, and of one key in that in which they came.
 
-    A value may have an owner.
+    A value may have an owner, or two.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            "CREATE TABLE spool (number INTEGER PRIMARY KEY, key BLOB, owner BLOB, value BLOB)",
-            "CREATE INDEX by_key ON spool (key, number, owner)",
+            "CREATE TABLE spool "
+            "(number INTEGER PRIMARY KEY, key BLOB, owner BLOB, other BLOB, value BLOB)",
+            "CREATE INDEX by_key ON spool (key, number, owner, other)",
         )
 
-    def add(self, key: bytes, value: T, owner: bytes | None = None) -> None:
+    def add(self, key: bytes, value: T, owners: Sequence[bytes] = ()) -> None:
         """Keep the value. Raises: StoreUnreachable where the disk is full."""
+        owner, other = (*owners, None, None)[:2]
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        self._write("INSERT INTO spool (key, owner, value) VALUES (?, ?, ?)", key, owner, data)
+        statement = "INSERT INTO spool (key, owner, other, value) VALUES (?, ?, ?, ?)"
+        self._write(statement, key, owner, other, data)
 
     def of(self, key: bytes) -> Iterator[T]:
         """The values of this key."""
@@ -109,8 +112,8 @@ class Spool(_File, Sequence[T]):
     def under(self, prefix: bytes, owner: bytes | None = None) -> Iterator[T]:
         """The values whose keys begin so, which are texts; with `owner` only that one's."""
         return self._values(
-            "SELECT value FROM spool WHERE key >= ?1 AND key < ?2 AND owner IS coalesce(?3, owner) "
-            "ORDER BY key, number",
+            "SELECT value FROM spool WHERE key >= ?1 AND key < ?2 "
+            "AND (?3 IS NULL OR owner = ?3 OR other = ?3) ORDER BY key, number",
             prefix,
             prefix + _BEHIND_ALL,
             owner,
@@ -119,7 +122,9 @@ class Spool(_File, Sequence[T]):
     def owners_under(self, prefix: bytes) -> int:
         """How many owners the values have whose keys begin so."""
         return self._number(
-            "SELECT count(DISTINCT owner) FROM spool WHERE key >= ? AND key < ?",
+            "SELECT count(each) FROM ("
+            "SELECT owner AS each FROM spool WHERE key >= ?1 AND key < ?2 UNION "
+            "SELECT other FROM spool WHERE key >= ?1 AND key < ?2)",
             prefix,
             prefix + _BEHIND_ALL,
         )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memsync.model.digests import content_digest, exchange_digest
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
 from memsync.model.records import Exchange, Point, StoredMemory
+from memsync.stores.ltm.exact import plain_digest
 from memsync.stores.ltm.payload import PayloadCodec, Reading, Style
 
 STYLES: tuple[Style, ...] = ("snake", "camel")
@@ -69,6 +70,21 @@ def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
     )
     assert Reading(memory, (), wrong_unit=False, time_window_ms=(at, at)) == codec.decode(payload)
     assert payload == json.loads(json.dumps(payload))
+
+
+@given(exchange=exchanges, style=st.sampled_from(STYLES))
+def test_the_plain_digest_is_the_exchange_s(exchange: Exchange, style: Style) -> None:
+    """Without decoding, as far as nothing of it was changed."""
+    codec = PayloadCodec(style)
+    point = Point(exchange.anchor_id, codec.encode(exchange, "test/8"))
+    assert exchange_digest(exchange) == plain_digest(codec, point)
+    for key in map(codec.key, ("persona_id", "channel_id", "created_at", "assistant_text")):
+        for other in ("other", 1.5, None, "\ud800"):
+            changed = Point(point.id, {**point.payload, key: other})
+            assert plain_digest(codec, point) != plain_digest(codec, changed)
+        lacking = {name: value for name, value in point.payload.items() if name != key}
+        assert plain_digest(codec, Point(point.id, lacking)) is None
+    assert plain_digest(codec, Point(7, point.payload)) is None
 
 
 @given(exchange=exchanges, other=exchanges, words=texts, style=st.sampled_from(STYLES))

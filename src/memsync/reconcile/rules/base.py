@@ -5,9 +5,11 @@ findings and change nothing.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from memsync.model.records import Place
 from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.state import HISTORY, State
@@ -31,7 +33,8 @@ class Rule:
     `severity` is that of the shared layout, and of both where `per_persona` is None. An
     acknowledgement rests on the evidence, but for the values `moving`, which change by themselves.
     `can_be_acknowledged` is false where the fault may be the cause of all others. `in_all` names
-    the value that says how many there are, where only the first become findings.
+    the value that says how many there are, where only the first become findings. `can_be_accepted`
+    is true where an adoption anew takes what stands for what should.
     """
 
     code: ClassVar[str]
@@ -44,6 +47,7 @@ class Rule:
     can_be_acknowledged: ClassVar[bool] = True
     moving: ClassVar[frozenset[str]] = frozenset()
     in_all: ClassVar[str] = ""
+    can_be_accepted: ClassVar[bool] = False
 
     @classmethod
     def severity_in(cls, layout: Layout) -> Severity:
@@ -99,11 +103,19 @@ class CaseRule(Rule):
             repair=repair,
             store=f"qdrant:{place.collection}" if place else HISTORY,
             key=str(place.point_id if place else exchange and exchange.anchor_id),
-            persona_id=case.persona_id,
+            persona_id=case.whose,
+            held_by=case.held_by,
             evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(grade),
+            accept_command=self._accept(place),
             witness=case.witness,
         )
+
+    def _accept(self, place: Place | None) -> str | None:
+        """The command that accepts a finding about this point alone; None where none does."""
+        if place is None or not self.can_be_accepted:
+            return None
+        return f"memsync reconcile adopt --anew --point {shlex.quote(str(place))}"
 
 
 class StateRule(Rule):

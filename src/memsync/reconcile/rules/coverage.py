@@ -155,13 +155,15 @@ class RowVanished(CaseRule):
 
     Why it matters: recall returns something that is not in the history. Somebody deleted these
     messages, or they were lost.
-    Repair: restore the rows. Where they were deleted on purpose, `memsync reconcile adopt --anew`
-    takes the memory out of the ledger; then it is an orphan, and a plan with --unsafe removes it.
+    Repair: restore the rows. Where they were deleted on purpose, `memsync reconcile adopt --anew
+    --point COLLECTION/ID` takes the memory out of the ledger; then it is an orphan, and a plan with
+    --unsafe removes it. `--persona UUID` does so for all of a persona.
     """
 
     code, name = "MSC010", "row-vanished"
     severity = Severity.WARNING
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    can_be_accepted = True
 
     def look(self, case: Case) -> Evidence | None:
         """A point whose ledger entry is live, and whose exchange is gone."""
@@ -175,11 +177,13 @@ class ArchivedMissing(CaseRule):
 
     Why it matters: it stood nowhere else. The ledger has its digest, and nobody's words.
     Repair: restore the point from a snapshot of the vector store. Where it was removed on purpose,
-    `memsync reconcile adopt --anew` takes it out of the ledger.
+    `memsync reconcile adopt --anew --point COLLECTION/ID` takes it out of the ledger, and
+    `--persona UUID` all of a persona.
     """
 
     code, name = "MSC011", "archived-missing"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    can_be_accepted = True
 
     def look(self, case: Case) -> Evidence | None:
         """A memory of the ledger, without a row and without a point."""

@@ -215,11 +215,13 @@ class ArchivedTampered(CaseRule):
     Why it matters: no row can show whose it is or what was said. Recall may show one person's words
     to another.
     Repair: none. Restore the point from a snapshot, or remove it by hand. Where it was changed on
-    purpose, `memsync reconcile adopt --anew` takes it as it is.
+    purpose, `memsync reconcile adopt --anew --point COLLECTION/ID` takes it as it is, and
+    `--persona UUID` all of a persona.
     """
 
     code, name = "MSD007", "archived-tampered"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    can_be_accepted = True
 
     def look(self, case: Case) -> Evidence | None:
         """An archived memory at home whose digest is not that of its payload."""

@@ -6,9 +6,11 @@ judges only the others.
 
 from collections.abc import Mapping
 from typing import cast
+from uuid import UUID
 
 from memsync.model.digests import buckets, memory_digest
 from memsync.model.ids import PointId
+from memsync.model.records import Point
 from memsync.stores.ltm.payload import KNOWN_KEYS, PayloadCodec
 
 _TEXTS = ("persona_id", "personality_id", "channel_id", "user_text", "assistant_text")
@@ -43,3 +45,21 @@ class Exact:
         told = memory_digest(point_id, persona, personality, channel, at, user, assistant)
         same = told == digest.hex() and payload[self._digest] == told
         return same and (fps[0], fps[1]) == buckets(told)
+
+
+def plain_digest(codec: PayloadCodec, point: Point) -> str | None:
+    """The digest of what a payload says that is spelled as the codec writes it, without decoding.
+
+    None where something is missing. What is spelled otherwise has another digest.
+    """
+    if not isinstance(point.id, UUID):
+        return None
+    try:
+        at, *texts = [point.payload[codec.key(name)] for name in ("created_at", *_TEXTS)]
+        persona, personality, channel, user, assistant = cast("list[str]", texts)
+        return memory_digest(
+            point.id, persona, personality, channel, cast("int", at), user, assistant
+        )
+    except (KeyError, ValueError):
+        # A payload may hold half a surrogate pair, which has no UTF-8.
+        return None

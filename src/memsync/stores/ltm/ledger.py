@@ -233,6 +233,16 @@ class Ledger:
         """Take out what was not written down since. Returns how many there were."""
         return self._session.run("drop_memories_before", since=since) if self._stands else 0
 
+    def drop(self, places: Sequence[Place]) -> int:
+        """Take out what is written of these points. Returns of how many something was."""
+        if not self._stands or not places:
+            return 0
+        return self._session.run(
+            "drop_memories",
+            collections=[each.collection for each in places],
+            point_ids=[str(each.point_id) for each in places],
+        )
+
     # ------------------------------------------------------------------ reading
 
     def at(self, places: Iterable[Place]) -> dict[Place, Entry]:
@@ -246,6 +256,24 @@ class Ledger:
             point_ids=[str(each.point_id) for each in asked],
         )
         return {entry.place: entry for entry in map(_entry, rows)}
+
+    def differing(self, digests: Mapping[Place, str]) -> list[Place]:
+        """Those of these points of which another digest, in hex, is written down, or none."""
+        if not self._stands:
+            return list(digests)
+        rows = self._session.rows(
+            "ledger_differing",
+            collections=[each.collection for each in digests],
+            point_ids=[str(each.point_id) for each in digests],
+            digests=[bytes.fromhex(each) for each in digests.values()],
+        )
+        return [Place(row.collection, point_id_of(row.point_id)) for row in rows]
+
+    def personas(self, asked: Iterable[UUID]) -> set[UUID]:
+        """Those of these personas of whom a memory is written down."""
+        if not self._stands:
+            return set()
+        return {row.persona_id for row in self._session.rows("ledger_personas", ids=list(asked))}
 
     def without_rows(self) -> Iterator[list[Entry]]:
         """The memories that stand by the ledger and have no exchange, page by page."""

@@ -105,6 +105,24 @@ WHERE archived_at < clock_timestamp() - make_interval(secs => %(every_s)s);
 -- Takes out of the ledger what was not written down since.
 DELETE FROM memsync.memories WHERE noted_at < %(since)s;
 
+-- name: drop_memories
+-- Takes these points out of the ledger.
+DELETE FROM memsync.memories m
+USING unnest(%(collections)s::text[], %(point_ids)s::text[]) AS given(collection, point_id)
+WHERE m.collection = given.collection AND m.point_id = given.point_id;
+
+-- name: ledger_differing
+-- Those of these points of which the ledger has another digest, or none.
+SELECT collection, point_id
+FROM unnest(%(collections)s::text[], %(point_ids)s::text[], %(digests)s::bytea[])
+    AS stands(collection, point_id, digest)
+LEFT JOIN memsync.memories m USING (collection, point_id)
+WHERE m.stored IS DISTINCT FROM stands.digest;
+
+-- name: ledger_personas
+-- Those of these personas of whom the ledger has a memory.
+SELECT DISTINCT persona_id FROM memsync.memories WHERE persona_id = ANY(%(ids)s);
+
 -- name: ledger_standing
 -- How many memories stand by the ledger, in the shared collection or in the others.
 SELECT count(*) AS memories FROM memsync.memories

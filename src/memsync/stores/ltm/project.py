@@ -1,12 +1,14 @@
 """Makes the memories of exchanges as Postgres has them now: the work of the relay.
 
 It decides what is written: a point is read before its exchange, and written only where it is as it
-was read, so the newer text wins, whoever else writes. It decides what is held: in the per-persona
-layout a collection that cannot take the embedder's vectors holds up its own memories only.
+was read, so the newer text wins, whoever else writes. It decides of which points a copy is kept
+first: of each that is not as memsync wrote it. It decides what is held: in the per-persona layout a
+collection that cannot take the embedder's vectors holds up its own memories only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -15,14 +17,20 @@ from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.ltm.embedders import Failure
+from memsync.stores.ltm.exact import plain_digest
 from memsync.stores.ltm.fence import DIGEST
+from memsync.stores.ltm.ledger import Ledger, standing_digest
 from memsync.stores.ltm.made import Made, Written
+from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.ltm.standing import look
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import VectorStore
 
 _ROUNDS = 3
 """How often an exchange is looked at whose point somebody else writes at the same time."""
+
+Keep = Callable[[Mapping[Place, Point]], object]
+"""Keeps copies of points, with their vectors, before they are replaced."""
 
 
 class Maker(Protocol):
@@ -32,14 +40,26 @@ class Maker(Protocol):
         """The collection where the persona's memories belong."""
         ...
 
+    def codec_of(self, collection: str) -> PayloadCodec:
+        """The codec for a collection."""
+        ...
+
     def make(
         self, session: Session, exchanges: Sequence[Exchange], *, over: Mapping[Place, Point]
     ) -> list[Made]:
         """The memories that these exchanges must have, to be written over these points."""
         ...
 
-    def write(self, made: Sequence[Made], *, seen: Mapping[Place, Point]) -> Written:
-        """Write them where the store still has what was seen there."""
+    def write(
+        self,
+        made: Sequence[Made],
+        *,
+        seen: Mapping[Place, Point],
+        before: Callable[[Sequence[Made]], object],
+    ) -> Written:
+        """Write them where the store still has what was seen there. `before` is called with those
+        that have a vector, right before the write.
+        """
         ...
 
     def is_ready(self, collection: str) -> bool:
@@ -70,7 +90,8 @@ class _Look:
 class Projection:
     """The work for one session. `shared` is the collection of the shared layout, None in the other.
 
-    `tolerance_ms` is how far the times of a memory and of its exchange may differ.
+    `tolerance_ms` is how far the times of a memory and of its exchange may differ. `keep` is given
+    each point that somebody else has changed, before it is replaced.
     """
 
     maker: Maker
@@ -78,6 +99,7 @@ class Projection:
     session: Session
     shared: str | None
     tolerance_ms: int
+    keep: Keep
 
     def project(self, anchor_ids: Sequence[UUID]) -> Written:
         """Write the memories of these anchors.
@@ -93,7 +115,8 @@ class Projection:
         for _ in range(_ROUNDS):
             found = self._look(left)
             made = self.maker.make(self.session, found.exchanges, over=found.seen)
-            sent = self.maker.write(made, seen=found.seen)
+            keep = partial(self._keep_what_others_wrote, found.seen)
+            sent = self.maker.write(made, seen=found.seen, before=keep)
             left = [*found.again, *self._written_by_others(made, sent)]
             points += [each for each in sent.points if each.id not in left]
             sent_ids = {each.id for each in points}
@@ -147,6 +170,37 @@ class Projection:
             return frozenset(), ()
         found = look(self.session, self.vectors, home, exchanges, tolerance_ms=self.tolerance_ms)
         return found.kept, list(found.replaced.values())
+
+    def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> None:
+        """Keep a copy of each point that these replace and that is not as memsync wrote it.
+
+        What somebody wrote there stands nowhere else. After a restore of Postgres it may be what
+        memsync wrote of rows that are lost.
+        """
+        over = {
+            each.place: (each, seen[each.place])
+            for each in made
+            if each.place in seen and dict(seen[each.place].payload) != dict(each.payload)
+        }
+        if not over:
+            return
+        digests = {
+            place: self._digest_of(place.collection, old) for place, (_, old) in over.items()
+        }
+        others = set(Ledger(self.session).differing(digests))
+        strange: dict[str, list[PointId]] = {}
+        for place, (each, old) in over.items():
+            if place in others or old.payload.keys() != each.payload.keys():
+                strange.setdefault(place.collection, []).append(old.id)
+        for collection, ids in strange.items():
+            points = self.vectors.retrieve(collection, ids, vectors=True)
+            self.keep({Place(collection, each.id): each for each in points})
+
+    def _digest_of(self, collection: str, point: Point) -> str:
+        """The digest of the memory as it stands."""
+        codec = self.maker.codec_of(collection)
+        plain = plain_digest(codec, point)
+        return plain or standing_digest(point.id, codec.decode(point.payload).memory)
 
     def _all_stand(self, collection: str, made: Sequence[Made]) -> bool:
         """Whether each of these is there, where its digest tells: the point's id is in it."""

@@ -9,7 +9,7 @@ here removes a memory because its exchange is gone; the audit decides that.
 import copy
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 from uuid import UUID
@@ -33,7 +33,7 @@ from memsync.stores.ltm.made import Embedded, Made, Written, sent_in_parts
 from memsync.stores.ltm.making import made_per_persona, made_shared
 from memsync.stores.ltm.marks import Mark
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
-from memsync.stores.ltm.project import Projection
+from memsync.stores.ltm.project import Keep, Projection
 from memsync.stores.ltm.recalling import Shelf, search
 from memsync.stores.ltm.record import Decision, decide, record, recorded
 from memsync.stores.ltm.repairs import Repairs
@@ -62,15 +62,13 @@ class LongTermMemory:
     ) -> None:
         """Use a store that is open already; `open` is the usual way.
 
-        Without `embedder` the one that the settings name is loaded when it is first needed.
-        `why_layout` is the reason for the layout, for its record.
+        Without `embedder` the one of the settings is loaded when it is first needed. `why_layout`
+        is for the record.
         """
-        self.layout = layout
-        self.why_layout = why_layout
-        self._settings = settings
+        self.layout, self.why_layout = layout, why_layout
+        self._settings, self._vectors = settings, vectors
         self.collection = settings.collection
         self.codec = PayloadCodec(settings.payload_style)
-        self._vectors = vectors
         self.repairs = Repairs(vectors, self.collection, self.codec)
         self.mark = Mark(vectors)
         self.fingerprints = PointPrints(vectors, self.collection, self.codec)
@@ -80,8 +78,7 @@ class LongTermMemory:
             "batch_chars": settings.embedder_batch_chars,
         }
         self._embedder = embedder.within(**self._bounds) if embedder else None
-        self._loading = threading.Lock()
-        self._prepared = False
+        self._loading, self._prepared = threading.Lock(), False
         self._ready: set[str] = set()
         forks.watch(self)
 
@@ -294,12 +291,18 @@ class LongTermMemory:
         name = self.embedder.name
         return made_shared(exchanges, self.collection, self.codec, name, ids or {}, over or {})
 
-    def write(self, made: Sequence[Made], *, seen: Mapping[Place, Point] | None = None) -> Written:
+    def write(
+        self,
+        made: Sequence[Made],
+        *,
+        seen: Mapping[Place, Point] | None = None,
+        before: Callable[[Sequence[Made]], object] = lambda _: None,
+    ) -> Written:
         """Embed these memories and write them; a collection that is missing is made.
 
         With `seen` a point is replaced only where it is as it was seen, and one of a persona's
-        collection that cannot take it is held. Else every point is replaced. Errors are by anchor
-        id.
+        collection that cannot take it is held. Else every point is replaced. `before` gets those
+        that are about to be written. Errors are by anchor id.
 
         Raises: StoreUnreachable when the vector store does not answer; DimensionMismatch for a
         collection of another size than the embedder's.
@@ -308,6 +311,7 @@ class LongTermMemory:
             return Written([], {})
         self.prepare()
         embedded = self.embedded(made)
+        before([each for each, _ in embedded.points])
         written = Written([], embedded.failed)
         for collection, some in embedded.by_collection().items():
             points = [(each.anchor_id, point) for each, point in some]
@@ -348,20 +352,18 @@ class LongTermMemory:
         failed: dict[PointId, Failure] = {anchors[each]: why for each, why in refused.items()}
         return Written([*before.points, *sent], {**before.failed, **failed}, before.held)
 
-    def project(self, session: Session, anchor_ids: Sequence[UUID]) -> Written:
+    def project(self, session: Session, anchor_ids: Sequence[UUID], keep: Keep) -> Written:
         """Write the memories of these anchors as Postgres has them now.
 
-        An anchor that forms no exchange (any more) is skipped. A point that somebody else writes
-        at the same time is never replaced by an older text. In the per-persona layout a memory that
-        the app has written stays.
-
-        Raises: StoreUnreachable when the vector store does not answer.
+        An anchor that forms no exchange (any more) is skipped. A point that somebody else writes at
+        the same time is never replaced by an older text; one that was changed goes to `keep` first.
+        In the per-persona layout a memory that the app has written stays. Raises: StoreUnreachable.
         """
         shared = self.collection if self.layout is Layout.SHARED else None
         tolerance_ms = round(self._settings.match_tolerance_s * 1000)
         self.prepare()
         try:
-            work = Projection(self, self._vectors, session, shared, tolerance_ms)
+            work = Projection(self, self._vectors, session, shared, tolerance_ms, keep)
             return work.project(anchor_ids)
         except SchemaMismatch:
             self._prepared = False
