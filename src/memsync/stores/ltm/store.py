@@ -66,8 +66,7 @@ class LongTermMemory:
         is for the record.
         """
         self.layout, self.why_layout = layout, why_layout
-        self._settings, self._vectors = settings, vectors
-        self.collection = settings.collection
+        self._settings, self._vectors, self.collection = settings, vectors, settings.collection
         self.codec = PayloadCodec(settings.payload_style)
         self.repairs = Repairs(vectors, self.collection, self.codec)
         self.mark = Mark(vectors)
