@@ -3,14 +3,16 @@
 It decides which findings were asked for, and prints nothing.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 from uuid import UUID
 
 import typer
 
 from memsync.cli.rules import no_finding
+from memsync.cli.targets import FORMAT_NAMES, Target, targets_of
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.errors import InvalidInput
 from memsync.model import ids
@@ -44,6 +46,14 @@ KnownOption = Annotated[
     bool,
     typer.Option("--acknowledged", help="List the findings that are acknowledged as well."),
 ]
+ReportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report",
+        metavar="FORMAT=FILE",
+        help=f"Also write a report; {', '.join(FORMAT_NAMES)}; repeatable.",
+    ),
+]
 LinesOption = Annotated[
     bool,
     typer.Option(
@@ -56,7 +66,7 @@ LinesOption = Annotated[
 class View:
     """Which findings of an audit are looked at, and how they are printed.
 
-    `verify` says which vectors the audit looks at.
+    `verify` says which vectors the audit looks at. `reports` go into files.
     """
 
     select: frozenset[str] = frozenset()
@@ -67,6 +77,7 @@ class View:
     as_lines: bool = False
     acknowledged: bool = False
     verify: Verify | None = None
+    reports: tuple[Target, ...] = ()
 
     @classmethod
     def of(
@@ -86,7 +97,7 @@ class View:
                 raise InvalidInput(no_finding(each))
         whose = None if persona is None else ids.persona_id(persona)
         chosen = frozenset(word for word in wanted.values() if word)
-        return cls(chosen, whose, limit, verify=verify, **more)
+        return cls(chosen, whose, limit, verify=verify, reports=(), **more)
 
     def of_audit(self, audit: Audit) -> Chosen:
         """The faults that were asked for, without those that are acknowledged."""
@@ -118,8 +129,11 @@ class View:
 EVERYTHING = View()
 
 
-def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
-    """A command that takes the options of a view, and gives them to `run` as one value."""
+def viewed(run: Callable[..., int]) -> Callable[..., int]:
+    """A command that takes the options of a view, and gives them to `run` as one value.
+
+    `run` takes the context, the view, and by name the options that are its own.
+    """
 
     def command(
         ctx: typer.Context,
@@ -131,8 +145,10 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
         show_text: TextOption = False,
         as_lines: LinesOption = False,
         acknowledged: KnownOption = False,
+        report: ReportOption = None,
         verify_vectors: VectorsOption = None,
         verify_seed: SeedOption = None,
+        **own: object,
     ) -> int:
         view = View.of(
             select,
@@ -144,8 +160,14 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
             acknowledged=acknowledged,
             verify=verify_of(verify_vectors, verify_seed),
         )
-        return run(ctx, view)
+        return run(ctx, replace(view, reports=targets_of(report or ())), **own)
 
+    # typer reads the options from signature and annotations.
+    of_run = inspect.signature(run).parameters.values()
+    own = [each for each in of_run if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    *declared, _ = inspect.signature(command).parameters.values()
+    command.__signature__ = inspect.Signature([*declared, *own])  # type: ignore[attr-defined]
+    command.__annotations__.update({each.name: each.annotation for each in own})
     command.__name__, command.__doc__ = run.__name__, run.__doc__
     return command
 

@@ -26,6 +26,7 @@ from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import ArchivedMissing, MissingPoint
+from memsync.reconcile.rules.schema import UndoNotPossible
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.spool import Spool
@@ -163,6 +164,7 @@ class _Auditor:
                 if everything or not rule.only_in_check:
                     findings.add_all(baseline.new(rule.look(state), self._known))
             left_out = state.undoable.left_out if everything else ()
+            looked_for = self._looked_for(state, everything=everything)
         findings.add_all(fact.finding() for fact in self._facts.values())
         return Audit(
             findings=findings,
@@ -178,6 +180,7 @@ class _Auditor:
             left_out=left_out,
             acknowledged=self._known,
             outdated=self._outdated,
+            looked_for=looked_for,
         )
 
     def _count_outdated(self, baseline: Baseline, state: State, *, everything: bool) -> int:
@@ -188,20 +191,31 @@ class _Auditor:
         is_other_store = state.marks.verdict is Verdict.GONE or self._collection_is_missing()
         if self._not_checked or is_other_store:
             return 0
-        looked_for = {
-            rule.code
-            for rule in CASE_RULES
-            if self._verifier.looks_at_all or not isinstance(rule, VectorRule)
-        } | {
+        looked_for = self._looked_for(state, everything=everything)
+        for each in baseline.outdated(self._known, looked_for):
+            self._outdated.add(b"", each)
+        return len(self._outdated)
+
+    def _looked_for(self, state: State, *, everything: bool) -> frozenset[str]:
+        """The codes whose rules saw all that they are for, as far as it could be read."""
+        codes = {
             rule.code
             for rule in STATE_RULES
             if (everything or not rule.only_in_check) and rule.can_look(state)
         }
-        if state.marks.are_of_a_standby:
-            looked_for.discard(ArchivedMissing.code)
-        for each in baseline.outdated(self._known, looked_for):
-            self._outdated.add(b"", each)
-        return len(self._outdated)
+        if state.catalog.knows_personas:
+            codes |= {
+                rule.code
+                for rule in CASE_RULES
+                if self._verifier.looks_at_all or not isinstance(rule, VectorRule)
+            }
+        if state.marks.are_of_a_standby or state.marks.verdict is Verdict.GONE:
+            codes.discard(ArchivedMissing.code)
+        if self._collection_is_missing():
+            codes.discard(MissingPoint.code)
+        if everything and state.undoable.left_out:
+            codes.discard(UndoNotPossible.code)
+        return frozenset(codes)
 
     def _collection_is_missing(self) -> bool:
         shared = self._ltm.layout is Layout.SHARED

@@ -278,6 +278,8 @@ class Audit:
     are too young, have an outbox entry, or changed while the audit ran. `not_checked` says which
     parts could not be read, and why. `vectors` says how many vectors were looked at, None: none was
     asked for. `left_out` are other parts that were not looked at, and why, by nobody's fault.
+    `looked_for` are the codes whose rules saw all that was read: of these no finding means that
+    there is none.
     """
 
     findings: Findings
@@ -293,6 +295,7 @@ class Audit:
     left_out: tuple[str, ...] = ()
     acknowledged: Findings = field(default_factory=Findings)
     outdated: Sequence[Known] = ()
+    looked_for: frozenset[str] = frozenset()
 
     def close(self) -> None:
         """Forget the findings. Closing twice is no error."""
