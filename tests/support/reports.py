@@ -1,4 +1,4 @@
-"""Reports of made-up audits: few and many findings, hostile texts, and all that a report may say."""
+"""Reports of made-up audits: few and many findings, hostile texts, recorded audits."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +35,9 @@ def finding(number: int, code: str, **changes: object) -> Finding:
     """One of many findings, with words of people in its evidence."""
     rule = next(each for each in RULES if each.code == code)
     memory = None if code == "MSC001" else Words.of(OTHER_WORDS)
-    evidence = {"row": Words.of(WORDS), "point": memory, "differs_at": 15}
+    evidence: dict[str, object] = {"row": Words.of(WORDS), "point": memory}
+    if memory:
+        evidence["differs_at"] = 15
     made = Finding(
         code=rule.code,
         name=rule.name,

@@ -35,10 +35,10 @@ _GAP = "  "
 """The space before a table, and between its columns."""
 
 _CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-"""Characters that steer a terminal or turn the direction of text, and those that are none, such as
-halves of a surrogate pair."""
+"""Characters that steer a terminal, break lines or turn the direction of text, and those that are
+none, such as halves of a surrogate pair."""
 
 _CHARS = 1 << 20
 """So much of what is held back is in memory at a time."""
@@ -164,12 +164,15 @@ def say(text: str = "", style: str = "") -> None:
         if line.lstrip().startswith(("next: ", "$ ")):
             say_command(line)
         else:
-            _emit(_rendered(_indented(line, style)))
+            _emit(_line(line, style))
 
 
 def say_heading(text: str) -> None:
     """Print one line; where the terminal is too narrow, its rest is indented as what follows."""
     on, whole = console(), Text(one_line(typed(text)))
+    if not on.is_terminal:
+        _emit(_line(whole.plain))
+        return
     first = whole.wrap(on, on.width)[0]
     _emit(_rendered(first, on))
     if rest := whole.plain.removeprefix(first.plain).strip():
@@ -292,6 +295,15 @@ def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: boo
     with on.capture() as captured:
         on.print(what, soft_wrap=soft_wrap)
     return "\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n"))
+
+
+def _line(line: str, style: str = "") -> str:
+    """A line as people see it; without a terminal it is not wrapped, and making it costs little."""
+    on = console()
+    if on.is_terminal:
+        return _rendered(_indented(line, style), on)
+    content = line.lstrip()
+    return (line.removesuffix(content) + content.expandtabs()).rstrip()
 
 
 def _indented(line: str, style: str = "") -> Padding:

@@ -77,7 +77,7 @@ def _verdict(report: Report) -> Markup:
         "header",
         tag("p", f"{made.command} of {made.postgres} and {made.vectors}", class_="of"),
         tag("h1", report.verdict),
-        tag("p", f"begun {when}, {made.seconds:,.1f} s; exit status {report.status}"),
+        tag("p", f"begun {when}, {made.seconds:,.1f}\u00a0s; exit status {report.status}"),
         *todo,
         class_=stands,
     )
@@ -93,18 +93,20 @@ def _scope(report: Report) -> Markup:
     if report.not_looked_at:
         left = count(report.not_looked_at, "other finding")
         not_looked.append(f"{left}, which --select or --persona leaves out")
+    judged = Markup("")
     if why := [each for each in report.looked() if each.why_not]:
         rows = [(f"{each.rule.code} {each.rule.name}", each.why_not) for each in why]
         said = "Codes of which no finding does not mean that there is none"
         inside = (tag("summary", f"{count(len(why), 'code')} not judged"),)
         names = table(said, ("code", "why"), rows, ())
-        not_looked.append(tag("details", *inside, names))
+        judged = tag("details", *inside, names)
     return tag(
         "section",
         tag("h2", "What was looked at", id="scope"),
         tag("ul", *(tag("li", line) for line in report.scope_lines(seen_only=True))),
         tag("h3", "What was not"),
         tag("ul", *(tag("li", line) for line in not_looked or ["nothing was left out"])),
+        judged,
         aria_labelledby="scope",
     )
 
@@ -139,7 +141,8 @@ def _findings(report: Report) -> Iterator[str]:
     if not report.found:
         yield tag("p", "No finding.")
     elif len(report.found) > _OPEN_MAX:
-        yield tag("p", f"A list of more than {_OPEN_MAX} is closed at first. All of them print:")
+        closed = f"A list of more than {_OPEN_MAX} findings is closed at first. "
+        yield tag("p", closed, "This command prints every finding, for programs:")
         yield tag("pre", tag("code", report.again("--json-lines")))
     yield from _lists(report, report.found)
     yield end("section")
@@ -157,7 +160,9 @@ def _lists(report: Report, found: Chosen, prefix: str = "") -> Iterator[str]:
         number = sum(found.kinds[kind] for kind in kinds)
         shown = min(share, number)
         yield begin("details", id=prefix + code, open=number <= _OPEN_MAX)
-        title = tag("h3", f"{code} {kinds[0].name}: {number:,} ", _severity(kinds[0].severity))
+        severity = kinds[0].severity
+        much = tag("span", count(number, severity), class_=f"severity {severity}")
+        title = tag("h3", f"{code} {kinds[0].name}: ", much)
         yield tag("summary", title)
         yield _about(kinds, report)
         if shown < number:
@@ -172,9 +177,16 @@ def _lists(report: Report, found: Chosen, prefix: str = "") -> Iterator[str]:
 def _about(kinds: list[Kind], report: Report) -> Markup:
     about = _ABOUT.get(kinds[0].code, "").replace("Why it matters:", "\n\nWhy it matters:")
     paragraphs = about.replace("Repair:", "\n\nRepair:").split("\n\n")
-    said = (tag("p", " ".join(each.split())) for each in paragraphs if each.strip())
+    said = (tag("p", *_with_code(" ".join(each.split()))) for each in paragraphs if each.strip())
     commands = dict.fromkeys(report.command(kind.next_command) for kind in kinds)
-    return join(*said, *(tag("pre", tag("code", f"{each}")) for each in commands))
+    todo = (tag("pre", tag("code", each)) for each in commands)
+    return join(*said, tag("p", "next:"), *todo)
+
+
+def _with_code(said: str) -> Iterator[object]:
+    """The text, with what stands in backticks as code."""
+    for number, part in enumerate(said.split("`")):
+        yield tag("code", part) if number % 2 else part
 
 
 def _finding(finding: Finding, report: Report) -> Markup:

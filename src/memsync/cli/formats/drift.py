@@ -1,6 +1,6 @@
 """How the findings went over the recorded audits, as HTML: a bar for each audit, and a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from memsync.cli.formats.markup import Markup, table, tag
 from memsync.model.wording import count
@@ -18,20 +18,31 @@ def past(audits: Sequence[Recorded]) -> Markup:
         (
             f"{each.begun_at:%Y-%m-%d %H:%M}",
             f"{each.total:,}",
-            f"{each.acknowledged:,}",
-            ", ".join(f"{n:,} {code}" for code, n in each.counts.items() if n)
-            + ("" if each.complete else " INCOMPLETE"),
+            "; ".join(_of_which(each)),
         )
         for each in audits
     ]
-    head = ("begun", "findings", "acknowledged", "of which")
     return tag(
         "section",
         tag("h2", "Recorded audits", id="past"),
         _bars(audits),
-        table("The newest first", head, rows, (1, 2)),
+        tag(
+            "details",
+            tag("summary", "the numbers"),
+            table("The newest first", ("begun", "findings", "of which"), rows, (1,)),
+            class_="past",
+        ),
         aria_labelledby="past",
     )
+
+
+def _of_which(audit: Recorded) -> Iterator[str]:
+    if not audit.complete:
+        yield "INCOMPLETE"
+    if audit.total:
+        yield ", ".join(f"{n:,} {code}" for code, n in audit.counts.items() if n)
+    if audit.acknowledged:
+        yield f"{audit.acknowledged:,} acknowledged"
 
 
 def _bars(audits: Sequence[Recorded]) -> Markup:

@@ -56,7 +56,7 @@ def _values(side: dict[str, object], at: int | None, *, show_text: bool) -> Iter
 
 def _value(value: object, at: int | None, *, show_text: bool) -> Markup:
     if not isinstance(value, Words):
-        return tag("bdi", "none" if value is None else value)
+        return tag("bdi", "none" if value is None else value if value != "" else "(empty)")
     if not show_text:
         return tag("bdi", value)
     text = value.text

@@ -5,7 +5,7 @@ from html import escape
 
 from memsync.cli.formats.pieces import safe
 
-_VOID = frozenset(("br", "meta", "rect"))
+_VOID = frozenset(("br", "meta"))
 
 
 class Markup(str):
