@@ -51,7 +51,7 @@ ReportOption = Annotated[
     typer.Option(
         "--report",
         metavar="FORMAT=FILE",
-        help=f"Also write a report; {', '.join(FORMAT_NAMES)}; repeatable.",
+        help=f"Also write a report: {', '.join(FORMAT_NAMES)}; repeatable.",
     ),
 ]
 LinesOption = Annotated[

@@ -203,7 +203,7 @@ class _Auditor:
             for rule in STATE_RULES
             if (everything or not rule.only_in_check) and rule.can_look(state)
         }
-        if state.catalog.knows_personas:
+        if state.catalog.knows_personas and not self._collection_is_missing():
             codes |= {
                 rule.code
                 for rule in CASE_RULES
@@ -211,8 +211,6 @@ class _Auditor:
             }
         if state.marks.are_of_a_standby or state.marks.verdict is Verdict.GONE:
             codes.discard(ArchivedMissing.code)
-        if self._collection_is_missing():
-            codes.discard(MissingPoint.code)
         if everything and state.undoable.left_out:
             codes.discard(UndoNotPossible.code)
         return frozenset(codes)

@@ -1,6 +1,7 @@
 """All formats of a report say the same of one audit, whatever was asked for."""
 
 import re
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -228,6 +229,20 @@ def test_a_planted_difference_is_noticed() -> None:
     assert {2} == set(of_html(html).counts.values())
     assert {2} == set(of_junit(junit).counts.values())
     assert 2 in of_prometheus(metrics).counts.values()
+
+
+def test_memory_does_not_grow_with_the_findings() -> None:
+    """A report is written finding by finding: ten times as many need as much memory."""
+    with audit(200) as few, audit(10_000) as many:
+        for name, each in FORMATS.items():
+            each.write(report(few), lambda _: None)
+            tracemalloc.start()
+            try:
+                each.write(report(many), lambda _: None)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert peak < 1_000_000, name
 
 
 def test_a_layout_decides_what_is_a_fault() -> None:
