@@ -315,6 +315,21 @@ def test_the_page_of_the_repairs(terminal: OpenTerminal, stores: Stores) -> None
     assert 0 == run("check").status
 
 
+def test_the_page_of_reports(terminal: OpenTerminal, stores: Stores) -> None:
+    """Each report is written, again over the one before, and the record is kept."""
+    typist = terminal(stores.contracted)
+    lose_a_memory()
+    typist.types(*blocks(ROOT / "docs/reports.md", "sh"))
+
+    assert [
+        ("memsync check --report html=report.html", FINDINGS),
+        ("memsync check --report junit=report.xml --report json=report.json", FINDINGS),
+        ("memsync check --record --report html=report.html", FINDINGS),
+        ("memsync reconcile audit --select MSI --report text=report.txt", 0),
+    ] == typist.typed
+    assert {"html", "xml", "json", "txt"} == {each.suffix[1:] for each in Path().glob("report.*")}
+
+
 def test_the_morning_after(terminal: OpenTerminal, stores: Stores) -> None:
     """One person's lost memory is made anew, and the undo takes it away again."""
     typist = terminal(stores.contracted)

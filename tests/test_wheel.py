@@ -63,6 +63,7 @@ def test_files_that_are_no_modules(wheel: Path) -> None:
         "memsync/_sql/migrate-persona-all-in-one.sql",
         "memsync/_sql/ops/locks.sql",
         "memsync/_sql/steps/1-isolate.sql",
+        "memsync/cli/formats/page.css",
         "memsync/demo/world/schema.sql",
         "memsync/py.typed",
         "memsync/stores/postgres/session.sql",

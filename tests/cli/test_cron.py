@@ -1,7 +1,6 @@
 """Tests `memsync check --quiet` as cron runs it: by a role that may only read."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,24 +8,15 @@ import pytest
 from memsync.demo.world import make_world
 from support.app import App
 from support.cli import RECIPE, on
-from support.roles import role
+from support.roles import reader_grants, role
 
 pytestmark = pytest.mark.usefixtures("per_persona")
-
-PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
-
-
-def grants() -> list[str]:
-    """The grants that docs/operate.md names for the role of cron."""
-    lines = PAGE.read_text().splitlines()
-    return [each for each in lines if each.startswith("GRANT") and "memsync_reader" in each]
 
 
 @pytest.fixture
 def reader(app: str) -> Iterator[str]:
     """The URL of a role that has those grants and no more."""
-    statements = [each.replace("memsync_reader", "{}") for each in grants()]
-    with role(App(app, make_world(RECIPE)), *statements) as url:
+    with role(App(app, make_world(RECIPE)), *reader_grants()) as url:
         yield url
 
 

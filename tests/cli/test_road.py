@@ -132,6 +132,21 @@ def test_the_fields_are_those_of_the_document(
         assert set(said) - {"schema_version"} == listed
 
 
+def test_the_fields_of_report_files_are_those_of_the_document(app: str) -> None:
+    """docs/json.md lists what the files have beside the fields of `check`."""
+    text = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    part = text.partition("## report files\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+    listed = {field for row in rows for field in re.findall(r"`(\w+)`", row)}
+    said = on(app, ":memory:", "check", "--json", "--report", "json=a", "--report", "json-lines=b")
+    file = json.loads(Path("a").read_text())
+    first = json.loads(Path("b").read_text().splitlines()[0])
+
+    assert listed == set(file) - set(said.json())
+    assert listed == set(first) - {"schema_version", "type"}
+    assert AUDIT == set(file) - listed
+
+
 NEED_MORE = {
     *("migrate pause", "migrate resume", "migrate cancel"),
     "migrate resolve --rolled-back NAME",

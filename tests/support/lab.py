@@ -69,7 +69,7 @@ FROM unnest(ARRAY['a', 'b']) n;
 
 EMPTY = """TRUNCATE conversation_history, memsync.outbox, memsync.quarantine, memsync.layout,
 memsync.repair, memsync.journal, memsync.retired, memsync.memories, memsync.mark,
-memsync.acknowledged CASCADE"""
+memsync.acknowledged, memsync.audits CASCADE"""
 
 
 def embed(texts: Sequence[str]) -> list[list[float]]:

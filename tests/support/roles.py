@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 from uuid import uuid4
 
@@ -28,6 +29,13 @@ OWNER_GRANTS: tuple[LiteralString, ...] = (
     " AND relnamespace = 'public'::regnamespace LOOP"
     " EXECUTE format('ALTER TABLE %s OWNER TO {}', t); END LOOP; END $$",
 )
+
+
+def reader_grants() -> list[str]:
+    """The grants that docs/operate.md names for the role of cron."""
+    lines = (Path(__file__).parents[2] / "docs" / "operate.md").read_text().splitlines()
+    named = [each for each in lines if each.startswith("GRANT") and "memsync_reader" in each]
+    return [each.replace("memsync_reader", "{}") for each in named]
 
 
 @contextmanager

@@ -61,7 +61,9 @@ command(
     app,
     "memsync check --quiet",
     "memsync check --select MSI --limit 0",
+    "memsync check --report html=report.html --report junit=report.xml",
     "docs/reconcile.md",
+    "docs/reports.md",
     "docs/operate.md",
 )(check.check)
 command(app, "memsync rules", "memsync rules MSC001", "docs/reference/findings.md")(rules.rules)

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from memsync import reconcile
-from memsync.cli.findings import numbered, require_known, said_of
+from memsync.cli.findings import require_known
+from memsync.cli.formats.as_text import said_of
+from memsync.cli.formats.report import numbered
 from memsync.cli.options import command, group
 from memsync.cli.output import one_line, print_json, print_json_list, say
 from memsync.cli.progress import progress

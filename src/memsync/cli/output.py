@@ -10,7 +10,8 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import StringIO
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, cast
 
@@ -33,8 +34,11 @@ _WITHOUT_TERMINAL = 100_000
 _GAP = "  "
 """The space before a table, and between its columns."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that steer a terminal or turn the direction of text; halves of a surrogate pair."""
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+"""Characters that steer a terminal, break lines or turn the direction of text, and those that are
+none, such as halves of a surrogate pair."""
 
 _CHARS = 1 << 20
 """So much of what is held back is in memory at a time."""
@@ -43,6 +47,8 @@ _options = Options()
 _held: IO[str] | None = None
 """What --quiet holds back, on disk when it is long."""
 _captured: list[str] | None = None
+_write: Callable[[str], object] | None = None
+"""What takes all that is printed, where it goes into a file of its own."""
 
 STYLES = {
     "error": "bold red",
@@ -102,6 +108,17 @@ def captured(options: Options) -> Iterator[list[str]]:
         _options, _captured = before
 
 
+@contextlib.contextmanager
+def written_by(write: Callable[[str], object]) -> Iterator[None]:
+    """Give all that is printed while the block runs to `write`, in the form of a file's lines."""
+    global _write  # noqa: PLW0603  one command runs in a process at a time
+    _write = write
+    try:
+        yield
+    finally:
+        _write = None
+
+
 def typed(text: str) -> str:
     """The text, with each command in it as it must be typed to use the same settings.
 
@@ -127,9 +144,11 @@ def one_line(text: str) -> str:
 
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout or stderr, with the colours and the width in force."""
+    into_file = _write is not None and not stderr
     made = Console(
-        file=sys.stderr if stderr else sys.stdout,
-        color_system=None if _options.is_plain else "auto",
+        file=StringIO() if into_file else sys.stderr if stderr else sys.stdout,
+        color_system=None if _options.is_plain or into_file else "auto",
+        force_terminal=False if into_file else None,
         highlight=False,
         markup=False,
         emoji=False,
@@ -145,12 +164,15 @@ def say(text: str = "", style: str = "") -> None:
         if line.lstrip().startswith(("next: ", "$ ")):
             say_command(line)
         else:
-            _emit(_rendered(_indented(line, style)))
+            _emit(_line(line, style))
 
 
 def say_heading(text: str) -> None:
     """Print one line; where the terminal is too narrow, its rest is indented as what follows."""
     on, whole = console(), Text(one_line(typed(text)))
+    if not on.is_terminal:
+        _emit(_line(whole.plain))
+        return
     first = whole.wrap(on, on.width)[0]
     _emit(_rendered(first, on))
     if rest := whole.plain.removeprefix(first.plain).strip():
@@ -183,6 +205,12 @@ def data(text: str) -> None:
     _emit(text.removesuffix("\n"))
 
 
+def data_in_pieces(pieces: Iterable[str]) -> None:
+    """Print a text as it is, piece by piece; the last one ends the line."""
+    for each in pieces:
+        _emit(each, end="")
+
+
 def print_json(**fields: object) -> None:
     """Print one JSON object."""
     _emit(json_line(**fields))
@@ -190,10 +218,15 @@ def print_json(**fields: object) -> None:
 
 def print_json_list(name: str, items: Iterable[object], **fields: object) -> None:
     """Print one JSON object whose last value is a list. Its items are printed one by one."""
-    _emit(f'{json_line(**fields).removesuffix("}")}, "{name}": [', end="")
+    data_in_pieces(json_pieces(name, items, **fields))
+
+
+def json_pieces(name: str, items: Iterable[object], **fields: object) -> Iterator[str]:
+    """One JSON object whose last value is a list, as a line in pieces, a piece for each item."""
+    yield f'{json_line(**fields).removesuffix("}")}, "{name}": ['
     for number, each in enumerate(items):
-        _emit(f"{', ' if number else ''}{json_of(each)}", end="")
-    _emit("]}")
+        yield f"{', ' if number else ''}{json_of(each)}"
+    yield "]}\n"
 
 
 def json_line(**fields: object) -> str:
@@ -264,6 +297,15 @@ def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: boo
     return "\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n"))
 
 
+def _line(line: str, style: str = "") -> str:
+    """A line as people see it; without a terminal it is not wrapped, and making it costs little."""
+    on = console()
+    if on.is_terminal:
+        return _rendered(_indented(line, style), on)
+    content = line.lstrip()
+    return (line.removesuffix(content) + content.expandtabs()).rstrip()
+
+
 def _indented(line: str, style: str = "") -> Padding:
     """A line whose continuations on a narrow terminal are indented as it is."""
     content = line.lstrip()
@@ -271,7 +313,9 @@ def _indented(line: str, style: str = "") -> Padding:
 
 
 def _emit(text: str, end: str = "\n") -> None:
-    if _captured is not None:
+    if _write is not None:
+        _write(text + end)
+    elif _captured is not None:
         _captured.append(text + end)
     elif _options.quiet:
         _hold(text + end)

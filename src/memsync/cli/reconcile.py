@@ -14,7 +14,8 @@ import typer
 
 from memsync import reconcile
 from memsync.cli import baseline, layout
-from memsync.cli.findings import numbered, report, require_known
+from memsync.cli.findings import report, require_known
+from memsync.cli.formats.report import numbered
 from memsync.cli.options import command, group
 from memsync.cli.output import one_line, print_facts, print_json, say
 from memsync.cli.plans import plan_fields, print_left, print_plan
@@ -53,7 +54,7 @@ app.add_typer(layout.app, name="layout")
 def default(ctx: typer.Context, view: View) -> int:
     """Audit when no command is given."""
     if not ctx.invoked_subcommand:
-        return report(ctx, view, reconcile.audit)
+        return report(ctx, view, reconcile.audit, "memsync reconcile audit")
     if view != EVERYTHING:
         raise typer.BadParameter("options of the audit go after `memsync reconcile audit`")
     return 0
@@ -68,7 +69,7 @@ def default(ctx: typer.Context, view: View) -> int:
 @viewed
 def audit(ctx: typer.Context, view: View) -> int:
     """Compare both stores and print every difference. Writes nothing."""
-    return report(ctx, view, reconcile.audit)
+    return report(ctx, view, reconcile.audit, "memsync reconcile audit")
 
 
 @command(app, "memsync reconcile plan", "memsync reconcile plan --unsafe --out monday.json")

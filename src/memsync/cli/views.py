@@ -3,14 +3,16 @@
 It decides which findings were asked for, and prints nothing.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 from uuid import UUID
 
 import typer
 
 from memsync.cli.rules import no_finding
+from memsync.cli.targets import FORMAT_NAMES, Target, targets_of
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.errors import InvalidInput
 from memsync.model import ids
@@ -53,6 +55,14 @@ DeepOption = Annotated[
         show_default=False,
     ),
 ]
+ReportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report",
+        metavar="FORMAT=FILE",
+        help=f"Also write a report: {', '.join(FORMAT_NAMES)}; repeatable.",
+    ),
+]
 LinesOption = Annotated[
     bool,
     typer.Option(
@@ -66,7 +76,7 @@ class View:
     """Which findings of an audit are looked at, and how they are printed.
 
     `verify` says which vectors the audit looks at, and `deep` whether it reads every memory; None
-    leaves that to the audit.
+    leaves that to the audit. `reports` go into files.
     """
 
     select: frozenset[str] = frozenset()
@@ -78,6 +88,7 @@ class View:
     acknowledged: bool = False
     verify: Verify | None = None
     deep: bool | None = None
+    reports: tuple[Target, ...] = ()
 
     @classmethod
     def of(
@@ -98,7 +109,7 @@ class View:
                 raise InvalidInput(no_finding(each))
         whose = None if persona is None else ids.persona_id(persona)
         chosen = frozenset(word for word in wanted.values() if word)
-        return cls(chosen, whose, limit, verify=verify, deep=deep, **more)
+        return cls(chosen, whose, limit, verify=verify, deep=deep, reports=(), **more)
 
     def of_audit(self, audit: Audit) -> Chosen:
         """The faults that were asked for, without those that are acknowledged."""
@@ -130,8 +141,11 @@ class View:
 EVERYTHING = View()
 
 
-def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
-    """A command that takes the options of a view, and gives them to `run` as one value."""
+def viewed(run: Callable[..., int]) -> Callable[..., int]:
+    """A command that takes the options of a view, and gives them to `run` as one value.
+
+    `run` takes the context, the view, and by name the options that are its own.
+    """
 
     def command(
         ctx: typer.Context,
@@ -144,8 +158,10 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
         as_lines: LinesOption = False,
         acknowledged: KnownOption = False,
         deep: DeepOption = None,
+        report: ReportOption = None,
         verify_vectors: VectorsOption = None,
         verify_seed: SeedOption = None,
+        **own: object,
     ) -> int:
         view = View.of(
             select,
@@ -158,8 +174,14 @@ def viewed(run: Callable[[typer.Context, View], int]) -> Callable[..., int]:
             verify=verify_of(verify_vectors, verify_seed),
             deep=deep,
         )
-        return run(ctx, view)
+        return run(ctx, replace(view, reports=targets_of(report or ())), **own)
 
+    # typer reads the options from signature and annotations.
+    of_run = inspect.signature(run).parameters.values()
+    own = [each for each in of_run if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    *declared, _ = inspect.signature(command).parameters.values()
+    command.__signature__ = inspect.Signature([*declared, *own])  # type: ignore[attr-defined]
+    command.__annotations__.update({each.name: each.annotation for each in own})
     command.__name__, command.__doc__ = run.__name__, run.__doc__
     return command
 

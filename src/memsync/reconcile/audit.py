@@ -9,7 +9,6 @@ acknowledged are kept apart. An audit also lists the parts that it could not rea
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from memsync.errors import MemsyncError
 from memsync.model.digests import exchange_digest, point_state
@@ -20,6 +19,7 @@ from memsync.model.sequences import batched
 from memsync.model.wording import count
 from memsync.reconcile.baseline import Baseline
 from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.facts import Fact
 from memsync.reconcile.findings import Audit, Finding, Findings, Known, Severity
 from memsync.reconcile.locating import Located, Whole, locate
 from memsync.reconcile.looking import read_points
@@ -27,6 +27,7 @@ from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import ArchivedMissing, MissingPoint
+from memsync.reconcile.rules.schema import UndoNotPossible
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.spool import Spool
@@ -109,7 +110,7 @@ class _Auditor:
         self._tell = tell
         self._settling = 0
         self._not_checked: list[str] = []
-        self._facts: dict[str, _Fact] = {}
+        self._facts: dict[str, Fact] = {}
         self._unread: dict[str, str] = {}
         self._verify = verify
         self._verifier = Verifier(ltm, settings, verify)
@@ -180,6 +181,7 @@ class _Auditor:
                 if everything or not rule.only_in_check:
                     findings.add_all(baseline.new(rule.look(state), self._known))
             left_out = state.undoable.left_out if everything else ()
+            looked_for = self._looked_for(state, everything=everything)
         findings.add_all(fact.finding() for fact in self._facts.values())
         return Audit(
             findings=findings,
@@ -197,6 +199,7 @@ class _Auditor:
             why_whole=where.why if isinstance(where, Whole) else None,
             acknowledged=self._known,
             outdated=self._outdated,
+            looked_for=looked_for,
         )
 
     def _where_to_look(
@@ -215,20 +218,29 @@ class _Auditor:
         is_other_store = state.marks.verdict is Verdict.GONE or self._collection_is_missing()
         if self._not_checked or is_other_store:
             return 0
-        looked_for = {
-            rule.code
-            for rule in CASE_RULES
-            if self._verifier.looks_at_all or not isinstance(rule, VectorRule)
-        } | {
+        looked_for = self._looked_for(state, everything=everything)
+        for each in baseline.outdated(self._known, looked_for):
+            self._outdated.add(b"", each)
+        return len(self._outdated)
+
+    def _looked_for(self, state: State, *, everything: bool) -> frozenset[str]:
+        """The codes whose rules saw all that they are for, as far as it could be read."""
+        codes = {
             rule.code
             for rule in STATE_RULES
             if (everything or not rule.only_in_check) and rule.can_look(state)
         }
-        if state.marks.are_of_a_standby:
-            looked_for.discard(ArchivedMissing.code)
-        for each in baseline.outdated(self._known, looked_for):
-            self._outdated.add(b"", each)
-        return len(self._outdated)
+        if state.catalog.knows_personas and not self._collection_is_missing():
+            codes |= {
+                rule.code
+                for rule in CASE_RULES
+                if self._verifier.looks_at_all or not isinstance(rule, VectorRule)
+            }
+        if state.marks.are_of_a_standby or state.marks.verdict is Verdict.GONE:
+            codes.discard(ArchivedMissing.code)
+        if everything and state.undoable.left_out:
+            codes.discard(UndoNotPossible.code)
+        return frozenset(codes)
 
     def _collection_is_missing(self) -> bool:
         shared = self._ltm.layout is Layout.SHARED
@@ -281,7 +293,7 @@ class _Auditor:
                 if finding is None:
                     continue
                 if finding.severity is Severity.INFO:
-                    self._facts.setdefault(finding.code, _Fact(finding)).add(finding)
+                    self._facts.setdefault(finding.code, Fact(finding)).add(finding)
                 else:
                     yield finding, case
 
@@ -362,29 +374,3 @@ class _Auditor:
             for why in read.unread.values():
                 self._unread[collection] = why
         return found
-
-
-class _Fact:
-    """All findings of one code that are facts and no faults: how many, and the first of them."""
-
-    def __init__(self, first: Finding) -> None:
-        self._first = first
-        self._points = 0
-        self._collections: set[str] = set()
-
-    def add(self, finding: Finding) -> None:
-        """Count one more."""
-        self._points += 1
-        self._collections.add(finding.store)
-
-    def finding(self) -> Finding:
-        """The one finding that stands for all."""
-        first = self._first
-        evidence = {"points": self._points, "collections": len(self._collections)}
-        return replace(
-            first,
-            store="qdrant",
-            key=f"{first.store.removeprefix('qdrant:')}/{first.key}",
-            persona_id=None,
-            evidence=evidence,
-        )

@@ -286,6 +286,8 @@ class Audit:
     asked for. `left_out` are other parts that were not looked at, and why, by nobody's fault.
     `trusted` counts the points that were compared by their fingerprints, and not read. `why_whole`
     is why an audit that could have done so has read every point; None where it did not want to.
+    `looked_for` are the codes whose rules saw all that was read: of these no finding means that
+    there is none.
     """
 
     findings: Findings
@@ -303,6 +305,7 @@ class Audit:
     why_whole: str | None = None
     acknowledged: Findings = field(default_factory=Findings)
     outdated: Sequence[Known] = ()
+    looked_for: frozenset[str] = frozenset()
 
     def close(self) -> None:
         """Forget the findings. Closing twice is no error."""

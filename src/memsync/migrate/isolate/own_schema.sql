@@ -285,6 +285,27 @@ CREATE TABLE IF NOT EXISTS memsync.acknowledged (
     acknowledged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (code, store, key));
 
+-- name: create_audits
+-- The audits that `memsync check --record` kept. See reconcile/recorded.py. counts has the faults by
+-- code.
+CREATE TABLE IF NOT EXISTS memsync.audits (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    begun_at timestamptz NOT NULL,
+    seconds float NOT NULL,
+    layout text NOT NULL,
+    complete boolean NOT NULL,
+    counts jsonb NOT NULL,
+    acknowledged bigint NOT NULL,
+    settling bigint NOT NULL,
+    rows_checked bigint NOT NULL,
+    points_checked bigint NOT NULL,
+    memsync_version text NOT NULL,
+    who text NOT NULL DEFAULT session_user);
+
+-- name: grant_audits
+-- Lets every role of the schema see how earlier audits went: they are numbers.
+GRANT SELECT ON memsync.audits TO PUBLIC;
+
 -- name: drop_first_memory_digest
 -- An earlier build's digest, which took the two texts of a memory as one.
 DROP FUNCTION IF EXISTS memsync.memory_digest(uuid, uuid, uuid, text, bigint, text);
