@@ -255,7 +255,7 @@ class Report:
 
 
 def whose(finding: Finding) -> str:
-    """The persona that the finding is about, and the one who has the memory, where it is another."""
+    """The persona that the finding is about, and the one who has the memory, if that is another."""
     if finding.persona_id is None:
         return ""
     held = f", held by persona {finding.held_by}" if finding.held_by else ""
