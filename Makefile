@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed.stamp
 UV := uv==0.13.9
 ARGS ?=
 SCALE ?= 100000
-PARTS ?= migrate reconcile
+PARTS ?= migrate reconcile proof
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

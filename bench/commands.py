@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from memsync.settings import Settings
+
 _READY_S = 60.0
 _MIB = 1 << 20
 
@@ -70,6 +72,12 @@ def ran(arguments: Sequence[str], environ: Mapping[str, str]) -> Ran:
                 pass
     peak = fields.pop("peak_bytes") / _MIB
     return Ran(**fields, peak_mib=peak, last=last)
+
+
+def environ_of(settings: Settings) -> dict[str, str]:
+    """The environment that gives a command these settings."""
+    given = settings.model_dump(exclude_unset=True)
+    return {f"MEMSYNC_{name.upper()}": str(value) for name, value in given.items()}
 
 
 @contextmanager

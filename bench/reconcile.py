@@ -26,7 +26,7 @@ from statistics import correlation, linear_regression
 from typing import Any
 
 from both_stores import EMBEDDER, make_app, make_memories
-from commands import Ran, qdrant_program, ran
+from commands import Ran, environ_of, qdrant_program, ran
 from figures import Figure, write_json
 from legacy_rows import empty_database, one, server
 from rich.console import Console
@@ -85,10 +85,7 @@ def measured(
     settings: Settings, store: str, exchanges: int, expected: Mapping[str, int]
 ) -> Iterator[Measured]:
     """Audit, plan and apply, and the audit afterwards, with what each must say."""
-    environ = {
-        f"MEMSYNC_{name.upper()}": str(value)
-        for name, value in settings.model_dump(exclude_unset=True).items()
-    }
+    environ = environ_of(settings)
 
     def run(command: str, *arguments: str, status: int = 0) -> tuple[Measured, Any]:
         done = ran(["reconcile", *arguments], environ)
@@ -99,7 +96,7 @@ def measured(
 
     with tempfile.TemporaryDirectory(prefix="memsync-bench-") as folder:
         plan = f"{folder}/plan.json"
-        figure, said = run("audit", "audit", "--json-lines", status=_FINDINGS)
+        figure, said = run("audit", "audit", "--deep", "--json-lines", status=_FINDINGS)
         _require("findings", dict(expected), dict(said["counts"]))
         yield figure
         figure, said = run("plan", "plan", "--unsafe", "--out", plan, "--json")
@@ -108,7 +105,7 @@ def measured(
         figure, said = run("apply", "apply", plan, "--remove-many", "--json")
         _require("actions carried out", sum(expected.values()), said["done"])
         yield figure
-        figure, said = run("audit, nothing differs", "audit", "--json-lines")
+        figure, said = run("audit, nothing differs", "audit", "--deep", "--json-lines")
         _require("findings afterwards", {}, said["counts"])
         yield figure
 
@@ -154,10 +151,11 @@ def series(
                     expected = make_memories(settings, given.share)
                     yield from measured(settings, store, exchanges, expected)
                     if store == "server":
-                        _empty(settings)
+                        emptied(settings)
 
 
-def _empty(settings: Settings) -> None:
+def emptied(settings: Settings) -> None:
+    """Drop every collection."""
     vectors = open_vectors(settings)
     for name in vectors.collections():
         vectors.drop(name)

@@ -48,3 +48,22 @@ def test_reconcile_finds_what_was_planted_and_mends_it(tmp_path: Path) -> None:
     fits = json.loads(file.read_text())["lines"]
     assert 2 * 4 * 2 == len(fits)
     assert 2 * 4 * 2 == done.stdout.count("R² = ")
+
+
+@pytest.mark.slow
+def test_proof_names_what_was_planted(tmp_path: Path) -> None:
+    """By fingerprint and deep. It fails where an audit finds anything else."""
+    file = tmp_path / "figures.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "bench/proof.py", "--sizes", "400"),
+            *("--stores", "edge", "--json", str(file)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert {"T4", "T5"} == {each["target"] for each in json.loads(file.read_text())["figures"]}
