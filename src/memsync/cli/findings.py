@@ -17,6 +17,7 @@ from memsync.cli.stores import opened_stores
 from memsync.cli.views import EVERYTHING, View
 from memsync.errors import InvalidInput, MemsyncError
 from memsync.model.progress import Tell
+from memsync.reconcile.deep import How
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.recorded import Record, Recorded
 from memsync.reconcile.seen_vectors import Verify
@@ -41,6 +42,7 @@ class Look(Protocol):
         *,
         verify: Verify | None,
         deep: bool | None,
+        how: How,
     ) -> Audit:
         """The audit of these stores."""
         ...
@@ -61,7 +63,16 @@ def report(
                 Record(session).require_writable()
         begun_at, begun = datetime.now(UTC), time.monotonic()
         with progress(ctx.obj) as tell:
-            audit = look(postgres, ltm, settings, tell, verify=view.verify, deep=view.deep)
+            reading = view.reading
+            audit = look(
+                postgres,
+                ltm,
+                settings,
+                tell,
+                verify=view.verify,
+                deep=reading.deep,
+                how=reading.how,
+            )
         seconds = time.monotonic() - begun
         with audit:
             require_known(postgres, view, audit)

@@ -11,6 +11,16 @@ from uuid import UUID
 
 import typer
 
+from memsync.cli.reading import (
+    USUAL,
+    DeepOption,
+    RateOption,
+    Reading,
+    SchedulerOption,
+    StateOption,
+    WorkersOption,
+    reading_of,
+)
 from memsync.cli.rules import no_finding
 from memsync.cli.targets import FORMAT_NAMES, Target, targets_of
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
@@ -46,15 +56,6 @@ KnownOption = Annotated[
     bool,
     typer.Option("--acknowledged", help="List the findings that are acknowledged as well."),
 ]
-DeepOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--deep/--by-fingerprint",
-        help="Read every memory, or only those whose fingerprints differ. By default, a shared "
-        "collection of 5,000 memories and more is compared by fingerprint.",
-        show_default=False,
-    ),
-]
 ReportOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,8 +76,8 @@ LinesOption = Annotated[
 class View:
     """Which findings of an audit are looked at, and how they are printed.
 
-    `verify` says which vectors the audit looks at, and `deep` whether it reads every memory; None
-    leaves that to the audit. `reports` go into files.
+    `verify` says which vectors the audit looks at, and `reading` how much it reads, and by whom.
+    `reports` go into files.
     """
 
     select: frozenset[str] = frozenset()
@@ -87,7 +88,7 @@ class View:
     as_lines: bool = False
     acknowledged: bool = False
     verify: Verify | None = None
-    deep: bool | None = None
+    reading: Reading = USUAL
     reports: tuple[Target, ...] = ()
 
     @classmethod
@@ -98,7 +99,6 @@ class View:
         limit: int = LIMIT,
         *,
         verify: Verify | None = None,
-        deep: bool | None = None,
         **more: bool,
     ) -> Self:
         """The view that the options ask for. Raises: InvalidInput for a code that is none."""
@@ -109,7 +109,7 @@ class View:
                 raise InvalidInput(no_finding(each))
         whose = None if persona is None else ids.persona_id(persona)
         chosen = frozenset(word for word in wanted.values() if word)
-        return cls(chosen, whose, limit, verify=verify, deep=deep, reports=(), **more)
+        return cls(chosen, whose, limit, verify=verify, reports=(), reading=USUAL, **more)
 
     def of_audit(self, audit: Audit) -> Chosen:
         """The faults that were asked for, without those that are acknowledged."""
@@ -158,6 +158,10 @@ def viewed(run: Callable[..., int]) -> Callable[..., int]:
         as_lines: LinesOption = False,
         acknowledged: KnownOption = False,
         deep: DeepOption = None,
+        workers: WorkersOption = 1,
+        scheduler: SchedulerOption = None,
+        max_points_per_s: RateOption = None,
+        state: StateOption = None,
         report: ReportOption = None,
         verify_vectors: VectorsOption = None,
         verify_seed: SeedOption = None,
@@ -172,9 +176,10 @@ def viewed(run: Callable[..., int]) -> Callable[..., int]:
             as_lines=as_lines,
             acknowledged=acknowledged,
             verify=verify_of(verify_vectors, verify_seed),
-            deep=deep,
         )
-        return run(ctx, replace(view, reports=targets_of(report or ())), **own)
+        reading = reading_of(deep, workers, scheduler, max_points_per_s, state)
+        asked = replace(view, reading=reading, reports=targets_of(report or ()))
+        return run(ctx, asked, **own)
 
     # typer reads the options from signature and annotations.
     of_run = inspect.signature(run).parameters.values()

@@ -19,6 +19,7 @@ from memsync.model.sequences import batched
 from memsync.model.wording import count
 from memsync.reconcile.baseline import Baseline
 from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.deep import ALONE, Deep, How
 from memsync.reconcile.facts import Fact
 from memsync.reconcile.findings import Audit, Finding, Findings, Known, Severity
 from memsync.reconcile.locating import Located, Whole, locate
@@ -46,6 +47,7 @@ from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.marks import Marks, Verdict
+from memsync.stores.ltm.parts import Pace
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 500
@@ -62,11 +64,12 @@ def audit(
     *,
     verify: Verify | None = None,
     deep: bool | None = None,
+    how: How = ALONE,
 ) -> Audit:
     """Compare the memories with the history, and look at the vectors that `verify` names.
 
     A large shared collection is compared by fingerprints, and only what differs is read; `deep`
-    reads everything, and False also compares a small one so.
+    reads everything, `how` says by whom, and False also compares a small one by fingerprints.
 
     A collection that cannot be read makes the audit incomplete, and so does an embedder that the
     settings name and that cannot be loaded.
@@ -74,7 +77,7 @@ def audit(
     Raises: StoreUnreachable when a store does not answer; SchemaMismatch when the database is not
     the app's.
     """
-    return _Auditor(postgres, ltm, settings, tell, verify, deep=deep).run(everything=False)
+    return _Auditor(postgres, ltm, settings, tell, verify, deep=deep, how=how).run(everything=False)
 
 
 def check(
@@ -85,12 +88,13 @@ def check(
     *,
     verify: Verify | None = None,
     deep: bool | None = None,
+    how: How = ALONE,
 ) -> Audit:
     """Audit, and also check that schema, indexes and outbox are as they must be.
 
     Raises: as `audit` does.
     """
-    return _Auditor(postgres, ltm, settings, tell, verify, deep=deep).run(everything=True)
+    return _Auditor(postgres, ltm, settings, tell, verify, deep=deep, how=how).run(everything=True)
 
 
 class _Auditor:
@@ -103,6 +107,7 @@ class _Auditor:
         verify: Verify | None,
         *,
         deep: bool | None,
+        how: How,
     ) -> None:
         self._postgres = postgres
         self._ltm = ltm
@@ -116,18 +121,25 @@ class _Auditor:
         self._verifier = Verifier(ltm, settings, verify)
         # Vectors are looked at where every point is read.
         self._deep = deep if verify is None else True
+        self._reading = Deep(settings, how)
+        self._pace = Pace(how.points_per_s)
         self._findings = Findings()
         self._known = Findings()
         self._outdated: Spool[Known] = Spool()
 
     def run(self, *, everything: bool) -> Audit:
         kept = (self._findings, self._known, self._outdated)
+        done = False
         try:
-            return self._filled(everything=everything)
+            audit = self._filled(everything=everything)
+            done = audit.complete
+            return audit
         except BaseException:
             for each in kept:
                 each.close()
             raise
+        finally:
+            self._reading.close(done=done)
 
     def _filled(self, *, everything: bool) -> Audit:
         findings = self._findings
@@ -137,15 +149,18 @@ class _Auditor:
         ):
             catalog = Catalog.read(session)
             where = self._where_to_look(session, catalog, baseline)
+            # Vectors are looked at in every case, so each pair must be one.
+            everything_read = self._reading if self._verify is None else None
             pairing = Pairing.of(
                 session,
                 self._ltm,
                 catalog,
                 tolerance_s=self._settings.match_tolerance_s,
-                located=where if isinstance(where, Located) else None,
-                exact_too=self._verify is not None,
+                look=where if isinstance(where, Located) else everything_read,
             )
-            pairing.sources.pace = self._pace
+            if why_alone := self._reading.why_alone(self._ltm.layout):
+                self._tell(Progress(Kind.NOTE, why_alone))
+            pairing.sources.pace, pairing.sources.told = self._pace, self._told
             missing = noted = 0
             marks = self._ltm.mark.read(session)
             if catalog.knows_personas:
@@ -180,7 +195,7 @@ class _Auditor:
             for rule in STATE_RULES:
                 if everything or not rule.only_in_check:
                     findings.add_all(baseline.new(rule.look(state), self._known))
-            left_out = state.undoable.left_out if everything else ()
+            left_out = self._reading.left_out + (state.undoable.left_out if everything else ())
             looked_for = self._looked_for(state, everything=everything)
         findings.add_all(fact.finding() for fact in self._facts.values())
         return Audit(
@@ -284,7 +299,9 @@ class _Auditor:
         # Another store than the one that was written to lacks everything, which is one finding, and
         # a standby does not know yet what a repair removes.
         if marks.verdict is not Verdict.GONE and not marks.are_of_a_standby:
-            yield from losses(pairing.sources, pairing.located.ids if pairing.located else None)
+            yield from losses(
+                pairing.sources, pairing.look.ids if isinstance(pairing.look, Located) else None
+            )
 
     def _candidates(self, cases: Iterable[Case]) -> Iterator[tuple[Finding, Case]]:
         for case in cases:
@@ -297,7 +314,7 @@ class _Auditor:
                 else:
                     yield finding, case
 
-    def _pace(self, points: int) -> None:
+    def _told(self, points: int) -> None:
         self._tell(Progress(Kind.COUNT, "audit of memories", points))
 
     def _settled(

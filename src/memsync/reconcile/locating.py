@@ -6,10 +6,10 @@ fault. All others are named, so that the audit reads only those. Nothing here ju
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from memsync.model.ids import PointId
+from memsync.model.ids import PointId, point_order
 from memsync.model.wording import count
 from memsync.stores.history.owners import without_memory
 from memsync.stores.ltm import LongTermMemory
@@ -34,16 +34,17 @@ _SHARE_MAX = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The memories that must be read; the others are as they were written down.
+    """The memories that must be read, in order; the others are right.
 
     `exchanges` and `points` are how many there are in all, `archived` how many memories of the
-    ledger have no rows by design.
+    ledger have no rows by design. `are_all_read`: each point was read, and no digest was trusted.
     """
 
-    ids: frozenset[PointId]
+    ids: Iterable[PointId]
     exchanges: int
     points: int
     archived: int
+    are_all_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ def locate(
     ids = differing(points, LedgerPrints(session, ltm.collection), most)
     if ids is None:
         return Whole(f"more than {count(most, 'memory', 'memories')} may differ from the ledger")
-    return Located(history.ids | ids | frozenset(known), history.exchanges, total, history.archived)
+    located = sorted(history.ids | ids | frozenset(known), key=point_order)
+    return Located(tuple(located), history.exchanges, total, history.archived)
 
 
 def differing(points: Prints, ledger: Prints, most: int) -> frozenset[PointId] | None:

@@ -6,7 +6,7 @@ done, so what it removes is not taken for a loss. Of a repair that ended in betw
 counts no more: what is missing then is told.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from memsync.model.ids import PointId
 from memsync.model.records import Place
@@ -19,7 +19,7 @@ from memsync.stores.postgres.locks import LockKey, holders
 _BATCH = 1000
 
 
-def losses(sources: Sources, only: Collection[PointId] | None = None) -> Iterator[Case]:
+def losses(sources: Sources, only: Iterable[PointId] | None = None) -> Iterator[Case]:
     """A case for each memory that is lost from a collection which was read.
 
     With `only` these memories of the shared collection are looked at, and no others.
@@ -34,7 +34,7 @@ def losses(sources: Sources, only: Collection[PointId] | None = None) -> Iterato
                 yield from _lost(sources, ledger, collection, entries)
 
 
-def _among(sources: Sources, ledger: Ledger, ids: Collection[PointId]) -> Iterator[list[Entry]]:
+def _among(sources: Sources, ledger: Ledger, ids: Iterable[PointId]) -> Iterator[list[Entry]]:
     for some in batched(ids, _BATCH):
         noted = ledger.at(Place(sources.ltm.collection, each) for each in some).values()
         yield [each for each in noted if not each.has_rows and not each.removed]

@@ -20,6 +20,7 @@ from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role, says
 from memsync.reconcile.copies import Noted, Originals
+from memsync.reconcile.deep import Deep
 from memsync.reconcile.leftovers import Leftovers, Oldest, was_changed
 from memsync.reconcile.locating import Located
 from memsync.reconcile.matching import Match, Matcher
@@ -57,14 +58,12 @@ _EXCHANGES_AT_ONCE = 10_000
 class Pairing:
     """The pairing of one audit: `cases` yields all of them, once. `sources` are its collections.
 
-    With `located` only those memories of the shared collection are read; every other exchange has
-    its memory. Without `exact_too` a pair of the shared layout is no case where the memory is
-    exactly what memsync writes.
+    `look` says which memories of the shared collection are cases: those located, or those that a
+    deep audit finds not to be exactly right. Every other exchange has its memory. None: all are.
     """
 
     sources: Sources
-    located: Located | None = None
-    exact_too: bool = True
+    look: Located | Deep | None = None
 
     def __post_init__(self) -> None:
         self._session, self._ltm = self.sources.session, self.sources.ltm
@@ -86,11 +85,10 @@ class Pairing:
         catalog: Catalog,
         *,
         tolerance_s: float,
-        located: Located | None = None,
-        exact_too: bool = True,
+        look: Located | Deep | None = None,
     ) -> Self:
         """The pairing of these stores; times may differ by so many seconds."""
-        return cls(Sources.of(session, ltm, catalog, tolerance_s), located, exact_too)
+        return cls(Sources.of(session, ltm, catalog, tolerance_s), look)
 
     def cases(self) -> Iterator[Case]:
         """Every exchange and every point, in one case each, or in one that they share."""
@@ -123,9 +121,7 @@ class Pairing:
     def _merge_shared(self) -> Iterator[Case]:
         """Merge the shared collection with all exchanges; yields the pairs that have one id."""
         has_copies = next(self._waiting.keys(), None) is not None
-        for exchange, found in merge_shared(
-            self.sources, self.located, self._waiting, exact_too=self.exact_too
-        ):
+        for exchange, found in merge_shared(self.sources, self.look, self._waiting):
             if found and exchange:
                 if has_copies and (origin := found.reading.brought_from):
                     owner = self.sources.people.owner_of(exchange.persona_id)
@@ -242,7 +238,7 @@ class Pairing:
             return {}
         missing = {each.anchor_id for each in self._missing.of(owner.bytes)}
         home = self._ltm.collection
-        if self.located is not None:
+        if isinstance(self.look, Located):
             # Nobody has looked for the memories of a personality that needs none.
             needs_none = [row for row in rows if row.personality_id in self._without_memory]
             noted = self._ledger.at(Place(home, row.anchor_id) for row in needs_none)

@@ -5,7 +5,7 @@ without a persona's id means. It reads the vector store and asks Postgres for pe
 exchange but those that it is given.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 from uuid import UUID
@@ -27,6 +27,7 @@ from memsync.stores.ltm.layouts import (
     persona_of_collection,
 )
 from memsync.stores.ltm.ledger import Entry
+from memsync.stores.ltm.parts import Pace
 from memsync.stores.postgres import Session
 
 _BATCH = 1000
@@ -65,7 +66,7 @@ class Sources:
     """The collections of memories. `people` tells whose a persona is.
 
     `homes` are the collections of personas that stand, in the per-persona layout. `unread` are the
-    collections that could not be read to their end, with the reason. `pace` is called now and then
+    collections that could not be read to their end, with the reason. `told` is called now and then
     with the number of points that were read. `stand` are places of the ledger without rows at which
     a point was read.
     """
@@ -75,7 +76,8 @@ class Sources:
     catalog: Catalog
     tolerance_ms: int
     counts: Counts = field(default_factory=Counts)
-    pace: Callable[[int], None] = lambda _: None
+    pace: Pace = field(default_factory=Pace)
+    told: Callable[[int], None] = lambda _: None
     unread: dict[str, str] = field(default_factory=dict)
     homes: dict[UUID, str] = field(default_factory=dict)
     stand: Places = field(default_factory=Places)
@@ -128,7 +130,7 @@ class Sources:
             yield from self.read(name, home=False)
 
     def read(
-        self, collection: str, *, home: bool, only: Sequence[PointId] | None = None
+        self, collection: str, *, home: bool, only: Iterable[PointId] | None = None
     ) -> Iterator[Found]:
         """The points of a collection, or those of these ids, with the persona of each."""
         for some in batched(self.points(collection, only), _BATCH):
@@ -139,7 +141,7 @@ class Sources:
         codec = self.ltm.codec_of(collection)
         return self.whose([Found.read(collection, each, codec, home=home) for each in points])
 
-    def points(self, collection: str, only: Sequence[PointId] | None = None) -> Iterator[Point]:
+    def points(self, collection: str, only: Iterable[PointId] | None = None) -> Iterator[Point]:
         """The points of a collection, or those of these ids, which are in order.
 
         A collection that cannot be read is noted, and yields no more.
@@ -150,14 +152,15 @@ class Sources:
             for each in points:
                 self.counts.points += 1
                 if self.counts.points % _BATCH == 0:
-                    self.pace(self.counts.points)
+                    self.pace.took(_BATCH)
+                    self.told(self.counts.points)
                 yield each
         except (StoreUnreachable, SchemaMismatch) as error:
             self.unread[collection] = error.message
             return
         del self.unread[collection]
 
-    def _among(self, collection: str, ids: Sequence[PointId]) -> Iterator[Point]:
+    def _among(self, collection: str, ids: Iterable[PointId]) -> Iterator[Point]:
         for some in batched(ids, _BATCH):
             yield from self.ltm.points(collection, some).values()
 

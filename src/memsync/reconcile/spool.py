@@ -4,6 +4,7 @@ A spool is a file that only this process's user may read. It goes when the spool
 nothing uses the spool any more, and with the process. It decides nothing about the values.
 """
 
+import os
 import pickle
 import sqlite3
 import tempfile
@@ -53,8 +54,8 @@ class _File:
             yield pickle.loads(data)  # noqa: S301  this process wrote it
 
 
-class Tape:
-    """Rows of one size in bytes, on disk, read in the order in which they were written."""
+class Tape(Sequence[bytes]):
+    """Rows of one size in bytes, on disk, in the order in which they were written."""
 
     def __init__(self, size: int, rows: Iterable[bytes]) -> None:
         """Raises: StoreUnreachable where the disk is full."""
@@ -62,16 +63,36 @@ class Tape:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  it is closed by `close`
         try:
             self._file.writelines(rows)
-            self._file.seek(0)
+            self._file.flush()
+            self._rows = self._file.tell() // size
         except OSError as error:
             self._file.close()
             raise _disk_full(error) from None
 
+    def __len__(self) -> int:
+        return self._rows
+
     def __iter__(self) -> Iterator[bytes]:
-        """The rows, once."""
-        while some := self._file.read(self._size * 1000):
+        for begin in range(0, self._rows, 1000):
+            some = self.slice(begin, begin + 1000)
             for at in range(0, len(some), self._size):
                 yield some[at : at + self._size]
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self._rows))]
+        if not 0 <= index < self._rows:
+            raise IndexError(index)
+        return self.slice(index, index + 1)
+
+    def slice(self, begin: int, end: int) -> bytes:
+        """The rows from `begin` to before `end`, one behind the other."""
+        size = self._size
+        return os.pread(self._file.fileno(), (end - begin) * size, begin * size)
 
     def close(self) -> None:
         """Remove what waits. Closing twice is no error."""

@@ -8,7 +8,7 @@ The statements are in fingerprints.sql.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, cast
@@ -18,6 +18,7 @@ from memsync.model.digests import buckets
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Point
 from memsync.model.sequences import batched
+from memsync.stores.ltm.parts import Part, Seen, look_at
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import VectorStore, scan
@@ -113,6 +114,10 @@ class PointPrints:
         """Those of these points that stand."""
         for some in batched(ids, _BATCH):
             yield from map(self._print, self._vectors.retrieve(self._collection, some))
+
+    def look_at(self, part: Part, took: Callable[[int], object]) -> Seen:
+        """Compare the points of a part with its exchanges; see `parts.look_at`."""
+        return look_at(self._vectors, self._collection, self._codec, part, took)
 
     def _print(self, point: Point) -> Fingerprint:
         digest, fp1, fp2 = (point.payload.get(self._codec.key(k)) for k in ("digest", "fp1", "fp2"))

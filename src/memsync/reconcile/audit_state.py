@@ -1,0 +1,109 @@
+"""How far a deep audit came, in a file, so that the next run goes on after a crash.
+
+The file is a line of JSON for what is compared and where its parts begin, and a line for each part
+that was read. It holds ids and nobody's words. A line that was cut short counts for nothing.
+"""
+
+import fcntl
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from memsync.errors import InvalidInput, StoreBusy
+from memsync.stores.ltm.parts import Seen
+
+_MARK = "memsync_audit"
+_VERSION = 1
+
+
+class AuditState:
+    """The state file at `path`, which is made where there is none.
+
+    `bounds` are those of the run that made it, and `seen` the parts that were read, by number.
+    """
+
+    def __init__(self, path: Path, subject: tuple[str, ...], bounds: list[UUID]) -> None:
+        """`subject` names what is compared.
+
+        Raises: InvalidInput for a file of something else, or one that cannot be used; StoreBusy
+        while another audit uses it.
+        """
+        self._path = path
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot use {path} as a state file: {error.strerror}; name another"
+            ) from None
+        try:
+            self._lock()
+            self._read(list(subject), bounds)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreBusy(
+                f"another audit uses the state file {self._path}; wait for it, or name another file"
+            ) from None
+
+    def _read(self, subject: list[str], bounds: list[UUID]) -> None:
+        with open(self._file, "rb", closefd=False) as file:
+            whole, _, torn = file.read().rpartition(b"\n")
+        lines = whole.splitlines()
+        self.bounds, self.seen = bounds, dict[int, Seen]()
+        self.begun_at = datetime.now(UTC).isoformat(timespec="seconds")
+        if not lines:
+            if torn:
+                raise self._not_ours("it is no state file")
+            self._write(
+                {
+                    _MARK: _VERSION,
+                    "subject": subject,
+                    "begun_at": self.begun_at,
+                    "bounds": [each.hex for each in bounds],
+                }
+            )
+            return
+        try:
+            head, *parts = map(json.loads, lines)
+            version, theirs = head[_MARK], head.get("subject")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._not_ours("it is no state file") from None
+        if version != _VERSION:
+            raise self._not_ours(f"it has the version {version}, not {_VERSION}")
+        if isinstance(theirs, list) and theirs != subject:
+            raise self._not_ours(f"it is of {', '.join(theirs)}, not of {', '.join(subject)}")
+        try:
+            self.bounds = [UUID(each) for each in head["bounds"]]
+            self.begun_at = head["begun_at"]
+            for each in parts:
+                seen = Seen(each["part"], each["points"], bytes.fromhex(each["ids"]))
+                self.seen[seen.number] = seen
+        except (ValueError, KeyError, TypeError):
+            raise self._not_ours("it is no state file") from None
+        # What is written next must begin a line of its own.
+        os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
+
+    def _not_ours(self, why: str) -> InvalidInput:
+        return InvalidInput(f"{self._path} cannot be gone on with: {why}. Name another file")
+
+    def add(self, seen: Seen) -> None:
+        """Keep what was seen in a part."""
+        self._write({"part": seen.number, "points": seen.points, "ids": seen.ids.hex()})
+
+    def _write(self, line: dict[str, object]) -> None:
+        data = (json.dumps(line) + "\n").encode()
+        while data:
+            data = data[os.write(self._file, data) :]
+
+    def close(self, *, remove: bool) -> None:
+        """Let go of the file; `remove` it where it is not needed any more."""
+        if remove:
+            self._path.unlink(missing_ok=True)
+        os.close(self._file)

@@ -1,0 +1,275 @@
+"""The deep audit of a shared collection: every memory is read, in parts, by one process or several.
+
+It trusts no digest. All digests of the history are computed by Postgres in one pass, and cut into
+parts; each part is compared with its points by whoever is free. The ids that are left are read once
+more and judged, by the one process that reports. So the report is the same, whoever looked. A
+worker that is killed costs the parts that it had in hand; an audit that is killed goes on from its
+state file.
+"""
+
+import bisect
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures.process import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from uuid import UUID
+
+from memsync.errors import SchemaMismatch, SettingsError, StoreUnreachable
+from memsync.model.ids import PointId
+from memsync.model.wording import count
+from memsync.reconcile.audit_state import AuditState
+from memsync.reconcile.locating import Located
+from memsync.reconcile.sources import Sources
+from memsync.reconcile.spool import Spool, Tape
+from memsync.settings import EMBEDDED, Settings
+from memsync.stores.history.catalog import instance_id
+from memsync.stores.history.exchanges import exchange_digests
+from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.parts import (
+    POINT_BYTES,
+    ROW_BYTES,
+    Elsewhere,
+    Part,
+    Seen,
+    anchor_of,
+    unpacked,
+)
+
+_PART_ROWS = 20_000
+_IN_HAND = 2
+"""Parts for each worker at a time: one that it reads, and one that waits for it."""
+_LOST_MAX = 3
+"""So often without any progress workers may be lost; then it is not they who are to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a deep audit reads: by how many processes, or by a scheduler at this address; at most so
+    many points a second; and the file in which it keeps how far it came.
+    """
+
+    workers: int = 1
+    scheduler: str | None = None
+    points_per_s: float | None = None
+    state: Path | None = None
+
+
+ALONE = How()
+
+
+@dataclass(frozen=True, slots=True)
+class Ids(Iterable[PointId]):
+    """The ids of points, on disk, in order."""
+
+    tape: Tape
+
+    def __iter__(self) -> Iterator[PointId]:
+        return map(unpacked, self.tape)
+
+
+class Deep:
+    """One deep audit. `left_out` says what it took from an earlier run, after `locate`."""
+
+    def __init__(self, settings: Settings, how: How) -> None:
+        self._settings, self._how = settings, how
+        self._state: AuditState | None = None
+        self._stack = contextlib.ExitStack()
+        self.left_out: tuple[str, ...] = ()
+
+    def close(self, *, done: bool) -> None:
+        """Free the disk. An audit that is `done` needs its state no more."""
+        self._stack.close()
+        if self._state is not None:
+            self._state.close(remove=done)
+
+    def why_alone(self, layout: Layout) -> str | None:
+        """Why no other process helps, though the operator asked for it; None where one does."""
+        if self._how.workers == 1 and not self._how.scheduler:
+            return None
+        url = self._settings.qdrant_url or ":memory:"
+        if url.partition(":")[0] in EMBEDDED or url == ":memory:":
+            return "this process reads alone: an embedded vector store belongs to one process"
+        if layout is not Layout.SHARED:
+            return "this process reads alone: only a shared collection is read in parts"
+        return None
+
+    def locate(self, sources: Sources) -> Located:
+        """Read every memory. Returns those that must be judged.
+
+        A part that cannot be read makes the audit incomplete. Raises: InvalidInput for a state file
+        of other stores.
+        """
+        session, home = sources.session, sources.ltm.collection
+        digests = (anchor.bytes + digest for anchor, digest in exchange_digests(session))
+        tape = self._stack.enter_context(contextlib.closing(Tape(ROW_BYTES, digests)))
+        bounds = [anchor_of(tape[at]) for at in range(_PART_ROWS, len(tape), _PART_ROWS)]
+        if self._how.state:
+            subject = (instance_id(session), sources.ltm.label, home)
+            self._state = AuditState(self._how.state, tuple(map(str, subject)), bounds)
+            bounds = self._state.bounds
+        seen: Spool[Seen] = self._stack.enter_context(contextlib.closing(Spool()))
+        points = 0
+        for each in self._look(sources, tape, bounds):
+            seen.add(each.number.to_bytes(8, "big"), each)
+            points += each.points
+        ids = (each.ids[at : at + POINT_BYTES] for each in seen for at in _steps(each.ids))
+        located = self._stack.enter_context(contextlib.closing(Tape(POINT_BYTES, ids)))
+        return Located(Ids(located), len(tape), points, 0, are_all_read=True)
+
+    def _look(self, sources: Sources, tape: Tape, bounds: list[UUID]) -> Iterator[Seen]:
+        """What was seen in each part, by an earlier run and by this one."""
+        state, home = self._state, sources.ltm.collection
+        earlier = state.seen if state else {}
+        if state and earlier:
+            of_them = count(len(bounds) + 1, "part")
+            self.left_out = (
+                f"what changed since in {len(earlier):,} of {of_them} that a run begun at "
+                f"{state.begun_at} has read",
+            )
+        yield from earlier.values()
+        parts = (each for each in _parts(tape, bounds) if each.number not in earlier)
+        sources.unread[home] = "it was not read to its end"
+        try:
+            for each in self._looked(sources, parts):
+                if state:
+                    state.add(each)
+                yield each
+        except (StoreUnreachable, SchemaMismatch) as error:
+            sources.unread[home] = error.message
+            return
+        del sources.unread[home]
+
+    def _looked(self, sources: Sources, parts: Iterator[Part]) -> Iterator[Seen]:
+        alone = self._how.workers == 1 and not self._how.scheduler
+        if not alone and self.why_alone(Layout.SHARED) is None:
+            yield from self._by_others(sources, parts)
+            return
+        read = sources.counts.points
+
+        def took(points: int) -> None:
+            nonlocal read
+            read += points
+            sources.told(read)
+            sources.pace.took(points)
+
+        for each in parts:
+            yield sources.ltm.fingerprints.look_at(each, took)
+
+    # ------------------------------------------------------------------ by other processes
+
+    def _by_others(self, sources: Sources, parts: Iterator[Part]) -> Iterator[Seen]:
+        """As `_looked`, by the workers. Their parts are given out again when they are lost."""
+        executor, lost, read = self._executor(), 0, sources.counts.points
+        futures: dict[Future[Seen], Part] = {}
+        try:
+            workers = executor.workers
+            per_s = self._how.points_per_s and self._how.points_per_s / workers
+            task = Elsewhere(self._settings, per_s)
+            while True:
+                while len(futures) < _IN_HAND * workers and (part := next(parts, None)):
+                    futures[executor.submit(task, part)] = part
+                if not futures:
+                    return
+                again: list[Part] = []
+                for each in wait(futures, return_when=FIRST_COMPLETED).done:
+                    part = futures.pop(each)
+                    try:
+                        seen = each.result()
+                    except executor.lost as error:
+                        again.append(part)
+                        reason = error
+                        continue
+                    lost, read = 0, read + seen.points
+                    sources.told(read)
+                    yield seen
+                if again:
+                    lost += 1
+                    if lost > _LOST_MAX:
+                        raise StoreUnreachable(
+                            f"the workers were lost {lost} times without reading a part: {reason}. "
+                            "See why they end; with --workers 1 this process reads alone"
+                        )
+                    parts = chain([*again, *futures.values()], parts)
+                    futures.clear()
+                    executor.close()
+                    executor = self._executor()
+        finally:
+            executor.close()
+
+    def _executor(self) -> "_Executor":
+        if self._how.scheduler:
+            return _scheduled(self._how.scheduler)
+        # A forked process would share the sockets and locks of this one.
+        pool = ProcessPoolExecutor(self._how.workers, mp_context=get_context("spawn"))
+        return _Executor(
+            pool,
+            self._how.workers,
+            (BrokenExecutor,),
+            lambda: pool.shutdown(wait=False, cancel_futures=True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Executor:
+    """Who reads parts. `lost` are the errors which say that a worker is gone."""
+
+    executor: Executor
+    workers: int
+    lost: tuple[type[BaseException], ...]
+    close: Callable[[], object]
+
+    def submit(self, task: Elsewhere, part: Part) -> "Future[Seen]":
+        """Give a part to a worker."""
+        try:
+            return self.executor.submit(task, part)
+        except BrokenExecutor as error:
+            # It broke after the last result was looked at; the future says so like the others.
+            broken: Future[Seen] = Future()
+            broken.set_exception(error)
+            return broken
+
+
+def _scheduled(address: str) -> _Executor:
+    """The workers of a Dask scheduler.
+
+    Raises: SettingsError without the package; StoreUnreachable where the scheduler does not answer
+    or has no workers.
+    """
+    try:
+        from distributed import Client, KilledWorker  # noqa: PLC0415  optional, and slow to load
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "--scheduler needs the package distributed; run pip install 'memsync[distributed]', or "
+            "give --workers",
+            field="scheduler",
+        ) from None
+    try:
+        client = Client(address, set_as_default=False)
+        workers = sum(client.nthreads().values())
+    except (OSError, TimeoutError, ValueError) as error:
+        raise StoreUnreachable(
+            f"the scheduler at {address} does not answer: {error}; see whether it runs there"
+        ) from None
+    if not workers:
+        client.close()
+        raise StoreUnreachable(f"the scheduler at {address} has no workers; start some")
+    return _Executor(
+        client.get_executor(pure=False), workers, (BrokenExecutor, KilledWorker), client.close
+    )
+
+
+def _parts(tape: Tape, bounds: list[UUID]) -> Iterator[Part]:
+    """The parts between these anchors, with the exchanges of each."""
+    at = [bisect.bisect_left(tape, each.bytes, key=lambda row: row[:16]) for each in bounds]
+    for number, (first, end) in enumerate(zip([None, *bounds], [*bounds, None], strict=True)):
+        begin = 0 if first is None else at[number - 1]
+        behind = len(tape) if end is None else at[number]
+        yield Part(number, first, end, tape.slice(begin, behind))
+
+
+def _steps(data: bytes) -> range:
+    return range(0, len(data), POINT_BYTES)

@@ -1,0 +1,190 @@
+"""Reads a shared collection part by part, and says which of its memories are not exactly right.
+
+A part is a range of ids with the digests of its exchanges. Looking at one needs only the vector
+store, so that other processes, on this machine or on others, can do it. What it returns is small:
+a number and ids. It decides nothing about them.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from memsync.model.ids import PointId, point_order
+from memsync.model.records import Point
+from memsync.settings import Settings
+from memsync.stores.ltm.exact import Exact
+from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.vectors import VectorStore, open_vectors
+
+ID_BYTES, DIGEST_BYTES = 16, 32
+ROW_BYTES = ID_BYTES + DIGEST_BYTES
+"""An exchange: the id of its anchor, and its digest."""
+POINT_BYTES = 1 + ID_BYTES
+"""A point's id: whether it is a uuid, and its bytes."""
+_PAGE_POINTS = 1000
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of ids. `first` is None for the first part, `end`, not included, for the last one.
+
+    `rows` are the exchanges of the range, in order, of `ROW_BYTES` each. Integer ids come before
+    all uuids, so the first part has them.
+    """
+
+    number: int
+    first: UUID | None
+    end: UUID | None
+    rows: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen in a part: how many points, and the ids of what is not exactly right, in order.
+
+    `ids` has `POINT_BYTES` for each: of exchanges without a point, of points without an exchange,
+    and of pairs in which the memory is not what memsync writes.
+    """
+
+    number: int
+    points: int
+    ids: bytes
+
+
+class Pace:
+    """Keeps the rate of points below a limit. It makes up for no time that was lost before."""
+
+    def __init__(self, points_per_s: float | None = None) -> None:
+        self._per_s = points_per_s
+        self._free_at = time.monotonic()
+
+    def took(self, points: int) -> None:
+        """Wait until so many points more may have been read."""
+        if self._per_s is None:
+            return
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now) + points / self._per_s
+        time.sleep(max(0.0, self._free_at - now))
+
+
+def look_at(
+    vectors: VectorStore,
+    collection: str,
+    codec: PayloadCodec,
+    part: Part,
+    took: Callable[[int], object],
+) -> Seen:
+    """Compare the points of a part with its exchanges. `took` is called after each page.
+
+    Raises: StoreUnreachable, SchemaMismatch.
+    """
+    exact, ids = Exact(codec), bytearray()
+    number = 0
+
+    def counted() -> Iterator[Point]:
+        nonlocal number
+        for each in _points_of(vectors, collection, part, took):
+            number += 1
+            yield each
+
+    rows = (part.rows[at : at + ROW_BYTES] for at in range(0, len(part.rows), ROW_BYTES))
+    for row, point in side_by_side(rows, counted(), anchor_of, lambda each: each.id):
+        if row and point and exact.holds(point.id, point.payload, row[ID_BYTES:]):
+            continue
+        if point is not None:
+            ids += packed(point.id)
+        elif row is not None:
+            ids += packed(anchor_of(row))
+    return Seen(part.number, number, bytes(ids))
+
+
+def _points_of(
+    vectors: VectorStore, collection: str, part: Part, took: Callable[[int], object]
+) -> Iterator[Point]:
+    start: PointId | None = part.first
+    while True:
+        page = vectors.scroll(collection, start=start, limit=_PAGE_POINTS)
+        took(len(page.points))
+        for each in page.points:
+            if part.end is not None and point_order(each.id) >= point_order(part.end):
+                return
+            yield each
+        if page.next_start is None:
+            return
+        start = page.next_start
+
+
+# ---------------------------------------------------------------------- in another process
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """How another process reads the collection. It opens the store once, and keeps it open."""
+
+    settings: Settings
+    points_per_s: float | None
+
+    def __call__(self, part: Part) -> Seen:
+        """As `look_at`."""
+        vectors = _opened(self.settings)
+        codec = PayloadCodec(self.settings.payload_style)
+        pace = Pace(self.points_per_s)
+        return look_at(vectors, self.settings.collection, codec, part, pace.took)
+
+
+_OPEN: dict[tuple[int, str], VectorStore] = {}
+
+
+def _opened(settings: Settings) -> VectorStore:
+    key = os.getpid(), str(settings.qdrant_url)
+    if key not in _OPEN:
+        _OPEN[key] = open_vectors(settings)
+    return _OPEN[key]
+
+
+# ---------------------------------------------------------------------- ids and streams
+
+
+def anchor_of(row: bytes) -> UUID:
+    """The anchor of an exchange."""
+    return UUID(bytes=row[:ID_BYTES])
+
+
+def packed(point_id: PointId) -> bytes:
+    """A point's id in `POINT_BYTES`; their order is that of the ids."""
+    if isinstance(point_id, UUID):
+        return b"\1" + point_id.bytes
+    return b"\0" + point_id.to_bytes(ID_BYTES, "big")
+
+
+def unpacked(data: bytes) -> PointId:
+    """The id that `packed` has packed."""
+    if data[0]:
+        return UUID(bytes=data[1:])
+    return int.from_bytes(data[1:], "big")
+
+
+def side_by_side(
+    first: Iterable[A],
+    second: Iterable[B],
+    id_of_first: Callable[[A], PointId],
+    id_of_second: Callable[[B], PointId],
+) -> Iterator[tuple[A | None, B | None]]:
+    """Merge two streams that are ordered by id: items of the same id come as a pair."""
+    lefts, rights = iter(first), iter(second)
+    left, right = next(lefts, None), next(rights, None)
+    while left is not None or right is not None:
+        # False sorts before True, so a stream that is exhausted counts as the larger one.
+        one = (left is None, () if left is None else point_order(id_of_first(left)))
+        other = (right is None, () if right is None else point_order(id_of_second(right)))
+        yield (left if one <= other else None), (right if other <= one else None)
+        if one <= other:
+            left = next(lefts, None)
+        if other <= one:
+            right = next(rights, None)
