@@ -31,6 +31,7 @@ from memsync.reconcile.rules.coverage import ArchivedMissing, MissingPoint
 from memsync.reconcile.rules.schema import UndoNotPossible
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
+from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import Spool
 from memsync.reconcile.state import State
 from memsync.reconcile.verifying import Verifier, vector_states
@@ -148,16 +149,18 @@ class _Auditor:
             contextlib.closing(Baseline(session)) as baseline,
         ):
             catalog = Catalog.read(session)
-            where = self._where_to_look(session, catalog, baseline)
-            # Vectors are looked at in every case, so each pair must be one.
-            everything_read = self._reading if self._verify is None else None
             pairing = Pairing.of(
                 session,
                 self._ltm,
                 catalog,
                 tolerance_s=self._settings.match_tolerance_s,
-                look=where if isinstance(where, Located) else everything_read,
             )
+            where = self._where_to_look(pairing.sources, baseline)
+            if isinstance(where, Located):
+                pairing.look = where
+            elif self._verify is None:
+                # With vectors, each memory must be a case.
+                pairing.look = self._reading
             if why_alone := self._reading.why_alone(self._ltm.layout):
                 self._tell(Progress(Kind.NOTE, why_alone))
             pairing.sources.pace, pairing.sources.told = self._pace, self._told
@@ -217,13 +220,13 @@ class _Auditor:
             looked_for=looked_for,
         )
 
-    def _where_to_look(
-        self, session: Session, catalog: Catalog, baseline: Baseline
-    ) -> Located | Whole:
+    def _where_to_look(self, sources: Sources, baseline: Baseline) -> Located | Whole:
         """What must be read. What is acknowledged is read in any case, to see whether it stands."""
-        if self._deep or not catalog.knows_personas:
+        if self._deep or not sources.catalog.knows_personas:
             return Whole()
-        return locate(session, self._ltm, baseline.points(), small_too=self._deep is False)
+        _, others = sources.collections
+        small_too = self._deep is False
+        return locate(sources.session, self._ltm, baseline.points(), others, small_too=small_too)
 
     def _count_outdated(self, baseline: Baseline, state: State, *, everything: bool) -> int:
         """Keep the acknowledgements that no finding matched. Returns how many there are.

@@ -9,11 +9,12 @@ state file.
 
 import bisect
 import contextlib
+import heapq
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from multiprocessing import get_context
 from pathlib import Path
 from uuid import UUID
@@ -27,7 +28,7 @@ from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import Spool, Tape
 from memsync.settings import EMBEDDED, Settings
 from memsync.stores.history.catalog import instance_id
-from memsync.stores.history.exchanges import exchange_digests
+from memsync.stores.history.exchanges import anchors_of_nobody, exchange_digests
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.parts import (
     POINT_BYTES,
@@ -36,6 +37,7 @@ from memsync.stores.ltm.parts import (
     Part,
     Seen,
     anchor_of,
+    packed,
     unpacked,
 )
 
@@ -117,7 +119,10 @@ class Deep:
             seen.add(each.number.to_bytes(8, "big"), each)
             points += each.points
         ids = (each.ids[at : at + POINT_BYTES] for each in seen for at in _steps(each.ids))
-        located = self._stack.enter_context(contextlib.closing(Tape(POINT_BYTES, ids)))
+        # A memory can be exactly right, and be nobody's.
+        nobodys = map(packed, anchors_of_nobody(session))
+        both = (each for each, _ in groupby(heapq.merge(ids, nobodys)))
+        located = self._stack.enter_context(contextlib.closing(Tape(POINT_BYTES, both)))
         return Located(Ids(located), len(tape), points, 0, are_all_read=True)
 
     def _look(self, sources: Sources, tape: Tape, bounds: list[UUID]) -> Iterator[Seen]:

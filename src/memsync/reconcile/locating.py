@@ -2,26 +2,32 @@
 
 It decides what may be trusted. The history is compared with the ledger, and the ledger with the
 shared collection; where both agree, a memory is as it was when it was written down, without a
-fault. All others are named, so that the audit reads only those. Nothing here judges a memory.
+fault. All others are named, and those that other rows may concern by now, so that the audit reads
+only these. Nothing here judges a memory.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
+from memsync.errors import InvalidInput
 from memsync.model.ids import PointId, point_order
 from memsync.model.wording import count
 from memsync.stores.history.owners import without_memory
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.fingerprints import (
-    Fingerprint,
     Key,
     LedgerPrints,
+    PointPrints,
     Prints,
     Value,
+    Where,
+    can_compute_digests,
     compare_with_history,
 )
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Session
 
 _WORTH_IT = 5000
@@ -55,92 +61,160 @@ class Whole:
 
 
 def locate(
-    session: Session, ltm: LongTermMemory, known: Collection[PointId], *, small_too: bool
+    session: Session,
+    ltm: LongTermMemory,
+    known: Collection[PointId],
+    others: Iterable[str],
+    *,
+    small_too: bool,
 ) -> Located | Whole:
     """What must be read, in the shared layout. `known` are memories that are read in any case.
 
-    A small store is read whole, but with `small_too`. Raises: StoreUnreachable.
+    `others` are collections of memories that the layout does not read: while they hold any, each
+    may be the copy of a memory, and only the memory tells. A small store is read whole, but with
+    `small_too`. Raises: StoreUnreachable.
     """
-    points = ltm.fingerprints
     if ltm.layout is not Layout.SHARED:
         return Whole()
-    if why := points.why_not():
+    try:
+        return _located(session, ltm, known, others, small_too=small_too)
+    except InvalidInput as error:
+        # A strict server refuses some questions, such as one for exact numbers.
+        return Whole(error.message)
+
+
+def _located(
+    session: Session,
+    ltm: LongTermMemory,
+    known: Collection[PointId],
+    others: Iterable[str],
+    *,
+    small_too: bool,
+) -> Located | Whole:
+    points, total = ltm.fingerprints, 0
+    why = points.why_not() or _why_not(session)
+    if why is None:
+        total = points.count()
+        if total < _WORTH_IT and not small_too:
+            return Whole()
+        if holding := sum(1 for name in others if ltm.count(name)):
+            why = f"{count(holding, 'other collection')} may hold copies of its memories"
+    if why is not None:
         return Whole(why)
-    total = points.count()
-    if total < _WORTH_IT and not small_too:
-        return Whole()
-    most = max(_SHARE_MAX * total, 100) if not small_too else _LOCATED_MAX
-    most = round(min(most, _LOCATED_MAX))
-    without = without_memory(session)
-    history = compare_with_history(session, ltm.collection, without, most)
+    most = _LOCATED_MAX if small_too else round(min(_SHARE_MAX * total, _LOCATED_MAX))
+    history = compare_with_history(session, ltm.collection, without_memory(session), most)
     if history.apart > most:
         return Whole(
             f"{count(history.apart, 'exchange is', 'exchanges are')} not in the ledger as the rows "
             "are now; `memsync reconcile adopt` writes them down"
         )
-    ids = differing(points, LedgerPrints(session, ltm.collection), most)
-    if ids is None:
-        return Whole(f"more than {count(most, 'memory', 'memories')} may differ from the ledger")
+    ids = differing(points, LedgerPrints(session, ltm.collection), total, most)
+    if isinstance(ids, Whole):
+        return ids
     located = sorted(history.ids | ids | frozenset(known), key=point_order)
     return Located(tuple(located), history.exchanges, total, history.archived)
 
 
-def differing(points: Prints, ledger: Prints, most: int) -> frozenset[PointId] | None:
-    """The ids of memories of which the two stores do not say the same.
+def _why_not(session: Session) -> str | None:
+    """Why Postgres cannot compare; None where it can."""
+    if not Ledger(session).stands:
+        return "the database has no ledger of memories; `memsync migrate run` makes it"
+    if not can_compute_digests(session):
+        return "Postgres has no function memsync.memory_digest that this role may call"
+    return None
 
-    Only memories with values that the stores count differently are read: first those of which both
-    buckets are, and then those that explain what is left. None where that is more than `most`.
+
+def differing(
+    points: PointPrints, ledger: Prints, total: int, most: int
+) -> frozenset[PointId] | Whole:
+    """The ids of memories of which the two stores do not say the same, of `total` points.
+
+    Where that may be more than `most`, or a point cannot be counted, everything must be read.
     """
-    left = _Left(points, ledger)
-    found: set[PointId] = set()
-    for keys in ((Key.FP1, Key.FP2), (Key.FP1,), (Key.FP2,), (Key.PERSONA,)):
-        where = {key: left.unequal(key) for key in keys}
-        if not all(where.values()):
-            continue
-        if left.expected(where) > most:
-            return None
-        apart = _apart(points.where(where), ledger.where(where)) - found
-        found |= apart
-        if len(found) > most:
-            return None
-        left.explain(points.of(apart), ledger.of(apart))
-    return frozenset(found)
+    return _Search(points, ledger, total, most).run()
 
 
-class _Left:
-    """How many memories more the collection has than the ledger, of each value, unexplained."""
+class _Search:
+    """The search for the memories that differ.
 
-    def __init__(self, points: Prints, ledger: Prints) -> None:
+    `_left` is how many memories more the collection has than the ledger, of each value, and
+    unexplained; `_lacking` how many points have no value of a key that is counted.
+    """
+
+    def __init__(self, points: PointPrints, ledger: Prints, total: int, most: int) -> None:
+        self._points, self._ledger, self._most = points, ledger, most
+        # The total is older than the counts, so that what is written meanwhile lacks nothing.
         self._of_points = {key: points.histogram(key) for key in Key}
+        self._of_ledger = {key: ledger.histogram(key) for key in Key}
+        self._lacking = {key: total - self._of_points[key].total() for key in Key}
         self._left: dict[Key, Counter[Value]] = {}
-        for key, of_points in self._of_points.items():
-            left = self._left[key] = Counter(of_points)
-            left.subtract(ledger.histogram(key))
+        for key in Key:
+            left = self._left[key] = Counter(self._of_points[key])
+            left.subtract(self._of_ledger[key])
+        self._found: set[PointId] = set()
 
-    def unequal(self, key: Key) -> frozenset[Value]:
-        """The values that the two stores count differently."""
+    def run(self) -> frozenset[PointId] | Whole:
+        """Read what the counts point to, until they are explained.
+
+        First those that lack a value; then those of which both buckets are counted differently; and
+        then, value by value, all that have it. So what was written meanwhile is explained, too.
+        """
+        too_many = Whole(
+            f"more than {count(self._most, 'memory', 'memories')} may differ from the ledger"
+        )
+        if max(self._lacking.values()) > self._most:
+            return too_many
+        if max(self._lacking.values()) > 0:
+            self._add({each.point_id for each in islice(self._points.lacking(), self._most + 1)})
+        if max(self._lacking.values()) > 0:
+            return Whole("some memories have values that the vector store does not count")
+        both = {key: self._unequal(key) for key in (Key.FP1, Key.FP2)}
+        if all(both.values()) and not self._read(both):
+            return too_many
+        read: dict[Key, frozenset[Value]] = dict.fromkeys(Key, frozenset())
+        while where := {key: v for key in Key if (v := self._unequal(key) - read[key])}:
+            key = next(iter(where))
+            if not self._read({key: where[key]}):
+                return too_many
+            read[key] |= where[key]
+        return frozenset(self._found)
+
+    def _unequal(self, key: Key) -> frozenset[Value]:
         return frozenset(value for value, more in self._left[key].items() if more)
 
-    def expected(self, where: Mapping[Key, Collection[Value]]) -> float:
-        """About how many points have these values: buckets are as good as random numbers."""
-        number: float | None = None
-        for key, values in where.items():
-            counted = self._of_points[key]
-            some, total = sum(counted[value] for value in values), counted.total()
-            number = some if number is None else number * some / max(total, 1)
-        return number or 0
+    def _read(self, where: Where) -> bool:
+        """Compare the memories that have these values. False where they are too many."""
+        expected = max(_expected(each, where) for each in (self._of_points, self._of_ledger))
+        if expected > self._most:
+            return False
+        noted = {each.point_id: each for each in self._ledger.where(where)}
+        apart = {
+            each.point_id
+            for each in self._points.where(where)
+            if noted.pop(each.point_id, None) != each
+        }
+        self._add((apart | noted.keys()) - self._found)
+        return len(self._found) <= self._most
 
-    def explain(self, points: Iterator[Fingerprint], ledger: Iterator[Fingerprint]) -> None:
-        """Take what is known by now out of the counts."""
-        for prints, sign in ((points, -1), (ledger, 1)):
-            for each in prints:
-                for key in Key:
-                    if (value := each.value(key)) is not None:
-                        self._left[key][value] += sign
+    def _add(self, ids: set[PointId]) -> None:
+        """Take these memories out of the counts: it is known by now what each store says."""
+        self._found |= ids
+        for each in self._points.of(ids):
+            for key in Key:
+                if (value := each.value(key)) is not None:
+                    self._left[key][value] -= 1
+                else:
+                    self._lacking[key] -= 1
+        for each in self._ledger.of(ids):
+            for key in Key:
+                if (value := each.value(key)) is not None:
+                    self._left[key][value] += 1
 
 
-def _apart(points: Iterator[Fingerprint], ledger: Iterator[Fingerprint]) -> set[PointId]:
-    """The ids of which the two do not have the same fingerprint."""
-    noted = {each.point_id: each for each in ledger}
-    apart = {each.point_id for each in points if noted.pop(each.point_id, None) != each}
-    return apart | noted.keys()
+def _expected(counted: Mapping[Key, Counter[Value]], where: Where) -> float:
+    """About how many memories have these values: buckets are as good as random numbers."""
+    number, total = 0.0, max((each.total() for each in counted.values()), default=0)
+    for at, (key, values) in enumerate(where.items()):
+        share = sum(counted[key][value] for value in values) / max(total, 1)
+        number = share * (number if at else total)
+    return number

@@ -6,11 +6,15 @@ by a repair, unless one was cut short.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from memsync.model.ids import PointId
-from memsync.model.records import Place, Point
+from memsync.model.records import Exchange, Place, Point
+from memsync.reconcile.cases import Case, Found, Role
+from memsync.reconcile.copying import is_faulty
 from memsync.reconcile.looking import Looked
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.ledger import Entry, Ledger
 
 Written = tuple[Looked, Point | None]
@@ -42,16 +46,24 @@ class Noting:
         A repair changes nothing that the ledger says of the others, so what was changed in one of
         them before stays visible.
         """
-        decode = self._ltm.codec_of(collection).decode
         done = list(actions)
         self.gone(collection, [looked.point_id for looked, point in done if point is None])
         self._ledger.note(
             [
-                Entry.of(looked.action.place, decode(point.payload).memory, looked.row)
+                self._entry(looked.action.place, point, looked.row)
                 for looked, point in done
                 if point is not None and looked.row is not None
             ]
         )
+
+    def _entry(self, place: Place, point: Point, row: Exchange) -> Entry:
+        """What is noted. A repair may mend one fault of several, so it is judged what is left."""
+        found = Found.read(place.collection, point, self._ltm.codec_of(place.collection), home=True)
+        whose = found.reading.memory.persona_id
+        found = replace(found, persona_id=whose or persona_of_collection(place.collection))
+        role = Role.MEMORY if found.persona_id in {None, row.persona_id} else Role.FOREIGN
+        case = Case(role, self._ltm.layout, row, found, home=place.collection)
+        return Entry.of(place, found.reading.memory, row, is_faulty=is_faulty(case))
 
     def archived(self, collection: str, ids: Iterable[PointId]) -> set[PointId]:
         """Those of these points that the ledger has as archived, or whose rows have vanished."""

@@ -243,7 +243,7 @@ class Pairing:
             needs_none = [row for row in rows if row.personality_id in self._without_memory]
             noted = self._ledger.at(Place(home, row.anchor_id) for row in needs_none)
             missing |= {each.anchor_id for each in needs_none} - {
-                e.anchor_id for e in noted.values()
+                each.anchor_id for each in noted.values() if not each.removed
             }
         return {
             row.anchor_id: Place(home, row.anchor_id)

@@ -429,9 +429,23 @@ class TestAnyOf:
             (AnyOf(ranges={"at": (LATE, LATE + 2)}), [1, 2]),
             (AnyOf(ranges={"at": (LATE + 2, LATE + 3), "none": (0, 9)}), [3]),
             (AnyOf(ranges={"at": (0, LATE - 7)}), [4]),
+            (AnyOf(lacking=["at"]), [UUID(int=6)]),
+            (AnyOf(lacking=["none", "at"]), [1, 2, 3, 4, 5, UUID(int=6)]),
             (AnyOf(ids=[4], texts={"ids": ["c"]}, ranges={"at": (LATE, LATE)}), [1, 2, 4]),
         ],
-        ids=["nothing", "none", "ids", "texts", "moment", "ends", "keys", "list", "all"],
+        ids=[
+            "nothing",
+            "none",
+            "ids",
+            "texts",
+            "moment",
+            "ends",
+            "keys",
+            "list",
+            "lacking",
+            "lacking all",
+            "all",
+        ],
     )
     def test_matches(
         self, vector_store: VectorStore, filled: str, any_of: AnyOf, expected: list[PointId]

@@ -237,6 +237,12 @@ def exchange_digests(session: Session) -> Iterator[tuple[UUID, bytes]]:
     yield from session.stream("exchange_digests", ["uuid", "bytea"])
 
 
+def anchors_of_nobody(session: Session) -> Iterator[UUID]:
+    """The replies to personas that do not exist, in the order of their ids; see above."""
+    for (anchor,) in session.stream("anchors_of_nobody", ["uuid"]):
+        yield anchor
+
+
 def exchanges_by_anchor(session: Session, ids: Sequence[UUID]) -> dict[UUID, Exchange]:
     """The exchanges of these anchors. An anchor that forms no exchange is absent."""
     rows = session.rows("exchanges_by_anchor", ids=list(ids))

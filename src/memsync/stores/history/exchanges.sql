@@ -126,6 +126,14 @@ SELECT e.anchor_id, decode(memsync.memory_digest(
            e.assistant_text), 'hex') AS digest
 FROM ({every_exchange}) e ORDER BY e.anchor_id;
 
+-- name: anchors_of_nobody
+-- The replies to personas that do not exist, in the order of their ids. A foreign key forbids them,
+-- but a restore may go past it.
+SELECT h.id FROM conversation_history h
+WHERE h.role = 'assistant' AND h.persona_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id)
+ORDER BY h.id;
+
 -- name: exchanges_by_anchor
 -- The exchanges of the given anchors; an anchor that forms none is absent.
 SELECT * FROM ({exchange}) e WHERE e.anchor_id = ANY(%(ids)s) ORDER BY e.anchor_id;

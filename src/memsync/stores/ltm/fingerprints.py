@@ -14,18 +14,19 @@ from enum import StrEnum
 from typing import Any, Protocol, cast
 from uuid import UUID
 
-from memsync.model.digests import buckets
+from memsync.model.digests import BUCKET_BITS, buckets
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Point
 from memsync.model.sequences import batched
+from memsync.model.wording import listed
 from memsync.stores.ltm.parts import Part, Seen, look_at
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
-from memsync.stores.vectors import VectorStore, scan
+from memsync.stores.vectors import AnyOf, VectorStore, scan
 
 _BATCH = 1000
-_VALUES_MAX = 1_000_000
-"""More values of one key than any store has personas."""
+VALUES_MAX = 100_000
+"""Of more personas than these a store is not asked for the numbers."""
 
 
 class Key(StrEnum):
@@ -61,7 +62,7 @@ class Prints(Protocol):
     """One of the two stores, as a source of fingerprints."""
 
     def histogram(self, key: Key) -> Counter[Value]:
-        """How many memories have each value."""
+        """How many memories have each value, of which they have at most `VALUES_MAX`."""
         ...
 
     def where(self, where: Where) -> Iterator[Fingerprint]:
@@ -82,11 +83,11 @@ class PointPrints:
     def why_not(self) -> str | None:
         """Why its points cannot be counted by their fingerprints; None where they can."""
         info = self._vectors.describe(self._collection)
-        keys = {self._codec.key(each.value) for each in Key}
         if info is None:
             return f"there is no collection {self._collection}"
-        if missing := sorted(keys - set(info.indexes)):
-            return f"{self._collection} has no payload index of {', '.join(missing)}"
+        wanted = {self._codec.key(each): self._codec.indexes[self._codec.key(each)] for each in Key}
+        if missing := sorted(key for key in wanted if info.indexes.get(key) != wanted[key]):
+            return f"{self._collection} has no such payload index as it needs of {listed(missing)}"
         return None
 
     def count(self) -> int:
@@ -98,8 +99,16 @@ class PointPrints:
 
         The client's local mode also counts values that no index of the key takes.
         """
-        found = self._vectors.facet(self._collection, self._codec.key(key), limit=_VALUES_MAX)
+        most = VALUES_MAX if key is Key.PERSONA else 1 << BUCKET_BITS + 1
+        found = self._vectors.facet(self._collection, self._codec.key(key), limit=most)
         return Counter({value: n for value, n in found.items() if _is_value(key, value)})
+
+    def lacking(self) -> Iterator[Fingerprint]:
+        """The points that have no value at one of the keys."""
+        lacking = [self._codec.key(each) for each in Key]
+        yield from map(
+            self._print, scan(self._vectors, self._collection, any_of=AnyOf(lacking=lacking))
+        )
 
     def where(self, where: Where) -> Iterator[Fingerprint]:
         """The points that have these values, read one by one."""
@@ -121,13 +130,14 @@ class PointPrints:
 
     def _print(self, point: Point) -> Fingerprint:
         digest, fp1, fp2 = (point.payload.get(self._codec.key(k)) for k in ("digest", "fp1", "fp2"))
-        persona = self._codec.decode(point.payload).memory.persona_id
+        # The raw value counts: another spelling of the key is in no histogram.
+        persona = point.payload.get(self._codec.key(Key.PERSONA))
         return Fingerprint(
             point.id,
             digest if isinstance(digest, str) else None,
             fp1 if type(fp1) is int else None,
             fp2 if type(fp2) is int else None,
-            None if persona is None else str(persona),
+            _uuid(persona) if isinstance(persona, str) else None,
         )
 
 
@@ -187,23 +197,44 @@ def compare_with_history(
 ) -> Comparison:
     """Compare all exchanges with the ledger, in one pass of Postgres over both.
 
-    Personalities that are `without` memory need none. At most `limit` exchanges are named.
+    Personalities that are `without` memory need none. Not many more than `limit` exchanges and
+    memories are named.
     """
     row = session.row(
         "history_against_ledger", collection=collection, without=list(without), limit=limit
     )
-    ids = [*(row.anchor_ids or ()), *(map(point_id_of, filter(None, row.point_ids or ())))]
-    return Comparison(row.exchanges, row.archived, row.apart, frozenset(filter(None, ids)))
+    # What a count of points cannot tell: words that were written again, and owners that are gone.
+    again = session.rows("ledger_said_again", collection=collection, limit=limit + 1)
+    nobodys = session.rows("ledger_of_nobody", collection=collection, limit=limit + 1)
+    others = [each.point_id for each in (*again, *nobodys)]
+    noted_with_rows = row.noted - row.never_had - row.without_rows
+    return Comparison(
+        exchanges=noted_with_rows + row.without_memory,
+        archived=row.archived + row.never_had,
+        apart=row.apart + len(others),
+        ids=frozenset((*row.anchor_ids, *map(point_id_of, (*row.point_ids, *others)))),
+    )
+
+
+def can_compute_digests(session: Session) -> bool:
+    """Whether Postgres has the function for digests, and this role may call it."""
+    can: bool = session.row("can_compute_digests").can
+    return can
 
 
 def _is_value(key: Key, value: Value) -> bool:
     """Whether the ledger may have such a value."""
     if key is not Key.PERSONA:
         return type(value) is int
+    return _uuid(str(value)) == value
+
+
+def _uuid(text: str) -> str | None:
+    """The uuid in its usual spelling, as an index has it; None for another text."""
     try:
-        return str(UUID(str(value))) == value
+        return str(UUID(text))
     except ValueError:
-        return False
+        return None
 
 
 def _listed(where: Where, key: Key) -> list[Value] | None:

@@ -41,23 +41,63 @@ m.source IS NOT DISTINCT FROM decode(memsync.memory_digest(
     e.assistant_text), 'hex');
 
 -- name: history_against_ledger
--- How many exchanges there are, how many memories of the ledger are archived, and about which of
--- both the two do not agree: an exchange without a memory, a memory that was made of other rows or
--- has another id, and one whose rows went otherwise than by design. `apart` is how many these are,
--- `anchor_ids` and `point_ids` are those of the first. Personalities that are `without` keep none.
-SELECT count(anchor_id) AS exchanges, count(*) FILTER (WHERE kind = 'archived') AS archived,
+-- Where the history and the ledger do not agree: exchanges that have no memory in the ledger, or one
+-- that was made of other rows or has another id, and memories whose rows went otherwise than by
+-- design. `apart` is how many these are, `anchor_ids` and `point_ids` are those of the first.
+-- `without_memory` counts exchanges that the ledger does not have, `without_rows` memories with an
+-- anchor that the history does not have; of these, `archived` went by design. `noted` counts the
+-- ledger, `never_had` its memories that were without rows when they were noted. Personalities that
+-- are `without` keep no memories. Memories without an anchor are left out of the join, because they
+-- would all be in one bucket of its hash.
+WITH pairs AS MATERIALIZED (
+    SELECT e.anchor_id, m.point_id, CASE
+               WHEN m.point_id IS NULL AND e.personality_id = ANY(%(without)s::uuid[]) THEN 'none'
+               WHEN m.point_id IS NULL THEN 'apart'
+               WHEN e.anchor_id IS NULL AND (m.state = 'archived' OR {went_by_design})
+                   THEN 'archived'
+               ELSE 'apart' END AS kind
+    FROM ({every_exchange}) e
+    FULL JOIN (SELECT m.point_id, m.anchor_id, m.persona_id, m.personality_id, m.channel_id,
+                      m.created_at_ms, m.source, m.state
+               FROM memsync.memories m WHERE {of_collection} AND m.anchor_id IS NOT NULL) m
+        ON m.anchor_id = e.anchor_id
+    WHERE (m.point_id = e.anchor_id::text AND {is_of_these_rows}) IS NOT TRUE
+)
+SELECT count(*) FILTER (WHERE point_id IS NULL) AS without_memory,
+       count(*) FILTER (WHERE anchor_id IS NULL) AS without_rows,
+       count(*) FILTER (WHERE kind = 'archived') AS archived,
        count(*) FILTER (WHERE kind = 'apart') AS apart,
-       (array_agg(anchor_id) FILTER (WHERE kind = 'apart'))[:%(limit)s] AS anchor_ids,
-       (array_agg(point_id) FILTER (WHERE kind = 'apart'))[:%(limit)s] AS point_ids
-FROM (SELECT e.anchor_id, m.point_id, CASE
-          WHEN m.point_id IS NULL AND e.personality_id = ANY(%(without)s::uuid[]) THEN 'none'
-          WHEN m.point_id IS NULL THEN 'apart'
-          WHEN e.anchor_id IS NULL AND (m.state = 'archived' OR {went_by_design}) THEN 'archived'
-          WHEN e.anchor_id IS NULL THEN 'apart'
-          WHEN m.point_id = e.anchor_id::text AND {is_of_these_rows} THEN 'same'
-          ELSE 'apart' END AS kind
-      FROM ({every_exchange}) e
-      FULL JOIN (SELECT m.point_id, m.anchor_id, m.persona_id, m.personality_id, m.channel_id,
-                        m.created_at_ms, m.source, m.state
-                 FROM memsync.memories m WHERE {of_collection}) m
-          ON m.anchor_id = e.anchor_id) pairs;
+       ARRAY(SELECT anchor_id FROM pairs WHERE kind = 'apart' AND anchor_id IS NOT NULL
+             LIMIT %(limit)s) AS anchor_ids,
+       ARRAY(SELECT point_id FROM pairs WHERE kind = 'apart' AND point_id IS NOT NULL
+             LIMIT %(limit)s) AS point_ids,
+       (SELECT count(*) FROM memsync.memories m WHERE {of_collection}) AS noted,
+       (SELECT count(*) FROM memsync.memories m
+        WHERE {of_collection} AND m.anchor_id IS NULL) AS never_had
+FROM pairs;
+
+-- name: ledger_said_again
+-- Memories whose rows are gone, while a reply of that personality stands that was written at their
+-- time: the words may have been written once more.
+WITH gone AS MATERIALIZED (
+    SELECT m.point_id, m.personality_id, m.created_at_ms FROM memsync.memories m
+    WHERE {of_collection} AND NOT EXISTS (
+        SELECT FROM conversation_history h WHERE h.id = m.anchor_id)
+)
+SELECT DISTINCT g.point_id FROM gone g
+JOIN conversation_history h ON h.role = 'assistant' AND h.personality_id = g.personality_id
+ AND date_trunc('milliseconds', h.created_at)
+     = timestamp '1970-01-01' + g.created_at_ms * interval '1 millisecond'
+LIMIT %(limit)s;
+
+-- name: ledger_of_nobody
+-- Memories of personas that do not exist.
+SELECT m.point_id FROM memsync.memories m
+WHERE {of_collection} AND m.persona_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM personas p WHERE p.id = m.persona_id)
+LIMIT %(limit)s;
+
+-- name: can_compute_digests
+-- Whether Postgres has the function for digests, and this role may call it.
+SELECT coalesce(has_function_privilege(to_regprocedure(
+    'memsync.memory_digest(uuid,uuid,uuid,text,bigint,text,text)'), 'EXECUTE'), false) AS can;

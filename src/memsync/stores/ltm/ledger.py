@@ -20,7 +20,6 @@ from memsync.model.records import Exchange, Place, StoredMemory
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 from memsync.stores.ltm.made import Made
 from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
-from memsync.stores.ltm.texts import said
 from memsync.stores.postgres import Session, relations
 
 _TABLE = "memsync.memories"
@@ -41,8 +40,8 @@ class State(StrEnum):
 class Entry:
     """A memory as it was written down. Digests are in hex.
 
-    `anchor_id` is None where no row is known. `source` is the digest of the exchange of which the
-    memory was made, None where it says something else. `stored` is the digest of the memory as it
+    `anchor_id` is None where no row is known. `source` is the digest of the exchange that the
+    memory was right for, None where it had a fault. `stored` is the digest of the memory as it
     stood. The time is the exchange's where one is known. `leaving`: a repair was about to remove
     it; only while that one is at work it may be gone by design. `removed`: a repair has removed it.
     `has_rows`: Postgres has its exchange.
@@ -68,10 +67,13 @@ class Entry:
         memory: StoredMemory,
         exchange: Exchange | None,
         persona_id: UUID | None = None,
+        *,
+        is_faulty: bool = False,
     ) -> Self:
         """The entry of a memory that stands at `place`; without an exchange it is archived.
 
-        `persona_id` is the persona whose memory it is taken for, where the payload names none.
+        `persona_id` is the persona whose memory it is taken for, where the payload names none. One
+        that `is_faulty` is looked at by every audit, although its rows stay as they are.
         """
         stored = standing_digest(place.point_id, memory)
         if exchange is None:
@@ -86,7 +88,7 @@ class Entry:
                 stored=stored,
                 state=State.ARCHIVED,
             )
-        source = exchange_digest(exchange) if _is_of(memory, exchange) else None
+        source = None if is_faulty else exchange_digest(exchange)
         return cls._with_rows(place, exchange, stored, source)
 
     @classmethod
@@ -121,6 +123,11 @@ class Ledger:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._stands = bool(relations.existing(session, [_TABLE]))
+
+    @property
+    def stands(self) -> bool:
+        """Whether the database has a ledger."""
+        return self._stands
 
     def require(self) -> None:
         """Raises: SchemaMismatch where the database has no ledger yet."""
@@ -297,19 +304,6 @@ class Ledger:
             "ledger_standing", shared=shared, is_shared=is_shared
         ).memories
         return found
-
-
-def _is_of(memory: StoredMemory, exchange: Exchange) -> bool:
-    """Whether the memory was made of the exchange, and may be trusted while both stay as they are.
-
-    It is not to agree to the byte: an app leaves keys out, and its texts and clocks are its own.
-    """
-    same = (
-        memory.persona_id in {None, exchange.persona_id}
-        and memory.personality_id in {None, exchange.personality_id}
-        and memory.channel_id in {None, exchange.channel_id}
-    )
-    return same and said(memory, exchange.user_text, exchange.assistant_text) is not None
 
 
 def standing_digest(point_id: PointId, memory: StoredMemory) -> str:

@@ -58,9 +58,11 @@ SET anchor_id = coalesce(excluded.anchor_id, kept.anchor_id),
     noted_at = clock_timestamp();
 
 -- name: renew_memories
--- Renews the digests of memories of the ledger that are written anew.
+-- Renews the digests of memories of the ledger that are written anew. Whether they are right for
+-- their rows is not known.
 UPDATE memsync.memories m
-SET stored = given.stored, leaving = false, removed = false, noted_at = clock_timestamp()
+SET stored = given.stored, source = NULL, leaving = false, removed = false,
+    noted_at = clock_timestamp()
 FROM unnest(%(point_ids)s::text[], %(stored)s::bytea[]) AS given(point_id, stored)
 WHERE m.collection = %(collection)s AND m.point_id = given.point_id;
 

@@ -61,9 +61,10 @@ def filter_of_any(any_of: AnyOf) -> engine.Filter:
         engine.FieldCondition(key, range=engine.RangeFloat(gte=low, lte=high))
         for key, (low, high) in any_of.ranges.items()
     ]
+    lacking = [engine.IsEmptyCondition(key) for key in any_of.lacking]
     # Ids are always a condition: without any, the engine would take every point.
     ids = engine.HasIdCondition({checked_id(each) for each in any_of.ids})
-    return engine.Filter(should=[ids, *conditions])
+    return engine.Filter(should=[ids, *conditions, *lacking])
 
 
 def kind_of(index: "engine.PayloadIndexInfo") -> IndexKind | None:

@@ -71,6 +71,9 @@ def filter_of_any(any_of: AnyOf) -> models.Filter:
         models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
         for key, (low, high) in any_of.ranges.items()
     ]
+    conditions += [
+        models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in any_of.lacking
+    ]
     # Ids are always a condition: without any, the store would take every point.
     ids = models.HasIdCondition(has_id=[wire_id(each) for each in any_of.ids])
     return models.Filter(should=[ids, *conditions])
