@@ -149,21 +149,7 @@ class _Auditor:
             contextlib.closing(Baseline(session)) as baseline,
         ):
             catalog = Catalog.read(session)
-            pairing = Pairing.of(
-                session,
-                self._ltm,
-                catalog,
-                tolerance_s=self._settings.match_tolerance_s,
-            )
-            where = self._where_to_look(pairing.sources, baseline)
-            if isinstance(where, Located):
-                pairing.look = where
-            elif self._verify is None:
-                # With vectors, each memory must be a case.
-                pairing.look = self._reading
-            if why_alone := self._reading.why_alone(self._ltm.layout):
-                self._tell(Progress(Kind.NOTE, why_alone))
-            pairing.sources.pace, pairing.sources.told = self._pace, self._told
+            pairing, where = self._pairing(session, catalog, baseline)
             missing = noted = 0
             marks = self._ltm.mark.read(session)
             if catalog.knows_personas:
@@ -219,6 +205,23 @@ class _Auditor:
             outdated=self._outdated,
             looked_for=looked_for,
         )
+
+    def _pairing(
+        self, session: Session, catalog: Catalog, baseline: Baseline
+    ) -> tuple[Pairing, Located | Whole]:
+        """The pairing of this audit, and what it reads."""
+        tolerance_s = self._settings.match_tolerance_s
+        pairing = Pairing.of(session, self._ltm, catalog, tolerance_s=tolerance_s)
+        pairing.sources.pace, pairing.sources.told = self._pace, self._told
+        where = self._where_to_look(pairing.sources, baseline)
+        if isinstance(where, Located):
+            pairing.look = where
+        elif self._verify is None:
+            # With vectors, each memory must be a case.
+            pairing.look = self._reading
+        if why_alone := self._reading.why_alone(self._ltm.layout):
+            self._tell(Progress(Kind.NOTE, why_alone))
+        return pairing, where
 
     def _where_to_look(self, sources: Sources, baseline: Baseline) -> Located | Whole:
         """What must be read. What is acknowledged is read in any case, to see whether it stands."""
