@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("per_persona")
 
 FINDING = {
     *("code", "name", "severity", "grade", "store", "key", "persona_id", "evidence"),
-    *("next_command", "acknowledged"),
+    *("next_command", "acknowledged", "held_by", "accept_command"),
 }
 AUDIT = {
     *("schema_version", "ok", "complete", "counts", "findings", "checked", "settling"),
@@ -68,7 +68,8 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     assert FINDING == set(audit["findings"][0])
     assert audit == ran("reconcile", "audit", expected=1)
     made = ran("reconcile", "plan", "--out", plan)
-    assert {"schema_version", "plan", "plan_id", "actions", "left", "acknowledged"} == set(made)
+    names = {"schema_version", "plan", "plan_id", "actions", "left", "acknowledged", "spared"}
+    assert names == set(made)
     UUID(made["plan_id"])
     applied = ran("reconcile", "apply", plan)
     assert {

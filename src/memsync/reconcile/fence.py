@@ -12,7 +12,7 @@ RELAY_WAIT_S = 30.0
 
 
 @contextlib.contextmanager
-def repairing(postgres: Postgres, *, relay_wait_s: float = RELAY_WAIT_S) -> Iterator[Session]:
+def repairing(postgres: Postgres, *, relay_wait_s: float | None = None) -> Iterator[Session]:
     """A session that holds the locks of repairs and of the relay, so that neither runs beside it.
 
     Both end with the session. Whoever writes begins each batch with a statement on it: a session
@@ -20,11 +20,13 @@ def repairing(postgres: Postgres, *, relay_wait_s: float = RELAY_WAIT_S) -> Iter
     it was lost may still come. The relay finds its lock taken meanwhile, leaves the outbox as it
     is, and tries again later. What a repair that ended early was about to remove is forgotten.
 
-    Raises: StoreBusy when another repair runs, or a relay goes on for `relay_wait_s`.
+    Raises: StoreBusy when another repair runs, or a relay goes on for `relay_wait_s`, by default
+    `RELAY_WAIT_S`.
     """
+    wait_s = RELAY_WAIT_S if relay_wait_s is None else relay_wait_s
     with (
         exclusive(postgres, LockKey.REPAIR, "repair") as session,
-        held(session, LockKey.RELAY, "relay or repair", wait_s=relay_wait_s),
+        held(session, LockKey.RELAY, "relay or repair", wait_s=wait_s),
     ):
         Ledger(session).forget_leaving()
         yield session

@@ -87,7 +87,8 @@ def test_a_command_of_each_finding_is_the_one_of_its_persona() -> None:
     made = report(audit(8), View.of(None, str(PERSONA)))
 
     for each in ("text", "junit", "html"):
-        assert f"memsync reconcile plan --unsafe --persona {PERSONA}" in written(made, each), each
+        wanted = f"memsync reconcile plan --unsafe --out plan-unsafe.json --persona {PERSONA}"
+        assert wanted in written(made, each), each
 
 
 def test_an_incomplete_audit_is_never_green() -> None:
@@ -231,6 +232,7 @@ def test_a_planted_difference_is_noticed() -> None:
     assert 2 in of_prometheus(metrics).counts.values()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_findings() -> None:
     """A report is written finding by finding: ten times as many need as much memory."""
     with audit(200) as few, audit(10_000) as many:
