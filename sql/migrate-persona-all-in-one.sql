@@ -1097,9 +1097,9 @@ BEGIN
     stored bytea NOT NULL,
     state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'archived')),
     leaving boolean NOT NULL DEFAULT false,
-    removed boolean NOT NULL DEFAULT false,
     noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (collection, point_id))$q$,
+        'ALTER TABLE memsync.memories ADD COLUMN IF NOT EXISTS removed boolean NOT NULL DEFAULT false',
         'CREATE INDEX IF NOT EXISTS memories_anchor_id_idx ON memsync.memories (anchor_id)',
         $q$CREATE TABLE IF NOT EXISTS memsync.mark (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -1111,11 +1111,12 @@ BEGIN
     run_id uuid PRIMARY KEY,
     target json NOT NULL,
     actions int NOT NULL,
-    done_before int NOT NULL DEFAULT 0,
-    set_aside int NOT NULL DEFAULT 0,
     who text NOT NULL DEFAULT session_user,
     memsync_version text NOT NULL,
     begun_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
+        $q$ALTER TABLE memsync.repair
+    ADD COLUMN IF NOT EXISTS done_before int NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS set_aside int NOT NULL DEFAULT 0$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.journal (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id uuid NOT NULL REFERENCES memsync.repair (run_id) ON DELETE CASCADE,

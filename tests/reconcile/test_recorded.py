@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from memsync import migrate
 from memsync.errors import SchemaMismatch
 from memsync.reconcile import recorded
 from memsync.reconcile.findings import Audit, Severity
@@ -16,7 +17,7 @@ from memsync.reconcile.rules.schema import CollectionMissing
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
 from memsync.stores.ltm.layouts import Layout
-from support.lab import Lab
+from support.lab import UNHINDERED, Lab
 from support.laws import LAWS, Law
 from support.laws.coverage import missing
 from support.laws.schema import wrong_name
@@ -139,3 +140,19 @@ def test_vectors_are_looked_for_when_all_are_read(open_lab: partial[Lab]) -> Non
         lab.verify = verify
         lab.settled()
         assert expected == codes & lab.check().looked_for
+
+
+def test_columns_that_an_earlier_build_did_not_make_are_added(
+    open_lab: partial[Lab], own_database: str
+) -> None:
+    """`migrate run` on a finished database; the memories of the ledger stay."""
+    lab = open_lab(url=own_database)
+    said = lab.settled(2)
+    lab.sql("ALTER TABLE memsync.memories DROP COLUMN removed")
+    lab.sql("ALTER TABLE memsync.repair DROP COLUMN done_before, DROP COLUMN set_aside")
+    migrate.run(lab.postgres, lab.settings, UNHINDERED)
+    assert [(len(said), 0)] == lab.sql(
+        "SELECT count(*), count(*) FILTER (WHERE removed) FROM memsync.memories"
+    )
+    assert [] == lab.sql("SELECT done_before, set_aside FROM memsync.repair")
+    assert lab.check().ok

@@ -202,9 +202,12 @@ CREATE TABLE IF NOT EXISTS memsync.memories (
     stored bytea NOT NULL,
     state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'archived')),
     leaving boolean NOT NULL DEFAULT false,
-    removed boolean NOT NULL DEFAULT false,
     noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (collection, point_id));
+
+-- name: add_memories_removed
+-- The column came after the first build that made the table.
+ALTER TABLE memsync.memories ADD COLUMN IF NOT EXISTS removed boolean NOT NULL DEFAULT false;
 
 -- name: create_memories_anchor_id_idx
 -- Finds what the ledger says of an exchange's memory.
@@ -228,11 +231,15 @@ CREATE TABLE IF NOT EXISTS memsync.repair (
     run_id uuid PRIMARY KEY,
     target json NOT NULL,
     actions int NOT NULL,
-    done_before int NOT NULL DEFAULT 0,
-    set_aside int NOT NULL DEFAULT 0,
     who text NOT NULL DEFAULT session_user,
     memsync_version text NOT NULL,
     begun_at timestamptz NOT NULL DEFAULT clock_timestamp());
+
+-- name: add_repair_counts
+-- The columns came after the first build that made the table.
+ALTER TABLE memsync.repair
+    ADD COLUMN IF NOT EXISTS done_before int NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS set_aside int NOT NULL DEFAULT 0;
 
 -- name: create_journal
 -- What a run does to each point, in its order, so that it can be undone. A row is an intent, which

@@ -15,6 +15,8 @@ from memsync.stores.postgres import relations, statement, statements_of
 
 _OWN_SCHEMA = "migrate/isolate/own_schema.sql"
 _TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS (memsync\.\w+)", re.MULTILINE)
+_ALTERED = re.compile(r"^ALTER TABLE (memsync\.\w+)", re.MULTILINE)
+_COLUMN = re.compile(r"ADD COLUMN IF NOT EXISTS (\w+)")
 _BEFORE_PERSONAS = frozenset((Phase.ISOLATE, Phase.REDESIGN, Phase.EXPAND))
 
 
@@ -40,11 +42,19 @@ ISOLATE = _Isolate()
 
 
 def add_own_tables(run: Run) -> None:
-    """Make the tables that an older memsync did not. Where they all stand, do nothing."""
+    """Make the tables and columns that an older memsync did not. Where all stand, do nothing."""
     own_schema = statements_of(_OWN_SCHEMA)
     names = [name for each in own_schema for name in _TABLE.findall(each)]
-    if len(relations.existing(run.session, names)) < len(names):
+    tables_stand = len(relations.existing(run.session, names)) == len(names)
+    if not tables_stand or not all(_columns_stand(run, each) for each in own_schema):
         run.ddl.run(*own_schema, table="memsync.instance")
+
+
+def _columns_stand(run: Run, statement: str) -> bool:
+    """Whether the columns stand that a statement of the own schema adds to a table."""
+    columns = set(_COLUMN.findall(statement))
+    [table] = _ALTERED.findall(statement) or [""]
+    return not columns or columns <= relations.columns(run.session, table).keys()
 
 
 def reads_by_user(catalog: Catalog, to: Phase) -> bool:
