@@ -178,3 +178,20 @@ def test_a_persona_who_is_gone_is_let_go(open_lab: partial[Lab]) -> None:
     assert {"archived-missing": 4} == lab.check().counts
     assert 4 == adopt_part(lab, personas=[NOBODY]).dropped
     assert lab.check().ok
+
+
+def test_a_memory_that_was_given_to_another_persona_is_no_part_of_the_holders(
+    open_lab: partial[Lab],
+) -> None:
+    """Accepting what a persona's own memories became makes nobody else's words its own."""
+    lab = open_lab()
+    said = lab.settled(6)
+    of_a, of_c = (next(e for e in said if e.persona_id == each) for each in (A, C))
+    aged(lab, timedelta(minutes=6, seconds=30))
+    standing = {each.anchor_id for each in lab.exchanges()}
+    assert standing
+    assert standing.isdisjoint({of_a.anchor_id, of_c.anchor_id})
+    lab.respell(of_c, persona_id=str(A))
+    before = lab.audit(deep=True).counts
+    adopt_part(lab, personas=[A])
+    assert {"archived-tampered": 1} == before == lab.audit(deep=True).counts

@@ -10,7 +10,7 @@ import pytest
 from memsync import reconcile
 from memsync.errors import MemsyncError, StoreUnreachable
 from memsync.memory import NewExchange
-from memsync.model.records import Exchange, to_ms
+from memsync.model.records import Exchange, joined, to_ms
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout
@@ -490,3 +490,23 @@ def test_two_spellings_that_name_two_personas_name_none(open_lab: "partial[Lab]"
         assert said[0].anchor_id not in {each.id for each in found}
     lab.apply(lab.plan())
     assert lab.check().ok
+
+
+def test_a_text_of_digits_is_a_text(open_lab: partial[Lab]) -> None:
+    """A number that somebody wrote stays out of the evidence, though it looks like an id."""
+    lab = open_lab()
+    said = lab.settled(2)[0]
+    number = "123-45-6789"
+    lab.sql(
+        "UPDATE conversation_history SET content = %(text)s WHERE id = %(id)s",
+        text=number,
+        id=said.said_id,
+    )
+    now = lab.exchange(said.anchor_id)
+    lab.respell(
+        said, user_text=None, assistant_text=None, content=joined(number, now.assistant_text)
+    )
+    with lab.audit(deep=True) as found:
+        [fault] = found.faults
+        assert "payload-drift" == fault.name
+        assert not [each for each in fault.evidence.values() if each == number]

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from memsync import reconcile
+from memsync.cli.formats.report import Report
 from memsync.errors import InvalidInput, StoreBusy, StoreUnreachable
 from memsync.reconcile import deep
 from memsync.reconcile.deep import Deep, How
@@ -107,7 +108,7 @@ class Workers:
                 return lost
             return pool.submit(self.lab.ltm.fingerprints.look_at, part, lambda _: None)
 
-        executor = deep._Executor(pool, 2, (BrokenExecutor,), pool.shutdown)
+        executor = deep._Executor(pool, 2, pool.shutdown)
         object.__setattr__(pool, "submit_part", submit)
         return executor
 
@@ -400,3 +401,49 @@ def test_a_pace_makes_up_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     now[0] = 10.0
     pace.took(50)
     assert slept == [0.5, 0.5]
+
+
+def test_a_state_of_yesterday_is_refused(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read then says too little."""
+    file = tmp_path / "audit.state"
+    heal = killed_after(monkeypatch, 2)
+    with pytest.raises(Killed):
+        audit(lab, How(state=file))
+    heal()
+    head, *rest = file.read_text().splitlines()
+    old = json.dumps({**json.loads(head), "begun_at": "2026-01-01T00:00:00+00:00"})
+    file.write_text("\n".join([old, *rest, ""]))
+    with pytest.raises(InvalidInput, match="more than a day ago"):
+        audit(lab, How(state=file))
+
+
+def test_what_was_taken_over_is_not_called_clean(
+    open_lab: partial[Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No code of a memory was looked for everywhere, and acknowledgements are not judged."""
+    lab = open_lab()
+    lab.settled(20)
+    monkeypatch.setattr(deep, "_PART_ROWS", 7)
+    file = tmp_path / "audit.state"
+    heal = killed_after(monkeypatch, 2)
+    with pytest.raises(Killed):
+        audit(lab, How(state=file))
+    heal()
+    found = audit(lab, How(state=file))
+    assert (True, True) == (found.ok, found.took_over)
+    assert "MSC001" not in found.looked_for
+    assert "parts that were taken over" in Report.of(found).verdict
+    again = audit(lab, How(state=file))
+    assert (False, "MSC001" in again.looked_for) == (again.took_over, True)
+
+
+def test_where_parts_are_of_no_use_it_says_so(lab: Lab, tmp_path: Path) -> None:
+    """Old collections stand, and the whole is read in the usual way: no state is kept."""
+    lab.deploy(lab.said[-1])
+    notes: list[str] = []
+    file = tmp_path / "audit.state"
+    audit(lab, How(state=file), tell=lambda each: notes.append(each.what))
+    assert [each for each in notes if "keeps no state, because other collections" in each]
+    assert not file.exists()

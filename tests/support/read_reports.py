@@ -110,7 +110,9 @@ def of_prometheus(text: str) -> Facts:
     for (name, labels), value in every.items():
         if name == "memsync_findings" and value:
             counts[dict(labels)["code"]] = int(value)
-    ok, complete = single["memsync_check_ok"], single["memsync_check_complete"]
+    complete = single["memsync_check_complete"]
+    # Of a part of the findings it is not said.
+    ok = single.get("memsync_check_ok", complete and not counts)
     return Facts(counts, bool(ok), bool(complete), None)
 
 

@@ -51,7 +51,8 @@ def _sha256(*fields: UUID | str | int) -> str:
     """SHA-256, in hex, over the length-prefixed UTF-8 of the algorithm's tag and the fields."""
     sha = hashlib.sha256()
     for field in (ALGORITHM, *fields):
-        encoded = str(field).encode()
+        # Half a surrogate pair, which the client's local mode can hold, has a digest as well.
+        encoded = str(field).encode(errors="surrogatepass")
         sha.update(struct.pack(">I", len(encoded)))
         sha.update(encoded)
     return sha.hexdigest()
@@ -78,7 +79,7 @@ def buckets(digest: str) -> tuple[int, int]:
 
 def json_digest(value: object) -> str:
     """SHA-256, in hex, of `value` as JSON with sorted keys and no spaces."""
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode(errors="surrogatepass")).hexdigest()
 
 
 def json_digest_with_list(value: Mapping[str, object], name: str, items: Iterable[object]) -> str:

@@ -65,8 +65,17 @@ class Part:
         return bool(self.personas or self.points)
 
     def has(self, case: Case) -> bool:
-        """Whether the case is of this part."""
-        return not self or case.place in self.points or not self.personas.isdisjoint(case.personas)
+        """Whether the case is of this part.
+
+        A memory that the ledger has as another persona's than the one who holds it is of no
+        persona's part: it would become the holder's. It must be named itself.
+        """
+        if not self or case.place in self.points:
+            return True
+        entry, found = case.entry, case.found
+        if entry and found and found.persona_id not in {None, entry.persona_id}:
+            return False
+        return not self.personas.isdisjoint(case.personas)
 
 
 WHOLE = Part()

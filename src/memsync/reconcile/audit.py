@@ -130,17 +130,14 @@ class _Auditor:
 
     def run(self, *, everything: bool) -> Audit:
         kept = (self._findings, self._known, self._outdated)
-        done = False
         try:
-            audit = self._filled(everything=everything)
-            done = audit.complete
-            return audit
+            return self._filled(everything=everything)
         except BaseException:
             for each in kept:
                 each.close()
             raise
         finally:
-            self._reading.close(done=done)
+            self._reading.close()
 
     def _filled(self, *, everything: bool) -> Audit:
         findings = self._findings
@@ -161,6 +158,8 @@ class _Auditor:
                     both = (findings, self._known)
                     missing = sum(each.drop(MissingPoint.code) for each in both)
                 self._note_what_was_not_read(session, pairing)
+                if self._reading.why_unused:
+                    self._tell(Progress(Kind.NOTE, self._reading.why_unused))
                 self._not_checked += self._verifier.not_checked
             else:
                 self._not_checked.append(
@@ -204,6 +203,7 @@ class _Auditor:
             acknowledged=self._known,
             outdated=self._outdated,
             looked_for=looked_for,
+            took_over=bool(self._reading.left_out),
         )
 
     def _pairing(
@@ -237,7 +237,7 @@ class _Auditor:
         An audit that did not read everything cannot tell.
         """
         is_other_store = state.marks.verdict is Verdict.GONE or self._collection_is_missing()
-        if self._not_checked or is_other_store:
+        if self._not_checked or is_other_store or self._reading.left_out:
             return 0
         looked_for = self._looked_for(state, everything=everything)
         for each in baseline.outdated(self._known, looked_for):
@@ -251,7 +251,8 @@ class _Auditor:
             for rule in STATE_RULES
             if (everything or not rule.only_in_check) and rule.can_look(state)
         }
-        if state.catalog.knows_personas and not self._collection_is_missing():
+        is_seen = not (self._reading.left_out or self._collection_is_missing())
+        if state.catalog.knows_personas and is_seen:
             codes |= {
                 rule.code
                 for rule in CASE_RULES

@@ -7,7 +7,7 @@ that was read. It holds ids and nobody's words. A line that was cut short counts
 import fcntl
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from memsync.stores.ltm.parts import Seen
 
 _MARK = "memsync_audit"
 _VERSION = 1
+_KEPT = timedelta(days=1)
+"""What was read longer ago says too little of the store."""
 
 
 class AuditState:
@@ -57,7 +59,8 @@ class AuditState:
             whole, _, torn = file.read().rpartition(b"\n")
         lines = whole.splitlines()
         self.bounds, self.seen = bounds, dict[int, Seen]()
-        self.begun_at = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC)
+        self.begun_at = now.isoformat(timespec="seconds")
         if not lines:
             if torn:
                 raise self._not_ours("it is no state file")
@@ -82,16 +85,21 @@ class AuditState:
         try:
             self.bounds = [UUID(each) for each in head["bounds"]]
             self.begun_at = head["begun_at"]
+            age = now - datetime.fromisoformat(self.begun_at)
             for each in parts:
                 seen = Seen(each["part"], each["points"], bytes.fromhex(each["ids"]))
                 self.seen[seen.number] = seen
         except (ValueError, KeyError, TypeError):
             raise self._not_ours("it is no state file") from None
+        if age > _KEPT:
+            raise self._not_ours(f"it was begun at {self.begun_at}, more than a day ago")
         # What is written next must begin a line of its own.
         os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
 
     def _not_ours(self, why: str) -> InvalidInput:
-        return InvalidInput(f"{self._path} cannot be gone on with: {why}. Name another file")
+        return InvalidInput(
+            f"{self._path} cannot be gone on with: {why}. Name another file, or remove this one"
+        )
 
     def add(self, seen: Seen) -> None:
         """Keep what was seen in a part."""

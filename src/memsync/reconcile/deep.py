@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from uuid import UUID
 
-from memsync.errors import SchemaMismatch, SettingsError, StoreUnreachable
+from memsync.errors import MemsyncError, SchemaMismatch, SettingsError, StoreUnreachable
 from memsync.model.ids import PointId
 from memsync.model.wording import count
 from memsync.reconcile.audit_state import AuditState
@@ -74,19 +74,30 @@ class Ids(Iterable[PointId]):
 
 
 class Deep:
-    """One deep audit. `left_out` says what it took from an earlier run, after `locate`."""
+    """One deep audit.
+
+    `left_out` says what it took from an earlier run, after `locate`; then it has not seen all.
+    `why_unused` says why it had nothing to read in parts, where the operator asked for that.
+    """
 
     def __init__(self, settings: Settings, how: How) -> None:
         self._settings, self._how = settings, how
         self._state: AuditState | None = None
         self._stack = contextlib.ExitStack()
         self.left_out: tuple[str, ...] = ()
+        self._is_whole = False
+        self.why_unused: str | None = None
 
-    def close(self, *, done: bool) -> None:
-        """Free the disk. An audit that is `done` needs its state no more."""
+    def do_without(self, why: str) -> None:
+        """Note that everything is read in the usual way after all, and why."""
+        if self._how.state or self._how.workers > 1 or self._how.scheduler:
+            self.why_unused = f"this process reads alone and keeps no state, because {why}"
+
+    def close(self) -> None:
+        """Free the disk. The state goes once every part is read, so that each is read anew then."""
         self._stack.close()
         if self._state is not None:
-            self._state.close(remove=done)
+            self._state.close(remove=self._is_whole)
 
     def why_alone(self, layout: Layout) -> str | None:
         """Why no other process helps, though the operator asked for it; None where one does."""
@@ -147,6 +158,7 @@ class Deep:
             sources.unread[home] = error.message
             return
         del sources.unread[home]
+        self._is_whole = True
 
     def _looked(self, sources: Sources, parts: Iterator[Part]) -> Iterator[Seen]:
         alone = self._how.workers == 1 and not self._how.scheduler
@@ -184,7 +196,9 @@ class Deep:
                     part = futures.pop(each)
                     try:
                         seen = each.result()
-                    except executor.lost as error:
+                    except MemsyncError:
+                        raise
+                    except Exception as error:  # noqa: BLE001  each way of losing a worker has its own
                         again.append(part)
                         reason = error
                         continue
@@ -213,18 +227,16 @@ class Deep:
         return _Executor(
             pool,
             self._how.workers,
-            (BrokenExecutor,),
             lambda: pool.shutdown(wait=False, cancel_futures=True),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Executor:
-    """Who reads parts. `lost` are the errors which say that a worker is gone."""
+    """Who reads parts."""
 
     executor: Executor
     workers: int
-    lost: tuple[type[BaseException], ...]
     close: Callable[[], object]
 
     def submit(self, task: Elsewhere, part: Part) -> "Future[Seen]":
@@ -245,7 +257,7 @@ def _scheduled(address: str) -> _Executor:
     or has no workers.
     """
     try:
-        from distributed import Client, KilledWorker  # noqa: PLC0415  optional, and slow to load
+        from distributed import Client  # noqa: PLC0415  optional, and slow to load
     except ModuleNotFoundError:
         raise SettingsError(
             "--scheduler needs the package distributed; run pip install 'memsync[distributed]', or "
@@ -262,9 +274,7 @@ def _scheduled(address: str) -> _Executor:
     if not workers:
         client.close()
         raise StoreUnreachable(f"the scheduler at {address} has no workers; start some")
-    return _Executor(
-        client.get_executor(pure=False), workers, (BrokenExecutor, KilledWorker), client.close
-    )
+    return _Executor(client.get_executor(pure=False), workers, client.close)
 
 
 def _parts(tape: Tape, bounds: list[UUID]) -> Iterator[Part]:

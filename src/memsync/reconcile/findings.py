@@ -286,6 +286,7 @@ class Audit:
     asked for. `left_out` are other parts that were not looked at, and why, by nobody's fault.
     `trusted` counts the points that were compared by their fingerprints, and not read. `why_whole`
     is why an audit that could have done so has read every point; None where it did not want to.
+    `took_over`: a part was read by an earlier run, and `left_out` says which.
     `looked_for` are the codes whose rules saw all that was read: of these no finding means that
     there is none.
     """
@@ -306,6 +307,7 @@ class Audit:
     acknowledged: Findings = field(default_factory=Findings)
     outdated: Sequence[Known] = ()
     looked_for: frozenset[str] = frozenset()
+    took_over: bool = False
 
     def close(self) -> None:
         """Forget the findings. Closing twice is no error."""

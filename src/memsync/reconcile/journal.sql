@@ -20,7 +20,7 @@ SELECT r.run_id, r.target, r.who, r.memsync_version, r.begun_at, r.actions, r.do
        r.set_aside, j.done, j.undone,
        greatest(r.begun_at, j.last_at) AS last_at
 FROM memsync.repair r, LATERAL (
-    SELECT count(*) FILTER (WHERE action <> 'create') AS done,
+    SELECT count(done_at) FILTER (WHERE action <> 'create') AS done,
            count(undone_at) FILTER (WHERE action <> 'create') AS undone,
            max(greatest(intended_at, undone_at)) AS last_at
     FROM memsync.journal WHERE run_id = r.run_id) j

@@ -36,12 +36,12 @@ def merge_shared(
     located, or those that a deep audit finds not to be exactly right; None: all.
     """
     home = sources.ltm.collection
-    if next(waiting.keys(), None) is not None:
-        # What is waiting may be the copy of any memory, and only a memory tells of what.
-        look = None
+    # What is waiting may be the copy of any memory, and only a memory tells of what.
+    has_copies = next(waiting.keys(), None) is not None
     if isinstance(look, Deep):
-        can = sources.ltm.stands(home) and can_compute_digests(sources.session)
-        look = look.locate(sources) if can else None
+        look = _read_in_parts(look, sources, has_copies=has_copies)
+    elif has_copies:
+        look = None
     if look is None:
         yield from _merged(sources, exchanges_in_order(sources.session), None)
         return
@@ -56,6 +56,17 @@ def merge_shared(
     counts.points = before + look.points
     if why_unread:
         sources.unread[home] = why_unread
+
+
+def _read_in_parts(deep: Deep, sources: Sources, *, has_copies: bool) -> Located | None:
+    """What a deep audit finds not to be exactly right; None where it cannot tell."""
+    if has_copies:
+        deep.do_without("other collections may hold copies of these memories")
+    elif not can_compute_digests(sources.session):
+        deep.do_without("Postgres has no function memsync.memory_digest that this role may call")
+    elif sources.ltm.stands(sources.ltm.collection):
+        return deep.locate(sources)
+    return None
 
 
 def _archived_among(sources: Sources, ids: Iterable[PointId]) -> int:

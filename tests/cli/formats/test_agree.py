@@ -54,6 +54,16 @@ def test_all_formats_agree(name: str, view: View) -> None:
         require_agreement(found, view)
 
 
+def test_of_a_part_no_metric_says_that_all_is_well() -> None:
+    """Whoever alerts on it would be told so, whatever else is wrong."""
+    with audit(4) as found:
+        assert "memsync_check_ok" in written(report(found, EVERYTHING), "prometheus")
+        for view in (View.of(["MSS"]), View.of(None, str(PERSONA))):
+            assert "memsync_check_ok" not in written(report(found, view), "prometheus")
+    with audit(0, took_over=True) as found:
+        assert "memsync_check_ok" not in written(report(found, EVERYTHING), "prometheus")
+
+
 def test_ten_thousand_findings() -> None:
     """They agree as well where there are too many for a screen or a page."""
     with audit(10_000) as found:

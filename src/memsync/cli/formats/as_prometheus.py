@@ -39,8 +39,11 @@ def _metrics(report: Report) -> Iterator[tuple[str, str, Iterable[Sample]]]:
     }
     ended = made.begun_at + timedelta(seconds=made.seconds)
     yield "memsync_check_info", "The audit that this file is of; always 1.", [(info, 1)]
+    if not (report.view.is_narrow or audit.took_over):
+        # Of a part nobody can say that all is well.
+        about = "Whether everything was read and nothing was found."
+        yield "memsync_check_ok", about, [({}, report.ok)]
     for name, about, value in (
-        ("ok", "Whether everything was read and nothing was found.", report.ok),
         ("complete", "Whether everything was read.", audit.complete),
         ("timestamp_seconds", "When the audit ended, in Unix time.", ended.timestamp()),
         ("duration_seconds", "How long the audit took.", made.seconds),

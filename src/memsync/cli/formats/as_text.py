@@ -78,6 +78,8 @@ def change(past: Sequence[Recorded]) -> str:
     if not others:
         return "recorded, as the first audit"
     before = others[0]
+    if not (newest.complete and before.complete):
+        return "recorded; not to be compared with the one before, because not everything was read"
     more = newest.total - before.total
     findings = count(abs(more), "finding")
     said = f"{findings} {'more' if more > 0 else 'fewer'} than" if more else "as many findings as"

@@ -116,6 +116,8 @@ class Report:
                 if numbers[severity]
             ]
             return f"{count(len(self.found), 'finding')}: {', '.join(parts)}"
+        if self.audit.took_over:
+            return "clean, but for what may have changed since in the parts that were taken over"
         if self.view.is_narrow:
             return "clean, of what you asked for"
         if self.known:

@@ -46,8 +46,12 @@ def add_own_tables(run: Run) -> None:
     own_schema = statements_of(_OWN_SCHEMA)
     names = [name for each in own_schema for name in _TABLE.findall(each)]
     tables_stand = len(relations.existing(run.session, names)) == len(names)
-    if not tables_stand or not all(_columns_stand(run, each) for each in own_schema):
-        run.ddl.run(*own_schema, table="memsync.instance")
+    if tables_stand and all(_columns_stand(run, each) for each in own_schema):
+        return
+    ledger = relations.columns(run.session, "memsync.memories")
+    run.ddl.run(*own_schema, table="memsync.instance")
+    if ledger and "removed" not in ledger:
+        run.session.run("what_left_was_removed")
 
 
 def _columns_stand(run: Run, statement: str) -> bool:

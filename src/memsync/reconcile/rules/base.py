@@ -23,6 +23,10 @@ _NEXT = {
     Grade.UNSAFE: "memsync reconcile plan --unsafe --out plan-unsafe.json",
     Grade.REPORT_ONLY: "memsync rules {code}",
 }
+_TEXT_KEYS = frozenset(
+    ("user_text", "userText", "assistant_text", "assistantText", "content", "text")
+)
+"""Payload keys of what people wrote."""
 _PLAIN = re.compile(r"[0-9A-Fa-f-]{1,64}")
 """An id, a digest or a number. People's words are none of these."""
 
@@ -162,6 +166,13 @@ def from_payload(value: object) -> object:
     if value is None or isinstance(value, int | float | bool):
         return value
     return value if isinstance(value, str) and _PLAIN.fullmatch(value) else Words.of(str(value))
+
+
+def from_field(name: str, value: object) -> object:
+    """The value of this payload key, as evidence. A text is people's words whatever it is."""
+    if name in _TEXT_KEYS and value is not None:
+        return Words.of(str(value))
+    return from_payload(value)
 
 
 def differing(row: str, point: str | None) -> Evidence:

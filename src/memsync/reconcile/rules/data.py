@@ -10,6 +10,7 @@ from memsync.reconcile.rules.base import (
     Evidence,
     StateRule,
     differing,
+    from_field,
     from_payload,
 )
 from memsync.reconcile.state import HISTORY, State
@@ -107,11 +108,11 @@ def _differs_as_shared(row: Exchange, found: Found) -> Evidence | None:
         expected = found.codec.encode_deployed(row, found.reading.memory.content or "")
     for name, value in expected.items():
         if payload.get(name) != value or type(payload.get(name)) is not type(value):
-            there = from_payload(payload.get(name))
-            return {"field": name, "row": from_payload(value), "point": there}
+            there = from_field(name, payload.get(name))
+            return {"field": name, "row": from_field(name, value), "point": there}
     for name in () if deployed else map(key, ("content", "text_form")):
         if name in payload:
-            return {"field": name, "row": None, "point": from_payload(payload[name])}
+            return {"field": name, "row": None, "point": from_field(name, payload[name])}
     return None
 
 
