@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -95,6 +96,26 @@ def test_the_plans_of_check_are_typed_in_their_order(app: str, deployed: str) ->
     for each in applies:
         assert 0 == on(app, deployed, *each).status
     assert 0 == on(app, deployed, "check", "--verify-vectors", "all").status
+
+
+def test_the_same_lines_lead_on_the_next_time(app: str, deployed: str) -> None:
+    """A plan that was carried out whole gives its file to the next one, and no other file does."""
+    for _ in range(2):
+        spoil(app, deployed)
+        for each in (["plan"], ["plan", "--unsafe", "--out", "plan-unsafe.json"]):
+            made = on(app, deployed, "reconcile", *each)
+            assert (0, "") == (made.status, made.err)
+            for apply in nexts(made):
+                assert 0 == on(app, deployed, *apply).status
+    spoil(app, deployed)
+    assert 0 == on(app, deployed, "reconcile", "plan").status
+    kept = Path("plan.json").read_bytes()
+    again = on(app, deployed, "reconcile", "plan")
+    assert (2, kept) == (again.status, Path("plan.json").read_bytes())
+    assert "no plan that was carried out whole" in again.err
+    Path("plan.json").write_text("my notes")
+    assert 2 == on(app, deployed, "reconcile", "plan").status
+    assert "my notes" == Path("plan.json").read_text()
 
 
 def test_a_plan_at_a_time(app: str, deployed: str) -> None:
@@ -347,7 +368,7 @@ def test_a_way_back_that_was_given_up(
     assert 0 == on(app, deployed, *SHARED, "--app-stopped").status
     shown = on(app, deployed, "reconcile", "layout")
     assert [RETIRE] == nexts(shown)
-    assert f"cut short is finished by `memsync {' '.join(BACK)}`" in shown.out
+    assert f"the way back, also one that was cut short: `memsync {' '.join(BACK)}`" in shown.out
     assert 0 == on(app, deployed, *RETIRE).status
     with monkeypatch.context() as patch:
         patch.setattr(relayout, "change", cut)

@@ -137,7 +137,7 @@ def _print_standing(seen: Standing) -> None:
         say(f"{seen.half_done.what} was begun and did not end", "yellow")
     elif seen.waiting and seen.layout is Layout.SHARED and not seen.retired:
         # Where nothing was retired, a way back leaves no trace until it changes what stands there.
-        say(f"a way back that was cut short is finished by `{HalfDone.RETURNING.command}`")
+        say(f"the way back, also one that was cut short: `{HalfDone.RETURNING.command}`")
     say_next(_next(seen))
 
 

@@ -89,10 +89,18 @@ def plan(
     verify_vectors: VectorsOption = None,
     verify_seed: SeedOption = None,
 ) -> int:
-    """Audit, and save a plan that repairs the findings. Changes neither store."""
-    _require_new(out, force=force)
+    """Audit, and save a plan that repairs the findings. Changes neither store.
+
+    A file with a plan that was carried out whole is replaced; any other needs --force.
+    """
+    _require_a_file(out)
     verify = verify_of(verify_vectors, verify_seed)
     with opened_stores(ctx) as (settings, postgres, ltm):
+        if os.path.lexists(out) and not force:
+            with postgres.session() as session:
+                force = _was_carried_out(session, out)
+            if not force:
+                raise _exists(out)
         with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell, verify=verify, deep=True)
         with found, postgres.session() as session:
@@ -118,8 +126,8 @@ def plan(
     if known:
         say(f"  acknowledged, so not in the plan: {numbered(known)}")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
-    if made.left and not unsafe:
-        say("what is left is removed or moved only by a plan with --unsafe, or by hand")
+    if made.left:
+        say("what is left is told by `memsync check`, with the way out of each")
     if not made.actions and not made.left and not made.spared:
         say("nothing is to be repaired")
     if made.actions:
@@ -281,7 +289,7 @@ def runs(ctx: typer.Context) -> int:
         return 0
     for each in found:
         run = each.run
-        say(f"{run.run_id}  {run.last_at:%Y-%m-%d %H:%M}  {one_line(run.who)}")
+        say(f"{run.run_id}  {run.last_at:%Y-%m-%d %H:%M} UTC  by {one_line(run.who)}")
         say(f"    {_standing(run)}")
         if each.why_not and run.undone < run.done:
             say(f"    to be undone: {each.undo}; {each.why_not}", "yellow")
@@ -347,18 +355,25 @@ def _read(file: Path) -> Plan:
     return Plan.from_json(text, str(file))
 
 
-def _require_new(out: Path, *, force: bool) -> None:
-    """Refuse a file that exists, before the work that it would hold is done."""
+def _require_a_file(out: Path) -> None:
+    """Refuse a folder, before the work that the file would hold is done."""
     if out.is_dir():
         raise InvalidInput(f"{out} is a folder, and nothing was changed. Name a file with --out")
-    if os.path.lexists(out) and not force:
-        raise _exists(out)
+
+
+def _was_carried_out(session: Session, out: Path) -> bool:
+    """Whether the file is a plan of which nothing is left to do here."""
+    try:
+        plan_id = _read(out).plan_id
+    except InvalidInput:
+        return False
+    return any(run.run_id == plan_id and not run.left for run in reconcile.runs(session))
 
 
 def _exists(out: Path) -> InvalidInput:
     return InvalidInput(
-        f"{out} exists, and nothing was changed. Name another file with --out, or replace it with "
-        "--force"
+        f"{out} exists, and is no plan that was carried out whole. Nothing was changed; name "
+        "another file with --out, or replace it with --force"
     )
 
 

@@ -101,13 +101,15 @@ class Deep:
 
     def why_alone(self, layout: Layout) -> str | None:
         """Why no other process helps, though the operator asked for it; None where one does."""
-        if self._how.workers == 1 and not self._how.scheduler:
-            return None
+        by_others = self._how.workers > 1 or self._how.scheduler is not None
+        if layout is not Layout.SHARED and (by_others or self._how.state):
+            return (
+                "this process reads alone and keeps no state: only a shared collection is read in "
+                "parts"
+            )
         url = self._settings.qdrant_url or ":memory:"
-        if url.partition(":")[0] in EMBEDDED or url == ":memory:":
+        if by_others and (url.partition(":")[0] in EMBEDDED or url == ":memory:"):
             return "this process reads alone: an embedded vector store belongs to one process"
-        if layout is not Layout.SHARED:
-            return "this process reads alone: only a shared collection is read in parts"
         return None
 
     def locate(self, sources: Sources) -> Located:

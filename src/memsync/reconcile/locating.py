@@ -75,7 +75,7 @@ def locate(
     `small_too`. Raises: StoreUnreachable.
     """
     if ltm.layout is not Layout.SHARED:
-        return Whole()
+        return Whole("memories lie in the per-persona layout" if small_too else None)
     try:
         return _located(session, ltm, known, others, small_too=small_too)
     except InvalidInput as error:

@@ -69,7 +69,7 @@ def print_past(report: Report) -> None:
         )
         for each in report.past
     ]
-    print_table(rows, head=("begun", "findings", "", "of which"), right=(1,))
+    print_table(rows, head=("begun, UTC", "findings", "", "of which"), right=(1,))
 
 
 def change(past: Sequence[Recorded]) -> str:
@@ -83,7 +83,7 @@ def change(past: Sequence[Recorded]) -> str:
     more = newest.total - before.total
     findings = count(abs(more), "finding")
     said = f"{findings} {'more' if more > 0 else 'fewer'} than" if more else "as many findings as"
-    return f"recorded: {said} on {before.begun_at:%Y-%m-%d %H:%M}"
+    return f"recorded: {said} on {before.begun_at:%Y-%m-%d %H:%M} UTC"
 
 
 def _print_codes(report: Report) -> None:

@@ -120,10 +120,15 @@ class Report:
             return "clean, but for what may have changed since in the parts that were taken over"
         if self.view.is_narrow:
             return "clean, of what you asked for"
+        but = []
         if self.known:
-            known = count(len(self.known), "acknowledged finding")
-            return f"clean: both stores agree, but for {known}"
-        return "clean: both stores agree"
+            but.append(count(len(self.known), "acknowledged finding"))
+        if self.audit.settling:
+            but.append(
+                count(self.audit.settling, "difference that is", "differences that are")
+                + " too young to judge"
+            )
+        return "clean: both stores agree" + (f", but for {' and '.join(but)}" if but else "")
 
     # ------------------------------------------------------------------ what was looked at
 

@@ -178,7 +178,7 @@ class ArchivedMissing(CaseRule):
     Why it matters: it stood nowhere else. The ledger has its digest, and nobody's words.
     Repair: restore the point from a snapshot of the vector store. Where it was removed on purpose,
     `memsync reconcile adopt --anew --point COLLECTION/ID` takes it out of the ledger, and
-    `--persona UUID` all of a persona.
+    `--persona UUID` all of a persona. Where neither helps, `memsync reconcile baseline` lets it be.
     """
 
     code, name = "MSC011", "archived-missing"

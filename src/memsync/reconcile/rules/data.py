@@ -217,7 +217,7 @@ class ArchivedTampered(CaseRule):
     to another.
     Repair: none. Restore the point from a snapshot, or remove it by hand. Where it was changed on
     purpose, `memsync reconcile adopt --anew --point COLLECTION/ID` takes it as it is, and
-    `--persona UUID` all of a persona.
+    `--persona UUID` all of a persona. Where neither helps, `memsync reconcile baseline` lets it be.
     """
 
     code, name = "MSD007", "archived-tampered"

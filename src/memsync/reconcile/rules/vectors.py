@@ -151,8 +151,9 @@ class VectorDrift(VectorRule):
     model changed behind its name. It is looked for only with `--verify-vectors`, and where the
     settings name an embedder: in memories that say that it made them, and in all of the per-persona
     layout.
-    Repair: in the shared layout the vector is made anew from the memory's text. The app's own are
-    left as they are: see first that the settings name the app's embedder, and its very model.
+    Repair: in the shared layout the vector is made anew from the memory's text, where it has a row.
+    The app's own are left as they are: see first that the settings name the app's embedder, and its
+    very model. `memsync reconcile baseline --verify-vectors all` lets be what stays.
     """
 
     code, name = "MSD012", "vector-drift"
