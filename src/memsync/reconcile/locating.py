@@ -164,6 +164,8 @@ class _Search:
         )
         if max(self._lacking.values()) > self._most:
             return too_many
+        # Looking for them reads each payload, so it is done only where the sums show one. One that
+        # lacks a value and one that has it as a second are no difference in a sum.
         if max(self._lacking.values()) > 0:
             self._add({each.point_id for each in islice(self._points.lacking(), self._most + 1)})
         if max(self._lacking.values()) > 0:
