@@ -2,8 +2,9 @@
 
 It measures a shared collection that agrees with its history, then with a hundred differences of
 five kinds, and then with one in every memory. The reference of the deep audit is the same data read
-and thrown away: all points with their payloads, and all messages. That of the audit by fingerprint
-is the deep audit. Commands run in processes of their own, so that their memory can be measured.
+and thrown away: all points with their payloads, and all messages. The audit by fingerprint is
+compared with the deep audit. Commands run in processes of their own, so that their memory can be
+measured.
 Usage: python bench/proof.py [--rows 100000] [--sizes N ...] [--stores edge server] [--json FILE]
 [--postgres-url URL]. The sizes are rows/20 and rows/2 exchanges; --rows 2000000 measures a million.
 
@@ -15,7 +16,6 @@ import argparse
 import json
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +26,10 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from both_stores import EMBEDDER, embed, make_app, make_memories
+from both_stores import EMBEDDER, embed, make_memories
 from commands import Ran, environ_of, ran
 from figures import Figure, show, write_json
-from legacy_rows import empty_database, one, server
+from legacy_rows import one, server
 
 from memsync.model.ids import MessageId
 from memsync.model.records import Exchange
@@ -40,7 +40,7 @@ from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.fingerprints import Key, LedgerPrints, compare_with_history
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import VectorStore, open_vectors, scan
-from reconcile import STORES, Invalid, emptied, stores
+from reconcile import STORES, Invalid, app_on, stores
 
 _PLANTED = 100
 _IN_ALL_MAX = 100_000
@@ -52,7 +52,7 @@ _EDIT = "UPDATE conversation_history SET content = content || '!' WHERE id = %s"
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured with one store at one size."""
+    """The figures of one store at one size."""
 
     store: str
     exchanges: int
@@ -253,21 +253,9 @@ def series(
     """Every size on each store."""
     for exchanges in given.sizes:
         for store, url in urls.items():
-            with (
-                empty_database(postgres_url) as database,
-                tempfile.TemporaryDirectory(prefix="memsync-bench-") as folder,
-            ):
-                settings = Settings(
-                    postgres_url=database,
-                    qdrant_url=url.replace("FOLDER", folder),
-                    layout="shared",
-                    embedder=EMBEDDER,
-                )
-                make_app(database, exchanges)
+            with app_on(postgres_url, url, "shared", exchanges) as settings:
                 make_memories(settings, 0)
                 yield measured(settings, store, exchanges)
-                if store == "server":
-                    emptied(settings)
 
 
 def main() -> int:

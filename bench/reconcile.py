@@ -130,6 +130,25 @@ def stores(names: Sequence[str]) -> Iterator[dict[str, str]]:
         yield found
 
 
+@contextmanager
+def app_on(postgres_url: str, url: str, layout: str, exchanges: int) -> Iterator[Settings]:
+    """A migrated app with so many exchanges and no memories; the stores are empty afterwards."""
+    with (
+        empty_database(postgres_url) as database,
+        tempfile.TemporaryDirectory(prefix="memsync-bench-") as folder,
+    ):
+        settings = Settings(
+            postgres_url=database,
+            qdrant_url=url.replace("FOLDER", folder),
+            layout=layout,
+            embedder=EMBEDDER,
+        )
+        make_app(database, exchanges)
+        yield settings
+        if "FOLDER" not in url:
+            _empty(settings)
+
+
 def series(
     given: argparse.Namespace, postgres_url: str, urls: Mapping[str, str]
 ) -> Iterator[Measured]:
@@ -137,25 +156,12 @@ def series(
     for exchanges in given.sizes:
         for layout in given.layouts:
             for store, url in urls.items():
-                with (
-                    empty_database(postgres_url) as database,
-                    tempfile.TemporaryDirectory(prefix="memsync-bench-") as folder,
-                ):
-                    settings = Settings(
-                        postgres_url=database,
-                        qdrant_url=url.replace("FOLDER", folder),
-                        layout=layout,
-                        embedder=EMBEDDER,
-                    )
-                    make_app(database, exchanges)
+                with app_on(postgres_url, url, layout, exchanges) as settings:
                     expected = make_memories(settings, given.share)
                     yield from measured(settings, store, exchanges, expected)
-                    if store == "server":
-                        emptied(settings)
 
 
-def emptied(settings: Settings) -> None:
-    """Drop every collection."""
+def _empty(settings: Settings) -> None:
     vectors = open_vectors(settings)
     for name in vectors.collections():
         vectors.drop(name)

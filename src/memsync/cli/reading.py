@@ -1,6 +1,6 @@
 """The options that say how much of a store an audit reads, and by whom."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -52,12 +52,6 @@ class Reading:
     deep: bool | None = None
     how: How = ALONE
 
-    @property
-    def is_in_parts(self) -> bool:
-        """Whether a state is kept, or others read."""
-        how = self.how
-        return how.workers > 1 or how.scheduler is not None or how.state is not None
-
 
 USUAL = Reading()
 
@@ -71,12 +65,11 @@ def reading_of(
 ) -> Reading:
     """What the options ask for. Raises: InvalidInput for options that contradict each other."""
     how = How(workers, scheduler, points_per_s, state)
-    asked = Reading(deep, how)
-    if asked.is_in_parts and deep is False:
+    if how.in_parts and deep is False:
         raise InvalidInput(
             "--workers, --scheduler and --state are for reading everything, and --by-fingerprint "
             "does not; give one or the other"
         )
     if workers > 1 and scheduler is not None:
         raise InvalidInput("--workers is for this machine, --scheduler for others; give one")
-    return replace(asked, deep=True) if asked.is_in_parts else asked
+    return Reading(True if how.in_parts else deep, how)

@@ -178,7 +178,7 @@ def viewed(run: Callable[..., int]) -> Callable[..., int]:
             verify=verify_of(verify_vectors, verify_seed),
         )
         reading = reading_of(deep, workers, scheduler, max_points_per_s, state)
-        if verify_vectors and reading.is_in_parts:
+        if verify_vectors and reading.how.in_parts:
             raise InvalidInput(
                 "--verify-vectors reads every memory in one process; leave out --workers, "
                 "--scheduler and --state, or --verify-vectors"

@@ -51,8 +51,7 @@ def _sha256(*fields: UUID | str | int) -> str:
     """SHA-256, in hex, over the length-prefixed UTF-8 of the algorithm's tag and the fields."""
     sha = hashlib.sha256()
     for field in (ALGORITHM, *fields):
-        # Half a surrogate pair, which the client's local mode can hold, has a digest as well.
-        encoded = str(field).encode(errors="surrogatepass")
+        encoded = _encoded(str(field))
         sha.update(struct.pack(">I", len(encoded)))
         sha.update(encoded)
     return sha.hexdigest()
@@ -79,7 +78,7 @@ def buckets(digest: str) -> tuple[int, int]:
 
 def json_digest(value: object) -> str:
     """SHA-256, in hex, of `value` as JSON with sorted keys and no spaces."""
-    return hashlib.sha256(_canonical(value).encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(_encoded(_canonical(value))).hexdigest()
 
 
 def json_digest_with_list(value: Mapping[str, object], name: str, items: Iterable[object]) -> str:
@@ -89,16 +88,21 @@ def json_digest_with_list(value: Mapping[str, object], name: str, items: Iterabl
     """
     sha = hashlib.sha256(b"{")
     for number, key in enumerate(sorted({*value, name})):
-        sha.update(f"{',' if number else ''}{_canonical(key)}:".encode())
+        sha.update(_encoded(f"{',' if number else ''}{_canonical(key)}:"))
         if key != name:
-            sha.update(_canonical(value[key]).encode())
+            sha.update(_encoded(_canonical(value[key])))
             continue
         sha.update(b"[")
         for at, each in enumerate(items):
-            sha.update(f"{',' if at else ''}{_canonical(each)}".encode())
+            sha.update(_encoded(f"{',' if at else ''}{_canonical(each)}"))
         sha.update(b"]")
     sha.update(b"}")
     return sha.hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8. Half a surrogate pair has bytes as well: the client's local mode can hold one."""
+    return text.encode(errors="surrogatepass")
 
 
 def _canonical(value: object) -> str:

@@ -85,7 +85,7 @@ class Copying:
     def put(self, collection: str, points: Sequence[Point], over: Mapping[PointId, Point]) -> int:
         """Write points where none is, or over those given, which go to the quarantine first.
 
-        What the ledger has of them is renewed. Returns how many were written.
+        The digests that the ledger has of them are renewed. Returns how many were written.
         """
         old = {each.id: over[each.id] for each in points if each.id in over}
         decode = self.ltm.codec_of(collection).decode

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from memsync.errors import MemsyncError, SchemaMismatch, SettingsError, StoreUnreachable
 from memsync.model.ids import PointId
+from memsync.model.sequences import rows_of
 from memsync.model.wording import count
 from memsync.reconcile.audit_state import AuditState
 from memsync.reconcile.locating import Located
@@ -59,6 +60,16 @@ class How:
     points_per_s: float | None = None
     state: Path | None = None
 
+    @property
+    def by_others(self) -> bool:
+        """Whether other processes are to read."""
+        return self.workers > 1 or self.scheduler is not None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it asks for anything that only a reading in parts can do."""
+        return self.by_others or self.state is not None
+
 
 ALONE = How()
 
@@ -90,7 +101,7 @@ class Deep:
 
     def do_without(self, why: str) -> None:
         """Note that everything is read in the usual way after all, and why."""
-        if self._how.state or self._how.workers > 1 or self._how.scheduler:
+        if self._how.in_parts:
             self.why_unused = f"this process reads alone and keeps no state, because {why}"
 
     def close(self) -> None:
@@ -101,14 +112,13 @@ class Deep:
 
     def why_alone(self, layout: Layout) -> str | None:
         """Why no other process helps, though the operator asked for it; None where one does."""
-        by_others = self._how.workers > 1 or self._how.scheduler is not None
-        if layout is not Layout.SHARED and (by_others or self._how.state):
+        if layout is not Layout.SHARED and self._how.in_parts:
             return (
                 "this process reads alone and keeps no state: only a shared collection is read in "
                 "parts"
             )
         url = self._settings.qdrant_url or ":memory:"
-        if by_others and (url.partition(":")[0] in EMBEDDED or url == ":memory:"):
+        if self._how.by_others and (url.partition(":")[0] in EMBEDDED or url == ":memory:"):
             return "this process reads alone: an embedded vector store belongs to one process"
         return None
 
@@ -131,7 +141,7 @@ class Deep:
         for each in self._look(sources, tape, bounds):
             seen.add(each.number.to_bytes(8, "big"), each)
             points += each.points
-        ids = (each.ids[at : at + POINT_BYTES] for each in seen for at in _steps(each.ids))
+        ids = (id_ for each in seen for id_ in rows_of(each.ids, POINT_BYTES))
         # A memory can be exactly right, and be nobody's.
         nobodys = map(packed, anchors_of_nobody(session))
         both = (each for each, _ in groupby(heapq.merge(ids, nobodys)))
@@ -163,8 +173,7 @@ class Deep:
         self._is_whole = True
 
     def _looked(self, sources: Sources, parts: Iterator[Part]) -> Iterator[Seen]:
-        alone = self._how.workers == 1 and not self._how.scheduler
-        if not alone and self.why_alone(Layout.SHARED) is None:
+        if self._how.by_others and self.why_alone(Layout.SHARED) is None:
             yield from self._by_others(sources, parts)
             return
         read = sources.counts.points
@@ -281,12 +290,8 @@ def _scheduled(address: str) -> _Executor:
 
 def _parts(tape: Tape, bounds: list[UUID]) -> Iterator[Part]:
     """The parts between these anchors, with the exchanges of each."""
-    at = [bisect.bisect_left(tape, each.bytes, key=lambda row: row[:16]) for each in bounds]
+    at = [bisect.bisect_left(tape, each, key=anchor_of) for each in bounds]
     for number, (first, end) in enumerate(zip([None, *bounds], [*bounds, None], strict=True)):
         begin = 0 if first is None else at[number - 1]
         behind = len(tape) if end is None else at[number]
         yield Part(number, first, end, tape.slice(begin, behind))
-
-
-def _steps(data: bytes) -> range:
-    return range(0, len(data), POINT_BYTES)

@@ -20,7 +20,6 @@ from memsync.stores.ltm.fingerprints import (
     Key,
     LedgerPrints,
     PointPrints,
-    Prints,
     Value,
     Where,
     can_compute_digests,
@@ -76,39 +75,26 @@ def locate(
     """
     if ltm.layout is not Layout.SHARED:
         return Whole("memories lie in the per-persona layout" if small_too else None)
+    points = ltm.fingerprints
     try:
-        return _located(session, ltm, known, others, small_too=small_too)
-    except InvalidInput as error:
-        # A strict server refuses some questions, such as one for exact numbers.
-        return Whole(error.message)
-
-
-def _located(
-    session: Session,
-    ltm: LongTermMemory,
-    known: Collection[PointId],
-    others: Iterable[str],
-    *,
-    small_too: bool,
-) -> Located | Whole:
-    points, total = ltm.fingerprints, 0
-    why = points.why_not() or _why_not(session)
-    if why is None:
+        if why := points.why_not() or _why_not(session):
+            return Whole(why)
         total = points.count()
         if total < _WORTH_IT and not small_too:
             return Whole()
         if holding := sum(1 for name in others if ltm.count(name)):
-            why = f"{count(holding, 'other collection')} may hold copies of its memories"
-    if why is not None:
-        return Whole(why)
-    most = _LOCATED_MAX if small_too else round(min(_SHARE_MAX * total, _LOCATED_MAX))
-    history = compare_with_history(session, ltm.collection, without_memory(session), most)
-    if history.apart > most:
-        return Whole(
-            f"{count(history.apart, 'exchange is', 'exchanges are')} not in the ledger as the rows "
-            "are now; `memsync reconcile adopt` writes them down"
-        )
-    ids = differing(points, LedgerPrints(session, ltm.collection), total, most)
+            return Whole(f"{count(holding, 'other collection')} may hold copies of its memories")
+        most = _LOCATED_MAX if small_too else round(min(_SHARE_MAX * total, _LOCATED_MAX))
+        history = compare_with_history(session, ltm.collection, without_memory(session), most)
+        if history.apart > most:
+            return Whole(
+                f"{count(history.apart, 'exchange is', 'exchanges are')} not in the ledger as the "
+                "rows are now; `memsync reconcile adopt` writes them down"
+            )
+        ids = differing(points, LedgerPrints(session, ltm.collection), total, most)
+    except InvalidInput as error:
+        # A strict server refuses some questions, such as one for exact numbers.
+        return Whole(error.message)
     if isinstance(ids, Whole):
         return ids
     located = sorted(history.ids | ids | frozenset(known), key=point_order)
@@ -125,7 +111,7 @@ def _why_not(session: Session) -> str | None:
 
 
 def differing(
-    points: PointPrints, ledger: Prints, total: int, most: int
+    points: PointPrints, ledger: LedgerPrints, total: int, most: int
 ) -> frozenset[PointId] | Whole:
     """The ids of memories of which the two stores do not say the same, of `total` points.
 
@@ -141,7 +127,7 @@ class _Search:
     unexplained; `_lacking` how many points have no value of a key that is counted.
     """
 
-    def __init__(self, points: PointPrints, ledger: Prints, total: int, most: int) -> None:
+    def __init__(self, points: PointPrints, ledger: LedgerPrints, total: int, most: int) -> None:
         self._points, self._ledger, self._most = points, ledger, most
         # The total is older than the counts, so that what is written meanwhile lacks nothing.
         self._of_points = {key: points.histogram(key) for key in Key}

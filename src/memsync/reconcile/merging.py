@@ -13,7 +13,6 @@ from memsync.reconcile.cases import Found
 from memsync.reconcile.deep import Deep
 from memsync.reconcile.locating import Located
 from memsync.reconcile.sources import Sources
-from memsync.reconcile.spool import Spool
 from memsync.stores.history.exchanges import (
     exchanges_by_anchor,
     exchanges_in_order,
@@ -28,16 +27,15 @@ Pair = tuple[Exchange | None, Found | None]
 
 
 def merge_shared(
-    sources: Sources, look: Located | Deep | None, waiting: Spool[Found]
+    sources: Sources, look: Located | Deep | None, *, has_copies: bool
 ) -> Iterator[Pair]:
     """The exchanges and the points of the shared collection, as a pair where they have one id.
 
-    `waiting` are the points of other collections, by owner. `look` says which are wanted: those
-    located, or those that a deep audit finds not to be exactly right; None: all.
+    `look` says which are wanted: those located, or those that a deep audit finds not to be exactly
+    right; None: all. `has_copies`: other collections hold something that may be the copy of any
+    memory, and only the memory tells of what, so all are wanted.
     """
     home = sources.ltm.collection
-    # What is waiting may be the copy of any memory, and only a memory tells of what.
-    has_copies = next(waiting.keys(), None) is not None
     if isinstance(look, Deep):
         look = _read_in_parts(look, sources, has_copies=has_copies)
     elif has_copies:

@@ -85,10 +85,9 @@ class Pairing:
         catalog: Catalog,
         *,
         tolerance_s: float,
-        look: Located | Deep | None = None,
     ) -> Self:
         """The pairing of these stores; times may differ by so many seconds."""
-        return cls(Sources.of(session, ltm, catalog, tolerance_s), look)
+        return cls(Sources.of(session, ltm, catalog, tolerance_s))
 
     def cases(self) -> Iterator[Case]:
         """Every exchange and every point, in one case each, or in one that they share."""
@@ -121,7 +120,7 @@ class Pairing:
     def _merge_shared(self) -> Iterator[Case]:
         """Merge the shared collection with all exchanges; yields the pairs that have one id."""
         has_copies = next(self._waiting.keys(), None) is not None
-        for exchange, found in merge_shared(self.sources, self.look, self._waiting):
+        for exchange, found in merge_shared(self.sources, self.look, has_copies=has_copies):
             if found and exchange:
                 if has_copies and (origin := found.reading.brought_from):
                     owner = self.sources.people.owner_of(exchange.persona_id)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, TypeVar, overload
 
 from memsync.errors import StoreUnreachable
+from memsync.model.sequences import rows_of
 
 T = TypeVar("T")
 
@@ -74,9 +75,7 @@ class Tape(Sequence[bytes]):
 
     def __iter__(self) -> Iterator[bytes]:
         for begin in range(0, self._rows, 1000):
-            some = self.slice(begin, begin + 1000)
-            for at in range(0, len(some), self._size):
-                yield some[at : at + self._size]
+            yield from rows_of(self.slice(begin, begin + 1000), self._size)
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...

@@ -57,8 +57,10 @@ def add_own_tables(run: Run) -> None:
 def _columns_stand(run: Run, statement: str) -> bool:
     """Whether the columns stand that a statement of the own schema adds to a table."""
     columns = set(_COLUMN.findall(statement))
-    [table] = _ALTERED.findall(statement) or [""]
-    return not columns or columns <= relations.columns(run.session, table).keys()
+    if not columns:
+        return True
+    [table] = _ALTERED.findall(statement)
+    return columns <= relations.columns(run.session, table).keys()
 
 
 def reads_by_user(catalog: Catalog, to: Phase) -> bool:

@@ -119,11 +119,15 @@ WHERE role = 'assistant' AND role_before = 'user';
 SELECT * FROM ({exchange}) e
 WHERE e.anchor_id >= %(start)s ORDER BY e.anchor_id LIMIT %(limit)s;
 
+-- fragment: digest_of_rows
+-- The digest of an exchange `e`.
+decode(memsync.memory_digest(
+    e.anchor_id, e.persona_id, e.personality_id, e.channel_id, e.created_at_ms, e.user_text,
+    e.assistant_text), 'hex');
+
 -- name: exchange_digests
 -- The digests of all exchanges in the order of their anchors' ids.
-SELECT e.anchor_id, decode(memsync.memory_digest(
-           e.anchor_id, e.persona_id, e.personality_id, e.channel_id, e.created_at_ms, e.user_text,
-           e.assistant_text), 'hex') AS digest
+SELECT e.anchor_id, {digest_of_rows} AS digest
 FROM ({every_exchange}) e ORDER BY e.anchor_id;
 
 -- name: anchors_of_nobody

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from uuid import UUID
 
 from memsync.model.digests import BUCKET_BITS, buckets
@@ -58,22 +58,6 @@ class Fingerprint:
         return found
 
 
-class Prints(Protocol):
-    """One of the two stores, as a source of fingerprints."""
-
-    def histogram(self, key: Key) -> Counter[Value]:
-        """How many memories have each value, of which they have at most `VALUES_MAX`."""
-        ...
-
-    def where(self, where: Where) -> Iterator[Fingerprint]:
-        """The memories that have these values."""
-        ...
-
-    def of(self, ids: Iterable[PointId]) -> Iterator[Fingerprint]:
-        """Those of these ids that stand."""
-        ...
-
-
 class PointPrints:
     """The fingerprints of the points of one collection."""
 
@@ -85,8 +69,8 @@ class PointPrints:
         info = self._vectors.describe(self._collection)
         if info is None:
             return f"there is no collection {self._collection}"
-        wanted = {self._codec.key(each): self._codec.indexes[self._codec.key(each)] for each in Key}
-        if missing := sorted(key for key in wanted if info.indexes.get(key) != wanted[key]):
+        wanted, keys = self._codec.indexes, map(self._codec.key, Key)
+        if missing := sorted(key for key in keys if info.indexes.get(key) != wanted[key]):
             return f"{self._collection} has no such payload index as it needs of {listed(missing)}"
         return None
 

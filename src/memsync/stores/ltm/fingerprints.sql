@@ -36,9 +36,7 @@ FROM memsync.memories m WHERE {of_collection} AND m.point_id = ANY(%(ids)s::text
 
 -- fragment: is_of_these_rows
 -- Whether what the ledger has of an exchange was written down when the rows were as they are.
-m.source IS NOT DISTINCT FROM decode(memsync.memory_digest(
-    e.anchor_id, e.persona_id, e.personality_id, e.channel_id, e.created_at_ms, e.user_text,
-    e.assistant_text), 'hex');
+m.source IS NOT DISTINCT FROM {digest_of_rows};
 
 -- name: history_against_ledger
 -- Where the history and the ledger do not agree: exchanges that have no memory in the ledger, or one

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Point
+from memsync.model.sequences import rows_of
 from memsync.settings import Settings
 from memsync.stores.ltm.exact import Exact
 from memsync.stores.ltm.payload import PayloadCodec
@@ -93,7 +94,7 @@ def look_at(
             number += 1
             yield each
 
-    rows = (part.rows[at : at + ROW_BYTES] for at in range(0, len(part.rows), ROW_BYTES))
+    rows = rows_of(part.rows, ROW_BYTES)
     for row, point in side_by_side(rows, counted(), anchor_of, lambda each: each.id):
         if row and point and exact.holds(point.id, point.payload, row[ID_BYTES:]):
             continue
