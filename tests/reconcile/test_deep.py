@@ -15,6 +15,7 @@ from memsync import reconcile
 from memsync.cli.formats.report import Report
 from memsync.errors import InvalidInput, StoreBusy, StoreUnreachable
 from memsync.reconcile import deep
+from memsync.reconcile.audit_state import AuditState
 from memsync.reconcile.deep import Deep, How
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.parts import Elsewhere, Pace, Part, Seen, packed, unpacked
@@ -241,10 +242,8 @@ class Killed(BaseException):
     """The audit ends here, as by SIGKILL."""
 
 
-def killed_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> Callable[[], None]:
-    """Let the audit end when it has kept so many parts."""
-    from memsync.reconcile.audit_state import AuditState  # noqa: PLC0415
-
+def cut_short(lab: Lab, file: Path, parts: int) -> None:
+    """Run an audit that ends when it has kept so many parts in the state file."""
     real, kept = AuditState.add, [0]
 
     def add(self: AuditState, seen: Seen) -> None:
@@ -253,12 +252,10 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> Callable[[], No
         kept[0] += 1
         real(self, seen)
 
-    monkeypatch.setattr(AuditState, "add", add)
-
-    def heal() -> None:
-        monkeypatch.setattr(AuditState, "add", real)
-
-    return heal
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AuditState, "add", add)
+        with pytest.raises(Killed):
+            audit(lab, How(state=file))
 
 
 def test_an_audit_that_was_killed_is_gone_on_with(
@@ -266,10 +263,7 @@ def test_an_audit_that_was_killed_is_gone_on_with(
 ) -> None:
     """Only the rest is read, the report says what was taken over, and the file goes."""
     file = tmp_path / "audit.state"
-    heal = killed_after(monkeypatch, 3)
-    with pytest.raises(Killed):
-        audit(lab, How(state=file))
-    heal()
+    cut_short(lab, file, 3)
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(file.read_bytes().splitlines()) == 1 + 3
     with file.open("ab") as torn:
@@ -289,15 +283,10 @@ def test_an_audit_that_was_killed_is_gone_on_with(
     assert not file.exists()
 
 
-def test_what_changed_in_the_history_meanwhile_moves_no_part(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_changed_in_the_history_meanwhile_moves_no_part(lab: Lab, tmp_path: Path) -> None:
     """The parts are those of the first run, so a new exchange falls into one of them."""
     file = tmp_path / "audit.state"
-    heal = killed_after(monkeypatch, 2)
-    with pytest.raises(Killed):
-        audit(lab, How(state=file))
-    heal()
+    cut_short(lab, file, 2)
     lab.say(10)
     lab.sync()
     assert told(audit(lab))["findings"] == told(audit(lab, How(state=file)))["findings"]
@@ -357,15 +346,10 @@ def test_a_state_file_serves_one_audit(lab: Lab, tmp_path: Path) -> None:
             audit(lab, How(state=file))
 
 
-def test_a_state_holds_nobodys_words(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_holds_nobodys_words(lab: Lab, tmp_path: Path) -> None:
     """Ids and numbers only."""
     file = tmp_path / "audit.state"
-    heal = killed_after(monkeypatch, 4)
-    with pytest.raises(Killed):
-        audit(lab, How(state=file))
-    heal()
+    cut_short(lab, file, 4)
     kept = [json.loads(each) for each in file.read_bytes().splitlines()]
     assert {"part", "points", "ids"} == set(kept[-1])
     words = {word for each in lab.said for word in _words(each)}
@@ -403,15 +387,10 @@ def test_a_pace_makes_up_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slept == [0.5, 0.5]
 
 
-def test_a_state_of_yesterday_is_refused(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_of_yesterday_is_refused(lab: Lab, tmp_path: Path) -> None:
     """What was read then says too little."""
     file = tmp_path / "audit.state"
-    heal = killed_after(monkeypatch, 2)
-    with pytest.raises(Killed):
-        audit(lab, How(state=file))
-    heal()
+    cut_short(lab, file, 2)
     head, *rest = file.read_text().splitlines()
     old = json.dumps({**json.loads(head), "begun_at": "2026-01-01T00:00:00+00:00"})
     file.write_text("\n".join([old, *rest, ""]))
@@ -427,10 +406,7 @@ def test_what_was_taken_over_is_not_called_clean(
     lab.settled(20)
     monkeypatch.setattr(deep, "_PART_ROWS", 7)
     file = tmp_path / "audit.state"
-    heal = killed_after(monkeypatch, 2)
-    with pytest.raises(Killed):
-        audit(lab, How(state=file))
-    heal()
+    cut_short(lab, file, 2)
     found = audit(lab, How(state=file))
     assert (True, True) == (found.ok, found.took_over)
     assert "MSC001" not in found.looked_for

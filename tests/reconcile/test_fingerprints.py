@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from memsync import reconcile
 from memsync.model.ids import point_id_of
-from memsync.model.records import Point
 from memsync.settings import Settings
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
-from support.lab import ADA, DIMS, C, Lab, embed
+from support.lab import ADA, C, Lab, embed
 from support.laws.coverage import duplicate, foreign_id, missing, orphan
 from support.laws.isolation import mismatch
 from support.ledger import aged
-from support.worlds import HOME, MUTE, World, clean_world, spoiled_world
+from support.worlds import HOME, World, clean_world, spoiled_world
+from support.worlds.stored import prepare, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -183,15 +183,6 @@ def test_a_personality_without_memory_needs_none(lab: Lab) -> None:
 
 # ---------------------------------------------------------------------- generated worlds
 
-MUTED = """
-INSERT INTO personalities
-       (id, name, slug, character_info, personality_traits, memory_enabled, updated_at)
-VALUES (%s, 'Mute', 'mute', '', '', false, now())"""
-SAY = """
-INSERT INTO conversation_history
-       (id, channel_id, personality_id, persona_id, role, content, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, timestamp '1970-01-01' + %s * interval '1 millisecond')"""
-VECTOR = tuple(embed(["one for all"])[0])
 PRINTED = ("fp1", "fp2", "persona_id")
 
 
@@ -205,29 +196,15 @@ def audited(postgres_cluster: PostgresCluster, migrated: str) -> Iterator[Both]:
     url = postgres_cluster.url_of(name)
     chosen = Settings(postgres_url=url, qdrant_url=":memory:", layout="shared", collection=HOME)
     with psycopg.connect(url, autocommit=True) as connection, Postgres.open(url) as postgres:
-        connection.execute(MUTED, [MUTE])
-
-        def put(world: World, ltm: LongTermMemory) -> None:
-            vectors = ltm._vectors
-            connection.execute("DELETE FROM conversation_history")
-            with connection.cursor() as cursor:
-                cursor.executemany(SAY, world.rows)
-            for each in vectors.collections():
-                if each != "memsync-meta":
-                    vectors.drop(each)
-            vectors.create(HOME, DIMS, ltm.codec.indexes)
-            for collection, points in world.points.items():
-                vectors.create(collection, DIMS, {})
-                some = [Point(id_, payload, VECTOR) for id_, payload in points.items()]
-                vectors.upsert(collection, some)
+        prepare(connection)
 
         def check(before: World, after: World) -> tuple[Audit, Audit]:
             connection.execute("TRUNCATE memsync.memories, memsync.mark, memsync.layout")
             with closing(open_vectors(chosen, create=True)) as vectors:
                 ltm = LongTermMemory(vectors, chosen, Embedder("test", embed), Layout.SHARED)
-                put(before, ltm)
+                put(before, connection, vectors, ltm.codec)
                 reconcile.adopt(postgres, ltm, chosen)
-                put(after, ltm)
+                put(after, connection, vectors, ltm.codec)
                 quick = reconcile.audit(postgres, ltm, chosen, deep=False)
                 return quick, reconcile.audit(postgres, ltm, chosen, deep=True)
 
@@ -264,6 +241,16 @@ def must_agree(quick: Audit, deep: Audit, quiet: set[PointId]) -> None:
     assert (quick.rows_checked, quick.points_checked) == (deep.rows_checked, deep.points_checked)
 
 
+def compare(audited: Both, seed: int, size: int, faults: int) -> None:
+    """Audit a world by fingerprint and deep, after so many faults, and require that they agree."""
+    before = clean_world(seed, Layout.SHARED, size)
+    after = spoiled_world(seed, Layout.SHARED, size, faults)
+    # One that lost its persona and one that has it as a second cancel out; see docs/reconcile.md.
+    assume(not {"no persona", "two personas"} <= set(after.planted))
+    quick, deep = audited(before, after)
+    must_agree(quick, deep, unprinted(before, after))
+
+
 seeds, sizes = st.integers(0, 2**32), st.integers(3, 12)
 
 
@@ -272,12 +259,7 @@ seeds, sizes = st.integers(0, 2**32), st.integers(3, 12)
 @settings(unhurried, max_examples=15)
 def test_it_agrees_with_the_deep_audit(audited: Both, seed: int, size: int, faults: int) -> None:
     """About every difference that changes a digest, a persona or a number."""
-    before = clean_world(seed, Layout.SHARED, size)
-    after = spoiled_world(seed, Layout.SHARED, size, faults)
-    # One that lost its persona and one that has it as a second cancel out; see docs/reconcile.md.
-    assume(not {"no persona", "two personas"} <= set(after.planted))
-    quick, deep = audited(before, after)
-    must_agree(quick, deep, unprinted(before, after))
+    compare(audited, seed, size, faults)
 
 
 @pytest.mark.slow
@@ -285,9 +267,4 @@ def test_it_agrees_with_the_deep_audit(audited: Both, seed: int, size: int, faul
 @settings(unhurried, max_examples=2000)
 def test_it_agrees_in_many_worlds(audited: Both, seed: int, size: int, faults: int) -> None:
     """The same in two thousand worlds."""
-    before = clean_world(seed, Layout.SHARED, size)
-    after = spoiled_world(seed, Layout.SHARED, size, faults)
-    # One that lost its persona and one that has it as a second cancel out; see docs/reconcile.md.
-    assume(not {"no persona", "two personas"} <= set(after.planted))
-    quick, deep = audited(before, after)
-    must_agree(quick, deep, unprinted(before, after))
+    compare(audited, seed, size, faults)

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memsync import reconcile
-from memsync.model.records import Point
 from memsync.settings import Settings
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
-from support.lab import DIMS, embed
-from support.worlds import FAULTS, HOME, MUTE, World, clean_world, spoiled_world
+from support.lab import embed
+from support.worlds import FAULTS, HOME, World, clean_world, spoiled_world
+from support.worlds.stored import prepare, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from support.postgres import PostgresCluster
 
     Audited = Callable[[World], Audit]
-
-MUTED = """
-INSERT INTO personalities
-       (id, name, slug, character_info, personality_traits, memory_enabled, updated_at)
-VALUES (%s, 'Mute', 'mute', '', '', false, now())"""
-SAY = """
-INSERT INTO conversation_history
-       (id, channel_id, personality_id, persona_id, role, content, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, timestamp '1970-01-01' + %s * interval '1 millisecond')"""
-VECTOR = tuple(embed(["one for all"])[0])
 
 unhurried = settings(suppress_health_check=list(HealthCheck))
 
@@ -48,24 +38,15 @@ def audited(postgres_cluster: PostgresCluster, migrated: str) -> Iterator[Audite
     name = postgres_cluster.create(template=migrated)
     url = postgres_cluster.url_of(name)
     with psycopg.connect(url, autocommit=True) as connection, Postgres.open(url) as postgres:
-        connection.execute(MUTED, [MUTE])
+        prepare(connection)
 
         def check(world: World) -> Audit:
-            connection.execute("DELETE FROM conversation_history")
-            with connection.cursor() as cursor:
-                cursor.executemany(SAY, world.rows)
             chosen = Settings(
                 postgres_url=url, qdrant_url=":memory:", layout=world.layout.value, collection=HOME
             )
             with closing(open_vectors(chosen, create=True)) as vectors:
                 ltm = LongTermMemory(vectors, chosen, Embedder("test", embed), world.layout)
-                if not world.per_persona:
-                    vectors.create(HOME, DIMS, ltm.codec.indexes)
-                for collection, points in world.points.items():
-                    vectors.create(collection, DIMS, {})
-                    vectors.upsert(
-                        collection, [Point(id_, each, VECTOR) for id_, each in points.items()]
-                    )
+                put(world, connection, vectors, ltm.codec)
                 return reconcile.check(postgres, ltm, chosen)
 
         yield check
