@@ -3,6 +3,7 @@
 It also starts a Qdrant server, where the program is on PATH.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,17 +21,26 @@ from pathlib import Path
 from memsync.settings import Settings
 
 _READY_S = 60.0
-_MIB = 1 << 20
 
 # A process between this one and the command, because a child's peak begins with its parent's.
 _LAUNCH = """
 import json, resource, subprocess, sys, time
-began = time.perf_counter()
-status = subprocess.run(sys.argv[2:], check=False).returncode
+def own_kib(pid):
+    try:
+        lines = open(f"/proc/{pid}/status").read().splitlines()
+    except OSError:
+        return 0
+    return next((int(each.split()[1]) for each in lines if each.startswith("RssAnon")), 0)
+began, own = time.perf_counter(), 0
+command = subprocess.Popen(sys.argv[2:])
+while command.poll() is None:
+    own = max(own, own_kib(command.pid))
+    time.sleep(0.01)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 unit = 1 if sys.platform == "darwin" else 1024
-fields = {"status": status, "wall_s": time.perf_counter() - began,
-          "cpu_s": used.ru_utime + used.ru_stime, "peak_bytes": used.ru_maxrss * unit}
+fields = {"status": command.returncode, "wall_s": time.perf_counter() - began,
+          "cpu_s": used.ru_utime + used.ru_stime, "peak_mib": used.ru_maxrss * unit / 2**20,
+          "own_mib": own / 1024}
 open(sys.argv[1], "w").write(json.dumps(fields))
 """
 _MEMSYNC = "import sys; from memsync.cli.app import main; sys.exit(main(sys.argv[1:]))"
@@ -38,17 +48,20 @@ _MEMSYNC = "import sys; from memsync.cli.app import main; sys.exit(main(sys.argv
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that was run. `peak_mib` is its own memory at most, mapped files included.
+    """A command that was run. `peak_mib` is its memory at most, mapped files included.
 
-    `cpu_s` is its own time on a processor, without that of the servers. `last` is the last line
-    that it printed.
+    `own_mib` is that without mapped files, as it was seen now and then; 0 where no system tells.
+    `cpu_s` is its own time on a processor, and that of its workers, without that of the servers.
+    `last` is the last line that it printed, and `printed` the digest of all.
     """
 
     status: int
     wall_s: float
     cpu_s: float
     peak_mib: float
+    own_mib: float
     last: str
+    printed: str
 
 
 def ran(arguments: Sequence[str], environ: Mapping[str, str]) -> Ran:
@@ -70,8 +83,9 @@ def ran(arguments: Sequence[str], environ: Mapping[str, str]) -> Ran:
         with printed.open() as lines:
             for last in lines:  # noqa: B007  there may be very many
                 pass
-    peak = fields.pop("peak_bytes") / _MIB
-    return Ran(**fields, peak_mib=peak, last=last)
+        with printed.open("rb") as output:
+            digest = hashlib.file_digest(output, "sha256").hexdigest()
+    return Ran(**fields, last=last, printed=digest)
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
