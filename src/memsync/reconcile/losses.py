@@ -6,6 +6,7 @@ done, so what it removes is not taken for a loss. Of a repair that ended in betw
 counts no more: what is missing then is told.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from memsync.model.ids import PointId
@@ -13,6 +14,7 @@ from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.sources import Sources
+from memsync.reconcile.spool import Spool
 from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.postgres.locks import LockKey, holders
 
@@ -25,19 +27,21 @@ def losses(sources: Sources, only: Iterable[PointId] | None = None) -> Iterator[
     With `only` these memories of the shared collection are looked at, and no others.
     """
     ledger = Ledger(sources.session)
-    for page in ledger.without_rows() if only is None else _among(sources, ledger, only):
-        by_collection: dict[str, list[Entry]] = {}
-        for entry in page:
-            by_collection.setdefault(entry.place.collection, []).append(entry)
-        for collection, entries in by_collection.items():
-            if _is_read(sources, collection):
-                yield from _lost(sources, ledger, collection, entries)
-
-
-def _among(sources: Sources, ledger: Ledger, ids: Iterable[PointId]) -> Iterator[list[Entry]]:
-    for some in batched(ids, _BATCH):
-        noted = ledger.at(Place(sources.ltm.collection, each) for each in some).values()
-        yield [each for each in noted if not each.has_rows and not each.removed]
+    with contextlib.closing(Spool[Place]()) as waiting:
+        places: Iterable[Place] = waiting
+        if only is None:
+            for each in ledger.without_rows():
+                waiting.add(b"", each)
+        else:
+            places = (Place(sources.ltm.collection, each) for each in only)
+        for some in batched(places, _BATCH):
+            by_collection: dict[str, list[Entry]] = {}
+            for entry in ledger.at(some).values():
+                if not entry.has_rows and not entry.removed:
+                    by_collection.setdefault(entry.place.collection, []).append(entry)
+            for collection, entries in by_collection.items():
+                if _is_read(sources, collection):
+                    yield from _lost(sources, ledger, collection, entries)
 
 
 def _is_read(sources: Sources, collection: str) -> bool:

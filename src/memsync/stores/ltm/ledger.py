@@ -23,7 +23,6 @@ from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
 from memsync.stores.postgres import Session, relations
 
 _TABLE = "memsync.memories"
-_PAGE = 1000
 _ARCHIVE_EVERY_S = 3600.0
 
 
@@ -282,18 +281,14 @@ class Ledger:
             return set()
         return {row.persona_id for row in self._session.rows("ledger_personas", ids=list(asked))}
 
-    def without_rows(self) -> Iterator[list[Entry]]:
-        """The memories that stand by the ledger and have no exchange, page by page."""
-        last = ("", "")
-        while self._stands:
-            rows = self._session.rows(
-                "memories_without_rows", collection=last[0], point_id=last[1], limit=_PAGE
-            )
-            if rows:
-                yield [_entry(row) for row in rows]
-                last = (rows[-1].collection, rows[-1].point_id)
-            if len(rows) < _PAGE:
-                return
+    def without_rows(self) -> Iterator[Place]:
+        """The memories that stand by the ledger and have no exchange.
+
+        Until all are read the session serves nothing else.
+        """
+        if self._stands:
+            rows = self._session.stream("memories_without_rows", ["text", "text"])
+            yield from (Place(collection, point_id_of(text)) for collection, text in rows)
 
     def standing(self, layout: Layout, shared: str) -> int:
         """How many memories stand in this layout by the ledger; `shared` is the one collection."""

@@ -2,7 +2,7 @@
 
 -- fragment: has_exchange
 -- Whether Postgres has the exchange of a memory of the ledger. OFFSET keeps the planner from making
--- a table of all exchanges first, which each page of a query would pay for.
+-- a table of all exchanges first, which a query for some memories would pay for.
 EXISTS (SELECT FROM ({exchange}) e WHERE e.anchor_id = m.anchor_id OFFSET 0);
 
 -- fragment: went_by_design
@@ -86,12 +86,17 @@ JOIN unnest(%(collections)s::text[], %(point_ids)s::text[]) AS asked(collection,
     USING (collection, point_id);
 
 -- name: memories_without_rows
--- A page of the memories of the ledger that stand and of which Postgres has no exchange.
-SELECT {noted}, {state_now} AS state, false AS has_rows
-FROM memsync.memories m
-WHERE (m.collection, m.point_id) > (%(collection)s, %(point_id)s) AND NOT m.removed
-  AND NOT {has_exchange}
-ORDER BY m.collection, m.point_id LIMIT %(limit)s;
+-- The memories of the ledger that stand and of which Postgres has no exchange, by one pass over the
+-- history. The join is a full one because no nested loop can make that, and of a ledger that was
+-- just written the planner knows nothing. Memories without an anchor would be in one bucket of it.
+SELECT m.collection, m.point_id
+FROM (SELECT collection, point_id, anchor_id FROM memsync.memories
+      WHERE NOT removed AND anchor_id IS NOT NULL) m
+FULL JOIN ({every_exchange}) e ON e.anchor_id = m.anchor_id
+WHERE e.anchor_id IS NULL
+UNION ALL
+SELECT collection, point_id FROM memsync.memories WHERE NOT removed AND anchor_id IS NULL
+ORDER BY collection, point_id;
 
 -- name: archive_memories
 -- Writes down which memories are archived, so that rows which come later do not change it.
