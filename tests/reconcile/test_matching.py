@@ -17,7 +17,7 @@ from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile import matching
 from memsync.reconcile.cases import Found, says
 from memsync.reconcile.matching import Match, Matcher
-from memsync.stores.ltm.parts import side_by_side
+from memsync.reconcile.merging import side_by_side
 from memsync.stores.ltm.payload import PayloadCodec
 from support.lab import as_told
 

@@ -7,7 +7,6 @@ Fields are length-prefixed, so no two different memories give the same input.
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
@@ -49,12 +48,11 @@ def content_digest(
 
 def _sha256(*fields: UUID | str | int) -> str:
     """SHA-256, in hex, over the length-prefixed UTF-8 of the algorithm's tag and the fields."""
-    sha = hashlib.sha256()
+    data: list[bytes] = []
     for field in (ALGORITHM, *fields):
         encoded = _encoded(str(field))
-        sha.update(struct.pack(">I", len(encoded)))
-        sha.update(encoded)
-    return sha.hexdigest()
+        data += (len(encoded).to_bytes(4, "big"), encoded)
+    return hashlib.sha256(b"".join(data)).hexdigest()
 
 
 def exchange_digest(exchange: Exchange) -> str:

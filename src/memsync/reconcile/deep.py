@@ -129,8 +129,8 @@ class Deep:
         of other stores.
         """
         session, home = sources.session, sources.ltm.collection
-        digests = (anchor.bytes + digest for anchor, digest in exchange_digests(session))
-        tape = self._stack.enter_context(contextlib.closing(Tape(ROW_BYTES, digests)))
+        digests = Tape(ROW_BYTES, exchange_digests(session))
+        tape = self._stack.enter_context(contextlib.closing(digests))
         bounds = [anchor_of(tape[at]) for at in range(_PART_ROWS, len(tape), _PART_ROWS)]
         if self._how.state:
             subject = (instance_id(session), sources.ltm.label, home)

@@ -3,10 +3,11 @@
 Either all of them, or those that were located. The others are right, and only counted.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 from uuid import UUID
 
-from memsync.model.ids import PointId
+from memsync.model.ids import PointId, point_order
 from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Found
@@ -19,9 +20,11 @@ from memsync.stores.history.exchanges import (
 )
 from memsync.stores.ltm.fingerprints import can_compute_digests
 from memsync.stores.ltm.ledger import Ledger, State
-from memsync.stores.ltm.parts import side_by_side
 
 _BATCH = 1000
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 Pair = tuple[Exchange | None, Found | None]
 
@@ -96,3 +99,23 @@ def _merged(
     ):
         sources.counts.rows += exchange is not None
         yield exchange, found
+
+
+def side_by_side(
+    first: Iterable[A],
+    second: Iterable[B],
+    id_of_first: Callable[[A], PointId],
+    id_of_second: Callable[[B], PointId],
+) -> Iterator[tuple[A | None, B | None]]:
+    """Merge two streams that are ordered by id: items of the same id come as a pair."""
+    lefts, rights = iter(first), iter(second)
+    left, right = next(lefts, None), next(rights, None)
+    while left is not None or right is not None:
+        # False sorts before True, so a stream that is exhausted counts as the larger one.
+        one = (left is None, () if left is None else point_order(id_of_first(left)))
+        other = (right is None, () if right is None else point_order(id_of_second(right)))
+        yield (left if one <= other else None), (right if other <= one else None)
+        if one <= other:
+            left = next(lefts, None)
+        if other <= one:
+            right = next(rights, None)

@@ -126,8 +126,8 @@ decode(memsync.memory_digest(
     e.assistant_text), 'hex');
 
 -- name: exchange_digests
--- The digests of all exchanges in the order of their anchors' ids.
-SELECT e.anchor_id, {digest_of_rows} AS digest
+-- The anchor's id and the digest of every exchange, as one value, in the order of the ids.
+SELECT uuid_send(e.anchor_id) || {digest_of_rows} AS row
 FROM ({every_exchange}) e ORDER BY e.anchor_id;
 
 -- name: anchors_of_nobody

@@ -5,7 +5,8 @@ judges only the others.
 """
 
 from collections.abc import Mapping
-from typing import cast
+from operator import itemgetter
+from typing import Any
 from uuid import UUID
 
 from memsync.model.digests import buckets, memory_digest
@@ -13,8 +14,19 @@ from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.stores.ltm.payload import KNOWN_KEYS, PayloadCodec
 
-_TEXTS = ("persona_id", "personality_id", "channel_id", "user_text", "assistant_text")
-_NUMBERS = ("created_at", "fp1", "fp2")
+_FORM: Mapping[str, type] = {
+    "persona_id": str,
+    "personality_id": str,
+    "channel_id": str,
+    "created_at": int,
+    "user_text": str,
+    "assistant_text": str,
+    "digest": str,
+    "fp1": int,
+    "fp2": int,
+}
+_SAID = tuple(_FORM)[:6]
+"""What the digest is of, in its order."""
 _BESIDE = ("embedder", "brought_from")
 
 
@@ -22,29 +34,26 @@ class Exact:
     """The payloads of one codec."""
 
     def __init__(self, codec: PayloadCodec) -> None:
-        self._texts = [codec.key(name) for name in _TEXTS]
-        self._numbers = [codec.key(name) for name in _NUMBERS]
-        self._digest = codec.key("digest")
-        self._beside = frozenset(map(codec.key, _BESIDE))
-        self._whole = frozenset((*self._texts, *self._numbers, self._digest))
+        keys = [codec.key(name) for name in _FORM]
+        self._values, self._types = itemgetter(*keys), tuple(_FORM.values())
+        self._misfits = KNOWN_KEYS.difference(keys, map(codec.key, _BESIDE))
 
     def holds(self, point_id: PointId, payload: Mapping[str, object], digest: bytes) -> bool:
         """Whether the payload is what the codec makes of the exchange of this digest.
 
         The embedder may be any, and keys that memsync does not know may stand beside.
         """
-        if (KNOWN_KEYS & payload.keys()) - self._beside != self._whole:
+        try:
+            values = self._values(payload)
+        except KeyError:
             return False
-        texts = [payload[key] for key in self._texts]
-        numbers = [payload[key] for key in self._numbers]
-        if set(map(type, texts)) != {str} or set(map(type, numbers)) != {int}:
+        if tuple(map(type, values)) != self._types or not self._misfits.isdisjoint(payload):
             return False
-        persona, personality, channel, user, assistant = cast("list[str]", texts)
-        at, *fps = cast("list[int]", numbers)
+        *said, told, fp1, fp2 = values
         # The digest is of ids as they are spelled, so other spellings do not pass.
-        told = memory_digest(point_id, persona, personality, channel, at, user, assistant)
-        same = told == digest.hex() and payload[self._digest] == told
-        return same and (fps[0], fps[1]) == buckets(told)
+        return memory_digest(point_id, *said) == told == digest.hex() and (fp1, fp2) == buckets(
+            told
+        )
 
 
 def plain_digest(codec: PayloadCodec, point: Point) -> str | None:
@@ -55,11 +64,8 @@ def plain_digest(codec: PayloadCodec, point: Point) -> str | None:
     if not isinstance(point.id, UUID):
         return None
     try:
-        at, *texts = [point.payload[codec.key(name)] for name in ("created_at", *_TEXTS)]
-        persona, personality, channel, user, assistant = cast("list[str]", texts)
-        return memory_digest(
-            point.id, persona, personality, channel, cast("int", at), user, assistant
-        )
+        said: list[Any] = [point.payload[codec.key(name)] for name in _SAID]
+        return memory_digest(point.id, *said)
     except (KeyError, ValueError):
         # A payload may hold half a surrogate pair, which has no UTF-8.
         return None

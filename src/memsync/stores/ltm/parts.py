@@ -7,12 +7,11 @@ a number and ids. It decides nothing about them.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 from uuid import UUID
 
-from memsync.model.ids import PointId, point_order
+from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.model.sequences import rows_of
 from memsync.settings import Settings
@@ -25,10 +24,8 @@ ROW_BYTES = ID_BYTES + DIGEST_BYTES
 """An exchange: the id of its anchor, and its digest."""
 POINT_BYTES = 1 + ID_BYTES
 """A point's id: whether it is a uuid, and its bytes."""
+_INTEGER, _UUID = b"\0", b"\1"
 _PAGE_POINTS = 1000
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,37 +82,31 @@ def look_at(
 
     Raises: StoreUnreachable, SchemaMismatch.
     """
-    exact, ids = Exact(codec), bytearray()
-    number = 0
-
-    def counted() -> Iterator[Point]:
-        nonlocal number
-        for each in _points_of(vectors, collection, part, took):
-            number += 1
-            yield each
-
-    rows = rows_of(part.rows, ROW_BYTES)
-    for row, point in side_by_side(rows, counted(), anchor_of, lambda each: each.id):
-        if row and point and exact.holds(point.id, point.payload, row[ID_BYTES:]):
-            continue
-        if point is not None:
-            ids += packed(point.id)
-        elif row is not None:
-            ids += packed(anchor_of(row))
-    return Seen(part.number, number, bytes(ids))
+    exact = Exact(codec)
+    wanted = {_UUID + row[:ID_BYTES]: row[ID_BYTES:] for row in rows_of(part.rows, ROW_BYTES)}
+    points, others = 0, list[bytes]()
+    for id_, point in _points_of(vectors, collection, part, took):
+        points += 1
+        digest = wanted.pop(id_, None)
+        if digest is None or not exact.holds(point.id, point.payload, digest):
+            others.append(id_)
+    return Seen(part.number, points, b"".join(sorted([*others, *wanted])))
 
 
 def _points_of(
     vectors: VectorStore, collection: str, part: Part, took: Callable[[int], object]
-) -> Iterator[Point]:
+) -> Iterator[tuple[bytes, Point]]:
+    """The points of the part, each after its id as `packed` packs it."""
     start: PointId | None = part.first
+    end = None if part.end is None else packed(part.end)
     while True:
         page = vectors.scroll(collection, start=start, limit=_PAGE_POINTS)
         took(len(page.points))
         for each in page.points:
-            if part.end is not None and point_order(each.id) >= point_order(part.end):
+            id_ = packed(each.id)
+            if end is not None and id_ >= end:
                 return
-            yield each
+            yield id_, each
         if page.next_start is None:
             return
         start = page.next_start
@@ -149,7 +140,7 @@ def _opened(settings: Settings) -> VectorStore:
     return _OPEN[key]
 
 
-# ---------------------------------------------------------------------- ids and streams
+# ---------------------------------------------------------------------- ids
 
 
 def anchor_of(row: bytes) -> UUID:
@@ -160,8 +151,8 @@ def anchor_of(row: bytes) -> UUID:
 def packed(point_id: PointId) -> bytes:
     """A point's id in `POINT_BYTES`; their order is that of the ids."""
     if isinstance(point_id, UUID):
-        return b"\1" + point_id.bytes
-    return b"\0" + point_id.to_bytes(ID_BYTES, "big")
+        return _UUID + point_id.bytes
+    return _INTEGER + point_id.to_bytes(ID_BYTES, "big")
 
 
 def unpacked(data: bytes) -> PointId:
@@ -169,23 +160,3 @@ def unpacked(data: bytes) -> PointId:
     if data[0]:
         return UUID(bytes=data[1:])
     return int.from_bytes(data[1:], "big")
-
-
-def side_by_side(
-    first: Iterable[A],
-    second: Iterable[B],
-    id_of_first: Callable[[A], PointId],
-    id_of_second: Callable[[B], PointId],
-) -> Iterator[tuple[A | None, B | None]]:
-    """Merge two streams that are ordered by id: items of the same id come as a pair."""
-    lefts, rights = iter(first), iter(second)
-    left, right = next(lefts, None), next(rights, None)
-    while left is not None or right is not None:
-        # False sorts before True, so a stream that is exhausted counts as the larger one.
-        one = (left is None, () if left is None else point_order(id_of_first(left)))
-        other = (right is None, () if right is None else point_order(id_of_second(right)))
-        yield (left if one <= other else None), (right if other <= one else None)
-        if one <= other:
-            left = next(lefts, None)
-        if other <= one:
-            right = next(rights, None)
