@@ -64,7 +64,8 @@ def test_the_whole_road(legacy_app: str, qdrant: str, tmp_path: Path) -> None:
     audit = ran("reconcile", expected=1)
     assert set(AUDIT) == set(audit)
     counts = {"rows", "points", "archived", "noted", "vectors"}
-    assert counts | {"by_fingerprint", "why_all_were_read"} == set(audit["checked"])
+    reasons = {"why_all_were_read", "why_alone"}
+    assert counts | {"by_fingerprint"} | reasons == set(audit["checked"])
     assert FINDING == set(audit["findings"][0])
     assert audit == ran("reconcile", "audit", expected=1)
     made = ran("reconcile", "plan", "--out", plan)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from memsync.errors import InvalidInput, StoreBusy, StoreUnreachable
 from memsync.reconcile import deep
 from memsync.reconcile.audit_state import AuditState
 from memsync.reconcile.deep import Deep, How
-from memsync.stores.ltm.layouts import Layout
+from memsync.reconcile.seen_vectors import Verify
 from memsync.stores.ltm.parts import Elsewhere, Pace, Part, Seen, packed, unpacked
 from support.lab import Lab
 from support.laws.coverage import duplicate, foreign_id, missing, orphan
@@ -27,7 +28,6 @@ from support.laws.isolation import mismatch
 if TYPE_CHECKING:
     from collections.abc import Callable
     from functools import partial
-    from pathlib import Path
 
     from memsync.model.ids import PointId
     from memsync.model.records import Exchange
@@ -123,7 +123,7 @@ def by_threads(
     def use(lose: Callable[[int], bool]) -> Workers:
         workers = Workers(lab, lose)
         monkeypatch.setattr(Deep, "_executor", lambda _: workers.open())
-        monkeypatch.setattr(Deep, "why_alone", lambda *_: None)
+        monkeypatch.setattr(deep, "_is_embedded", lambda _: False)
         monkeypatch.setattr(
             deep._Executor,
             "submit",
@@ -203,15 +203,36 @@ def test_a_process_that_is_killed_costs_its_parts(
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("layout", Layout)
-def test_an_embedded_store_is_read_alone(open_lab: partial[Lab], layout: Layout) -> None:
-    """It says so, and reads all the same."""
-    lab = open_lab(layout=layout.value)
+EMBEDDED = "an embedded vector store belongs to one process"
+IN_PARTS = "keeps no state, because only a shared collection is read in parts"
+
+
+@pytest.mark.parametrize(
+    ("layout", "how", "more", "why"),
+    [
+        ("shared", How(workers=2), {}, EMBEDDED),
+        ("shared", How(workers=2), {"verify": Verify(None)}, "because vectors are looked at"),
+        ("per-persona", How(workers=2), {}, IN_PARTS),
+        ("per-persona", How(state=Path("a")), {}, IN_PARTS),
+        ("per-persona", How(points_per_s=9999), {}, None),
+        ("shared", deep.ALONE, {"verify": Verify(None)}, None),
+    ],
+    ids=str,
+)
+def test_what_is_asked_for_in_vain_is_told(
+    open_lab: partial[Lab], layout: str, how: How, more: dict[str, Any], why: str | None
+) -> None:
+    """One process reads all the same, and says so when it begins, and in its report."""
+    lab = open_lab(layout=layout)
     lab.settled(5)
     notes: list[str] = []
-    found = audit(lab, How(workers=2), tell=lambda each: notes.append(each.what))
+    found = audit(lab, how, tell=lambda each: notes.append(each.what), **more)
     assert found.ok
-    assert [each for each in notes if "this process reads alone" in each]
+    said, made = found.why_alone, Report.of(found)
+    assert str(said).endswith(str(why))
+    assert [said] * bool(why) == [each for each in notes if "this process reads alone" in each]
+    assert said == made.scope["why_alone"]
+    assert bool(why) == (said in list(made.scope_lines()))
 
 
 def test_a_scheduler_needs_its_package(open_lab: partial[Lab]) -> None:
@@ -418,8 +439,7 @@ def test_what_was_taken_over_is_not_called_clean(
 def test_where_parts_are_of_no_use_it_says_so(lab: Lab, tmp_path: Path) -> None:
     """Old collections stand, and the whole is read in the usual way: no state is kept."""
     lab.deploy(lab.said[-1])
-    notes: list[str] = []
     file = tmp_path / "audit.state"
-    audit(lab, How(state=file), tell=lambda each: notes.append(each.what))
-    assert [each for each in notes if "keeps no state, because other collections" in each]
+    found = audit(lab, How(state=file))
+    assert "keeps no state, because other collections" in (found.why_alone or "")
     assert not file.exists()

@@ -158,8 +158,6 @@ class _Auditor:
                     both = (findings, self._known)
                     missing = sum(each.drop(MissingPoint.code) for each in both)
                 self._note_what_was_not_read(session, pairing)
-                if self._reading.why_unused:
-                    self._tell(Progress(Kind.NOTE, self._reading.why_unused))
                 self._not_checked += self._verifier.not_checked
             else:
                 self._not_checked.append(
@@ -204,6 +202,7 @@ class _Auditor:
             outdated=self._outdated,
             looked_for=looked_for,
             took_over=bool(self._reading.left_out),
+            why_alone=self._reading.why_alone,
         )
 
     def _pairing(
@@ -216,11 +215,10 @@ class _Auditor:
         where = self._where_to_look(pairing.sources, baseline)
         if isinstance(where, Located):
             pairing.look = where
-        elif self._verify is None:
-            # With vectors, each memory must be a case.
+        elif self._reading.serves(self._ltm.layout, are_vectors_seen=self._verify is not None):
             pairing.look = self._reading
-        if why_alone := self._reading.why_alone(self._ltm.layout):
-            self._tell(Progress(Kind.NOTE, why_alone))
+        if self._reading.why_alone:
+            self._tell(Progress(Kind.NOTE, self._reading.why_alone))
         return pairing, where
 
     def _where_to_look(self, sources: Sources, baseline: Baseline) -> Located | Whole:

@@ -88,7 +88,8 @@ class Deep:
     """One deep audit.
 
     `left_out` says what it took from an earlier run, after `locate`; then it has not seen all.
-    `why_unused` says why it had nothing to read in parts, where the operator asked for that.
+    `why_alone` says why no other process helps, or no state is kept, though the operator asked for
+    that.
     """
 
     def __init__(self, settings: Settings, how: How) -> None:
@@ -97,30 +98,33 @@ class Deep:
         self._stack = contextlib.ExitStack()
         self.left_out: tuple[str, ...] = ()
         self._is_whole = False
-        self.why_unused: str | None = None
+        self.why_alone: str | None = None
+        if how.by_others and _is_embedded(settings):
+            self.why_alone = (
+                "this process reads alone: an embedded vector store belongs to one process"
+            )
+
+    def serves(self, layout: Layout, *, are_vectors_seen: bool) -> bool:
+        """Whether this audit can read in parts. Notes why where it cannot."""
+        if layout is not Layout.SHARED:
+            self.do_without("only a shared collection is read in parts")
+            return False
+        if are_vectors_seen:
+            # Then each memory must be a case.
+            self.do_without("vectors are looked at")
+            return False
+        return True
 
     def do_without(self, why: str) -> None:
         """Note that everything is read in the usual way after all, and why."""
         if self._how.in_parts:
-            self.why_unused = f"this process reads alone and keeps no state, because {why}"
+            self.why_alone = f"this process reads alone and keeps no state, because {why}"
 
     def close(self) -> None:
         """Free the disk. The state goes once every part is read, so that each is read anew then."""
         self._stack.close()
         if self._state is not None:
             self._state.close(remove=self._is_whole)
-
-    def why_alone(self, layout: Layout) -> str | None:
-        """Why no other process helps, though the operator asked for it; None where one does."""
-        if layout is not Layout.SHARED and self._how.in_parts:
-            return (
-                "this process reads alone and keeps no state: only a shared collection is read in "
-                "parts"
-            )
-        url = self._settings.qdrant_url or ":memory:"
-        if self._how.by_others and (url.partition(":")[0] in EMBEDDED or url == ":memory:"):
-            return "this process reads alone: an embedded vector store belongs to one process"
-        return None
 
     def locate(self, sources: Sources) -> Located:
         """Read every memory. Returns those that must be judged.
@@ -173,7 +177,7 @@ class Deep:
         self._is_whole = True
 
     def _looked(self, sources: Sources, parts: Iterator[Part]) -> Iterator[Seen]:
-        if self._how.by_others and self.why_alone(Layout.SHARED) is None:
+        if self._how.by_others and self.why_alone is None:
             yield from self._by_others(sources, parts)
             return
         read = sources.counts.points
@@ -259,6 +263,12 @@ class _Executor:
             broken: Future[Seen] = Future()
             broken.set_exception(error)
             return broken
+
+
+def _is_embedded(settings: Settings) -> bool:
+    """Whether the vector store can be opened by one process alone."""
+    url = settings.qdrant_url or ":memory:"
+    return url.partition(":")[0] in EMBEDDED or url == ":memory:"
 
 
 def _scheduled(address: str) -> _Executor:

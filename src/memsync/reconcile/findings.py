@@ -287,6 +287,7 @@ class Audit:
     `trusted` counts the points that were compared by their fingerprints, and not read. `why_whole`
     is why an audit that could have done so has read every point; None where it did not want to.
     `took_over`: a part was read by an earlier run, and `left_out` says which.
+    `why_alone` is why one process read all, or kept no state, though the operator asked otherwise.
     `looked_for` are the codes whose rules saw all that was read: of these no finding means that
     there is none.
     """
@@ -308,6 +309,7 @@ class Audit:
     outdated: Sequence[Known] = ()
     looked_for: frozenset[str] = frozenset()
     took_over: bool = False
+    why_alone: str | None = None
 
     def close(self) -> None:
         """Forget the findings. Closing twice is no error."""

@@ -181,6 +181,7 @@ class Report:
             "noted": self.audit.noted,
             "by_fingerprint": self.audit.trusted,
             "why_all_were_read": self.audit.why_whole,
+            "why_alone": self.audit.why_alone,
             "vectors": vectors.fields(self.audit.vectors),
         }
 
@@ -193,8 +194,8 @@ class Report:
         if audit.trusted:
             of_them = count(audit.trusted, "point was", "points were")
             yield f"{of_them} compared by fingerprint, and not read: --deep reads all"
-        if audit.why_whole:
-            yield f"every point was read: {audit.why_whole}"
+        why_whole = audit.why_whole and f"every point was read: {audit.why_whole}"
+        yield from filter(None, (why_whole, audit.why_alone))
         if audit.vectors or not seen_only:
             yield vectors.looked_at(audit.vectors)
         for line in () if seen_only else audit.left_out:
