@@ -1084,6 +1084,9 @@ BEGIN
     layout text NOT NULL CHECK (layout IN ('per-persona', 'shared')),
     why text NOT NULL,
     decided_at timestamptz NOT NULL DEFAULT clock_timestamp())$q$,
+        $q$ALTER TABLE memsync.layout
+    ADD COLUMN IF NOT EXISTS under_way text
+    CHECK (under_way IN ('copying', 'retiring', 'returning'))$q$,
         'GRANT SELECT ON memsync.layout TO PUBLIC',
         $q$CREATE TABLE IF NOT EXISTS memsync.memories (
     collection text NOT NULL,

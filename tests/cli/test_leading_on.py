@@ -290,6 +290,7 @@ def finished(app: str, qdrant: str, command: list[str], half_done: str) -> None:
     assert "was begun and did not end" in shown.out
     told = on(app, qdrant, "--json", "reconcile", "layout").json()
     assert (half_done, f"memsync {shlex.join(command)}") == (told["half_done"], told["next"])
+    assert command in nexts(on(app, qdrant, "check"))
     done = on(app, qdrant, *command)
     assert 0 == done.status, done
     told = on(app, qdrant, "--json", "reconcile", "layout").json()
@@ -297,10 +298,16 @@ def finished(app: str, qdrant: str, command: list[str], half_done: str) -> None:
     assert command != told["next"]
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["first", "second"])
 def test_copying_that_was_cut_short(
-    app: str, deployed: str, monkeypatch: pytest.MonkeyPatch
+    app: str, deployed: str, monkeypatch: pytest.MonkeyPatch, *, again: bool
 ) -> None:
-    """The record still says per-persona, and part of the memories lie in the shared collection."""
+    """The record still says per-persona, and part of the memories lie in the shared collection;
+    also at the second time, when that one stands already.
+    """
+    if again:
+        assert 0 == on(app, deployed, *SHARED, "--app-stopped").status
+        assert 0 == on(app, deployed, *BACK).status
     with monkeypatch.context() as patch:
         patch.setattr(relayout, "change", cut)
         assert 0 != on(app, deployed, *SHARED, "--app-stopped").status
@@ -308,11 +315,13 @@ def test_copying_that_was_cut_short(
     assert [RETIRE] == nexts(on(app, deployed, "reconcile", "layout"))
 
 
-@pytest.mark.parametrize("where", ["drop", "noted"])
+@pytest.mark.parametrize("where", ["between", "drop", "noted"])
 def test_a_retirement_that_was_cut_short(
     app: str, deployed: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With collections left, also where the last one is gone and nothing could note that."""
+    """With collections left, between two of them, and where the last one is gone and nothing could
+    note that.
+    """
     assert 0 == on(app, deployed, *SHARED, "--app-stopped").status
     with opened(app, deployed) as vectors:
         last = max(name for name in vectors.collections() if name.startswith("persona-"))
@@ -320,6 +329,8 @@ def test_a_retirement_that_was_cut_short(
 
     def last_fails(session: object, ltm: object, run_id: object, name: str, *rest: object) -> None:
         retire_one(session, ltm, run_id, name, *rest)  # type: ignore[arg-type]
+        if where == "between":
+            cut()
         if name == last and where == "noted":
             with psycopg.connect(app) as connection:
                 connection.execute(
@@ -342,15 +353,18 @@ def test_a_retirement_that_was_cut_short(
     assert [] == nexts(on(app, deployed, "reconcile", "layout"))
 
 
-@pytest.mark.parametrize("where", ["first", "restored", "copied"])
+@pytest.mark.parametrize("where", ["first", "restored", "copied", "never retired"])
 def test_a_way_back_that_was_cut_short(
     app: str, deployed: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the first collection, after the last, and right before the record is changed."""
+    """In the first collection, after the last, and right before the record is changed; without a
+    retirement, too.
+    """
     assert 0 == on(app, deployed, *SHARED, "--app-stopped").status
-    assert 0 == on(app, deployed, *RETIRE).status
+    if where != "never retired":
+        assert 0 == on(app, deployed, *RETIRE).status
     with monkeypatch.context() as patch:
-        if where == "copied":
+        if where in {"copied", "never retired"}:
             patch.setattr(relayout, "change", cut)
         elif where == "restored":
             patch.setattr(relayout, "_until_nothing_is_new", cut)
@@ -364,11 +378,11 @@ def test_a_way_back_that_was_cut_short(
 def test_a_way_back_that_was_given_up(
     app: str, deployed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who retires instead has ended it; and one cut short without a retirement is told, too."""
+    """Who retires instead, or says that the layout stays, has ended it."""
     assert 0 == on(app, deployed, *SHARED, "--app-stopped").status
     shown = on(app, deployed, "reconcile", "layout")
     assert [RETIRE] == nexts(shown)
-    assert f"the way back, also one that was cut short: `memsync {' '.join(BACK)}`" in shown.out
+    assert f"the way back: `memsync {' '.join(BACK)}`" in shown.out
     assert 0 == on(app, deployed, *RETIRE).status
     with monkeypatch.context() as patch:
         patch.setattr(relayout, "change", cut)
@@ -376,6 +390,11 @@ def test_a_way_back_that_was_given_up(
     assert 0 == on(app, deployed, *RETIRE).status
     told = on(app, deployed, "--json", "reconcile", "layout").json()
     assert (None, None) == (told["half_done"], told["next"])
+    with monkeypatch.context() as patch:
+        patch.setattr(relayout, "change", cut)
+        assert 0 != on(app, deployed, *BACK).status
+    assert 0 == on(app, deployed, *SHARED).status
+    assert [RETIRE] == nexts(on(app, deployed, "reconcile", "layout"))
     assert 0 == on(app, deployed, *BACK).status
     assert 0 == on(app, deployed, *SHARED, "--app-stopped").status
     assert [RETIRE] == nexts(on(app, deployed, "reconcile", "layout"))

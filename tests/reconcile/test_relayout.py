@@ -141,7 +141,7 @@ def test_killed_while_the_record_is_changed(quick: Lab) -> None:
         " $$BEGIN RAISE 'no'; END$$"
     )
     quick.sql(
-        "CREATE TRIGGER fail BEFORE UPDATE ON memsync.layout"
+        "CREATE TRIGGER fail BEFORE UPDATE OF layout ON memsync.layout"
         " FOR EACH ROW EXECUTE FUNCTION pg_temp_fail()"
     )
     try:

@@ -135,9 +135,8 @@ def _print_standing(seen: Standing) -> None:
         say(f"{what} with {held}{is_next} this layout does not read them")
     if seen.half_done:
         say(f"{seen.half_done.what} was begun and did not end", "yellow")
-    elif seen.waiting and seen.layout is Layout.SHARED and not seen.retired:
-        # Where nothing was retired, a way back leaves no trace until it changes what stands there.
-        say(f"the way back, also one that was cut short: `{HalfDone.RETURNING.command}`")
+    elif seen.waiting and seen.layout is Layout.SHARED:
+        say(f"the way back: `{HalfDone.RETURNING.command}`")
     say_next(_next(seen))
 
 
@@ -220,7 +219,7 @@ def _print_copied(changed: Changed) -> None:
     if changed.left:
         say(
             f"{count(changed.left, 'point')} of the shared collection stayed there alone: no "
-            "exchange explains them",
+            "exchange explains them, or what they would replace has changed meanwhile",
             "yellow",
         )
     if changed.layout is Layout.PER_PERSONA:

@@ -1,24 +1,14 @@
-"""Tells whether a change of the layout was begun and did not end.
+"""Notes which change of the layout is under way, and tells one that was begun and did not end.
 
-The record of the layout is changed at the end, so it does not say that. This module decides it from
-what a change leaves on its way: collections that stand, the notes of a retirement, and the copies
-in the quarantine. Where a role may not read the quarantine, those say nothing. The statements are
-in halfway.sql.
+The note stands beside the record of the layout. It is made before the first write of a change, and
+goes in the transaction that records the new layout, or at the end of a retirement. It decides that
+a change is half done where nobody is at work. The statements are in halfway.sql.
 """
 
-from collections.abc import Collection
 from enum import Enum
-from itertools import islice
-from uuid import UUID
 
-from memsync.stores.ltm import LongTermMemory
-from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Session, relations
-
-_LOOKED_AT = 200
-"""So many points of a collection show whether it came back: the first of them come back first."""
-_WAY_BACK = "layout set per-persona"
-"""It stands in the reason of the record after a way back, which leaves the shared collection."""
+from memsync.stores.postgres.locks import LockKey, holders
 
 
 class HalfDone(Enum):
@@ -54,46 +44,24 @@ class HalfDone(Enum):
         return self.value[0]
 
 
-def half_done(session: Session, ltm: LongTermMemory, waiting: Collection[str]) -> HalfDone | None:
-    """The change that was begun and did not end; None where none was, or nothing shows it.
-
-    `waiting` are the collections that stand and that the layout does not read. Nothing shows a way
-    back that was cut short while it copied new memories, where no collection had been retired.
-    """
-    own = ["memsync.layout", "memsync.retired"]
-    if not relations.existing(session, own).issuperset(own):
+def half_done(session: Session) -> HalfDone | None:
+    """The change that was begun and did not end; None while a repair is at work, too."""
+    if not relations.existing(session, ["memsync.layout"]):
         return None
-    if not (rows := session.rows("last_of_layout")):
+    rows = session.rows("layout_under_way")
+    if not rows or rows[0].under_way is None or holders(session, LockKey.REPAIR):
         return None
-    last = rows[0]
-    if ltm.layout is Layout.PER_PERSONA:
-        is_copying = ltm.collection in waiting and _WAY_BACK not in last.why
-        return HalfDone.COPYING if is_copying else None
-    may_see = session.row("may_see_repairs")
-    may = waiting and may_see.stand and may_see.may
-    if (waiting and last.came_back) or (may and _comes_back(session, ltm, waiting)):
-        return HalfDone.RETURNING
-    if last.is_retiring:
-        return HalfDone.RETIRING
-    if may and session.row("replaced_in_old_collections", shared=ltm.collection).was:
-        return HalfDone.RETURNING
-    return None
+    return next(each for each in HalfDone if str(each) == rows[0].under_way)
 
 
-def _comes_back(session: Session, ltm: LongTermMemory, waiting: Collection[str]) -> bool:
-    """Whether a collection stands again that was removed, with points that it had, or none yet.
+def begin(session: Session, change: HalfDone) -> None:
+    """Note that this change begins, in place of another one. Effects: Postgres.
 
-    An old version of the app that writes to it gives its points new ids.
+    The layout must be recorded.
     """
-    gone: dict[str, UUID] = {
-        row.collection: row.run_id
-        for row in session.rows("retired_and_gone", collections=list(waiting))
-    }
-    for name, run_id in gone.items():
-        ids = [str(point.id) for point in islice(ltm.scan(name), _LOOKED_AT)]
-        if not ids:
-            return True
-        found = session.row("have_been_retired", run_id=run_id, collection=name, point_ids=ids)
-        if found.was:
-            return True
-    return False
+    session.run("begin_layout_change", change=str(change))
+
+
+def end(session: Session, change: HalfDone) -> None:
+    """Forget this change, which ended or was given up. Effects: Postgres."""
+    session.run("end_layout_change", change=str(change))

@@ -19,7 +19,7 @@ from memsync.reconcile.bringing import Bringing
 from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
-from memsync.reconcile.halfway import HalfDone, half_done
+from memsync.reconcile.halfway import HalfDone, begin, end, half_done
 from memsync.reconcile.retirement import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
@@ -60,7 +60,7 @@ class Changed:
 
     `audit` is that of the new layout; None where it was the layout before. `left` counts the points
     of the shared collection that were not taken back, because they have neither an exchange nor the
-    right to be without one.
+    right to be without one, or because what they would replace has changed meanwhile.
     """
 
     layout: Layout
@@ -88,7 +88,7 @@ def look(session: Session, ltm: LongTermMemory, settings: Settings) -> Standing:
         kinds,
         {name: points[name] for name in elsewhere},
         {row.run_id: (row.collections, row.points) for row in retired},
-        half_done(session, ltm, elsewhere),
+        half_done(session),
     )
 
 
@@ -122,7 +122,7 @@ def set_shared(
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.SHARED:
-            record(session, Decision(ltm.layout, ltm.why_layout))
+            _stay(session, ltm, HalfDone.RETURNING)
             return Changed(ltm.layout)
         if not app_stopped:
             raise GateClosed(
@@ -137,6 +137,7 @@ def set_shared(
             _require_clean(before)
         # Two layouts with memories would be unclear to every command until the end.
         record(session, Decision(ltm.layout, ltm.why_layout))
+        begin(session, HalfDone.COPYING)
         ltm.ensure(ltm.collection, dims)
         work = Bringing(session, ltm, settings, tell)
         copied = _until_nothing_is_new(work.run_once)
@@ -161,7 +162,7 @@ def set_per_persona(
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.PER_PERSONA:
-            record(session, Decision(ltm.layout, ltm.why_layout))
+            _stay(session, ltm, HalfDone.COPYING)
             return Changed(ltm.layout)
         _require_no_alias(ltm)
         why = "`memsync reconcile layout set per-persona` brought the memories back"
@@ -172,12 +173,19 @@ def set_per_persona(
             _require_embedder(target, settings, homes)
         _require_untampered(audit(postgres, ltm, settings, tell, deep=True))
         record(session, Decision(ltm.layout, ltm.why_layout))
+        begin(session, HalfDone.RETURNING)
         restored = restore(session, target, tell)
         copied = _until_nothing_is_new(work.run_once)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
         _adopt(session, target, settings, tell)
         after = audit(postgres, target, settings, tell, deep=True)
         return Changed(Layout.PER_PERSONA, copied, work.replaced, restored, work.left, after)
+
+
+def _stay(session: Session, ltm: LongTermMemory, given_up: HalfDone) -> None:
+    """Record the layout that stays, and give up a change that would have led out of it."""
+    record(session, Decision(ltm.layout, ltm.why_layout))
+    end(session, given_up)
 
 
 def _adopt(session: Session, ltm: LongTermMemory, settings: Settings, tell: Tell) -> None:

@@ -1,28 +1,34 @@
 """Moves collections that the shared layout no longer reads to the quarantine, and back.
 
 It decides when a collection may go: each of its points has its copy in the shared collection, and
-no point came since that was seen. A collection is dropped when all of its points are committed to
-the quarantine, so one that stands is whole, and its points are moved anew after a crash.
+says what it said when that was seen. A collection is dropped when all of its points, as they are
+right before, are committed to the quarantine. So one that stands is whole, and its points are moved
+anew after a crash.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from memsync.errors import GateClosed, IncompleteAudit
+from memsync.model.digests import point_state
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place, Point
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
-from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.cases import Case
 from memsync.reconcile.copying import keep, pairing_of, write
 from memsync.reconcile.fence import repairing
+from memsync.reconcile.halfway import HalfDone, begin, end
 from memsync.reconcile.journal import whole
 from memsync.reconcile.rules.data import ArchivedTampered
+from memsync.reconcile.spool import Shelf
 from memsync.settings import Settings
 from memsync.stores.ltm import COSINE, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.record import Decision, record
 from memsync.stores.postgres import Postgres, Session, json_value
 
 _BATCH = 256
@@ -66,9 +72,14 @@ def retire(
             f"memories lie in the {ltm.layout} layout ({ltm.why_layout}), which reads these "
             "collections. Change it first: `memsync reconcile layout set shared`"
         )
-    with repairing(postgres, relay_wait_s=0) as session:
-        counted = _compared(session, ltm, settings, tell)
+    with (
+        repairing(postgres, relay_wait_s=0) as session,
+        contextlib.closing(Shelf[str]()) as copied,
+    ):
+        counted = _compared(session, ltm, settings, copied, tell)
         forms = {name: _form(ltm, name) for name in counted}
+        record(session, Decision(ltm.layout, ltm.why_layout))
+        begin(session, HalfDone.RETIRING)
         unfinished = session.row("unfinished_retirement")
         run_id: UUID = unfinished.run_id if unfinished else uuid4()
         collections = points = 0
@@ -79,16 +90,17 @@ def retire(
                 collections, points = collections + 1, points + (row.points or 0)
         total = sum(counted.values())
         for name, expected in counted.items():
-            _retire_one(session, ltm, run_id, name, forms[name], expected)
+            _retire_one(session, ltm, run_id, name, forms[name], expected, copied)
             collections, points = collections + 1, points + expected
             tell(Progress(Kind.STEP, "moving points to the quarantine", points, total))
+        end(session, HalfDone.RETIRING)
     return Retired(run_id, collections, points)
 
 
 def _compared(
-    session: Session, ltm: LongTermMemory, settings: Settings, tell: Tell
+    session: Session, ltm: LongTermMemory, settings: Settings, states: Shelf[str], tell: Tell
 ) -> dict[str, int]:
-    """The collections that may go, each with the number of its points.
+    """The collections that may go, each with the number of its points; `states` gets theirs.
 
     Raises: GateClosed naming those with a point that lacks its copy, and where an archived memory
     was changed; IncompleteAudit.
@@ -102,6 +114,7 @@ def _compared(
             tell(Progress(Kind.COUNT, "comparing with the shared collection", number))
         if case.found and not case.found.home and _has_its_copy(case, ltm):
             copied[case.found.place.collection] += 1
+            states[_key(case.found.place)] = str(point_state(case.found.point))
         changed += _TAMPERED.judge(case) is not None
     if changed:
         raise GateClosed(
@@ -133,9 +146,7 @@ def _compared(
 
 
 def _has_its_copy(case: Case, ltm: LongTermMemory) -> bool:
-    return (
-        case.role is Role.COPY and case.kept is not None and case.kept.collection == ltm.collection
-    )
+    return case.is_copy and case.kept is not None and case.kept.collection == ltm.collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,7 @@ def _retire_one(
     name: str,
     form: _Form,
     expected: int,
+    copied: Mapping[bytes, str],
 ) -> None:
     session.run(
         "begin_retirement",
@@ -178,16 +190,44 @@ def _retire_one(
     )
     moved = 0
     for some in batched(ltm.scan(name, vectors=True), _BATCH):
+        as_copied = {each.id: copied.get(_key(Place(name, each.id)), "") for each in some}
+        _require_same(name, some, as_copied)
         keep(session, run_id, name, some, "retired")
         moved += len(some)
-    if not moved == expected == ltm.count(name):
-        raise GateClosed(
-            f"{name} had {expected} points when it was compared, and has others now, so it was not "
-            "removed: something still writes there. Stop it, then run this again"
-        )
+    kept = 0
+    for some in batched(ltm.scan(name), _BATCH):
+        _require_same(name, some, _kept(session, run_id, name, [each.id for each in some]))
+        kept += len(some)
+    if not kept == moved == expected:
+        raise _changed(name, f"{count(expected, 'point')} then, {kept:,} now")
     session.run("count_moved", run_id=run_id, collection=name, points=moved)
     ltm.repairs.drop(name)
     session.run("end_retirement", run_id=run_id, collection=name)
+
+
+def _require_same(name: str, points: Sequence[Point], states: Mapping[PointId, str]) -> None:
+    """Raises: GateClosed for a point that has another state than this one."""
+    for each in points:
+        if point_state(each) != states.get(each.id):
+            raise _changed(name, f"the first is {each.id}")
+
+
+def _kept(session: Session, run_id: UUID, name: str, ids: Sequence[PointId]) -> dict[PointId, str]:
+    """The states in which the way back would restore these points."""
+    asked = {str(each): each for each in ids}
+    rows = session.rows("retired_states", run_id=run_id, collection=name, point_ids=list(asked))
+    return {asked[row.point_id]: row.state for row in rows}
+
+
+def _changed(name: str, what: str) -> GateClosed:
+    return GateClosed(
+        f"{name} holds other points than when it was compared with the shared collection ({what}), "
+        "so it was not removed: something still writes there. Stop it, then run this again"
+    )
+
+
+def _key(place: Place) -> bytes:
+    return str(place).encode("utf-8", "surrogatepass")
 
 
 # ---------------------------------------------------------------------- the way back

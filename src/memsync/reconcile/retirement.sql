@@ -52,6 +52,14 @@ WHERE plan_id = %(run_id)s AND collection = %(collection)s AND reason = 'retired
     AND point_id > %(after)s
 ORDER BY point_id, id DESC LIMIT %(limit)s;
 
+-- name: retired_states
+-- The states of these points of a collection that is about to be removed, each as it was kept last.
+SELECT DISTINCT ON (point_id) point_id, state
+FROM memsync.quarantine
+WHERE plan_id = %(run_id)s AND collection = %(collection)s AND reason = 'retired'
+    AND point_id = ANY(%(point_ids)s)
+ORDER BY point_id, id DESC;
+
 -- name: end_restoration
 -- Notes that the collection is back.
 UPDATE memsync.retired SET restored_at = clock_timestamp()

@@ -180,6 +180,24 @@ def made_anew(lab: Lab, said: list[Exchange]) -> Planted:
     )
 
 
+@law("MSS021", "outbox")
+def half_a_change(lab: Lab, _: list[Exchange]) -> Planted:
+    """A change to the other layout was killed."""
+    layout, change, command = {
+        Layout.SHARED: ("shared", "returning", "per-persona"),
+        Layout.PER_PERSONA: ("per-persona", "copying", "shared --app-stopped"),
+    }[lab.ltm.layout]
+    lab.sql(
+        "INSERT INTO memsync.layout (layout, why, under_way) VALUES (%(l)s, 'test', %(c)s)"
+        " ON CONFLICT (singleton) DO UPDATE SET under_way = excluded.under_way",
+        l=layout,
+        c=change,
+    )
+    return Planted(
+        one(change, layout=layout), next_command=f"memsync reconcile layout set {command}"
+    )
+
+
 @law("MSS020", "outbox")
 def outdated(lab: Lab, said: list[Exchange]) -> Planted:
     """A missing memory was acknowledged, and then it came back."""

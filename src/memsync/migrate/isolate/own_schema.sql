@@ -181,6 +181,12 @@ CREATE TABLE IF NOT EXISTS memsync.layout (
     why text NOT NULL,
     decided_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
+-- name: add_layout_under_way
+-- The change of layout that was begun and has not ended. See reconcile/halfway.py.
+ALTER TABLE memsync.layout
+    ADD COLUMN IF NOT EXISTS under_way text
+    CHECK (under_way IN ('copying', 'retiring', 'returning'));
+
 -- name: grant_layout
 -- Lets every role of the schema see where memories lie: the library and each audit ask.
 GRANT SELECT ON memsync.layout TO PUBLIC;

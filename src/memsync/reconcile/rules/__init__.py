@@ -45,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     schema.UnsearchableVectors(),
     schema.StoreRewound(),
     schema.CollectionRecreated(),
+    schema.UnfinishedLayoutChange(),
     # The last one: it tells what no finding of the others matched.
     schema.BaselineOutdated(),
 )

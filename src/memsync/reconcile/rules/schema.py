@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
+from memsync.reconcile.halfway import half_done
 from memsync.reconcile.rules.base import StateRule
 from memsync.reconcile.state import HISTORY, QUARANTINE, State
 from memsync.stores.history.catalog import PERSONA_INDEX, RETRIEVAL_INDEX
@@ -325,6 +326,27 @@ class UndoNotPossible(StateRule):
                 copies_damaged=each.damaged,
                 without_collection=each.without_collection,
             )
+
+
+class UnfinishedLayoutChange(StateRule):
+    """A change of the layout, or a retirement, was begun and did not end.
+
+    Why it matters: memories lie in two places. Recall reads the layout that is recorded, which is
+    whole. The rest goes on, or waits, only with the command that was cut short.
+    Repair: the same command finishes it. `memsync reconcile layout set` with the layout that is
+    recorded gives a change of the layout up; what was copied stays.
+    """
+
+    code, name = "MSS021", "unfinished-layout-change"
+    severity = Severity.WARNING
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    next_command = "memsync reconcile layout"
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The change that is noted, while nobody is at work."""
+        if change := half_done(state.session):
+            finding = self.finding("postgres:memsync.layout", str(change), layout=state.ltm.layout)
+            yield replace(finding, next_command=change.command)
 
 
 class LegacyLayout(StateRule):
