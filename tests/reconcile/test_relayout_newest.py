@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
 from memsync.errors import GateClosed
 from memsync.model.records import Point
+from memsync.reconcile import relayout
+from memsync.reconcile.returning import Returning
 from memsync.stores.ltm.layouts import Layout
 from support.failing import Crash, Failing
 from support.lab import A, Lab, as_told
 from support.ledger import adopt
-from support.relayout import CLASH, back, crashes, follow, home, of_app, retire, to_shared
+from support.relayout import CLASH, back, crashes, follow, home, of_app, retire, say, to_shared
+from support.releasing import released
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from memsync.model.records import Exchange
+    from memsync.reconcile.cases import Case
 
 
 def edited(lab: Lab, said: Exchange, text: str) -> Exchange:
@@ -235,6 +240,96 @@ def test_a_copy_that_was_changed_is_not_taken_for_newer(quick: Lab) -> None:
     assert "archived-tampered" in quick.audit().counts
     with pytest.raises(GateClosed, match="archived-tampered"):
         back(quick)
+
+
+# ---------------------------------------------------------------------- points of other memories
+
+
+def origin_of(lab: Lab, said: Exchange) -> UUID:
+    """The id of the app's point that the memory in the shared collection was copied from."""
+    note = str(lab.point(said.anchor_id).payload["brought_from"])
+    return UUID(note.removeprefix(f"{home(A)}/"))
+
+
+def test_a_point_that_is_another_exchanges_by_now(quick: Lab) -> None:
+    """An old version of the app has written a new memory of nearly that time under the id."""
+    to_shared(quick)
+    first = quick.said[0]
+    origin = origin_of(quick, first)
+    (new,) = say(quick, 1)
+    quick.sql(
+        "UPDATE conversation_history SET created_at = created_at - %(by)s * interval '1 ms'"
+        " WHERE id = ANY(%(ids)s)",
+        by=new.created_at_ms - first.created_at_ms - 4000,
+        ids=[new.said_id, new.anchor_id],
+    )
+    new = quick.exchange(new.anchor_id)
+    quick.deploy(new, point_id=origin)
+    theirs = quick.point(origin, home(A))
+
+    changed = back(quick)
+
+    assert (1, 0, 0) == (changed.copied, changed.replaced, changed.left)
+    assert theirs == quick.point(origin, home(A))
+    assert first.user_text in str(quick.point(first.anchor_id, home(A)).payload["content"])
+    assert changed.audit
+    assert changed.audit.ok
+
+
+def test_a_point_that_was_changed_since_it_was_written_down(quick: Lab) -> None:
+    """Nobody can tell whose it is: it stays, and is told; the memory comes back beside it."""
+    adopt(quick)
+    to_shared(quick)
+    first = quick.said[0]
+    origin = origin_of(quick, first)
+    pruned(quick, first)
+    quick.put(origin, {**quick.point(origin, home(A)).payload, "content": "User (Al): x"}, home(A))
+    told: list[str] = []
+
+    with released(quick.url):
+        changed = relayout.set_per_persona(
+            quick.postgres, quick.ltm, quick.settings, lambda each: told.append(each.what)
+        )
+    follow(quick)
+
+    assert (1, 0, 0) == (changed.copied, changed.replaced, changed.left)
+    assert "User (Al): x" == quick.point(origin, home(A)).payload["content"]
+    assert first.user_text in str(quick.point(first.anchor_id, home(A)).payload["content"])
+    assert any("1 memory was brought back under another id" in each for each in told)
+    assert changed.audit
+    assert {"archived-tampered": 1} == changed.audit.counts
+
+
+@pytest.mark.parametrize("has_row", [True, False], ids=["with its row", "without"])
+def test_a_point_that_changes_while_memories_come_back(
+    quick: Lab, monkeypatch: pytest.MonkeyPatch, *, has_row: bool
+) -> None:
+    """It was seen as the memory that is to be replaced, and is another one right before that."""
+    to_shared(quick)
+    first = quick.said[0]
+    origin = origin_of(quick, first)
+    edited(quick, first, "edited")
+    by_relay(quick, first)
+    if not has_row:
+        pruned(quick, first)
+    other = {**quick.point(origin, home(A)).payload, "content": "User (Al): x"}
+    made = Returning._made
+    written: list[object] = []
+
+    def meanwhile(self: Returning, cases: Sequence[Case]) -> object:
+        # The first pass only looks whether something must be embedded.
+        if len(written) == 1:
+            quick.put(origin, other, home(A))
+        written.append(cases)
+        return made(self, cases)
+
+    monkeypatch.setattr(Returning, "_made", meanwhile)
+    changed = back(quick)
+
+    assert other == quick.point(origin, home(A)).payload
+    assert 0 == changed.replaced
+    assert 1 == changed.copied + changed.left
+    assert "edited" in str(quick.point(first.anchor_id).payload)
 
 
 # ---------------------------------------------------------------------- the quarantine

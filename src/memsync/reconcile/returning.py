@@ -1,18 +1,22 @@
 """Copies memories back to the collections of their personas, as the app writes them.
 
 It decides which memories a persona's collection lacks, and which of its own are older than what
-memsync made in the shared collection.
+memsync made in the shared collection. A point is written over only where it is still the one that
+the pass has seen, and no other memory's.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from memsync.errors import PartlyDone, StoreUnreachable
+from memsync.model.digests import point_state
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
 from memsync.model.progress import Kind, Progress
 from memsync.model.records import Exchange, Place, Point, Speakers
 from memsync.model.sequences import batched
+from memsync.model.wording import count
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copies import are_near
 from memsync.reconcile.copying import (
@@ -25,13 +29,17 @@ from memsync.reconcile.copying import (
     require_read,
 )
 from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.spool import Shelf, Spool
 from memsync.stores.history.cast import speakers
 from memsync.stores.ltm import Failure
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Ledger, standing_digest
 from memsync.stores.ltm.payload import DEPLOYED, as_deployed
 from memsync.stores.ltm.texts import say_the_same
 
 _BATCH = 256
+_Seen = tuple[str | None, UUID | None]
+"""The state of a point, and the anchor of the exchange whose memory it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class Returning(Copying):
     """Copies to the personas' collections what stands only in the shared one, or is newer there."""
 
     left = 0
+    spared = 0
+    _seen: Shelf[_Seen]
 
     def must_embed(self) -> bool:
         """Whether a memory must be embedded anew. Writes nothing."""
@@ -63,22 +73,37 @@ class Returning(Copying):
             written += self._write(some)
             looked_at += len(some)
             self.tell(Progress(Kind.STEP, "bringing memories back", looked_at, total))
+        if self.spared:
+            beside = count(self.spared, "memory was", "memories were")
+            why = "the points that they were copied from say something else by now"
+            self.tell(Progress(Kind.NOTE, f"{beside} brought back under another id: {why}"))
         return written
 
     def _returns(self) -> Iterator[list[_Return]]:
         pairing = pairing_of(self.session, self.ltm, self.settings)
-        self.left = 0
-        for some in batched(self._lacking(pairing), _BATCH):
-            yield self._made(some)
+        self.left = self.spared = 0
+        with (
+            contextlib.closing(Shelf[_Seen]()) as self._seen,
+            contextlib.closing(Spool[Case]()) as lacking,
+        ):
+            # All points of a persona are seen before one of them is written over.
+            for case in self._lacking(pairing):
+                lacking.add(b"", case)
+            for some in batched(lacking, _BATCH):
+                yield self._made(some)
         require_read(pairing)
 
     def _lacking(self, pairing: Pairing) -> Iterator[Case]:
         """Memories that stand only in the shared collection, or that memsync made there."""
         for case in pairing.cases():
             found = case.found
+            if found is not None and found.home:
+                anchor = case.exchange.anchor_id if case.exchange else None
+                self._seen[_key(found.place)] = point_state(found.point), anchor
             if found is None or found.place.collection != self.shared:
                 continue
-            if case.role in {Role.ORPHAN, Role.NEWER} or found.contradicts_itself:
+            is_alone = case.role in {Role.ORPHAN, Role.NEWER} and not case.is_copy
+            if is_alone or found.contradicts_itself:
                 self.left += 1
             elif self._is_lacking(case) or self._may_be_newer(case):
                 yield case
@@ -89,14 +114,14 @@ class Returning(Copying):
             return True
         # Of several copies in collections that nobody reads, the first one is kept.
         elsewhere = case.kept is not None and case.kept.collection not in {case.home, self.shared}
-        return case.role is Role.COPY and elsewhere
+        return case.is_copy and elsewhere
 
     def _may_be_newer(self, case: Case) -> bool:
         """Whether it may say something else than the persona's own: memsync made it from rows, or
         its rows are gone, so that nothing but this layout says what was said last.
         """
         found, kept = case.found, case.kept
-        if found is None or kept is None or case.role is not Role.COPY:
+        if found is None or kept is None or not case.is_copy:
             return False
         is_made = case.exchange is None or not is_deployed(found.codec, found.point)
         return kept.collection == case.home and is_made
@@ -151,6 +176,9 @@ class Returning(Copying):
             return None
         if row is not None and self.has_fault(row, place, there[place], Layout.SHARED):
             return None
+        if not self._is_as_seen(case, kept, there[kept]):
+            self.left += 1
+            return None
         return self._returned(case, there, payloads, kept)
 
     def _copy(
@@ -167,7 +195,10 @@ class Returning(Copying):
         origin = _origin_of(case)
         if origin and origin in there and self._are_near(case, there[origin]):
             # Nothing else ties the two together: the persona's own has another time and text.
-            return self._returned(case, there, payloads, origin)
+            returned = self._returned(case, there, payloads, origin)
+            if returned and self._may_be_replaced(case, origin, there[origin], returned.point):
+                return returned
+            self.spared += 1
         free = (each for each in ids_of_a_copy(place) if Place(case.home, each) not in taken)
         point_id = next(free, None)
         if point_id is None:
@@ -175,9 +206,32 @@ class Returning(Copying):
         return self._returned(case, there, payloads, Place(case.home, point_id))
 
     def _are_near(self, case: Case, point: Point) -> bool:
+        """Whether both are of one personality, and of one time."""
         if case.found is None:
             return False
-        return are_near(case.found.reading, DEPLOYED.decode(point.payload), case.tolerance_ms)
+        there = DEPLOYED.decode(point.payload)
+        is_same = there.memory.personality_id == case.found.personality_id
+        return is_same and are_near(case.found.reading, there, case.tolerance_ms)
+
+    def _is_as_seen(self, case: Case, place: Place, point: Point) -> bool:
+        """Whether the point is as this pass has seen it, and not the memory of another exchange."""
+        state, anchor = self._seen.get(_key(place), (None, None))
+        own = case.exchange.anchor_id if case.exchange else None
+        return state == point_state(point) and anchor in {None, own}
+
+    def _may_be_replaced(self, case: Case, place: Place, old: Point, new: Point) -> bool:
+        """Whether the point at `place` is the memory that this case's was copied from.
+
+        It is not where somebody has changed it since that was written down. What a pass that was
+        cut short was about to write is written down before.
+        """
+        entry = Ledger(self.session).at([place]).get(place)
+        digests = {
+            standing_digest(place.point_id, DEPLOYED.decode(each.payload).memory)
+            for each in (old, new)
+        }
+        is_noted = entry is None or entry.stored in digests
+        return is_noted and self._is_as_seen(case, place, old)
 
     def _returned(
         self,
@@ -262,6 +316,10 @@ class Returning(Copying):
                 )
             points.append(replace(each.point, vector=outcome))
         return points
+
+
+def _key(place: Place) -> bytes:
+    return str(place).encode("utf-8", "surrogatepass")
 
 
 def _origin_of(case: Case) -> Place | None:
