@@ -1,17 +1,20 @@
 """A relay that lost its lock, or that races somebody else, never replaces what is newer."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from memsync.errors import PartlyDone, StoreUnreachable
+from memsync.errors import InvalidInput, PartlyDone, StoreUnreachable
 from memsync.memory import Drained, outbox_status, relay
+from memsync.model.records import Point
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, Page, Where
 from support.failing import Failing
 from support.lab import DIMS, STORES, Lab, embed
 from support.releasing import drain, released
@@ -187,3 +190,59 @@ def test_somebody_who_never_stops_holds_one_entry_only(lab: Lab) -> None:
     with released(lab.url):
         assert Drained(1, 1) == relay.drain(lab.postgres, lab.ltm)
     assert lab.check().ok
+
+
+class Strict(Failing):
+    """A server that refuses conditions on keys without an index."""
+
+    def describe(self, collection: str) -> CollectionInfo | None:
+        found = super().describe(collection)
+        return found and replace(found, needs_indexes=True)
+
+    def _require_indexes(self, collection: str, where: Where | None) -> None:
+        info = self.store.describe(collection)
+        if info and (odd := set(where or ()) - info.indexes.keys()):
+            raise InvalidInput(f"index required: {odd}")
+
+    def upsert(
+        self,
+        collection: str,
+        points: Sequence[Point],
+        *,
+        only_absent: bool = False,
+        only_where: Where | None = None,
+    ) -> None:
+        self._require_indexes(collection, only_where)
+        super().upsert(collection, points, only_absent=only_absent, only_where=only_where)
+
+    def scroll(self, collection: str, *, any_of: AnyOf | None = None, **more: Any) -> Page:
+        if any_of:
+            self._require_indexes(collection, {**any_of.texts, **any_of.ranges})  # type: ignore[dict-item]
+        return super().scroll(collection, any_of=any_of, **more)
+
+    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
+        self._require_indexes(collection, where)
+        return super().count(collection, where, ids=ids)
+
+
+@pytest.mark.parametrize("layout", ["shared", "per-persona"])
+def test_a_strict_server_is_asked_by_indexed_keys_only(
+    open_lab: "partial[Lab]", layout: str
+) -> None:
+    """Memories are replaced there, and one that somebody writes meanwhile is kept first."""
+    lab = open_lab(layout=layout, writer="memsync")
+    first, second = lab.say(2)
+    lab.sync()
+    edit(lab, first.anchor_id, "answer two")
+    edit(lab, second.anchor_id, "answer two")
+    home = lab.place(second).collection
+    newer = {**lab.point(second.anchor_id, home).payload, "fp1": -1, "note": "newer"}
+    acts: list[Callable[[], object]] = []
+    if layout == "shared":
+        acts.append(lambda: lab.put(second.anchor_id, newer, home))
+    ltm = slow(lab, lambda: [act() for act in acts])
+    ltm = LongTermMemory(Strict(lab.vectors), lab.settings, ltm.embedder, lab.ltm.layout)
+    assert 2 == drain(lab.postgres, ltm).entries
+    assert 2 == sum("answer two" in each for each in texts(lab))
+    kept = lab.sql("SELECT payload ->> 'note' FROM memsync.quarantine")
+    assert [("newer",)] * len(acts) == kept

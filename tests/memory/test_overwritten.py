@@ -8,13 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from memsync.errors import MemsyncError
+from memsync.errors import MemsyncError, PartlyDone
+from memsync.memory import relay
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.postgres import Postgres
 from support.lab import Lab
 from support.ledger import adopt
 
 KEPT = """SELECT collection, point_id, payload::text, cardinality(vector), reason
 FROM memsync.quarantine ORDER BY id"""
+GRANT = "GRANT INSERT ON memsync.quarantine"
 
 
 @pytest.fixture(params=Layout)
@@ -81,6 +84,18 @@ def test_what_was_added_to_a_memory_is_kept(lab: Lab) -> None:
     assert "of somebody" in payload
 
 
+def test_another_value_of_a_key_is_kept(open_lab: partial[Lab]) -> None:
+    """The app has set what memsync always writes alike."""
+    lab = open_lab(layout="per-persona", writer="memsync")
+    [said] = lab.say()
+    lab.sync()
+    lab.respell(said, canonScope="personal")
+    edit(lab, said.anchor_id)
+    lab.sync()
+    [(_, _, payload, _, _)] = lab.sql(KEPT)
+    assert "personal" in payload
+
+
 def test_a_memory_newer_than_a_restored_postgres_is_kept(lab: Lab) -> None:
     """Rows and ledger are of yesterday, the memory of today."""
     [said] = lab.say()
@@ -118,6 +133,38 @@ def test_a_memory_that_is_written_once_more_is_not_kept(lab: Lab) -> None:
     lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(i)s)", i=said.anchor_id)
     lab.sync()
     assert [] == lab.sql(KEPT)
+
+
+def test_a_role_that_may_keep_nothing_holds_that_memory_alone(lab: Lab) -> None:
+    """The missing grant is told as the relay begins, and the rest of the queue goes on."""
+    first, second = lab.say(2)
+    lab.sync()
+    lab.respell(first, **respelled(lab))
+    for each in (first, second):
+        edit(lab, each.anchor_id)
+    [third] = lab.say()
+    before = text_of(lab, first.anchor_id)
+    told: list[str] = []
+    lab.sql("CREATE ROLE keeps_nothing LOGIN")
+    try:
+        for grant in ("SCHEMA memsync, public", "ALL TABLES IN SCHEMA memsync, public"):
+            lab.sql(f"GRANT ALL ON {grant} TO keeps_nothing")
+        lab.sql("REVOKE INSERT ON memsync.quarantine FROM keeps_nothing")
+        with (
+            Postgres.open(lab.url.replace("postgres@", "keeps_nothing@", 1)) as postgres,
+            pytest.raises(PartlyDone, match=GRANT),
+        ):
+            relay.drain(postgres, lab.ltm, lambda each: told.append(each.what))
+    finally:
+        lab.sql("DROP OWNED BY keeps_nothing; DROP ROLE keeps_nothing")
+    assert any(GRANT in each for each in told)
+    assert before == text_of(lab, first.anchor_id)
+    assert "another answer" in text_of(lab, second.anchor_id)
+    assert third.user_text in text_of(lab, third.anchor_id)
+    assert [(str(first.anchor_id),)] == lab.sql("SELECT point_id::text FROM memsync.outbox")
+    lab.sync()
+    assert "another answer" in text_of(lab, first.anchor_id)
+    assert 1 == len(lab.sql(KEPT))
 
 
 def test_without_a_copy_nothing_is_overwritten(lab: Lab) -> None:

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
-from memsync import forks
+from memsync import forks, reconcile
 from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, StoreBusy
 from memsync.memory.patience import PAUSE_S_MAX, Patience
 from memsync.memory.relay import Drained, Ended, drain_once, told_held
@@ -23,6 +23,7 @@ from memsync.memory.stores import Stores
 from memsync.model.wording import count
 from memsync.stores.history import outbox
 from memsync.stores.history.outbox import OutboxStatus
+from memsync.stores.postgres import Session
 
 POLL_S = 5.0
 """How often a Memory looks for entries that other processes have queued."""
@@ -90,7 +91,7 @@ class Follower:
         self._busy_s = _BUSY_PAUSE_S
         self.trouble: MemsyncError | None = None
         self._asked = self.answered = 0
-        self._is_holding = False
+        self._is_holding = self._knows_its_rights = False
         self._state: object = None
 
     def wake(self) -> None:
@@ -161,6 +162,7 @@ class Follower:
             with stores.commands.session() as session:
                 if anew:
                     outbox.release(session)
+                self._say_once_what_it_may_not(session)
                 is_due = outbox.is_due(session)
             if not is_due:
                 return self._idle()
@@ -176,6 +178,12 @@ class Follower:
         except BaseException as error:  # noqa: BLE001  an app must not lose its relay
             return self._failed(_unknown(error))
         return self._drained(ended)
+
+    def _say_once_what_it_may_not(self, session: Session) -> None:
+        if not self._knows_its_rights:
+            self._knows_its_rights = True
+            if why := reconcile.why_not_kept(session):
+                self._tell(why, well=False)
 
     def _ends(self) -> bool:
         return self._is_ending

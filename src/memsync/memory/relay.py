@@ -146,6 +146,8 @@ class _Run:
         if self.ltm.why_app_writes:
             return
         self.ltm.prepare()
+        if why := reconcile.why_not_kept(self.session):
+            self.tell(Progress(Kind.NOTE, why))
         try:
             self._drain_levels(outbox.clock(self.session))
         finally:

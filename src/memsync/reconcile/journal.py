@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any
 from uuid import UUID
 
+from memsync.errors import MissingRight
 from memsync.model.digests import json_digest, point_state
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Place, Point, Vector
@@ -242,14 +243,27 @@ class Journal:
 def keep_replaced(session: Session, run_id: UUID, points: Mapping[Place, Point]) -> None:
     """Commit whole copies of points that a relay is about to replace, under an id of its own.
 
-    A role that may only write to the quarantine can do so.
+    A role that may only write to the quarantine can do so. Raises: MissingRight for another one.
     """
     rows = [
         quarantined(run_id, place.collection, point, "relay") for place, point in points.items()
     ]
+    if rows and (why := why_not_kept(session)):
+        raise MissingRight(why)
     if rows:
         with session.transaction():
             session.run_many("keep_point", rows)
+
+
+def why_not_kept(session: Session) -> str | None:
+    """Why a relay of this role can keep no copies, and the grant that it needs; None if it can."""
+    if session.row("may_keep_point").may is not False:
+        return None
+    return (
+        f"the role may not write memsync.quarantine at {session.label}, so a memory that somebody "
+        "else has changed is not replaced, and its entry waits: GRANT INSERT ON "
+        "memsync.quarantine to the role"
+    )
 
 
 def quarantined(run_id: UUID, collection: str, point: Point, reason: str) -> dict[str, object]:

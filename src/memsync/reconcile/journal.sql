@@ -50,6 +50,10 @@ VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vec
         %(reason)s)
 ON CONFLICT DO NOTHING;
 
+-- name: may_keep_point
+-- Whether the role may keep copies so; NULL where there is no such table.
+SELECT has_table_privilege(to_regclass('memsync.quarantine'), 'INSERT') AS may;
+
 -- name: quarantined_points
 -- The copies of these points that a run keeps.
 SELECT q.collection, q.point_id, q.state, q.payload::text AS payload, q.vector, q.digest

@@ -5,7 +5,7 @@ payload stands for the whole in the condition of a write.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from memsync.model.ids import PointId
 from memsync.model.records import Point
@@ -31,21 +31,43 @@ def write_as_seen(
     absent = [each for each in points if each.id not in seen]
     if absent:
         vectors.upsert(collection, absent, only_absent=True)
+    replacing = [each for each in points if each.id in seen]
+    if not replacing:
+        return
+    where = conditions(vectors, collection, [seen[each.id] for each in replacing])
     digested: list[Point] = []
     digests: set[str] = set()
-    for each in points:
-        old = seen.get(each.id)
-        if old is None:
-            continue
-        digest = old.payload.get(DIGEST)
+    for each in replacing:
+        digest = where[each.id].get(DIGEST)
         if isinstance(digest, str):
             digested.append(each)
             digests.add(digest)
         else:
-            vectors.upsert(collection, [each], only_where=as_seen(old.payload))
+            vectors.upsert(collection, [each], only_where=where[each.id])
     if digested:
         # A digest is one point's only, because the point's id is in it: so one write does for all.
         vectors.upsert(collection, digested, only_where={DIGEST: frozenset(digests)})
+
+
+def conditions(
+    vectors: VectorStore, collection: str, seen: Iterable[Point]
+) -> dict[PointId, Where]:
+    """What the store itself checks when a point that was seen is written or removed.
+
+    That is every text and whole number of its payload. Where the collection is in strict mode, the
+    server refuses a filter on a key without an index, so only indexed keys are compared: in the
+    shared collection whose memory it is, and the fingerprint, 24 bits of the digest, which every
+    other memory under the id has otherwise. A collection of the app's may have no index; then a
+    point that another writer puts there between the last look and the write is overwritten. The app
+    gives each of its points a new id.
+    """
+    info = vectors.describe(collection)
+    if info is None or not info.needs_indexes:
+        return {each.id: as_seen(each.payload) for each in seen}
+    return {
+        each.id: {key: v for key, v in as_seen(each.payload).items() if key in info.indexes}
+        for each in seen
+    }
 
 
 def as_seen(payload: Mapping[str, object]) -> Where:

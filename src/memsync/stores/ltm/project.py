@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 from uuid import UUID
 
-from memsync.errors import MemsyncError, SchemaMismatch, StoreBusy
+from memsync.errors import MemsyncError, MissingRight, SchemaMismatch, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.history.exchanges import exchanges_by_anchor
@@ -21,16 +21,20 @@ from memsync.stores.ltm.exact import plain_digest
 from memsync.stores.ltm.fence import DIGEST
 from memsync.stores.ltm.ledger import Ledger, standing_digest
 from memsync.stores.ltm.made import Made, Written
-from memsync.stores.ltm.payload import PayloadCodec
+from memsync.stores.ltm.payload import KNOWN_KEYS, PayloadCodec
 from memsync.stores.ltm.standing import look
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import VectorStore
 
 _ROUNDS = 3
 """How often an exchange is looked at whose point somebody else writes at the same time."""
+_FOLLOWS = KNOWN_KEYS | {"messageIds", "personalityName"}
+"""Keys whose values follow from the exchange, the embedder and the names of the cast."""
 
 Keep = Callable[[Mapping[Place, Point]], object]
-"""Keeps copies of points, with their vectors, before they are replaced."""
+"""Keeps copies of points, with their vectors, before they are replaced. Raises: MissingRight."""
+Held = Mapping[UUID, MemsyncError]
+"""Why the memories of these anchors must wait."""
 
 
 class Maker(Protocol):
@@ -55,10 +59,10 @@ class Maker(Protocol):
         made: Sequence[Made],
         *,
         seen: Mapping[Place, Point],
-        before: Callable[[Sequence[Made]], object],
+        before: Callable[[Sequence[Made]], Held],
     ) -> Written:
         """Write them where the store still has what was seen there. `before` is called with those
-        that have a vector, right before the write.
+        that have a vector, right before the write, and says which of them must wait.
         """
         ...
 
@@ -83,7 +87,7 @@ class _Look:
     exchanges: Sequence[Exchange]
     seen: Mapping[Place, Point]
     again: Sequence[UUID] = ()
-    held: Mapping[UUID, MemsyncError] = field(default_factory=dict)
+    held: Held = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +172,21 @@ class Projection:
         """The anchors whose memory stays, and the points that must be replaced."""
         if not self.maker.is_ready(home):
             return frozenset(), ()
-        found = look(self.session, self.vectors, home, exchanges, tolerance_ms=self.tolerance_ms)
+        info = self.vectors.describe(home)
+        found = look(
+            self.session,
+            self.vectors,
+            home,
+            exchanges,
+            tolerance_ms=self.tolerance_ms,
+            may_filter=info is None or not info.needs_indexes,
+        )
         return found.kept, list(found.replaced.values())
 
-    def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> None:
+    def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> Held:
         """Keep a copy of each point that these replace and that is not as memsync wrote it.
+
+        Those of which the role may keep none must wait.
 
         What somebody wrote there stands nowhere else. After a restore of Postgres it may be what
         memsync wrote of rows that are lost.
@@ -183,18 +197,24 @@ class Projection:
             if each.place in seen and dict(seen[each.place].payload) != dict(each.payload)
         }
         if not over:
-            return
+            return {}
         digests = {
             place: self._digest_of(place.collection, old) for place, (_, old) in over.items()
         }
         others = set(Ledger(self.session).differing(digests))
-        strange: dict[str, list[PointId]] = {}
+        strange: dict[str, list[Made]] = {}
         for place, (each, old) in over.items():
-            if place in others or old.payload.keys() != each.payload.keys():
-                strange.setdefault(place.collection, []).append(old.id)
-        for collection, ids in strange.items():
+            if place in others or not _as_memsync_spells(old.payload, each.payload):
+                strange.setdefault(place.collection, []).append(each)
+        held: dict[UUID, MemsyncError] = {}
+        for collection, some in strange.items():
+            ids = [each.place.point_id for each in some]
             points = self.vectors.retrieve(collection, ids, vectors=True)
-            self.keep({Place(collection, each.id): each for each in points})
+            try:
+                self.keep({Place(collection, each.id): each for each in points})
+            except MissingRight as error:
+                held |= {each.anchor_id: error for each in some}
+        return held
 
     def _digest_of(self, collection: str, point: Point) -> str:
         """The digest of the memory as it stands."""
@@ -203,10 +223,14 @@ class Projection:
         return plain or standing_digest(point.id, codec.decode(point.payload).memory)
 
     def _all_stand(self, collection: str, made: Sequence[Made]) -> bool:
-        """Whether each of these is there, where its digest tells: the point's id is in it."""
+        """Whether each of these is there, where its digest tells: the point's id is in it.
+
+        The digest has no index, so a collection in strict mode is not asked.
+        """
         digests = {digest for each in made if isinstance(digest := each.payload.get(DIGEST), str)}
         ids = {each.place.point_id for each in made}
-        if len(digests) < len(ids):
+        info = self.vectors.describe(collection) if len(digests) == len(ids) else None
+        if info is None or info.needs_indexes:
             return False
         found = self.vectors.count(collection, {DIGEST: frozenset(digests)}, ids=ids)
         return found == len(ids)
@@ -229,3 +253,10 @@ class Projection:
                 if payloads.get(each.place.point_id) != dict(each.payload)
             ]
         return others
+
+
+def _as_memsync_spells(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
+    """Whether nobody has added a key, or another value of a key that always has the same."""
+    return old.keys() == new.keys() and all(
+        old[key] == value for key, value in new.items() if key not in _FOLLOWS
+    )

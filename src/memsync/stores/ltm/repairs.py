@@ -4,7 +4,7 @@ It decides what the store itself checks before such a write, and how a mended or
 spelled. It knows no finding and no plan.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from uuid import UUID
@@ -12,11 +12,11 @@ from uuid import UUID
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.ltm.embedders import Failure
-from memsync.stores.ltm.fence import as_seen
+from memsync.stores.ltm.fence import conditions
 from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.made import Made, sent_in_parts
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
-from memsync.stores.vectors import IndexKind, VectorStore, Where
+from memsync.stores.vectors import IndexKind, VectorStore
 
 
 class Repairs:
@@ -91,15 +91,15 @@ class Repairs:
         """Write points whole: each over the point that was seen under its id, or where none was.
 
         A point that another writer put there or removed since is left as it is, without an error;
-        read it back to know. How sure this is: see `_conditions`. Returns the refusals by id.
+        read it back to know. How sure this is: see `conditions`. Returns the refusals by id.
         """
-        conditions = self._conditions(collection, seen.values())
+        where_seen = conditions(self._vectors, collection, seen.values())
         new = [each for each in points if each.id not in seen]
         absent = partial(self._vectors.upsert, collection, only_absent=True)
         failed = sent_in_parts(new, absent)
         for each in points:
             if each.id in seen:
-                where = conditions.get(each.id, {})
+                where = where_seen.get(each.id, {})
                 upsert = partial(self._vectors.upsert, collection, only_where=where)
                 failed |= sent_in_parts([each], upsert)
         return failed
@@ -114,11 +114,11 @@ class Repairs:
 
         As `put`, also in what it returns.
         """
-        conditions = self._conditions(collection, seen.values())
+        where_seen = conditions(self._vectors, collection, seen.values())
 
         def send(some: Sequence[Point]) -> None:
             self._vectors.overwrite_payloads(
-                collection, {each.id: each.payload for each in some}, only_where=conditions
+                collection, {each.id: each.payload for each in some}, only_where=where_seen
             )
 
         points = [Point(point_id, payload) for point_id, payload in payloads.items()]
@@ -126,28 +126,9 @@ class Repairs:
 
     def remove(self, collection: str, seen: Sequence[Point]) -> None:
         """Remove points that were seen. As `put`, and a point that is gone is no error."""
-        conditions = self._conditions(collection, seen)
-        self._vectors.delete(collection, [each.id for each in seen], only_where=conditions)
+        where_seen = conditions(self._vectors, collection, seen)
+        self._vectors.delete(collection, [each.id for each in seen], only_where=where_seen)
 
     def drop(self, collection: str) -> None:
         """Remove a collection with all its points; nothing happens when there is none."""
         self._vectors.drop(collection)
-
-    def _conditions(self, collection: str, seen: Iterable[Point]) -> dict[PointId, Where]:
-        """What the store itself checks when a point that was seen is written or removed.
-
-        That is every text and whole number of its payload. Where the collection is in strict mode,
-        the server refuses a filter on a key without an index, so only indexed keys are compared: in
-        the shared collection whose memory it is, and the fingerprint, 24 bits of the digest, which
-        every other memory under the id has otherwise. A collection of the app's may have no index;
-        then a point that another writer puts there between the last look and the write is
-        overwritten. The app gives each of its points a new id.
-        """
-        info = self._vectors.describe(collection)
-        if info is None or not info.needs_indexes:
-            return {each.id: as_seen(each.payload) for each in seen}
-        indexed = info.indexes
-        return {
-            each.id: {key: value for key, value in as_seen(each.payload).items() if key in indexed}
-            for each in seen
-        }

@@ -42,8 +42,11 @@ def look(
     exchanges: Sequence[Exchange],
     *,
     tolerance_ms: int,
+    may_filter: bool = True,
 ) -> Standing:
     """What lies in the collection for these exchanges, which are all of its persona.
+
+    Where the store `may_filter` by keys without an index, it returns those that come into question.
 
     Raises: SchemaMismatch when there is no such collection.
     """
@@ -59,7 +62,7 @@ def look(
     kept: set[UUID] = set()
     replaced: dict[PointId, Point] = {}
     others: list[_Found] = []
-    for point in scan(vectors, collection, any_of=any_of):
+    for point in scan(vectors, collection, any_of=any_of if may_filter else None):
         memory = memory_of(DEPLOYED, point, is_own=True, persona_id=exchanges[0].persona_id)
         rows = _rows(point)
         found = next((by_row[row] for row in rows if row in by_row), None)
@@ -95,7 +98,7 @@ def _by_text(
         each
         for each in found
         if any(
-            _is_of(each.memory, one) and _is_near(each.memory, one, tolerance_ms)
+            _is_near(each.memory, one, tolerance_ms) and _is_of(each.memory, one)
             for one in exchanges
         )
     ]
@@ -117,7 +120,7 @@ def _by_text(
         spoken = [
             one
             for one in near
-            if _is_of(each.memory, one) and _is_near(each.memory, one, tolerance_ms)
+            if _is_near(each.memory, one, tolerance_ms) and _is_of(each.memory, one)
         ]
         free = [one for one in spoken if one.anchor_id not in taken]
         same = [one for one in free if _is_near(each.memory, one, 0)]

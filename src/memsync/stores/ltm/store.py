@@ -33,7 +33,7 @@ from memsync.stores.ltm.made import Embedded, Made, Written, sent_in_parts
 from memsync.stores.ltm.making import made_per_persona, made_shared
 from memsync.stores.ltm.marks import Mark
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
-from memsync.stores.ltm.project import Keep, Projection
+from memsync.stores.ltm.project import Held, Keep, Projection
 from memsync.stores.ltm.recalling import Shelf, search
 from memsync.stores.ltm.record import Decision, decide, record, recorded
 from memsync.stores.ltm.repairs import Repairs
@@ -295,13 +295,13 @@ class LongTermMemory:
         made: Sequence[Made],
         *,
         seen: Mapping[Place, Point] | None = None,
-        before: Callable[[Sequence[Made]], object] = lambda _: None,
+        before: Callable[[Sequence[Made]], Held] = lambda _: {},
     ) -> Written:
         """Embed these memories and write them; a collection that is missing is made.
 
         With `seen` a point is replaced only where it is as it was seen, and one of a persona's
         collection that cannot take it is held. Else every point is replaced. `before` gets those
-        that are about to be written. Errors are by anchor id.
+        that are about to be written, and says which are held. Errors are by anchor id.
 
         Raises: StoreUnreachable when the vector store does not answer; DimensionMismatch for a
         collection of another size than the embedder's.
@@ -310,10 +310,10 @@ class LongTermMemory:
             return Written([], {})
         self.prepare()
         embedded = self.embedded(made)
-        before([each for each, _ in embedded.points])
-        written = Written([], embedded.failed)
+        waiting = before([each for each, _ in embedded.points])
+        written = Written([], embedded.failed, waiting)
         for collection, some in embedded.by_collection().items():
-            points = [(each.anchor_id, point) for each, point in some]
+            points = [(m.anchor_id, point) for m, point in some if m.anchor_id not in waiting]
             try:
                 if self.layout is Layout.PER_PERSONA and collection not in self._ready:
                     self.ensure(collection, self.embedder.dims)

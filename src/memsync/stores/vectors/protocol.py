@@ -57,7 +57,7 @@ class IndexKind(StrEnum):
 class CollectionInfo:
     """The form of a collection. `indexes` maps payload keys to how they are indexed.
 
-    `needs_indexes`: the condition of a write may name indexed keys only, or it is refused.
+    `needs_indexes`: a condition may name indexed keys only, or the read or write is refused.
     """
 
     dims: int

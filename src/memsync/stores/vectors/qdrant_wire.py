@@ -131,5 +131,7 @@ def kind_of(index: models.PayloadIndexInfo) -> IndexKind | None:
 
 
 def wants_indexes(strict: models.StrictModeConfigOutput | None) -> bool:
-    """Whether the server refuses a write whose filter has a key without an index."""
-    return bool(strict and strict.enabled and strict.unindexed_filtering_update is False)
+    """Whether the server refuses a read or a write whose filter has a key without an index."""
+    if strict is None or not strict.enabled:
+        return False
+    return False in {strict.unindexed_filtering_update, strict.unindexed_filtering_retrieve}
