@@ -10,9 +10,12 @@ from memsync import reconcile
 from memsync.cli.plans import print_plan
 from memsync.reconcile.acknowledged import Acknowledgements
 from memsync.reconcile.plans import Plan
+from memsync.reconcile.seen_vectors import Verify
 from memsync.stores.ltm.layouts import Layout
 from support.lab import Lab, as_told
+from support.laws.base import spelled
 from support.laws.coverage import duplicate
+from support.raw_vectors import ZERO, with_vector
 
 
 @pytest.fixture(params=Layout)
@@ -73,6 +76,26 @@ def test_a_persona_s_plan_spares_it_too(lab: Lab) -> None:
     plan = lab.plan(persona=lab.said[0].persona_id)
     assert () == plan.actions
     assert plan.spared
+
+
+def test_a_finding_that_was_not_looked_for_spares_too(lab: Lab) -> None:
+    """Vectors are looked at only where that is asked for, and the point stays what it is."""
+    said = lab.settled()
+    place = lab.place(said[0])
+    lab.respell(said[0], **spelled(lab, said[0], created_at=said[0].created_at_ms / 1000))
+    lab.verify = Verify()
+    with_vector(lab, said[0], ZERO)
+    acknowledge(lab, "vector-zero")
+    lab.verify = None
+    before = lab.point(place.point_id, place.collection)
+    for persona in (None, said[0].persona_id):
+        plan = lab.plan(persona=persona)
+        assert ((), {"wrong-time-unit": 1}) == (plan.actions, plan.spared)
+    lab.respell(said[1], **spelled(lab, said[1], created_at=said[1].created_at_ms / 1000))
+    plan = lab.plan()
+    assert {"wrong-time-unit": 1} == plan.spared
+    assert [lab.place(said[1])] == [each.place for each in plan.actions]
+    assert before == lab.point(place.point_id, place.collection)
 
 
 def test_other_points_are_mended_as_ever(open_lab: partial[Lab]) -> None:

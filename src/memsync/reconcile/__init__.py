@@ -3,7 +3,7 @@
 `undo` takes a run of `apply` back, `runs` lists those that are kept, and `kept` says which of them
 an undo would take back. `adopt` writes the memories
 that stand down in the ledger. `acknowledge` lets findings be that an operator knows of.
-`keep_replaced` is for the relay.
+`keep_replaced` and `why_not_kept` are for the relay.
 """
 
 from memsync.reconcile.adopt import Adopted, Part, adopt
@@ -11,7 +11,7 @@ from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check
 from memsync.reconcile.baseline import Accepted, acknowledge
 from memsync.reconcile.findings import Audit, Finding
-from memsync.reconcile.journal import Run, keep_replaced, runs
+from memsync.reconcile.journal import Run, keep_replaced, runs, why_not_kept
 from memsync.reconcile.plan import make_plan
 from memsync.reconcile.rules import RULES, Rule
 from memsync.reconcile.undo import Undone, undo
@@ -39,4 +39,5 @@ __all__ = [
     "make_plan",
     "runs",
     "undo",
+    "why_not_kept",
 ]

@@ -16,6 +16,7 @@ from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copying import is_faulty, pairing_of
 from memsync.reconcile.fence import repairing
+from memsync.reconcile.leftovers import noted_at
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES
@@ -130,7 +131,7 @@ def adopt_in(
     pairing = pairing_of(session, ltm, settings)
     _require_known(part, pairing.sources, ledger)
     began = clock(session)
-    seen = _Seen(now_ms(session) - settings.settle_s * 1000, anew=anew)
+    seen = _Seen(now_ms(session) - settings.settle_s * 1000, ltm.collection, anew=anew)
     ltm.record_layout(session)
     waiting: list[Entry] = []
     for some in batched(filter(part.has, _at_home(pairing, tell)), _BATCH):
@@ -219,9 +220,13 @@ def _at_home(pairing: Pairing, tell: Tell) -> Iterator[Case]:
 class _Seen:
     """What one run has made of the cases so far. `dropped` are the places to be taken out."""
 
-    def __init__(self, young_ms: float, *, anew: bool) -> None:
-        """A memory without a row that was said after `young_ms` may get its row yet."""
+    def __init__(self, young_ms: float, shared: str, *, anew: bool) -> None:
+        """A memory without a row that was said after `young_ms` may get its row yet.
+
+        `shared` is the collection of the shared layout.
+        """
         self._young_ms = young_ms
+        self._shared = shared
         self._anew = anew
         self.memories = self.archived = self.changed = self.left_out = 0
         self.dropped: list[Place] = []
@@ -237,8 +242,9 @@ class _Seen:
                 self.changed += _TAMPERED.look(case) is not None
                 continue
             self.left_out += 1
-            if self._anew and case.role is Role.VANISHED and case.place:
-                self.dropped.append(case.place)
+            if self._anew and case.role is Role.VANISHED and case.found:
+                # What is noted of the other layout would say the same of it.
+                self.dropped += noted_at(case.found, self._shared)
         self.memories += len(found)
         return found
 

@@ -126,10 +126,10 @@ class _Auditor:
         self._pace = Pace(how.points_per_s)
         self._findings = Findings()
         self._known = Findings()
-        self._outdated: Spool[Known] = Spool()
+        self._outdated, self._unseen = Spool[Known](), Spool[Known]()
 
     def run(self, *, everything: bool) -> Audit:
-        kept = (self._findings, self._known, self._outdated)
+        kept = (self._findings, self._known, self._outdated, self._unseen)
         try:
             return self._filled(everything=everything)
         except BaseException:
@@ -183,6 +183,7 @@ class _Auditor:
                     findings.add_all(baseline.new(rule.look(state), self._known))
             left_out = self._reading.left_out + (state.undoable.left_out if everything else ())
             looked_for = self._looked_for(state, everything=everything)
+            self._unseen.add_all(baseline.unseen(self._known, findings, looked_for))
         findings.add_all(fact.finding() for fact in self._facts.values())
         return Audit(
             findings=findings,
@@ -200,6 +201,7 @@ class _Auditor:
             why_whole=where.why if isinstance(where, Whole) else None,
             acknowledged=self._known,
             outdated=self._outdated,
+            unseen=self._unseen,
             looked_for=looked_for,
             took_over=bool(self._reading.left_out),
             why_alone=self._reading.why_alone,
@@ -238,8 +240,7 @@ class _Auditor:
         if self._not_checked or is_other_store or self._reading.left_out:
             return 0
         looked_for = self._looked_for(state, everything=everything)
-        for each in baseline.outdated(self._known, looked_for):
-            self._outdated.add(b"", each)
+        self._outdated.add_all(baseline.outdated(self._known, looked_for))
         return len(self._outdated)
 
     def _looked_for(self, state: State, *, everything: bool) -> frozenset[str]:
@@ -263,8 +264,7 @@ class _Auditor:
         return frozenset(codes)
 
     def _collection_is_missing(self) -> bool:
-        shared = self._ltm.layout is Layout.SHARED
-        return shared and not self._ltm.stands(self._ltm.collection)
+        return self._ltm.layout is Layout.SHARED and not self._ltm.stands(self._ltm.collection)
 
     def _note_what_was_not_read(self, session: Session, pairing: Pairing) -> None:
         self._not_checked += (

@@ -116,6 +116,19 @@ class Baseline:
             if not known.has(*subject) and subject_key(*subject) not in self._unjudged:
                 yield each
 
+    def unseen(self, known: Findings, found: Findings, codes: Collection[str]) -> Iterator[Known]:
+        """What the audit cannot tell of: it has not looked for such a finding, or that is settling.
+
+        As in `outdated`; `found` are the findings that are not acknowledged.
+        """
+        for each in self._table.all(_RULES):
+            subject = (each.code, each.store, each.key)
+            is_judged = each.code in codes and subject_key(*subject) not in self._unjudged
+            if is_judged and each.acknowledgement.at < self._began:
+                continue
+            if not known.has(*subject) and not found.has(*subject):
+                yield each
+
 
 def _faults(findings: Iterable[Finding]) -> Iterator[Finding]:
     return (each for each in findings if each.severity is not Severity.INFO)

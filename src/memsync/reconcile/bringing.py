@@ -69,7 +69,7 @@ class Bringing(Copying):
     def _note_copy(self, case: Case) -> None:
         """Note the id of an archived memory's copy: it may have been copied when it had a row."""
         found, kept = case.found, case.kept
-        if found is None or kept is None or case.role is not Role.COPY or case.exchange:
+        if found is None or kept is None or not case.is_copy or case.exchange:
             return
         if found.place.collection == self.shared:
             self._copied_as[kept] = found.point.id

@@ -93,7 +93,7 @@ class Role(StrEnum):
     NEWER = "newer"
     """A memory from after the newest row, or from a stretch in which there is no row at all."""
     ORPHAN = "orphan"
-    """Another memory without an exchange."""
+    """Another memory without an exchange, or a copy of one (`kept`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +129,22 @@ class Case:
     @property
     def target(self) -> Place | None:
         """Where the memory of this case belongs, or the one that is kept stands."""
+        if self.is_orphan_elsewhere:
+            return None
         if self.kept is not None:
             return self.kept
-        if self.home is None or self.is_orphan_elsewhere:
+        if self.home is None:
             return None
         if self.found is None or (self.exchange and self.layout is Layout.SHARED):
             return Place(self.home, self.exchange.anchor_id) if self.exchange else None
         return Place(self.home, self.found.point.id)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its memory stands at `kept`, too, also where that one is an orphan."""
+        if self.role is not Role.ORPHAN or self.kept is None:
+            return self.role is Role.COPY
+        return self.found is not None and not self.found.names_unknown
 
     @property
     def is_orphan_elsewhere(self) -> bool:

@@ -278,7 +278,8 @@ class Audit:
 
     `findings` are those that nobody has acknowledged, `acknowledged` the others; both are on disk
     until the audit is closed, or nothing uses it any more. `outdated` is what the baseline has and
-    no finding matches; it is empty where the audit could not tell. `layout` is where
+    no finding matches; it is empty where the audit could not tell. `unseen` is what the baseline
+    has and the audit has not looked for, or that is settling. `layout` is where
     memories lie, and `why_layout` how that is known. `archived` counts the memories whose rows the
     app no longer keeps, `noted` those that the ledger has. `settling` counts the differences that
     are too young, have an outbox entry, or changed while the audit ran. `not_checked` says which
@@ -307,6 +308,7 @@ class Audit:
     why_whole: str | None = None
     acknowledged: Findings = field(default_factory=Findings)
     outdated: Sequence[Known] = ()
+    unseen: Sequence[Known] = ()
     looked_for: frozenset[str] = frozenset()
     took_over: bool = False
     why_alone: str | None = None
@@ -315,8 +317,9 @@ class Audit:
         """Forget the findings. Closing twice is no error."""
         self.findings.close()
         self.acknowledged.close()
-        if isinstance(self.outdated, Spool):
-            self.outdated.close()
+        for each in (self.outdated, self.unseen):
+            if isinstance(each, Spool):
+                each.close()
 
     def __enter__(self) -> Self:
         return self

@@ -57,17 +57,27 @@ class Leftovers:
         self._others: Spool[tuple[Found, Exchange]] = Spool()
         self._explained: Spool[None] = Spool()
         self._unmatched: Spool[Case] = Spool()
+        self._copies: Spool[tuple[Found, Place]] = Spool()
+        self._has_copies = False
 
     def close(self) -> None:
         """Remove what waits."""
         with contextlib.ExitStack() as spools:
-            for each in (self._kept, self._left, self._others, self._explained, self._unmatched):
+            for each in (
+                *(self._kept, self._left, self._others, self._explained, self._unmatched),
+                self._copies,
+            ):
                 spools.enter_context(contextlib.closing(each))
 
     def add(self, found: Found, owner: UUID | None, oldest: "Oldest | None") -> None:
         """Take a point that matches nothing of this owner's."""
         key = owner.bytes if owner else NOBODY
         self._left.add(key, _Left(found, oldest.of(found) if oldest else None))
+
+    def add_copy(self, copy: Found, original: Place) -> None:
+        """Take a copy of a point that is left, too, and that lies at `original`."""
+        self._copies.add(_key(original), (copy, original))
+        self._has_copies = True
 
     def note_kept(self, anchor: UUID, place: Place) -> None:
         """Note that the exchange's memory lies under another id than its anchor's."""
@@ -78,7 +88,7 @@ class Leftovers:
         return self._explained.has(anchor.bytes)
 
     def cases(self) -> Iterator[Case]:
-        """The case of every point that is left."""
+        """The case of every point that is left. Those of its copies come right before it."""
         for some in batched(self._left, _BATCH):
             founds = [each.found for each in some]
             noted, named = self._by_ledger(founds)
@@ -88,18 +98,25 @@ class Leftovers:
                 exchange = rows.get(left.found.place)
                 if exchange is None:
                     case = self._without_exchange(left, noted.get(left.found.place))
-                    if case is None:
-                        continue
-                    self._sources.counts.archived += case.role is Role.ARCHIVED
-                    if case.role is Role.ORPHAN:
+                    if case is not None and case.role is Role.ORPHAN:
                         self._unmatched.add(NOBODY, case)
-                    else:
+                        continue
+                    yield from self._copies_of(left.found.place, Role.COPY)
+                    if case is not None:
+                        self._sources.counts.archived += case.role is Role.ARCHIVED
                         yield case
                 else:
+                    yield from self._copies_of(left.found.place, Role.COPY)
                     self._others.add(exchange.persona_id.bytes, (left.found, exchange))
         for persona in list(self._others.keys()):
             yield from self._of_others(UUID(bytes=persona))
         yield from self._told_by_time()
+
+    def _copies_of(self, original: Place, role: Role) -> Iterator[Case]:
+        """The cases of the copies of this point, in this role."""
+        if self._has_copies:
+            for copy, kept in self._copies.of(_key(original)):
+                yield self._sources.case(role, None, copy, kept=kept)
 
     def _of_others(self, persona: UUID) -> Iterator[Case]:
         """The cases of points that others have, or nobody, made from this persona's exchanges."""
@@ -147,7 +164,7 @@ class Leftovers:
         """What the ledger says of these points, or of that of which one is a copy; and the exchange
         of a point that it knows, where that one stands.
         """
-        places = {each.place: self._places_of(each) for each in founds}
+        places = {each.place: noted_at(each, self._ltm.collection) for each in founds}
         entries = self._ledger.at(place for some in places.values() for place in some)
         for each in founds:
             if (entry := entries.get(each.place)) and not entry.has_rows:
@@ -171,15 +188,6 @@ class Leftovers:
         }
         return noted, named
 
-    def _places_of(self, found: Found) -> list[Place]:
-        """Where the ledger may know the point: here, or where it lay in the other layout."""
-        came_from = Place.read(found.reading.brought_from or "")
-        return [
-            found.place,
-            *([came_from] if came_from else []),
-            Place(self._ltm.collection, found.point.id),
-        ]
-
     def _without_exchange(self, left: _Left, entry: Entry | None) -> Case | None:
         """The case of a point that matches no exchange; None where nobody can tell.
 
@@ -187,18 +195,26 @@ class Leftovers:
         """
         found, memory = left.found, left.found.reading.memory
         if entry is not None:
-            role = Role.ARCHIVED if entry.state is State.ARCHIVED else Role.VANISHED
             at_home = entry if entry.place == found.place else None
-            return self._sources.case(role, None, found, entry=at_home)
+            if entry.state is State.ARCHIVED:
+                return self._archived(found, at_home)
+            return self._sources.case(Role.VANISHED, None, found, entry=at_home)
         at = memory.created_at_ms
         if found.persona_id is not None and at is not None and memory.text:
             if left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms:
-                return self._sources.case(Role.ARCHIVED, None, found)
+                return self._archived(found)
             if self._stands_alone(found):
-                return self._sources.case(Role.ARCHIVED, None, found)
+                return self._archived(found)
         if self._may_lack_a_message(found):
             return None
         return self._sources.case(Role.ORPHAN, None, found)
+
+    def _archived(self, found: Found, entry: Entry | None = None) -> Case:
+        """The case of an archived memory. One that lies elsewhere is not lost where it belongs."""
+        case = self._sources.case(Role.ARCHIVED, None, found, entry=entry)
+        if not found.home and case.target:
+            self._sources.stand.add(case.target)
+        return case
 
     def _stands_alone(self, found: Found) -> bool:
         """Whether its reply stands without the message that it answers."""
@@ -234,7 +250,22 @@ class Leftovers:
         times = sorted(at for case in self._unmatched if (at := _time_told(case)) is not None)
         newer = _without_rows(times, messages_in_stretches(self._session, times) if times else {})
         for case in self._unmatched:
-            yield case.with_role(Role.NEWER) if _time_told(case) in newer else case
+            is_newer = _time_told(case) in newer
+            if case.found:
+                # An orphan's copies are orphans: else each would be found when the one before went.
+                role = Role.COPY if is_newer else Role.ORPHAN
+                yield from self._copies_of(case.found.place, role)
+            yield case.with_role(Role.NEWER) if is_newer else case
+
+
+def noted_at(found: Found, shared: str) -> list[Place]:
+    """Where the ledger may know the point: here, or where it lay in the other layout."""
+    came_from = Place.read(found.reading.brought_from or "")
+    return [
+        found.place,
+        *([came_from] if came_from else []),
+        Place(shared, found.point.id),
+    ]
 
 
 class Oldest:
@@ -253,6 +284,10 @@ class Oldest:
         if found.persona_id is None or memory.personality_id is None:
             return None
         return self._of.get((found.persona_id, memory.personality_id, memory.channel_id))
+
+
+def _key(place: Place) -> bytes:
+    return str(place).encode("utf-8", "surrogatepass")
 
 
 def was_changed(found: Found, entry: Entry | None) -> bool:

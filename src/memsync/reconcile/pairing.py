@@ -323,7 +323,7 @@ class Pairing:
                 yield self.sources.case(role, each.exchange, each.found, kept=there)
                 standing.setdefault(anchor, each.found.place)
             elif original := originals.of(each):
-                yield self.sources.case(Role.COPY, None, each, kept=original)
+                self._leftovers.add_copy(each, original)
             else:
                 alone.append(each)
 

@@ -65,11 +65,14 @@ def make_plan(
 
 
 def _known_points(audit: Audit) -> Shelf[None]:
-    """The keys of the points of which a finding is acknowledged."""
+    """The keys of the points of which a finding is acknowledged, looked for or not."""
     known: Shelf[None] = Shelf()
     for each in audit.acknowledged:
         if each.witness.place is not None:
             known[_key(each.witness.place)] = None
+    for noted in audit.unseen:
+        if place := Place.read(f"{noted.store.removeprefix('qdrant:')}/{noted.key}"):
+            known[_key(place)] = None
     return known
 
 

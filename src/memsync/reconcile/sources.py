@@ -68,7 +68,7 @@ class Sources:
     `homes` are the collections of personas that stand, in the per-persona layout. `unread` are the
     collections that could not be read to their end, with the reason. `told` is called now and then
     with the number of points that were read. `stand` are places of the ledger without rows at which
-    a point was read.
+    a point was read, or to which a finding leads.
     """
 
     session: Session

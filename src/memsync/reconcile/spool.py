@@ -125,6 +125,11 @@ class Spool(_File, Sequence[T]):
         statement = "INSERT INTO spool (key, owner, other, value) VALUES (?, ?, ?, ?)"
         self._write(statement, key, owner, other, data)
 
+    def add_all(self, values: Iterable[T]) -> None:
+        """Keep these values, in their order."""
+        for each in values:
+            self.add(b"", each)
+
     def of(self, key: bytes) -> Iterator[T]:
         """The values of this key."""
         return self._values("SELECT value FROM spool WHERE key = ? ORDER BY number", key)

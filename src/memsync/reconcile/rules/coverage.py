@@ -44,7 +44,7 @@ class OrphanPoint(CaseRule):
     """A memory has no exchange, and nothing says that its rows were removed by design.
 
     Why it matters: recall returns something that is not in the history. The row was deleted, or
-    the point's fields are wrong.
+    the point's fields are wrong. Its copies in collections that nobody reads are orphans as well.
     Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe. It is only
     reported where it contradicts itself, because its exchange may be another one.
     """
@@ -156,8 +156,8 @@ class RowVanished(CaseRule):
     Why it matters: recall returns something that is not in the history. Somebody deleted these
     messages, or they were lost.
     Repair: restore the rows. Where they were deleted on purpose, `memsync reconcile adopt --anew
-    --point COLLECTION/ID` takes the memory out of the ledger; then it is an orphan, and a plan with
-    --unsafe removes it. `--persona UUID` does so for all of a persona.
+    --point COLLECTION/ID` takes the memory out of the ledger; then it is an orphan, and one plan
+    with --unsafe removes it and its old copies. `--persona UUID` does so for all of a persona.
     """
 
     code, name = "MSC010", "row-vanished"

@@ -152,8 +152,10 @@ class VectorDrift(VectorRule):
     settings name an embedder: in memories that say that it made them, and in all of the per-persona
     layout.
     Repair: in the shared layout the vector is made anew from the memory's text, where it has a row.
-    The app's own are left as they are: see first that the settings name the app's embedder, and its
-    very model. `memsync reconcile baseline --verify-vectors all` lets be what stays.
+    Without one it is only reported, adopted or not: no row shows which of the two was changed, and
+    the vector may be the last trace of what was said. The app's own are left as they are: see first
+    that the settings name the app's embedder, and its very model. `memsync reconcile baseline
+    --verify-vectors all` lets be what stays.
     """
 
     code, name = "MSD012", "vector-drift"
