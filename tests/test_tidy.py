@@ -165,7 +165,9 @@ def imported_tests(source: str) -> list[str]:
     return found
 
 
+TEST_NAMES = {"conftest", *(path.stem for path in TESTS.rglob("test_*.py"))}
+
+
 def is_test(module: str) -> bool:
     """Whether the last part of a dotted name is one of a test file or a conftest."""
-    last = module.rpartition(".")[2]
-    return last == "conftest" or last in {path.stem for path in TESTS.rglob("test_*.py")}
+    return module.rpartition(".")[2] in TEST_NAMES

@@ -235,6 +235,7 @@ def test_a_reader_that_has_gone_ends_it(app: str, qdrant: str, start: Start) -> 
     assert 0 == pending(app)
 
 
+@pytest.mark.slow
 def test_outages_are_survived(
     request: pytest.FixtureRequest, reachable_dir: Path, tmp_path: Path, start: Start, qdrant: str
 ) -> None:

@@ -147,17 +147,20 @@ def test_a_long_run_through_a_rate_limit(lab: Lab) -> None:
 
 def test_a_store_that_goes_down_costs_no_attempt(lab: Lab, clock: Clock) -> None:
     """A vector store that fails at a write is asked again; one that stays down costs nothing."""
-    lab.say(3)
-    assert Drained(3, 3) == drain(lab.postgres, lab.with_store(Failing(lab.vectors, at=2)))
-    assert [1] == clock.pauses
-    lab.say(3)
-    full = Failing(lab.vectors)
+
+    failures = ["once"]
 
     def refuse(name: str) -> None:
-        if name == "upsert":
+        if name == "upsert" and failures:
+            failures.pop()
             raise StoreUnreachable("Qdrant does not answer: 503 out of disk")
 
-    full.meanwhile = refuse
+    full = Failing(lab.vectors, meanwhile=refuse)
+    lab.say(3)
+    assert Drained(3, 3) == drain(lab.postgres, lab.with_store(full))
+    assert [1] == clock.pauses
+    lab.say(3)
+    failures += ["for long"] * 100
     with pytest.raises(PartlyDone, match="out of disk"):
         drain(lab.postgres, lab.with_store(full))
     assert {(0, False, 3)} == entries(lab)

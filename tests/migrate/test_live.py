@@ -298,7 +298,7 @@ def statuses_of_four(app: App, eventually: Eventually, *, held: bool) -> list[in
 
 @pytest.mark.parametrize(
     "round_",
-    [pytest.param(n, marks=[pytest.mark.slow] if n >= 3 else []) for n in range(20)],
+    [pytest.param(n, marks=[pytest.mark.slow] if n >= 2 else []) for n in range(20)],
 )
 def test_of_four_runs_at_once_one_migrates(
     new_app: NewApp, settled: App, eventually: Eventually, round_: int

@@ -199,7 +199,7 @@ def test_a_contract_killed_anywhere_is_taken_back_whole(
     assert 0 == status, out
     last = int(out)
     chance = random.Random(f"{seed}/contract")
-    for point in sorted(chance.sample(range(last // 2, last + 1), 8)):
+    for point in sorted(chance.sample(range(last // 2, last + 1), 3)):
         app = copied()
         status, told = doomed(app, point, "after")
         assert -signal.SIGKILL == status, (point, told)
@@ -322,12 +322,13 @@ def free_again(eventually: Eventually, work: Callable[[], Stage], to: Stage) -> 
 
 
 def test_a_run_killed_at_its_very_end_has_a_way_back(
-    new_app: NewApp, eventually: Eventually
+    new_app: NewApp, eventually: Eventually, seed: int
 ) -> None:
     """A run killed at its very end can be taken back, whether or not its end was recorded."""
     status, out = doomed(new_app())
     assert 0 == status, out
-    for point in range(int(out) - 7, int(out) + 1):
+    chance = random.Random(f"{seed}/end")
+    for point in sorted(chance.sample(range(int(out) - 7, int(out) + 1), 3)):
         app = new_app()
         spoken = users(app)
         status, told = doomed(app, point, "after")

@@ -48,7 +48,10 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("last", [Phase.EXPAND, Phase.BACKFILL, Phase.CONTRACT])
+@pytest.mark.parametrize(
+    "last",
+    [Phase.EXPAND, pytest.param(Phase.BACKFILL, marks=pytest.mark.slow), Phase.CONTRACT],
+)
 @pytest.mark.parametrize("start", STARTS)
 def test_the_apps_own_objects_stay(app: App, start: str, last: Phase) -> None:
     """Column, index, key and tables of the app's own migrations stand as they did before."""

@@ -341,7 +341,7 @@ def test_an_edit_during_the_audit_is_no_finding(lab: Lab) -> None:
 def test_live_traffic_makes_no_false_finding(lab_of: "partial[Lab]") -> None:
     """While two threads write and a third one relays, no audit finds anything.
 
-    Each pauses for milliseconds between two turns, so that forty audits have less to read and
+    Each pauses for milliseconds between two turns, so that twenty audits have less to read and
     still meet writes at every moment.
     """
     lab = lab_of("edge")
@@ -363,13 +363,13 @@ def test_live_traffic_makes_no_false_finding(lab_of: "partial[Lab]") -> None:
     for each in threads:
         each.start()
     try:
-        found = [lab.audit().counts for _ in range(40)]
+        found = [lab.audit().counts for _ in range(20)]
     finally:
         stop.set()
         for each in threads:
             each.join()
     assert [] == failures
-    assert [{}] * 40 == found
+    assert [{}] * 20 == found
 
 
 class lab_errors:  # noqa: N801  used like contextlib's own

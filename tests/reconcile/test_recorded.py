@@ -16,14 +16,11 @@ from memsync.reconcile.rules import RULES
 from memsync.reconcile.rules.schema import CollectionMissing
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
-from memsync.stores.ltm.layouts import Layout
 from support.lab import UNHINDERED, Lab
-from support.laws import LAWS, Law
 from support.laws.coverage import missing
 from support.laws.schema import wrong_name
 
 BEGUN_AT = datetime(2026, 3, 4, tzinfo=UTC)
-CASES = [(law, layout) for law in LAWS for layout in law.layouts if not law.alters]
 
 
 def put(lab: Lab, found: Audit, hours: int = 0) -> None:
@@ -103,19 +100,6 @@ def test_a_schema_of_an_older_memsync_has_no_record(
     assert [] == newest(lab)
     with lab.postgres.session() as session, pytest.raises(SchemaMismatch, match="migrate run"):
         Record(session).require_writable()
-
-
-@pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case[0].code}-{case[1].value}-{case[0].name}"
-)
-def test_what_is_found_was_looked_for(case: tuple[Law, Layout], open_lab: partial[Lab]) -> None:
-    """No audit says of a code that it did not look, and finds it."""
-    law, layout = case
-    lab = open_lab("memory", layout=layout.value)
-    law.plant(lab, lab.settled())
-    with lab.check() as found:
-        codes = {each.code for each in found.findings}
-        assert codes <= found.looked_for, law.code
 
 
 def test_what_cannot_be_seen_is_not_looked_for(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -48,8 +49,25 @@ def by_repair(lab: Lab, said: Exchange) -> None:  # noqa: ARG001  as by_relay
 
 REMADE = pytest.mark.parametrize("remade", [by_relay, by_repair])
 WHICH = pytest.mark.parametrize("which", [0, 1, 3], ids=["skewed", "enriched", "anchor-id"])
-RETIRED = pytest.mark.parametrize("retired", [False, True], ids=["standing", "retired"])
 ADOPTED = pytest.mark.parametrize("adopted", [False, True], ids=["unknown", "adopted"])
+# Any two values of different kinds meet at least once; the slow suite has all of them together.
+PAIRED = {
+    (by_relay, 0, False, False),
+    (by_relay, 1, True, True),
+    (by_relay, 3, False, True),
+    (by_repair, 0, True, True),
+    (by_repair, 1, False, False),
+    (by_repair, 3, True, False),
+}
+SOME_OF_EACH = pytest.mark.parametrize(
+    ("remade", "which", "retired", "adopted"),
+    [
+        pytest.param(*case, marks=[] if case in PAIRED else [pytest.mark.slow])
+        for case in itertools.product(
+            [by_relay, by_repair], [0, 1, 3], [False, True], [False, True]
+        )
+    ],
+)
 
 
 def texts(lab: Lab, collection: str) -> list[str]:
@@ -64,10 +82,7 @@ def pruned(lab: Lab, *said: Exchange) -> None:
     lab.unsay(*said)
 
 
-@REMADE
-@WHICH
-@RETIRED
-@ADOPTED
+@SOME_OF_EACH
 def test_what_was_said_last_comes_back(
     quick: Lab,
     remade: Callable[[Lab, Exchange], None],

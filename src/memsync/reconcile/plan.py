@@ -115,6 +115,7 @@ class _Draft:
         self._removals: Shelf[Action] = Shelf()
         self._kept: Shelf[Action] = Shelf()
         self._instead: Shelf[bytes] = Shelf()
+        self._ends: Shelf[bytes] = Shelf()
         self._written: Shelf[None] = Shelf()
         self._moves: Spool[tuple[Reason, Action]] = Spool()
         self._wanted: Spool[tuple[Reason, Place]] = Spool()
@@ -125,7 +126,7 @@ class _Draft:
         with contextlib.ExitStack() as files:
             for each in (
                 *(self._puts, self._copies, self._patches, self._removals, self._kept),
-                *(self._instead, self._written, self._moves, self._wanted),
+                *(self._instead, self._ends, self._written, self._moves, self._wanted),
             ):
                 files.enter_context(contextlib.closing(each))
 
@@ -269,14 +270,36 @@ class _Draft:
     def _keep_removals_that_leave_a_memory(self) -> None:
         """Keep the removals that are each for the sake of a memory that stays."""
         for key, action in self._removals.items():
-            last = _last_of(action, self._removals)
-            if last is None:
+            end = self._end_of(key, action)
+            if not end:
                 continue
+            last = self._removals[end]
             by = last.replaced_by
             is_written = by is not None and (_key(by) in self._written or _key(by) in self._patches)
             state = None if by is None or is_written else last.replaced_state
             if by is None or is_written or state is not None:
                 self._kept[key] = replace(action, replaced_by=by, replaced_state=state)
+
+    def _end_of(self, key: bytes, action: Action) -> bytes:
+        """The last of the removals that replace one another, by key; empty if nothing is left then.
+
+        `_ends` has it for every removal on the way, so a chain is walked once.
+        """
+        way = {key: action}
+        end = self._ends.get(key)
+        while end is None:
+            by = _key(action.replaced_by) if action.replaced_by else b""
+            following = self._removals.get(by)
+            if following is None:
+                end = key
+            elif by in way or following.replaced_by is None:
+                end = b""
+            elif (end := self._ends.get(by)) is None:
+                way[by] = following
+                key, action = by, following
+        for each in way:
+            self._ends[each] = end
+        return end
 
     def _in_order(self) -> Spool[Action]:
         """All actions, in the order of the plan."""
@@ -305,18 +328,6 @@ def _removal(finding: Finding, place: Place, replaced_by: Place | None) -> Actio
         replaced_by=replaced_by,
         persona_id=finding.persona_id,
     )
-
-
-def _last_of(action: Action, removals: Mapping[bytes, Action]) -> Action | None:
-    """The removal at the end of those that replace one another; None if nothing is left then."""
-    seen = {action.place}
-    last = action
-    while (by := last.replaced_by) is not None and (following := removals.get(_key(by))):
-        if by in seen or following.replaced_by is None:
-            return None
-        seen.add(by)
-        last = following
-    return last
 
 
 def _key(place: Place) -> bytes:

@@ -255,7 +255,7 @@ def test_several_runs_with_workers_at_once(new_app: NewApp) -> None:
     assert app.expected() == app.personas()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fate", ["client", "terminate"])
 @pytest.mark.parametrize("method", offered_methods())
 def test_workers_cut_short(
