@@ -147,7 +147,6 @@ def test_a_long_run_through_a_rate_limit(lab: Lab) -> None:
 
 def test_a_store_that_goes_down_costs_no_attempt(lab: Lab, clock: Clock) -> None:
     """A vector store that fails at a write is asked again; one that stays down costs nothing."""
-
     failures = ["once"]
 
     def refuse(name: str) -> None:
