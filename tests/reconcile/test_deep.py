@@ -100,7 +100,8 @@ class Workers:
         pool = ThreadPoolExecutor(2)
         broken = [False]
 
-        def submit(_: Elsewhere, part: Part) -> Future[Seen]:
+        def submit(task: Elsewhere, part: Part) -> Future[Seen]:
+            assert task.settings.postgres_url is None, "no worker needs the password of Postgres"
             self.given.append(part.number)
             if broken[0] or self.lose(len(self.given)):
                 broken[0] = True
@@ -109,7 +110,7 @@ class Workers:
                 return lost
             return pool.submit(self.lab.ltm.fingerprints.look_at, part, lambda _: None)
 
-        executor = deep._Executor(pool, 2, pool.shutdown)
+        executor = deep._Executor(pool, lambda: 2, pool.shutdown)
         object.__setattr__(pool, "submit_part", submit)
         return executor
 

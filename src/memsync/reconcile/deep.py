@@ -45,6 +45,8 @@ from memsync.stores.ltm.parts import (
 _PART_ROWS = 20_000
 _IN_HAND = 2
 """Parts for each worker at a time: one that it reads, and one that waits for it."""
+_PATIENCE_S = 10.0
+"""After so long without news it is asked whether anybody reads."""
 _LOST_MAX = 3
 """So often without any progress workers may be lost; then it is not they who are to blame."""
 
@@ -198,16 +200,19 @@ class Deep:
         executor, lost, read = self._executor(), 0, sources.counts.points
         futures: dict[Future[Seen], Part] = {}
         try:
-            workers = executor.workers
+            workers = executor.count()
             per_s = self._how.points_per_s and self._how.points_per_s / workers
-            task = Elsewhere(self._settings, per_s)
+            task = Elsewhere(self._settings.model_copy(update={"postgres_url": None}), per_s)
             while True:
                 while len(futures) < _IN_HAND * workers and (part := next(parts, None)):
                     futures[executor.submit(task, part)] = part
                 if not futures:
                     return
                 again: list[Part] = []
-                for each in wait(futures, return_when=FIRST_COMPLETED).done:
+                done, _ = wait(futures, _PATIENCE_S, FIRST_COMPLETED)
+                if not done:
+                    executor.count()
+                for each in done:
                     part = futures.pop(each)
                     try:
                         seen = each.result()
@@ -241,17 +246,20 @@ class Deep:
         pool = ProcessPoolExecutor(self._how.workers, mp_context=get_context("spawn"))
         return _Executor(
             pool,
-            self._how.workers,
+            lambda: self._how.workers,
             lambda: pool.shutdown(wait=False, cancel_futures=True),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Executor:
-    """Who reads parts."""
+    """Who reads parts. `count` tells how many there are.
+
+    Raises: StoreUnreachable where nobody is left.
+    """
 
     executor: Executor
-    workers: int
+    count: Callable[[], int]
     close: Callable[[], object]
 
     def submit(self, task: Elsewhere, part: Part) -> "Future[Seen]":
@@ -274,8 +282,7 @@ def _is_embedded(settings: Settings) -> bool:
 def _scheduled(address: str) -> _Executor:
     """The workers of a Dask scheduler.
 
-    Raises: SettingsError without the package; StoreUnreachable where the scheduler does not answer
-    or has no workers.
+    Raises: SettingsError without the package; StoreUnreachable where the scheduler does not answer.
     """
     try:
         from distributed import Client  # noqa: PLC0415  optional, and slow to load
@@ -285,16 +292,26 @@ def _scheduled(address: str) -> _Executor:
             "give --workers",
             field="scheduler",
         ) from None
+
+    def silent(error: Exception) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"the scheduler at {address} does not answer: {error}; see whether it runs there"
+        )
+
     try:
         client = Client(address, set_as_default=False)
-        workers = sum(client.nthreads().values())
     except (OSError, TimeoutError, ValueError) as error:
-        raise StoreUnreachable(
-            f"the scheduler at {address} does not answer: {error}; see whether it runs there"
-        ) from None
-    if not workers:
-        client.close()
-        raise StoreUnreachable(f"the scheduler at {address} has no workers; start some")
+        raise silent(error) from None
+
+    def workers() -> int:
+        try:
+            found = int(sum(client.nthreads().values()))
+        except (OSError, TimeoutError, ValueError) as error:
+            raise silent(error) from None
+        if not found:
+            raise StoreUnreachable(f"the scheduler at {address} has no workers; start some")
+        return found
+
     return _Executor(client.get_executor(pure=False), workers, client.close)
 
 

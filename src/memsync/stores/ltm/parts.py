@@ -117,7 +117,10 @@ def _points_of(
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """How another process reads the collection. It opens the store once, and keeps it open."""
+    """How another process reads the collection. It opens the store once, and keeps it open.
+
+    `settings` need nothing of Postgres.
+    """
 
     settings: Settings
     points_per_s: float | None

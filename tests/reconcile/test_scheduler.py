@@ -1,0 +1,151 @@
+"""The workers of a Dask scheduler read the parts of a deep audit. What was not read is not clean.
+
+Scheduler and workers run in this process, on the lab's store, so that a test can end them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memsync import reconcile
+from memsync.reconcile import deep
+from memsync.reconcile.deep import How
+from memsync.stores.ltm import parts
+from support.laws.coverage import missing
+from support.laws.data import stale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from functools import partial
+    from pathlib import Path
+
+    from memsync.reconcile.findings import Audit
+    from memsync.stores.ltm.parts import Part, Seen
+    from support.lab import Lab
+
+distributed = pytest.importorskip("distributed", reason="the extra distributed is not installed")
+dask = pytest.importorskip("dask")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Nobody is waited for as long as usual."""
+    with dask.config.set(
+        {"distributed.comm.timeouts.connect": "2s", "distributed.comm.retry.count": 0}
+    ):
+        yield
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A scheduler with two workers, each a thread of this process."""
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        silence_logs=50,
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def lab(open_lab: partial[Lab], monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A lab with two differences, in six parts, whose store the workers may use."""
+    lab = open_lab()
+    said = lab.settled(40)
+    missing(lab, said)
+    stale(lab, said[20:])
+    monkeypatch.setattr(deep, "_PART_ROWS", 7)
+    monkeypatch.setattr(deep, "_is_embedded", lambda _: False)
+    monkeypatch.setattr(deep, "_PATIENCE_S", 0.5)
+    monkeypatch.setitem(parts._OPEN, (os.getpid(), str(lab.settings.qdrant_url)), lab.vectors)
+    return lab
+
+
+def audit(lab: Lab, **how: Any) -> Audit:
+    return reconcile.audit(lab.postgres, lab.ltm, lab.settings, deep=True, how=How(**how))
+
+
+def told(audit: Audit) -> list[tuple[str, str]]:
+    return [(each.code, each.key) for each in audit.findings]
+
+
+@pytest.fixture
+def at_part(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Do this, once, when a worker is about to read that part."""
+    real, done = parts.look_at, list[int]()
+
+    def at(number: int, do: Callable[[], object]) -> None:
+        def look_at(*given: Any) -> Seen:
+            part: Part = given[3]
+            if part.number == number and not done:
+                done.append(number)
+                do()
+            return real(*given)
+
+        monkeypatch.setattr(parts, "look_at", look_at)
+
+    return at
+
+
+def test_a_scheduler_says_the_same(lab: Lab, cluster: Any) -> None:
+    """As one process alone."""
+    alone, found = audit(lab), audit(lab, scheduler=cluster.scheduler_address)
+    assert told(alone)
+    assert (told(alone), alone.points_checked) == (told(found), found.points_checked)
+    assert found.complete
+    assert found.why_alone is None
+
+
+def test_a_worker_that_ends_costs_its_parts(
+    lab: Lab, cluster: Any, at_part: Callable[[int, Callable[[], object]], None]
+) -> None:
+    """The scheduler gives them to the other one."""
+    alone = told(audit(lab))
+    at_part(2, lambda: cluster.loop.add_callback(next(iter(cluster.workers.values())).close))
+    found = audit(lab, scheduler=cluster.scheduler_address)
+    assert (alone, True) == (told(found), found.complete)
+
+
+def test_without_any_worker_left_it_is_incomplete(
+    lab: Lab,
+    cluster: Any,
+    at_part: Callable[[int, Callable[[], object]], None],
+    tmp_path: Path,
+) -> None:
+    """It waits for none for ever, and the next audit reads the rest."""
+    state = tmp_path / "state"
+    at_part(2, lambda: cluster.scale(0))
+    found = audit(lab, scheduler=cluster.scheduler_address, state=state)
+    assert not found.complete
+    assert "has no workers" in str(found.not_checked)
+    assert told(audit(lab)) == told(audit(lab, state=state))
+
+
+def test_without_the_scheduler_it_is_incomplete(
+    lab: Lab,
+    cluster: Any,
+    at_part: Callable[[int, Callable[[], object]], None],
+    tmp_path: Path,
+) -> None:
+    """Nobody knows what its workers saw; the next audit reads the rest."""
+    state = tmp_path / "state"
+    at_part(2, lambda: cluster.loop.add_callback(cluster.scheduler.close))
+    found = audit(lab, scheduler=cluster.scheduler_address, state=state)
+    assert not found.complete
+    assert told(audit(lab)) == told(audit(lab, state=state))
+
+
+def test_no_scheduler_is_there(lab: Lab) -> None:
+    """The audit says so, and that is no clean result."""
+    found = audit(lab, scheduler="tcp://127.0.0.1:1")
+    assert not found.complete
+    assert "the scheduler at tcp://127.0.0.1:1 does not answer" in str(found.not_checked)
