@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
@@ -45,6 +46,7 @@ from memsync.stores.vectors import VectorStore, open_vectors, scan
 from reconcile import STORES, Invalid, app_on, stores
 
 _PLANTED = 100
+_ROUNDS = 3
 _IN_ALL_MAX = 100_000
 """All memories differ only up to this size: each is a finding, and their number is no new fact."""
 
@@ -127,15 +129,13 @@ def audited(settings: Settings, *how: str, expected: Mapping[str, int]) -> tuple
 def measured(settings: Settings, store: str, exchanges: int, scheduler: str | None) -> Figures:
     """Everything with one store at one size."""
     environ = environ_of(settings)
-    idle = ran(["--version"], environ)
     _adopt(environ)
+    raw_s, idle, deep = _in_turn(settings)
     with closing(open_vectors(settings)) as vectors:
-        raw_s = _raw_s(settings, vectors)
         store_s, history_s = _parts_s(settings, vectors)
     quick, said = audited(settings, "--by-fingerprint", expected={})
     if said["checked"]["by_fingerprint"] != exchanges:
         raise Invalid(f"not compared by fingerprint: {said['checked']}")
-    deep, _ = audited(settings, "--deep", expected={})
     with closing(open_vectors(settings)) as vectors:
         planted = _plant(settings, vectors)
     quick_planted, said = audited(settings, "--by-fingerprint", expected=planted)
@@ -161,6 +161,21 @@ def measured(settings: Settings, store: str, exchanges: int, scheduler: str | No
         shared_out,
         deep_all,
     )
+
+
+def _in_turn(settings: Settings) -> tuple[float, Ran, Ran]:
+    """The middle one of three: raw reading, a process that does nothing, the deep audit."""
+    raw, idle, deep = list[float](), list[Ran](), list[Ran]()
+    for _ in range(_ROUNDS):
+        with closing(open_vectors(settings)) as vectors:
+            raw.append(_raw_s(settings, vectors))
+        idle.append(ran(["--version"], environ_of(settings)))
+        deep.append(audited(settings, "--deep", expected={})[0])
+    return median(raw), _middle(idle), _middle(deep)
+
+
+def _middle(some: Sequence[Ran]) -> Ran:
+    return sorted(some, key=lambda each: each.wall_s)[len(some) // 2]
 
 
 def _shared_out(
