@@ -313,9 +313,11 @@ def test_another_relay_is_waited_for_quietly(
 
 
 def test_what_a_policy_hides_is_not_taken_for_gone(
-    open_lab: "partial[Lab]", own_database: str
+    open_lab: "partial[Lab]", own_database: str, logged: pytest.LogCaptureFixture
 ) -> None:
-    """The thread runs as commands do: an entry whose exchange it may not see is not settled."""
+    """The thread runs as commands do: an entry whose exchange it may not see is not settled. What
+    else the role lacks is told as the thread begins.
+    """
     lab = open_lab("edge", own_database, drain="auto")
     grants: tuple[LiteralString, ...] = (
         *(*APP_GRANTS, *LIBRARY_GRANTS, "GRANT UPDATE, DELETE ON memsync.outbox TO {}"),
@@ -329,6 +331,7 @@ def test_what_a_policy_hides_is_not_taken_for_gone(
         memory.remember(said())
         with pytest.raises(PartlyDone, match=r"the role may not do this.* BYPASSRLS"):
             memory.flush(timeout_s=1000)
+    assert "GRANT INSERT ON memsync.quarantine" in waits(logged)[0]
     assert [(0, False)] == lab.sql("SELECT attempts, dead FROM memsync.outbox")
 
 

@@ -7,14 +7,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from qdrant_client import models
 
-from memsync.errors import InvalidInput, PartlyDone, StoreUnreachable
+from memsync.errors import PartlyDone, SchemaMismatch, StoreUnreachable
 from memsync.memory import Drained, outbox_status, relay
 from memsync.model.records import Point
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, Page, Where
+from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, Page, VectorStore, Where
 from support.failing import Failing
 from support.lab import DIMS, STORES, Lab, embed
 from support.releasing import drain, released
@@ -202,7 +203,7 @@ class Strict(Failing):
     def _require_indexes(self, collection: str, where: Where | None) -> None:
         info = self.store.describe(collection)
         if info and (odd := set(where or ()) - info.indexes.keys()):
-            raise InvalidInput(f"index required: {odd}")
+            raise SchemaMismatch(f"index required: {odd}")
 
     def upsert(
         self,
@@ -225,12 +226,25 @@ class Strict(Failing):
         return super().count(collection, where, ids=ids)
 
 
+def strict(lab: Lab, collection: str) -> VectorStore:
+    """The lab's store, in strict mode: a server's own, or one that is played."""
+    store: Any = lab.vectors
+    if store._local:
+        return Strict(lab.vectors)
+    mode = models.StrictModeConfig(
+        enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
+    )
+    store._client.update_collection(collection, strict_mode_config=mode)
+    return lab.vectors
+
+
+@pytest.mark.parametrize("store", ["memory", "server"])
 @pytest.mark.parametrize("layout", ["shared", "per-persona"])
 def test_a_strict_server_is_asked_by_indexed_keys_only(
-    open_lab: "partial[Lab]", layout: str
+    open_lab: "partial[Lab]", store: str, layout: str
 ) -> None:
     """Memories are replaced there, and one that somebody writes meanwhile is kept first."""
-    lab = open_lab(layout=layout, writer="memsync")
+    lab = open_lab(store, layout=layout, writer="memsync")
     first, second = lab.say(2)
     lab.sync()
     edit(lab, first.anchor_id, "answer two")
@@ -241,7 +255,8 @@ def test_a_strict_server_is_asked_by_indexed_keys_only(
     if layout == "shared":
         acts.append(lambda: lab.put(second.anchor_id, newer, home))
     ltm = slow(lab, lambda: [act() for act in acts])
-    ltm = LongTermMemory(Strict(lab.vectors), lab.settings, ltm.embedder, lab.ltm.layout)
+    there = strict(lab, home)
+    ltm = LongTermMemory(there, lab.settings, ltm.embedder, lab.ltm.layout)
     assert 2 == drain(lab.postgres, ltm).entries
     assert 2 == sum("answer two" in each for each in texts(lab))
     kept = lab.sql("SELECT payload ->> 'note' FROM memsync.quarantine")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from memsync import reconcile
 from memsync.model.records import Place
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.texts import say_the_same
 from support.lab import A, Lab
 from support.ledger import adopt
 from support.relayout import CLASH, home, retire, to_shared
@@ -75,16 +78,39 @@ def test_an_orphan_with_its_copy_does_not_stop_a_retirement(quick: Lab) -> None:
     assert {"orphan-point": 1} == quick.check().counts
 
 
-def test_an_archived_memory_that_is_lost_where_it_belongs(quick: Lab) -> None:
-    """Its copy in an older collection is one finding, and the plan that brings it back mends it."""
-    assert Layout.PER_PERSONA is quick.ltm.layout
-    whole = quick.point(CLASH, home(A))
-    quick.put(CLASH, whole.payload, LEGACY)
+def test_an_archived_memory_that_was_brought_under_its_anchors_id(quick: Lab) -> None:
+    """The ledger of both layouts ties the app's point to it."""
     adopt(quick)
-    quick.vectors.delete(home(A), [CLASH])
+    to_shared(quick)
+    of_c = quick.said[4]
+    quick.unsay(of_c)
+    assert quick.check().ok
+    whole = quick.point(of_c.anchor_id)
+    quick.vectors.delete(quick.home, [of_c.anchor_id])
+    assert {"misplaced-point": 1} == quick.check().counts
+    quick.apply(quick.plan())
+    assert {} == quick.check().counts
+    assert whole.payload["content"] == quick.point(of_c.anchor_id).payload["content"]
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_an_archived_memory_that_is_lost_where_it_belongs(quick: Lab, layout: Layout) -> None:
+    """Its copy in an older collection is one finding, and the plan that brings it back mends it."""
+    adopt(quick)
+    there = home(A)
+    if layout is Layout.SHARED:
+        to_shared(quick)
+        there = quick.home
+    else:
+        quick.put(CLASH, quick.point(CLASH, there).payload, LEGACY)
+    whole = quick.point(CLASH, there)
+    quick.vectors.delete(there, [CLASH])
     assert {"misplaced-point": 1} == quick.check().counts
     plan = quick.plan()
-    assert ([Place(home(A), CLASH)], {}) == ([each.place for each in plan.actions], plan.left)
+    assert ([Place(there, CLASH)], {}) == ([each.place for each in plan.actions], plan.left)
     quick.apply(plan)
     assert {} == quick.check().counts
-    assert whole.payload == quick.point(CLASH, home(A)).payload
+    codec = quick.ltm.codec_of(there)
+    assert say_the_same(
+        *(codec.decode(each.payload).memory for each in (whole, quick.point(CLASH, there)))
+    )

@@ -132,6 +132,8 @@ def test_columns_that_an_earlier_build_did_not_make_are_added(
     """`migrate run` on a finished database; the memories of the ledger stay."""
     lab = open_lab(url=own_database)
     said = lab.settled(2)
+    lab.sql("ALTER TABLE memsync.layout DROP COLUMN under_way")
+    assert lab.check().ok
     lab.sql("ALTER TABLE memsync.memories DROP COLUMN removed")
     lab.sql("ALTER TABLE memsync.repair DROP COLUMN done_before, DROP COLUMN set_aside")
     migrate.run(lab.postgres, lab.settings, UNHINDERED)
@@ -139,4 +141,5 @@ def test_columns_that_an_earlier_build_did_not_make_are_added(
         "SELECT count(*), count(*) FILTER (WHERE removed) FROM memsync.memories"
     )
     assert [] == lab.sql("SELECT done_before, set_aside FROM memsync.repair")
+    assert [(None,)] == lab.sql("SELECT under_way FROM memsync.layout")
     assert lab.check().ok

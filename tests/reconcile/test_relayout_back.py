@@ -9,6 +9,7 @@ import pytest
 
 from memsync.errors import GateClosed
 from memsync.reconcile import relayout
+from memsync.reconcile.fence import repairing
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.record import recorded
 from memsync.stores.vectors.protocol import IndexKind
@@ -258,6 +259,8 @@ def test_something_written_while_it_is_moved(
         retire(quick, Failing(quick.vectors, meanwhile=meanwhile))
     assert written == [of_app(quick)]
     assert "unfinished-layout-change" in quick.check().counts
+    with repairing(quick.postgres):
+        assert "unfinished-layout-change" not in quick.check().counts, "somebody is at work"
 
 
 def moving(lab: Lab) -> int | None:

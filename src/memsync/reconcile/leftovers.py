@@ -195,9 +195,9 @@ class Leftovers:
         """
         found, memory = left.found, left.found.reading.memory
         if entry is not None:
-            at_home = entry if entry.place == found.place else None
             if entry.state is State.ARCHIVED:
-                return self._archived(found, at_home)
+                return self._archived(found, entry)
+            at_home = entry if entry.place == found.place else None
             return self._sources.case(Role.VANISHED, None, found, entry=at_home)
         at = memory.created_at_ms
         if found.persona_id is not None and at is not None and memory.text:
@@ -211,10 +211,25 @@ class Leftovers:
 
     def _archived(self, found: Found, entry: Entry | None = None) -> Case:
         """The case of an archived memory. One that lies elsewhere is not lost where it belongs."""
-        case = self._sources.case(Role.ARCHIVED, None, found, entry=entry)
-        if not found.home and case.target:
+        if found.home:
+            at_home = entry if entry and entry.place == found.place else None
+            return self._sources.case(Role.ARCHIVED, None, found, entry=at_home)
+        lost = self._lost_as(found, entry) if entry else None
+        case = self._sources.case(Role.ARCHIVED, None, found, kept=lost)
+        if case.target:
             self._sources.stand.add(case.target)
         return case
+
+    def _lost_as(self, found: Found, entry: Entry) -> Place | None:
+        """Where the ledger has this very memory under its anchor's id, and no point stands."""
+        if self._sources.layout is Layout.PER_PERSONA or entry.anchor_id is None:
+            return None
+        place = Place(self._ltm.collection, entry.anchor_id)
+        noted = self._ledger.at([place]).get(place)
+        said = standing_digest(place.point_id, found.reading.memory)
+        if noted is None or noted.stored != said:
+            return None
+        return None if self._ltm.points(place.collection, [place.point_id]) else place
 
     def _stands_alone(self, found: Found) -> bool:
         """Whether its reply stands without the message that it answers."""
