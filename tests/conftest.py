@@ -102,7 +102,6 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
