@@ -43,7 +43,7 @@ def test_the_tutorial_runs_to_its_end(reachable_dir: Path) -> None:
     install, *scripts = [text for language, text in blocks if language == "sh"]
     shown = printed(scripts, reachable_dir)
 
-    assert "pip install 'memsync[embedded]'" in install
+    assert "pip install './memsync[embedded]'" in install
     assert 3 == len(shown)
     assert [text for language, text in blocks if language == "text"] == shown
 

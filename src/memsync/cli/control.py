@@ -42,7 +42,8 @@ def backup(
         (url,) = settings.named("postgres_url")
         scheme, _, folder = url.partition(":")
         is_embedded = scheme == "embedded"
-        start, stop = by_hand(Path(folder), postgres.conninfo) if is_embedded else (None, None)
+        own = by_hand(Path(folder), postgres.conninfo) if is_embedded else None
+        start, stop = (own.start, own.stop) if own else (None, None)
         now = migrate.status(postgres)
     if ctx.obj.as_json:
         print_json(**asdict(made), start=start, stop=stop, first=now.first, next=now.next)

@@ -1,12 +1,18 @@
 """`memsync sql`: lists the scripts for psql that memsync ships, and prints one."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from memsync import migrate
-from memsync.cli.output import data, print_json, print_table, say
+from memsync.cli.output import data, print_json, print_table, say, say_command, say_next
 from memsync.errors import InvalidInput
+from memsync.settings import ENV_PREFIX
+from memsync.stores.postgres.embedded import by_hand
+
+_URL = f"{ENV_PREFIX}POSTGRES_URL"
 
 
 def sql(
@@ -44,5 +50,20 @@ def sql(
         print_json(scripts=[{"name": each.name, "about": each.about} for each in scripts])
         return 0
     print_table([(each.name, each.about) for each in scripts])
-    say('next: memsync sql ops/progress | psql "$MEMSYNC_POSTGRES_URL"')
+    _print_next(ctx.obj.settings().postgres_url or "")
     return 0
+
+
+def _print_next(url: str) -> None:
+    """Print how a script is given to psql, which reads no file of settings."""
+    script, (scheme, _, folder) = "memsync sql ops/progress", url.partition(":")
+    if scheme == "embedded":
+        server = by_hand(Path(folder))
+        say("this Postgres runs only while memsync has it open, so start it first:")
+        say_command(f"  {server.start}")
+        say(f"next: {script} | {server.psql}")
+        say("this stops it again:")
+        say_command(f"  {server.stop}")
+        return
+    hint = f"set {_URL} to the URL of the database, because psql reads no settings of memsync"
+    say_next(f'{script} | psql "${_URL}"', None if os.environ.get(_URL) else hint)

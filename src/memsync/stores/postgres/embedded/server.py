@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
@@ -86,24 +86,36 @@ def start_embedded(
         return server
 
 
-def by_hand(directory: Path, conninfo: str) -> tuple[str, str]:
-    """The commands for a shell that start the server at the socket of `conninfo`, and stop it.
+class ByHand(NamedTuple):
+    """Commands for a shell: they start the server, open its database with psql, and stop it."""
 
-    For clients of other programs, because the server runs only while memsync has it open. Both run
-    as the account that owns the data.
+    start: str
+    psql: str
+    stop: str
+
+
+def by_hand(directory: Path, conninfo: str = "") -> ByHand:
+    """The commands for the server at the socket of `conninfo`, by default in the data directory.
+
+    For clients of other programs, because the server runs only while memsync has it open. Start and
+    stop run as the account that owns the data.
     """
     directory = directory.expanduser().resolve()
     account = account_for(directory)
-    folder = shlex.quote(str(conninfo_to_dict(conninfo).get("host") or directory))
-    pg_ctl = f"{shlex.quote(str(binaries(account) / 'pg_ctl'))} -D {shlex.quote(str(directory))}"
+    programs = binaries(account)
+    host = str(conninfo_to_dict(conninfo).get("host") or directory)
+    folder = shlex.quote(host)
+    pg_ctl = f"{shlex.quote(str(programs / 'pg_ctl'))} -D {shlex.quote(str(directory))}"
     options = shlex.quote(f"-k {folder} -p {_PORT} -c listen_addresses=")
     log = shlex.quote(str(directory / "by-hand.log"))
     start = f"mkdir -p {folder} && {pg_ctl} -l {log} -o {options} start"
+    url = f"postgresql://postgres@/postgres?host={quote(host, safe='/')}"
+    psql = f"{shlex.quote(str(programs / 'psql'))} {shlex.quote(url)}"
     stop = f"{pg_ctl} stop"
     if account.uid is None:
-        return start, stop
+        return ByHand(start, psql, stop)
     as_owner = f"su -s /bin/sh {shlex.quote(account.name)} -c"
-    return f"{as_owner} {shlex.quote(start)}", f"{as_owner} {shlex.quote(stop)}"
+    return ByHand(f"{as_owner} {shlex.quote(start)}", psql, f"{as_owner} {shlex.quote(stop)}")
 
 
 class EmbeddedPostgres:
