@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from memsync import reconcile
 from memsync.errors import DimensionMismatch, GateClosed, SchemaMismatch, StalePlan
 from memsync.reconcile import relayout
 from memsync.reconcile.findings import Severity
@@ -285,6 +286,9 @@ def test_a_fault_is_mended_first(quick: Lab) -> None:
     """The audit must be clean."""
     quick.deploy(quick.said[0])
     refused(quick, GateClosed, "1 duplicate-point")
+    with quick.postgres.session() as session:
+        reconcile.acknowledge(session, quick.audit(), "x")
+    refused(quick, GateClosed, "memsync reconcile baseline drop --select duplicate-point` ends")
 
 
 def test_an_unread_collection_is_not_taken_for_clean(quick: Lab) -> None:

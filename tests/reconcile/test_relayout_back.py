@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memsync.errors import GateClosed
+from memsync import reconcile
+from memsync.errors import GateClosed, PartlyDone
 from memsync.reconcile import relayout
+from memsync.reconcile.acknowledged import Acknowledgements
+from memsync.reconcile.baseline import drop_by_id
 from memsync.reconcile.fence import repairing
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.record import recorded
@@ -204,6 +207,38 @@ def test_a_point_without_its_copy(quick: Lab) -> None:
         retire(quick)
     assert before == quick.points()
     assert [] == quick.quarantined()
+
+
+def test_an_acknowledged_orphan_has_a_way_out(quick: Lab) -> None:
+    """No plan repairs it, so the refusal names the acknowledgement; what is told then works.
+
+    The run that removed it cannot be undone while its collection is retired, and says so.
+    """
+    to_shared(quick)
+    lone = quick.deploy(quick.said[1], content="User (Al): never\nAda: said")
+    with quick.postgres.session() as session:
+        assert {"orphan-point": 1} == reconcile.acknowledge(session, quick.audit(), "x").findings
+        [known] = Acknowledgements(session).all()
+    assert () == quick.plan().actions
+    with pytest.raises(GateClosed, match=f"`memsync reconcile baseline drop {known.id}` ends that"):
+        retire(quick)
+    with quick.postgres.session() as session:
+        drop_by_id(session, [known.id])
+    plan = quick.plan()
+    quick.apply(plan)
+    retire(quick)
+
+    with quick.postgres.session() as session:
+        for ltm in (quick.ltm, None):
+            [[kept], _] = reconcile.kept(session, ltm)
+            assert "no" == kept.undo
+            assert "1 point is of collections that were retired: " in str(kept.why_not)
+    with pytest.raises(PartlyDone, match="its collection was retired; `memsync reconcile layout"):
+        quick.undo(plan)
+    back(quick)
+    to_shared(quick)
+    assert 1 == quick.undo(plan).done
+    assert lone == quick.point(lone.id, home(A))
 
 
 def test_a_copy_that_was_removed(quick: Lab) -> None:

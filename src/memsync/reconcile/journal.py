@@ -61,6 +61,7 @@ class Row:
     collection: str
     place: Place | None
     action: str
+    reason: str
     before: str | None
     after: str | None
 
@@ -97,6 +98,11 @@ class Journal:
     def __init__(self, session: Session, run_id: UUID) -> None:
         self._session = session
         self._run_id = run_id
+
+    @property
+    def run_id(self) -> UUID:
+        """The id of the run, which is that of its plan."""
+        return self._run_id
 
     def begin(self, plan: Plan) -> None:
         """Note the run, and the stores that it is for."""
@@ -205,6 +211,7 @@ class Journal:
                 collection=row.collection,
                 place=_place(row.collection, row.point_id),
                 action=row.action,
+                reason=row.reason,
                 before=row.state_before,
                 after=row.state_after,
             )

@@ -94,7 +94,7 @@ WHERE run_id = %(run_id)s AND collection = %(collection)s AND undone_at IS NULL
 
 -- name: journal_backwards
 -- What a run did and is not undone, before the row with this id; the newest first.
-SELECT id, collection, point_id, action, state_before, state_after
+SELECT id, collection, point_id, action, reason, state_before, state_after
 FROM memsync.journal
 WHERE run_id = %(run_id)s AND undone_at IS NULL AND id < %(before)s
 ORDER BY id DESC LIMIT %(limit)s;

@@ -6,7 +6,7 @@ other layout has stays. A change that was cut short is finished by the same comm
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -271,10 +271,21 @@ def _require_clean(found: Audit) -> None:
         what = listed(faults)
     raise GateClosed(
         f"the audit is {'not clean' if found.complete else 'incomplete'}: {what}. Nothing was "
-        "changed; look with `memsync reconcile`, mend it, then change the layout",
+        f"changed; look with `memsync reconcile`, mend it, then change the layout{_let_be(known)}",
         findings=found.counts,
         acknowledged=known,
         not_checked=list(found.not_checked),
+    )
+
+
+def _let_be(known: Collection[str]) -> str:
+    """What to do about acknowledged findings of these names, which no plan repairs."""
+    if not known:
+        return ""
+    select = " ".join(f"--select {name}" for name in known)
+    return (
+        ". No plan repairs what is acknowledged: "
+        f"`memsync reconcile baseline drop {select}` ends that"
     )
 
 
@@ -291,11 +302,11 @@ def _require_untampered(found: Audit) -> None:
                 "changed; mend it, then change the layout",
                 not_checked=list(found.not_checked),
             )
-        both = (found, found.acknowledged.chosen())
+        known = found.acknowledged.chosen().counts
         hidden = {
             rule.name: number
             for rule in _LOST_TO_A_COPY
-            if (number := sum(each.counts.get(rule.name, 0) for each in both))
+            if (number := found.counts.get(rule.name, 0) + known.get(rule.name, 0))
         }
         if hidden:
             raise GateClosed(

@@ -7,7 +7,7 @@ anew after a crash.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -18,6 +18,7 @@ from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place, Point
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
+from memsync.reconcile.acknowledged import Acknowledgements
 from memsync.reconcile.cases import Case
 from memsync.reconcile.copying import keep, pairing_of, write
 from memsync.reconcile.fence import repairing
@@ -32,6 +33,8 @@ from memsync.stores.ltm.record import Decision, record
 from memsync.stores.postgres import Postgres, Session, json_value
 
 _BATCH = 256
+_IDS_MAX = 10
+"""So many ids of acknowledgements does a refusal name."""
 _TELL_EVERY = 1000
 _TAMPERED = ArchivedTampered()
 
@@ -139,10 +142,25 @@ def _compared(
             f"{'has' if sum(lacking.values()) == 1 else 'have'} no copy in {ltm.collection!r}, and "
             f"nothing was removed: {listed(each)}. Something wrote there since the layout was "
             "changed, or the copy was removed. Look at them with `memsync reconcile`, repair them "
-            "with a plan, and retire then",
+            f"with a plan, and retire then{_way_past(session, lacking)}",
             lacking=lacking,
         )
     return copied
+
+
+def _way_past(session: Session, lacking: Collection[str]) -> str:
+    """What to do where findings in these collections are acknowledged; no plan repairs those."""
+    stores = {f"qdrant:{name}" for name in lacking}
+    ids = [str(each.id) for each in Acknowledgements(session).all() if each.store in stores]
+    if not ids:
+        return ""
+    findings = count(len(ids), "finding there is", "findings there are")
+    drop = f"`memsync reconcile baseline drop {' '.join(ids[:_IDS_MAX])}`"
+    more = "" if len(ids) <= _IDS_MAX else "; `memsync reconcile baseline list` has the other ids"
+    return (
+        f". {findings} acknowledged, and no plan repairs what is: {drop} ends that{more}. A plan "
+        "with --unsafe then moves such a point to the quarantine"
+    )
 
 
 def _has_its_copy(case: Case, ltm: LongTermMemory) -> bool:

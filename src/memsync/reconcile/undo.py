@@ -22,6 +22,7 @@ from memsync.reconcile.journal import CREATE, Journal, Row
 from memsync.reconcile.looking import read_points
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import ActionKind
+from memsync.reconcile.undoable import BROUGHT_BACK_BY, retired
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Postgres, Session
@@ -33,11 +34,13 @@ _BATCH = 128
 class Undone:
     """The result of an undo: how many points are as they were before the run.
 
-    `kept` are the collections that the run made and that others use by now.
+    `kept` are the collections that the run made and that others use by now, `reasons` the names of
+    the findings that it had repaired.
     """
 
     done: int
     kept: tuple[str, ...] = ()
+    reasons: frozenset[str] = frozenset()
 
 
 def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Undone:
@@ -91,7 +94,9 @@ class _Undoer:
         self._tell = tell
         self._done = 0
         self._kept: list[str] = []
+        self._reasons: set[str] = set()
         self._aside: list[tuple[Row, str]] = []
+        self._retired = retired(session, ltm, journal.run_id)
 
     def undo(self) -> None:
         """Go through the journal backwards."""
@@ -99,6 +104,7 @@ class _Undoer:
         before: int | None = None
         while rows := self._journal.backwards(before, _BATCH):
             before = rows[-1].id
+            self._reasons.update(row.reason for row in rows)
             for (action, collection), some in groupby(rows, lambda r: (r.action, r.collection)):
                 if action == CREATE:
                     self._drop_empty(collection, list(some))
@@ -121,6 +127,10 @@ class _Undoer:
         self._journal.settle_undone(rows)
 
     def _take_back(self, kind: ActionKind, collection: str, rows: list[Row]) -> None:
+        if collection in self._retired:
+            said = f"undo is not possible: its collection was retired; {BROUGHT_BACK_BY}"
+            self._aside += [(row, said) for row in rows]
+            return
         by_id = {row.place.point_id: row for row in rows if row.place}
         read = read_points(self._ltm, collection, list(by_id))
         done, restore = [], {}
@@ -248,7 +258,7 @@ class _Undoer:
                     for row, why in self._aside
                 ],
             )
-        return Undone(self._done, tuple(self._kept))
+        return Undone(self._done, tuple(self._kept), frozenset(self._reasons))
 
 
 def _why_not_written(vector: Vector | None) -> str | None:

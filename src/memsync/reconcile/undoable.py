@@ -24,6 +24,12 @@ _PAGE = 200
 _COPIES_MAX = 5000
 """So many copies take a check some ten seconds, where vectors have 1536 numbers."""
 
+BROUGHT_BACK_BY = (
+    "`memsync reconcile layout set per-persona` brings them back, and after `memsync reconcile "
+    "layout set shared --app-stopped` the run can be undone"
+)
+"""The way back of a collection that was retired after a run of the shared layout."""
+
 _ALL_DAYS = 36_500
 """A run that is kept longer than it need be is whole still: its copies go with it."""
 
@@ -71,8 +77,10 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
     seen = undoable(session, ltm, _ALL_DAYS)
     lost = {each.run_id: each for each in seen.lost}
     layout = ltm.layout if ltm else recorded(session)
+    may_see = session.row("may_see_repairs").may
     found = []
     for run in runs(session):
+        away = sum(retired(session, ltm, run.run_id).values()) if may_see else 0
         if run.done == run.undone:
             found.append(Kept(run, "no", "it is undone" if run.done else "it changed nothing"))
         elif layout not in {None, run.target.layout}:
@@ -81,11 +89,26 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
             found.append(Kept(run, "no", why))
         elif ltm and run.target.vectors != ltm.label and not ltm.mark.is_of(session):
             found.append(Kept(run, "no", f"it was made on {run.target.vectors}"))
+        elif away:
+            points = count(away, "point is", "points are")
+            why = f"{points} of collections that were retired: {BROUGHT_BACK_BY}"
+            found.append(Kept(run, "no" if away == run.done - run.undone else "in part", why))
         elif what := lost.get(run.run_id):
             found.append(Kept(run, "in part", _told(what)))
         else:
             found.append(Kept(run, "whole"))
     return found, seen.left_out
+
+
+def retired(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> dict[str, int]:
+    """The collections that an undo of the run writes to and that a retirement has removed, each
+    with the number of its points. One that somebody made anew takes them.
+    """
+    return {
+        row.collection: row.points
+        for row in session.rows("retired_of_run", run_id=run_id)
+        if not (ltm and ltm.stands(row.collection))
+    }
 
 
 def _told(lost: NotWhole) -> str:

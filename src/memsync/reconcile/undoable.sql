@@ -50,3 +50,14 @@ WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.state_before IS NOT NU
     SELECT FROM memsync.retired x
     WHERE x.collection = j.collection AND x.dropped_at IS NOT NULL AND x.restored_at IS NULL)
 GROUP BY 1, 2;
+
+-- name: retired_of_run
+-- The collections that an undo of the run writes old points to and that are in the quarantine, with
+-- how many points each.
+SELECT j.collection, count(*) AS points
+FROM memsync.journal j
+WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.state_before IS NOT NULL
+  AND EXISTS (
+    SELECT FROM memsync.retired x
+    WHERE x.collection = j.collection AND x.dropped_at IS NOT NULL AND x.restored_at IS NULL)
+GROUP BY 1 ORDER BY 1;
