@@ -116,11 +116,16 @@ def findings() -> str:
 
 
 def _next(rule: Rule) -> str:
-    """The command that comes next. A plan may be for the shared layout alone."""
+    """The command that comes next, and other ways. A plan may be for the shared layout alone."""
     shared, per_persona = (rule.command_in(each) for each in (Layout.SHARED, Layout.PER_PERSONA))
-    if shared == per_persona:
-        return f"Next: `{shared}`"
-    return f"Next, in the shared layout: `{shared}`\n\nIn the per-persona layout no plan has it."
+    lines = []
+    if shared != per_persona:
+        lines += [f"Next, in the shared layout: `{shared}`"]
+        lines += ["In the per-persona layout no plan has it."]
+    elif shared != f"memsync rules {rule.code}":
+        lines += [f"Next: `{shared}`"]
+    lines += [f"{when[0].upper()}{when[1:]}: `{command}`" for when, command in rule.ways()]
+    return "\n\n".join(lines)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

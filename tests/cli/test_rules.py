@@ -73,7 +73,8 @@ def test_rules() -> None:
     every = run("rules", "--json").json()["rules"]
 
     by_layout = {"severity", "grade", "next_command"}
-    keys = {"code", "name", "about", *by_layout, *(f"{each}_per_persona" for each in by_layout)}
+    keys = {"code", "name", "about", "ways", *by_layout}
+    keys |= {f"{each}_per_persona" for each in by_layout}
     assert keys == set(every[0])
     for rule in every:
         by_code, by_name = run("rules", rule["code"]), run("rules", rule["name"])

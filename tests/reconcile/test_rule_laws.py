@@ -15,7 +15,7 @@ from memsync import migrate
 from memsync.memory import revive
 from memsync.reconcile.findings import Audit, Severity, Words
 from memsync.reconcile.rules import RULES, Rule
-from memsync.reconcile.rules.base import CaseRule
+from memsync.reconcile.rules.base import CaseRule, differing
 from memsync.stores.ltm.layouts import Layout
 from support.lab import UNHINDERED, Lab
 from support.laws import LAWS, Law, data, schema
@@ -60,6 +60,22 @@ def test_codes_and_names_are_unique() -> None:
     """No two rules share a code or a name."""
     assert {1} == set(Counter(rule.code for rule in RULES).values())
     assert {1} == set(Counter(rule.name for rule in RULES).values())
+
+
+@pytest.mark.parametrize(
+    ("row", "point", "at"),
+    [
+        ("user: no", "user: now", 8),
+        ("yes", "no", 0),
+        ("user: no", None, None),
+        ("user: no\nassistant: yes", "User (Al): now\nAda: yes", None),
+    ],
+)
+def test_a_place_of_a_difference_is_one_of_both_texts(
+    row: str, point: str | None, at: int | None
+) -> None:
+    """A text in the app's form begins otherwise than the row's, so no place is named there."""
+    assert at == differing(row, point).get("differs_at")
 
 
 @pytest.mark.parametrize("layout", Layout)

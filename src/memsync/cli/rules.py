@@ -62,6 +62,8 @@ def _print_next(rule: Rule) -> None:
         about += [f"in the {layouts[0]} layout"] if len(commands) > 1 else []
         say(f"\n{', '.join(about)}:" if about else "")
         say(f"next: {command}")
+    for when, command in rule.ways():
+        say(f"\n{when}:\nnext: {command}")
 
 
 def no_finding(name: str) -> str:
@@ -84,4 +86,5 @@ def _facts(rule: Rule) -> dict[str, object]:
         "about": inspect.getdoc(rule),
         "next_command": rule.command_in(Layout.SHARED),
         "next_command_per_persona": rule.command_in(Layout.PER_PERSONA),
+        "ways": [{"when": when, "command": command} for when, command in rule.ways()],
     }

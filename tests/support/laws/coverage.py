@@ -25,7 +25,13 @@ def brought_by_nobody(lab: Lab, said: list[Exchange]) -> Planted:
     lab.lose(said[0])
     lone = lab.deploy(said[0])
     return Planted(
-        one(lone.id, row=said[0].text, point=None, elsewhere=f"persona-{A}"),
+        one(
+            lone.id,
+            row=said[0].text,
+            point=None,
+            elsewhere=f"persona-{A}",
+            belongs_in=lab.home,
+        ),
         facts={"legacy-layout": 1},
     )
 
@@ -36,7 +42,7 @@ def left_in_an_older_collection(lab: Lab, said: list[Exchange]) -> Planted:
     lab.lose(said[0])
     lone = lab.deploy(said[0], collection=OLDER, personaId=None, userId=str(OWNER))
     return Planted(
-        one(lone.id, row=said[0].text, point=None, elsewhere=OLDER),
+        one(lone.id, row=said[0].text, point=None, elsewhere=OLDER, belongs_in=f"persona-{A}"),
         facts={"legacy-layout": 1, "foreign-point-id": len(said) - 1},
     )
 

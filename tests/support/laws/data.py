@@ -35,7 +35,10 @@ def stale_of_an_earlier_build(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory that an earlier build wrote, with one text, before its row was edited."""
     text = "user: x\nassistant: y"
     lab.respell(said[0], user_text=None, assistant_text=None, content=text)
-    return Planted(one(said[0].anchor_id, field="content", row=said[0].text, point=text))
+    row = said[0].text
+    return Planted(
+        one(said[0].anchor_id, field="content", row=row, point=text, differs_at=len("user: "))
+    )
 
 
 @law("MSD001", "deployed")

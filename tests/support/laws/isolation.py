@@ -175,7 +175,15 @@ def left_behind(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory without rows that was not brought into the shared collection."""
     point = lab.deploy(said[0], createdAt=OLD_MS, content=NEVER)
     return Planted(
-        one(point.id, collection=f"persona-{A}", collection_persona=str(A), point=str(A)),
+        one(
+            point.id,
+            collection=f"persona-{A}",
+            collection_persona=str(A),
+            point=str(A),
+            belongs_in=lab.home,
+            created_at=OLD_MS,
+            text=NEVER,
+        ),
         facts={"legacy-layout": 1},
     )
 
@@ -197,7 +205,7 @@ def archived_in_dispute(lab: Lab, said: list[Exchange]) -> Planted:
         said[0], collection=OLDER, createdAt=OLD_MS, content=NEVER, persona_id=str(C)
     )
     return Planted(
-        one(point.id, collection=OLDER, collection_persona=None, point=None),
+        one(point.id, collection=OLDER, collection_persona=None, point="several personas"),
         facts={"legacy-layout": 1},
         next_command="memsync rules MSI004",
     )
@@ -218,7 +226,9 @@ def archived_with_two(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory without rows whose payload names two personas."""
     point = lab.deploy(said[0], createdAt=OLD_MS, content=NEVER, personaId=[str(A), str(C)])
     return Planted(
-        one(point.id, collection=f"persona-{A}", collection_persona=str(A), point=None),
+        one(
+            point.id, collection=f"persona-{A}", collection_persona=str(A), point="several personas"
+        ),
         next_command="memsync rules MSI004",
     )
 

@@ -11,8 +11,8 @@ from memsync.cli.output import one_line
 from memsync.model.wording import count
 
 _SHOWN_MAX = 1000
-_ROW = ("row", "ledger", "kept", "expected", "at_least", "collection_persona")
-_MEMORY = ("point", "found", "cosine", "collection")
+_ROW = ("row", "ledger", "kept", "expected", "at_least", "collection_persona", "belongs_in")
+_MEMORY = ("point", "found", "cosine", "collection", "elsewhere")
 
 
 def safe(text: object, at_most: int = _SHOWN_MAX) -> str:

@@ -14,6 +14,7 @@ from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.texts import is_as_deployed
 
 Evidence = Mapping[str, object]
 
@@ -23,6 +24,7 @@ _NEXT = {
     Grade.UNSAFE: "memsync reconcile plan --unsafe --out plan-unsafe.json",
     Grade.REPORT_ONLY: "memsync rules {code}",
 }
+_ADOPT = "memsync reconcile adopt --anew --point {place}"
 _TEXT_KEYS = frozenset(
     ("user_text", "userText", "assistant_text", "assistantText", "content", "text")
 )
@@ -38,7 +40,8 @@ class Rule:
     acknowledgement rests on the evidence, but for the values `moving`, which change by themselves.
     `can_be_acknowledged` is false where the fault may be the cause of all others. `in_all` names
     the value that says how many there are, where only the first become findings. `can_be_accepted`
-    is true where an adoption anew takes what stands for what should.
+    is true where an adoption anew takes what stands for what should. `otherwise` has what else may
+    be done: when, and the command. `look_with` are the options with which an audit looks for it.
     """
 
     code: ClassVar[str]
@@ -52,6 +55,8 @@ class Rule:
     moving: ClassVar[frozenset[str]] = frozenset()
     in_all: ClassVar[str] = ""
     can_be_accepted: ClassVar[bool] = False
+    otherwise: ClassVar[tuple[tuple[str, str], ...]] = ()
+    look_with: ClassVar[str] = ""
 
     @classmethod
     def severity_in(cls, layout: Layout) -> Severity:
@@ -74,6 +79,19 @@ class Rule:
     def command(cls, grade: Grade) -> str:
         """The command that the operator should run next, for a repair of this grade."""
         return cls.next_command or _NEXT[grade].format(code=cls.code)
+
+    @classmethod
+    def ways(cls) -> list[tuple[str, str]]:
+        """What may be done where no repair is wanted, or none is there: when, and the command."""
+        found = list(cls.otherwise)
+        if cls.can_be_accepted:
+            found.append(("where it was meant", _ADOPT.format(place="COLLECTION/ID")))
+        is_fault = any(cls.severity_in(layout) is not Severity.INFO for layout in Layout)
+        if is_fault and cls.can_be_acknowledged:
+            select = f"{cls.code}{cls.look_with}"
+            baseline = f"memsync reconcile baseline --select {select} --reason TEXT"
+            found.append(("to let it be", baseline))
+        return found
 
 
 class CaseRule(Rule):
@@ -119,7 +137,7 @@ class CaseRule(Rule):
         """The command that accepts a finding about this point alone; None where none does."""
         if place is None or not self.can_be_accepted:
             return None
-        return f"memsync reconcile adopt --anew --point {shlex.quote(str(place))}"
+        return _ADOPT.format(place=shlex.quote(str(place)))
 
 
 class StateRule(Rule):
@@ -176,10 +194,16 @@ def from_field(name: str, value: object) -> object:
 
 
 def differing(row: str, point: str | None) -> Evidence:
-    """Two texts as evidence, with the place of the first character in which they differ."""
-    pairs = enumerate(zip(row, point or "", strict=False))
-    at = next((n for n, (ours, theirs) in pairs if ours != theirs), min(len(row), len(point or "")))
-    return {"row": words(row), "point": words(point), "differs_at": at}
+    """Two texts as evidence, with the place of the first character in which they differ.
+
+    A text in the app's form has other places than the row's, so none is named then.
+    """
+    evidence: Evidence = {"row": words(row), "point": words(point)}
+    if point is None or is_as_deployed(point):
+        return evidence
+    pairs = enumerate(zip(row, point, strict=False))
+    at = next((n for n, (ours, theirs) in pairs if ours != theirs), min(len(row), len(point)))
+    return {**evidence, "differs_at": at}
 
 
 def _fact(value: object) -> object:

@@ -34,10 +34,10 @@ class MissingPoint(CaseRule):
         """An exchange without a point at home."""
         if case.role not in {Role.MISSING, Role.ELSEWHERE} or case.exchange is None:
             return None
-        elsewhere = case.found.place.collection if case.found else None
-        return {"row": words(case.exchange.text), "point": None} | (
-            {"elsewhere": elsewhere} if elsewhere else {}
-        )
+        evidence: Evidence = {"row": words(case.exchange.text), "point": None}
+        if case.found is None:
+            return evidence
+        return {**evidence, "elsewhere": case.found.place.collection, "belongs_in": case.home}
 
 
 class OrphanPoint(CaseRule):

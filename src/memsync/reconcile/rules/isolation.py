@@ -142,10 +142,14 @@ class MisplacedPoint(CaseRule):
                 return None
         elif found.home and not found.names_another and not several:
             return None
+        memory = found.reading.memory
         return {
             "collection": found.place.collection,
             "collection_persona": persona_of_collection(found.place.collection),
-            "point": found.reading.memory.persona_id,
+            "point": "several personas" if several else memory.persona_id,
+            "belongs_in": case.home,
+            "created_at": memory.created_at_ms,
+            "text": words(memory.text),
         }
 
 

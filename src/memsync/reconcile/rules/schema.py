@@ -16,6 +16,8 @@ from memsync.stores.ltm.marks import META, Verdict
 
 _EMBEDDER_NAME = re.compile(r"(?:wordllama|[\w.]+:[\w.]+)/\d+")
 
+_GO_ON = (("to go on with what is there", "memsync reconcile adopt --anew"),)
+
 
 class MigrationBehind(StateRule):
     """The history is not fully migrated.
@@ -240,6 +242,7 @@ class StoreRewound(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
     can_be_acknowledged = False
+    otherwise = _GO_ON
 
     def look(self, state: State) -> Iterator[Finding]:
         """The mark of the vector store is ahead, or was when something was last written."""
@@ -264,6 +267,7 @@ class CollectionRecreated(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
     can_be_acknowledged = False
+    otherwise = _GO_ON
 
     def look(self, state: State) -> Iterator[Finding]:
         """Postgres has marked the store, and the mark is gone."""
@@ -284,6 +288,10 @@ class CollectionMissing(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
     can_be_acknowledged = False
+    otherwise = (
+        ("to see which collections hold memories", "memsync reconcile layout"),
+        ("where the collection was lost", "memsync sync run"),
+    )
 
     def look(self, state: State) -> Iterator[Finding]:
         """The shared collection, where it is missing and memories in it are missed."""

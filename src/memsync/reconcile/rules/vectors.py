@@ -47,6 +47,7 @@ class VectorRule(CaseRule):
     """
 
     mends_in: ClassVar[frozenset[Layout]] = frozenset(Layout)
+    look_with = " --verify-vectors all"
 
     @classmethod
     def grade_in(cls, layout: Layout) -> Grade:

@@ -57,6 +57,11 @@ def says(
     return as_deployed and says_as_deployed(memory.content, user_text, assistant_text)
 
 
+def is_as_deployed(content: str) -> bool:
+    """Whether the text begins as the app writes one, whatever it says."""
+    return content.startswith(_HEAD)
+
+
 def says_as_deployed(content: str, user_text: str, assistant_text: str) -> bool:
     """Whether `content` is `User (<name>): <message>` and `<personality>: <reply>` of an exchange.
 
