@@ -49,7 +49,7 @@ def test_from_findings_to_a_green_gate_and_back(ran: Run) -> None:
     assert f"acknowledged, so not in the plan: {number} missing-point" in planned.out
     assert "saved 0 actions in plan.json" in planned.out
     assert 0 == ran(*BASELINE, "drop", "--select", "missing-point").status
-    made = ran("reconcile", "plan", "--force", "--json").json()
+    made = ran("reconcile", "plan", "--json").json()
     assert (number, {}, {}) == (made["actions"], made["left"], made["acknowledged"])
     assert 0 == ran(*BASELINE, "--reason", "again").status
     assert 0 == ran("reconcile", "apply", "plan.json").status
@@ -127,6 +127,7 @@ def test_one_persona(ran: Run) -> None:
         (("drop",), "nothing was dropped"),
         (("drop", "1", "--outdated"), "nothing was dropped"),
         (("drop", "one"), "[ID]"),
+        (("drop", "1", "--verify-vectors", "all"), "goes with --outdated"),
     ],
 )
 def test_mistakes_are_2(words: tuple[str, ...], why: str) -> None:

@@ -47,7 +47,10 @@ def test_there_retired_and_back(deployed: tuple[str, str, int]) -> None:
     changed = on(app, qdrant, *SHARED, "--app-stopped")
     assert 0 == changed.status, changed
     assert f"memories lie in the shared layout now: {memories} points copied" in changed.out
-    assert changed.out.endswith("next: memsync reconcile layout set shared --retire\n")
+    *_, first, then = changed.out.splitlines()
+    assert first.startswith("first: deploy the version of the app that reads the shared collection")
+    assert "next: memsync reconcile layout set shared --retire" == then
+    assert [first, then] == on(app, qdrant, "reconcile", "layout").out.splitlines()[-2:]
     assert 0 == on(app, qdrant, "check").status
 
     retired = on(app, qdrant, *SHARED, "--retire")

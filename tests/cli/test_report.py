@@ -51,7 +51,8 @@ def test_a_reader_gets_every_report(
     alone = on(reader, qdrant, *command)
     ran = on(reader, qdrant, *command, *EVERY)
 
-    assert (1, "") == (ran.status, ran.err)
+    said = [f"wrote the {name} report report.{name}" for name in FORMATS]
+    assert (1, said) == (ran.status, ran.err.splitlines())
     lines = ran.out.splitlines()
     assert alone.out == ran.out
     facts = [READ[name](Path(f"report.{name}").read_text()) for name in FORMATS]

@@ -20,6 +20,7 @@ FINDING = {
 AUDIT = {
     *("schema_version", "ok", "complete", "counts", "findings", "checked", "settling"),
     *("not_looked_at", "left_out", "not_checked", "facts", "layout", "why_layout", "acknowledged"),
+    *("not_looked_for", "acknowledged_not_looked_for"),
 }
 
 

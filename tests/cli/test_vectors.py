@@ -92,11 +92,48 @@ def test_a_plan_mends_what_was_looked_at(app: str, qdrant: str) -> None:
     """Without the option the plan is empty; with it the vector is made anew, and undone."""
     planned = on(app, qdrant, "--json", "reconcile", "plan", "--out", "none.json").json()
     assert 0 == planned["actions"]
+    # A plan without an action gives way to the next one of its name.
+    assert 0 == on(app, qdrant, "reconcile", "plan", "--out", "none.json").status
     ran = on(app, qdrant, "--json", "reconcile", "plan", "--verify-vectors", "all").json()
     assert (1, {}) == (ran["actions"], ran["left"])
     shown = on(app, qdrant, "reconcile", "show", "plan.json").out
     assert "vector-zero" in shown
-    done = on(app, qdrant, "--json", "reconcile", "apply", "plan.json").json()
+    again = "next: memsync check --verify-vectors all"
+    assert again == on(app, qdrant, "reconcile", "apply", "plan.json").out.splitlines()[-1]
     assert 0 == on(app, qdrant, "check", "--verify-vectors", "all").status
-    assert 0 == on(app, qdrant, "reconcile", "undo", done["run_id"]).status
+    assert again == on(app, qdrant, "reconcile", "undo", ran["plan_id"]).out.splitlines()[-1]
     assert 1 == on(app, qdrant, "check", "--verify-vectors", "all").status
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_what_was_not_looked_for_is_said(app: str, qdrant: str) -> None:
+    """A finding of vectors that is asked for, or acknowledged, is no clean one unless seen."""
+    select, every = ("--select", "MSD010"), ("--verify-vectors", "all")
+    baseline = ("reconcile", "baseline")
+    why = "MSD010: vectors were not looked at: --verify-vectors all does it"
+    unseen = on(app, qdrant, *baseline, *select, "--reason", "x")
+    assert 2 == unseen.status
+    assert f"Not looked for: {why}" in " ".join(unseen.err.split())
+
+    done = on(app, qdrant, *baseline, *every, "--reason", "x")
+    assert ("1 acknowledged: 1 vector-zero", "next: memsync check --verify-vectors all") == (
+        tuple(done.out.splitlines())
+    )
+    clean = on(app, qdrant, "check", *select).out.splitlines()
+    assert "1 acknowledged, and not looked for: 1 vector-zero" in clean
+    assert f"not looked for: {why}" in clean
+    verdict = "clean, of what you asked for, but for what was not looked for: MSD010"
+    assert verdict == clean[-1]
+    report = on(app, qdrant, "check", *select, "--json").json()
+    assert ({"vector-zero": 1}, ["MSD010"]) == (
+        report["acknowledged_not_looked_for"],
+        list(report["not_looked_for"]),
+    )
+    seen = on(app, qdrant, "check", *every, "--json").json()
+    assert {} == seen["acknowledged_not_looked_for"]
+    assert "MSD010" not in seen["not_looked_for"]
+
+    kept = on(app, qdrant, *baseline, "drop", "--outdated").out
+    assert "kept, because they were not looked for: 1 vector-zero" in kept
+    gone = on(app, qdrant, *baseline, "drop", *select).out.splitlines()
+    assert ["1 dropped: 1 vector-zero", "next: memsync check --verify-vectors all"] == gone

@@ -82,11 +82,18 @@ def test_one_persona_is_taken_as_it_stands(lab: Lab) -> None:
 def test_single_points_are_taken_as_they_stand(lab: Lab) -> None:
     """One that was changed, one that is gone; the next to them stays found."""
     changed, gone = spoiled(lab)[A]
+    for place, why in ((lab.place(changed), "give --anew"), (lab.place(gone), "--anew takes it")):
+        assert why in adopt_part(lab, points=[place], anew=False).points[str(place)]
     done = adopt_part(lab, points=[lab.place(changed)])
     assert (1, 1, 1, 0) == (done.memories, done.archived, done.changed, done.dropped)
+    said = "written down as it stands, which is not what was written down before"
+    assert {str(lab.place(changed)): said} == done.points
     assert {"archived-missing": 2, "archived-tampered": 1} == lab.check().counts
     done = adopt_part(lab, points=[lab.place(gone)])
     assert (0, 0, 0, 1) == (done.memories, done.archived, done.changed, done.dropped)
+    assert {str(lab.place(gone)): "taken out of the ledger: it stands nowhere any more"} == (
+        done.points
+    )
     assert {"archived-missing": 1, "archived-tampered": 1} == lab.check().counts
 
 
@@ -114,7 +121,12 @@ def test_a_part_whose_rows_vanished_is_let_go(lab: Lab) -> None:
     adopt(lab)
     lab.unsay(said[1], said[5])
     assert {"row-vanished": 2} == lab.check().counts
-    assert 1 == adopt_part(lab, personas=[A]).dropped
+    place = lab.place(said[1])
+    told = adopt_part(lab, points=[place], anew=False).points[str(place)]
+    assert "left out, because of row-vanished; where that was meant, give --anew" == told
+    done = adopt_part(lab, personas=[A], points=[place])
+    assert 1 == done.dropped
+    assert done.points[str(place)].startswith("taken out of the ledger: its rows are gone, ")
     assert {"row-vanished": 1, "orphan-point": 1} == lab.check().counts
 
 
@@ -127,6 +139,8 @@ def test_a_part_leaves_everything_else_in_the_ledger(lab: Lab) -> None:
     lab.respell(changed, **{key: at})
     done = adopt_part(lab, points=[lab.place(changed)])
     assert (0, 1, 0) == (done.memories, done.left_out, done.dropped)
+    [told] = done.points.values()
+    assert told.startswith("left out, because of wrong-time-unit")
     assert before == lab.sql(ENTRIES)
 
 

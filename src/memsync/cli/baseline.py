@@ -1,6 +1,6 @@
 """`memsync reconcile baseline`: acknowledges known findings, lists and drops acknowledgements."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated
@@ -9,13 +9,14 @@ import typer
 
 from memsync import reconcile
 from memsync.cli.findings import require_known
+from memsync.cli.formats import Made, Report
 from memsync.cli.formats.as_text import said_of
 from memsync.cli.formats.report import numbered
 from memsync.cli.options import command, group
 from memsync.cli.output import one_line, print_json, print_json_list, say
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
-from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
+from memsync.cli.vectors import SeedOption, VectorsOption, check_again, verify_of
 from memsync.cli.views import LIMIT, LimitOption, PersonaOption, SelectOption, View
 from memsync.errors import IncompleteAudit, InvalidInput
 from memsync.reconcile import RULES
@@ -63,14 +64,18 @@ def acknowledge(
             audit = reconcile.check(postgres, ltm, settings, tell, verify=verify, deep=True)
         with audit, postgres.session() as session:
             require_known(postgres, view, audit)
-            done = reconcile.acknowledge(session, audit, said, view.of_audit(audit))
+            report = Report.of(audit, view, Made("memsync check"))
+            unseen, lines = report.not_looked_for, report.unseen_lines()
+            done = reconcile.acknowledge(session, audit, said, report.found, unseen=lines)
     if ctx.obj.as_json:
-        print_json(acknowledged=done.findings, left=done.left)
+        print_json(acknowledged=done.findings, left=done.left, not_looked_for=unseen)
         return 0
     say(_said(done.findings, "acknowledged"))
     if done.left:
         say(f"not acknowledged, because there are more than are listed: {numbered(done.left)}")
-    say("next: memsync check")
+    for line in lines:
+        say(f"not looked for: {line}")
+    say(f"next: {check_again(verify)}")
     return 0
 
 
@@ -122,6 +127,8 @@ def drop(
     outdated: Annotated[
         bool, typer.Option("--outdated", help="Those that no finding matches any more; audits.")
     ] = False,
+    verify_vectors: VectorsOption = None,
+    verify_seed: SeedOption = None,
 ) -> int:
     """Drop acknowledgements, by id, by code, or because they are outdated.
 
@@ -129,27 +136,36 @@ def drop(
     """
     if bool(ids) is bool(select or outdated):
         raise InvalidInput("give ids, or --select CODE, --outdated or both; nothing was dropped")
-    codes = View.of(select).codes
+    verify = verify_of(verify_vectors, verify_seed)
+    if verify and not outdated:
+        raise InvalidInput("--verify-vectors goes with --outdated; nothing was dropped")
+    codes, not_judged = View.of(select).codes, dict[str, int]()
     if outdated:
-        gone = _drop_outdated(ctx, codes)
+        gone, not_judged = _drop_outdated(ctx, View.of(select, verify=verify))
     else:
         with opened_postgres(ctx) as (_, postgres), postgres.session() as session:
             table = Acknowledgements(session)
             gone = drop_by_id(session, ids) if ids else table.drop(table.all(codes))
     dropped = _by_name(gone)
     if ctx.obj.as_json:
-        print_json(dropped=dropped)
+        print_json(dropped=dropped, not_judged=not_judged)
         return 0
     say(_said(dropped, "dropped"))
-    say("next: memsync check")
+    if not_judged:
+        say(f"kept, because they were not looked for: {numbered(not_judged)}")
+    say(f"next: {check_again(verify, dropped)}")
     return 0
 
 
-def _drop_outdated(ctx: typer.Context, codes: Collection[str] | None) -> Mapping[str, int]:
-    """Drop what the audit calls outdated. Raises: IncompleteAudit where it cannot tell."""
+def _drop_outdated(ctx: typer.Context, view: View) -> tuple[Mapping[str, int], dict[str, int]]:
+    """Drop what the audit calls outdated. Returns how many went, and how many it did not judge.
+
+    Raises: IncompleteAudit where it cannot tell.
+    """
+    codes = view.codes
     with opened_stores(ctx) as (settings, postgres, ltm):
         with progress(ctx.obj) as tell:
-            audit = reconcile.check(postgres, ltm, settings, tell, deep=True)
+            audit = reconcile.check(postgres, ltm, settings, tell, verify=view.verify, deep=True)
         with audit, postgres.session() as session:
             if not audit.complete:
                 raise IncompleteAudit(
@@ -157,7 +173,8 @@ def _drop_outdated(ctx: typer.Context, codes: Collection[str] | None) -> Mapping
                     + "; ".join(audit.not_checked)
                 )
             outdated = (each for each in audit.outdated if codes is None or each.code in codes)
-            return Acknowledgements(session).drop(outdated)
+            dropped = Acknowledgements(session).drop(outdated)
+            return dropped, Report.of(audit, view).known_unseen
 
 
 def _said(counts: Mapping[str, int], what: str) -> str:

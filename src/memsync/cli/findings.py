@@ -11,7 +11,8 @@ from typing import Protocol
 import typer
 
 from memsync.cli.formats import Made, Report, as_json, as_text, files
-from memsync.cli.output import data_in_pieces, say
+from memsync.cli.options import Options
+from memsync.cli.output import complain, data_in_pieces, say
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_stores
 from memsync.cli.views import EVERYTHING, View
@@ -81,7 +82,7 @@ def report(
                 past, failed = _past(postgres, (audit, begun_at, seconds) if record else None)
             made = Made(command, postgres.label, ltm.label, begun_at, seconds)
             made_report = Report.of(audit, view, made, past)
-            failed = _write(made_report) or failed
+            failed = _write(ctx.obj, made_report) or failed
             status = _print(made_report, is_json=ctx.obj.as_json)
             if past and record and not ctx.obj.as_json and not view.as_lines:
                 say(as_text.change(past))
@@ -104,14 +105,20 @@ def _past(
         return [], error
 
 
-def _write(made: Report) -> MemsyncError | None:
-    """Write every file that can be written. Returns what kept the first of the others."""
+def _write(options: Options, made: Report) -> MemsyncError | None:
+    """Write every file that can be written, and say so. Returns what kept the first of the others.
+
+    It is said on stderr, where the command's progress stands, because stdout has the result.
+    """
     failed = None
     for target in made.view.reports:
         try:
             files.write(made, target)
         except MemsyncError as error:
             failed = failed or error
+        else:
+            if not (options.quiet or options.as_json):
+                complain(f"wrote the {target.format} report {target.path}")
     return failed
 
 

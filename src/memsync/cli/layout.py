@@ -21,6 +21,9 @@ from memsync.settings import Settings
 from memsync.stores.ltm.layouts import Layout
 
 _RETIRE = HalfDone.RETIRING.command
+_BEFORE_IT = (
+    "deploy the version of the app that reads the shared collection, and wait until no other runs"
+)
 
 app = group(
     "Show where memories lie: in a collection for each persona, as the app made them, or in one "
@@ -114,6 +117,7 @@ def _fields(seen: Standing) -> dict[str, object]:
         ],
         "half_done": seen.half_done and str(seen.half_done),
         "next": _next(seen),
+        "first": _first(seen),
     }
 
 
@@ -137,7 +141,12 @@ def _print_standing(seen: Standing) -> None:
         say(f"{seen.half_done.what} was begun and did not end", "yellow")
     elif seen.waiting and seen.layout is Layout.SHARED:
         say(f"the way back: `{HalfDone.RETURNING.command}`")
-    say_next(_next(seen))
+    say_next(_next(seen), _first(seen))
+
+
+def _first(seen: Standing) -> str | None:
+    """What comes before the retirement, unless it was begun already."""
+    return _BEFORE_IT if _next(seen) == _RETIRE and not seen.half_done else None
 
 
 def _next(seen: Standing) -> str | None:
@@ -194,7 +203,7 @@ def _print_changed(changed: Changed, settings: Settings, *, as_json: bool) -> in
     status = print_audit(audit)
     if changed.layout is Layout.SHARED and not status:
         say("the collections of personas stay until they are retired")
-        say_next(_RETIRE)
+        say_next(_RETIRE, _BEFORE_IT)
     return status
 
 

@@ -10,12 +10,14 @@ from memsync.errors import InvalidInput
 from memsync.reconcile.deep import ALONE, How
 
 DeepOption = Annotated[
-    bool | None,
+    bool, typer.Option("--deep", help="Read every memory, also of a large shared collection.")
+]
+FingerprintOption = Annotated[
+    bool,
     typer.Option(
-        "--deep/--by-fingerprint",
-        help="Read every memory, or only those whose fingerprints differ. By default, a shared "
-        "collection of 5,000 memories and more is compared by fingerprint.",
-        show_default=False,
+        "--by-fingerprint",
+        help="Read only memories whose fingerprints differ. By default, a shared collection of "
+        "5,000 memories and more is compared so.",
     ),
 ]
 WorkersOption = Annotated[
@@ -57,19 +59,29 @@ USUAL = Reading()
 
 
 def reading_of(
-    deep: bool | None,
-    workers: int,
-    scheduler: str | None,
-    points_per_s: float | None,
-    state: Path | None,
+    how: How, *, deep: bool = False, by_fingerprint: bool = False, vectors: bool = False
 ) -> Reading:
-    """What the options ask for. Raises: InvalidInput for options that contradict each other."""
-    how = How(workers, scheduler, points_per_s, state)
-    if how.in_parts and deep is False:
+    """What the options ask for; `vectors`: to look at vectors.
+
+    Raises: InvalidInput for options that contradict each other.
+    """
+    if by_fingerprint and (deep or vectors):
+        other = "--deep" if deep else "--verify-vectors"
+        raise InvalidInput(
+            f"{other} reads every memory, and --by-fingerprint does not; give one or the other"
+        )
+    if vectors and how.in_parts:
+        raise InvalidInput(
+            "--verify-vectors reads every memory in one process; leave out --workers, "
+            "--scheduler and --state, or --verify-vectors"
+        )
+    if how.in_parts and by_fingerprint:
         raise InvalidInput(
             "--workers, --scheduler and --state are for reading everything, and --by-fingerprint "
             "does not; give one or the other"
         )
-    if workers > 1 and scheduler is not None:
+    if how.workers > 1 and how.scheduler is not None:
         raise InvalidInput("--workers is for this machine, --scheduler for others; give one")
-    return Reading(True if how.in_parts else deep, how)
+    if deep or how.in_parts:
+        return Reading(deep=True, how=how)
+    return Reading(deep=False if by_fingerprint else None, how=how)

@@ -1,6 +1,5 @@
 """`memsync reconcile`: audit, plan, show, apply, adopt, undo and runs."""
 
-import contextlib
 import os
 import shlex
 import tempfile
@@ -13,23 +12,21 @@ from uuid import UUID
 import typer
 
 from memsync import reconcile
-from memsync.cli import baseline, layout
+from memsync.cli import baseline, layout, runs
 from memsync.cli.findings import report, require_known
 from memsync.cli.formats.report import numbered
 from memsync.cli.options import command, group
 from memsync.cli.output import one_line, print_facts, print_json, say
 from memsync.cli.plans import plan_fields, print_left, print_plan
 from memsync.cli.progress import progress
-from memsync.cli.stores import opened_postgres, opened_stores
-from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
+from memsync.cli.stores import opened_stores
+from memsync.cli.vectors import SeedOption, VectorsOption, check_again, verify_of
 from memsync.cli.views import EVERYTHING, View, viewed
-from memsync.errors import InvalidInput, SchemaMismatch, SettingsError, StoreUnreachable
+from memsync.errors import InvalidInput
 from memsync.model.records import Place
 from memsync.model.wording import count
 from memsync.reconcile.plans import Plan
-from memsync.settings import Settings
 from memsync.stores.history.catalog import instance_id
-from memsync.stores.ltm import LongTermMemory
 from memsync.stores.postgres import Session
 
 PlanFile = Annotated[
@@ -91,14 +88,14 @@ def plan(
 ) -> int:
     """Audit, and save a plan that repairs the findings. Changes neither store.
 
-    A file with a plan that was carried out whole is replaced; any other needs --force.
+    A file with a plan of which nothing is left to do is replaced; any other needs --force.
     """
     _require_a_file(out)
     verify = verify_of(verify_vectors, verify_seed)
     with opened_stores(ctx) as (settings, postgres, ltm):
         if os.path.lexists(out) and not force:
             with postgres.session() as session:
-                force = _was_carried_out(session, out)
+                force = _is_done(session, out)
             if not force:
                 raise _exists(out)
         with progress(ctx.obj) as tell:
@@ -127,7 +124,7 @@ def plan(
         say(f"  acknowledged, so not in the plan: {numbered(known)}")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left:
-        say("what is left is told by `memsync check`, with the way out of each")
+        say(f"what is left is told by `{check_again(verify)}`, with the way out of each")
     if not made.actions and not made.left and not made.spared:
         say("nothing is to be repaired")
     if made.actions:
@@ -194,7 +191,7 @@ def apply(
         more = " --remove-many" if remove_many else ""
         say(f"next: memsync reconcile apply {shlex.quote(str(file))}{more}")
         return 0
-    say("next: memsync check")
+    say(f"next: {check_again(about=saved.reasons)}")
     return 0
 
 
@@ -231,6 +228,11 @@ def adopt(
     if ctx.obj.as_json:
         print_json(**asdict(done))
         return 0
+    for place, what in sorted(done.points.items()):
+        say(one_line(f"{place}: {what}"))
+    if not persona and point:
+        say("next: memsync check")
+        return 0
     without = f", {done.archived:,} of them without rows" if done.archived else ""
     adopted = count(done.memories, "memory", "memories")
     say(f"{adopted} {'adopted' if part else 'in the ledger'}{without}")
@@ -247,83 +249,13 @@ def adopt(
     return 0
 
 
-@command(
+command(
     app,
     "memsync reconcile runs",
     "memsync reconcile undo 7b1e4c1e-9f0a-4f5e-8a77-0c3f6d1b2a90",
     "docs/reconcile.md",
-)
-def undo(
-    ctx: typer.Context,
-    run: Annotated[
-        UUID, typer.Argument(metavar="RUN", help="The id that `reconcile apply` printed.")
-    ],
-) -> int:
-    """Take a run of apply back, also one that was cut short. Running it again finishes it.
-
-    A point that somebody has written since is left as it is, and told.
-    """
-    with opened_stores(ctx) as (_, postgres, ltm), progress(ctx.obj) as tell:
-        done = reconcile.undo(run, postgres, ltm, tell)
-    if ctx.obj.as_json:
-        print_json(run_id=run, done=done.done, kept=done.kept)
-        return 0
-    say(f"{count(done.done, 'point')} undone")
-    for name in done.kept:
-        say(f"  {name} is kept: it holds points that the run did not write")
-    say("next: memsync check")
-    return 0
-
-
-@command(app, "memsync reconcile runs")
-def runs(ctx: typer.Context) -> int:
-    """List the runs of apply that are kept, the newest first. Writes nothing.
-
-    A run that an undo would not take back whole is marked, and why. Without the vector store what
-    Postgres says is told.
-    """
-    with opened_postgres(ctx) as (settings, postgres), postgres.session() as session:
-        found, left_out = _kept(settings, session)
-    if ctx.obj.as_json:
-        print_json(runs=[_run_fields(each) for each in found], left_out=left_out)
-        return 0
-    for each in found:
-        run = each.run
-        say(f"{run.run_id}  {run.last_at:%Y-%m-%d %H:%M} UTC  by {one_line(run.who)}")
-        say(f"    {_standing(run)}")
-        if each.why_not and run.undone < run.done:
-            say(f"    to be undone: {each.undo}; {each.why_not}", "yellow")
-    for what in left_out:
-        say(f"not looked at: {what}")
-    said = count(len(found), "run") if found else "no runs"
-    say(f"{said}; each is kept for {count(settings.quarantine_days, 'day')} after its last work")
-    return 0
-
-
-def _kept(settings: Settings, session: Session) -> tuple[list[reconcile.Kept], list[str]]:
-    """The runs, judged with the vector store, or without it where it cannot be asked."""
-    if not reconcile.runs(session):
-        return [], []
-    try:
-        settings.named("qdrant_url")
-        with contextlib.closing(LongTermMemory.open(settings, session)) as ltm:
-            found, left_out = reconcile.kept(session, ltm)
-            return found, list(left_out)
-    except (SettingsError, SchemaMismatch, StoreUnreachable) as error:
-        # Who looks at the runs may do so because the vector store is away.
-        found, left_out = reconcile.kept(session, None)
-        return found, [*left_out, f"the collections of the runs: {error.message}"]
-
-
-def _run_fields(each: reconcile.Kept) -> dict[str, object]:
-    run = each.run
-    return {
-        **{name: value for name, value in asdict(run).items() if name != "target"},
-        "left": run.left,
-        "target": run.target.fields(),
-        "undo": each.undo,
-        "why_not": each.why_not,
-    }
+)(runs.undo)
+command(app, "memsync reconcile runs")(runs.runs)
 
 
 def _place(text: str) -> Place:
@@ -335,15 +267,6 @@ def _place(text: str) -> Place:
             "prints those of its findings"
         )
     return place
-
-
-def _standing(run: reconcile.Run) -> str:
-    """What became of the actions of a run."""
-    done = f"{run.done:,} of {count(run.actions, 'action')} done"
-    if run.undone:
-        done += ", undone again" if run.undone == run.done else f", {run.undone:,} undone again"
-    parts = ((run.done_before, "done before"), (run.set_aside, "set aside"), (run.left, "left"))
-    return ", ".join([done, *(f"{number:,} {what}" for number, what in parts if number)])
 
 
 def _read(file: Path) -> Plan:
@@ -361,13 +284,14 @@ def _require_a_file(out: Path) -> None:
         raise InvalidInput(f"{out} is a folder, and nothing was changed. Name a file with --out")
 
 
-def _was_carried_out(session: Session, out: Path) -> bool:
+def _is_done(session: Session, out: Path) -> bool:
     """Whether the file is a plan of which nothing is left to do here."""
     try:
-        plan_id = _read(out).plan_id
+        saved = _read(out)
     except InvalidInput:
         return False
-    return any(run.run_id == plan_id and not run.left for run in reconcile.runs(session))
+    done = (each.run_id for each in reconcile.runs(session) if not each.left)
+    return not saved.actions or saved.plan_id in done
 
 
 def _exists(out: Path) -> InvalidInput:

@@ -14,6 +14,7 @@ import typer
 from memsync.cli.reading import (
     USUAL,
     DeepOption,
+    FingerprintOption,
     RateOption,
     Reading,
     SchedulerOption,
@@ -27,6 +28,7 @@ from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.errors import InvalidInput
 from memsync.model import ids
 from memsync.reconcile import RULES
+from memsync.reconcile.deep import How
 from memsync.reconcile.findings import Audit, Chosen, Kind, Severity
 from memsync.reconcile.seen_vectors import Verify
 
@@ -157,7 +159,8 @@ def viewed(run: Callable[..., int]) -> Callable[..., int]:
         show_text: TextOption = False,
         as_lines: LinesOption = False,
         acknowledged: KnownOption = False,
-        deep: DeepOption = None,
+        deep: DeepOption = False,
+        by_fingerprint: FingerprintOption = False,
         workers: WorkersOption = 1,
         scheduler: SchedulerOption = None,
         max_points_per_s: RateOption = None,
@@ -177,12 +180,12 @@ def viewed(run: Callable[..., int]) -> Callable[..., int]:
             acknowledged=acknowledged,
             verify=verify_of(verify_vectors, verify_seed),
         )
-        reading = reading_of(deep, workers, scheduler, max_points_per_s, state)
-        if verify_vectors and reading.how.in_parts:
-            raise InvalidInput(
-                "--verify-vectors reads every memory in one process; leave out --workers, "
-                "--scheduler and --state, or --verify-vectors"
-            )
+        reading = reading_of(
+            How(workers, scheduler, max_points_per_s, state),
+            deep=deep,
+            by_fingerprint=by_fingerprint,
+            vectors=view.verify is not None,
+        )
         asked = replace(view, reading=reading, reports=targets_of(report or ()))
         return run(ctx, asked, **own)
 

@@ -4,8 +4,8 @@ It decides what may be trusted: a memory in which no rule of the audit finds a f
 asked for a part. It changes no memory and no row.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from memsync.errors import GateClosed, IncompleteAudit, InvalidInput
@@ -16,6 +16,7 @@ from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copying import is_faulty, pairing_of
 from memsync.reconcile.fence import repairing
+from memsync.reconcile.findings import Severity
 from memsync.reconcile.leftovers import noted_at
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
@@ -33,6 +34,21 @@ from memsync.stores.postgres import Postgres, Session
 _BATCH = 1000
 _TO_ADOPT = frozenset((Role.MEMORY, Role.ARCHIVED))
 _TAMPERED = ArchivedTampered()
+_WRITTEN = "written down as it stands"
+_CHANGED = "written down as it stands, which is not what was written down before"
+_OUT = "taken out of the ledger: it stands nowhere any more"
+_STAYS = (
+    "left as it was written down: it stands nowhere any more; --anew takes it out of the ledger"
+)
+_ORPHAN = (
+    "taken out of the ledger: its rows are gone, so it is an orphan now, which `memsync reconcile "
+    "plan --unsafe` removes"
+)
+_YOUNG = "left out: it was said so lately that its rows may still come; adopt it later"
+_NOT_JUDGED = (
+    "not looked at: it went meanwhile, or a message of its thread has a time that cannot be read; "
+    "see `memsync check`"
+)
 _WITHOUT_DIGESTS = tuple(each for each in CASE_RULES if not isinstance(each, ArchivedTampered))
 
 
@@ -42,7 +58,7 @@ class Adopted:
 
     `changed` of them said something else when they were written down before. `left_out` are points
     with a fault, or so young that their rows may still come. `dropped` were in the ledger, and are
-    not any more.
+    not any more. `points` says of each point that was named what became of it.
     """
 
     memories: int
@@ -50,6 +66,7 @@ class Adopted:
     left_out: int
     dropped: int
     changed: int = 0
+    points: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +148,8 @@ def adopt_in(
     pairing = pairing_of(session, ltm, settings)
     _require_known(part, pairing.sources, ledger)
     began = clock(session)
-    seen = _Seen(now_ms(session) - settings.settle_s * 1000, ltm.collection, anew=anew)
+    young_ms = now_ms(session) - settings.settle_s * 1000
+    seen = _Seen(young_ms, ltm.collection, part.points, anew=anew)
     ltm.record_layout(session)
     waiting: list[Entry] = []
     for some in batched(filter(part.has, _at_home(pairing, tell)), _BATCH):
@@ -142,9 +160,7 @@ def adopt_in(
             ledger.note(entries)
     if pairing.sources.unread:
         raise _not_read(pairing.sources, part)
-    if part and anew:
-        lost = filter(part.has, losses(pairing.sources))
-        seen.dropped += [case.place for case in lost if case.place]
+    seen.are_lost(filter(part.has, losses(pairing.sources)) if part else ())
     with session.transaction():
         for noted in batched(waiting, _BATCH):
             ledger.note(noted)
@@ -157,7 +173,8 @@ def adopt_in(
         ltm.mark.trust(session)
     else:
         ltm.mark.publish(session)
-    return Adopted(seen.memories, seen.archived, seen.left_out, dropped, seen.changed)
+    numbers = (seen.memories, seen.archived, seen.left_out, dropped, seen.changed)
+    return Adopted(*numbers, {str(each): seen.of_point(each) for each in part.points})
 
 
 def _require_one_time(session: Session, ltm: LongTermMemory) -> None:
@@ -220,31 +237,57 @@ def _at_home(pairing: Pairing, tell: Tell) -> Iterator[Case]:
 class _Seen:
     """What one run has made of the cases so far. `dropped` are the places to be taken out."""
 
-    def __init__(self, young_ms: float, shared: str, *, anew: bool) -> None:
+    def __init__(
+        self, young_ms: float, shared: str, named: Collection[Place], *, anew: bool
+    ) -> None:
         """A memory without a row that was said after `young_ms` may get its row yet.
 
-        `shared` is the collection of the shared layout.
+        `shared` is the collection of the shared layout. Of the points that are `named` it is kept
+        what became of them.
         """
         self._young_ms = young_ms
         self._shared = shared
+        self._named = named
         self._anew = anew
+        self._told: dict[Place, str] = {}
         self.memories = self.archived = self.changed = self.left_out = 0
         self.dropped: list[Place] = []
+
+    def of_point(self, place: Place) -> str:
+        """What became of a point that was named."""
+        return self._told.get(place, _NOT_JUDGED)
+
+    def are_lost(self, cases: Iterable[Case]) -> None:
+        """Take out memories that are missing, if what was written down before does not count."""
+        for case in cases:
+            if self._anew and case.place:
+                self.dropped.append(case.place)
+            self._tell(case, _OUT if self._anew else _STAYS)
+
+    def _tell(self, case: Case, what: str) -> None:
+        if case.place and case.place in self._named:
+            self._told[case.place] = what
 
     def entries(self, cases: Iterable[Case]) -> list[Entry]:
         """What is written down of these cases: of each memory that is to be trusted."""
         found = []
         for case in cases:
-            entry = None if self._may_get_rows(case) else _entry(case, anew=self._anew)
+            is_young = self._may_get_rows(case)
+            entry = None if is_young else _entry(case, anew=self._anew)
             if entry is not None:
                 found.append(entry)
+                is_changed = _TAMPERED.look(case) is not None
                 self.archived += entry.anchor_id is None
-                self.changed += _TAMPERED.look(case) is not None
+                self.changed += is_changed
+                self._tell(case, _CHANGED if is_changed else _WRITTEN)
                 continue
             self.left_out += 1
             if self._anew and case.role is Role.VANISHED and case.found:
                 # What is noted of the other layout would say the same of it.
                 self.dropped += noted_at(case.found, self._shared)
+                self._tell(case, _ORPHAN)
+            else:
+                self._tell(case, _YOUNG if is_young else _why_left_out(case, anew=self._anew))
         self.memories += len(found)
         return found
 
@@ -252,6 +295,16 @@ class _Seen:
         """Whether its rows may still come: it has none, and was said lately."""
         at = case.found.reading.memory.created_at_ms if case.found else None
         return case.exchange is None and at is not None and at > self._young_ms
+
+
+def _why_left_out(case: Case, *, anew: bool) -> str:
+    """Why the memory of a case is not to be trusted: the findings that an audit has of it."""
+    judged = [(rule, each) for rule in CASE_RULES if (each := rule.judge(case))]
+    faults = [(rule, each) for rule, each in judged if each.severity is not Severity.INFO]
+    names = ", ".join(each.name for _, each in faults)
+    others = [each for rule, each in faults if anew or not rule.can_be_accepted]
+    then = f"see `{others[0].next_command}`" if others else "where that was meant, give --anew"
+    return f"left out, because of {names}; {then}" if names else _NOT_JUDGED
 
 
 def _entry(case: Case, *, anew: bool) -> Entry | None:

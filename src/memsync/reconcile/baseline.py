@@ -7,7 +7,7 @@ themselves, such as an age or a count, are left out. So a finding that changes i
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from memsync.errors import GateClosed, IncompleteAudit, InvalidInput
@@ -146,11 +146,17 @@ class Accepted:
 
 
 def acknowledge(
-    session: Session, audit: Audit, reason: str, chosen: Iterable[Finding] | None = None
+    session: Session,
+    audit: Audit,
+    reason: str,
+    chosen: Iterable[Finding] | None = None,
+    *,
+    unseen: Sequence[str] = (),
 ) -> Accepted:
     """Acknowledge the findings of the audit that are faults, or those of them that are `chosen`.
 
-    Of findings of which only a part is listed none is acknowledged.
+    Of findings of which only a part is listed none is acknowledged. `unseen` says what the audit
+    did not look for; it is told where nothing was found.
 
     Raises, before any write: IncompleteAudit; GateClosed while a finding stands that may be the
     cause of the others; InvalidInput where there is no such finding, or for a reason that is empty
@@ -182,7 +188,8 @@ def acknowledge(
     if not done and not left:
         raise InvalidInput(
             "there is no such finding that is not acknowledged already, so nothing was changed. "
-            "`memsync check` prints those that are there"
+            + "".join(f"Not looked for: {each}. " for each in unseen)
+            + "`memsync check` prints those that are there"
         )
     return Accepted(*(counted((*of, n) for of, n in each.items()) for each in (done, left)))
 

@@ -145,6 +145,11 @@ class Plan:
     left: Mapping[str, int]
     spared: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def reasons(self) -> frozenset[str]:
+        """The names of all findings that the plan is about, repaired or not."""
+        return frozenset((*(each.reason for each in self.actions), *self.left, *self.spared))
+
     def to_json(self) -> str:
         """The plan as the text of a file."""
         return "".join(self.pieces())

@@ -2,6 +2,7 @@
 
 import re
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -109,6 +110,10 @@ def test_an_incomplete_audit_is_never_green() -> None:
             text = written(made, each)
             assert all(line in text for line in UNREAD), each
             assert "INCOMPLETE" in text, each
+        for each in ("text", "html"):
+            told = re.sub("<[^>]+>", " ", written(made, each)).split()
+            assert "first: mend what was not checked" in " ".join(told), each
+            assert "next: memsync check" in " ".join(told), each
         junit = written(made, "junit")
         metrics = samples(written(made, "prometheus"))
 
@@ -175,6 +180,18 @@ def test_nobodys_words_are_in_a_report_unless_asked_for() -> None:
             assert OTHER_WORDS not in hidden, each
             if each != "prometheus":
                 assert WORDS in re.sub("</?mark>", "", shown), each
+
+
+def test_each_code_is_seen_before_one_is_repeated() -> None:
+    """Of few lines each code has its share, in the order of all; known ones follow."""
+    with audit(400, finding(500, "MSD004"), known=3) as found:
+        every = [each.code for each in report(found).listed()]
+        for most, shares in ((3, [1, 1, 1]), (7, [2, 2, 1, 1, 1]), (10, [3, 2, 2, 2, 1])):
+            codes = [each.code for each in report(found).spread(most)]
+            assert codes == sorted(codes, key=every.index)
+            assert shares == list(Counter(codes).values())
+        view = View.of(limit=0, acknowledged=True)
+        assert ["MSC011"] * 3 == [each.code for each in report(found, view).spread(404)][-3:]
 
 
 def test_a_long_list_of_the_page_says_how_much_it_leaves_out() -> None:

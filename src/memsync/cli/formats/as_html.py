@@ -15,7 +15,8 @@ from memsync.cli.formats.as_text import said_of
 from memsync.cli.formats.drift import past
 from memsync.cli.formats.evidence import evidence
 from memsync.cli.formats.markup import Markup, begin, end, join, table, tag
-from memsync.cli.formats.report import Report, codes_of, whose
+from memsync.cli.formats.order import codes_of
+from memsync.cli.formats.report import Report, numbered, whose
 from memsync.model.wording import count
 from memsync.reconcile.findings import Chosen, Finding, Kind, Severity
 from memsync.reconcile.rules import RULES
@@ -69,7 +70,7 @@ def _verdict(report: Report) -> Markup:
     made = report.made
     when = f"{made.begun_at:%Y-%m-%d %H:%M:%S %Z}"
     commands = report.commands()
-    todo: list[Markup] = []
+    todo = [tag("p", f"first: {report.first}")] if report.first else []
     for command, codes in commands.items():
         whose = f" for {', '.join(codes)}" if len(commands) > 1 else ""
         todo += (tag("p", f"next{whose}:"), tag("pre", tag("code", report.command(command))))
@@ -90,6 +91,9 @@ def _scope(report: Report) -> Markup:
     not_looked += audit.left_out
     if audit.vectors is None:
         not_looked.append("vectors: --verify-vectors all looks at them")
+    not_looked += report.unseen_lines()
+    if unseen := report.known_unseen:
+        not_looked.append(f"acknowledged findings: {numbered(unseen)}")
     if report.not_looked_at:
         left = count(report.not_looked_at, "other finding")
         not_looked.append(f"{left}, which --select or --persona leaves out")

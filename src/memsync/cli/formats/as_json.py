@@ -25,6 +25,8 @@ def summary(report: Report) -> dict[str, object]:
         "layout": audit.layout,
         "why_layout": audit.why_layout,
         "not_looked_at": report.not_looked_at,
+        "not_looked_for": report.not_looked_for,
+        "acknowledged_not_looked_for": report.known_unseen,
         "checked": report.scope,
         "left_out": list(audit.left_out),
         "settling": audit.settling,

@@ -5,9 +5,9 @@ shorter. Nobody's words are printed unless they are asked for.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 
-from memsync.cli.formats.report import Report, codes_of, whose
+from memsync.cli.formats.order import codes_of
+from memsync.cli.formats.report import Report, whose
 from memsync.cli.output import one_line, print_table, say, say_heading, written_by
 from memsync.model.wording import count
 from memsync.reconcile.findings import Acknowledgement, Finding, Words
@@ -39,7 +39,7 @@ def print_report(report: Report) -> None:
     shown = 0 if view.summary else min(listed, view.limit or listed)
     if shown:
         say()
-    for each in islice(report.listed(), shown):
+    for each in report.spread(shown):
         _print_finding(each, report)
     if not view.summary and shown < listed:
         more = count(listed - shown, "more finding")
@@ -48,6 +48,8 @@ def print_report(report: Report) -> None:
         say()
     for line in report.audit.not_checked:
         say(f"not checked: {line}", "yellow")
+    for line in report.unseen_lines():
+        say(f"not looked for: {line}", "yellow")
     if view.is_narrow and (left := report.not_looked_at):
         say(f"not looked at, as you asked: {count(left, 'other finding')}")
     say(report.verdict, "green" if report.ok else "bold red")
@@ -100,10 +102,12 @@ def _print_codes(report: Report) -> None:
 
 def _print_commands(report: Report) -> None:
     commands = report.commands()
+    if report.first and commands:
+        say(f"first: {report.first}")
     for command, codes in commands.items():
         if len(commands) > 1:
             say(f"for {', '.join(codes)}:")
-        say(f"next: {report.for_persona(command)}")
+        say(f"next: {report.as_asked(command)}")
 
 
 def _print_finding(finding: Finding, report: Report) -> None:

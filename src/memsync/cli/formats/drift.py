@@ -29,7 +29,7 @@ def past(audits: Sequence[Recorded]) -> Markup:
         tag(
             "details",
             tag("summary", "the numbers"),
-            table("The newest first", ("begun", "findings", "of which"), rows, (1,)),
+            table("The newest first", ("begun, UTC", "findings", "of which"), rows, (1,)),
             class_="past",
         ),
         aria_labelledby="past",

@@ -10,22 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, islice
 from typing import Self
 
 from memsync.cli import vectors
+from memsync.cli.formats.order import by_code, codes_of, in_order, shares_of
 from memsync.cli.output import typed
 from memsync.cli.statuses import FINDINGS, INCOMPLETE
 from memsync.cli.views import EVERYTHING, View
 from memsync.model.wording import count
-from memsync.reconcile.findings import Audit, Chosen, Finding, Kind, Severity
+from memsync.reconcile.findings import Audit, Chosen, Finding, Severity, counted
 from memsync.reconcile.recorded import Recorded
 from memsync.reconcile.rules import RULES, Rule
 from memsync.reconcile.rules.base import StateRule
 from memsync.reconcile.rules.schema import BaselineOutdated
 from memsync.reconcile.rules.vectors import VectorDrift, VectorRule
 
-_PLAN = "memsync reconcile plan"
+_RECONCILE = "memsync reconcile"
+_PLAN = f"{_RECONCILE} plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,9 @@ class Report:
         if self.audit.took_over:
             return "clean, but for what may have changed since in the parts that were taken over"
         if self.view.is_narrow:
-            return "clean, of what you asked for"
+            unseen = ", ".join(self.not_looked_for) if self.view.select else ""
+            but_for = f", but for what was not looked for: {unseen}" if unseen else ""
+            return f"clean, of what you asked for{but_for}"
         but = []
         if self.known:
             but.append(count(len(self.known), "acknowledged finding"))
@@ -142,7 +146,7 @@ class Report:
 
         Where something could not be read, or was not asked for, none is no clean result.
         """
-        found, known = _by_code(self.found), _by_code(self.known)
+        found, known = by_code(self.found), by_code(self.known)
         for rule in sorted(RULES, key=lambda each: each.code):
             severity = rule.severity_in(self.audit.layout)
             number = found.get(rule.code, 0)
@@ -151,16 +155,56 @@ class Report:
             why_not = "" if number else self._why_not(rule)
             yield Looked(rule, severity, number, known.get(rule.code, 0), why_not)
 
-    def _why_not(self, rule: Rule) -> str:
-        """Why no finding of a rule does not mean that there is none; empty where it does."""
+    @property
+    def not_looked_for(self) -> dict[str, str]:
+        """Why none was looked for, by code, of those that were asked for and not found."""
+        if not self.audit.complete:
+            return {}
+        return {
+            each.rule.code: each.why_not
+            for each in self.looked()
+            if each.why_not and not self._left_out(each.rule)
+        }
+
+    def unseen_lines(self) -> list[str]:
+        """The same as sentences, of codes that --select names."""
+        codes: dict[str, list[str]] = {}
+        for code, why in self.not_looked_for.items() if self.view.select else ():
+            codes.setdefault(why, []).append(code)
+        return [f"{', '.join(each)}: {why}" for why, each in codes.items()]
+
+    @property
+    def known_unseen(self) -> dict[str, int]:
+        """Acknowledgements, by name, of findings that were asked for and not looked for.
+
+        Of one persona nobody can say how many: an acknowledgement names none.
+        """
+        if self.view.persona:
+            return {}
+        asked, looked_for = self.view.codes, self.audit.looked_for
+        unseen = Counter(each.code for each in self.audit.unseen if each.code not in looked_for)
+        return counted(
+            (rule.code, rule.name, unseen[rule.code])
+            for rule in RULES
+            if rule.code in unseen and (asked is None or rule.code in asked)
+        )
+
+    def _left_out(self, rule: Rule) -> str:
+        """Why nobody asked for findings of this rule; empty where somebody did."""
         codes = self.view.codes
-        seen = self.audit.vectors
         if codes is not None and rule.code not in codes:
             return "--select leaves it out"
         if self.view.persona is not None and isinstance(rule, StateRule):
             return "it is not about one persona, so --persona leaves it out"
+        return ""
+
+    def _why_not(self, rule: Rule) -> str:
+        """Why no finding of a rule does not mean that there is none; empty where it does."""
+        seen = self.audit.vectors
+        if why := self._left_out(rule):
+            return why
         if isinstance(rule, VectorRule) and seen is None:
-            return "vectors were not looked at: --verify-vectors all does it"
+            return vectors.NOT_LOOKED_AT
         if isinstance(rule, VectorRule) and seen and seen.looked_at < (seen.memories or 0):
             return f"none in what was seen: {vectors.looked_at(seen)}"
         if isinstance(rule, VectorDrift) and seen and seen.looked_at and not seen.compared:
@@ -208,46 +252,80 @@ class Report:
         if audit.facts:
             said = (f"{number:,} {name}" for name, number in audit.facts.items())
             yield f"facts, no faults: {', '.join(said)}"
-        if self.known:
-            yield f"{len(self.known):,} acknowledged: {numbered(self.known.counts)}"
+        yield from self._known_lines(seen_only=seen_only)
         if audit.settling:
             yield f"{count(audit.settling, 'difference')} still settling: too young to judge"
+
+    def _known_lines(self, *, seen_only: bool) -> Iterator[str]:
+        if self.known:
+            yield f"{len(self.known):,} acknowledged: {numbered(self.known.counts)}"
+        if (unseen := self.known_unseen) and not seen_only:
+            said = f"{sum(unseen.values()):,} acknowledged, and not looked for"
+            yield f"{said}: {numbered(unseen)}"
 
     # ------------------------------------------------------------------ findings
 
     def listed(self) -> Iterator[Finding]:
         """The findings to be listed: those that are new, then those that are acknowledged."""
-        known = _in_order(self.known) if self.view.acknowledged else ()
-        return chain(_in_order(self.found), known)
+        known = in_order(self.known) if self.view.acknowledged else ()
+        return chain(in_order(self.found), known)
+
+    def spread(self, most: int) -> Iterator[Finding]:
+        """The first findings of each code, `most` in all, in the order of `listed`.
+
+        A code has as many as another one, as far as there are so many. Those that are new come
+        before those that are acknowledged.
+        """
+        for found in (self.found, *([self.known] if self.view.acknowledged else [])):
+            for code, share in shares_of(found, most).items():
+                most -= share
+                yield from islice(found.of(code), share)
 
     @property
     def listed_number(self) -> int:
         """How many `listed` has."""
         return len(self.found) + (len(self.known) if self.view.acknowledged else 0)
 
-    def for_persona(self, command: str) -> str:
-        """The command for the persona that was asked for, where it can be narrowed so."""
+    def as_asked(self, command: str) -> str:
+        """The command with the persona that was asked for, and for the vectors that were looked at,
+        where it can be narrowed or widened so.
+        """
         persona = self.view.persona
-        narrow = persona is not None and command.startswith(_PLAN)
-        return f"{command} --persona {persona}" if narrow else command
+        if persona is not None and command.startswith(_PLAN):
+            return f"{command} --persona {persona}"
+        if command == BaselineOutdated.next_command:
+            return f"{command}{vectors.option_of(self.view.verify)}"
+        return command
 
     def command(self, command: str) -> str:
         """The same as it must be typed, with the settings that were named."""
-        return typed(self.for_persona(command))
+        return typed(self.as_asked(command))
 
     def again(self, *more: str) -> str:
         """The command that makes this report again, with more options."""
         select = (word for each in sorted(self.view.select) for word in ("--select", each))
         persona = ("--persona", str(self.view.persona)) if self.view.persona else ()
-        return typed(" ".join((self.made.command, *select, *persona, *more)))
+        seen = vectors.option_of(self.view.verify).split()
+        return typed(" ".join((self.made.command, *select, *persona, *seen, *more)))
+
+    @property
+    def first(self) -> str | None:
+        """What comes before the next command; None for nothing."""
+        return None if self.audit.complete else "mend what was not checked, as its line says"
 
     def commands(self) -> dict[str, list[str]]:
-        """What to type next, each with the codes that it is for."""
+        """What to type next, each with the codes that it is for.
+
+        Of what is incomplete nothing is planned or acknowledged, so it is made again.
+        """
         commands: dict[str, list[str]] = {}
         outdated = self.audit.findings.chosen(lambda kind: kind.code == BaselineOutdated.code)
         for code, kinds in (*codes_of(self.found).items(), *codes_of(outdated).items()):
             for command in dict.fromkeys(kind.next_command for kind in kinds):
                 commands.setdefault(command, []).append(code)
+        if not self.audit.complete:
+            others = {c: codes for c, codes in commands.items() if not c.startswith(_RECONCILE)}
+            return others or {self.again(): []}
         return _plans_in_order(commands)
 
     def fields_of(self, finding: Finding) -> dict[str, object]:
@@ -281,33 +359,3 @@ def _plans_in_order(commands: Mapping[str, list[str]]) -> dict[str, list[str]]:
     others = [each for each in commands if each not in plans]
     at = next((n for n, each in enumerate(commands) if each in plans), 0)
     return {each: commands[each] for each in (*others[:at], *plans, *others[at:])}
-
-
-def codes_of(found: Chosen) -> dict[str, list[Kind]]:
-    """The kinds by code, the most frequent first.
-
-    The most severe codes come first, then those that concern most people.
-    """
-    codes: dict[str, list[Kind]] = {}
-    for kind in sorted(found.kinds, key=lambda each: -found.kinds[each]):
-        codes.setdefault(kind.code, []).append(kind)
-    severities = list(Severity)
-
-    def order(code: str) -> tuple[int, int, str]:
-        severity = min(severities.index(kind.severity) for kind in codes[code])
-        return severity, -found.people(code), code
-
-    return {code: codes[code] for code in sorted(codes, key=order)}
-
-
-def _in_order(found: Chosen) -> Iterator[Finding]:
-    """The findings, in the order of `codes_of`."""
-    for code in codes_of(found):
-        yield from found.of(code)
-
-
-def _by_code(found: Chosen) -> Counter[str]:
-    numbers: Counter[str] = Counter()
-    for kind, number in found.kinds.items():
-        numbers[kind.code] += number
-    return numbers
