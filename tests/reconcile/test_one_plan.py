@@ -10,7 +10,7 @@ from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.texts import say_the_same
 from support.lab import A, Lab
 from support.ledger import adopt
-from support.relayout import CLASH, home, retire, to_shared
+from support.relayout import CLASH, back, home, retire, to_shared
 from support.releasing import released
 
 LEGACY = f"persona-legacy-{A}"
@@ -69,13 +69,20 @@ def test_a_deleted_exchange_that_was_brought_to_the_shared_layout(quick: Lab) ->
 
 
 def test_an_orphan_with_its_copy_does_not_stop_a_retirement(quick: Lab) -> None:
-    """Its copy stands in the shared collection, whatever becomes of both."""
+    """Its copy stands in the shared collection, whatever becomes of both. What was retired is
+    restored as it was, and told at once.
+    """
     to_shared(quick)
     quick.unsay(quick.said[1])
     accept(quick, Place(quick.home, quick.said[1].anchor_id))
     assert {"orphan-point": 2} == quick.check().counts
     assert 11 == retire(quick).points
     assert {"orphan-point": 1} == quick.check().counts
+    quick.apply(quick.plan())
+    assert {} == quick.check().counts
+    restored = back(quick).audit
+    assert restored
+    assert {"orphan-point": 1} == restored.counts
 
 
 def test_an_archived_memory_that_was_brought_under_its_anchors_id(quick: Lab) -> None:
