@@ -133,6 +133,9 @@ def test_what_was_not_looked_for_is_said(app: str, qdrant: str) -> None:
     assert {} == seen["acknowledged_not_looked_for"]
     assert "MSD010" not in seen["not_looked_for"]
 
+    narrow = on(app, qdrant, "reconcile", "audit", "--select", "MSS016").out
+    assert "not looked for: MSS016: only memsync check looks for it" in narrow.splitlines()
+
     kept = on(app, qdrant, *baseline, "drop", "--outdated").out
     assert "kept, because they were not looked for: 1 vector-zero" in kept
     gone = on(app, qdrant, *baseline, "drop", *select).out.splitlines()

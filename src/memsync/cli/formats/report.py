@@ -26,6 +26,7 @@ from memsync.reconcile.rules.base import StateRule
 from memsync.reconcile.rules.schema import BaselineOutdated
 from memsync.reconcile.rules.vectors import VectorDrift, VectorRule
 
+_CHECK = "memsync check"
 _RECONCILE = "memsync reconcile"
 _PLAN = f"{_RECONCILE} plan"
 
@@ -37,7 +38,7 @@ class Made:
     `postgres` and `vectors` name the stores, without passwords.
     """
 
-    command: str = "memsync check"
+    command: str = _CHECK
     postgres: str = ""
     vectors: str = ""
     begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -212,6 +213,8 @@ class Report:
         if not self.audit.complete:
             return "none in what was read, and not everything was"
         if rule.code not in self.audit.looked_for:
+            if isinstance(rule, StateRule) and rule.only_in_check and self.made.command != _CHECK:
+                return f"only {_CHECK} looks for it"
             return f"{self.made.command} did not look for it here"
         return ""
 
