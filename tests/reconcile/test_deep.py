@@ -144,6 +144,18 @@ def test_others_say_the_same(
     assert (1, sorted(workers.given)) == (workers.made, list(range(len(workers.given))))
 
 
+def test_no_more_processes_than_parts(
+    lab: Lab,
+    by_threads: Callable[[Callable[[int], bool]], Workers],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each takes a second to begin; one part is read without any."""
+    monkeypatch.setattr(deep, "_PART_ROWS", 10_000)
+    workers = by_threads(lambda _: False)
+    assert audit(lab, How(workers=8)).complete
+    assert (0, []) == (workers.made, workers.given)
+
+
 def test_a_lost_worker_costs_its_parts(
     lab: Lab, whole: dict[str, object], by_threads: Callable[[Callable[[int], bool]], Workers]
 ) -> None:

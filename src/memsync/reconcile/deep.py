@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from concurrent.futures.process import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -165,6 +165,9 @@ class Deep:
                 f"{state.begun_at} has read",
             )
         yield from earlier.values()
+        # A process that has nothing to read would begin all the same.
+        workers = max(1, min(self._how.workers, len(bounds) + 1 - len(earlier)))
+        self._how = replace(self._how, workers=workers)
         parts = (each for each in _parts(tape, bounds) if each.number not in earlier)
         sources.unread[home] = "it was not read to its end"
         try:
