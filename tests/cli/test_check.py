@@ -5,14 +5,17 @@ import pytest
 from support.cli import NOWHERE, on
 
 
-def test_check_of_legacy_database_is_15(legacy_app: str) -> None:
-    """A check that could not read everything is not clean, and still shows its findings."""
-    ran = on(legacy_app, ":memory:", "check", "--json")
+@pytest.mark.parametrize("command", ["check", "reconcile"])
+def test_an_audit_of_a_legacy_database_is_15(legacy_app: str, command: str) -> None:
+    """What could not read everything is not clean, and still shows its findings and a way on."""
+    ran = on(legacy_app, ":memory:", command, "--json")
 
     assert 15 == ran.status
     report = ran.json()
     assert (False, False) == (report["ok"], report["complete"])
     assert "migration-behind" in report["counts"]
+    told = {each["next_command"] for each in report["findings"]}
+    assert {"memsync migrate plan"} == told
     assert [True] == ["cannot be read by persona" in each for each in report["not_checked"]]
 
 

@@ -179,7 +179,7 @@ class _Auditor:
                 lambda: self._count_outdated(baseline, state, everything=everything),
             )
             for rule in STATE_RULES:
-                if everything or not rule.only_in_check:
+                if rule.is_of(state, check=everything):
                     findings.add_all(baseline.new(rule.look(state), self._known))
             left_out = self._reading.left_out + (state.undoable.left_out if everything else ())
             looked_for = self._looked_for(state, everything=everything)
@@ -248,7 +248,7 @@ class _Auditor:
         codes = {
             rule.code
             for rule in STATE_RULES
-            if (everything or not rule.only_in_check) and rule.can_look(state)
+            if rule.is_of(state, check=everything) and rule.can_look(state)
         }
         is_seen = not (self._reading.left_out or self._collection_is_missing())
         if state.catalog.knows_personas and is_seen:

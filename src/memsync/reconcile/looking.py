@@ -16,14 +16,14 @@ from memsync.model.records import Exchange, Place, Point
 from memsync.model.vectors import vector_state
 from memsync.reconcile.cases import Found, says
 from memsync.reconcile.journal import Journal, Noted
-from memsync.reconcile.lookups import exchanges_for, matches_at_home
+from memsync.reconcile.lookups import exchanges_for, founds_of, matches_at_home
 from memsync.reconcile.plans import Action, ActionKind
 from memsync.reconcile.sources import Sources
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
-from memsync.stores.ltm.ledger import Ledger, State
+from memsync.stores.ltm.ledger import Entry, Ledger, State
 from memsync.stores.ltm.made import Made
 from memsync.stores.postgres import Session
 
@@ -264,36 +264,36 @@ class Looker:
         if self._sources is None:
             catalog = Catalog.read(self._session)
             self._sources = Sources.of(self._session, self._ltm, catalog, self._tolerance_s)
-        rows = exchanges_for(self._sources, alone)
-        noted = Ledger(self._session).at(each.action.place for each in looked)
-        archived = {place for place, entry in noted.items() if entry.state is State.ARCHIVED}
-        looked = [
-            replace(each, why="it is archived by now: plan again")
-            if each.is_open and each.action.is_only_copy and each.action.place in archived
+        founds = {each.place: each for each in founds_of(self._sources, alone)}
+        rows = exchanges_for(self._sources, founds.values())
+        noted = Ledger(self._session).at(founds)
+        return [
+            _without_row(each, found, rows.get(found.place), noted.get(found.place))
+            if (found := founds.get(each.action.place))
             else each
             for each in looked
         ]
-        return [self._without_row(each, rows.get(each.action.place)) for each in looked]
-
-    def _without_row(self, looked: Looked, row: Exchange | None) -> Looked:
-        if not looked.is_open or looked.found is None or row is None:
-            return looked
-        if row.anchor_id == looked.action.anchor_id:
-            return looked
-        place = looked.action.place
-        found = Found.read(
-            place.collection, looked.found, self._ltm.codec_of(place.collection), home=False
-        )
-        # An exchange of that time that says something else has a memory of its own.
-        is_named = not {row.anchor_id, row.said_id}.isdisjoint(
-            (place.point_id, *found.reading.message_ids)
-        )
-        if not is_named and says(found, row) is None:
-            return looked
-        return replace(looked, why=f"its exchange {row.anchor_id} is in Postgres: plan again")
 
 
 # ---------------------------------------------------------------------- verdicts
+
+
+def _without_row(looked: Looked, found: Found, row: Exchange | None, entry: Entry | None) -> Looked:
+    """The removal of an only copy, judged anew: whether the point has an exchange, or is kept.
+
+    A memory of a persona that does not exist is never kept for want of its rows.
+    """
+    if entry and entry.state is State.ARCHIVED and not found.names_unknown:
+        return replace(looked, why="it is archived by now: plan again")
+    if row is None or row.anchor_id == looked.action.anchor_id:
+        return looked
+    # An exchange of that time that says something else has a memory of its own.
+    is_named = not {row.anchor_id, row.said_id}.isdisjoint(
+        (found.point.id, *found.reading.message_ids)
+    )
+    if not is_named and says(found, row) is None:
+        return looked
+    return replace(looked, why=f"its exchange {row.anchor_id} is in Postgres: plan again")
 
 
 def _judged(looked: Looked, noted: Noted | None, unread: str | None) -> Looked:

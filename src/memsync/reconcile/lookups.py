@@ -3,7 +3,7 @@
 An audit goes through everything; a repair asks about what it is about to change.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -23,18 +23,23 @@ from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Session
 
 
-def exchanges_for(sources: Sources, points: Sequence[tuple[str, Point]]) -> dict[Place, Exchange]:
-    """The exchanges of these points, each with its collection; one without any is absent.
-
-    It is for few points: all exchanges of their owners are read.
-    """
+def founds_of(sources: Sources, points: Iterable[tuple[str, Point]]) -> list[Found]:
+    """These points, each with its collection, as an audit reads them."""
     read = [
         Found.read(name, point, sources.ltm.codec_of(name), home=sources.is_home(name))
         for name, point in points
     ]
+    return list(sources.whose(read))
+
+
+def exchanges_for(sources: Sources, points: Iterable[Found]) -> dict[Place, Exchange]:
+    """The exchanges of these points; one without any is absent.
+
+    It is for few points: all exchanges of their owners are read.
+    """
     founds: dict[UUID, list[Found]] = {}
     rest: list[Found] = []
-    for found in sources.whose(read):
+    for found in points:
         owner = sources.owner_of(found)
         (founds.setdefault(owner, []) if owner else rest).append(found)
     exchanges: dict[Place, Exchange] = {}

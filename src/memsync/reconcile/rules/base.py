@@ -143,10 +143,14 @@ class CaseRule(Rule):
 class StateRule(Rule):
     """A rule about a store as a whole.
 
-    `only_in_check`: `memsync check` uses the rule, `memsync reconcile` does not.
+    `only_in_check`: `memsync check` uses the rule, `memsync reconcile` does not; `is_of` decides.
     """
 
     only_in_check: ClassVar[bool] = True
+
+    def is_of(self, state: State, *, check: bool) -> bool:  # noqa: ARG002  for others
+        """Whether this audit, a whole check or a comparison of memories, uses the rule."""
+        return check or not self.only_in_check
 
     def can_look(self, state: State) -> bool:  # noqa: ARG002  for rules that need more
         """Whether the state is such that the rule can find what it is for."""

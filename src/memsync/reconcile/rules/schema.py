@@ -31,10 +31,13 @@ class MigrationBehind(StateRule):
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     next_command = "memsync migrate plan"
 
+    def is_of(self, state: State, *, check: bool) -> bool:
+        """Whether it is a check, or no memory can be compared before the migration goes on."""
+        return check or not state.catalog.knows_personas
+
     def look(self, state: State) -> Iterator[Finding]:
         """A stage before the last."""
-        stage = state.catalog.stage
-        if stage is not Stage.CONTRACTED:
+        if (stage := state.catalog.stage) is not Stage.CONTRACTED:
             yield self.finding(HISTORY, "stage", expected=Stage.CONTRACTED, found=stage)
 
 
