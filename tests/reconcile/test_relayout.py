@@ -15,9 +15,11 @@ from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.record import recorded
 from support.failing import Crash, Failing
 from support.lab import DIMS, A, B, C, Lab
+from support.ledger import adopt
 from support.relayout import (
     CLASH,
     EMBEDDER,
+    back,
     crashes,
     deploy,
     follow,
@@ -31,6 +33,7 @@ from support.relayout import (
 from support.releasing import released
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from functools import partial
 
 
@@ -156,6 +159,35 @@ def test_killed_while_the_record_is_changed(quick: Lab) -> None:
     assert 0 == changed.copied
     assert changed.audit
     assert changed.audit.ok
+
+
+def cut(*_: object, **__: object) -> None:
+    """The process dies here."""
+    raise Crash
+
+
+@pytest.mark.parametrize("change", [to_shared, back])
+def test_killed_before_the_ledger_has_the_new_layout(
+    quick: Lab, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lab], relayout.Changed]
+) -> None:
+    """The layout is changed, and half done all the same, because a loss would not be told. The same
+    command finishes it.
+    """
+    adopt(quick)
+    if change is back:
+        to_shared(quick)
+        quick.sql("DELETE FROM memsync.memories WHERE collection <> 'memories'")
+    with monkeypatch.context() as killed:
+        killed.setattr(relayout, "adopt_in", cut)
+        with pytest.raises(Crash):
+            change(quick)
+    follow(quick)
+    assert {"unfinished-layout-change": 1} == quick.check().counts
+
+    assert change(quick).audit
+    assert 10 == quick.check().noted
+    assert {} == quick.check().counts
+    assert change(quick).audit is None
 
 
 def test_a_newer_memory_in_the_shared_collection_stays(quick: Lab) -> None:

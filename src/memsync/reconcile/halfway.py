@@ -1,8 +1,8 @@
 """Notes which change of the layout is under way, and tells one that was begun and did not end.
 
 The note stands beside the record of the layout. It is made before the first write of a change, and
-goes in the transaction that records the new layout, or at the end of a retirement. It decides that
-a change is half done where nobody is at work. The statements are in halfway.sql.
+goes when all is done: after the new layout is recorded, the ledger gets its memories. It decides
+that a change is half done where nobody is at work. The statements are in halfway.sql.
 """
 
 from enum import Enum
@@ -46,12 +46,16 @@ class HalfDone(Enum):
 
 def half_done(session: Session) -> HalfDone | None:
     """The change that was begun and did not end; None while a repair is at work, too."""
+    change = noted(session)
+    return None if change and holders(session, LockKey.REPAIR) else change
+
+
+def noted(session: Session) -> HalfDone | None:
+    """The change that was begun and did not end, whoever is at work."""
     if not relations.existing(session, ["memsync.layout"]):
         return None
     rows = session.rows("layout_under_way")
-    if not rows or rows[0].under_way is None or holders(session, LockKey.REPAIR):
-        return None
-    return next(each for each in HalfDone if str(each) == rows[0].under_way)
+    return next((each for row in rows for each in HalfDone if str(each) == row.under_way), None)
 
 
 def begin(session: Session, change: HalfDone) -> None:

@@ -19,7 +19,7 @@ from memsync.reconcile.bringing import Bringing
 from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
-from memsync.reconcile.halfway import HalfDone, begin, end, half_done
+from memsync.reconcile.halfway import HalfDone, begin, end, half_done, noted
 from memsync.reconcile.retirement import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
@@ -122,8 +122,8 @@ def set_shared(
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.SHARED:
-            _stay(session, ltm, HalfDone.RETURNING)
-            return Changed(ltm.layout)
+            end(session, HalfDone.RETURNING)
+            return _stay(postgres, session, ltm, settings, tell, HalfDone.COPYING)
         if not app_stopped:
             raise GateClosed(
                 "the old app reads and writes the collections of personas, and it would not see "
@@ -144,8 +144,7 @@ def set_shared(
         why = f"`memsync reconcile layout set shared` copied {count(copied, 'point')}"
         change(session, ltm.layout, Layout.SHARED, why)
         shared = ltm.in_layout(Layout.SHARED, why)
-        _adopt(session, shared, settings, tell)
-        after = audit(postgres, shared, settings, tell, deep=True)
+        after = _finish(postgres, session, shared, settings, tell, HalfDone.COPYING)
         return Changed(Layout.SHARED, copied, work.replaced, audit=after)
 
 
@@ -162,8 +161,8 @@ def set_per_persona(
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.PER_PERSONA:
-            _stay(session, ltm, HalfDone.COPYING)
-            return Changed(ltm.layout)
+            end(session, HalfDone.COPYING)
+            return _stay(postgres, session, ltm, settings, tell, HalfDone.RETURNING)
         _require_no_alias(ltm)
         why = "`memsync reconcile layout set per-persona` brought the memories back"
         target = ltm.in_layout(Layout.PER_PERSONA, why)
@@ -177,23 +176,43 @@ def set_per_persona(
         restored = restore(session, target, tell)
         copied = _until_nothing_is_new(work.run_once)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
-        _adopt(session, target, settings, tell)
-        after = audit(postgres, target, settings, tell, deep=True)
+        after = _finish(postgres, session, target, settings, tell, HalfDone.RETURNING)
         return Changed(Layout.PER_PERSONA, copied, work.replaced, restored, work.left, after)
 
 
-def _stay(session: Session, ltm: LongTermMemory, given_up: HalfDone) -> None:
-    """Record the layout that stays, and give up a change that would have led out of it."""
+def _stay(
+    postgres: Postgres,
+    session: Session,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell,
+    led_here: HalfDone,
+) -> Changed:
+    """Record the layout that stays, and finish the change that led to it."""
     record(session, Decision(ltm.layout, ltm.why_layout))
-    end(session, given_up)
+    is_unfinished = noted(session) is led_here
+    after = _finish(postgres, session, ltm, settings, tell, led_here) if is_unfinished else None
+    return Changed(ltm.layout, audit=after)
 
 
-def _adopt(session: Session, ltm: LongTermMemory, settings: Settings, tell: Tell) -> None:
-    """Write the memories of the new layout down, where those of the other one were."""
-    if any(Ledger(session).standing(each, ltm.collection) for each in Layout):
-        # What could not be read, the audit that follows tells.
-        with contextlib.suppress(IncompleteAudit):
+def _finish(
+    postgres: Postgres,
+    session: Session,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell,
+    change: HalfDone,
+) -> Audit:
+    """Write the memories of the new layout down, where those of the other one were, and audit it.
+
+    The change has ended then.
+    """
+    # What could not be read, the audit tells; and the change is not finished.
+    with contextlib.suppress(IncompleteAudit):
+        if any(Ledger(session).standing(each, ltm.collection) for each in Layout):
             adopt_in(session, ltm, settings, tell, anew=False)
+        end(session, change)
+    return audit(postgres, ltm, settings, tell, deep=True)
 
 
 @contextlib.contextmanager

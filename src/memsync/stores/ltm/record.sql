@@ -9,9 +9,9 @@ SELECT layout FROM memsync.layout;
 INSERT INTO memsync.layout (layout, why) VALUES (%(layout)s, %(why)s) ON CONFLICT DO NOTHING;
 
 -- name: change_layout
--- Records another layout, if the recorded one is still the one before. The change has ended.
+-- Records another layout, if the recorded one is still the one before.
 UPDATE memsync.layout
-SET layout = %(after)s, why = %(why)s, decided_at = clock_timestamp(), under_way = NULL
+SET layout = %(after)s, why = %(why)s, decided_at = clock_timestamp()
 WHERE layout = %(before)s;
 
 -- name: no_memory_is_due_yet
