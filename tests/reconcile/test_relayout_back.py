@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,7 +36,6 @@ from support.relayout import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from functools import partial
 
     from memsync.model.records import Exchange
 
@@ -296,6 +296,21 @@ def test_something_written_while_it_is_moved(
     assert "unfinished-layout-change" in quick.check().counts
     with repairing(quick.postgres):
         assert "unfinished-layout-change" not in quick.check().counts, "somebody is at work"
+
+
+def test_what_was_removed_after_a_retirement_was_cut_short_stays_removed(quick: Lab) -> None:
+    """Its point was moved once, and the next run moves what stands then."""
+    to_shared(quick)
+    [liked] = [i for i, p, _ in quick.points()[home(A)] if dict(p).get("liked")]  # type: ignore[call-overload]
+    late = partial(quick.deploy, quick.said[0], point_id=999)
+
+    with pytest.raises(GateClosed, match="the first is 999"):
+        retire(quick, Failing(quick.vectors, meanwhile=lambda _: moving(quick) == 5 and late()))
+    quick.vectors.delete(home(A), [999, liked])
+    retire(quick)
+    back(quick)
+    assert liked not in [point_id for point_id, *_ in quick.points()[home(A)]]
+    assert 5 == quick.vectors.count(home(A))
 
 
 def moving(lab: Lab) -> int | None:

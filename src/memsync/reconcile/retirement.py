@@ -199,13 +199,15 @@ def _retire_one(
     expected: int,
     copied: Mapping[bytes, str],
 ) -> None:
-    session.run(
-        "begin_retirement",
-        run_id=run_id,
-        collection=name,
-        dims=form.dims,
-        indexes=json_value(dict(form.indexes)),
-    )
+    with session.transaction():
+        session.run("forget_moved", run_id=run_id, collection=name)
+        session.run(
+            "begin_retirement",
+            run_id=run_id,
+            collection=name,
+            dims=form.dims,
+            indexes=json_value(dict(form.indexes)),
+        )
     moved = 0
     for some in batched(ltm.scan(name, vectors=True), _BATCH):
         as_copied = {each.id: copied.get(_key(Place(name, each.id)), "") for each in some}

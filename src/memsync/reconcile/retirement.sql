@@ -10,12 +10,22 @@ ORDER BY begun_at LIMIT 1;
 SELECT collection, points FROM memsync.retired WHERE run_id = %(run_id)s AND dropped_at IS NULL
 ORDER BY collection;
 
+-- name: forget_moved
+-- Forgets the copies that this run kept of a collection before: it was not removed then, or it is
+-- back. What was removed from it since would come back with the others.
+DELETE FROM memsync.quarantine q USING memsync.retired r
+WHERE r.run_id = %(run_id)s AND r.collection = %(collection)s
+  AND (r.points IS NULL OR r.restored_at IS NOT NULL)
+  AND q.plan_id = r.run_id AND q.collection = r.collection AND q.reason = 'retired';
+
 -- name: begin_retirement
--- Notes the form of a collection before its points are moved. A run that goes on notes it anew.
+-- Notes the form of a collection before its points are moved. A run that goes on notes it anew. What
+-- was counted stays, unless it is back: the collection may have been removed, and made anew since.
 INSERT INTO memsync.retired (run_id, collection, dims, indexes)
 VALUES (%(run_id)s, %(collection)s, %(dims)s, %(indexes)s)
 ON CONFLICT (run_id, collection) DO UPDATE SET dims = excluded.dims, indexes = excluded.indexes,
-    points = NULL, begun_at = clock_timestamp(), dropped_at = NULL, restored_at = NULL;
+    points = CASE WHEN retired.restored_at IS NULL THEN retired.points END,
+    begun_at = clock_timestamp(), dropped_at = NULL, restored_at = NULL;
 
 -- name: count_moved
 -- Notes how many points were moved, before their collection is dropped.
