@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+from uuid import UUID
+
 import pytest
 
 from memsync import reconcile
+from memsync.errors import GateClosed
 from memsync.model.records import Place
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.texts import say_the_same
-from support.lab import A, Lab
+from support.lab import ADA, A, C, Lab
+from support.laws.base import OLD_MS
 from support.ledger import adopt
 from support.relayout import CLASH, back, home, retire, to_shared
 from support.releasing import released
+
+if TYPE_CHECKING:
+    from memsync.model.ids import PointId
 
 LEGACY = f"persona-legacy-{A}"
 
@@ -121,3 +129,52 @@ def test_an_archived_memory_that_is_lost_where_it_belongs(quick: Lab, layout: La
     assert say_the_same(
         *(codec.decode(each.payload).memory for each in (whole, quick.point(CLASH, there)))
     )
+
+
+@pytest.mark.parametrize("point_id", [7, CLASH])
+def test_words_that_stand_in_an_old_collection_alone(quick: Lab, point_id: PointId) -> None:
+    """Somebody has written over a copy in the shared collection of which neither the ledger nor a
+    digest tells. A plan brings the words once more, and only then their collection goes.
+    """
+    to_shared(quick)
+    said = quick.point(point_id).payload["content"]
+    payload = {**quick.point(point_id).payload, "content": "User (Al): other\nAda: words"}
+    payload.pop("digest", None)
+    quick.put(point_id, payload)
+    assert {"misplaced-point": 1} == quick.check().counts
+    with pytest.raises(GateClosed, match="1 point of 1 collection has no copy"):
+        retire(quick)
+    quick.apply(quick.plan())
+    assert {} == quick.check().counts
+    assert 11 == retire(quick).points
+    texts = [dict(payload)["content"] for _, payload, _ in quick.points()[quick.home]]  # type: ignore[call-overload]
+    assert {said, "User (Al): other\nAda: words"} <= set(texts)
+
+
+def test_two_points_that_say_nothing_are_not_one(quick: Lab) -> None:
+    """No text makes them alike, and no collection goes because of the one that stands."""
+    to_shared(quick)
+    quick.put(UUID(int=1), {"persona_id": str(A), "personality_id": str(ADA)})
+    quick.deploy(quick.said[0], point_id=501, createdAt=None, content=None, other="words")
+    with pytest.raises(GateClosed, match="1 point of 1 collection has no copy"):
+        retire(quick)
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "found"), [(OLD_MS - 86_400_000, "misplaced-point"), (2**41, "newer-than-history")]
+)
+def test_an_id_that_another_memory_has_at_home(quick: Lab, at_ms: int, found: str) -> None:
+    """Every collection may count from 1. What has the id does not make it young."""
+    quick.deploy(
+        quick.said[4],
+        collection=f"persona-legacy-{C}",
+        point_id=7,
+        createdAt=at_ms,
+        content="User (Bo): other\nAda: words",
+    )
+    audit = quick.check()
+    assert ({found: 1}, 0) == (audit.counts, audit.settling)
+    plan = quick.plan()
+    if plan.actions:
+        quick.apply(plan)
+        assert {} == quick.check().counts

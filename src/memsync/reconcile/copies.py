@@ -12,7 +12,7 @@ from memsync.model.records import Exchange, Place
 from memsync.reconcile.cases import Found
 from memsync.reconcile.leftovers import was_changed
 from memsync.stores.ltm.ledger import Ledger
-from memsync.stores.ltm.payload import Reading, memory_digest_of
+from memsync.stores.ltm.payload import DEPLOYED, Reading, memory_digest_of
 from memsync.stores.ltm.texts import say_the_same
 
 
@@ -52,7 +52,7 @@ class Originals:
         self._by_place: dict[str, Found] = {}
         self._by_origin: dict[str, Found] = {}
         for each in alone:
-            self._identical[_identity(each)] = each.place
+            self._identical.setdefault(_identity(each), each.place)
             self._by_id[each.persona_id, each.point.id] = each
             self._by_place[str(each.place)] = each
             if each.reading.brought_from:
@@ -72,7 +72,8 @@ class Originals:
             return same
         named = self._by_id.get((copy.persona_id, copy.point.id))
         # Every collection may count from 1.
-        if named and (isinstance(copy.point.id, UUID) or self._is_near(named, copy)):
+        is_it = named and (isinstance(copy.point.id, UUID) or self._is_near(named, copy))
+        if named and is_it and not self._may_differ(named, copy):
             return named.place
         origin = copy.reading.brought_from
         tied = self._by_origin.get(str(copy.place)) or (self._by_place.get(origin or ""))
@@ -82,9 +83,23 @@ class Originals:
         """Whether the note still holds: not where the memory itself was changed by somebody."""
         if copy.persona_id != tied.persona_id:
             return False
+        if self._may_differ(tied, copy):
+            return False
         if say_the_same(copy.reading.memory, tied.reading.memory):
             return True
         return self._is_near(tied, copy) and not self._was_changed(tied)
+
+    def _may_differ(self, one: Found, copy: Found) -> bool:
+        """Whether the two say something else, and nothing tells of the one that memsync made it so.
+
+        What memsync makes anew carries its digest, or the ledger has it.
+        """
+        memory = one.reading.memory
+        if memory.digest is not None or one.codec is DEPLOYED:
+            return False
+        if say_the_same(copy.reading.memory, memory):
+            return False
+        return one.place not in self._ledger.at([one.place])
 
     def _was_changed(self, found: Found) -> bool:
         """Whether it says something else than the ledger has, or its own digest is of."""
@@ -106,6 +121,10 @@ def are_near(one: Reading, other: Reading, tolerance_ms: int) -> bool:
 
 
 def _identity(found: Found) -> tuple[object, ...]:
-    """What two copies of one memory share: whose it is, and when and what was said."""
+    """What two copies of one memory share: whose it is, and when and what was said.
+
+    One that says nothing is like no other.
+    """
     memory = found.reading.memory
-    return (found.persona_id, memory.personality_id, memory.created_at_ms, memory.text)
+    said = memory.text or found.place
+    return (found.persona_id, memory.personality_id, memory.created_at_ms, said)

@@ -6,7 +6,7 @@ which are newer than the history, and which are orphans.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from memsync.model.digests import point_state
@@ -198,7 +198,7 @@ class Leftovers:
             if entry.state is State.ARCHIVED:
                 return self._archived(found, entry)
             at_home = entry if entry.place == found.place else None
-            return self._sources.case(Role.VANISHED, None, found, entry=at_home)
+            return self._over(self._sources.case(Role.VANISHED, None, found, entry=at_home))
         at = memory.created_at_ms
         if found.persona_id is not None and at is not None and memory.text:
             if left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms:
@@ -218,7 +218,17 @@ class Leftovers:
         case = self._sources.case(Role.ARCHIVED, None, found, kept=lost)
         if case.target:
             self._sources.stand.add(case.target)
-        return case
+        return self._over(case)
+
+    def _over(self, case: Case) -> Case:
+        """The case of a point elsewhere, with the state of what has its id where it belongs: every
+        collection may count from 1.
+        """
+        place, found = case.target, case.found
+        if found is None or found.home or place is None or case.kept is not None:
+            return case
+        there = self._ltm.points(place.collection, [place.point_id]).get(place.point_id)
+        return replace(case, kept_state=point_state(there))
 
     def _lost_as(self, found: Found, entry: Entry) -> Place | None:
         """Where the ledger has this very memory under its anchor's id, and no point stands."""
@@ -270,7 +280,7 @@ class Leftovers:
                 # An orphan's copies are orphans: else each would be found when the one before went.
                 role = Role.COPY if is_newer else Role.ORPHAN
                 yield from self._copies_of(case.found.place, role)
-            yield case.with_role(Role.NEWER) if is_newer else case
+            yield self._over(case.with_role(Role.NEWER)) if is_newer else case
 
 
 def noted_at(found: Found, shared: str) -> list[Place]:
@@ -344,5 +354,6 @@ def _without_rows(times: Sequence[int], messages: Mapping[int, int]) -> set[int]
             stretch = []
         stretch.append(at)
         if len(stretch) > 1:
-            found.update(stretch)
+            # Those before are in it by now.
+            found.update(stretch[-2:])
     return found
