@@ -7,17 +7,22 @@ that was read. It holds ids and nobody's words. A line that was cut short counts
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
 from memsync.errors import InvalidInput, StoreBusy
-from memsync.stores.ltm.parts import Seen
+from memsync.model.sequences import rows_of
+from memsync.stores.ltm.parts import POINT_BYTES, Seen, is_packed
 
 _MARK = "memsync_audit"
 _VERSION = 1
 _KEPT = timedelta(days=1)
 """What was read longer ago says too little of the store."""
+_AHEAD = timedelta(hours=1)
+"""So far may the clock of the machine be ahead that wrote it."""
 
 
 class AuditState:
@@ -80,19 +85,21 @@ class AuditState:
             raise self._not_ours("it is no state file") from None
         if version != _VERSION:
             raise self._not_ours(f"it has the version {version}, not {_VERSION}")
-        if isinstance(theirs, list) and theirs != subject:
-            raise self._not_ours(f"it is of {', '.join(theirs)}, not of {', '.join(subject)}")
+        if theirs != subject:
+            whose = ", ".join(map(str, theirs)) if isinstance(theirs, list) else "nobody's stores"
+            raise self._not_ours(f"it is of {whose}, not of {', '.join(subject)}")
         try:
-            self.bounds = [UUID(each) for each in head["bounds"]]
+            self.bounds = _in_order([UUID(each) for each in head["bounds"]])
             self.begun_at = head["begun_at"]
             age = now - datetime.fromisoformat(self.begun_at)
             for each in parts:
-                seen = Seen(each["part"], each["points"], bytes.fromhex(each["ids"]))
+                seen = _seen(each, len(self.bounds))
                 self.seen[seen.number] = seen
         except (ValueError, KeyError, TypeError):
             raise self._not_ours("it is no state file") from None
-        if age > _KEPT:
-            raise self._not_ours(f"it was begun at {self.begun_at}, more than a day ago")
+        if not -_AHEAD <= age <= _KEPT:
+            when = "more than a day ago" if age > _KEPT else "which is still to come"
+            raise self._not_ours(f"it was begun at {self.begun_at}, {when}")
         # What is written next must begin a line of its own.
         os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
 
@@ -115,3 +122,26 @@ class AuditState:
         if remove:
             self._path.unlink(missing_ok=True)
         os.close(self._file)
+
+
+def _in_order(bounds: list[UUID]) -> list[UUID]:
+    """The bounds. Raises: ValueError for others than ascending ones."""
+    if any(one >= other for one, other in pairwise(bounds)):
+        raise ValueError(bounds)
+    return bounds
+
+
+def _seen(line: Mapping[str, object], last: int) -> Seen:
+    """What a line says of a part, the number of which is `last` at most.
+
+    Raises: ValueError, KeyError or TypeError for what no audit has written.
+    """
+    number, points, ids = line["part"], line["points"], line["ids"]
+    if type(number) is not int or type(points) is not int or not isinstance(ids, str):
+        raise TypeError(line)
+    seen = Seen(number, points, bytes.fromhex(ids))
+    if not 0 <= number <= last or points < 0 or len(seen.ids) % POINT_BYTES:
+        raise ValueError(line)
+    if not all(map(is_packed, rows_of(seen.ids, POINT_BYTES))):
+        raise ValueError(line)
+    return seen

@@ -163,3 +163,8 @@ def unpacked(data: bytes) -> PointId:
     if data[0]:
         return UUID(bytes=data[1:])
     return int.from_bytes(data[1:], "big")
+
+
+def is_packed(data: bytes) -> bool:
+    """Whether this is what `packed` makes of an id: a uuid, or a number of 64 bits."""
+    return data[:1] == _UUID or data.startswith(_INTEGER + bytes(8))
