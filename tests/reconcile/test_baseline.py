@@ -29,6 +29,7 @@ from support.lab import DIMS, UNHINDERED, Lab, embed
 from support.laws import LAWS, Law
 from support.laws.coverage import dead, lost, missing, never_said, orphan, unacknowledged
 from support.laws.data import stale_row
+from support.laws.isolation import left_behind
 from support.laws.schema import another_embedder, missing_payload_index, rewound, wrong_name
 from support.releasing import released
 
@@ -279,14 +280,18 @@ def test_another_store_makes_nothing_outdated(lab: Lab) -> None:
 
 
 def test_a_missing_collection_makes_nothing_outdated(open_lab: partial[Lab]) -> None:
-    """A wrong name is one finding, and the memories that it hides are all counted."""
+    """A wrong name is one finding, and the memories that it hides are all counted. No plan makes
+    the collection, not for a memory that lies elsewhere either.
+    """
     lab = open_lab()
     said = lab.settled()
     missing(lab, said)
     acknowledge(lab)
+    left_behind(lab, said)
     wrong_name(lab, said)
     found = lab.check()
     assert ({"collection-missing": 1}, {}, 0) == (found.counts, known(found), outdated(found))
+    assert () == lab.plan(found, unsafe=True).actions
     [one] = found.findings.of("MSS015")
     assert len(said) == one.evidence["exchanges"]
 
