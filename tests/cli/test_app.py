@@ -232,14 +232,22 @@ def test_a_page_is_found_by_its_name_alone() -> None:
     """A topic that is no command is a page; a command comes first, and a slip names both lists."""
     assert run("help", "docs/tutorial.md").out == run("help", "tutorial").out
     assert run("migrate", "--help").out == run("help", "migrate").out
-    assert "`memsync help docs/README.md` the pages" in run("help", "tutorail").err
+    assert run("help", "docs/tutorial").out == run("help", "tutorial").out
+    for slip, word in (
+        ("tutorail", "tutorial"),
+        ("migrat", "migrate"),
+        ("exit-status", "exit-statuses"),
+    ):
+        told = run("help", slip).err
+        assert f"did you mean {word}? " in told
+        assert "`memsync help docs/README.md` the pages" in told
     for topic in ("tutorial", "migrate"):
         assert run("help", topic).out.strip() == run("help", topic, "--json").json()["help"].strip()
 
 
-def test_a_page_that_is_not_there_is_answered_with_those_that_are() -> None:
+def test_a_page_that_is_not_there_is_answered_with_where_they_are_listed() -> None:
     """No name leads out of the folder of the pages."""
     for name in ("docs/nope.md", "docs/../README.md", "docs//etc/passwd"):
         ran = run("help", name)
         assert (2, "") == (ran.status, ran.out)
-        assert "there are docs/README.md, docs/architecture.md, " in ran.err
+        assert f"there is no help for {name!r}; " in ran.err

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from memsync.model.records import Place
+from memsync.reconcile.apply import Applied
 from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import ActionKind
 from support.failing import Crash, Failing
@@ -66,8 +67,17 @@ def test_every_kind_of_action(open_lab: Open, store: str, layout: str) -> None:
             assert reading.memory.created_at_ms is not None
             assert "senders" in point.payload
     again = lab.apply(plan)
-    assert (0, len(plan.actions)) == (again.done, again.done_before)
+    assert (0, len(plan.actions), 0) == (again.done, again.done_before, again.by_others)
     assert sorted(changed) == lab.quarantined()
+
+
+def test_what_another_plan_has_done_is_not_this_ones(open_lab: Open) -> None:
+    """It is counted apart, because this plan has no run that could be undone."""
+    lab = open_lab()
+    lab.lose(lab.settled()[0])
+    plan = lab.plan()
+    lab.apply(plan)
+    assert Applied(0, 1, 0, by_others=1) == lab.apply(replace(plan, plan_id=lab.new_id()))
 
 
 def test_a_patch_leaves_the_vector_to_the_bit(open_lab: Open) -> None:

@@ -412,6 +412,12 @@ HOSTILE: list[Callable[[dict[str, Any]], object]] = [
 ]
 
 
+def test_a_file_without_a_key_is_told_in_words() -> None:
+    """An object that is no plan is refused by what it lacks, and not by an exception's name."""
+    with pytest.raises(InvalidInput, match="it has no schema_version"):
+        Plan.from_json("{}", "some.json")
+
+
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
 def test_a_hostile_plan_is_refused(saved: str, number: int) -> None:
     """A file whose checksum was computed anew is judged by its values, each by its type."""

@@ -11,9 +11,11 @@ from memsync.cli.output import data, print_json, print_table
 from memsync.cli.statuses import EXIT_STATUSES
 from memsync.errors import InvalidInput
 from memsync.migrate.shipped import shipped
+from memsync.model.wording import meant
 
 _STATUSES = "exit-statuses"
 _PAGES = "docs/"
+_PAGE = ".md"
 
 
 def show(
@@ -36,40 +38,35 @@ def show(
 
 def _text(ctx: typer.Context, topic: Sequence[str]) -> str:
     """The help of a command, or a page. Raises: InvalidInput where the topic is neither."""
-    if topic and topic[0].startswith(_PAGES):
-        return _page(topic[0])
     root = ctx.find_root()
     found, at = root.command, root
+    commands = found.list_commands(at) if isinstance(found, TyperGroup) else []
     for word in topic:
         within = found.get_command(at, word) if isinstance(found, TyperGroup) else None
         if within is None:
-            return _page_called(" ".join(topic))
+            return _page(" ".join(topic), commands)
         found, at = within, typer.Context(within, info_name=word, parent=at, obj=ctx.obj)
     return found.get_help(at)
 
 
-def _page(name: str) -> str:
-    """The text of a page of docs/. Raises: InvalidInput naming those that there are."""
-    pages = _pages()
-    page = pages.get(name.partition("#")[0])
-    if page is None:
-        raise InvalidInput(f"there is no page {name!r}; there are {', '.join(sorted(pages))}")
-    return page.read_text(encoding="utf-8")
+def _page(topic: str, commands: Sequence[str]) -> str:
+    """The page of that name, such as docs/tutorial.md or tutorial, for a topic that is no command.
 
-
-def _page_called(topic: str) -> str:
-    """The page of that name, such as `tutorial`, for a topic that is no command.
-
-    Raises: InvalidInput where there is none.
+    Raises: InvalidInput where there is none, with the command or page that is most like it.
     """
-    name = f"{_PAGES}{topic}.md"
-    if name not in _pages():
-        raise InvalidInput(
-            f"there is no help for {topic!r}: it is neither a command, a page of docs/ nor "
-            f"{_STATUSES}; `memsync --help` lists the commands, `memsync help docs/README.md` the "
-            "pages"
+    pages = _pages()
+    name = topic.partition("#")[0].removeprefix(_PAGES).removesuffix(_PAGE)
+    page = pages.get(f"{_PAGES}{name}{_PAGE}")
+    if page is None:
+        names = (each.removeprefix(_PAGES).removesuffix(_PAGE) for each in pages)
+        alike = meant(name, (*commands, *names, _STATUSES)) or (
+            f" it is neither a command, a page of docs/ nor {_STATUSES};"
         )
-    return _page(name)
+        raise InvalidInput(
+            f"there is no help for {topic!r};{alike} `memsync --help` lists the commands, "
+            "`memsync help docs/README.md` the pages"
+        )
+    return page.read_text(encoding="utf-8")
 
 
 def _pages() -> dict[str, Path]:

@@ -184,7 +184,7 @@ def apply(
         return 0
     before = count(done.done_before, "was", "were")
     say(f"{count(done.done, 'action')} carried out, {before} done before")
-    if done.done + done.done_before:
+    if done.done + done.done_before > done.by_others:
         say(f"to take it back: memsync reconcile undo {saved.plan_id}")
     if done.left:
         say(f"{count(done.left, 'action is', 'actions are')} left")

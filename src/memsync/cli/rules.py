@@ -1,6 +1,5 @@
 """`memsync rules`: lists every finding code, or explains one."""
 
-import difflib
 import inspect
 import re
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from memsync.cli.output import print_json, print_table, say
 from memsync.errors import InvalidInput
+from memsync.model.wording import meant
 from memsync.reconcile import RULES, Rule
 from memsync.reconcile.findings import Grade
 from memsync.stores.ltm.layouts import Layout
@@ -68,11 +68,8 @@ def _print_next(rule: Rule) -> None:
 
 def no_finding(name: str) -> str:
     """The refusal of a name that no finding has, with the one that is most like it."""
-    known = [word for rule in RULES for word in (rule.code, rule.name)]
-    by_lower = {word.lower(): word for word in known}
-    alike = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    meant = f" did you mean {by_lower[alike[0]]}?" if alike else ""
-    return f"there is no finding {name};{meant} `memsync rules` lists them"
+    known = (word for rule in RULES for word in (rule.code, rule.name))
+    return f"there is no finding {name};{meant(name, known)} `memsync rules` lists them"
 
 
 def _facts(rule: Rule) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """How messages to people list several names, and say a number or a duration."""
 
+import difflib
 from collections.abc import Iterable
 
 _MINUTE_S = 60
@@ -11,6 +12,13 @@ def listed(names: Iterable[str], shown_max: int = 5, separator: str = ", ") -> s
     every = list(names)
     more = f" and {len(every) - shown_max} more" if len(every) > shown_max else ""
     return separator.join(every[:shown_max]) + more
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """The question whether the known word most like this one was meant; "" where none is alike."""
+    by_lower = {each.lower(): each for each in known}
+    alike = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" did you mean {by_lower[alike[0]]}?" if alike else ""
 
 
 def about(seconds: float | None) -> str:

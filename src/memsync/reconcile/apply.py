@@ -34,7 +34,7 @@ _OVERTAKEN = "another writer changed the point at the same moment; plan again"
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The result of an apply: how many actions it carried out, and how many were done before.
+    """How many actions an apply carried out, and how many were done before, `by_others` of them.
 
     `left` counts those that it did not come to, because of a limit.
     """
@@ -42,6 +42,7 @@ class Applied:
     done: int
     done_before: int
     left: int = 0
+    by_others: int = 0
 
 
 def apply(
@@ -371,7 +372,7 @@ class _Applier:
                     for each, why in self._aside.values()
                 ],
             )
-        return Applied(self._done, self._done_before, self._left)
+        return Applied(self._done, self._done_before, self._left, self._done_by_others)
 
 
 Send = Callable[[Sequence[Point], Mapping[PointId, Point]], Mapping[PointId, Failure]]

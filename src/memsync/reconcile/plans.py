@@ -19,6 +19,7 @@ from memsync.model.digests import json_digest, json_digest_with_list
 from memsync.model.ids import PointId
 from memsync.model.records import Place
 from memsync.model.sequences import batched
+from memsync.model.wording import listed
 from memsync.stores.ltm.layouts import Layout
 
 SCHEMA_VERSION = 2
@@ -195,11 +196,17 @@ class Plan:
         except InvalidInput:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            is_json = not isinstance(error, json.JSONDecodeError)
-            why = f"{type(error).__name__} {error}" if is_json else f"it is not JSON ({error})"
             raise InvalidInput(
-                f"{source} is no plan: {why}. Make one with `memsync reconcile plan`"
+                f"{source} is no plan: {_why_none(error)}. Make one with `memsync reconcile plan`"
             ) from None
+
+
+def _why_none(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON ({error})"
+    if isinstance(error, KeyError):
+        return f"it has no {listed(map(str, error.args))}"
+    return f"{type(error).__name__} {error}"
 
 
 def _of_another_version(source: str, version: object) -> InvalidInput:

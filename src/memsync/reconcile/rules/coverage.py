@@ -73,7 +73,7 @@ class DuplicatePoint(CaseRule):
     Why it matters: recall returns the same exchange twice.
     Repair: the one that the app reads, of the better text, stays; of two such, the one whose id is
     not the anchor's, because that is the app's own. The other is moved to quarantine, so this is
-    unsafe. It is only reported where it contradicts itself.
+    unsafe. It is only reported where it contradicts itself: then remove by hand which one is wrong.
     """
 
     code, name = "MSC004", "duplicate-point"

@@ -16,7 +16,9 @@ class PersonaMismatch(CaseRule):
     this fault.
     Repair: the memory is given to the row's persona, or only removed where that one has it already;
     the old point is moved to quarantine. Moving a memory from one person to another is unsafe,
-    unless its id is the anchor's. It is only reported where it contradicts itself.
+    unless its id is the anchor's. It is only reported where it contradicts itself, as where its
+    payload and its collection name two personas: see whose it is, and correct it by hand, or remove
+    it.
     """
 
     code, name = "MSI001", "persona-mismatch"
@@ -49,7 +51,8 @@ class UnknownPersona(CaseRule):
     Why it matters: nobody can recall it, delete it, or tell whose it was.
     Repair: where its exchange is known, the memory is made anew, or its payload mended where its
     collection is the right one. Otherwise the point is moved to quarantine. It may be the only
-    copy, so this is unsafe. Where its collection names a persona who exists, it is only reported.
+    copy, so this is unsafe. Where its collection names a persona who exists, it is only reported:
+    see whose it is, and correct it by hand, or remove it.
     """
 
     code, name = "MSI002", "unknown-persona"
@@ -81,7 +84,8 @@ class MissingPersona(CaseRule):
 
     Why it matters: in the shared layout recall leaves it out. In the per-persona layout it does
     not, because the name of its collection says whose it is.
-    Repair: the payload is mended where its exchange is known. Otherwise it is only reported.
+    Repair: the payload is mended where its exchange is known. Otherwise it is only reported: see
+    whose it is, and write its persona into the payload by hand, or remove it.
     """
 
     code, name = "MSI003", "missing-persona"
@@ -117,7 +121,7 @@ class MisplacedPoint(CaseRule):
     Why it matters: its exchange is no longer in Postgres, so this is the only record of it.
     Repair: it is copied, with its vector, to where its persona's memories are. It is only reported
     where it contradicts itself: payload and collection name different personas, or the payload
-    several.
+    several. See whose it is, and correct it by hand, or remove it.
     """
 
     code, name = "MSI004", "misplaced-point"
