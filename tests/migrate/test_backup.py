@@ -279,6 +279,7 @@ def test_the_printed_commands_make_a_database_like_this_one(
         line.strip() for line in out.splitlines() if "--dbname=" in line or "--list" in line
     ]
     assert "stop the app" in out
+    assert "keepalives" not in "".join(commands), "what memsync adds for itself is left out"
     name = f"{ready.query('SELECT current_database()')[0][0]}_restored"
     before, spoken = ready.catalog(), state(ready)
     ready.do("DELETE FROM personas")

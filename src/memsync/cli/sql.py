@@ -62,7 +62,7 @@ def _print_next(url: str) -> None:
         say("this Postgres runs only while memsync has it open, so start it first:")
         say_command(f"  {server.start}")
         say(f"next: {script} | {server.psql}")
-        say("this stops it again:")
+        say("this stops it again, as the end of a memsync command does:")
         say_command(f"  {server.stop}")
         return
     hint = f"set {_URL} to the URL of the database, because psql reads no settings of memsync"

@@ -128,7 +128,8 @@ def set_shared(
             raise GateClosed(
                 "the old app reads and writes the collections of personas, and it would not see "
                 "what memsync writes to the shared one. Stop it, or let the version with memsync's "
-                "library take its place, then confirm that with --app-stopped"
+                "library take its place, then type `memsync reconcile layout set shared "
+                "--app-stopped`"
             )
         _require_no_alias(ltm)
         homes, _ = sources_of(session, ltm, settings).collections

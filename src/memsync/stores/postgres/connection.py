@@ -42,7 +42,7 @@ _PAUSE_START_S = 0.005
 _PAUSE_MAX_S = 0.1
 
 # A connection that a firewall dropped without a word is noticed within a minute or two.
-_DEFAULTS: Mapping[str, str | int] = {
+DEFAULTS: Mapping[str, str | int] = {
     "application_name": "memsync",
     "connect_timeout": CONNECT_TIMEOUT_S,
     "keepalives_idle": 60,
@@ -303,7 +303,7 @@ def _conninfo(url: PostgresUrl) -> str:
         raise InvalidInput(f"postgres_url: {what}", field="postgres_url") from None
     # PG* variables win over these defaults.
     of_environment = _of_environment()
-    for name, value in _DEFAULTS.items():
+    for name, value in DEFAULTS.items():
         if name not in of_environment:
             given.setdefault(name, value)
     return make_conninfo("", **{**given, "client_encoding": "UTF8"})

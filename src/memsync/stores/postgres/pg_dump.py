@@ -20,12 +20,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
 from memsync.errors import BackupFailed
+from memsync.stores.postgres.connection import DEFAULTS
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _COPY = re.compile(rb"COPY (.+?) \(.*\) FROM stdin;\n")
 _END_OF_COPY = b"\\.\n"
 _LOCK_WAIT_MS = 60_000
-_UNSAID = frozenset(("password", "sslpassword", "connect_timeout", "application_name", "options"))
+_UNSAID = frozenset(("password", "sslpassword", "options", *DEFAULTS))
 """Settings that an address for people leaves out: secrets, and those that memsync adds."""
 
 
