@@ -19,6 +19,13 @@ def test_an_audit_of_a_legacy_database_is_15(legacy_app: str, command: str) -> N
     assert [True] == ["cannot be read by persona" in each for each in report["not_checked"]]
 
 
+def test_what_is_incomplete_leads_to_its_cause(legacy_app: str) -> None:
+    """And not to itself, also where the cause was not asked for."""
+    ran = on(legacy_app, ":memory:", "reconcile", "--select", "MSI")
+    assert 15 == ran.status
+    assert "next: memsync migrate plan" == ran.out.splitlines()[-1]
+
+
 @pytest.mark.parametrize("other", [("--deep",), ("--verify-vectors", "all"), ("--workers", "2")])
 def test_options_that_contradict_each_other_are_2(other: tuple[str, ...]) -> None:
     """To read every memory and to read only some: neither is taken silently."""

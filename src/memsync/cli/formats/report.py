@@ -319,11 +319,13 @@ class Report:
     def commands(self) -> dict[str, list[str]]:
         """What to type next, each with the codes that it is for.
 
-        Of what is incomplete nothing is planned or acknowledged, so it is made again.
+        Of what is incomplete nothing is planned or acknowledged, so it is made again; but what was
+        found may be the cause, asked for or not.
         """
         commands: dict[str, list[str]] = {}
+        found = self.found if self.audit.complete else self.audit.faults
         outdated = self.audit.findings.chosen(lambda kind: kind.code == BaselineOutdated.code)
-        for code, kinds in (*codes_of(self.found).items(), *codes_of(outdated).items()):
+        for code, kinds in (*codes_of(found).items(), *codes_of(outdated).items()):
             for command in dict.fromkeys(kind.next_command for kind in kinds):
                 commands.setdefault(command, []).append(code)
         if not self.audit.complete:
