@@ -19,6 +19,7 @@ from memsync.stores.ltm.record import recorded
 from memsync.stores.vectors.protocol import IndexKind
 from support.failing import Crash, Failing
 from support.lab import ADA, DIMS, A, B, C, Lab, embed
+from support.raw_vectors import INFINITE, NONE, write_raw
 from support.relayout import (
     CLASH,
     EMBEDDER,
@@ -143,6 +144,20 @@ def test_what_the_quarantine_no_longer_has_comes_from_the_copies(quick: Lab) -> 
     assert before == {p: found_as_app(quick, p, "question 1") for p in (A, C)}
     assert changed.audit
     assert changed.audit.ok
+
+
+@pytest.mark.parametrize("vector", [NONE, INFINITE], ids=["none", "not finite"])
+def test_a_vector_that_no_store_takes_back(quick: Lab, vector: list[float]) -> None:
+    """Its memory comes from the shared collection, and stops no other one."""
+    to_shared(quick)
+    write_raw(quick.vectors, home(C), quick.point(7, home(C)), vector)
+    retire(quick)
+
+    changed = back(quick)
+
+    assert (3, 10, (home(C),)) == dataclasses.astuple(changed.restored)
+    assert (1, True) == (changed.copied, changed.audit and changed.audit.ok)
+    assert quick.point(7, home(C)).vector == quick.point(7).vector
 
 
 def test_back_killed_at_any_write(open_lab: partial[Lab]) -> None:

@@ -221,8 +221,8 @@ def _print_copied(changed: Changed) -> None:
     if restored.incomplete:
         say(
             f"the quarantine no longer had all points of "
-            f"{count(len(restored.incomplete), 'collection')}; these memories were copied from the "
-            "shared collection",
+            f"{count(len(restored.incomplete), 'collection')}, or had one without a vector that a "
+            "store takes; these memories were copied from the shared collection",
             "yellow",
         )
     if changed.left:

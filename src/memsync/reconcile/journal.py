@@ -19,6 +19,7 @@ from memsync.errors import MissingRight
 from memsync.model.digests import json_digest, point_state
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Place, Point, Vector
+from memsync.model.vectors import not_finite
 from memsync.reconcile.plans import ActionKind, Plan, Target
 from memsync.stores.postgres import Session, json_value
 
@@ -298,6 +299,15 @@ def whole(point_id: PointId, row: Any) -> Point | None:
     point = Point(point_id, payload, vector)
     fits = point_state(point) == row.state and _digest(payload, vector) == row.digest
     return point if fits else None
+
+
+def why_not_written(vector: Vector | None) -> str | None:
+    """Why no store takes a point with this vector back; None if one does."""
+    if not vector:
+        return "the point was kept without vector"
+    if not_finite(vector):
+        return "the point had a vector with NaN or infinity, which is written to no store"
+    return None
 
 
 def _digest(payload: Mapping[str, object], vector: Vector | None) -> str:

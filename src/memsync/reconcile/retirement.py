@@ -23,7 +23,7 @@ from memsync.reconcile.cases import Case
 from memsync.reconcile.copying import keep, pairing_of, write
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.halfway import HalfDone, begin, end
-from memsync.reconcile.journal import whole
+from memsync.reconcile.journal import whole, why_not_written
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.spool import Shelf
 from memsync.settings import Settings
@@ -51,7 +51,7 @@ class Retired:
 @dataclass(frozen=True, slots=True)
 class Restored:
     """The result of a restoration. `incomplete` are collections of which the quarantine no longer
-    has every point.
+    has every point, or has one that no store takes back.
     """
 
     collections: int
@@ -256,7 +256,8 @@ def _key(place: Place) -> bytes:
 def restore(session: Session, ltm: LongTermMemory, tell: Tell = silent) -> Restored:
     """Make the retired collections anew, with the points that they had.
 
-    A collection that exists again keeps what was written to it since.
+    A collection that exists again keeps what was written to it since. Of a point with a vector that
+    no store takes back, the copy in the shared collection is brought instead.
 
     Raises: GateClosed, before any write, where the quarantine has something else than what was put
     there; StalePlan when a point does not read back as it was. Effects: both stores.
@@ -267,24 +268,29 @@ def restore(session: Session, ltm: LongTermMemory, tell: Tell = silent) -> Resto
     for number, row in enumerate(rows):
         tell(Progress(Kind.STEP, "restoring collections", number, len(rows)))
         ltm.repairs.restore(row.collection, row.dims, row.indexes)
-        points += _restore_points(session, ltm, row.run_id, row.collection)
-        if row.in_quarantine < row.points:
+        restored, refused = _restore_points(session, ltm, row.run_id, row.collection)
+        points += restored
+        if row.in_quarantine < row.points or refused:
             incomplete.append(row.collection)
         session.run("end_restoration", run_id=row.run_id, collection=row.collection)
     return Restored(len(rows), points, tuple(incomplete))
 
 
-def _restore_points(session: Session, ltm: LongTermMemory, run_id: UUID, name: str) -> int:
-    restored = 0
+def _restore_points(
+    session: Session, ltm: LongTermMemory, run_id: UUID, name: str
+) -> tuple[int, int]:
+    """How many points were restored, and how many have a vector that no store takes back."""
+    restored = refused = 0
     for page in _pages(session, run_id, name):
         points = [point for point in page.values() if point]
         if len(points) < len(page):
             raise _damaged([Place(name, each) for each, point in page.items() if not point])
         standing = ltm.points(name, [each.id for each in points])
-        new = [each for each in points if each.id not in standing]
+        lacking = [each for each in points if each.id not in standing]
+        new = [each for each in lacking if why_not_written(each.vector) is None]
         write(ltm, name, new, {})
-        restored += len(new)
-    return restored
+        restored, refused = restored + len(new), refused + len(lacking) - len(new)
+    return restored, refused
 
 
 def _pages(session: Session, run_id: UUID, name: str) -> Iterator[dict[PointId, Point | None]]:

@@ -14,11 +14,10 @@ from memsync.errors import InvalidInput, PartlyDone, SchemaMismatch, StalePlan
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
-from memsync.model.records import Point, Vector
-from memsync.model.vectors import not_finite
+from memsync.model.records import Point
 from memsync.model.wording import count
 from memsync.reconcile.fence import repairing
-from memsync.reconcile.journal import CREATE, Journal, Row
+from memsync.reconcile.journal import CREATE, Journal, Row, why_not_written
 from memsync.reconcile.looking import read_points
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import ActionKind
@@ -164,7 +163,7 @@ class _Undoer:
             elif copy is None:
                 what = "damaged" if point_id in kept else "not in the quarantine"
                 self._aside.append((row, f"undo is not possible: the copy of the point is {what}"))
-            elif why := None if kind is ActionKind.PATCH else _why_not_written(copy.vector):
+            elif why := None if kind is ActionKind.PATCH else why_not_written(copy.vector):
                 self._aside.append((row, f"undo is not possible: {why}"))
             else:
                 found[point_id] = copy
@@ -259,12 +258,3 @@ class _Undoer:
                 ],
             )
         return Undone(self._done, tuple(self._kept), frozenset(self._reasons))
-
-
-def _why_not_written(vector: Vector | None) -> str | None:
-    """Why no store takes a point with this vector back; None if one does."""
-    if vector is None:
-        return "the point was kept without vector"
-    if not_finite(vector):
-        return "the point had a vector with NaN or infinity, which is written to no store"
-    return None
