@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -16,15 +17,16 @@ from hypothesis import strategies as st
 from memsync.model.ids import MessageId, PersonaId, PersonalityId, PointId, point_order
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile import matching
-from memsync.reconcile.cases import Found, says
+from memsync.reconcile.cases import Found, Role, says
 from memsync.reconcile.leftovers import _without_rows
 from memsync.reconcile.matching import Match, Matcher
 from memsync.reconcile.merging import side_by_side
+from memsync.reconcile.pairing import Pairing
 from memsync.stores.ltm.payload import PayloadCodec
 from support.lab import as_told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 A, B = PersonaId(UUID(int=10)), PersonaId(UUID(int=11))
 ADA, BASIL = PersonalityId(UUID(int=20)), PersonalityId(UUID(int=21))
@@ -491,9 +493,28 @@ def test_merged_is_the_full_outer_join(left: set[UUID], right: set[PointId]) -> 
     assert expected == actual
 
 
-def test_many_memories_of_one_stretch_without_rows_take_no_time() -> None:
-    """Each is looked at once: squared, these would take a minute."""
-    times = range(100_000)
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """What is done with many memories. Each is looked at once: squared, it would take a minute."""
     begun = time.monotonic()
-    assert set(times) == _without_rows(times, {0: 1, len(times): 1})
+    yield
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_memories_of_one_stretch_without_rows() -> None:
+    """All of them are newer than the history."""
+    times = range(100_000)
+    assert set(times) == _without_rows(times, {0: 1, len(times): 1})
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_memories_of_one_exchange() -> None:
+    """One stays, and the others are further ones."""
+    exchange, roles = row(1), Counter[Role]()
+    pairing = SimpleNamespace(
+        sources=SimpleNamespace(case=lambda role, *_, **__: roles.update([role]))
+    )
+    matches = [Match(memory(each, exchange), exchange, first=not each) for each in range(10_000)]
+    Pairing._of_exchange(pairing, matches, None)  # type: ignore[arg-type]
+    assert {Role.MEMORY: 1, Role.DUPLICATE: 9_999} == roles

@@ -276,9 +276,8 @@ class Pairing:
         else the one that the app can read and that is the oldest by id.
         """
         exchange = matches[0].exchange
-        own = [
-            each.found for each in matches if each.found.persona_id in {None, exchange.persona_id}
-        ]
+        right = {None, exchange.persona_id}
+        own = (each.found for each in matches if each.found.persona_id in right)
         best = min(own, key=lambda each: _preference(each, exchange), default=None)
         kept = standing or (best.place if best else None)
         state = None
@@ -293,7 +292,7 @@ class Pairing:
             if each.place == kept:
                 cases.append(self.sources.case(Role.MEMORY, exchange, each))
             else:
-                role = Role.DUPLICATE if each in own else Role.FOREIGN
+                role = Role.DUPLICATE if each.persona_id in right else Role.FOREIGN
                 cases.append(self.sources.case(role, exchange, each, kept=kept, kept_state=state))
         # A memory that another persona has is not missing; see the rule persona-mismatch.
         return kept or matches[0].found.place, cases
