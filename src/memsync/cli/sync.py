@@ -42,7 +42,9 @@ def run(
         ),
     ] = None,
 ) -> int:
-    """Drain the outbox once. Safe to run again; entries that failed are retried later.
+    """Drain the outbox once, or with --follow as a service.
+
+    Safe to run again; entries that failed are retried later.
 
     An embedder or a vector store that goes down meanwhile is waited for (outage_wait_s). The exit
     status is 3 as long as entries failed, wait for what is down, are held or are dead. In the

@@ -152,7 +152,14 @@ def no_persona_no_row(lab: Lab, said: list[Exchange]) -> Planted:
     del payload["persona_id"]
     point = lab.put(lab.new_id(), payload)
     return Planted(
-        one(point.id, row=None, point=None, collection=lab.home),
+        one(
+            point.id,
+            row=None,
+            point=None,
+            collection=lab.home,
+            created_at=OLD_MS,
+            text=f"user: {said[0].user_text}\nassistant: {said[0].assistant_text}",
+        ),
         next_command="memsync rules MSI003",
         left={"missing-persona": 1},
     )

@@ -112,6 +112,8 @@ class MissingPersona(CaseRule):
             "row": case.exchange and case.exchange.persona_id,
             "point": None,
             "collection": found.place.collection,
+            "created_at": found.reading.memory.created_at_ms,
+            "text": words(found.reading.memory.text),
         }
 
 
