@@ -1,5 +1,6 @@
 """Tests of what an apply does not do: what it refuses, what it sets aside, and what it tells."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from memsync.reconcile.plans import ActionKind, Plan
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.marks import META
 from support.lab import DIMS, A, C, Lab
+from support.raw_vectors import write_raw
 from support.repairs import (
     OLD_MS,
     Faults,
@@ -156,6 +158,22 @@ def test_what_replaces_a_point_must_stand(lab: Lab) -> None:
         assert {double} == aside(caught).keys()
         assert lab.ltm.points(home, [double.point_id])
         lab.put(kept.point_id, lab.point(said[1].anchor_id, home).payload, home)
+
+
+def test_a_point_of_which_no_copy_can_be_kept(lab: Lab) -> None:
+    """Postgres has no JSON for its payload. It stays, and stops no other one."""
+    first = settled(lab)[0]
+    place = lab.place(first)
+    memory = lab.point(place.point_id, place.collection)
+    ids = [UUID(int=2**128 - each) for each in (1, 2)]
+    others = [lab.put(each, memory.payload, place.collection) for each in ids]
+    odd = replace(others[0], payload={**memory.payload, "score": math.nan})
+    write_raw(lab.vectors, place.collection, odd, list(memory.vector or ()))
+    with pytest.raises(PartlyDone, match=r"1 action carried out, 1 set aside.* NaN or infinity"):
+        lab.apply(lab.plan())
+    assert 1 == len(lab.quarantined())
+    assert math.isnan(lab.point(ids[0], place.collection).payload["score"])  # type: ignore[arg-type]
+    assert {"duplicate-point": 1} == lab.audit().counts
 
 
 def test_an_orphan_whose_row_has_come_back_stays(lab: Lab) -> None:

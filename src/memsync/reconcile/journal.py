@@ -301,6 +301,15 @@ def whole(point_id: PointId, row: Any) -> Point | None:
     return point if fits else None
 
 
+def why_not_kept_whole(point: Point) -> str | None:
+    """Why the quarantine cannot keep this point as it is; None if it can."""
+    try:
+        json.dumps(dict(point.payload), allow_nan=False)
+    except ValueError:
+        return "its payload has NaN or infinity, of which no copy can be kept: mend it by hand"
+    return None
+
+
 def why_not_written(vector: Vector | None) -> str | None:
     """Why no store takes a point with this vector back; None if one does."""
     if not vector:

@@ -15,7 +15,7 @@ from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.model.vectors import vector_state
 from memsync.reconcile.cases import Found, says
-from memsync.reconcile.journal import Journal, Noted
+from memsync.reconcile.journal import Journal, Noted, why_not_kept_whole
 from memsync.reconcile.lookups import exchanges_for, founds_of, matches_at_home
 from memsync.reconcile.plans import Action, ActionKind
 from memsync.reconcile.sources import Sources
@@ -306,6 +306,8 @@ def _judged(looked: Looked, noted: Noted | None, unread: str | None) -> Looked:
         return replace(looked, done=True, ours=True, after=noted.after, why=None)
     if noted and state == noted.after and state != action.state:
         return replace(looked, done=True, ours=True, after=state, unsettled=True, why=None)
+    if looked.why is None and looked.found is not None:
+        looked = replace(looked, why=why_not_kept_whole(looked.found))
     if looked.why is not None:
         return looked
     is_gone = state is None and action.state is not None and action.kind is not ActionKind.REMOVE
