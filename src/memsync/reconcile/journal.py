@@ -311,8 +311,8 @@ def why_not_kept_whole(point: Point) -> str | None:
 
 
 def why_not_written(vector: Vector | None) -> str | None:
-    """Why no store takes a point with this vector back; None if one does."""
-    if not vector:
+    """Why no store takes a point with this vector back; None if one does. One may be empty."""
+    if vector is None:
         return "the point was kept without vector"
     if not_finite(vector):
         return "the point had a vector with NaN or infinity, which is written to no store"

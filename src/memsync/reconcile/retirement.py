@@ -287,7 +287,8 @@ def _restore_points(
             raise _damaged([Place(name, each) for each, point in page.items() if not point])
         standing = ltm.points(name, [each.id for each in points])
         lacking = [each for each in points if each.id not in standing]
-        new = [each for each in lacking if why_not_written(each.vector) is None]
+        # A store would take an empty vector, but no memory without one is brought anywhere.
+        new = [each for each in lacking if each.vector and why_not_written(each.vector) is None]
         write(ltm, name, new, {})
         restored, refused = restored + len(new), refused + len(lacking) - len(new)
     return restored, refused
