@@ -527,7 +527,8 @@ NEVER_CLOSED = dedent("""
     memory = Memory.open(settings)
     for number in range(20):
         memory.remember(NewExchange(*sys.argv[4:7], f"said {number}", "reply"))
-    assert models.begun.wait(20)
+        # The others come while the first is under way, so the end leaves some of them.
+        assert models.begun.wait(20)
 """)
 
 
