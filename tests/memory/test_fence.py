@@ -210,11 +210,11 @@ class Strict(Failing):
         collection: str,
         points: Sequence[Point],
         *,
-        only_absent: bool = False,
         only_where: Where | None = None,
+        **more: Any,
     ) -> None:
         self._require_indexes(collection, only_where)
-        super().upsert(collection, points, only_absent=only_absent, only_where=only_where)
+        super().upsert(collection, points, only_where=only_where, **more)
 
     def scroll(self, collection: str, *, any_of: AnyOf | None = None, **more: Any) -> Page:
         if any_of:

@@ -75,7 +75,7 @@ def _kept(settings: Settings, session: Session) -> tuple[list[reconcile.Kept], l
             found, left_out = reconcile.kept(session, ltm)
             return found, list(left_out)
     except (SettingsError, SchemaMismatch, StoreUnreachable) as error:
-        # Who looks at the runs may do so because the vector store is away.
+        # The runs may be looked at because the vector store is away.
         found, left_out = reconcile.kept(session, None)
         return found, [*left_out, f"the collections of the runs: {error.message}"]
 

@@ -141,6 +141,11 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         return f"{self.collection}/{self.point_id}"
 
+    @property
+    def key(self) -> bytes:
+        """Its text as bytes, which no other place has."""
+        return str(self).encode("utf-8", "surrogatepass")
+
     @classmethod
     def read(cls, text: str) -> Self | None:
         """The place that was written as this text; None for any other text."""

@@ -283,7 +283,7 @@ class _Seen:
                 continue
             self.left_out += 1
             if self._anew and case.role is Role.VANISHED and case.found:
-                # What is noted of the other layout would say the same of it.
+                # The note of the other layout would say the same of it.
                 self.dropped += noted_at(case.found, self._shared)
                 self._tell(case, _ORPHAN)
             else:

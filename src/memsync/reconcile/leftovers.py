@@ -76,7 +76,7 @@ class Leftovers:
 
     def add_copy(self, copy: Found, original: Place) -> None:
         """Take a copy of a point that is left, too, and that lies at `original`."""
-        self._copies.add(_key(original), (copy, original))
+        self._copies.add(original.key, (copy, original))
         self._has_copies = True
 
     def note_kept(self, anchor: UUID, place: Place) -> None:
@@ -115,7 +115,7 @@ class Leftovers:
     def _copies_of(self, original: Place, role: Role) -> Iterator[Case]:
         """The cases of the copies of this point, in this role."""
         if self._has_copies:
-            for copy, kept in self._copies.of(_key(original)):
+            for copy, kept in self._copies.of(original.key):
                 yield self._sources.case(role, None, copy, kept=kept)
 
     def _of_others(self, persona: UUID) -> Iterator[Case]:
@@ -309,10 +309,6 @@ class Oldest:
         if found.persona_id is None or memory.personality_id is None:
             return None
         return self._of.get((found.persona_id, memory.personality_id, memory.channel_id))
-
-
-def _key(place: Place) -> bytes:
-    return str(place).encode("utf-8", "surrogatepass")
 
 
 def was_changed(found: Found, entry: Entry | None) -> bool:

@@ -285,7 +285,7 @@ class _Draft:
 
         `_ends` has it for every removal on the way, so a chain is walked once.
         """
-        way = {key: action}
+        way = {key}
         end = self._ends.get(key)
         while end is None:
             by = _key(action.replaced_by) if action.replaced_by else b""
@@ -295,7 +295,7 @@ class _Draft:
             elif by in way or following.replaced_by is None:
                 end = b""
             elif (end := self._ends.get(by)) is None:
-                way[by] = following
+                way.add(by)
                 key, action = by, following
         for each in way:
             self._ends[each] = end

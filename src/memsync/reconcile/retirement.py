@@ -117,7 +117,7 @@ def _compared(
             tell(Progress(Kind.COUNT, "comparing with the shared collection", number))
         if case.found and not case.found.home and _has_its_copy(case, ltm):
             copied[case.found.place.collection] += 1
-            states[_key(case.found.place)] = str(point_state(case.found.point))
+            states[case.found.place.key] = str(point_state(case.found.point))
         changed += _TAMPERED.judge(case) is not None
     if changed:
         raise GateClosed(
@@ -210,7 +210,7 @@ def _retire_one(
         )
     moved = 0
     for some in batched(ltm.scan(name, vectors=True), _BATCH):
-        as_copied = {each.id: copied.get(_key(Place(name, each.id)), "") for each in some}
+        as_copied = {each.id: copied.get(Place(name, each.id).key, "") for each in some}
         _require_same(name, some, as_copied)
         keep(session, run_id, name, some, "retired")
         moved += len(some)
@@ -244,10 +244,6 @@ def _changed(name: str, what: str) -> GateClosed:
         f"{name} holds other points than when it was compared with the shared collection ({what}), "
         "so it was not removed: something still writes there. Stop it, then run this again"
     )
-
-
-def _key(place: Place) -> bytes:
-    return str(place).encode("utf-8", "surrogatepass")
 
 
 # ---------------------------------------------------------------------- the way back

@@ -99,7 +99,7 @@ class Returning(Copying):
             found = case.found
             if found is not None and found.home:
                 anchor = case.exchange.anchor_id if case.exchange else None
-                self._seen[_key(found.place)] = point_state(found.point), anchor
+                self._seen[found.place.key] = point_state(found.point), anchor
             if found is None or found.place.collection != self.shared:
                 continue
             is_alone = case.role in {Role.ORPHAN, Role.NEWER} and not case.is_copy
@@ -215,7 +215,7 @@ class Returning(Copying):
 
     def _is_as_seen(self, case: Case, place: Place, point: Point) -> bool:
         """Whether the point is as this pass has seen it, and not the memory of another exchange."""
-        state, anchor = self._seen.get(_key(place), (None, None))
+        state, anchor = self._seen.get(place.key, (None, None))
         own = case.exchange.anchor_id if case.exchange else None
         return state == point_state(point) and anchor in {None, own}
 
@@ -316,10 +316,6 @@ class Returning(Copying):
                 )
             points.append(replace(each.point, vector=outcome))
         return points
-
-
-def _key(place: Place) -> bytes:
-    return str(place).encode("utf-8", "surrogatepass")
 
 
 def _origin_of(case: Case) -> Place | None:

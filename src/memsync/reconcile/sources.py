@@ -51,14 +51,10 @@ class Places:
 
     def add(self, place: Place) -> None:
         """Keep the place."""
-        self._shelf[_key(place)] = None
+        self._shelf[place.key] = None
 
     def __contains__(self, place: Place) -> bool:
-        return _key(place) in self._shelf
-
-
-def _key(place: Place) -> bytes:
-    return str(place).encode("utf-8", "surrogatepass")
+        return place.key in self._shelf
 
 
 @dataclass
