@@ -72,7 +72,7 @@ def test_retired_and_restored(deployed: Lab) -> None:
     assert deployed.check().ok
     assert {"enriched-content"} == {each.name for each in deployed.check().findings}
     changed = back(deployed)
-    assert (4, 11, ()) == dataclasses.astuple(changed.restored)
+    assert (4, 11, (), 0) == dataclasses.astuple(changed.restored)
     assert 0 == changed.copied
     assert before == of_app(deployed)
     assert forms == {name: deployed.vectors.describe(name) for name in before}
@@ -155,7 +155,7 @@ def test_a_vector_that_no_store_takes_back(quick: Lab, vector: list[float]) -> N
 
     changed = back(quick)
 
-    assert (3, 10, (home(C),)) == dataclasses.astuple(changed.restored)
+    assert (3, 10, (home(C),), 0) == dataclasses.astuple(changed.restored)
     assert (1, True) == (changed.copied, changed.audit and changed.audit.ok)
     assert quick.point(7, home(C)).vector == quick.point(7).vector
 
@@ -206,6 +206,50 @@ def forget(lab: Lab, exchange: Exchange) -> None:
     """The app removes the rows of an exchange, the oldest of its thread."""
     ids = [exchange.anchor_id, exchange.said_id]
     lab.sql("DELETE FROM conversation_history WHERE id = ANY(%(ids)s)", ids=ids)
+
+
+# ---------------------------------------------------------------------- what was removed since
+
+
+def test_what_a_plan_removed_since_does_not_come_back(quick: Lab) -> None:
+    """Neither the point that the memory was copied from, nor an older copy of that one.
+
+    A memory whose further point a plan removed is where it was.
+    """
+    second, third = quick.said[1:3]
+    before = of_app(quick)
+    [origin] = [p for p in quick.points()[home(A)] if "[a cat]" in str(p)]
+    quick.put(999, dict(origin[1]), f"personality-{ADA}")  # type: ignore[call-overload]
+    to_shared(quick)
+    retire(quick)
+    quick.unsay(second)
+    quick.put(quick.new_id(), quick.point(third.anchor_id).payload)
+    plan = quick.plan()
+    assert {"orphan-point", "duplicate-point"} == {each.reason for each in plan.actions}
+    quick.apply(plan)
+
+    changed = back(quick)
+
+    assert (3, 10, (), 2) == dataclasses.astuple(changed.restored)
+    assert (0, 0) == (changed.copied, changed.left)
+    assert changed.audit
+    assert {} == changed.audit.counts
+    kept = [each for each in before[home(A)] if each[0] != origin[0]]  # type: ignore[index]
+    assert {**before, home(A): kept} == of_app(quick)
+
+
+def test_what_was_undone_comes_back(quick: Lab) -> None:
+    """The removal was taken back, or came before the collections were retired."""
+    before = of_app(quick)
+    to_shared(quick)
+    retire(quick)
+    quick.unsay(quick.said[1])
+    plan = quick.plan()
+    quick.apply(plan)
+    quick.undo(plan)
+
+    assert (3, 11, (), 0) == dataclasses.astuple(back(quick).restored)
+    assert before == of_app(quick)
 
 
 # ---------------------------------------------------------------------- retirement

@@ -162,6 +162,28 @@ def test_what_somebody_wrote_since_is_left_and_told(lab: Lab) -> None:
         lab.undo(plan)
 
 
+def test_a_memory_that_a_later_run_removed_does_not_come_back(lab: Lab) -> None:
+    """The run removed a further point of it; the rows went, and another run removed the memory."""
+    said = settled(lab)[1]
+    first = lab.place(said)
+    lab.put(lab.new_id(), lab.point(first.point_id, first.collection).payload, first.collection)
+    whole = lab.memories()
+    double = lab.plan()
+    lab.apply(double)
+    lab.unsay(said)
+    lab.sql("TRUNCATE memsync.memories")
+    orphan = lab.plan()
+    assert {"orphan-point"} == {each.reason for each in orphan.actions}
+    lab.apply(orphan)
+
+    with pytest.raises(PartlyDone, match=f"the run {orphan.plan_id} has removed this memory since"):
+        lab.undo(double)
+    assert 0 == len([p for p in lab.points()[first.collection] if said.user_text in str(p)])
+    lab.undo(orphan)
+    lab.undo(double)
+    assert whole == lab.memories()
+
+
 @pytest.mark.parametrize(
     ("harm", "why"),
     [

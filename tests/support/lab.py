@@ -281,7 +281,7 @@ class Lab:
         """Take the run of a plan back."""
         ltm = self.with_store(vectors) if vectors else self.ltm
         with released(self.url):
-            return reconcile.undo(plan.plan_id, self.postgres, ltm)
+            return reconcile.undo(plan.plan_id, self.postgres, ltm, self.settings)
 
     def points(self) -> dict[str, list[tuple[PointId, object, Vector | None]]]:
         """Every point of every collection, whole; memsync's own mark is no memory."""

@@ -181,6 +181,7 @@ def _print_changed(changed: Changed, settings: Settings, *, as_json: bool) -> in
             copied=changed.copied,
             replaced=changed.replaced,
             restored=changed.restored.points,
+            removed=changed.restored.removed,
             incomplete=list(changed.restored.incomplete),
             left=changed.left,
             setting_contradicts=contradicts,
@@ -217,6 +218,11 @@ def _print_copied(changed: Changed) -> None:
         say(
             f"{count(restored.collections, 'collection')} restored with "
             f"{count(restored.points, 'point')}"
+        )
+    if restored.removed:
+        say(
+            f"{count(restored.removed, 'point')} of these collections stayed in the quarantine: "
+            "repairs have removed their memories since"
         )
     if restored.incomplete:
         say(

@@ -27,10 +27,11 @@ def undo(
 ) -> int:
     """Take a run of apply back, also one that was cut short. Running it again finishes it.
 
-    A point that somebody has written since is left as it is, and told.
+    A point that somebody has written since is left as it is, and told. So is one whose memory
+    another run has removed since.
     """
-    with opened_stores(ctx) as (_, postgres, ltm), progress(ctx.obj) as tell:
-        done = reconcile.undo(run, postgres, ltm, tell)
+    with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
+        done = reconcile.undo(run, postgres, ltm, settings, tell)
     if ctx.obj.as_json:
         print_json(run_id=run, done=done.done, kept=done.kept)
         return 0

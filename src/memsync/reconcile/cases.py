@@ -208,6 +208,17 @@ class Case:
         return replace(self, role=role)
 
 
+def is_made_from(found: Found, exchange: Exchange) -> bool:
+    """Whether the point names the exchange's messages, or says what the exchange says.
+
+    An exchange of its time that says something else has a memory of its own.
+    """
+    named = (found.point.id, *found.reading.message_ids)
+    return not {exchange.anchor_id, exchange.said_id}.isdisjoint(named) or bool(
+        says(found, exchange)
+    )
+
+
 def says(found: Found, exchange: Exchange) -> Said | None:
     """How the point's text resembles the exchange's; None where it was not made from it."""
     return said(found.reading.memory, exchange.user_text, exchange.assistant_text)

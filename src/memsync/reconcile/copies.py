@@ -63,11 +63,12 @@ class Originals:
 
         A point of which none is known is one itself, of the further ones that are like it.
         """
-        found = self._found(copy)
+        found = self.known(copy)
         self._identical.setdefault(_identity(copy), found or copy.place)
         return found
 
-    def _found(self, copy: Found) -> Place | None:
+    def known(self, copy: Found) -> Place | None:
+        """As `of`, without taking the point for one itself."""
         if same := self._identical.get(_identity(copy)):
             return same
         named = self._by_id.get((copy.persona_id, copy.point.id))

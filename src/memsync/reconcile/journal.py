@@ -56,7 +56,10 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the journal that is not undone. `place` is None where a collection was made."""
+    """A row of the journal that is not undone. `place` is None where a collection was made.
+
+    `at` is when the run was about to act.
+    """
 
     id: int
     collection: str
@@ -65,6 +68,7 @@ class Row:
     reason: str
     before: str | None
     after: str | None
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,11 @@ class Journal:
         """The stores that the run was for; None where no such run is known."""
         row = self._session.row("repair_run", run_id=self._run_id)
         return None if row is None else Target.read(row.target)
+
+    def began_at(self) -> datetime:
+        """When the run began, which is known."""
+        found: datetime = self._session.row("repair_run", run_id=self._run_id).begun_at
+        return found
 
     def intend(self, intents: Sequence[Intent], *, new_collection: str | None = None) -> None:
         """Commit what is about to happen, and the copies of the points, in one transaction."""
@@ -215,6 +224,7 @@ class Journal:
                 reason=row.reason,
                 before=row.state_before,
                 after=row.state_after,
+                at=row.intended_at,
             )
             for row in rows
         ]

@@ -11,8 +11,8 @@ UPDATE memsync.repair SET done_before = %(done_before)s, set_aside = %(set_aside
 WHERE run_id = %(run_id)s;
 
 -- name: repair_run
--- The stores that a run was for.
-SELECT target FROM memsync.repair WHERE run_id = %(run_id)s;
+-- The stores that a run was for, and when it began.
+SELECT target, begun_at FROM memsync.repair WHERE run_id = %(run_id)s;
 
 -- name: repair_runs
 -- The runs, the newest first: what each did, what of it is undone, and when it was last at work.
@@ -94,7 +94,7 @@ WHERE run_id = %(run_id)s AND collection = %(collection)s AND undone_at IS NULL
 
 -- name: journal_backwards
 -- What a run did and is not undone, before the row with this id; the newest first.
-SELECT id, collection, point_id, action, reason, state_before, state_after
+SELECT id, collection, point_id, action, reason, state_before, state_after, intended_at
 FROM memsync.journal
 WHERE run_id = %(run_id)s AND undone_at IS NULL AND id < %(before)s
 ORDER BY id DESC LIMIT %(limit)s;

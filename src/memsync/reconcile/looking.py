@@ -14,7 +14,7 @@ from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.model.vectors import vector_state
-from memsync.reconcile.cases import Found, says
+from memsync.reconcile.cases import Found, is_made_from
 from memsync.reconcile.journal import Journal, Noted, why_not_kept_whole
 from memsync.reconcile.lookups import exchanges_for, founds_of, matches_at_home
 from memsync.reconcile.plans import Action, ActionKind
@@ -287,11 +287,7 @@ def _without_row(looked: Looked, found: Found, row: Exchange | None, entry: Entr
         return replace(looked, why="it is archived by now: plan again")
     if row is None or row.anchor_id == looked.action.anchor_id:
         return looked
-    # An exchange of that time that says something else has a memory of its own.
-    is_named = not {row.anchor_id, row.said_id}.isdisjoint(
-        (found.point.id, *found.reading.message_ids)
-    )
-    if not is_named and says(found, row) is None:
+    if not is_made_from(found, row):
         return looked
     return replace(looked, why=f"its exchange {row.anchor_id} is in Postgres: plan again")
 

@@ -7,7 +7,7 @@ other layout has stays. A change that was cut short is finished by the same comm
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from memsync.errors import DimensionMismatch, GateClosed, IncompleteAudit, SchemaMismatch
@@ -20,7 +20,7 @@ from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.halfway import HalfDone, begin, end, half_done, noted
-from memsync.reconcile.retirement import Restored, restore
+from memsync.reconcile.restoring import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
 from memsync.reconcile.rules.data import ArchivedTampered
@@ -33,7 +33,6 @@ from memsync.stores.postgres import Postgres, Session, relations
 
 _PASSES_MAX = 10
 _LOST_TO_A_COPY = (ArchivedMissing, ArchivedTampered, RowVanished)
-_NOTHING = Restored(0, 0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Changed:
     layout: Layout
     copied: int = 0
     replaced: int = 0
-    restored: Restored = _NOTHING
+    restored: Restored = field(default_factory=Restored)
     left: int = 0
     audit: Audit | None = None
 
@@ -174,7 +173,7 @@ def set_per_persona(
         _require_untampered(audit(postgres, ltm, settings, tell, deep=True))
         record(session, Decision(ltm.layout, ltm.why_layout))
         begin(session, HalfDone.RETURNING)
-        restored = restore(session, target, tell)
+        restored = restore(session, target, settings, tell)
         copied = _until_nothing_is_new(work.run_once)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
         after = _finish(postgres, session, target, settings, tell, HalfDone.RETURNING)

@@ -1,4 +1,4 @@
-"""Moves collections that the shared layout no longer reads to the quarantine, and back.
+"""Moves collections that the shared layout no longer reads to the quarantine.
 
 It decides when a collection may go: each of its points has its copy in the shared collection, and
 says what it said when that was seen. A collection is dropped when all of its points, as they are
@@ -7,23 +7,22 @@ anew after a crash.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from memsync.errors import GateClosed, IncompleteAudit
 from memsync.model.digests import point_state
-from memsync.model.ids import PointId, point_id_of
+from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place, Point
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
 from memsync.reconcile.acknowledged import Acknowledgements
 from memsync.reconcile.cases import Case
-from memsync.reconcile.copying import keep, pairing_of, write
+from memsync.reconcile.copying import keep, pairing_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.halfway import HalfDone, begin, end
-from memsync.reconcile.journal import whole, why_not_written
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.spool import Shelf
 from memsync.settings import Settings
@@ -46,17 +45,6 @@ class Retired:
     run_id: UUID
     collections: int
     points: int
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The result of a restoration. `incomplete` are collections of which the quarantine no longer
-    has every point, or has one that no store takes back.
-    """
-
-    collections: int
-    points: int
-    incomplete: tuple[str, ...]
 
 
 def retire(
@@ -243,83 +231,4 @@ def _changed(name: str, what: str) -> GateClosed:
     return GateClosed(
         f"{name} holds other points than when it was compared with the shared collection ({what}), "
         "so it was not removed: something still writes there. Stop it, then run this again"
-    )
-
-
-# ---------------------------------------------------------------------- the way back
-
-
-def restore(session: Session, ltm: LongTermMemory, tell: Tell = silent) -> Restored:
-    """Make the retired collections anew, with the points that they had.
-
-    A collection that exists again keeps what was written to it since. Of a point with a vector that
-    no store takes back, the copy in the shared collection is brought instead.
-
-    Raises: GateClosed, before any write, where the quarantine has something else than what was put
-    there; StalePlan when a point does not read back as it was. Effects: both stores.
-    """
-    rows = session.rows("retired_collections")
-    _require_undamaged(session, [(row.run_id, row.collection) for row in rows])
-    points, incomplete = 0, []
-    for number, row in enumerate(rows):
-        tell(Progress(Kind.STEP, "restoring collections", number, len(rows)))
-        ltm.repairs.restore(row.collection, row.dims, row.indexes)
-        restored, refused = _restore_points(session, ltm, row.run_id, row.collection)
-        points += restored
-        if row.in_quarantine < row.points or refused:
-            incomplete.append(row.collection)
-        session.run("end_restoration", run_id=row.run_id, collection=row.collection)
-    return Restored(len(rows), points, tuple(incomplete))
-
-
-def _restore_points(
-    session: Session, ltm: LongTermMemory, run_id: UUID, name: str
-) -> tuple[int, int]:
-    """How many points were restored, and how many have a vector that no store takes back."""
-    restored = refused = 0
-    for page in _pages(session, run_id, name):
-        points = [point for point in page.values() if point]
-        if len(points) < len(page):
-            raise _damaged([Place(name, each) for each, point in page.items() if not point])
-        standing = ltm.points(name, [each.id for each in points])
-        lacking = [each for each in points if each.id not in standing]
-        # A store would take an empty vector, but no memory without one is brought anywhere.
-        new = [each for each in lacking if each.vector and why_not_written(each.vector) is None]
-        write(ltm, name, new, {})
-        restored, refused = restored + len(new), refused + len(lacking) - len(new)
-    return restored, refused
-
-
-def _pages(session: Session, run_id: UUID, name: str) -> Iterator[dict[PointId, Point | None]]:
-    """The points of a collection that was removed, page by page; None for a damaged one."""
-    after = ""
-    while page := session.rows(
-        "retired_page", run_id=run_id, collection=name, after=after, limit=_BATCH
-    ):
-        after = page[-1].point_id
-        ids = [point_id_of(row.point_id) for row in page]
-        yield {each: whole(each, row) for each, row in zip(ids, page, strict=True)}
-
-
-def _require_undamaged(session: Session, retired: Sequence[tuple[UUID, str]]) -> None:
-    """Raises: GateClosed naming the points that do not fit their digests."""
-    damaged = [
-        Place(name, each)
-        for run_id, name in retired
-        for page in _pages(session, run_id, name)
-        for each, point in page.items()
-        if point is None
-    ]
-    if damaged:
-        raise _damaged(damaged)
-
-
-def _damaged(places: Sequence[Place]) -> GateClosed:
-    return GateClosed(
-        f"memsync.quarantine has {count(len(places), 'point')} that no longer "
-        f"{'fits its digest' if len(places) == 1 else 'fit their digests'}: "
-        f"{listed(map(str, places), 3)}. Nothing of this was restored. Restore that table from a "
-        "backup, or delete these rows of it: then the copies in the shared collection are brought "
-        "back instead",
-        points=[str(each) for each in places],
     )

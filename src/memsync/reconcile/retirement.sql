@@ -40,7 +40,7 @@ WHERE run_id = %(run_id)s AND collection = %(collection)s;
 -- name: retired_collections
 -- Collections that were removed and have not come back, the last one first. in_quarantine counts
 -- the points that the quarantine still has.
-SELECT r.run_id, r.collection, r.dims, r.indexes, coalesce(r.points, 0) AS points,
+SELECT r.run_id, r.collection, r.dims, r.indexes, r.begun_at, coalesce(r.points, 0) AS points,
     (SELECT count(DISTINCT q.point_id) FROM memsync.quarantine q
      WHERE q.plan_id = r.run_id AND q.collection = r.collection AND q.reason = 'retired')
         AS in_quarantine

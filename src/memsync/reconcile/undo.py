@@ -2,7 +2,8 @@
 
 It decides when an action may be undone: only while the point is in the state in which the run left
 it. A point that is in its former state already is done, and one that somebody has written since is
-left as it is, and told. An undo that ended early is finished by the next.
+left as it is, and told; so is one whose memory another run has removed since. An undo that ended
+early is finished by the next.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,15 @@ from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Point
 from memsync.model.wording import count
+from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import CREATE, Journal, Row, why_not_written
 from memsync.reconcile.looking import read_points
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import ActionKind
+from memsync.reconcile.removals import Removals
 from memsync.reconcile.undoable import BROUGHT_BACK_BY, retired
+from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Postgres, Session
@@ -42,7 +46,13 @@ class Undone:
     reasons: frozenset[str] = frozenset()
 
 
-def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = silent) -> Undone:
+def undo(
+    run_id: UUID,
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell = silent,
+) -> Undone:
     """Undo the run of the plan with this id, also one that ended early.
 
     A store that was moved, with its mark, is the same one.
@@ -55,7 +65,9 @@ def undo(run_id: UUID, postgres: Postgres, ltm: LongTermMemory, tell: Tell = sil
         journal = Journal(session, run_id)
         _require_same_stores(session, journal, run_id, ltm)
         ltm.mark.watch(session)
-        undoer = _Undoer(session, journal, ltm, tell)
+        sources = sources_of(session, ltm, settings)
+        removals = Removals.since(sources, journal.began_at(), besides=run_id)
+        undoer = _Undoer(session, journal, ltm, removals, tell)
         undoer.undo()
         ltm.mark.publish(session)
         return undoer.undone()
@@ -85,11 +97,19 @@ def _require_same_stores(
 
 
 class _Undoer:
-    def __init__(self, session: Session, journal: Journal, ltm: LongTermMemory, tell: Tell) -> None:
+    def __init__(
+        self,
+        session: Session,
+        journal: Journal,
+        ltm: LongTermMemory,
+        removals: Removals,
+        tell: Tell,
+    ) -> None:
         self._session = session
         self._journal = journal
         self._noting = Noting(Ledger(session), ltm)
         self._ltm = ltm
+        self._removals = removals
         self._tell = tell
         self._done = 0
         self._kept: list[str] = []
@@ -167,7 +187,24 @@ class _Undoer:
                 self._aside.append((row, f"undo is not possible: {why}"))
             else:
                 found[point_id] = copy
-        return found
+        return self._without_removed(collection, rows, found)
+
+    def _without_removed(
+        self,
+        collection: str,
+        rows: Mapping[PointId, Row],
+        copies: Mapping[PointId, Point | None],
+    ) -> dict[PointId, Point | None]:
+        """Those whose memory no other run has removed since. The others are set aside."""
+        if not rows:
+            return {}
+        points = [(collection, each) for each in copies.values() if each]
+        removed = self._removals.of(points, min(row.at for row in rows.values()))
+        for place, run_id in removed.items():
+            said = f"the run {run_id} has removed this memory since; undo that one first"
+            self._aside.append((rows[place.point_id], said))
+        gone = {place.point_id for place in removed}
+        return {each: copy for each, copy in copies.items() if each not in gone}
 
     def _restore(
         self,
