@@ -46,7 +46,9 @@ def test_there_retired_and_back(deployed: tuple[str, str, int]) -> None:
 
     changed = on(app, qdrant, *SHARED, "--app-stopped")
     assert 0 == changed.status, changed
-    assert f"memories lie in the shared layout now: {memories} points copied" in changed.out
+    assert f"the layout was changed: {memories} points copied" in changed.out
+    assert 1 == changed.out.count(f"{memories} points")
+    assert 1 == changed.out.count("memories lie in the shared layout: ")
     *_, first, then = changed.out.splitlines()
     assert first.startswith("first: deploy the version of the app that reads the shared collection")
     assert "next: memsync reconcile layout set shared --retire" == then
@@ -86,6 +88,9 @@ def test_as_json(deployed: tuple[str, str, int]) -> None:
     assert memories == sum(waiting.values())
     retired = on(app, qdrant, *SHARED, "--retire", "--json").json()
     assert (len(waiting), memories) == (retired["collections"], retired["points"])
+    back = on(app, qdrant, *BACK, "--json").json()
+    told = ("copied", "beside", "replaced", "left", "restored", "removed", "incomplete")
+    assert [0, 0, 0, 0, memories, 0, []] == [back[each] for each in told]
 
 
 @pytest.mark.parametrize(

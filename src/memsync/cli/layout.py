@@ -184,6 +184,7 @@ def _print_changed(changed: Changed, settings: Settings, *, as_json: bool) -> in
             removed=changed.restored.removed,
             incomplete=list(changed.restored.incomplete),
             left=changed.left,
+            beside=changed.beside,
             setting_contradicts=contradicts,
             audit=audit and {"ok": audit.ok, "counts": audit.counts, "facts": audit.facts},
         )
@@ -210,9 +211,16 @@ def _print_changed(changed: Changed, settings: Settings, *, as_json: bool) -> in
 
 def _print_copied(changed: Changed) -> None:
     say(
-        f"memories lie in the {changed.layout} layout now: {count(changed.copied, 'point')} "
-        f"copied, {changed.replaced:,} of them over older ones"
+        f"the layout was changed: {count(changed.copied, 'point')} copied, "
+        f"{changed.replaced:,} of them over older ones"
     )
+    if changed.beside:
+        memories = count(changed.beside, "memory was", "memories were")
+        say(
+            f"{memories} brought back under another id: the points that they were copied from say "
+            "something else by now",
+            "yellow",
+        )
     restored = changed.restored
     if restored.collections:
         say(

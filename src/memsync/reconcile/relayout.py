@@ -12,7 +12,7 @@ from uuid import UUID
 
 from memsync.errors import DimensionMismatch, GateClosed, IncompleteAudit, SchemaMismatch
 from memsync.model.progress import Tell, silent
-from memsync.model.wording import count, listed
+from memsync.model.wording import listed
 from memsync.reconcile.adopt import adopt_in
 from memsync.reconcile.audit import audit
 from memsync.reconcile.bringing import Bringing
@@ -55,7 +55,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The result of a change. `copied` memories were written, `replaced` of them over others.
+    """The result of a change. `copied` memories were written, `replaced` of them over others, and
+    `beside` of them beside the points that they were copied from, which say something else by now.
 
     `audit` is that of the new layout; None where it was the layout before. `left` counts the points
     of the shared collection that were not taken back, because they have neither an exchange nor the
@@ -67,6 +68,7 @@ class Changed:
     replaced: int = 0
     restored: Restored = field(default_factory=Restored)
     left: int = 0
+    beside: int = 0
     audit: Audit | None = None
 
 
@@ -141,7 +143,7 @@ def set_shared(
         ltm.ensure(ltm.collection, dims)
         work = Bringing(session, ltm, settings, tell)
         copied = _until_nothing_is_new(work.run_once)
-        why = f"`memsync reconcile layout set shared` copied {count(copied, 'point')}"
+        why = "`memsync reconcile layout set shared` copied the memories"
         change(session, ltm.layout, Layout.SHARED, why)
         shared = ltm.in_layout(Layout.SHARED, why)
         after = _finish(postgres, session, shared, settings, tell, HalfDone.COPYING)
@@ -177,7 +179,9 @@ def set_per_persona(
         copied = _until_nothing_is_new(work.run_once)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
         after = _finish(postgres, session, target, settings, tell, HalfDone.RETURNING)
-        return Changed(Layout.PER_PERSONA, copied, work.replaced, restored, work.left, after)
+        return Changed(
+            Layout.PER_PERSONA, copied, work.replaced, restored, work.left, work.beside, after
+        )
 
 
 def _stay(

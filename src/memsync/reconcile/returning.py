@@ -16,7 +16,6 @@ from memsync.model.ids import MessageId, PersonaId, PersonalityId
 from memsync.model.progress import Kind, Progress
 from memsync.model.records import Exchange, Place, Point, Speakers
 from memsync.model.sequences import batched
-from memsync.model.wording import count
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.copies import are_near
 from memsync.reconcile.copying import (
@@ -59,7 +58,8 @@ class Returning(Copying):
     """Copies to the personas' collections what stands only in the shared one, or is newer there."""
 
     left = 0
-    spared = 0
+    beside = 0
+    _spared = 0
     _seen: Shelf[_Seen]
 
     def must_embed(self) -> bool:
@@ -73,15 +73,12 @@ class Returning(Copying):
             written += self._write(some)
             looked_at += len(some)
             self.tell(Progress(Kind.STEP, "bringing memories back", looked_at, total))
-        if self.spared:
-            beside = count(self.spared, "memory was", "memories were")
-            why = "the points that they were copied from say something else by now"
-            self.tell(Progress(Kind.NOTE, f"{beside} brought back under another id: {why}"))
+        self.beside += self._spared
         return written
 
     def _returns(self) -> Iterator[list[_Return]]:
         pairing = pairing_of(self.session, self.ltm, self.settings)
-        self.left = self.spared = 0
+        self.left = self._spared = 0
         with (
             contextlib.closing(Shelf[_Seen]()) as self._seen,
             contextlib.closing(Spool[Case]()) as lacking,
@@ -198,7 +195,7 @@ class Returning(Copying):
             returned = self._returned(case, there, payloads, origin)
             if returned and self._may_be_replaced(case, origin, there[origin], returned.point):
                 return returned
-            self.spared += 1
+            self._spared += 1
         free = (each for each in ids_of_a_copy(place) if Place(case.home, each) not in taken)
         point_id = next(free, None)
         if point_id is None:
