@@ -17,8 +17,7 @@ from memsync.model.records import Exchange, to_ms
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.vectors.protocol import AnyOf, Page
-from support.failing import Failing
+from support.counting import Counting
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, STORES, A, B, C, Lab, embed
 from support.releasing import drain
 
@@ -355,18 +354,6 @@ def test_near_two_exchanges_a_memory_is_neithers(any_lab: Lab) -> None:
     any_lab.deploy(repeated(any_lab, 2000)[0], collection=HOME, createdAt=to_ms(LONG_AGO) + 2000)
     any_lab.sync()
     assert 4 == any_lab.vectors.count(HOME)
-
-
-@dataclass
-class Counting(Failing):
-    """Counts the points that scrolls return."""
-
-    returned: int = 0
-
-    def scroll(self, collection: str, *, any_of: AnyOf | None = None, **others: Any) -> Page:
-        page = super().scroll(collection, any_of=any_of, **others)
-        self.returned += len(page.points)
-        return page
 
 
 def test_a_batch_looks_once_and_reads_what_is_near(lab: Lab) -> None:

@@ -176,17 +176,29 @@ def test_a_point_of_which_no_copy_can_be_kept(lab: Lab) -> None:
     assert {"duplicate-point": 1} == lab.audit().counts
 
 
-def test_an_orphan_whose_row_has_come_back_stays(lab: Lab) -> None:
-    """What would be removed for want of an exchange is looked for once more."""
-    said = settled(lab)
-    home = lab.ltm.home_of(A)
-    place = Place(home, said[0].anchor_id)
-    faults = Faults(lab)
-    faults.add(Repair.REMOVE, "orphan-point", place=place, grade=Grade.UNSAFE)
+def test_an_orphan_whose_row_has_come_back_stays(open_lab: Open) -> None:
+    """What would be removed for want of an exchange is looked for once more, by all that ties it
+    to one: its id, a message that it names, its time, its words.
+    """
+    lab = open_lab(layout="per-persona")
+    said, faults = lab.say(6), Faults(lab)
+    points = [
+        lab.deploy(said[0], point_id=said[0].anchor_id, content="other words"),
+        lab.deploy(said[1], messageIds=[str(said[1].anchor_id)], createdAt=OLD_MS),
+        lab.deploy(said[2], messageIds=[str(said[2].said_id)], createdAt=OLD_MS),
+        lab.deploy(said[3], createdAt=said[3].created_at_ms + 5000),
+        lab.deploy(said[4], createdAt=None),
+        lab.deploy(said[5], createdAt=OLD_MS),
+    ]
+    places = [Place(lab.ltm.home_of(A), each.id) for each in points]
+    for place in places:
+        faults.add(Repair.REMOVE, "orphan-point", place=place, grade=Grade.UNSAFE)
     with pytest.raises(PartlyDone, match="is in Postgres") as caught:
         lab.apply(faults.plan())
-    assert {place} == aside(caught).keys()
-    assert lab.ltm.points(home, [place.point_id])
+    assert set(places[:5]) == aside(caught).keys()
+    assert {each.id for each in points[:5]} == {
+        id_ for id_, *_ in lab.points()[places[0].collection]
+    }
 
 
 def test_a_memory_that_the_app_has_written_meanwhile(open_lab: Open) -> None:

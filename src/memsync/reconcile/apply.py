@@ -113,10 +113,10 @@ class _Applier:
     # ------------------------------------------------------------------ before any write
 
     def look_at_all(self) -> list[Action]:
-        """The actions that are still to be done, in order. Those that cannot be are set aside."""
+        """The actions still to be done, in the looker's order. Those that cannot be go aside."""
         still: list[Action] = []
         seen = 0
-        for some in in_batches(self._plan.actions, _BATCH):
+        for some in self._looker.in_batches(self._plan.actions, _BATCH):
             self._tell(Progress(Kind.STEP, "looking at the plan", seen, len(self._plan.actions)))
             seen += len(some)
             still += [looked.action for looked in self._noted(self._looker.look(some))]

@@ -5,22 +5,24 @@ action that cannot be judged costs itself: a collection that cannot be read, or 
 the reason of its own actions alone.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
+from memsync.model.sequences import batched
 from memsync.model.vectors import vector_state
 from memsync.reconcile.cases import Found, is_made_from
 from memsync.reconcile.journal import Journal, Noted, why_not_kept_whole
-from memsync.reconcile.lookups import exchanges_for, founds_of, matches_at_home
-from memsync.reconcile.plans import Action, ActionKind
+from memsync.reconcile.lookups import exchanges_for, founds_of, memories_of
+from memsync.reconcile.plans import Action, ActionKind, in_batches
 from memsync.reconcile.sources import Sources
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.history.exchanges import exchanges_by_anchor
+from memsync.stores.history.exchanges import exchanges_by_anchor, message_times
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 from memsync.stores.ltm.ledger import Entry, Ledger, State
@@ -28,6 +30,7 @@ from memsync.stores.ltm.made import Made
 from memsync.stores.postgres import Session
 
 _DIGEST_SHOWN = 12
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,33 @@ class Looker:
         self._tolerance_s = tolerance_s
         self._removed = frozenset(removed)
         self._sources: Sources | None = None
+
+    def in_batches(self, actions: Sequence[Action], most: int) -> Iterator[list[Action]]:
+        """The actions in the order of the plan, as `plans.in_batches` parts them.
+
+        New memories of a collection come in the order of their exchanges' times, so that what may
+        be one of a batch lies together in the collection.
+        """
+        ordered = actions
+        if self._ltm.layout is Layout.PER_PERSONA:
+            ordered = self._by_time(actions)
+        yield from in_batches(ordered, most)
+
+    def _by_time(self, actions: Sequence[Action]) -> list[Action]:
+        puts = [each.anchor_id for each in actions if each.kind is ActionKind.PUT]
+        times: dict[UUID, int] = {}
+        for some in batched(filter(None, puts), _PAGE):
+            times |= message_times(self._session, some)
+
+        def at(action: Action) -> int:
+            return times.get(action.anchor_id, 0) if action.anchor_id else 0
+
+        runs = groupby(actions, key=lambda each: (each.kind, each.place.collection))
+        return [
+            each
+            for (kind, _), run in runs
+            for each in (sorted(run, key=at) if kind is ActionKind.PUT else run)
+        ]
 
     def look(self, actions: Sequence[Action], *, vectors: bool = False) -> list[Looked]:
         """How each action stands. All of them have one kind and one collection.
@@ -222,9 +252,7 @@ class Looker:
         new = [each for each in looked if each.is_open and each.found is None]
         if self._ltm.layout is Layout.SHARED or not new:
             return list(looked)
-        collection = new[0].action.place.collection
-        anchors = {each.action.anchor_id for each in new if each.action.anchor_id}
-        doubles = self._doubles(collection, anchors)
+        doubles = self._doubles(new[0].action.place.collection, new)
         return [
             replace(each, why=f"the app has written this memory meanwhile, as {double}: plan again")
             if each.is_open
@@ -234,23 +262,17 @@ class Looker:
             for each in looked
         ]
 
-    def _doubles(self, collection: str, anchors: Collection[UUID]) -> dict[UUID, PointId]:
+    def _doubles(self, collection: str, new: Iterable[Looked]) -> dict[UUID, PointId]:
         """The points of a persona's collection that are memories of these exchanges."""
         persona = persona_of_collection(collection)
         if persona is None or not self._ltm.stands(collection):
             return {}
-        matches = matches_at_home(
-            self._session,
-            self._ltm,
-            persona,
-            round(self._tolerance_s * 1000),
-            besides=self._removed,
+        rows = [each.row for each in new if each.row]
+        tolerance_ms = round(self._tolerance_s * 1000)
+        found = memories_of(
+            self._session, self._ltm, persona, rows, tolerance_ms, besides=self._removed
         )
-        return {
-            each.exchange.anchor_id: each.found.point.id
-            for each in matches
-            if each.exchange.anchor_id in anchors
-        }
+        return {anchor: each.point.id for anchor, each in found.items()}
 
     def _without_rows(self, looked: Sequence[Looked]) -> list[Looked]:
         """Removals that nothing replaces, if no exchange of the point has come back."""

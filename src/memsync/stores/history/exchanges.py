@@ -155,6 +155,13 @@ def standing_messages(session: Session, message_ids: Sequence[UUID]) -> set[UUID
     return {row.id for row in session.rows("standing_messages", ids=list(message_ids))}
 
 
+def message_times(session: Session, message_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """When these messages were written, in ms. One that is gone, or of a time that cannot be read,
+    is absent.
+    """
+    return {row.id: row.at_ms for row in session.rows("message_times", ids=list(message_ids))}
+
+
 def lock_thread(session: Session, thread: Thread) -> None:
     """Keep other writers out of this thread until the transaction ends.
 
@@ -255,14 +262,29 @@ def exchanges_of_personas(session: Session, personas: Sequence[UUID]) -> list[Ex
     return list(map(_exchange, session.rows("exchanges_of_personas", ids=list(personas))))
 
 
-def exchanges_at(session: Session, moments: Sequence[Moment]) -> list[Exchange]:
-    """The exchanges of any persona whose anchor was written at one of these moments."""
-    rows = session.rows(
-        "exchanges_at",
-        personality_ids=[each.personality_id for each in moments],
-        from_ms=[each.from_ms for each in moments],
-        to_ms=[each.to_ms for each in moments],
-    )
+def exchanges_at(
+    session: Session, moments: Sequence[Moment], personas: Sequence[UUID] | None = None
+) -> list[Exchange]:
+    """The exchanges whose anchor was written at one of these moments: of these personas, or of any.
+
+    Without a moment nothing is asked.
+    """
+    if not moments:
+        return []
+    personality_ids = [each.personality_id for each in moments]
+    from_ms, to_ms = [each.from_ms for each in moments], [each.to_ms for each in moments]
+    if personas is None:
+        rows = session.rows(
+            "exchanges_at", personality_ids=personality_ids, from_ms=from_ms, to_ms=to_ms
+        )
+    else:
+        rows = session.rows(
+            "exchanges_of_personas_at",
+            personality_ids=personality_ids,
+            from_ms=from_ms,
+            to_ms=to_ms,
+            personas=list(personas),
+        )
     return list(map(_exchange, rows))
 
 

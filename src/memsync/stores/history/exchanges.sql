@@ -44,6 +44,11 @@ VALUES (%(id)s, %(channel_id)s, %(personality_id)s, %(persona_id)s, %(role)s, %(
 -- Which of the given messages stand.
 SELECT id FROM conversation_history WHERE id = ANY(%(ids)s);
 
+-- name: message_times
+-- When the given messages were written, in milliseconds.
+SELECT id, (extract(epoch FROM created_at) * 1000)::bigint AS at_ms FROM conversation_history
+WHERE id = ANY(%(ids)s) AND {readable};
+
 -- name: lock_thread
 -- Lets one transaction at a time write to a thread, so that each sees the messages before its own.
 -- It never waits: a transaction that waits would hold up CREATE INDEX CONCURRENTLY.
@@ -146,24 +151,34 @@ SELECT * FROM ({exchange}) e WHERE e.anchor_id = ANY(%(ids)s) ORDER BY e.anchor_
 -- All exchanges of the given personas.
 SELECT * FROM ({exchange}) e WHERE e.persona_id = ANY(%(ids)s) ORDER BY e.anchor_id;
 
+-- fragment: windows
+-- The seconds of the given windows (milliseconds, both ends included). Joined by these, anchors are
+-- found by one pass over the messages, and only what that finds is joined with other messages.
+SELECT DISTINCT personality_id, first, last, generate_series(
+           date_trunc('second', first), last, interval '1 second') AS second
+FROM unnest(%(personality_ids)s::uuid[], %(from_ms)s::bigint[], %(to_ms)s::bigint[])
+         AS w(personality_id, from_ms, to_ms),
+     LATERAL (SELECT timestamp '1970-01-01' + from_ms * interval '1 millisecond' AS first,
+                     timestamp '1970-01-01' + to_ms * interval '1 millisecond' AS last) t;
+
+-- fragment: anchors_in_windows
+-- The replies that were written in one of the `windows`.
+SELECT DISTINCT h.id FROM conversation_history h
+JOIN windows w ON h.personality_id = w.personality_id
+ AND date_trunc('second', h.created_at) = w.second
+ AND h.created_at BETWEEN w.first AND w.last
+WHERE h.role = 'assistant';
+
 -- name: exchanges_at
--- Exchanges of any persona whose anchor was written in one of the given windows (milliseconds,
--- both ends included), for points that match no exchange of their own persona. The first join is by
--- second, so that it is one pass over the history, and only what it finds is joined with messages.
-WITH windows AS (
-    SELECT DISTINCT personality_id, first, last, generate_series(
-               date_trunc('second', first), last, interval '1 second') AS second
-    FROM unnest(%(personality_ids)s::uuid[], %(from_ms)s::bigint[], %(to_ms)s::bigint[])
-             AS w(personality_id, from_ms, to_ms),
-         LATERAL (SELECT timestamp '1970-01-01' + from_ms * interval '1 millisecond' AS first,
-                         timestamp '1970-01-01' + to_ms * interval '1 millisecond' AS last) t
-), anchors AS MATERIALIZED (
-    SELECT DISTINCT h.id FROM conversation_history h
-    JOIN windows w ON h.personality_id = w.personality_id
-     AND date_trunc('second', h.created_at) = w.second
-     AND h.created_at BETWEEN w.first AND w.last
-    WHERE h.role = 'assistant'
-)
+-- Exchanges of any persona whose anchor was written in one of the given windows, for points that
+-- match no exchange of their own persona.
+WITH windows AS ({windows}), anchors AS MATERIALIZED ({anchors_in_windows})
+SELECT e.* FROM ({exchange}) e JOIN anchors n ON n.id = e.anchor_id ORDER BY e.anchor_id;
+
+-- name: exchanges_of_personas_at
+-- The same of the given personas alone.
+WITH windows AS ({windows}),
+     anchors AS MATERIALIZED ({anchors_in_windows} AND h.persona_id = ANY(%(personas)s))
 SELECT e.* FROM ({exchange}) e JOIN anchors n ON n.id = e.anchor_id ORDER BY e.anchor_id;
 
 -- name: lone_replies

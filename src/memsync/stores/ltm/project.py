@@ -172,15 +172,7 @@ class Projection:
         """The anchors whose memory stays, and the points that must be replaced."""
         if not self.maker.is_ready(home):
             return frozenset(), ()
-        info = self.vectors.describe(home)
-        found = look(
-            self.session,
-            self.vectors,
-            home,
-            exchanges,
-            tolerance_ms=self.tolerance_ms,
-            may_filter=info is None or not info.needs_indexes,
-        )
+        found = look(self.session, self.vectors, home, exchanges, tolerance_ms=self.tolerance_ms)
         return found.kept, list(found.replaced.values())
 
     def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> Held:

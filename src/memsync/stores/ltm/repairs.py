@@ -1,10 +1,11 @@
 """Writes, mends and removes single points, for repairs: each only while it is what was seen.
 
 It decides what the store itself checks before such a write, and how a mended or a copied payload is
-spelled. It knows no finding and no plan.
+spelled. It reads what a memory that is to be made may stand as already. It knows no finding and no
+plan.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from uuid import UUID
@@ -16,6 +17,7 @@ from memsync.stores.ltm.fence import conditions
 from memsync.stores.ltm.layouts import persona_of_collection
 from memsync.stores.ltm.made import Made, sent_in_parts
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
+from memsync.stores.ltm.standing import in_question
 from memsync.stores.vectors import IndexKind, VectorStore
 
 
@@ -27,6 +29,14 @@ class Repairs:
         self._vectors = vectors
         self._shared = shared
         self._codec = codec
+
+    def in_question(
+        self, collection: str, exchanges: Sequence[Exchange], tolerance_ms: int
+    ) -> Iterator[Point]:
+        """The points of a persona's collection that may be memories of these exchanges of its
+        persona; see `standing.in_question`.
+        """
+        return in_question(self._vectors, collection, exchanges, tolerance_ms)
 
     def _codec_of(self, collection: str) -> PayloadCodec:
         return self._codec if collection == self._shared else DEPLOYED

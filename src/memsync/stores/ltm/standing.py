@@ -5,7 +5,7 @@ anchor, or `messageIds`), and else by the same text at the same time, or within 
 decides which memory stays. One read of the collection serves all exchanges of a batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -35,6 +35,29 @@ class Standing:
     replaced: Mapping[PointId, Point]
 
 
+def in_question(
+    vectors: VectorStore, collection: str, exchanges: Sequence[Exchange], tolerance_ms: int
+) -> Iterator[Point]:
+    """The points of a persona's collection that may be memories of these exchanges of the persona.
+
+    They name one of the exchanges, or are as old as some of them, within the tolerance. A store
+    that refuses to filter by a key without an index returns every point.
+
+    Raises: SchemaMismatch when there is no such collection.
+    """
+    info = vectors.describe(collection)
+    any_of = None
+    if exchanges and not (info and info.needs_indexes):
+        times = [each.created_at_ms for each in exchanges]
+        near = (min(times) - tolerance_ms, max(times) + tolerance_ms)
+        any_of = AnyOf(
+            ids=[each.anchor_id for each in exchanges],
+            texts={_ROWS: {str(row) for row in _by_row(exchanges)}},
+            ranges={DEPLOYED.key("created_at"): near},
+        )
+    yield from scan(vectors, collection, any_of=any_of)
+
+
 def look(
     session: Session,
     vectors: VectorStore,
@@ -42,27 +65,16 @@ def look(
     exchanges: Sequence[Exchange],
     *,
     tolerance_ms: int,
-    may_filter: bool = True,
 ) -> Standing:
     """What lies in the collection for these exchanges, which are all of its persona.
 
-    Where the store `may_filter` by keys without an index, it returns those that come into question.
-
     Raises: SchemaMismatch when there is no such collection.
     """
-    by_row: dict[UUID, Exchange] = {
-        row: each for each in exchanges for row in (each.anchor_id, each.said_id)
-    }
-    times = [each.created_at_ms for each in exchanges]
-    any_of = AnyOf(
-        ids=[each.anchor_id for each in exchanges],
-        texts={_ROWS: {str(row) for row in by_row}},
-        ranges={DEPLOYED.key("created_at"): (min(times) - tolerance_ms, max(times) + tolerance_ms)},
-    )
+    by_row = _by_row(exchanges)
     kept: set[UUID] = set()
     replaced: dict[PointId, Point] = {}
     others: list[_Found] = []
-    for point in scan(vectors, collection, any_of=any_of if may_filter else None):
+    for point in in_question(vectors, collection, exchanges, tolerance_ms):
         memory = memory_of(DEPLOYED, point, is_own=True, persona_id=exchanges[0].persona_id)
         rows = _rows(point)
         found = next((by_row[row] for row in rows if row in by_row), None)
@@ -77,6 +89,11 @@ def look(
     left = [each for each in exchanges if each.anchor_id not in kept | replaced.keys()]
     kept |= _by_text(session, left, others, tolerance_ms)
     return Standing(frozenset(kept), {i: p for i, p in replaced.items() if i not in kept})
+
+
+def _by_row(exchanges: Sequence[Exchange]) -> dict[UUID, Exchange]:
+    """The exchanges by the ids of their messages."""
+    return {row: each for each in exchanges for row in (each.anchor_id, each.said_id)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+"""What an audit or a repair asks of the stores grows with what there is, and not faster.
+
+Calls and rows are counted, and no time is measured.
+"""
+
+from functools import partial
+from importlib import import_module
+
+import pytest
+
+from memsync.model.records import Place
+from memsync.reconcile.findings import Grade, Repair
+from support.counting import Counting, asked
+from support.lab import A, Lab
+from support.repairs import OLD_MS, Faults
+
+Open = partial[Lab]
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An apply takes two actions at once."""
+    monkeypatch.setattr(import_module("memsync.reconcile.apply"), "_BATCH", 2)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_missing_memories_of_one_persona(open_lab: Open) -> None:
+    """A batch reads of the persona's collection and history what lies near it."""
+    lab = open_lab(layout="per-persona")
+    said = lab.say(40)
+    faults = Faults(lab)
+    home = lab.ltm.home_of(A)
+    for number, each in enumerate(said):
+        if number % 2:
+            faults.add(Repair.MAKE, row=each, target=Place(home, each.anchor_id))
+        else:
+            lab.deploy(each)
+    plan, store = faults.plan(), Counting(lab.vectors)
+    with asked() as statements:
+        assert 20 == lab.apply(plan, store).done
+    assert store.returned <= 3 * 40
+    assert statements.exchanges() <= 3 * 2 * 40
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_orphans_of_one_persona(lab: Lab) -> None:
+    """For what is removed the exchanges are read that it may be a memory of."""
+    lab.say(40)
+    faults = Faults(lab)
+    for number in range(20):
+        point = lab.deploy(
+            lab.said[number], collection=lab.home, content=f"{number}", createdAt=OLD_MS + number
+        )
+        place = Place(lab.home, point.id)
+        faults.add(Repair.REMOVE, "orphan-point", place=place, grade=Grade.UNSAFE)
+    plan = faults.plan()
+    with asked() as statements:
+        assert 20 == lab.apply(plan).done
+    assert statements.exchanges() <= 3 * 40
