@@ -3,8 +3,10 @@
 Calls and rows are counted, and no time is measured.
 """
 
+from collections import Counter
 from functools import partial
 from importlib import import_module
+from uuid import UUID
 
 import pytest
 
@@ -57,3 +59,34 @@ def test_orphans_of_one_persona(lab: Lab) -> None:
     with asked() as statements:
         assert 20 == lab.apply(plan).done
     assert statements.exchanges() <= 3 * 40
+
+
+def planted(lab: Lab, number: int) -> None:
+    """So many points of each kind that an audit asks the stores about once more."""
+    old = f"persona-{A}"
+    for at, said in enumerate(lab.say(number)):
+        words = f"User (Al): {at}\nAda: alone {at}"
+        # Archived, and elsewhere, where another point may have its id.
+        lab.deploy(said, collection=old, content=words, createdAt=OLD_MS + at)
+        # After the oldest exchange, so that its reply may stand alone.
+        lab.deploy(said, collection=old, content=words, createdAt=said.created_at_ms + 30_000)
+        # A further memory of an exchange whose own one stands.
+        lab.deploy(said, collection=lab.home)
+        # Two of one id that say something else: the ledger knows which one memsync made.
+        for collection in (lab.home, old):
+            point_id = UUID(int=2**100 + at)
+            words = f"User (Al): {at}\nAda: {collection}"
+            lab.deploy(said, collection=collection, point_id=point_id, content=words, createdAt=at)
+    lab.sync()
+
+
+def test_an_audit_asks_for_many_points_at_once(lab: Lab) -> None:
+    """Three times the points are as many calls."""
+    numbers = []
+    for number in (4, 8):
+        planted(lab, number)
+        store = Counting(lab.vectors)
+        with asked() as statements, lab.audit(store) as found:
+            assert found.complete
+        numbers.append((Counter(store.calls), statements.calls))
+    assert numbers[0] == numbers[1]

@@ -516,5 +516,5 @@ def test_many_memories_of_one_exchange() -> None:
         sources=SimpleNamespace(case=lambda role, *_, **__: roles.update([role]))
     )
     matches = [Match(memory(each, exchange), exchange, first=not each) for each in range(10_000)]
-    Pairing._of_exchange(pairing, matches, None)  # type: ignore[arg-type]
+    Pairing._of_exchange(pairing, matches, None, {})  # type: ignore[arg-type]
     assert {Role.MEMORY: 1, Role.DUPLICATE: 9_999} == roles

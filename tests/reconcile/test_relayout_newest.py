@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from memsync.errors import GateClosed
 from memsync.model.records import Point
 from memsync.reconcile.returning import Returning
 from memsync.stores.ltm.layouts import Layout
+from support.counting import asked
 from support.failing import Crash, Failing
 from support.lab import A, Lab, as_told
 from support.ledger import adopt
@@ -19,6 +21,7 @@ from support.relayout import CLASH, back, crashes, follow, home, of_app, retire,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from memsync.model.records import Exchange
     from memsync.reconcile.cases import Case
@@ -289,8 +292,22 @@ def test_a_point_that_is_another_exchanges_by_now(quick: Lab) -> None:
     assert changed.audit.ok
 
 
-def test_a_point_that_was_changed_since_it_was_written_down(quick: Lab) -> None:
-    """Nobody can tell whose it is: it stays, and is told; the memory comes back beside it."""
+def test_a_point_that_was_changed_since_it_was_written_down(
+    quick: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell whose it is: it stays, and is told; the memory comes back beside it.
+
+    What the ledger says was asked for many of them at once.
+    """
+    made, calls = Returning._copy, Counter[str]()
+
+    def alone(*given: Any) -> object:
+        with asked() as statements:
+            found = made(*given)
+        calls.update(statements.calls)
+        return found
+
+    monkeypatch.setattr(Returning, "_copy", alone)
     adopt(quick)
     to_shared(quick)
     first = quick.said[0]
@@ -305,6 +322,7 @@ def test_a_point_that_was_changed_since_it_was_written_down(quick: Lab) -> None:
     assert first.user_text in str(quick.point(first.anchor_id, home(A)).payload["content"])
     assert changed.audit
     assert {"archived-tampered": 1} == changed.audit.counts
+    assert not calls
 
 
 @pytest.mark.parametrize("has_row", [True, False], ids=["with its row", "without"])

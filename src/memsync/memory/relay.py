@@ -244,6 +244,7 @@ class _Run:
         done: list[int] = []
         untried: list[int] = []
         held: dict[str, list[int]] = {}
+        refused: dict[str, list[int]] = {}
         for entry in claimed:
             error = written.failed.get(entry.anchor_id)
             if held_by := written.held.get(entry.anchor_id):
@@ -255,7 +256,9 @@ class _Run:
                 untried.append(entry.id)
             else:
                 self.refusal = error.message
-                outbox.refuse(self.session, [entry.id], error=error.message)
+                refused.setdefault(error.message, []).append(entry.id)
+        for why, entry_ids in refused.items():
+            outbox.refuse(self.session, entry_ids, error=why)
         for why, entry_ids in held.items():
             outbox.hold(self.session, entry_ids, error=why, wait_s=HELD_S)
         if outage:

@@ -6,12 +6,13 @@ with other words, and its row is gone: what stands where the layout keeps memori
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 from uuid import UUID
 
 from memsync.model.records import Exchange, Place
 from memsync.reconcile.cases import Found
 from memsync.reconcile.leftovers import was_changed
-from memsync.stores.ltm.ledger import Ledger
+from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.ltm.payload import DEPLOYED, Reading, memory_digest_of
 from memsync.stores.ltm.texts import say_the_same
 
@@ -45,18 +46,24 @@ class Originals:
     """
 
     def __init__(self, alone: Iterable[Found], ledger: Ledger, tolerance_ms: int) -> None:
+        self._alone = list(alone)
         self._ledger = ledger
         self._tolerance_ms = tolerance_ms
         self._identical: dict[tuple[object, ...], Place] = {}
         self._by_id: dict[tuple[object, ...], Found] = {}
         self._by_place: dict[str, Found] = {}
         self._by_origin: dict[str, Found] = {}
-        for each in alone:
+        for each in self._alone:
             self._identical.setdefault(_identity(each), each.place)
             self._by_id[each.persona_id, each.point.id] = each
             self._by_place[str(each.place)] = each
             if each.reading.brought_from:
                 self._by_origin[each.reading.brought_from] = each
+
+    @cached_property
+    def _noted(self) -> dict[Place, Entry]:
+        """What the ledger says of these memories, asked when a copy needs it."""
+        return self._ledger.at(each.place for each in self._alone)
 
     def of(self, copy: Found) -> Place | None:
         """The place of the memory of which this is a copy.
@@ -100,11 +107,11 @@ class Originals:
             return False
         if say_the_same(copy.reading.memory, memory):
             return False
-        return one.place not in self._ledger.at([one.place])
+        return one.place not in self._noted
 
     def _was_changed(self, found: Found) -> bool:
         """Whether it says something else than the ledger has, or its own digest is of."""
-        if entry := self._ledger.at([found.place]).get(found.place):
+        if entry := self._noted.get(found.place):
             return was_changed(found, entry)
         memory = found.reading.memory
         return memory.digest not in {None, memory_digest_of(found.point.id, memory)}

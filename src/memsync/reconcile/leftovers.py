@@ -5,31 +5,41 @@ which are newer than the history, and which are orphans.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Place, Thread
+from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role
-from memsync.reconcile.lookups import exchanges_of_anybody, matches_at_home
+from memsync.reconcile.lookups import exchanges_of_anybody, matches_at_home, standing_alone
 from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import NOBODY, Spool
 from memsync.stores.history.exchanges import (
-    Moment,
     exchanges_by_anchor,
-    lone_replies,
     messages_in_stretches,
-    standing_messages,
     unreadable_threads,
 )
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Entry, Ledger, State, standing_digest
-from memsync.stores.ltm.texts import answers
 
 _BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the stores say of some points that match no exchange, asked for all of them at once.
+
+    `noted` are the entries of the ledger, by the points' places. `lost` has, by anchor, where the
+    ledger has a memory under its anchor's id and no point stands. `alone` are the points whose
+    reply stands without the message that it answers.
+    """
+
+    noted: Mapping[Place, Entry]
+    lost: Mapping[UUID, Entry]
+    alone: Collection[Place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Leftovers:
         self._sources = sources
         self._session, self._ltm = sources.session, sources.ltm
         self._tolerance_ms = sources.tolerance_ms
-        self._odd_threads: set[Thread] | None = None
+        self._odd_threads: dict[tuple[UUID | None, UUID | None], set[str]] | None = None
         self._ledger = Ledger(sources.session)
         self._kept: Spool[Place] = Spool()
         self._left: Spool[_Left] = Spool()
@@ -94,23 +104,45 @@ class Leftovers:
             noted, named = self._by_ledger(founds)
             whole = [each for each in founds if not was_changed(each, noted.get(each.place))]
             rows = named | exchanges_of_anybody(self._session, whole)
+            without = [each for each in some if each.found.place not in rows]
+            yield from self._over(self._of_nobody(without, noted))
             for left in some:
-                exchange = rows.get(left.found.place)
-                if exchange is None:
-                    case = self._without_exchange(left, noted.get(left.found.place))
-                    if case is not None and case.role is Role.ORPHAN:
-                        self._unmatched.add(NOBODY, case)
-                        continue
-                    yield from self._copies_of(left.found.place, Role.COPY)
-                    if case is not None:
-                        self._sources.counts.archived += case.role is Role.ARCHIVED
-                        yield case
-                else:
+                if exchange := rows.get(left.found.place):
                     yield from self._copies_of(left.found.place, Role.COPY)
                     self._others.add(exchange.persona_id.bytes, (left.found, exchange))
         for persona in list(self._others.keys()):
             yield from self._of_others(UUID(bytes=persona))
         yield from self._told_by_time()
+
+    def _of_nobody(self, some: Sequence[_Left], noted: Mapping[Place, Entry]) -> Iterator[Case]:
+        """The cases of points that match no exchange. Those of orphans wait for all of them."""
+        known = self._known([each.found for each in some], noted)
+        for left in some:
+            case = self._without_exchange(left, known)
+            if case is not None and case.role is Role.ORPHAN:
+                self._unmatched.add(NOBODY, case)
+                continue
+            yield from self._copies_of(left.found.place, Role.COPY)
+            if case is not None:
+                self._sources.counts.archived += case.role is Role.ARCHIVED
+                yield case
+
+    def _known(self, founds: Sequence[Found], noted: Mapping[Place, Entry]) -> _Known:
+        unnoted = [each for each in founds if each.place not in noted]
+        alone = standing_alone(self._session, unnoted, self._tolerance_ms)
+        lost: dict[UUID, Entry] = {}
+        if self._sources.layout is Layout.SHARED:
+            shared = self._ltm.collection
+            apart = [noted[each.place] for each in founds if not each.home and each.place in noted]
+            entries = self._ledger.at(Place(shared, e.anchor_id) for e in apart if e.anchor_id)
+            ids = [place.point_id for place in entries]
+            standing = self._ltm.points(shared, ids) if ids else {}
+            lost = {
+                place.point_id: entry
+                for place, entry in entries.items()
+                if isinstance(place.point_id, UUID) and place.point_id not in standing
+            }
+        return _Known(noted, lost, alone)
 
     def _copies_of(self, original: Place, role: Role) -> Iterator[Case]:
         """The cases of the copies of this point, in this role."""
@@ -188,83 +220,65 @@ class Leftovers:
         }
         return noted, named
 
-    def _without_exchange(self, left: _Left, entry: Entry | None) -> Case | None:
+    def _without_exchange(self, left: _Left, known: _Known) -> Case | None:
         """The case of a point that matches no exchange; None where nobody can tell.
 
         What the ledger says comes first: a row that is imported later may be older than the memory.
         """
         found, memory = left.found, left.found.reading.memory
-        if entry is not None:
+        if (entry := known.noted.get(found.place)) is not None:
             if entry.state is State.ARCHIVED:
-                return self._archived(found, entry)
+                return self._archived(found, entry, known)
             at_home = entry if entry.place == found.place else None
-            return self._over(self._sources.case(Role.VANISHED, None, found, entry=at_home))
+            return self._sources.case(Role.VANISHED, None, found, entry=at_home)
         at = memory.created_at_ms
         if found.persona_id is not None and at is not None and memory.text:
-            if left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms:
-                return self._archived(found)
-            if self._stands_alone(found):
-                return self._archived(found)
+            is_older = left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms
+            if is_older or found.place in known.alone:
+                return self._archived(found, None, known)
         if self._may_lack_a_message(found):
             return None
         return self._sources.case(Role.ORPHAN, None, found)
 
-    def _archived(self, found: Found, entry: Entry | None = None) -> Case:
+    def _archived(self, found: Found, entry: Entry | None, known: _Known) -> Case:
         """The case of an archived memory. One that lies elsewhere is not lost where it belongs."""
         if found.home:
             at_home = entry if entry and entry.place == found.place else None
             return self._sources.case(Role.ARCHIVED, None, found, entry=at_home)
-        lost = self._lost_as(found, entry) if entry else None
-        case = self._sources.case(Role.ARCHIVED, None, found, kept=lost)
+        case = self._sources.case(
+            Role.ARCHIVED, None, found, kept=_lost_as(found, entry, known.lost)
+        )
         if case.target:
             self._sources.stand.add(case.target)
-        return self._over(case)
+        return case
 
-    def _over(self, case: Case) -> Case:
-        """The case of a point elsewhere, with the state of what has its id where it belongs: every
-        collection may count from 1.
+    def _over(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The same cases; that of a point elsewhere with the state of what has its id where it
+        belongs: every collection may count from 1.
         """
-        place, found = case.target, case.found
-        if found is None or found.home or place is None or case.kept is not None:
-            return case
-        there = self._ltm.points(place.collection, [place.point_id]).get(place.point_id)
-        return replace(case, kept_state=point_state(there))
-
-    def _lost_as(self, found: Found, entry: Entry) -> Place | None:
-        """Where the ledger has this very memory under its anchor's id, and no point stands."""
-        if self._sources.layout is Layout.PER_PERSONA or entry.anchor_id is None:
-            return None
-        place = Place(self._ltm.collection, entry.anchor_id)
-        noted = self._ledger.at([place]).get(place)
-        said = standing_digest(place.point_id, found.reading.memory)
-        if noted is None or noted.stored != said:
-            return None
-        return None if self._ltm.points(place.collection, [place.point_id]) else place
-
-    def _stands_alone(self, found: Found) -> bool:
-        """Whether its reply stands without the message that it answers."""
-        ids = [id_ for id_ in (found.point.id, *found.reading.message_ids) if isinstance(id_, UUID)]
-        if standing_messages(self._session, ids):
-            return True
-        memory, window = found.reading.memory, found.reading.time_window_ms
-        if found.persona_id is None or memory.personality_id is None or window is None:
-            return False
-        moment = Moment(
-            memory.personality_id, window[0] - self._tolerance_ms, window[1] + self._tolerance_ms
-        )
-        replies = lone_replies(self._session, found.persona_id, moment)
-        return any(answers(memory, each) for each in replies)
+        for some in batched(cases, _BATCH):
+            ids: dict[str, list[PointId]] = {}
+            for taken in filter(None, map(_id_taken_at, some)):
+                ids.setdefault(taken.collection, []).append(taken.point_id)
+            there = {
+                Place(name, point_id): point_state(point)
+                for name, asked in ids.items()
+                for point_id, point in self._ltm.points(name, asked).items()
+            }
+            for case in some:
+                place = _id_taken_at(case)
+                yield case if place is None else replace(case, kept_state=there.get(place))
 
     def _may_lack_a_message(self, found: Found) -> bool:
         """Whether its exchange may be missing because a message of its thread cannot be read."""
         if self._odd_threads is None:
-            self._odd_threads = unreadable_threads(self._session)
-        memory = found.reading.memory
-        return any(
-            (each.persona_id, each.personality_id) == (found.persona_id, found.personality_id)
-            and memory.channel_id in {None, each.channel_id}
-            for each in self._odd_threads
-        )
+            self._odd_threads = {}
+            for each in unreadable_threads(self._session):
+                key = (each.persona_id, each.personality_id)
+                self._odd_threads.setdefault(key, set()).add(each.channel_id)
+        channels = self._odd_threads.get((found.persona_id, found.personality_id), ())
+        channel = found.reading.memory.channel_id
+        return bool(channels) and (channel is None or channel in channels)
 
     def _told_by_time(self) -> Iterator[Case]:
         """Tell memories that are newer than the history from orphans.
@@ -274,13 +288,16 @@ class Leftovers:
         """
         times = sorted(at for case in self._unmatched if (at := _time_told(case)) is not None)
         newer = _without_rows(times, messages_in_stretches(self._session, times) if times else {})
+        yield from self._over(self._by_time(newer))
+
+    def _by_time(self, newer: Collection[int]) -> Iterator[Case]:
         for case in self._unmatched:
             is_newer = _time_told(case) in newer
             if case.found:
                 # An orphan's copies are orphans: else each would be found when the one before went.
                 role = Role.COPY if is_newer else Role.ORPHAN
                 yield from self._copies_of(case.found.place, role)
-            yield self._over(case.with_role(Role.NEWER)) if is_newer else case
+            yield case.with_role(Role.NEWER) if is_newer else case
 
 
 def noted_at(found: Found, shared: str) -> list[Place]:
@@ -291,6 +308,21 @@ def noted_at(found: Found, shared: str) -> list[Place]:
         *([came_from] if came_from else []),
         Place(shared, found.point.id),
     ]
+
+
+def _id_taken_at(case: Case) -> Place | None:
+    """Where a point elsewhere belongs, and another one may have its id; None for other cases."""
+    is_apart = case.found is not None and not case.found.home and case.kept is None
+    return case.target if is_apart and case.exchange is None else None
+
+
+def _lost_as(found: Found, entry: Entry | None, lost: Mapping[UUID, Entry]) -> Place | None:
+    """Where the ledger has this very memory under its anchor's id, and no point stands."""
+    noted = lost.get(entry.anchor_id) if entry and entry.anchor_id else None
+    if noted is None:
+        return None
+    said = standing_digest(noted.place.point_id, found.reading.memory)
+    return noted.place if noted.stored == said else None
 
 
 class Oldest:

@@ -13,15 +13,18 @@ from memsync.reconcile.cases import Found, says
 from memsync.reconcile.matching import Match, Matcher
 from memsync.reconcile.sources import Sources
 from memsync.stores.history.exchanges import (
+    LoneReply,
     Moment,
     exchanges_at,
     exchanges_by_anchor,
     exchanges_of_personas,
+    lone_replies,
     standing_messages,
 )
 from memsync.stores.history.owners import Owners, personas_of_owners
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Ledger
+from memsync.stores.ltm.texts import answers
 from memsync.stores.postgres import Session
 
 
@@ -130,6 +133,28 @@ def exchanges_of_anybody(session: Session, founds: Sequence[Found]) -> dict[Plac
         if isinstance(each, Match)
         and (each.exchange.anchor_id in by_id or says(each.found, each.exchange))
     }
+
+
+def standing_alone(session: Session, founds: Sequence[Found], tolerance_ms: int) -> set[Place]:
+    """The places of those points whose reply stands without the message that it answers."""
+    messages = standing_messages(session, _named_by(founds))
+    alone = {each.place for each in founds if not messages.isdisjoint(_named_by([each]))}
+    left = [each for each in founds if each.place not in alone and each.persona_id]
+    replies: dict[tuple[UUID | None, UUID | None], list[LoneReply]] = {}
+    for each in lone_replies(session, moments_of(left, tolerance_ms)):
+        replies.setdefault((each.persona_id, each.personality_id), []).append(each)
+    for found in left:
+        there = replies.get((found.persona_id, found.personality_id), [])
+        for window in moments_of([found], tolerance_ms):
+            begin = bisect_left(there, window.from_ms, key=_written_at)
+            end = bisect_right(there, window.to_ms, lo=begin, key=_written_at)
+            if any(answers(found.reading.memory, each.text) for each in there[begin:end]):
+                alone.add(found.place)
+    return alone
+
+
+def _written_at(reply: LoneReply) -> int:
+    return reply.created_at_ms
 
 
 def matches_at_home(

@@ -187,8 +187,9 @@ class Pairing:
                 alone.append(each)
             else:
                 memories.setdefault(each.exchange.anchor_id, []).append(each)
+        states = self._states([standing[each] for each in memories if each in standing])
         for anchor, some in memories.items():
-            kept, cases = self._of_exchange(some, standing.get(anchor))
+            kept, cases = self._of_exchange(some, standing.get(anchor), states)
             standing[anchor] = kept
             if self._layout is Layout.SHARED and kept.point_id != anchor:
                 self._leftovers.note_kept(anchor, kept)
@@ -267,10 +268,23 @@ class Pairing:
                 noted.add(each.found.reading.brought_from, each.exchange)
         return noted
 
+    def _states(self, places: Sequence[Place]) -> dict[Place, str | None]:
+        """The states of these points of the shared collection, as far as they stand."""
+        home = self._ltm.collection
+        return {
+            Place(home, point.id): point_state(point)
+            for some in batched((each.point_id for each in places), _BATCH)
+            for point in self._ltm.points(home, some).values()
+        }
+
     def _of_exchange(
-        self, matches: Sequence[Match], standing: Place | None
+        self,
+        matches: Sequence[Match],
+        standing: Place | None,
+        states: Mapping[Place, str | None],
     ) -> tuple[Place, list[Case]]:
-        """The cases of all points at home that were matched with one exchange.
+        """The cases of all points at home that were matched with one exchange. `states` are those
+        of memories that stand.
 
         Of several of the right persona one stays: that of the anchor's id in the shared layout,
         else the one that the app can read and that is the oldest by id.
@@ -284,9 +298,7 @@ class Pairing:
         if best and kept == best.place:
             state = point_state(best.point)
         elif kept:
-            state = point_state(
-                self._ltm.points(kept.collection, [kept.point_id]).get(kept.point_id)
-            )
+            state = states.get(kept)
         cases = []
         for each in (match.found for match in matches):
             if each.place == kept:

@@ -32,7 +32,7 @@ from memsync.reconcile.spool import Shelf, Spool
 from memsync.stores.history.cast import speakers
 from memsync.stores.ltm import Failure
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.ltm.ledger import Ledger, standing_digest
+from memsync.stores.ltm.ledger import Entry, Ledger, standing_digest
 from memsync.stores.ltm.payload import DEPLOYED, as_deployed
 from memsync.stores.ltm.texts import say_the_same
 
@@ -148,8 +148,9 @@ class Returning(Copying):
             if case.home
             for id_ in ids_of_a_copy(place_of(case))
         )
+        noted = Ledger(self.session).at(filter(None, map(_origin_of, lacking)))
         returns = [self._anew(case, there, payloads) for case in stale]
-        returns += [self._copy(case, there, taken, payloads) for case in lacking]
+        returns += [self._copy(case, there, taken, payloads, noted) for case in lacking]
         return [each for each in returns if each]
 
     def _anew(
@@ -184,6 +185,7 @@ class Returning(Copying):
         there: Mapping[Place, Point],
         taken: Mapping[Place, Point],
         payloads: Mapping[Place, Mapping[str, object]],
+        noted: Mapping[Place, Entry],
     ) -> _Return | None:
         """The memory that its persona's collection lacks; None where it is gone by now."""
         place = place_of(case)
@@ -193,7 +195,8 @@ class Returning(Copying):
         if origin and origin in there and self._are_near(case, there[origin]):
             # Nothing else ties the two together: the persona's own has another time and text.
             returned = self._returned(case, there, payloads, origin)
-            if returned and self._may_be_replaced(case, origin, there[origin], returned.point):
+            is_noted = returned and _is_as_noted(noted.get(origin), there[origin], returned.point)
+            if is_noted and self._is_as_seen(case, origin, there[origin]):
                 return returned
             self._spared += 1
         free = (each for each in ids_of_a_copy(place) if Place(case.home, each) not in taken)
@@ -215,20 +218,6 @@ class Returning(Copying):
         state, anchor = self._seen.get(place.key, (None, None))
         own = case.exchange.anchor_id if case.exchange else None
         return state == point_state(point) and anchor in {None, own}
-
-    def _may_be_replaced(self, case: Case, place: Place, old: Point, new: Point) -> bool:
-        """Whether the point at `place` is the memory that this case's was copied from.
-
-        It is not where somebody has changed it since that was written down. What a pass that was
-        cut short was about to write is written down before.
-        """
-        entry = Ledger(self.session).at([place]).get(place)
-        digests = {
-            standing_digest(place.point_id, DEPLOYED.decode(each.payload).memory)
-            for each in (old, new)
-        }
-        is_noted = entry is None or entry.stored in digests
-        return is_noted and self._is_as_seen(case, place, old)
 
     def _returned(
         self,
@@ -313,6 +302,15 @@ class Returning(Copying):
                 )
             points.append(replace(each.point, vector=outcome))
         return points
+
+
+def _is_as_noted(entry: Entry | None, old: Point, new: Point) -> bool:
+    """Whether nobody has changed this point of the app's since the ledger noted it.
+
+    What a pass that was cut short was about to write over it is noted before.
+    """
+    digests = {standing_digest(old.id, DEPLOYED.decode(p.payload).memory) for p in (old, new)}
+    return entry is None or entry.stored in digests
 
 
 def _origin_of(case: Case) -> Place | None:

@@ -50,6 +50,16 @@ class Moment:
     to_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class LoneReply:
+    """A reply to a persona that follows no message of the user's, written at `created_at_ms`."""
+
+    persona_id: UUID
+    personality_id: UUID
+    created_at_ms: int
+    text: str
+
+
 # ---------------------------------------------------------------------- messages
 
 
@@ -302,16 +312,20 @@ def _exchange(row: Any) -> Exchange:
     )
 
 
-def lone_replies(session: Session, persona_id: UUID, moment: Moment) -> list[str]:
-    """The texts of replies to the persona in this window that follow no message of the user's."""
+def lone_replies(session: Session, moments: Sequence[Moment]) -> list[LoneReply]:
+    """The replies of these moments that follow no message of the user's, in the order of time."""
+    if not moments:
+        return []
     rows = session.rows(
         "lone_replies",
-        persona_id=persona_id,
-        personality_id=moment.personality_id,
-        from_ms=moment.from_ms,
-        to_ms=moment.to_ms,
+        personality_ids=[each.personality_id for each in moments],
+        from_ms=[each.from_ms for each in moments],
+        to_ms=[each.to_ms for each in moments],
     )
-    return [row.content for row in rows]
+    return [
+        LoneReply(row.persona_id, row.personality_id, row.created_at_ms, row.content)
+        for row in rows
+    ]
 
 
 # ---------------------------------------------------------------------- the history as a whole

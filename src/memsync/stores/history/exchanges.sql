@@ -182,15 +182,14 @@ WITH windows AS ({windows}),
 SELECT e.* FROM ({exchange}) e JOIN anchors n ON n.id = e.anchor_id ORDER BY e.anchor_id;
 
 -- name: lone_replies
--- The replies of a personality to a persona in a window (milliseconds, both ends included) that
--- follow no message of the user's.
-SELECT a.content FROM conversation_history a
+-- The replies that were written in one of the given windows and follow no message of the user's.
+WITH windows AS ({windows}), anchors AS MATERIALIZED ({anchors_in_windows})
+SELECT a.persona_id, a.personality_id, a.content,
+       (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at_ms
+FROM conversation_history a JOIN anchors n ON n.id = a.id
 LEFT JOIN LATERAL ({before_reply}) u ON true
-WHERE a.role = 'assistant' AND a.persona_id = %(persona_id)s
-  AND a.personality_id = %(personality_id)s AND {readable}
-  AND a.created_at BETWEEN timestamp '1970-01-01' + %(from_ms)s * interval '1 millisecond'
-      AND timestamp '1970-01-01' + %(to_ms)s * interval '1 millisecond'
-  AND u.role IS DISTINCT FROM 'user';
+WHERE a.persona_id IS NOT NULL AND {readable} AND u.role IS DISTINCT FROM 'user'
+ORDER BY created_at_ms;
 
 -- name: known_personas
 -- Which of the given personas exist.
