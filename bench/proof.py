@@ -36,11 +36,13 @@ from legacy_rows import one, server
 
 from memsync.model.ids import MessageId
 from memsync.model.records import Exchange
+from memsync.reconcile.locating import differing
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_by_anchor
 from memsync.stores.history.owners import without_memory
 from memsync.stores.ltm import Embedder, LongTermMemory
-from memsync.stores.ltm.fingerprints import Key, LedgerPrints, compare_with_history
+from memsync.stores.ltm.against_history import compare_with_history
+from memsync.stores.ltm.fingerprints import LedgerPrints
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import VectorStore, open_vectors, scan
 from reconcile import STORES, Invalid, app_on, stores
@@ -220,12 +222,14 @@ def _parts_s(settings: Settings, vectors: VectorStore) -> tuple[float, float]:
     """The seconds of comparing the ledger with the store, and the history with the ledger."""
     ltm = LongTermMemory(vectors, settings, Embedder(EMBEDDER, embed))
     with Postgres.open(settings.postgres_url or "") as postgres, postgres.session() as session:
+        points = ltm.fingerprints
+        total = points.count()  # opens the collection
         began = time.perf_counter()
-        ledger = LedgerPrints(session, settings.collection)
-        if any(ltm.fingerprints.histogram(key) != ledger.histogram(key) for key in Key):
+        if differing(points, LedgerPrints(session, settings.collection), total, 10):
             raise Invalid("the histograms differ where nothing does")
         between = time.perf_counter()
-        found = compare_with_history(session, settings.collection, without_memory(session), 10)
+        without = without_memory(session)
+        found = compare_with_history(postgres, session, settings.collection, without, 10)
         if found.apart:
             raise Invalid(f"the history differs from the ledger where nothing does: {found}")
         return between - began, time.perf_counter() - between

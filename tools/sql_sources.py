@@ -175,6 +175,7 @@ def _without_holes(text: str) -> str:
     """The text with psycopg's holes and parameters replaced by something that parses."""
     text = re.sub(r"\bAS \{\}", "AS SELECT 1", text)
     text = re.sub(r"= \{\}", "= 0", text)
+    text = re.sub(r"\bSNAPSHOT \{\}", "SNAPSHOT ''", text)
     text = re.sub(r"\{[a-z_]*\};", "NULL;", text)
     text = re.sub(r"(VALUES|LIMIT) \{[a-z_]*\}", r"\1 NULL", text)
     text = re.sub(r"\{([a-z_]+)\}", r"\1", text).replace("{}", "x")

@@ -230,7 +230,8 @@ class _Auditor:
             return Whole()
         _, others = sources.collections
         small_too = self._deep is False
-        return locate(sources.session, self._ltm, baseline.points(), others, small_too=small_too)
+        both, known = (self._postgres, sources.session), baseline.points()
+        return locate(*both, self._ltm, known, others, small_too=small_too)
 
     def _count_outdated(self, baseline: Baseline, state: State, *, everything: bool) -> int:
         """Keep the acknowledgements that no finding matched. Returns how many there are.

@@ -8,6 +8,7 @@ only these. Nothing here judges a memory.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,6 +17,7 @@ from memsync.model.ids import PointId, point_order
 from memsync.model.wording import count
 from memsync.stores.history.owners import without_memory
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.against_history import compare_with_history
 from memsync.stores.ltm.fingerprints import (
     Key,
     LedgerPrints,
@@ -23,11 +25,10 @@ from memsync.stores.ltm.fingerprints import (
     Value,
     Where,
     can_compute_digests,
-    compare_with_history,
 )
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
-from memsync.stores.postgres import Session
+from memsync.stores.postgres import Postgres, Session
 
 _WORTH_IT = 5000
 """A store of fewer points is read whole in a second or two, and then nothing needs trust."""
@@ -60,6 +61,7 @@ class Whole:
 
 
 def locate(
+    postgres: Postgres,
     session: Session,
     ltm: LongTermMemory,
     known: Collection[PointId],
@@ -85,7 +87,8 @@ def locate(
         if holding := sum(1 for name in others if ltm.count(name)):
             return Whole(f"{count(holding, 'other collection')} may hold copies of its memories")
         most = _LOCATED_MAX if small_too else round(min(_SHARE_MAX * total, _LOCATED_MAX))
-        history = compare_with_history(session, ltm.collection, without_memory(session), most)
+        without = without_memory(session)
+        history = compare_with_history(postgres, session, ltm.collection, without, most)
         if history.apart > most:
             return Whole(
                 f"{count(history.apart, 'exchange is', 'exchanges are')} not in the ledger as the "
@@ -129,9 +132,12 @@ class _Search:
 
     def __init__(self, points: PointPrints, ledger: LedgerPrints, total: int, most: int) -> None:
         self._points, self._ledger, self._most = points, ledger, most
-        # The total is older than the counts, so that what is written meanwhile lacks nothing.
-        self._of_points = {key: points.histogram(key) for key in Key}
-        self._of_ledger = {key: ledger.histogram(key) for key in Key}
+        # The total is older than the counts, so that what is written meanwhile lacks nothing. Both
+        # stores count at the same time.
+        with ThreadPoolExecutor(1) as beside:
+            of_ledger = beside.submit(lambda: {key: ledger.histogram(key) for key in Key})
+            self._of_points = {key: points.histogram(key) for key in Key}
+            self._of_ledger = of_ledger.result()
         self._lacking = {key: total - self._of_points[key].total() for key in Key}
         self._left: dict[Key, Counter[Value]] = {}
         for key in Key:

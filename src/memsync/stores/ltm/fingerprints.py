@@ -162,44 +162,6 @@ class LedgerPrints:
         yield from map(_print, rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The history against the ledger.
-
-    `apart` is how many exchanges and memories the two do not agree about, and `ids` those of the
-    points concerned, of some of them where they are many.
-    """
-
-    exchanges: int
-    archived: int
-    apart: int
-    ids: frozenset[PointId]
-
-
-def compare_with_history(
-    session: Session, collection: str, without: Collection[UUID], limit: int
-) -> Comparison:
-    """Compare all exchanges with the ledger, in one pass of Postgres over both.
-
-    Personalities that are `without` memory need none. Not many more than `limit` exchanges and
-    memories are named.
-    """
-    row = session.row(
-        "history_against_ledger", collection=collection, without=list(without), limit=limit
-    )
-    # What a count of points cannot tell: words that were written again, and owners that are gone.
-    again = session.rows("ledger_said_again", collection=collection, limit=limit + 1)
-    nobodys = session.rows("ledger_of_nobody", collection=collection, limit=limit + 1)
-    others = [each.point_id for each in (*again, *nobodys)]
-    noted_with_rows = row.noted - row.never_had - row.without_rows
-    return Comparison(
-        exchanges=noted_with_rows + row.without_memory,
-        archived=row.archived + row.never_had,
-        apart=row.apart + len(others),
-        ids=frozenset((*row.anchor_ids, *map(point_id_of, (*row.point_ids, *others)))),
-    )
-
-
 def can_compute_digests(session: Session) -> bool:
     """Whether Postgres has the function for digests, and this role may call it."""
     can: bool = session.row("can_compute_digests").can

@@ -191,6 +191,25 @@ class Postgres:
             pin(session, replace(self._pins, filtered=True))
         return session
 
+    @contextlib.contextmanager
+    def seeing_the_same(self, session: Session) -> Iterator[Session | None]:
+        """A second session in the snapshot that `session` has open; None where there is none.
+
+        A pooler cannot give one, and a server may have no connection left.
+        """
+        other = None
+        if not self.is_pooled:
+            with contextlib.suppress(StoreUnreachable):
+                other = self.dedicated()
+        if other is None:
+            yield None
+            return
+        with (
+            contextlib.closing(other.connection),
+            other.snapshot(session.row("own_snapshot").id),
+        ):
+            yield other
+
     def for_commands(self) -> "Postgres":
         """The same database with a pool of its own, as memsync's commands use it.
 

@@ -144,9 +144,15 @@ class Session:
             yield self
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator[Self]:
-        """All statements inside see one snapshot of the database, and cannot write."""
+    def snapshot(self, of: str | None = None) -> Iterator[Self]:
+        """All statements inside see one snapshot of the database, and cannot write.
+
+        `of` is the id of one that another session exported; not through a pooler, where the pinned
+        settings come first.
+        """
         with translated(self.label), self._begun(IsolationLevel.REPEATABLE_READ, read_only=True):
+            if of is not None:
+                self.connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(of))
             yield self
 
     @contextlib.contextmanager

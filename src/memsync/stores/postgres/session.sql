@@ -47,6 +47,10 @@ SELECT set_config('maintenance_work_mem',
 -- looks for deadlocks; a longer one could make a client the victim.
 SELECT greatest(setting::int / 2, 1) AS half_ms FROM pg_settings WHERE name = 'deadlock_timeout';
 
+-- name: own_snapshot
+-- The id of what this transaction sees, by which other sessions can see the same.
+SELECT pg_export_snapshot() AS id;
+
 -- name: serving_pid
 -- The process that serves this session now.
 SELECT pg_backend_pid() AS pid;
