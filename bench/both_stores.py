@@ -75,9 +75,9 @@ def _unit(text: str) -> list[float]:
     return [value / length for value in values]
 
 
-def make_app(url: str, exchanges: int) -> None:
+def make_app(url: str, exchanges: int, of_a_persona: int = OF_A_PERSONA) -> None:
     """Make a migrated app with so many exchanges in an empty database."""
-    personas = max(1, exchanges // OF_A_PERSONA)
+    personas = max(1, exchanges // of_a_persona)
     with psycopg.connect(url, autocommit=True) as fresh:
         fresh.execute("SET TIME ZONE 'UTC'")
         fresh.execute(legacy_schema())

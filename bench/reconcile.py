@@ -4,7 +4,7 @@ It measures the seconds and the peak memory of the commands themselves, each in 
 own, and fits lines to the seconds: how much each exchange costs beyond the start. One exchange in
 a hundred differs; the plan repairs them all, and an audit afterwards finds nothing.
 Usage: python bench/reconcile.py [--rows 100000] [--large] [--sizes N ...] [--layouts LAYOUT ...]
-[--stores edge server] [--share 0.01] [--json FILE] [--postgres-url URL].
+[--stores edge server] [--of-a-persona 100] [--share 0.01] [--json FILE] [--postgres-url URL].
 The sizes are rows/100, rows/20 and rows/10 exchanges, with --large also rows/2. A server is
 measured where the program `qdrant` is on PATH.
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import correlation, linear_regression
 from typing import Any
 
-from both_stores import EMBEDDER, make_app, make_memories
+from both_stores import EMBEDDER, OF_A_PERSONA, make_app, make_memories
 from commands import Ran, environ_of, qdrant_program, ran
 from figures import Figure, write_json
 from legacy_rows import empty_database, one, server
@@ -131,7 +131,9 @@ def stores(names: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def app_on(postgres_url: str, url: str, layout: str, exchanges: int) -> Iterator[Settings]:
+def app_on(
+    postgres_url: str, url: str, layout: str, exchanges: int, of_a_persona: int = OF_A_PERSONA
+) -> Iterator[Settings]:
     """A migrated app with so many exchanges and no memories; the stores are empty afterwards."""
     with (
         empty_database(postgres_url) as database,
@@ -143,7 +145,7 @@ def app_on(postgres_url: str, url: str, layout: str, exchanges: int) -> Iterator
             layout=layout,
             embedder=EMBEDDER,
         )
-        make_app(database, exchanges)
+        make_app(database, exchanges, of_a_persona)
         yield settings
         if "FOLDER" not in url:
             _empty(settings)
@@ -156,7 +158,7 @@ def series(
     for exchanges in given.sizes:
         for layout in given.layouts:
             for store, url in urls.items():
-                with app_on(postgres_url, url, layout, exchanges) as settings:
+                with app_on(postgres_url, url, layout, exchanges, given.of_a_persona) as settings:
                     expected = make_memories(settings, given.share)
                     yield from measured(settings, store, exchanges, expected)
 
@@ -214,6 +216,9 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", help="exchanges, instead of --rows")
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
     parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
+    parser.add_argument(
+        "--of-a-persona", type=int, default=OF_A_PERSONA, help="exchanges of each persona"
+    )
     parser.add_argument("--share", type=float, default=0.01, help="of the exchanges that differ")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--postgres-url", help="a server to make databases on")
