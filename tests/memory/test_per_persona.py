@@ -364,3 +364,17 @@ def test_a_batch_looks_once_and_reads_what_is_near(lab: Lab) -> None:
     drain(lab.postgres, lab.with_store(counting))
     assert (1, 0) == (counting.calls.count("scroll"), counting.returned)
     assert 80 == lab.vectors.count(HOME)
+
+
+def test_a_batch_of_two_times_reads_what_is_near_one(lab: Lab) -> None:
+    """An old message that was edited, beside a new one, brings none of those between."""
+    for each in lab.say(40):
+        lab.deploy(each)
+    lab.sql(
+        "DELETE FROM memsync.outbox WHERE NOT point_id = ANY(%(ids)s)",
+        ids=[lab.said[at].anchor_id for at in (0, -1)],
+    )
+    counting = Counting(lab.vectors)
+    drain(lab.postgres, lab.with_store(counting))
+    assert (1, 2) == (counting.calls.count("scroll"), counting.returned)
+    assert 40 == lab.vectors.count(HOME)

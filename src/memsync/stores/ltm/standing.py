@@ -5,8 +5,11 @@ anchor, or `messageIds`), and else by the same text at the same time, or within 
 decides which memory stays. One read of the collection serves all exchanges of a batch.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
+from itertools import pairwise
 from uuid import UUID
 
 from memsync.errors import InvalidInput
@@ -21,6 +24,8 @@ from memsync.stores.postgres import Session
 from memsync.stores.vectors import AnyOf, VectorStore, scan
 
 _ROWS = "messageIds"
+_STRETCHES_MAX = 8
+"""Each is a condition that the store compares with every point of the collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,10 @@ def in_question(
     any_of = None
     if exchanges and not (info and info.needs_indexes):
         times = [each.created_at_ms for each in exchanges]
-        near = (min(times) - tolerance_ms, max(times) + tolerance_ms)
         any_of = AnyOf(
             ids=[each.anchor_id for each in exchanges],
             texts={_ROWS: {str(row) for row in _by_row(exchanges)}},
-            ranges={DEPLOYED.key("created_at"): near},
+            ranges={DEPLOYED.key("created_at"): _stretches(times, tolerance_ms)},
         )
     yield from scan(vectors, collection, any_of=any_of)
 
@@ -96,6 +100,20 @@ def _by_row(exchanges: Sequence[Exchange]) -> dict[UUID, Exchange]:
     return {row: each for each in exchanges for row in (each.anchor_id, each.said_id)}
 
 
+def _stretches(times: Sequence[int], reach: int) -> list[tuple[int, int]]:
+    """The stretches in which these times lie, and as much as `reach` around each of them.
+
+    They are parted where most lies between them, and are no more than _STRETCHES_MAX.
+    """
+    ordered = sorted(times)
+    gaps = [(b - a, at) for at, (a, b) in enumerate(pairwise(ordered), 1) if b - a > 2 * reach]
+    cuts = sorted(at for _, at in nlargest(_STRETCHES_MAX - 1, gaps))
+    return [
+        (ordered[begin] - reach, ordered[end - 1] + reach)
+        for begin, end in pairwise([0, *cuts, len(ordered)])
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A memory that names none of the exchanges, and the uuids that it does name."""
@@ -111,36 +129,24 @@ def _by_text(
 
     A memory is one exchange's only: that of its own time, else the only one near it.
     """
-    candidates = [
-        each
-        for each in found
-        if any(
-            _is_near(each.memory, one, tolerance_ms) and _is_of(each.memory, one)
-            for one in exchanges
-        )
-    ]
+    ordered = sorted(exchanges, key=_written_at)
+    candidates = [each for each in found if _spoken(each.memory, ordered, tolerance_ms)]
     if not candidates:
         return set()
     rows = {row for each in candidates for row in each.rows}
     anothers = standing_messages(session, list(rows))
     candidates = [each for each in candidates if not anothers & set(each.rows)]
-    near = exchanges_at(
-        session,
-        [
-            Moment(each.memory.personality_id, at - tolerance_ms, at + tolerance_ms)
-            for each in candidates
-            if each.memory.personality_id and (at := each.memory.created_at_ms) is not None
-        ],
-    )
+    moments = [
+        Moment(each.memory.personality_id, at - tolerance_ms, at + tolerance_ms)
+        for each in candidates
+        if each.memory.personality_id and (at := each.memory.created_at_ms) is not None
+    ]
+    near = sorted(exchanges_at(session, moments), key=_written_at)
     taken: set[UUID] = set()
     for each in candidates:
-        spoken = [
-            one
-            for one in near
-            if _is_near(each.memory, one, tolerance_ms) and _is_of(each.memory, one)
-        ]
+        spoken = _spoken(each.memory, near, tolerance_ms)
         free = [one for one in spoken if one.anchor_id not in taken]
-        same = [one for one in free if _is_near(each.memory, one, 0)]
+        same = [one for one in free if one.created_at_ms == each.memory.created_at_ms]
         if same or len(spoken) == 1:
             taken.add((same or spoken)[0].anchor_id)
     return taken & {each.anchor_id for each in exchanges}
@@ -155,9 +161,22 @@ def _is_of(memory: StoredMemory, exchange: Exchange) -> bool:
     )
 
 
-def _is_near(memory: StoredMemory, exchange: Exchange, tolerance_ms: int) -> bool:
+def _spoken(
+    memory: StoredMemory, exchanges: Sequence[Exchange], tolerance_ms: int
+) -> list[Exchange]:
+    """Those of these exchanges, in the order of time, that the memory may be of: it says them, at
+    about their time.
+    """
     at = memory.created_at_ms
-    return at is not None and abs(at - exchange.created_at_ms) <= tolerance_ms
+    if at is None:
+        return []
+    begin = bisect_left(exchanges, at - tolerance_ms, key=_written_at)
+    end = bisect_right(exchanges, at + tolerance_ms, lo=begin, key=_written_at)
+    return [each for each in exchanges[begin:end] if _is_of(memory, each)]
+
+
+def _written_at(exchange: Exchange) -> int:
+    return exchange.created_at_ms
 
 
 def _rows(point: Point) -> list[UUID]:

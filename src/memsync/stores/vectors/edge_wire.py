@@ -59,7 +59,8 @@ def filter_of_any(any_of: AnyOf) -> engine.Filter:
         for key, texts in any_of.texts.items()
     ] + [
         engine.FieldCondition(key, range=engine.RangeFloat(gte=low, lte=high))
-        for key, (low, high) in any_of.ranges.items()
+        for key, ranges in any_of.ranges.items()
+        for low, high in ranges
     ]
     lacking = [engine.IsEmptyCondition(key) for key in any_of.lacking]
     # Ids are always a condition: without any, the engine would take every point.

@@ -1,20 +1,21 @@
 """Checks and batches points, the same for all drivers.
 
 Decides which points every driver can store without change: those with a uuid or unsigned integer
-for an id, a finite vector and a JSON payload. Does not know how a driver stores them.
+for an id, a finite vector and a JSON payload. It compares points with conditions where a store does
+not. Does not know how a driver stores them.
 """
 
 import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import TypeVar
 
 from memsync.errors import DimensionMismatch, InvalidInput, SchemaMismatch, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Point, Vector
-from memsync.stores.vectors.protocol import Where
+from memsync.stores.vectors.protocol import AnyOf, Page, Where
 
 BATCH_POINTS_MAX = 256
 BATCH_BYTES_MAX = 8 * 2**20
@@ -84,6 +85,48 @@ def matches(payload: object, where: Where) -> bool:
         if not any(type(a) is type(each) and a == each for a in allowed for each in members):
             return False
     return True
+
+
+def picked(
+    read: Callable[[PointId | None], Page], start: PointId | None, limit: int, any_of: AnyOf
+) -> Page:
+    """Up to `limit` points that match, of the pages that `read` returns from an id on.
+
+    For a store that compares slowly. A value at a key is that of a payload's own key.
+    """
+    found: list[Point] = []
+    ids, texts = set(any_of.ids), {key: set(some) for key, some in any_of.texts.items()}
+    following = start
+    while len(found) <= limit:
+        page = read(following)
+        found += [p for p in page.points if p.id in ids or _meets(p.payload, any_of, texts)]
+        following = page.next_start
+        if following is None:
+            break
+    return Page(found[:limit], found[limit].id if len(found) > limit else following)
+
+
+def _meets(payload: Mapping[str, object], any_of: AnyOf, texts: Mapping[str, set[str]]) -> bool:
+    """Whether a payload meets a condition. `texts` are those of `any_of`, as sets."""
+
+    def members(key: str) -> Sequence[object]:
+        value = payload.get(key)
+        return value if isinstance(value, list) else [value]
+
+    return (
+        any(
+            isinstance(each, str) and each in some
+            for key, some in texts.items()
+            for each in members(key)
+        )
+        or any(payload.get(key) in (None, []) for key in any_of.lacking)
+        or any(
+            isinstance(each, int | float) and not isinstance(each, bool) and low <= each <= high
+            for key, ranges in any_of.ranges.items()
+            for each in members(key)
+            for low, high in ranges
+        )
+    )
 
 
 def batches(points: Iterable[Point]) -> Iterator[list[Point]]:

@@ -31,15 +31,15 @@ class AnyOf:
     """Matches a point that meets one of these conditions at least.
 
     Its id is among `ids`; or the value at a key of `texts` is one of those texts; or the number at
-    a key of `ranges` lies in that range, both ends included; or it has no value at a key that is
-    `lacking`, where null and an empty list are none. A list meets a condition if one of its
+    a key of `ranges` lies in one of those ranges, both ends included; or it has no value at a key
+    that is `lacking`, where null and an empty list are none. A list meets a condition if one of its
     members does. Without a condition no point matches. Where a key has no index, the store reads
     the payload of every point, once for each condition.
     """
 
     ids: Collection[PointId] = ()
     texts: Mapping[str, Collection[str]] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    ranges: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
     lacking: Collection[str] = ()
 
 

@@ -11,6 +11,7 @@ so that an audit finds the same index missing here and on a server.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from qdrant_client import QdrantClient, models
 
@@ -25,6 +26,7 @@ from memsync.stores.vectors.points import (
     batches,
     forked,
     payload_batches,
+    picked,
 )
 from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, IndexKind, Page, Where
 from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, meaning
@@ -43,6 +45,7 @@ from memsync.stores.vectors.qdrant_wire import (
 )
 
 LOCAL_INDEXES = "memsync_indexes"
+_LOCAL_PAGE = 1000
 CONDITIONAL_SINCE = (1, 17)
 """The first server version that knows update_mode; older ones ignore the field."""
 
@@ -288,6 +291,10 @@ class QdrantStore:
         where: Where | None = None,
     ) -> Page:
         """Up to `limit` points in id order, from the first whose id is `start` or after it."""
+        if self._local and any_of:
+            # It would compare each value with hundreds of texts, one after the other.
+            read = partial(self.scroll, collection, limit=_LOCAL_PAGE, vectors=vectors)
+            return picked(lambda at: read(start=at), start, limit, any_of)
         with self._translated(collection):
             records, following = self._client.scroll(
                 collection,

@@ -69,7 +69,8 @@ def filter_of_any(any_of: AnyOf) -> models.Filter:
     ]
     conditions += [
         models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
-        for key, (low, high) in any_of.ranges.items()
+        for key, ranges in any_of.ranges.items()
+        for low, high in ranges
     ]
     conditions += [
         models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in any_of.lacking
