@@ -22,6 +22,8 @@ from support.worlds.world import (
 )
 
 SNAKE = PayloadCodec("snake")
+_CHANNELS = ("1", "5")
+"""In either half of those that two sessions compare; see stores/ltm/against_history.py."""
 _ODD = ("", " and): more", "\nx: y", ": ", " (z): ", "\n\nsee: this\n", " é ✓", "\t")
 _ADDED = (" [a cat]", "\n[image: a dog]", "\n\nseen: a bird")
 
@@ -62,7 +64,7 @@ def _exchange(world: World, number: object, at: int, **given: Any) -> Exchange:
     values = {
         "persona_id": PersonaId(rng.choice((A, B, C))),
         "personality_id": PersonalityId(rng.choice((ADA, BASIL))),
-        "channel_id": rng.choice(("1", "2")),
+        "channel_id": rng.choice(_CHANNELS),
         "user_text": f"q{number}{rng.choice(_ODD)}",
         "assistant_text": f"a{number}{rng.choice(_ODD)}",
     }
