@@ -7,14 +7,16 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from memsync.errors import StoreUnreachable
 from memsync.model.ids import copied_point_id
-from memsync.reconcile import relayout, retirement
+from memsync.reconcile import relayout, restoring, retirement
 from memsync.reconcile.findings import Grade, Severity
+from memsync.reconcile.plans import Plan
 from memsync.reconcile.rules import RULES
 from memsync.settings import Settings
 from memsync.stores.history.exchanges import exchanges_in_order
@@ -99,7 +101,7 @@ def test_the_plans_of_check_are_typed_in_their_order(app: str, deployed: str) ->
 
 
 def test_the_same_lines_lead_on_the_next_time(app: str, deployed: str) -> None:
-    """A plan that was carried out whole gives its file to the next one, and no other file does."""
+    """A plan that was carried out whole, or that nobody began, gives its file to the next one."""
     for _ in range(2):
         spoil(app, deployed)
         for each in (["plan"], ["plan", "--unsafe", "--out", "plan-unsafe.json"]):
@@ -108,14 +110,34 @@ def test_the_same_lines_lead_on_the_next_time(app: str, deployed: str) -> None:
             for apply in nexts(made):
                 assert 0 == on(app, deployed, *apply).status
     spoil(app, deployed)
-    assert 0 == on(app, deployed, "reconcile", "plan").status
-    kept = Path("plan.json").read_bytes()
+    assert "replaced" not in on(app, deployed, "reconcile", "plan").out
     again = on(app, deployed, "reconcile", "plan")
-    assert (2, kept) == (again.status, Path("plan.json").read_bytes())
-    assert "no plan that was carried out whole" in again.err
-    Path("plan.json").write_text("my notes")
-    assert 2 == on(app, deployed, "reconcile", "plan").status
-    assert "my notes" == Path("plan.json").read_text()
+    assert (0, True) == (again.status, "that nobody has begun: it is replaced" in again.out)
+
+
+def test_no_other_file_is_replaced(app: str, deployed: str) -> None:
+    """A plan that was begun, one for another database and a file that is no plan stay."""
+    spoil(app, deployed)
+    assert 0 == on(app, deployed, "reconcile", "plan", "--unsafe").status
+    Path("elsewhere.json").write_text(_for_another_database(Path("plan.json").read_text()))
+    Path("notes.json").write_text("my notes")
+    assert 0 == on(app, deployed, "reconcile", "apply", "plan.json", "--limit", "1").status
+    for file, why in (
+        ("plan.json", "begun, and"),
+        ("elsewhere.json", "another database"),
+        ("notes.json", "no plan"),
+    ):
+        kept = Path(file).read_bytes()
+        again = on(app, deployed, "reconcile", "plan", "--out", file)
+        assert (2, True, kept) == (again.status, why in again.err, Path(file).read_bytes()), file
+    assert "`memsync reconcile apply plan.json`" in on(app, deployed, "reconcile", "plan").err
+
+
+def _for_another_database(saved: str) -> str:
+    """The plan in this text, for a database that is not here."""
+    plan = Plan.from_json(saved, "plan.json")
+    target = replace(plan.target, instance_id=uuid4())
+    return replace(plan, plan_id=uuid4(), target=target).to_json()
 
 
 def test_a_plan_at_a_time(app: str, deployed: str) -> None:
@@ -369,7 +391,7 @@ def test_a_way_back_that_was_cut_short(
         elif where == "restored":
             patch.setattr(relayout, "_until_nothing_is_new", cut)
         else:
-            patch.setattr(retirement, "_restore_points", cut)
+            patch.setattr(restoring._Restoring, "_restore_points", cut)
         assert 0 != on(app, deployed, *BACK).status
     finished(app, deployed, [*BACK], "returning")
     assert [] == nexts(on(app, deployed, "reconcile", "layout"))

@@ -77,7 +77,10 @@ def plan(
         "plan.json"
     ),
     unsafe: Annotated[
-        bool, typer.Option("--unsafe", help="Also remove memories that exist nowhere else.")
+        bool,
+        typer.Option(
+            "--unsafe", help="Also what removes a memory, or gives it to another persona."
+        ),
     ] = False,
     persona: Annotated[
         UUID | None, typer.Option(metavar="UUID", help="Repair only this persona's memories.")
@@ -88,16 +91,16 @@ def plan(
 ) -> int:
     """Audit, and save a plan that repairs the findings. Changes neither store.
 
-    A file with a plan of which nothing is left to do is replaced; any other needs --force.
+    A file with a plan that nobody has begun, or of which nothing is left to do, is replaced; any
+    other needs --force.
     """
     _require_a_file(out)
     verify = verify_of(verify_vectors, verify_seed)
+    unused = 0
     with opened_stores(ctx) as (settings, postgres, ltm):
         if os.path.lexists(out) and not force:
             with postgres.session() as session:
-                force = _is_done(session, out)
-            if not force:
-                raise _exists(out)
+                unused, force = _unused(session, out), True
         with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell, verify=verify, deep=True)
         with found, postgres.session() as session:
@@ -122,6 +125,8 @@ def plan(
     print_left(made)
     if known:
         say(f"  acknowledged, so not in the plan: {numbered(known)}")
+    if unused:
+        say(f"{out} had a plan of {count(unused, 'action')} that nobody has begun: it is replaced")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left:
         say(f"what is left is told by `{check_again(verify)}`, with the way out of each")
@@ -274,7 +279,9 @@ def _read(file: Path) -> Plan:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise InvalidInput(f"cannot read the plan {file}: {why}") from None
+        raise InvalidInput(
+            f"cannot read the plan {file}: {why}. `memsync reconcile plan` makes one"
+        ) from None
     return Plan.from_json(text, str(file))
 
 
@@ -284,20 +291,31 @@ def _require_a_file(out: Path) -> None:
         raise InvalidInput(f"{out} is a folder, and nothing was changed. Name a file with --out")
 
 
-def _is_done(session: Session, out: Path) -> bool:
-    """Whether the file is a plan of which nothing is left to do here."""
+def _unused(session: Session, out: Path) -> int:
+    """How many actions the plan in the file has, where nobody has begun it; 0 where it is done.
+
+    Raises: InvalidInput where the next plan may not take the file.
+    """
     try:
         saved = _read(out)
     except InvalidInput:
-        return False
-    done = (each.run_id for each in reconcile.runs(session) if not each.left)
-    return not saved.actions or saved.plan_id in done
+        raise _exists(out, "is no plan") from None
+    left = {each.run_id: each.left for each in reconcile.runs(session)}.get(saved.plan_id)
+    if left:
+        raise _exists(
+            out,
+            f"has a plan that was begun, and {count(left, 'action is', 'actions are')} left",
+            f"finish it with `memsync reconcile apply {shlex.quote(str(out))}`, ",
+        )
+    if left is None and saved.target.instance_id != instance_id(session):
+        raise _exists(out, "is a plan for another database")
+    return len(saved.actions) if left is None else 0
 
 
-def _exists(out: Path) -> InvalidInput:
+def _exists(out: Path, what: str, first: str = "") -> InvalidInput:
     return InvalidInput(
-        f"{out} exists, and is no plan that was carried out whole. Nothing was changed; name "
-        "another file with --out, or replace it with --force"
+        f"{out} {what}. Nothing was changed; {first}name another file with --out, or replace it "
+        "with --force"
     )
 
 
@@ -313,6 +331,6 @@ def _save(made: Plan, out: Path, *, force: bool) -> None:
             # A link never replaces a file that came meanwhile.
             out.hardlink_to(file.name)
     except FileExistsError:
-        raise _exists(out) from None
+        raise _exists(out, "has come meanwhile") from None
     except OSError as error:
         raise InvalidInput(f"cannot write the plan {out}: {error.strerror}") from None
