@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,11 @@ def test_a_paragraph_is_filled_to_the_width(monkeypatch: pytest.MonkeyPatch, wid
 
 def test_a_name_that_is_meant_is_named() -> None:
     """A slip in a code or a name is answered with the one that is like it; case does not count."""
-    for typed, meant in (("MSC0001", "MSC001"), ("missing-pont", "missing-point")):
+    for typed, meant in (
+        ("MSC0001", "MSC001"),
+        ("missing-pont", "missing-point"),
+        ("MSC01", "MSC001 or MSC010 or MSC011"),
+    ):
         for command in (("rules", typed), ("check", "--select", typed)):
             assert f"did you mean {meant}? `memsync rules`" in run(*command).err
     assert run("rules", "msc001").out == run("rules", "MSC001").out
@@ -66,6 +70,17 @@ def test_a_name_that_is_meant_is_named() -> None:
         "MSI",
         "MSC001",
     }
+
+
+def test_a_family_is_listed() -> None:
+    """What --select takes is what rules lists: a family, by its letters, in the order of codes."""
+    codes = [rule["code"] for rule in run("rules", "--json").json()["rules"]]
+    for family in ("MSC", "mss"):
+        listed = [line.split()[0] for line in run("rules", family).out.splitlines()[1:]]
+        assert [each for each in codes if each.startswith(family.upper())] == listed
+    assert [sorted(each) for _, each in groupby(codes, key=lambda code: code[:3])] == [
+        list(each) for _, each in groupby(codes, key=lambda code: code[:3])
+    ]
 
 
 def test_rules() -> None:

@@ -1,4 +1,4 @@
-"""`memsync rules`: lists every finding code, or explains one."""
+"""`memsync rules`: lists every finding code or a family of them, or explains one."""
 
 import inspect
 import re
@@ -19,11 +19,13 @@ _LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n|Why it matters: |Repair: )")
 
 def rules(
     ctx: typer.Context,
-    code: Annotated[str | None, typer.Argument(help="A code or a name.")] = None,
+    code: Annotated[
+        str | None, typer.Argument(help="A code, a name, or a family such as MSC.")
+    ] = None,
 ) -> int:
-    """List every finding code, or explain one."""
-    wanted = code and code.lower()
-    chosen = [rule for rule in RULES if wanted in {None, rule.code.lower(), rule.name}]
+    """List every finding code or a family of them, or explain one."""
+    wanted = (code or "").lower()
+    chosen = [rule for rule in RULES if not wanted or wanted in _lower_words_for(rule)]
     if not chosen:
         raise InvalidInput(no_finding(str(code)))
     if ctx.obj.as_json:
@@ -41,7 +43,7 @@ def rules(
         for rule in chosen
     ]
     print_table(rows, head=head)
-    if code is not None:
+    if len(chosen) == 1:
         about = _LINE_BREAK.sub(" ", inspect.getdoc(chosen[0]) or "")
         say(f"\n{about}")
         _print_next(chosen[0])
@@ -64,6 +66,15 @@ def _print_next(rule: Rule) -> None:
         say(f"next: {command}")
     for when, command in rule.ways():
         say(f"\n{when}:\nnext: {command}")
+
+
+def words_for(code: str, name: str) -> tuple[str, str, str]:
+    """How an operator may call a finding: by its code, its name or its family."""
+    return code, name, code.rstrip("0123456789")
+
+
+def _lower_words_for(rule: Rule) -> set[str]:
+    return {word.lower() for word in words_for(rule.code, rule.name)}
 
 
 def no_finding(name: str) -> str:

@@ -22,7 +22,7 @@ from memsync.cli.reading import (
     WorkersOption,
     reading_of,
 )
-from memsync.cli.rules import no_finding
+from memsync.cli.rules import no_finding, words_for
 from memsync.cli.targets import FORMAT_NAMES, Target, targets_of
 from memsync.cli.vectors import SeedOption, VectorsOption, verify_of
 from memsync.errors import InvalidInput
@@ -104,7 +104,7 @@ class View:
         **more: bool,
     ) -> Self:
         """The view that the options ask for. Raises: InvalidInput for a code that is none."""
-        known = {word.lower(): word for rule in RULES for word in _words_for(rule.code, rule.name)}
+        known = {word.lower(): word for rule in RULES for word in words_for(rule.code, rule.name)}
         wanted = {each: known.get(each.lower()) for each in select or ()}
         for each, word in wanted.items():
             if word is None:
@@ -132,7 +132,7 @@ class View:
         return self._selects(kind.code, kind.name) and kind.severity is not Severity.INFO
 
     def _selects(self, code: str, name: str) -> bool:
-        return not self.select or not self.select.isdisjoint(_words_for(code, name))
+        return not self.select or not self.select.isdisjoint(words_for(code, name))
 
     @property
     def is_narrow(self) -> bool:
@@ -197,8 +197,3 @@ def viewed(run: Callable[..., int]) -> Callable[..., int]:
     command.__annotations__.update({each.name: each.annotation for each in own})
     command.__name__, command.__doc__ = run.__name__, run.__doc__
     return command
-
-
-def _words_for(code: str, name: str) -> tuple[str, str, str]:
-    """How --select may call a finding: by its code, its name or its family."""
-    return code, name, code.rstrip("0123456789")

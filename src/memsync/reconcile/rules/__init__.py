@@ -45,12 +45,17 @@ RULES: tuple[Rule, ...] = (
     schema.UnsearchableVectors(),
     schema.StoreRewound(),
     schema.CollectionRecreated(),
-    schema.UnfinishedLayoutChange(),
-    # The last one: it tells what no finding of the others matched.
     schema.BaselineOutdated(),
+    schema.UnfinishedLayoutChange(),
 )
 
 CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))
-STATE_RULES = tuple(rule for rule in RULES if isinstance(rule, StateRule))
+# BaselineOutdated comes last, because it tells what no finding of the others matched.
+STATE_RULES = tuple(
+    sorted(
+        (rule for rule in RULES if isinstance(rule, StateRule)),
+        key=lambda rule: isinstance(rule, schema.BaselineOutdated),
+    )
+)
 
 __all__ = ["CASE_RULES", "RULES", "STATE_RULES", "Rule"]
