@@ -13,7 +13,7 @@ from memsync.cli.checks import print_checks_in_short, print_gates
 from memsync.cli.output import print_facts, print_table, say, say_next
 from memsync.migrate import prisma
 from memsync.migrate.redesign import Prospect
-from memsync.model.wording import about, count
+from memsync.model.wording import about, count, size
 
 _SHOWN_MAX = 10
 _RULES = {
@@ -46,7 +46,7 @@ def print_plan(ahead: migrate.Plan, *, show_text: bool = False, verbose: bool = 
         [
             *([("run", control.described(ahead.run))] if ahead.run.pid else []),
             ("messages" if ahead.rows_exact else "messages (about)", f"{ahead.rows_estimated:,}"),
-            ("table and indexes", f"{ahead.bytes_total / 2**20:.1f} MiB"),
+            ("table and indexes", size(ahead.bytes_total)),
             *([("backfill", ahead.method)] if ahead.method else []),
             *(
                 (_RULES[rule], count(n, "message"))
@@ -114,10 +114,9 @@ def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
         yield f"evidence: not read: {evidence.not_read}"
         yield "the counts above follow from the settings alone"
         return
-    yield (
-        f"evidence: {evidence.store}, {count(evidence.points, 'point')}; "
-        f"{count(evidence.left_out, 'collection holds', 'collections hold')} no memories"
-    )
+    others = count(evidence.left_out, "other collection holds", "other collections hold")
+    without = f"; {others} no memories" if evidence.left_out else ""
+    yield f"evidence: {evidence.store}, {count(evidence.points, 'point')}{without}"
     for kind in evidence.kinds:
         yield (
             f"  {kind.kind}: {count(kind.collections, 'collection')}, "
@@ -132,10 +131,9 @@ def _evidence_lines(evidence: migrate.EvidenceReport) -> Iterator[str]:
     )
     yield f"evidence and settings disagree on {count(evidence.disagreeing, 'message')}"
     for each in evidence.samples:
-        yield (
-            f"  {each.message_id}  evidence {each.persona_by_evidence}  "
-            f"settings {each.persona_by_settings}  {each.collection}/{each.point_id}"
-        )
+        yield f"  message {each.message_id}, memory {each.collection}/{each.point_id}"
+        yield f"    by evidence  {each.persona_by_evidence}"
+        yield f"    by settings  {each.persona_by_settings}"
 
 
 def _print_rest(number: int) -> None:

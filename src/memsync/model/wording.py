@@ -1,10 +1,14 @@
-"""How messages to people list several names, and say a number or a duration."""
+"""How messages to people list several names, and say a number, a size or a duration."""
 
 import difflib
 from collections.abc import Iterable
 
 _MINUTE_S = 60
 _HOUR_MIN = 60
+_GIB_MIB = 1024
+_ALIKE = 0.6
+"""How alike two words are at least, of 1, where one may be a slip for the other."""
+_MEANT_MAX = 3
 
 
 def listed(names: Iterable[str], shown_max: int = 5, separator: str = ", ") -> str:
@@ -15,10 +19,26 @@ def listed(names: Iterable[str], shown_max: int = 5, separator: str = ", ") -> s
 
 
 def meant(word: str, known: Iterable[str]) -> str:
-    """The question whether the known word most like this one was meant; "" where none is alike."""
-    by_lower = {each.lower(): each for each in known}
-    alike = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return f" did you mean {by_lower[alike[0]]}?" if alike else ""
+    """The question whether the known word most like this one was meant; "" where none is alike.
+
+    Of several that are equally alike it names the first three.
+    """
+    wanted = word.lower()
+    alike = {
+        each: difflib.SequenceMatcher(None, each.lower(), wanted).ratio()
+        for each in dict.fromkeys(known)
+    }
+    most = max(alike.values(), default=0.0)
+    if most < _ALIKE:
+        return ""
+    first = [each for each, score in alike.items() if score == most][:_MEANT_MAX]
+    return f" did you mean {' or '.join(first)}?"
+
+
+def size(number: int) -> str:
+    """A number of bytes as people read it."""
+    mib = number / 2**20
+    return f"{mib:,.1f} MiB" if mib < _GIB_MIB else f"{mib / _GIB_MIB:,.1f} GiB"
 
 
 def about(seconds: float | None) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from uuid import UUID
 
 from memsync.errors import MemsyncError, SchemaMismatch, SettingsError, StoreUnreachable
+from memsync.model.extras import to_install
 from memsync.model.ids import PointId
 from memsync.model.sequences import rows_of
 from memsync.model.wording import count
@@ -291,8 +292,8 @@ def _scheduled(address: str) -> _Executor:
         from distributed import Client  # noqa: PLC0415  optional, and slow to load
     except ModuleNotFoundError:
         raise SettingsError(
-            "--scheduler needs the package distributed; run pip install 'memsync[distributed]', or "
-            "give --workers",
+            "--scheduler needs a package that is not installed. Type this in the environment of "
+            f"memsync, or give --workers:\n  {to_install('distributed')}",
             field="scheduler",
         ) from None
 

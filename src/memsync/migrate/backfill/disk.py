@@ -57,11 +57,6 @@ def disk_space(session: Session) -> DiskSpace:
     return DiskSpace(found.table_bytes, found.index_bytes, found.wal_bytes, free)
 
 
-def mib(size: int) -> str:
-    """A size in bytes as text for people."""
-    return f"{size / 2**20:.1f} MiB"
-
-
 def _free_bytes(folder: str, pid: int) -> int | None:
     """Free bytes at `folder`; None unless the server's process `pid` runs on this machine."""
     try:

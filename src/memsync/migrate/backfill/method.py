@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memsync.migrate.backfill.checkpoint import fill_is_half_done
-from memsync.migrate.backfill.disk import COPY_FACTOR, DiskSpace, disk_space, mib
+from memsync.migrate.backfill.disk import COPY_FACTOR, DiskSpace, disk_space
 from memsync.migrate.backfill.shadow_table import obstacles, require_no_obstacles, shadow_state
 from memsync.migrate.options import Method
-from memsync.model.wording import listed
+from memsync.model.wording import listed, size
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.postgres import Session
 
@@ -57,16 +57,16 @@ def _chosen(session: Session, catalog: Catalog, in_the_way: list[str]) -> Choice
 
 def _by_disk(found: DiskSpace) -> Choice:
     if found.size_bytes < SMALL_BYTES:
-        return Choice("in-place", f"table and indexes are small, {mib(found.size_bytes)}")
+        return Choice("in-place", f"table and indexes are small, {size(found.size_bytes)}")
     needed, free = found.copy_bytes, found.free_bytes
     if free is None:
         return Choice(
             "in-place",
             "the free space on the server's disk cannot be known from here; if it is "
-            f"{mib(needed)} or more, --method copy is quicker",
+            f"{size(needed)} or more, --method copy is quicker",
         )
     said = (
-        f"a copy needs {mib(needed)} ({COPY_FACTOR} times table and indexes, and WAL), "
-        f"{mib(free)} are free"
+        f"a copy needs {size(needed)} ({COPY_FACTOR} times table and indexes, and WAL), "
+        f"{size(free)} are free"
     )
     return Choice("copy" if free >= needed else "in-place", said)

@@ -4,9 +4,9 @@ This module decides which tables a run needs, and how far behind a standby may b
 the structure of the history, and backfill/disk.py how much disk each method needs.
 """
 
-from memsync.migrate.backfill.disk import disk_space, mib
+from memsync.migrate.backfill.disk import disk_space
 from memsync.migrate.checks import Check, blocker, fine, warning
-from memsync.model.wording import count, listed
+from memsync.model.wording import count, listed, size
 from memsync.stores.history import settings_tables
 from memsync.stores.history.catalog import TABLE
 from memsync.stores.history.phases import Phase
@@ -112,18 +112,18 @@ def disk(session: Session) -> Check:
     """Whether the disk has enough space, where that can be known from here."""
     has = disk_space(session)
     found = (
-        f"table {mib(has.table_bytes)}, indexes {mib(has.index_bytes)}; in place needs "
-        f"{mib(has.in_place_bytes)}, a copy {mib(has.copy_bytes)}, each with {mib(has.wal_bytes)} "
-        "of WAL"
+        f"table {size(has.table_bytes)}, indexes {size(has.index_bytes)}; in place needs "
+        f"{size(has.in_place_bytes)}, a copy {size(has.copy_bytes)}, each with "
+        f"{size(has.wal_bytes)} of WAL"
     )
     free = has.free_bytes
     if free is None:
         return fine("disk", f"{found}; the free space is not known from here")
-    found += f"; {mib(free)} free"
+    found += f"; {size(free)} free"
     if free < has.in_place_bytes:
-        return blocker("disk", found, f"free {mib(has.in_place_bytes - free)} more, at least")
+        return blocker("disk", found, f"free {size(has.in_place_bytes - free)} more, at least")
     if free < has.copy_bytes:
-        lacks = mib(has.copy_bytes - free)
+        lacks = size(has.copy_bytes - free)
         return warning("disk", found, f"enough for in place only; a copy lacks {lacks}")
     return fine("disk", found)
 

@@ -24,6 +24,7 @@ from memsync.errors import (
     SettingsError,
     StoreUnreachable,
 )
+from memsync.model.extras import to_install
 from memsync.model.records import Vector
 from memsync.model.vectors import SHORTEST_SQUARED, squared_length
 from memsync.model.wording import count
@@ -317,7 +318,8 @@ def _wordllama() -> Embedder:
     spec = find_spec("wordllama")
     if spec is None or spec.origin is None:
         raise SettingsError(
-            "embedder wordllama is not installed; pip install 'memsync[embedded]', or name another"
+            "the embedder wordllama is not installed. Type this in the environment of memsync, or "
+            f"name another embedder:\n  {to_install('embedded')}"
         )
     from wordllama import WordLlama  # noqa: PLC0415  optional, and slow to import
 

@@ -7,6 +7,7 @@ qdrant-edge is optional.
 from pathlib import Path
 
 from memsync.errors import SettingsError
+from memsync.model.extras import to_install
 from memsync.settings import EMBEDDED, Settings
 from memsync.stores.vectors.protocol import VectorStore
 
@@ -21,7 +22,7 @@ def open_vectors(settings: Settings, *, create: bool = False) -> VectorStore:
     if not create:
         require_folder(url)
     scheme, _, rest = url.partition(":")
-    folder = Path(rest).expanduser()
+    folder = Path(rest).expanduser().absolute()
     if scheme == "edge":
         try:
             from memsync.stores.vectors.edge import open_edge  # noqa: PLC0415
@@ -29,8 +30,8 @@ def open_vectors(settings: Settings, *, create: bool = False) -> VectorStore:
             if error.name != "qdrant_edge":
                 raise
             raise SettingsError(
-                "qdrant_url: edge:DIR needs the embedded engine, which is not installed; run "
-                "pip install 'memsync[embedded]' or name a server",
+                "the embedded Qdrant engine is not installed. Type this in the environment of "
+                f"memsync, or let qdrant_url name a server:\n  {to_install('embedded')}",
                 field="qdrant_url",
             ) from None
         return open_edge(folder)
@@ -51,7 +52,7 @@ def require_folder(url: str) -> None:
     Raises: SettingsError.
     """
     scheme, _, rest = url.partition(":")
-    folder = Path(rest).expanduser()
+    folder = Path(rest).expanduser().absolute()
     if scheme in EMBEDDED and not folder.is_dir():
         raise SettingsError(
             f"there is no vector store in {folder}: the folder does not exist. Check qdrant_url; "

