@@ -2546,7 +2546,7 @@ WHERE a.column_name = 'conversation_history.persona_id' AND a.row_id = h.id
     -- SQL cannot know whether there are memories of them.
     SELECT count(*) AS total, string_agg(format('%s %s of user %s', c.persona_id, c.name, c.user_id), ', ')
            AS named
-    INTO _made FROM (SELECT c.user_id, c.persona_id, p.name,
+    INTO _made FROM (SELECT c.user_id, c.persona_id,
            p.content <> '' OR p.description IS DISTINCT FROM 'Default persona'
            OR p.name NOT LIKE '%''s Persona' AS edited,
            EXISTS (SELECT FROM memsync.outbox o JOIN conversation_history h ON h.id = o.point_id

@@ -23,6 +23,7 @@ from support.prisma import (
     history,
 )
 from support.roles import at_url, role
+from support.terminal import on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +117,7 @@ def test_names_with_other_timestamps(
     assert f"Prisma: {REDESIGN}  applied" in said
     assert (
         "not recorded as applied: add_persona_id_to_conversation_history, "
-        "finalize_persona_id_migration. " in said
+        "finalize_persona_id_migration\n" in said
     )
     assert 0 == resolve_all(settled, folder)
     assert {REDESIGN, *names} == applied(settled)
@@ -379,7 +380,10 @@ def test_without_prisma_run_says_nothing_of_it(
 
 
 def test_lines_for_the_schema(
-    app: App, new_app: NewApp, capsys: pytest.CaptureFixture[str]
+    app: App,
+    new_app: NewApp,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """--show-schema prints the line and the migration by which Prisma knows memsync's index."""
     assert 0 == app.command("resolve", "--show-schema")
@@ -396,6 +400,10 @@ def test_lines_for_the_schema(
     found = json.loads(capsys.readouterr().out)
     assert found["schema"][0] in said
     assert all(statement in said for statement in found["sql"])
+    screen = on_terminal(
+        40, lambda: app.command("resolve", "--show-schema"), monkeypatch
+    ).splitlines()
+    assert said.splitlines() == screen  # a line that is wrapped cannot be copied
     before = {name for name, _ in app.query(INDEXES)}
     developer = new_app()
     developer.do("ALTER TABLE conversation_history ADD COLUMN persona_id uuid")

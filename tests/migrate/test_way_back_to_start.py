@@ -174,6 +174,7 @@ def test_a_persona_that_is_used_stays(app: App, vectors: VectorStore, why: str) 
     said = ("default persona that memsync made stays", "default personas that memsync made stay")
     assert f"{count(len(stay), *said)}: " in note
     assert 0 < note.count(f"({why})") == len(stay)
+    assert "Persona" not in note  # nobody's name
     assert set(stay) <= set(created)
 
 
@@ -270,7 +271,7 @@ def test_a_phase_that_is_not_reached_is_not_gone_back_to(
 
     assert (before, runs) == (app.catalog(), app.query("SELECT count(*) FROM memsync.runs"))
     said = json.loads(capsys.readouterr().out)
-    assert (REACHED[last], [f"nothing was taken back: after {to} nothing stands"]) == (
+    assert (REACHED[last], [f"nothing was taken back: no phase after {to} stands"]) == (
         said["stage"],
         said["notes"],
     )

@@ -105,8 +105,8 @@ def rollback(
             undone |= withdraw_personas(opened, settings, memories) > 0
         stage = opened.catalog().stage
         if not undone:
-            after = f"after {to}" if to else "of memsync's"
-            tell(Progress(Kind.NOTE, f"nothing was taken back: {after} nothing stands"))
+            what = f"no phase after {to}" if to else "no phase"
+            tell(Progress(Kind.NOTE, f"nothing was taken back: {what} stands"))
         return stage
 
 

@@ -46,7 +46,7 @@ def withdraw_personas(run: Run, settings: Settings, memories: OpenMemories | Non
         going = [each.persona_id for each in created if each.persona_id not in why]
         _remove(session, going)
         return len(going), [
-            f"{each.persona_id} {each.name} of user {each.user_id} ({why[each.persona_id]})"
+            f"{each.persona_id} of user {each.user_id} ({why[each.persona_id]})"
             for each in created
             if each.persona_id in why
         ]

@@ -3,7 +3,7 @@
 -- name: created_personas
 -- Those that still exist. `edited`: somebody wrote into it since. `awaited`: a memory of its user
 -- is still to be written.
-SELECT c.user_id, c.persona_id, p.name,
+SELECT c.user_id, c.persona_id,
        p.content <> '' OR p.description IS DISTINCT FROM 'Default persona'
        OR p.name NOT LIKE '%%''s Persona' AS edited,
        EXISTS (SELECT FROM memsync.outbox o JOIN conversation_history h ON h.id = o.point_id

@@ -160,7 +160,10 @@ def test_the_time_before_the_watch_counts_as_use(app: App) -> None:
     """A run straight through is refused, because it has watched writes for seconds only."""
     app.run(Phase.BACKFILL)
 
-    assert "writes are watched only since " in refused(app, HALF_AN_HOUR).message
+    told = refused(app, HALF_AN_HOUR).message
+    assert "nobody knows whether user_id was in use" in told
+    assert "writes are watched only since " in told
+    assert ". Wait 0:" in told
 
 
 def test_writers_do_not_wait_for_one_another(ready: App) -> None:

@@ -100,7 +100,7 @@ class Catalog:
 
         Raises: SchemaMismatch when this is not the app's database, naming what is missing.
         """
-        _require_app(session)
+        require_app(session)
         columns = relations.columns(session, TABLE)
         own_tables = relations.existing(session, [f"memsync.{name}" for name in get_args(OwnTable)])
         has_notes = notes and "memsync.redesign_change" in own_tables
@@ -245,7 +245,7 @@ def reading(session: Session) -> Iterator[None]:
 
     Raises: SchemaMismatch when this is not the app's database.
     """
-    _require_app(session)
+    require_app(session)
     may_read = session.row("may_read_history").yes
     with session.snapshot():
         if may_read:
@@ -288,7 +288,8 @@ def require_server_version(session: Session) -> None:
         )
 
 
-def _require_app(session: Session) -> None:
+def require_app(session: Session) -> None:
+    """Refuse a database that is not the app's. Raises: SchemaMismatch naming what is missing."""
     there = relations.existing(session, APP_TABLES)
     if missing := [name for name in APP_TABLES if name not in there]:
         raise SchemaMismatch(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from memsync.errors import SchemaMismatch
 from memsync.settings import Settings
-from memsync.stores.history.catalog import Catalog
+from memsync.stores.history.catalog import Catalog, require_app
 from memsync.stores.ltm.layouts import CollectionKind, Layout, kind_of
 from memsync.stores.postgres import Session, relations
 from memsync.stores.vectors import VectorStore
@@ -82,6 +82,7 @@ def change(session: Session, before: Layout, after: Layout, why: str) -> None:
 
 
 def _looked_for(session: Session, vectors: VectorStore, shared: str) -> Decision:
+    require_app(session)  # In another database no layout is the right one.
     names = vectors.collections()
     in_shared = shared in names and vectors.count(shared) > 0
     deployed = (

@@ -45,8 +45,9 @@ _MEANINGS: tuple[tuple[_Drivers, type[MemsyncError], str], ...] = (
     (
         (errors.InsufficientPrivilege,),
         MissingRight,
-        "the role may not do this at {label}: {why}. Grant it, or connect as the owner of the "
-        "tables; where a policy hides rows, as a role with BYPASSRLS",
+        "the role may not do this at {label}: {why}. Grant it (`memsync help operate` lists what a "
+        "role needs), or connect as the owner of the tables; where a policy hides rows, as a role "
+        "with BYPASSRLS",
     ),
     (
         (errors.ObjectNotInPrerequisiteState, errors.InvalidColumnReference),
