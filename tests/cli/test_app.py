@@ -1,5 +1,7 @@
 """Tests what all commands share: exit statuses, the use of both streams, the shape of errors."""
 
+import contextlib
+import json
 from pathlib import Path
 from uuid import uuid4
 
@@ -7,9 +9,13 @@ import psycopg
 import pytest
 
 from memsync import Memory, NewExchange, SchemaMismatch, Settings
+from memsync.cli.app import main
+from memsync.model.records import Point
 from memsync.reconcile.plans import Plan, Target
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.vectors import open_vectors
 from support.cli import COMMANDS, NO_QDRANT, NOWHERE, every_command, on, run
+from support.terminal import on_terminal
 
 
 @every_command
@@ -47,6 +53,21 @@ def test_database_that_is_not_ours_is_12(command: tuple[str, ...], database: str
             "SELECT count(*) FROM pg_namespace WHERE nspname = 'memsync'"
         ).fetchone()
     assert (0,) == found
+
+
+def test_a_wrong_database_is_told_before_a_layout_that_is_not_clear(
+    database: str, tmp_path: Path
+) -> None:
+    """Whoever named another database has no layout to name."""
+    store = f"edge:{tmp_path}"
+    with contextlib.closing(open_vectors(Settings(qdrant_url=store), create=True)) as vectors:
+        for name in ("memories", f"persona-{uuid4()}"):
+            vectors.create(name, 2, {})
+            vectors.upsert(name, [Point(uuid4(), {}, (1.0, 0.0))])
+
+    ran = on(database, store, "check")
+
+    assert (12, True) == (ran.status, "is not the app's database" in ran.err)
 
 
 def test_a_database_that_is_not_migrated(legacy_app: str, tmp_path: Path) -> None:
@@ -178,6 +199,28 @@ def test_usage_errors_have_a_shape(arguments: tuple[str, ...], error: str) -> No
     )
 
 
+def test_a_failure_for_a_program_is_one_line_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A break would stand inside a string, and no program could read it."""
+    told = on_terminal(40, lambda: main(["rules", "NOPE", "--json"]), monkeypatch)
+
+    assert 2 == json.loads(told)["exit_status"]
+
+
+def test_an_argument_is_shown_by_its_name_alone() -> None:
+    """No type of Python's and no bracket of a library's stands in the help."""
+    for command, usage, line in (
+        (("reconcile", "show"), "{} [OPTIONS] PLAN", "  PLAN  A file that"),
+        (("init",), "{} [OPTIONS] [DIR]", "  DIR  With --embedded"),
+        (("rules",), "{} [OPTIONS] [CODE]", "  CODE  A code, a name, or a family"),
+        (("help",), "{} [OPTIONS] [TOPIC...]", "  TOPIC...  exit-statuses"),
+    ):
+        said = run(*command, "--help").out
+        assert f"Usage: {usage.format(' '.join(('memsync', *command)))}\n" in said
+        assert f"\n{line}" in said
+
+
 def test_version_and_help_are_data() -> None:
     """Version and help are what was asked for, so they go to stdout with status 0."""
     assert (0, "") == ((ran := run("--version")).status, ran.err)
@@ -192,7 +235,9 @@ def test_version_and_help_are_data() -> None:
     ("arguments", "said"),
     [
         (("migrate", "run", "--to", "nope"), "'--to': 'nope' is not one of 'isolate', "),
-        (("reconcile", "undo", "nope"), "'RUN': must be a valid UUID"),
+        (("reconcile", "undo", "nope"), "'nope' is no id of a run"),
+        (("reconcile", "plan", "--persona", "nope"), "'--persona': must be a valid UUID\n"),
+        (("demo", "--seed", "nope"), "'--seed': must be a valid integer\n"),
         (("sync", "run", "--every", "soon"), "'--every': must be a valid number"),
     ],
 )

@@ -93,6 +93,8 @@ def test_plan_show_apply_and_undo(app: str, qdrant: str, tmp_path: Path) -> None
     assert "1 run; each is kept for 30 days after its last work" in listed.out
     undone = on(app, qdrant, "reconcile", "undo", run)
     assert (0, f"{number} points undone") == (undone.status, undone.out.splitlines()[0])
+    again = on(app, qdrant, "reconcile", "undo", run)
+    assert (0, "nothing was left to undo") == (again.status, again.out.splitlines()[0])
     assert 0 == on(app, qdrant, "--json", "reconcile", "undo", run).json()["done"]
     [kept] = on(app, qdrant, "--json", "reconcile", "runs").json()["runs"]
     assert (run, number, number) == (kept["run_id"], kept["done"], kept["undone"])

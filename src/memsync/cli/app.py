@@ -6,6 +6,7 @@ No other module turns errors into exit statuses. stdout carries data, stderr eve
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from memsync.cli import check, demo, helping, init, migrate, output, reconcile, 
 from memsync.cli.options import Options, Root, command
 from memsync.cli.statuses import INTERNAL_ERROR, INTERRUPTED, PIPE_CLOSED, USAGE
 from memsync.errors import MemsyncError
+
+_HOW_READ = re.compile(r"(?<=must be a valid )(\w+), (?:unable to parse|invalid ).*")
+"""What of a message about a value says how it was read."""
 
 app = typer.Typer(
     name="memsync",
@@ -135,6 +139,7 @@ def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     message = error.format_message().replace("\n\t", " ")
     # Pydantic reads the values, and its words are about a program's input.
     message = message.replace("Value error, ", "").replace("Input should be ", "must be ")
+    message = _HOW_READ.sub(r"\1", message)
     as_json = "--json" in arguments
     if message.startswith("Usage: ") and not as_json:  # the help is the message
         typer.echo(message, err=True)
@@ -169,5 +174,5 @@ def _failed(
         text = output.typed(f"memsync: {message}")
     # A stderr that is full or closed must not change the status.
     with contextlib.suppress(OSError):
-        output.complain(text)
+        output.complain(text, is_data="--json" in arguments)
     return status

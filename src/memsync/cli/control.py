@@ -10,7 +10,7 @@ from memsync import migrate
 from memsync.cli.output import print_facts, print_json, say, say_command, say_next
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres
-from memsync.model.wording import count
+from memsync.model.wording import count, size
 from memsync.stores.postgres.embedded import by_hand
 
 _LOOK = "memsync migrate status"
@@ -51,31 +51,25 @@ def backup(
     print_facts(
         [
             ("file", made.file),
-            ("size", f"{made.bytes / 2**20:.1f} MiB"),
+            ("size", size(made.bytes)),
             ("sha256", made.sha256),
             ("holds", f"{count(len(made.tables), 'table')}, {count(made.history_rows, 'message')}"),
             ("as of", f"{made.taken_at:%Y-%m-%d %H:%M:%S %Z}"),
         ]
     )
-    say(
-        "to restore it, stop the app, its jobs and `memsync sync run`, and make a new database of "
-        "it; this one stays as it is:"
-    )
+    say("to restore it, stop the app, its jobs and `memsync sync run`")
+    say("these commands make a new database of it; this one stays as it is:")
     if start:
-        say("this server runs only while memsync has it open, so start it first:")
+        say("  (this server runs only while memsync has it open, so the first one starts it)")
         say_command(f"  {start}")
     for command in made.restore:
         say_command(f"  {command}")
-    say(
-        "then check it with `memsync migrate status`, and let the app's URL and "
-        "MEMSYNC_POSTGRES_URL name it"
-    )
+    say("then let MEMSYNC_POSTGRES_URL name it, check it with `memsync migrate status`,")
+    say("and let the app's URL name it")
     if stop:
-        say(
-            "embedded:DIR names no other database, so use the URL "
-            "postgresql://postgres@/DATABASE?host=FOLDER, as in these commands. This stops the "
-            "server:"
-        )
+        say("embedded:DIR names no other database, so the URL has another form:")
+        say("  postgresql://postgres@/DATABASE?host=FOLDER, as in the commands above")
+        say("this stops the server:")
         say_command(f"  {stop}")
     say_next(now.next, now.first)
     return 0

@@ -43,9 +43,12 @@ SHOWN_LINES = _HEAD_LINES + _TAIL_LINES
 def demo(
     ctx: typer.Context,
     dialogues: Annotated[
-        Path | None, typer.Option(help="Use this file's dialogues (jsonl.gz), not made-up ones.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Use this file's dialogues (jsonl.gz), not made-up ones."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed makes another app.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another seed makes another app.")] = 1,
     keep: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +91,8 @@ def demo(
     if ctx.obj.as_json:
         print_json(ok=not failed, scenes=played, kept=str(folder) if home else None)
     elif not failed:
-        say(f"\nEverything came true in {time.monotonic() - started:.0f} s.")
+        what = "The app was made" if legacy else "Everything came true"
+        say(f"\n{what} in {time.monotonic() - started:.0f} s.")
         if home:
             say(f"{page.NAME} in {home} says what to type there; begin with: cd {home}")
     for each in failed:

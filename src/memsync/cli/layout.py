@@ -59,7 +59,7 @@ def show(ctx: typer.Context) -> int:
 )
 def change(
     ctx: typer.Context,
-    layout: Annotated[Layout, typer.Argument(metavar="LAYOUT", help="shared, or per-persona.")],
+    layout: Annotated[Layout, typer.Argument(metavar="LAYOUT", help="shared or per-persona.")],
     *,
     app_stopped: Annotated[
         bool,

@@ -23,6 +23,7 @@ from memsync.cli.views import TextOption
 from memsync.errors import GateClosed, PartlyDone
 from memsync.migrate import Verification, prisma
 from memsync.migrate.options import WORKERS_MAX, EvidenceUse, Existing, Method, Unresolved
+from memsync.model.progress import Kind, Progress
 from memsync.stores.history.phases import Phase
 
 app = group(
@@ -190,9 +191,18 @@ def run(
         opened_postgres(ctx) as (settings, postgres),
         migrate.memories_of(settings) as memories,
     ):
-        with progress(ctx.obj) as tell:
+        begun: list[str] = []
+        with progress(ctx.obj) as shown:
+
+            def tell(step: Progress) -> None:
+                if step.kind is Kind.PHASE:
+                    begun.append(step.what)
+                shown(step)
+
             stage = migrate.run(postgres, settings, options, memories=memories, tell=tell)
         now = migrate.status(postgres)
+        if not begun and not ctx.obj.as_json:
+            say("nothing was left to do")
         facts = {"messages": now.rows_total, "seconds": round(time.monotonic() - started, 1)}
         return resolving.print_stage(stage, postgres, now, facts, as_json=ctx.obj.as_json)
 

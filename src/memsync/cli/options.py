@@ -125,18 +125,33 @@ class _Common:
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         every: list[Parameter] = self.get_params(ctx)  # type: ignore[attr-defined]
         own = [each for each in every if each not in _GLOBAL]
+        arguments = [each for each in own if each.param_type_name == "argument"]
         by_heading = {
-            "Arguments": [each for each in own if each.param_type_name == "argument"],
+            "Arguments": arguments,
             "Options": [each for each in own if each.param_type_name == "option"],
             "Global options, before or after the command": list(_GLOBAL) if self.is_root else [],
         }
         for heading, params in by_heading.items():
-            rows = [row for each in params if (row := each.get_help_record(ctx))]
+            rows = [
+                (_name(each) if each in arguments else row[0], row[1])
+                for each in params
+                if (row := each.get_help_record(ctx))
+            ]
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
         if isinstance(self, TyperGroup):
             self.format_commands(ctx, formatter)
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """The usage, with each argument by its name alone, in brackets where it may be left out."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]  # as above
+        every: list[Parameter] = self.get_params(ctx)  # type: ignore[attr-defined]
+        arguments = [each for each in every if each.param_type_name == "argument"]
+        names = [_name(each) if each.required else f"[{_name(each)}]" for each in arguments]
+        # Each has one piece, behind that of the options.
+        pieces[1 : 1 + len(names)] = names
+        return pieces
 
     def format_epilog(self, _ctx: Context, formatter: HelpFormatter) -> None:
         lines = (self.epilog or "").splitlines()
@@ -200,6 +215,12 @@ class Root(Group):
     def list_commands(self, ctx: Context) -> list[str]:
         """The names, in that order."""
         return sorted(super().list_commands(ctx), key=self.order.index)
+
+
+def _name(argument: Parameter) -> str:
+    """The name of an argument as people read it, without its type."""
+    name = str(argument.metavar or argument.name).strip("[].").upper()
+    return name if argument.nargs == 1 else f"{name}..."
 
 
 def _first_sentence(text: str) -> str:

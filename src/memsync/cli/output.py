@@ -192,9 +192,11 @@ def say_next(command: str | None, first: str | None = None) -> None:
         say(f"next: {command}")
 
 
-def complain(text: str) -> None:
-    """Print an error on stderr, wrapped as the terminal needs it."""
-    if sys.stderr:
+def complain(text: str, *, is_data: bool = False) -> None:
+    """Print an error on stderr, wrapped as the terminal needs it; data for a program as it is."""
+    if sys.stderr and is_data:
+        typer.echo(text, err=True)
+    elif sys.stderr:
         on = console(stderr=True)
         for line in harmless(text).split("\n"):
             typer.echo(_rendered(_indented(line), on), err=True)

@@ -1,5 +1,6 @@
 """`memsync migrate resolve`, and the lines that other commands print about Prisma's history."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli.output import print_facts, print_json, say, say_next
+from memsync.cli.output import print_facts, print_json, say, say_command, say_next
 from memsync.cli.stores import opened_postgres
 from memsync.errors import InvalidInput
 from memsync.migrate import Status, prisma
 from memsync.migrate.app_migrations import DEFAULT_FOLDER, schema_lines
 from memsync.stores.history.phases import Stage
 from memsync.stores.postgres import Postgres
+
+_SENTENCE_END = re.compile(r"\. (?=[A-Z])")
 
 
 def resolve(
@@ -87,7 +90,10 @@ def resolve(
 def print_differences(told: prisma.Told) -> None:
     """Where Prisma's history and the catalog differ, each with the command that mends it."""
     for each in told.checks:
-        say(f"Prisma: {each.found}")
+        first, *others = _SENTENCE_END.split(each.found)
+        say(f"Prisma: {first}")
+        for sentence in others:
+            say(f"  {sentence}")
         say(f"  do: {each.next}")
 
 
@@ -125,5 +131,6 @@ def _print_schema(postgres: Postgres, *, as_json: bool) -> int:
             "-- prisma/migrations/<time>_retrieval_index/migration.sql, after the app's last one:",
             *script,
         )
-        say("\n".join(lines))
+        for line in "\n".join(lines).split("\n"):
+            say_command(line)
     return 0

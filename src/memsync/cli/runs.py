@@ -12,7 +12,7 @@ from memsync.cli.output import one_line, print_json, say
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import check_again
-from memsync.errors import SchemaMismatch, SettingsError, StoreUnreachable
+from memsync.errors import InvalidInput, SchemaMismatch, SettingsError, StoreUnreachable
 from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
@@ -22,7 +22,7 @@ from memsync.stores.postgres import Session
 def undo(
     ctx: typer.Context,
     run: Annotated[
-        UUID, typer.Argument(metavar="RUN", help="The id that `reconcile apply` printed.")
+        str, typer.Argument(metavar="RUN", help="The id that `reconcile apply` printed.")
     ],
 ) -> int:
     """Take a run of apply back, also one that was cut short. Running it again finishes it.
@@ -30,16 +30,28 @@ def undo(
     A point that somebody has written since is left as it is, and told. So is one whose memory
     another run has removed since.
     """
+    run_id = _id_of(run)
     with opened_stores(ctx) as (settings, postgres, ltm), progress(ctx.obj) as tell:
-        done = reconcile.undo(run, postgres, ltm, settings, tell)
+        done = reconcile.undo(run_id, postgres, ltm, settings, tell)
     if ctx.obj.as_json:
-        print_json(run_id=run, done=done.done, kept=done.kept)
+        print_json(run_id=run_id, done=done.done, kept=done.kept)
         return 0
-    say(f"{count(done.done, 'point')} undone")
+    nothing = "nothing was left to undo"
+    say(nothing if not done.done else f"{count(done.done, 'point')} undone")
     for name in done.kept:
         say(f"  {name} is kept: it holds points that the run did not write")
     say(f"next: {check_again(about=done.reasons)}")
     return 0
+
+
+def _id_of(run: str) -> UUID:
+    """The id that an operator names. Raises: InvalidInput."""
+    try:
+        return UUID(run)
+    except ValueError:
+        raise InvalidInput(
+            f"{run!r} is no id of a run: `memsync reconcile runs` lists those that are kept"
+        ) from None
 
 
 def runs(ctx: typer.Context) -> int:
