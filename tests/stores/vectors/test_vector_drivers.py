@@ -157,7 +157,7 @@ class TestLifetime:
         """Without the embedded engine the error says how to install it."""
         monkeypatch.setitem(sys.modules, "qdrant_edge", None)
         monkeypatch.delitem(sys.modules, "memsync.stores.vectors.edge", raising=False)
-        with pytest.raises(SettingsError, match=r"pip install 'memsync\[embedded\]'"):
+        with pytest.raises(SettingsError, match="'qdrant-edge-py"):
             open_vectors(Settings(qdrant_url=f"edge:{tmp_path}"))
 
 
