@@ -1,6 +1,6 @@
 """A relay that lost its lock, or that races somebody else, never replaces what is newer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from qdrant_client import models
 
 from memsync.errors import PartlyDone, SchemaMismatch, StoreUnreachable
 from memsync.memory import Drained, outbox_status, relay
+from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
@@ -210,10 +211,11 @@ class Strict(Failing):
         collection: str,
         points: Sequence[Point],
         *,
-        only_where: Where | None = None,
+        only_where: Mapping[PointId, Where] | None = None,
         **more: Any,
     ) -> None:
-        self._require_indexes(collection, only_where)
+        for where in (only_where or {}).values():
+            self._require_indexes(collection, where)
         super().upsert(collection, points, only_where=only_where, **more)
 
     def scroll(self, collection: str, *, any_of: AnyOf | None = None, **more: Any) -> Page:

@@ -90,3 +90,19 @@ def test_an_audit_asks_for_many_points_at_once(lab: Lab) -> None:
             assert found.complete
         numbers.append((Counter(store.calls), statements.calls))
     assert numbers[0] == numbers[1]
+
+
+def test_memories_are_written_over_many_at_once(lab: Lab) -> None:
+    """Each with the condition that it is as it was seen, in one call for a batch."""
+    calls = []
+    for number in (2, 4):
+        said = lab.say(number)
+        lab.sync()
+        faults = Faults(lab)
+        for each in said:
+            lab.respell(each, user_text="other words")
+            faults.add(Repair.MAKE, row=each, place=lab.place(each), target=lab.place(each))
+        store = Counting(lab.vectors)
+        assert number == lab.apply(faults.plan(), store).done
+        calls.append(store.calls.count("upsert"))
+    assert calls[0] == calls[1]

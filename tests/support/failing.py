@@ -93,7 +93,7 @@ class Failing:
         points: Sequence[Point],
         *,
         only_absent: bool = False,
-        only_where: Where | None = None,
+        only_where: Mapping[PointId, Where] | None = None,
     ) -> None:
         fails = self._now("upsert")
         self.store.upsert(collection, points, only_absent=only_absent, only_where=only_where)

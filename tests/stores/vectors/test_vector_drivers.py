@@ -255,7 +255,7 @@ class TestAnswers:
 
     def test_write_not_finished(self) -> None:
         """A write that the server only acknowledged is not reported as done."""
-        answer = {"result": {"operation_id": 1, "status": "acknowledged"}}
+        answer = {"result": [{"operation_id": 1, "status": "acknowledged"}]}
         store = answering(lambda _: httpx.Response(200, json=answer))
         with pytest.raises(StoreUnreachable, match="did not finish"):
             store.upsert("some", [point(1)])
@@ -272,11 +272,11 @@ class TestAnswers:
         def answer(request: httpx.Request) -> httpx.Response:
             if request.url.path == "/":
                 return httpx.Response(200, json={"title": "qdrant", "version": version})
-            if request.method == "POST":
+            if not request.url.path.endswith("/batch"):
                 seen.append("read")
                 return httpx.Response(200, json={"result": [{"id": 1, "payload": {}}]})
             seen.append("upsert")
-            return httpx.Response(200, json={"result": {"status": "completed"}})
+            return httpx.Response(200, json={"result": [{"status": "completed"}]})
 
         store = answering(answer)
         store.upsert("some", [point(1)], only_absent=True)

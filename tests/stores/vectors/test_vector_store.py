@@ -125,7 +125,7 @@ class TestCollections:
         [
             lambda store, name: store.upsert(name, [point(1)]),
             lambda store, name: store.upsert(name, [point(1)], only_absent=True),
-            lambda store, name: store.upsert(name, [point(1)], only_where={"fp1": 1}),
+            lambda store, name: store.upsert(name, [point(1)], only_where={1: {"fp1": 1}}),
             lambda store, name: store.overwrite_payloads(name, {1: {}}),
             lambda store, name: store.delete(name, [1]),
             lambda store, name: store.delete(name, [1], only_where={1: {"fp1": 1}}),
@@ -270,13 +270,23 @@ class TestWrites:
         )
         vector_store.delete(made, [5])
         new = [point(each, NORTH, digest="new") for each in (1, 2, 3, 4, 5, 6)]
-        vector_store.upsert(made, new, only_where={"digest": "a", "fp1": 1})
+        where: Where = {"digest": "a", "fp1": 1}
+        vector_store.upsert(made, new, only_where={each.id: where for each in new})
         expected = [
             point(1, NORTH, digest="new"),
             point(2, EAST, digest="b", fp1=1),
             point(3, EAST, digest="a", fp1=2),
             point(4, EAST),
         ]
+        assert expected == list(scan(vector_store, made, vectors=True))
+
+    def test_each_by_its_own_condition(self, vector_store: VectorStore, made: str) -> None:
+        """A point that matches another one's condition is not written; without one, it exists."""
+        vector_store.upsert(made, [point(each, fp1=each) for each in (1, 2, 3, 4)])
+        new = [point(each, NORTH, fp1=0) for each in (1, 2, 3, 4, 5)]
+        where: dict[PointId, Where] = {1: {"fp1": 1}, 2: {"fp1": 1}, 3: {"fp1": 3}, 5: {}}
+        vector_store.upsert(made, new, only_where=where)
+        expected = [point(2, EAST, fp1=2) if at == 1 else new[at] for at in range(4)]
         assert expected == list(scan(vector_store, made, vectors=True))
 
     def test_payloads(self, vector_store: VectorStore, made: str) -> None:
@@ -353,14 +363,14 @@ class TestWrites:
         vector_store.upsert(made, standing)
         vector_store.upsert(made, [point(3, NORTH), point(4, NORTH)], only_absent=True)
         new = [point(each, digest="new") for each in range(1, 6)]
-        vector_store.upsert(made, new, only_where={"digest": "a"})
+        vector_store.upsert(made, new, only_where={each.id: {"digest": "a"} for each in new})
         expected = [point(1, digest="new"), point(2, digest="new"), point(3), point(4, NORTH)]
         assert expected == list(scan(vector_store, made, vectors=True))
 
     def test_one_condition(self, vector_store: VectorStore, made: str) -> None:
         """A write with both conditions is refused."""
         with pytest.raises(InvalidInput):
-            vector_store.upsert(made, [point(1)], only_absent=True, only_where={"fp1": 1})
+            vector_store.upsert(made, [point(1)], only_absent=True, only_where={1: {"fp1": 1}})
 
     def test_another_size(self, vector_store: VectorStore, made: str) -> None:
         """Vectors of another size are refused, in writes and in queries."""
@@ -391,11 +401,12 @@ class TestWrites:
         before = [point(1, digest="a"), point(2, digest="b"), point(3, digest=["c", "a"]), point(4)]
         vector_store.upsert(made, before)
         new = [point(each, digest="new") for each in (1, 2, 3, 4, 5)]
-        vector_store.upsert(made, new, only_where={"digest": frozenset(("a", "z"))})
+        one_of: Where = {"digest": frozenset(("a", "z"))}
+        vector_store.upsert(made, new, only_where={each.id: one_of for each in new})
         assert {1: "new", 2: "b", 3: "new", 4: None} == {
             each.id: each.payload.get("digest") for each in scan(vector_store, made)
         }
-        vector_store.upsert(made, new, only_where={"digest": frozenset()})
+        vector_store.upsert(made, new, only_where={2: {"digest": frozenset()}})
         assert "b" == vector_store.retrieve(made, [2])[0].payload["digest"]
 
 

@@ -35,18 +35,10 @@ def write_as_seen(
     if not replacing:
         return
     where = conditions(vectors, collection, [seen[each.id] for each in replacing])
-    digested: list[Point] = []
-    digests: set[str] = set()
-    for each in replacing:
-        digest = where[each.id].get(DIGEST)
-        if isinstance(digest, str):
-            digested.append(each)
-            digests.add(digest)
-        else:
-            vectors.upsert(collection, [each], only_where=where[each.id])
-    if digested:
-        # A digest is one point's only, because the point's id is in it: so one write does for all.
-        vectors.upsert(collection, digested, only_where={DIGEST: frozenset(digests)})
+    # A digest is one point's only, because the point's id is in it: so one condition does for all.
+    digests = {i: each[DIGEST] for i, each in where.items() if isinstance(each.get(DIGEST), str)}
+    one_of: Where = {DIGEST: frozenset(map(str, digests.values()))}
+    vectors.upsert(collection, replacing, only_where={**where, **dict.fromkeys(digests, one_of)})
 
 
 def conditions(

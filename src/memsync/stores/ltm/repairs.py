@@ -105,14 +105,10 @@ class Repairs:
         """
         where_seen = conditions(self._vectors, collection, seen.values())
         new = [each for each in points if each.id not in seen]
+        over = [each for each in points if each.id in seen]
         absent = partial(self._vectors.upsert, collection, only_absent=True)
-        failed = sent_in_parts(new, absent)
-        for each in points:
-            if each.id in seen:
-                where = where_seen.get(each.id, {})
-                upsert = partial(self._vectors.upsert, collection, only_where=where)
-                failed |= sent_in_parts([each], upsert)
-        return failed
+        as_seen = partial(self._vectors.upsert, collection, only_where=where_seen)
+        return sent_in_parts(new, absent) | sent_in_parts(over, as_seen)
 
     def overwrite(
         self,

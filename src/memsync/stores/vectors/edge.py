@@ -41,6 +41,7 @@ from memsync.stores.vectors.edge_wire import (
 from memsync.stores.vectors.points import (
     another_size,
     batches,
+    by_condition,
     checked_id,
     forked,
     misformed,
@@ -167,7 +168,7 @@ class EdgeStore:
         points: Sequence[Point],
         *,
         only_absent: bool = False,
-        only_where: Where | None = None,
+        only_where: Mapping[PointId, Where] | None = None,
     ) -> None:
         """Write points whole; see the protocol."""
         if only_absent and only_where is not None:
@@ -180,15 +181,16 @@ class EdgeStore:
         with self._translated(collection):
             shard = self._shard(collection)
             for batch in batches(points):
-                edge_points = [
-                    engine.Point(point.id, list(point.vector or ()) or {}, dict(point.payload))
-                    for point in batch
-                ]
-                shard.update(
-                    engine.UpdateOperation.upsert_points(
-                        edge_points, condition=filter_of(only_where), update_mode=mode
+                for where, some in by_condition(batch, only_where):
+                    edge_points = [
+                        engine.Point(each.id, list(each.vector or ()) or {}, dict(each.payload))
+                        for each in some
+                    ]
+                    shard.update(
+                        engine.UpdateOperation.upsert_points(
+                            edge_points, condition=filter_of(where), update_mode=mode
+                        )
                     )
-                )
 
     def overwrite_payloads(
         self,

@@ -87,6 +87,18 @@ def matches(payload: object, where: Where) -> bool:
     return True
 
 
+def by_condition(
+    points: Iterable[Point], only_where: Mapping[PointId, Where] | None
+) -> list[tuple[Where | None, list[Point]]]:
+    """The points, together those of one condition; None: there are no conditions."""
+    groups: dict[object, tuple[Where | None, list[Point]]] = {}
+    for each in points:
+        where = None if only_where is None else only_where.get(each.id, {})
+        key = None if where is None else frozenset(where.items())
+        groups.setdefault(key, (where, []))[1].append(each)
+    return list(groups.values())
+
+
 def picked(
     read: Callable[[PointId | None], Page], start: PointId | None, limit: int, any_of: AnyOf
 ) -> Page:

@@ -114,13 +114,14 @@ class VectorStore(Protocol):
         points: Sequence[Point],
         *,
         only_absent: bool = False,
-        only_where: Where | None = None,
+        only_where: Mapping[PointId, Where] | None = None,
     ) -> None:
         """Write points whole, each with its vector, replacing any point with its id.
 
         A point whose vector is empty is written without one, as such a point is read.
-        With `only_absent` a point is written only if no point has its id; with `only_where` only
-        if the existing point's payload matches. The two exclude each other. A point that is not
+        With `only_absent` a point is written only if no point has its id; with `only_where`, which
+        has conditions by point, only if the existing point's payload matches: one without a
+        condition if there is an existing point. The two exclude each other. A point that is not
         written is no error: read it back to know.
         """
         ...

@@ -24,6 +24,7 @@ from memsync.stores.vectors.points import (
     BATCH_POINTS_MAX,
     another_size,
     batches,
+    by_condition,
     forked,
     payload_batches,
     picked,
@@ -40,6 +41,7 @@ from memsync.stores.vectors.qdrant_wire import (
     plain_params,
     point_id_of,
     point_of,
+    upsert_of,
     wants_indexes,
     wire_id,
 )
@@ -168,47 +170,31 @@ class QdrantStore:
         points: Sequence[Point],
         *,
         only_absent: bool = False,
-        only_where: Where | None = None,
+        only_where: Mapping[PointId, Where] | None = None,
     ) -> None:
         """Write points whole; see the protocol. A filter's keys must be indexed (strict mode)."""
         if only_absent and only_where is not None:
             raise InvalidInput("only_absent and only_where exclude each other")
-        conditional = only_absent or only_where is not None
-        for batch in batches(points):
-            if conditional and not self._is_conditional():
-                standing = {
-                    each.id: each for each in self.retrieve(collection, [p.id for p in batch])
-                }
-                batch = [p for p in batch if is_allowed(standing.get(p.id), only_where)]  # noqa: PLW2901
-            if batch:
-                self._upsert(collection, batch, only_absent=only_absent, only_where=only_where)
-
-    def _upsert(
-        self, collection: str, batch: list[Point], *, only_absent: bool, only_where: Where | None
-    ) -> None:
         mode = None
-        if self._conditional and only_absent:
+        if only_absent:
             mode = models.UpdateMode.INSERT_ONLY
-        elif self._conditional and only_where is not None:
+        elif only_where is not None:
             # Without this mode the filter applies to existing points only, and others are inserted.
             mode = models.UpdateMode.UPDATE_ONLY
-        with self._translated(collection):
-            structs = [
-                models.PointStruct(
-                    id=wire_id(point.id),
-                    vector=list(point.vector or ()) or {},
-                    payload=dict(point.payload),
-                )
-                for point in batch
-            ]
-            result = self._client.upsert(
-                collection,
-                structs,
-                wait=True,
-                update_mode=mode,
-                update_filter=filter_of(only_where) if mode else None,
-            )
-            self._completed(result)
+        for batch in batches(points):
+            groups = by_condition(batch, only_where)
+            if mode and not self._is_conditional():
+                standing = {p.id: p for p in self.retrieve(collection, [p.id for p in batch])}
+                allowed = [
+                    each
+                    for where, some in groups
+                    for each in some
+                    if is_allowed(standing.get(each.id), where)
+                ]
+                groups = [(None, allowed)] if allowed else []
+            sent = mode if self._conditional else None
+            if groups:
+                self._update(collection, [upsert_of(some, where, sent) for where, some in groups])
 
     def overwrite_payloads(
         self,

@@ -80,6 +80,21 @@ def filter_of_any(any_of: AnyOf) -> models.Filter:
     return models.Filter(should=[ids, *conditions])
 
 
+def upsert_of(
+    points: Iterable[Point], where: Where | None, mode: models.UpdateMode | None
+) -> models.UpsertOperation:
+    """The write of these points, in this mode, where what stands matches."""
+    structs = [
+        models.PointStruct(
+            id=wire_id(each.id), vector=list(each.vector or ()) or {}, payload=dict(each.payload)
+        )
+        for each in points
+    ]
+    return models.UpsertOperation(
+        upsert=models.PointsList(points=structs, update_mode=mode, update_filter=filter_of(where))
+    )
+
+
 def plain_params(collection: str, params: object) -> models.VectorParams:
     """The form of a collection's vectors: one without a name for each point.
 
