@@ -259,9 +259,11 @@ class Settings(BaseModel):
         """
         urls = {store: getattr(self, store) for store in stores}
         if missing := [f"{store}: {how_to_name(store)}" for store in stores if not urls[store]]:
+            here = "" if DEFAULT_FILE.exists() else f"\nthere is no {DEFAULT_FILE} in {Path.cwd()}"
             raise SettingsError(
                 "no setting names a store that this needs:\n  "
                 + "\n  ".join(missing)
+                + here
                 + "\n`memsync init --embedded` makes both for trying memsync out, without a server",
                 problems=missing,
             )

@@ -31,6 +31,7 @@ def test_a_command_without_stores_is_2(command: tuple[str, ...], tmp_path: Path)
     assert "postgres_url: set --postgres-url, MEMSYNC_POSTGRES_URL or postgres_url in" in ran.err
     assert (command not in OF_POSTGRES) == ("qdrant_url: set --qdrant-url" in ran.err)
     assert "`memsync init --embedded`" in ran.err
+    assert f"\nthere is no memsync.toml in {Path.cwd()}\n" in ran.err  # a wrong folder, mostly
     assert [] == list(tmp_path.iterdir())
 
 
