@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -304,6 +305,19 @@ def test_a_plan_reads_back_as_it_was(lab: Lab) -> None:
     for plan in (PLAN, spoiled(lab).plan()):
         assert plan == Plan.from_json(plan.to_json(), "x")
         assert {each.kind for each in plan.actions} == set(ActionKind)
+
+
+def test_reading_a_plan_holds_its_actions_alone() -> None:
+    """The objects of the file would take more than twice as much beside them."""
+    [one, *_] = [each for each in PLAN.actions if each.kind is ActionKind.PATCH]
+    many = tuple(replace(one, place=Place("c", UUID(int=each))) for each in range(1000))
+    text = replace(PLAN, actions=many).to_json()
+    tracemalloc.start()
+    read = Plan.from_json(text, "plan.json")
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert many == read.actions
+    assert most < 1.5 * kept
 
 
 def test_a_plan_holds_nobodys_words(lab: Lab) -> None:

@@ -1,33 +1,37 @@
 """A plan is a list of ordered actions, with the states that they rest on, saved as a JSON file.
 
 Each action is a transition of one point. This module decides the file's format, and what a file may
-hold: a checksum finds a change by accident, and every value is checked besides, because whoever
-edits a file can compute its checksum. The module does not know how an action is carried out.
+hold: a checksum finds a change by accident, and `plan_values` checks every value besides. The
+module does not know how an action is carried out.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
+from sys import intern
 from typing import Any, Self
 from uuid import UUID
 
 from memsync.errors import InvalidInput
 from memsync.model.digests import json_digest, json_digest_with_list
-from memsync.model.ids import PointId
 from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.model.wording import listed
+from memsync.reconcile.plan_values import (
+    counts_of,
+    digest_of,
+    fields_of,
+    name_of,
+    optional,
+    point_id_of,
+    text_of,
+    uuid_of,
+)
 from memsync.stores.ltm.layouts import Layout
 
 SCHEMA_VERSION = 2
-
-_DIGEST = re.compile("[0-9a-f]{64}")
-_NAME = re.compile("[a-z0-9-]{1,64}")
-_CHARS_MAX = 2000
-_COUNT_MAX = 2**53
 
 
 class ActionKind(StrEnum):
@@ -120,14 +124,14 @@ class Target:
     @classmethod
     def read(cls, value: object) -> Self:
         """Read what `fields` gave. Raises: ValueError."""
-        fields = _fields(value, "instance_id", "vectors", "layout", "collection", "payload_style")
+        fields = fields_of(value, "instance_id", "vectors", "layout", "collection", "payload_style")
         return cls(
-            instance_id=_uuid(fields["instance_id"]),
-            vectors=_text(fields["vectors"]),
-            layout=Layout(_text(fields["layout"])),
-            collection=_text(fields["collection"]),
-            payload_style=_text(fields["payload_style"]),
-            embedder=_optional(_text, fields, "embedder"),
+            instance_id=uuid_of(fields["instance_id"]),
+            vectors=text_of(fields["vectors"]),
+            layout=Layout(text_of(fields["layout"])),
+            collection=text_of(fields["collection"]),
+            payload_style=text_of(fields["payload_style"]),
+            embedder=optional(text_of, fields, "embedder"),
         )
 
 
@@ -180,18 +184,18 @@ class Plan:
         Raises: InvalidInput when the text is no plan, has another version, or was changed.
         """
         try:
-            body = json.loads(text)
+            body = json.loads(text, object_hook=_as_action)
             version = body["schema_version"]
             if version != SCHEMA_VERSION or isinstance(version, bool):
                 raise _of_another_version(source, version)
-            if body.pop("checksum") != json_digest(body):
+            if body.pop("checksum") != _digest_of(body):
                 raise _changed(source)
             return cls(
-                plan_id=_uuid(body["plan_id"]),
+                plan_id=uuid_of(body["plan_id"]),
                 target=Target.read(body["target"]),
                 actions=_actions(body["actions"]),
-                left=_counts(body["left"]),
-                spared=_counts(body.get("spared", {})),
+                left=counts_of(body["left"]),
+                spared=counts_of(body.get("spared", {})),
             )
         except InvalidInput:
             raise
@@ -235,10 +239,34 @@ def _place_fields(place: Place, state: str | None) -> dict[str, object]:
 # ---------------------------------------------------------------------- reading
 
 
+def _as_action(value: dict[str, Any]) -> object:
+    """The action that this object of the file is, where that says all of it; else the object.
+
+    An object of JSON takes twice the memory of its action, and a plan has many.
+    """
+    if "kind" not in value:
+        return value
+    try:
+        action = _action(value)
+    except (ValueError, TypeError, KeyError):
+        return value
+    return action if action.fields() == value else value
+
+
+def _digest_of(body: Mapping[str, object]) -> str:
+    """The checksum of a plan's content."""
+    actions = body.get("actions")
+    if not isinstance(actions, list):
+        return json_digest(body)
+    rest = {name: value for name, value in body.items() if name != "actions"}
+    given = (each.fields() if isinstance(each, Action) else each for each in actions)
+    return json_digest_with_list(rest, "actions", given)
+
+
 def _actions(value: object) -> tuple[Action, ...]:
     if not isinstance(value, list):
         raise TypeError("actions is no list")
-    actions = tuple(map(_action, value))
+    actions = tuple(each if isinstance(each, Action) else _action(each) for each in value)
     places = {each.place: each for each in actions}
     if len(places) < len(actions):
         raise ValueError("two actions for one point")
@@ -257,23 +285,23 @@ _PLACE = ("collection", "point_id")
 
 
 def _action(value: object) -> Action:
-    fields = _fields(value, "kind", "reason", *_PLACE)
+    fields = fields_of(value, "kind", "reason", *_PLACE)
     place, state = _place(fields)
     source, source_state = _nested(fields, "source")
     replaced_by, replaced_state = _nested(fields, "replaced_by")
     action = Action(
-        kind=ActionKind(_text(fields["kind"])),
+        kind=ActionKind(text_of(fields["kind"])),
         place=place,
-        reason=_name(fields["reason"]),
+        reason=name_of(fields["reason"]),
         state=state,
-        vector=_optional(_digest, fields, "vector"),
-        anchor_id=_optional(_uuid, fields, "anchor_id"),
-        row_digest=_optional(_digest, fields, "row_digest"),
+        vector=optional(digest_of, fields, "vector"),
+        anchor_id=optional(uuid_of, fields, "anchor_id"),
+        row_digest=optional(digest_of, fields, "row_digest"),
         source=source,
         source_state=source_state,
         replaced_by=replaced_by,
         replaced_state=replaced_state,
-        persona_id=_optional(_uuid, fields, "persona_id"),
+        persona_id=optional(uuid_of, fields, "persona_id"),
     )
     _require_whole(action)
     return action
@@ -304,69 +332,13 @@ def _require_whole(action: Action) -> None:
         raise ValueError(f"the {action.kind} of {action.place} does not say what it rests on")
 
 
-def _fields(value: object, *required: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{type(value).__name__} where an object belongs")
-    if missing := [name for name in required if name not in value]:
-        raise KeyError(*missing)
-    return value
-
-
 def _nested(fields: Mapping[str, Any], name: str) -> tuple[Place | None, str | None]:
-    return (None, None) if name not in fields else _place(_fields(fields[name], *_PLACE))
+    return (None, None) if name not in fields else _place(fields_of(fields[name], *_PLACE))
 
 
 def _place(fields: Mapping[str, Any]) -> tuple[Place, str | None]:
-    place = Place(_text(fields["collection"]), _point_id(fields["point_id"]))
-    return place, _optional(_digest, fields, "state")
-
-
-def _optional(read: Any, fields: Mapping[str, Any], name: str) -> Any:
-    return None if fields.get(name) is None else read(fields[name])
-
-
-def _point_id(value: object) -> PointId:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
-        return value
-    return _uuid(value)
-
-
-def _uuid(value: object) -> UUID:
-    found = UUID(_text(value))
-    if str(found) != value:
-        raise ValueError(f"{value!r:.80} is no uuid in its usual spelling")
-    return found
-
-
-def _digest(value: object) -> str:
-    return _matching(_DIGEST, value)
-
-
-def _name(value: object) -> str:
-    return _matching(_NAME, value)
-
-
-def _matching(pattern: re.Pattern[str], value: object) -> str:
-    text = _text(value)
-    if not pattern.fullmatch(text):
-        raise ValueError(f"{text!r:.80} where {pattern.pattern} belongs")
-    return text
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _CHARS_MAX:
-        raise TypeError(f"{value!r:.80} where a short text belongs")
-    return value
-
-
-def _counts(value: Mapping[object, object]) -> dict[str, int]:
-    return {_name(name): _count(number) for name, number in value.items()}
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _COUNT_MAX:
-        raise TypeError(f"{value!r:.80} where a number belongs")
-    return value
+    place = Place(intern(text_of(fields["collection"])), point_id_of(fields["point_id"]))
+    return place, optional(digest_of, fields, "state")
 
 
 def counted(actions: Sequence[Action]) -> dict[ActionKind, dict[str, int]]:
