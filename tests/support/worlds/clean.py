@@ -61,7 +61,7 @@ def clean_world(seed: int, layout: Layout, size: int) -> World:
 
 def _exchange(world: World, number: object, at: int, **given: Any) -> Exchange:
     rng = world.rng
-    values = {
+    values: dict[str, Any] = {
         "persona_id": PersonaId(rng.choice((A, B, C))),
         "personality_id": PersonalityId(rng.choice((ADA, BASIL))),
         "channel_id": rng.choice(_CHANNELS),
