@@ -45,11 +45,12 @@ SEEN = SeenVector("", DIMS, DIMS, 0, 1.0, can_be_made=True)
 
 class _Watched(Failing):
     """Notes the ids whose vectors are read. That of `hidden` cannot be read; where it `is_gone`,
-    none can.
+    none can, nor after so many as `most`.
     """
 
     hidden: PointId | None = None
     is_gone: bool = False
+    most: int = sys.maxsize
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +59,7 @@ class _Watched(Failing):
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, vectors: bool = False
     ) -> list[Point]:
-        if self.is_gone and collection != META:
+        if (self.is_gone and collection != META) or (vectors and len(self.read) >= self.most):
             raise StoreUnreachable("refused")
         if vectors and self.hidden in ids:
             raise SchemaMismatch("it has vectors under names")
@@ -202,6 +203,19 @@ def test_a_store_that_goes_away_leaves_vectors_unknown(open_lab: Open, layout: s
     assert found.vectors is not None
     assert (False, 0) == (found.complete, found.vectors.looked_at)
     assert 8 == sum(int(each.partition(": ")[2].split()[0]) for each in found.not_checked)
+
+
+def test_what_the_second_look_cannot_read_is_unknown(lab: Lab) -> None:
+    """A fault that was seen and cannot be read again is no finding, and no audit is clean then."""
+    for each in lab.settled(2):
+        with_vector(lab, each, ZERO)
+    watched(lab).most = 4
+    lab.verify = ALL
+    found = lab.audit()
+    assert ({}, (f"vectors of {lab.home}: 4 vectors could not be read: refused",)) == (
+        found.counts,
+        found.not_checked,
+    )
 
 
 def test_an_embedder_that_is_down_makes_the_audit_incomplete(lab: Lab) -> None:

@@ -34,7 +34,7 @@ from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import Spool
 from memsync.reconcile.state import State
-from memsync.reconcile.verifying import Verifier, vector_states
+from memsync.reconcile.verifying import Verifier
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
@@ -368,7 +368,7 @@ class _Auditor:
         exchanges = exchanges_by_anchor(session, list(rows))
         digests = {anchor: exchange_digest(each) for anchor, each in exchanges.items()}
         states = self._states(findings)
-        vectors = vector_states(self._ltm, findings)
+        vectors = self._verifier.states(findings)
         for finding in findings:
             seen = finding.witness
             same_row = seen.anchor_id is None or digests.get(seen.anchor_id) == seen.row_digest

@@ -54,6 +54,24 @@ class Verifier:
         else:
             yield from self._sample(cases, self._verify.count, self._verify.seed)
 
+    def states(self, findings: Iterable[Finding]) -> dict[Place, str | None]:
+        """The states of the vectors that these findings are about, as they are now.
+
+        One that cannot be read any more has none, and is in `not_checked`.
+        """
+        ids: dict[str, list[PointId]] = {}
+        for each in findings:
+            if each.witness.vector is not None and each.witness.place is not None:
+                ids.setdefault(each.witness.place.collection, []).append(
+                    each.witness.place.point_id
+                )
+        return {
+            Place(collection, point_id): vector_state(point.vector)
+            for collection, those in ids.items()
+            for some in batched(those, _BATCH)
+            for point_id, point in self._noted(collection, some).points.items()
+        }
+
     @property
     def looks_at_all(self) -> bool:
         """Whether no vector is left out."""
@@ -137,9 +155,7 @@ class Verifier:
     def _read(self, collection: str, cases: Sequence[Case]) -> Iterator[tuple[Case, Vector]]:
         """The cases with what was seen of their vectors; without, where that was not read."""
         dims, read = self._of(collection, [_found(case).place.point_id for case in cases])
-        if read.unread:
-            self._unread.setdefault(collection, next(iter(read.unread.values())))
-            self._unread_points[collection] += len(read.unread)
+        self._note(collection, read)
         for case in cases:
             point = read.points.get(_found(case).place.point_id)
             # A point that changed since is the next audit's: the vector may be of another text.
@@ -148,6 +164,17 @@ class Verifier:
             else:
                 vector = point.vector or ()
                 yield replace(case, vector=self._seen(vector, dims, case.layout)), vector
+
+    def _noted(self, collection: str, ids: Sequence[PointId]) -> Read:
+        """These points with their vectors. Notes what could not be read."""
+        read = read_with_vectors(self._ltm, collection, ids)
+        self._note(collection, read)
+        return read
+
+    def _note(self, collection: str, read: Read) -> None:
+        if read.unread:
+            self._unread.setdefault(collection, next(iter(read.unread.values())))
+            self._unread_points[collection] += len(read.unread)
 
     def _of(self, collection: str, ids: Sequence[PointId]) -> tuple[int, Read]:
         """The size of the collection's vectors, and the points with theirs."""
@@ -230,19 +257,6 @@ class Verifier:
             elif isinstance(each, Failure):
                 self._refused.append(each.message)
         return made
-
-
-def vector_states(ltm: LongTermMemory, findings: Iterable[Finding]) -> dict[Place, str | None]:
-    """The states of the vectors that these findings are about, as they are now."""
-    ids: dict[str, list[PointId]] = {}
-    for each in findings:
-        if each.witness.vector is not None and each.witness.place is not None:
-            ids.setdefault(each.witness.place.collection, []).append(each.witness.place.point_id)
-    return {
-        Place(collection, point_id): vector_state(point.vector)
-        for collection, some in ids.items()
-        for point_id, point in read_with_vectors(ltm, collection, some).points.items()
-    }
 
 
 def read_with_vectors(ltm: LongTermMemory, collection: str, ids: Sequence[PointId]) -> Read:
