@@ -15,6 +15,7 @@ from memsync.reconcile.locating import differing
 from memsync.stores.ltm.fingerprints import Fingerprint, Key
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.vectors import IndexKind
+from support.failing import Failing
 from support.lab import LONG_AGO, C, Lab
 from support.ledger import aged
 
@@ -113,6 +114,23 @@ def test_points_that_no_count_has(lab: Lab, point_id: PointId, payload: dict[str
     lab.put(point_id, payload)
     found = agreed(lab)
     assert (1, 8) == (sum(found.counts.values()), found.trusted)
+
+
+def test_points_that_no_count_has_while_others_are_written(lab: Lab) -> None:
+    """As many new memories as there are such points hide none of them."""
+    lab.settled()
+    lab.put(UUID(int=7), {"content": "x"})
+    store = Failing(lab.vectors)
+    lab.ltm = lab.with_store(store)
+
+    def meanwhile(call: str) -> None:
+        if call == "facet":
+            store.meanwhile = None
+            lab.say(2)
+            lab.sync()
+
+    store.meanwhile = meanwhile
+    assert {"missing-persona": 1} == lab.audit(deep=False).counts
 
 
 def test_the_apps_own_payload_in_the_shared_collection(lab: Lab) -> None:
@@ -246,6 +264,9 @@ class Side:
         ]
         self.read: list[Mapping[Key, Collection[object]]] = []
 
+    def count(self) -> int:
+        return len(self.prints)
+
     def histogram(self, key: Key) -> Counter[str | int]:
         values = (each.value(key) for each in self.prints)
         return Counter(each for each in values if each is not None)
@@ -266,7 +287,7 @@ class Side:
 
 def searched(points: Side, ledger: Side, most: int = 100) -> set[int] | None:
     """The numbers of the memories that differ; None where everything must be read."""
-    found = differing(points, ledger, len(points.prints), most)  # type: ignore[arg-type]
+    found = differing(points, ledger, most)  # type: ignore[arg-type]
     if not isinstance(found, frozenset):
         return None
     return {each.int for each in found if isinstance(each, UUID)}
@@ -299,7 +320,8 @@ def test_what_was_written_between_the_counts_is_no_difference() -> None:
     points = Side({**LEDGER, 30: (3, 4)})
     before = Side(LEDGER)
     points.histogram = before.histogram  # type: ignore[method-assign]
-    found = differing(points, Side({**LEDGER, 30: (3, 4)}), 20, 100)  # type: ignore[arg-type]
+    points.count = iter((20, 21)).__next__  # type: ignore[method-assign]
+    found = differing(points, Side({**LEDGER, 30: (3, 4)}), 100)  # type: ignore[arg-type]
     assert frozenset() == found
 
 

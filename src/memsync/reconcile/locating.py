@@ -94,7 +94,7 @@ def locate(
                 f"{count(history.apart, 'exchange is', 'exchanges are')} not in the ledger as the "
                 "rows are now; `memsync reconcile adopt` writes them down"
             )
-        ids = differing(points, LedgerPrints(session, ltm.collection), total, most)
+        ids = differing(points, LedgerPrints(session, ltm.collection), most)
     except InvalidInput as error:
         # A strict server refuses some questions, such as one for exact numbers.
         return Whole(error.message)
@@ -113,32 +113,36 @@ def _why_not(session: Session) -> str | None:
     return None
 
 
-def differing(
-    points: PointPrints, ledger: LedgerPrints, total: int, most: int
-) -> frozenset[PointId] | Whole:
-    """The ids of memories of which the two stores do not say the same, of `total` points.
+def differing(points: PointPrints, ledger: LedgerPrints, most: int) -> frozenset[PointId] | Whole:
+    """The ids of memories of which the two stores do not say the same.
 
     Where that may be more than `most`, or a point cannot be counted, everything must be read.
     """
-    return _Search(points, ledger, total, most).run()
+    return _Search(points, ledger, most).run()
 
 
 class _Search:
     """The search for the memories that differ.
 
     `_left` is how many memories more the collection has than the ledger, of each value, and
-    unexplained; `_lacking` how many points have no value of a key that is counted.
+    unexplained; `_lacking` how many points at least have no value of a key that is counted, and
+    `_may_lack` whether any may have none.
     """
 
-    def __init__(self, points: PointPrints, ledger: LedgerPrints, total: int, most: int) -> None:
+    def __init__(self, points: PointPrints, ledger: LedgerPrints, most: int) -> None:
         self._points, self._ledger, self._most = points, ledger, most
-        # The total is older than the counts, so that what is written meanwhile lacks nothing. Both
-        # stores count at the same time.
+        # Both stores count at the same time.
         with ThreadPoolExecutor(1) as beside:
             of_ledger = beside.submit(lambda: {key: ledger.histogram(key) for key in Key})
+            # By an older total, what is written meanwhile lacks nothing, and may make up for what
+            # does; by a newer one it may seem to lack something.
+            older = points.count()
             self._of_points = {key: points.histogram(key) for key in Key}
+            newer = points.count()
             self._of_ledger = of_ledger.result()
-        self._lacking = {key: total - self._of_points[key].total() for key in Key}
+        counted = {key: each.total() for key, each in self._of_points.items()}
+        self._lacking = {key: older - number for key, number in counted.items()}
+        self._may_lack = max(older, newer) > min(counted.values())
         self._left: dict[Key, Counter[Value]] = {}
         for key in Key:
             left = self._left[key] = Counter(self._of_points[key])
@@ -158,7 +162,7 @@ class _Search:
             return too_many
         # Looking for them reads each payload, so it is done only where the sums show one. One that
         # lacks a value and one that has it as a second are no difference in a sum.
-        if max(self._lacking.values()) > 0:
+        if self._may_lack:
             self._add({each.point_id for each in islice(self._points.lacking(), self._most + 1)})
         if max(self._lacking.values()) > 0:
             return Whole("some memories have values that the vector store does not count")
