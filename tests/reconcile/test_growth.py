@@ -13,7 +13,7 @@ import pytest
 from memsync.model.records import Place
 from memsync.reconcile.findings import Grade, Repair
 from support.counting import Counting, asked
-from support.lab import A, Lab
+from support.lab import A, B, C, Lab
 from support.repairs import OLD_MS, Faults
 
 Open = partial[Lab]
@@ -106,3 +106,13 @@ def test_memories_are_written_over_many_at_once(lab: Lab) -> None:
         assert number == lab.apply(faults.plan(), store).done
         calls.append(store.calls.count("upsert"))
     assert calls[0] == calls[1]
+
+
+def test_whose_missing_memories_are_is_asked_at_once(lab: Lab) -> None:
+    """It is about many personas, of which no point tells."""
+    lab.sync()
+    for persona in (A, B, C):
+        lab.say(persona=persona)
+    with asked() as statements, lab.audit(deep=True) as found:
+        assert found.complete
+    assert 1 == statements.calls["default_personas_of"]

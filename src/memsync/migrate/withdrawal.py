@@ -10,7 +10,6 @@ from uuid import UUID
 from memsync.errors import MemsyncError
 from memsync.migrate.attribution import OpenMemories, places
 from memsync.migrate.run import Run
-from memsync.model.ids import PersonaId
 from memsync.model.progress import Kind, Progress
 from memsync.model.wording import count, listed
 from memsync.settings import Settings
@@ -66,7 +65,7 @@ def _remembered(
         if memories is None:
             return dict.fromkeys(personas, "no memories were read, so it may have some")
         ltm = LongTermMemory(memories(), settings)
-        having = [each for each in personas if ltm.remembers(PersonaId(each))]
+        having = ltm.remembered(personas)
     except MemsyncError as error:
         return dict.fromkeys(personas, f"the memories cannot be read: {error.message}")
     return dict.fromkeys(having, "it has memories")

@@ -120,18 +120,21 @@ class Pairing:
     def _merge_shared(self) -> Iterator[Case]:
         """Merge the shared collection with all exchanges; yields the pairs that have one id."""
         has_copies = next(self._waiting.keys(), None) is not None
-        for exchange, found in merge_shared(self.sources, self.look, has_copies=has_copies):
-            if found and exchange:
-                if has_copies and (origin := found.reading.brought_from):
+        pairs = merge_shared(self.sources, self.look, has_copies=has_copies)
+        for some in batched(pairs, _BATCH):
+            self.sources.people.learn([each.persona_id for each, _ in some if each])
+            for exchange, found in some:
+                if found and exchange:
+                    if has_copies and (origin := found.reading.brought_from):
+                        owner = self.sources.people.owner_of(exchange.persona_id)
+                        key = owner.bytes if owner else NOBODY
+                        self._origins.add(key, (origin, exchange.anchor_id))
+                    yield self._pair(exchange, found)
+                elif found:
+                    self._wait(found)
+                elif exchange:
                     owner = self.sources.people.owner_of(exchange.persona_id)
-                    key = owner.bytes if owner else NOBODY
-                    self._origins.add(key, (origin, exchange.anchor_id))
-                yield self._pair(exchange, found)
-            elif found:
-                self._wait(found)
-            elif exchange:
-                owner = self.sources.people.owner_of(exchange.persona_id)
-                self._missing.add(owner.bytes if owner else NOBODY, exchange)
+                    self._missing.add(owner.bytes if owner else NOBODY, exchange)
 
     def _pair(self, exchange: Exchange, found: Found) -> Case:
         """The case of a memory at home under the id of its exchange."""

@@ -17,6 +17,7 @@ from memsync.settings import Settings
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import VectorStore, open_vectors
+from support.counting import Counting
 
 PERSONA, PERSONALITY = PersonaId(uuid4()), PersonalityId(uuid4())
 SAID = MessageId(uuid4())
@@ -180,4 +181,15 @@ def test_a_persona_is_remembered_wherever_the_app_keeps_memories(
     """By the id in a collection's name, however it is written, or by the payload's persona."""
     vectors.create(collection, 2, {})
     vectors.upsert(collection, [Point(uuid4(), payload, (1.0, 0.0))])
-    assert remembers is LongTermMemory(vectors, SETTINGS).remembers(PERSONA)
+    found = LongTermMemory(vectors, SETTINGS).remembered([uuid4(), PERSONA, uuid4()])
+    assert ({PERSONA} if remembers else set()) == found
+
+
+def test_each_collection_is_asked_about_all_personas_at_once(vectors: VectorStore) -> None:
+    """Of which few are remembered."""
+    counting, personas = Counting(vectors), [PERSONA, *(uuid4() for _ in range(100))]
+    for name in (*(f"persona-{uuid4()}" for _ in range(5)), SETTINGS.collection):
+        vectors.create(name, 2, {})
+    vectors.upsert(name, [Point(uuid4(), {"persona_id": str(PERSONA)}, (1.0, 0.0))])
+    assert {PERSONA} == LongTermMemory(counting, SETTINGS).remembered(personas)
+    assert counting.calls.count("count") <= 5 + 2 * 7

@@ -1,9 +1,10 @@
 """Asks what collections hold: whose memories, by which embedder, of which size."""
 
 from collections import Counter
+from collections.abc import Collection, Sequence
+from uuid import UUID
 
 from memsync.errors import DimensionMismatch
-from memsync.model.ids import PersonaId
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import is_deployed, persona_of_collection
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
@@ -21,18 +22,35 @@ def embedders_of_a_page(vectors: VectorStore, collection: str, codec: PayloadCod
     return Counter(each for each in said if isinstance(each, str))
 
 
-def remembers(
-    vectors: VectorStore, persona_id: PersonaId, shared: str, codec: PayloadCodec
-) -> bool:
-    """Whether a collection of memories has one of the persona; `codec` is the shared one's."""
+def remembered(
+    vectors: VectorStore, personas: Collection[UUID], shared: str, codec: PayloadCodec
+) -> set[UUID]:
+    """Those of these personas of whom a collection of memories has one; `codec` is the shared
+    one's. Each collection is asked about all of them at once.
+    """
+    found: set[UUID] = set()
     for name in vectors.collections():
-        if persona_of_collection(name) == persona_id and vectors.count(name):
-            return True
+        owner = persona_of_collection(name)
+        if owner and owner in personas and owner not in found and vectors.count(name):
+            found.add(owner)
         if name == shared or is_deployed(name):
             key = (codec if name == shared else DEPLOYED).key("persona_id")
-            if vectors.count(name, {key: str(persona_id)}):
-                return True
-    return False
+            found |= _named(vectors, name, key, [each for each in personas if each not in found])
+    return found
+
+
+def _named(vectors: VectorStore, collection: str, key: str, personas: Sequence[UUID]) -> set[UUID]:
+    """Those of these personas whom a payload names there. A half of them is asked about where
+    somebody is named, and so on.
+    """
+    where = {key: frozenset(map(str, personas))}
+    if not personas or not vectors.count(collection, where):
+        return set()
+    if len(personas) == 1:
+        return set(personas)
+    middle = len(personas) // 2
+    halves = (personas[:middle], personas[middle:])
+    return set().union(*(_named(vectors, collection, key, half) for half in halves))
 
 
 def require_size(collection: str, dims: int, embedder: Embedder) -> None:

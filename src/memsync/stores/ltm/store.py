@@ -9,7 +9,7 @@ here removes a memory because its exchange is gone; the audit decides that.
 import copy
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 from uuid import UUID
@@ -19,7 +19,7 @@ from memsync.errors import SchemaMismatch
 from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Place, Point, Recollection
 from memsync.settings import Settings
-from memsync.stores.ltm.contents import embedders_of_a_page, remembers, require_size
+from memsync.stores.ltm.contents import embedders_of_a_page, remembered, require_size
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
 from memsync.stores.ltm.fence import write_as_seen
 from memsync.stores.ltm.fingerprints import PointPrints
@@ -254,9 +254,9 @@ class LongTermMemory:
         """The embedders that memories of one page name, a sample, and how many name each."""
         return embedders_of_a_page(self._vectors, collection, self.codec_of(collection))
 
-    def remembers(self, persona_id: PersonaId) -> bool:
-        """Whether home or one of the app's own collections has a memory of the persona."""
-        return remembers(self._vectors, persona_id, self.collection, self.codec)
+    def remembered(self, personas: Collection[UUID]) -> set[UUID]:
+        """Those of whom the shared collection, or one of the app's own, has a memory."""
+        return remembered(self._vectors, personas, self.collection, self.codec)
 
     # ------------------------------------------------------------------ writing
 
