@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from functools import partial
 
     from memsync.model.records import Exchange
+    from support.postgres import NewDatabase
 
 SECOND_CHANNEL = "2000000001"
 
@@ -29,7 +30,7 @@ def lab(open_lab: partial[Lab]) -> Lab:
 
 
 def settled(lab: Lab, count: int = 12) -> list[Exchange]:
-    """Settled exchanges; every second one is of a channel in the other half."""
+    """Settled exchanges, oldest first; every second one is of a channel in the other half."""
     halves = lab.sql(
         "SELECT hashtext(id) < 0 FROM unnest(%(ids)s::text[]) AS id", ids=[CHANNEL, SECOND_CHANNEL]
     )
@@ -41,7 +42,7 @@ def settled(lab: Lab, count: int = 12) -> list[Exchange]:
             ids=[each.anchor_id, each.said_id],
         )
     lab.sync()
-    return lab.exchanges()
+    return sorted(lab.exchanges(), key=lambda each: each.created_at_ms)
 
 
 def compared(lab: Lab) -> Comparison:
@@ -108,6 +109,17 @@ def test_a_server_without_another_connection(lab: Lab, monkeypatch: pytest.Monke
     settled(lab)
     monkeypatch.setattr(Postgres, "dedicated", refused)
     assert 12 == compared(lab).exchanges
+
+
+def test_another_server_under_the_same_name(
+    lab: Lab, new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not the snapshot of the first, as another database has not; one session does all."""
+    settled(lab)
+    elsewhere = Postgres(new_database()).dedicated()
+    monkeypatch.setattr(Postgres, "dedicated", lambda *_: elsewhere)
+    assert 12 == compared(lab).exchanges
+    assert elsewhere.connection.closed
 
 
 def test_a_pooler_gives_no_second_session(lab: Lab) -> None:

@@ -195,19 +195,17 @@ class Postgres:
     def seeing_the_same(self, session: Session) -> Iterator[Session | None]:
         """A second session in the snapshot that `session` has open; None where there is none.
 
-        A pooler cannot give one, and a server may have no connection left.
+        A pooler cannot give one, a server may have no connection left, and another server that
+        answers under the same name has no such snapshot.
         """
-        other = None
-        if not self.is_pooled:
-            with contextlib.suppress(StoreUnreachable):
-                other = self.dedicated()
-        if other is None:
-            yield None
-            return
-        with (
-            contextlib.closing(other.connection),
-            other.snapshot(session.row("own_snapshot").id),
-        ):
+        with contextlib.ExitStack() as stack:
+            other = None
+            if not self.is_pooled:
+                with contextlib.suppress(MemsyncError):
+                    another = self.dedicated()
+                    stack.enter_context(contextlib.closing(another.connection))
+                    stack.enter_context(another.snapshot(session.row("own_snapshot").id))
+                    other = another
             yield other
 
     def for_commands(self) -> "Postgres":
