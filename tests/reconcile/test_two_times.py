@@ -17,6 +17,7 @@ from memsync.stores.postgres import Postgres
 from support.failing import Failing
 from support.lab import A, Lab
 from support.ledger import adopt, aged, agrees
+from support.relayout import back, retire, to_shared
 from support.repairs import audit_of
 
 if TYPE_CHECKING:
@@ -124,6 +125,18 @@ def test_a_plan_of_before_removes_nothing_then(restored: Lab) -> None:
     with pytest.raises(GateClosed, match="older than what was written"):
         lab.apply(plan)
     assert before == lab.points()
+
+
+@pytest.mark.parametrize("seen", ["rewound_at) VALUES (now())", "is_set) VALUES (true)"])
+def test_the_layout_stays_as_it_is_then(quick: Lab, seen: str) -> None:
+    """A way back would bring older words, and a retirement fill another database's quarantine."""
+    to_shared(quick)
+    quick.sql(f"INSERT INTO memsync.mark ({seen}")
+    before = quick.points(), quick.tables()
+    for change in (back, retire, to_shared):
+        with pytest.raises(GateClosed, match=r"Nothing was changed.*adopt --anew"):
+            change(quick)
+    assert before == (quick.points(), quick.tables())
 
 
 def test_a_store_that_is_made_anew_is_told(lab: Lab) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from memsync.errors import GateClosed, IncompleteAudit, InvalidInput
+from memsync.errors import IncompleteAudit, InvalidInput
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place
 from memsync.model.sequences import batched
@@ -20,6 +20,7 @@ from memsync.reconcile.findings import Severity
 from memsync.reconcile.leftovers import noted_at
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.refusals import require_in_step
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.sources import Sources
@@ -28,7 +29,6 @@ from memsync.stores.history.exchanges import history_is_empty, known_personas, n
 from memsync.stores.history.outbox import clock
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Entry, Ledger
-from memsync.stores.ltm.marks import Verdict
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 1000
@@ -122,7 +122,7 @@ def adopt(
     """
     with repairing(postgres) as session:
         if part or not anew:
-            _require_one_time(session, ltm)
+            require_in_step(session, ltm, "what stands now would be trusted")
         return adopt_in(session, ltm, settings, tell, anew=anew, part=part)
 
 
@@ -175,17 +175,6 @@ def adopt_in(
         ltm.mark.publish(session)
     numbers = (seen.memories, seen.archived, seen.left_out, dropped, seen.changed)
     return Adopted(*numbers, {str(each): seen.of_point(each) for each in part.points})
-
-
-def _require_one_time(session: Session, ltm: LongTermMemory) -> None:
-    verdict = ltm.mark.read(session).verdict
-    if verdict is not Verdict.IN_STEP:
-        raise GateClosed(
-            f"the stores may be of two times: the mark in {ltm.label} is {verdict}. Nothing was "
-            "changed; see `memsync check`. If what stands there is what you want to go on with, "
-            "give --anew and nothing else",
-            mark=verdict.value,
-        )
 
 
 def _require_known(part: Part, sources: Sources, ledger: Ledger) -> None:

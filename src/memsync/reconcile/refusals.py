@@ -1,4 +1,7 @@
-"""What apply refuses before its first write: a plan of other stores, or one that removes much."""
+"""What is refused before the first write: a plan of other stores, or one that removes much.
+
+It decides, too, what must not be done while the stores may be of two times.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -54,23 +57,33 @@ def require_same_stores(plan: Plan, session: Session, ltm: LongTermMemory) -> No
 
 
 def require_one_time(actions: Sequence[Action], session: Session, ltm: LongTermMemory) -> None:
-    """Refuse to remove or overwrite points while one of the stores may be older than the other.
+    """Refuse to remove or overwrite points while the stores may be of two times.
 
     Raises: GateClosed.
     """
-    changed = sum(each.state is not None for each in actions)
-    if not changed or (verdict := ltm.mark.read(session).verdict) is Verdict.IN_STEP:
+    if changed := sum(each.state is not None for each in actions):
+        what = f"the plan would remove or overwrite {count(changed, 'point')} of {ltm.label}"
+        require_in_step(session, ltm, what)
+
+
+def require_in_step(session: Session, ltm: LongTermMemory, what: str) -> None:
+    """Refuse what would be done, in the words of `what`, while the stores may be of two times.
+
+    Raises: GateClosed.
+    """
+    verdict = ltm.mark.read(session).verdict
+    if verdict is Verdict.IN_STEP:
         return
     seen = (
-        "Postgres is older than what was written to it"
+        f"{session.label} is older than what was written to {ltm.label} from it"
         if verdict is Verdict.REWOUND
-        else f"it has no mark of the database {session.label}"
+        else f"{ltm.label} has no mark of {session.label} any more"
     )
     raise GateClosed(
-        f"the plan would remove or overwrite {count(changed, 'point')} of {ltm.label}, and {seen}, "
-        "so the rows here may be older, or missing. Nothing was changed; see what `memsync check` "
-        "says of it",
-        changed=changed,
+        f"the stores may be of two times: {seen}, and {what}. Nothing was changed; see what "
+        "`memsync check` says of it. To go on with what stands there, type `memsync reconcile "
+        "adopt --anew`",
+        mark=verdict.value,
     )
 
 

@@ -20,6 +20,7 @@ from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.halfway import HalfDone, begin, end, half_done, noted
+from memsync.reconcile.refusals import require_in_step
 from memsync.reconcile.restoring import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
@@ -116,10 +117,11 @@ def set_shared(
     `app_stopped`: the operator confirms that the old app neither reads nor writes collections of
     personas any more.
 
-    Raises, before any write: GateClosed without that, where a name of the app's is an alias, and
-    where the audit has a fault or is incomplete; SchemaMismatch where the embedder is not named or
-    does not fit; StoreBusy when a repair or a relay runs. Later: StalePlan and GateClosed where
-    something still writes; StoreUnreachable. Effects: both stores.
+    Raises, before any write: GateClosed without that, where a name of the app's is an alias, where
+    the audit has a fault or is incomplete, and while the stores may be of two times;
+    SchemaMismatch where the embedder is not named or does not fit; StoreBusy when a repair or a
+    relay runs. Later: StalePlan and GateClosed where something still writes; StoreUnreachable.
+    Effects: both stores.
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.SHARED:
@@ -155,11 +157,12 @@ def set_per_persona(
 ) -> Changed:
     """Bring back what was retired or written since, and record the per-persona layout.
 
-    Raises, before any write: GateClosed where a name of the app's is an alias, and where an
-    archived memory is other than it was written down; SchemaMismatch where memories must be
-    embedded and the embedder is not named or does not fit; StoreBusy when a repair or a relay runs.
-    Later: StalePlan and GateClosed where something still writes; PartlyDone where the embedder
-    refuses memories; StoreUnreachable. Effects: both stores.
+    Raises, before any write: GateClosed where a name of the app's is an alias, where an archived
+    memory is other than it was written down, and while the stores may be of two times;
+    SchemaMismatch where memories must be embedded and the embedder is not named or does not fit;
+    StoreBusy when a repair or a relay runs. Later: StalePlan and GateClosed where something
+    still writes; PartlyDone where the embedder refuses memories; StoreUnreachable. Effects: both
+    stores.
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.PER_PERSONA:
@@ -223,7 +226,8 @@ def _finish(
 def _alone(postgres: Postgres, ltm: LongTermMemory) -> Iterator[Session]:
     """A session, while no repair and no relay runs, and the layout is still the one in force.
 
-    Raises: StoreBusy; SchemaMismatch when the layout was changed meanwhile.
+    Raises: StoreBusy; SchemaMismatch when the layout was changed meanwhile; GateClosed while the
+    stores may be of two times: the words of one would replace newer ones of the other.
     """
     with repairing(postgres, relay_wait_s=0) as session:
         if (standing := recorded(session)) not in {None, ltm.layout}:
@@ -231,7 +235,7 @@ def _alone(postgres: Postgres, ltm: LongTermMemory) -> Iterator[Session]:
                 f"memories lie in the {standing} layout by now, and this command has opened "
                 f"{ltm.label} for the {ltm.layout} layout. Run it again"
             )
-        ltm.mark.watch(session)
+        require_in_step(session, ltm, "a change of layout copies what both stores say")
         yield session
 
 

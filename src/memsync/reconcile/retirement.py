@@ -23,6 +23,7 @@ from memsync.reconcile.cases import Case
 from memsync.reconcile.copying import keep, pairing_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.halfway import HalfDone, begin, end
+from memsync.reconcile.refusals import require_in_step
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.spool import Shelf
 from memsync.settings import Settings
@@ -54,9 +55,9 @@ def retire(
 
     Running it again after a crash finishes the rest, under the same run.
 
-    Raises: GateClosed, before any write, in the per-persona layout, and while a point lacks its
-    copy in the shared collection; IncompleteAudit when something could not be read; StoreBusy when
-    a repair or a relay runs. Effects: both stores.
+    Raises: GateClosed, before any write, in the per-persona layout, while a point lacks its copy in
+    the shared collection, and while the stores may be of two times; IncompleteAudit when
+    something could not be read; StoreBusy when a repair or a relay runs. Effects: both stores.
     """
     if ltm.layout is not Layout.SHARED:
         raise GateClosed(
@@ -67,6 +68,7 @@ def retire(
         repairing(postgres, relay_wait_s=0) as session,
         contextlib.closing(Shelf[str]()) as copied,
     ):
+        require_in_step(session, ltm, "the old collections would go to a quarantine here")
         counted = _compared(session, ltm, settings, copied, tell)
         forms = {name: _form(ltm, name) for name in counted}
         record(session, Decision(ltm.layout, ltm.why_layout))
