@@ -31,7 +31,7 @@ def deployed(app: str, qdrant: str) -> tuple[str, str, int]:
     ):
         ltm = LongTermMemory(vectors, settings, layout=Layout.PER_PERSONA)
         anchors = [each.anchor_id for each in exchanges_in_order(session)]
-        ltm.project(session, anchors, lambda _: None)
+        ltm.project(session, anchors, lambda _: {})
     return app, qdrant, len(anchors)
 
 
@@ -88,6 +88,7 @@ def test_as_json(deployed: tuple[str, str, int]) -> None:
     assert memories == sum(waiting.values())
     retired = on(app, qdrant, *SHARED, "--retire", "--json").json()
     assert (len(waiting), memories) == (retired["collections"], retired["points"])
+    assert 0 == retired["without_copy"]
     back = on(app, qdrant, *BACK, "--json").json()
     told = ("copied", "beside", "replaced", "left", "restored", "removed", "incomplete")
     assert [0, 0, 0, 0, memories, 0, []] == [back[each] for each in told]
@@ -99,6 +100,7 @@ def test_as_json(deployed: tuple[str, str, int]) -> None:
         (SHARED, 14, "--app-stopped"),
         ((*SHARED, "--retire"), 14, "layout set shared"),
         ((*BACK, "--retire"), 2, "--retire goes with"),
+        ((*SHARED, "--unsafe"), 2, "--unsafe goes with"),
         (("reconcile", "layout", "set", "both"), 2, "both"),
     ],
 )

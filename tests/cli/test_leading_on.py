@@ -63,7 +63,7 @@ def deployed(app: str, qdrant: str) -> str:
     ):
         ltm = LongTermMemory(vectors, settings, layout=Layout.PER_PERSONA)
         anchors = [each.anchor_id for each in exchanges_in_order(session)]
-        ltm.project(session, anchors, lambda *_: None)
+        ltm.project(session, anchors, lambda *_: {})
     return qdrant
 
 

@@ -126,7 +126,7 @@ def test_what_changes_between_two_reads_is_read_again(any_lab: Lab) -> None:
             edit(any_lab, said.anchor_id, "answer three")
             any_lab.sql("DELETE FROM memsync.outbox WHERE attempts = 0")
             with any_lab.postgres.session() as session:
-                any_lab.ltm.project(session, [said.anchor_id], lambda _: None)
+                any_lab.ltm.project(session, [said.anchor_id], lambda _: {})
 
     drain(any_lab.postgres, any_lab.with_store(Failing(any_lab.vectors, meanwhile=overtake)))
     [text] = texts(any_lab)

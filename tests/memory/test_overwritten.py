@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,6 +16,7 @@ from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres
 from support.lab import Lab
 from support.ledger import adopt
+from support.raw_vectors import write_raw
 
 KEPT = """SELECT collection, point_id, payload::text, cardinality(vector), reason
 FROM memsync.quarantine ORDER BY id"""
@@ -71,6 +74,27 @@ def test_a_memory_that_was_changed_by_hand_is_kept_first(lab: Lab) -> None:
     edit(lab, said.anchor_id, "a third answer")
     lab.sync()
     assert 1 == len(lab.sql(KEPT)), "that one was the relay's own"
+
+
+def test_a_memory_of_which_no_copy_can_be_kept(lab: Lab) -> None:
+    """Postgres has no JSON for what somebody added. Its entry waits, and stops no other one."""
+    odd, other = lab.say(2)
+    lab.sync()
+    place = lab.place(odd)
+    point = lab.point(place.point_id, place.collection)
+    spoilt = replace(point, payload={**point.payload, "score": math.nan})
+    write_raw(lab.vectors, place.collection, spoilt, list(point.vector or ()))
+    for each in (odd, other):
+        edit(lab, each.anchor_id)
+    with pytest.raises(PartlyDone, match=rf"held: the memory {place} is not.*NaN or infinity"):
+        lab.sync()
+    assert odd.assistant_text in text_of(lab, odd.anchor_id)
+    assert "another answer" in text_of(lab, other.anchor_id)
+    assert [] == lab.sql(KEPT)
+    lab.respell(odd, score=1)
+    lab.sql("UPDATE memsync.outbox SET next_attempt_at = now()")
+    lab.sync()
+    assert "another answer" in text_of(lab, odd.anchor_id)
 
 
 def test_what_was_added_to_a_memory_is_kept(lab: Lab) -> None:

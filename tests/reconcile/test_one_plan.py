@@ -77,8 +77,8 @@ def test_a_deleted_exchange_that_was_brought_to_the_shared_layout(quick: Lab) ->
 
 
 def test_an_orphan_with_its_copy_does_not_stop_a_retirement(quick: Lab) -> None:
-    """Its copy stands in the shared collection, whatever becomes of both. Once that is removed, what
-    was retired does not come back.
+    """Its copy stands in the shared collection, whatever becomes of both. Once that is removed,
+    what was retired does not come back.
     """
     to_shared(quick)
     quick.unsay(quick.said[1])

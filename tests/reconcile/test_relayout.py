@@ -197,7 +197,7 @@ def test_a_newer_memory_in_the_shared_collection_stays(quick: Lab) -> None:
     first = quick.said[0]
     shared = quick.ltm.in_layout(Layout.SHARED, "test")
     with quick.postgres.session() as session:
-        shared.project(session, [first.anchor_id], lambda _: None)
+        shared.project(session, [first.anchor_id], lambda _: {})
     newer = quick.point(first.anchor_id)
 
     changed = to_shared(quick)

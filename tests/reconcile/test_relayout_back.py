@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ def test_what_was_written_since_comes_back(deployed: Lab) -> None:
         "UPDATE conversation_history SET content = 'edited' WHERE id = %(id)s", id=third.said_id
     )
     with deployed.postgres.session() as session:
-        deployed.ltm.project(session, [third.anchor_id], lambda _: None)
+        deployed.ltm.project(session, [third.anchor_id], lambda _: {})
     deployed.sync()
     assert deployed.audit().ok
 
@@ -146,11 +147,19 @@ def test_what_the_quarantine_no_longer_has_comes_from_the_copies(quick: Lab) -> 
     assert changed.audit.ok
 
 
-@pytest.mark.parametrize("vector", [NONE, INFINITE], ids=["none", "not finite"])
-def test_a_vector_that_no_store_takes_back(quick: Lab, vector: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("vector", "added"),
+    [(NONE, {}), (INFINITE, {}), (None, {"other": "\ud800"}), (None, {"other": 2**64})],
+    ids=["no vector", "not finite", "half a pair", "65 bits"],
+)
+def test_a_point_that_no_store_takes_back(
+    quick: Lab, vector: list[float] | None, added: dict[str, object]
+) -> None:
     """Its memory comes from the shared collection, and stops no other one."""
     to_shared(quick)
-    write_raw(quick.vectors, home(C), quick.point(7, home(C)), vector)
+    old = quick.point(7, home(C))
+    spoilt = dataclasses.replace(old, payload={**old.payload, **added})
+    write_raw(quick.vectors, home(C), spoilt, list(old.vector or ()) if vector is None else vector)
     retire(quick)
 
     changed = back(quick)
@@ -300,12 +309,50 @@ def test_an_acknowledged_orphan_has_a_way_out(quick: Lab) -> None:
     assert lone == quick.point(lone.id, home(A))
 
 
+@pytest.mark.parametrize(
+    ("found", "later_ms"), [("orphan-point", 20_000), ("misplaced-point", -86_400_000)]
+)
+def test_a_point_that_contradicts_itself(quick: Lab, found: str, later_ms: int) -> None:
+    """No plan repairs it, and nobody can tell where its copy would belong. It goes when asked."""
+    to_shared(quick)
+    point = quick.deploy(
+        quick.said[1],
+        personaId=str(C),
+        content="User (Al): x\nAda: y",
+        createdAt=quick.said[1].created_at_ms + later_ms,
+    )
+    assert ({found: 1}, ()) == (quick.audit().counts, quick.plan().actions)
+    with pytest.raises(GateClosed, match=r"1 point contradicts itself.*--retire --unsafe"):
+        retire(quick)
+    retired = retire(quick, unsafe=True)
+    assert (3, 12, 1) == (retired.collections, retired.points, retired.without_copy)
+    assert {} == quick.audit().counts
+    back(quick)
+    assert point == quick.point(point.id, home(A))
+
+
 def test_a_copy_that_was_removed(quick: Lab) -> None:
     """The only memory of an archived exchange is the old one."""
     to_shared(quick)
     quick.vectors.delete(quick.home, [7])
     with pytest.raises(GateClosed, match=home(C)):
         retire(quick)
+
+
+def test_a_point_of_which_no_copy_can_be_kept(quick: Lab) -> None:
+    """Its collection stays, and stops no other one."""
+    to_shared(quick)
+    old = quick.point(7, home(C))
+    spoilt = dataclasses.replace(old, payload={**old.payload, "score": math.nan})
+    write_raw(quick.vectors, home(C), spoilt, list(old.vector or ()))
+    with pytest.raises(PartlyDone, match=f"2 collections.*{home(C)}/7: .*NaN or infinity") as told:
+        retire(quick)
+    assert 6 == told.value.fields["points"]
+    assert [home(C)] == list(of_app(quick))
+    assert {home(C)} == told.value.fields["left"].keys()  # type: ignore[attr-defined]  # a mapping
+    assert quick.check().ok
+    quick.vectors.upsert(home(C), [old])
+    assert 5 == retire(quick).points
 
 
 def test_not_in_the_apps_own_layout(quick: Lab) -> None:

@@ -239,7 +239,7 @@ def test_a_memory_of_memsyncs_is_tied_to_the_apps(quick: Lab) -> None:
     first = quick.said[0]
     shared = quick.ltm.in_layout(Layout.SHARED, "test")
     with quick.postgres.session() as session:
-        shared.project(session, [first.anchor_id], lambda *_: None)
+        shared.project(session, [first.anchor_id], lambda *_: {})
     newer = dict(quick.point(first.anchor_id).payload)
     to_shared(quick)
     now = dict(quick.point(first.anchor_id).payload)

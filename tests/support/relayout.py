@@ -83,11 +83,13 @@ def back(lab: Lab, vectors: VectorStore | None = None) -> relayout.Changed:
     return changed
 
 
-def retire(lab: Lab, vectors: VectorStore | None = None) -> retirement.Retired:
+def retire(
+    lab: Lab, vectors: VectorStore | None = None, *, unsafe: bool = False
+) -> retirement.Retired:
     """Retire what the shared layout does not read."""
     ltm = lab.with_store(vectors) if vectors else lab.ltm
     with released(lab.url):
-        return retirement.retire(lab.postgres, ltm, lab.settings)
+        return retirement.retire(lab.postgres, ltm, lab.settings, unsafe=unsafe)
 
 
 def follow(lab: Lab) -> None:

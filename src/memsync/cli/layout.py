@@ -1,6 +1,7 @@
 """`memsync reconcile layout`: shows where memories lie, and changes it."""
 
 import contextlib
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -75,6 +76,13 @@ def change(
             help="Once memories are shared: move the old collections to the quarantine.",
         ),
     ] = False,
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe",
+            help="With --retire: points that contradict themselves go, too. No plan repairs those.",
+        ),
+    ] = False,
 ) -> int:
     """Copy the memories to the other layout, and record it. Nothing is removed without --retire.
 
@@ -83,15 +91,16 @@ def change(
     """
     if retiring and layout is not Layout.SHARED:
         raise InvalidInput("--retire goes with `layout set shared`; nothing was changed")
+    if unsafe and not retiring:
+        raise InvalidInput("--unsafe goes with --retire; nothing was changed")
     ctx.obj.settings().named("postgres_url", "qdrant_url")
     with opened_postgres(ctx) as (settings, postgres):
         with postgres.session() as session:
             ltm = relayout.open_for_change(settings, session, layout)
         with contextlib.closing(ltm), progress(ctx.obj) as tell:
             if retiring:
-                return _print_retired(
-                    retire(postgres, ltm, settings, tell), as_json=ctx.obj.as_json
-                )
+                retired = retire(postgres, ltm, settings, tell, unsafe=unsafe)
+                return _print_retired(retired, as_json=ctx.obj.as_json)
             if layout is Layout.SHARED:
                 changed = relayout.set_shared(
                     postgres, ltm, settings, tell, app_stopped=app_stopped
@@ -158,7 +167,7 @@ def _next(seen: Standing) -> str | None:
 
 def _print_retired(retired: Retired, *, as_json: bool) -> int:
     if as_json:
-        print_json(run_id=retired.run_id, collections=retired.collections, points=retired.points)
+        print_json(**asdict(retired))
         return 0
     if not retired.collections:
         say("there is nothing to retire")
@@ -167,6 +176,11 @@ def _print_retired(retired: Retired, *, as_json: bool) -> int:
         f"{count(retired.collections, 'collection')} removed; "
         f"{count(retired.points, 'point')} in the quarantine, as {retired.run_id}"
     )
+    if retired.without_copy:
+        say(
+            f"{retired.without_copy:,} of these had no copy in the shared collection, because they "
+            "contradict themselves"
+        )
     say("`memsync reconcile layout set per-persona` brings them back as long as they are there")
     return 0
 
@@ -235,8 +249,8 @@ def _print_copied(changed: Changed) -> None:
     if restored.incomplete:
         say(
             f"the quarantine no longer had all points of "
-            f"{count(len(restored.incomplete), 'collection')}, or had one without a vector that a "
-            "store takes; these memories were copied from the shared collection",
+            f"{count(len(restored.incomplete), 'collection')}, or had one that no store takes "
+            "back; these memories were copied from the shared collection",
             "yellow",
         )
     if changed.left:

@@ -229,14 +229,16 @@ class _Run:
         self.settled(Drained(self.entries - before, len(written.points)))
         return outage_of_some
 
-    def _keep(self, points: Mapping[Place, Point]) -> None:
-        reconcile.keep_replaced(self.session, self.run_id, points)
-        _log.warning(
-            "%s, which memsync had not written so, replaced by what Postgres says; "
-            "memsync.quarantine has what stood there, under the plan_id %s",
-            count(len(points), "memory is", "memories are"),
-            self.run_id,
-        )
+    def _keep(self, points: Mapping[Place, Point]) -> Mapping[Place, MemsyncError]:
+        unkept = reconcile.keep_replaced(self.session, self.run_id, points)
+        if kept := len(points) - len(unkept):
+            _log.warning(
+                "%s, which memsync had not written so, replaced by what Postgres says; "
+                "memsync.quarantine has what stood there, under the plan_id %s",
+                count(kept, "memory is", "memories are"),
+                self.run_id,
+            )
+        return unkept
 
     def _account(self, claimed: list[Entry], written: Written) -> StoreUnreachable | None:
         """Settle what is done, keep the errors of the refused, give back what was not tried."""

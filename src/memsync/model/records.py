@@ -148,10 +148,14 @@ class Place(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """The place that was written as this text; None for any other text."""
+        """The place that was written as this text; None for any other text.
+
+        Half a surrogate pair and NUL are in no name of a collection, and Postgres takes neither.
+        """
         collection, slash, point_id = text.rpartition("/")
         try:
-            return cls(collection, point_id_of(point_id)) if slash else None
+            collection.encode()
+            return cls(collection, point_id_of(point_id)) if slash and "\0" not in text else None
         except ValueError:
             return None
 

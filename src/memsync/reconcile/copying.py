@@ -18,14 +18,14 @@ from memsync.model.records import Exchange, Place, Point
 from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.findings import Severity
-from memsync.reconcile.journal import quarantined
+from memsync.reconcile.journal import quarantined, why_not_kept_whole
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.base import CaseRule
 from memsync.reconcile.sources import Sources
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import Failure, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.payload import PayloadCodec
@@ -148,7 +148,14 @@ def is_deployed(codec: PayloadCodec, point: Point) -> bool:
 def keep(
     session: Session, run_id: UUID, collection: str, points: Iterable[Point], reason: str
 ) -> None:
-    """Commit whole copies of points to the quarantine, under the run's id."""
+    """Commit whole copies of points to the quarantine, under the run's id.
+
+    Raises: GateClosed for one of which none can be kept.
+    """
+    points = list(points)
+    for each in points:
+        if why := why_not_kept_whole(each):
+            raise GateClosed(f"{Place(collection, each.id)}: {why}, then run this again")
     kept = [quarantined(run_id, collection, point, reason) for point in points]
     if kept:
         with session.transaction():
@@ -160,20 +167,30 @@ def write(
 ) -> None:
     """Write points where none is, or over those in `seen`, and read them back.
 
-    Raises: GateClosed, before any write, for one without a vector; StalePlan when one reads back
-    otherwise; InvalidInput when the store refuses one.
+    Raises: GateClosed, before any write, for one without a vector, and where the store refuses one;
+    StalePlan when one reads back otherwise.
     """
-    if not points:
-        return
     if without := next((each for each in points if not each.vector), None):
         raise GateClosed(
             f"the memory {without.id} has no vector, so it cannot be brought to {collection}. Make "
             "it anew with `memsync reconcile plan --verify-vectors all`, then run this again"
         )
-    if failed := ltm.repairs.put(collection, points, seen):
-        raise next(iter(failed.values()))
+    if failed := try_to_write(ltm, collection, points, seen):
+        raise GateClosed(
+            f"a memory cannot be brought to {collection}: {next(iter(failed.values())).message}. "
+            "Mend it by hand, then run this again; what was copied stays"
+        )
+
+
+def try_to_write(
+    ltm: LongTermMemory, collection: str, points: Sequence[Point], seen: dict[PointId, Point]
+) -> Mapping[PointId, Failure]:
+    """As `write`, but returns the refusals of the store by id. Each point has a vector."""
+    if not points:
+        return {}
+    failed = ltm.repairs.put(collection, points, seen)
     there = ltm.points(collection, [each.id for each in points], vectors=True)
-    for each in points:
+    for each in (point for point in points if point.id not in failed):
         found = there.get(each.id)
         if point_state(found) != point_state(each) or not are_alike(found, each):
             raise StalePlan(
@@ -182,6 +199,7 @@ def write(
                 collection=collection,
                 point_id=str(each.id),
             )
+    return failed
 
 
 def are_alike(one: Point | None, other: Point) -> bool:

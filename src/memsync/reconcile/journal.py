@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Any
 from uuid import UUID
 
-from memsync.errors import MissingRight
+from memsync.errors import InvalidInput, MemsyncError, MissingRight
 from memsync.model.digests import json_digest, point_state
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Place, Point, Vector
@@ -258,19 +258,30 @@ class Journal:
         return {asked[row.point_id]: whole(asked[row.point_id], row) for row in rows}
 
 
-def keep_replaced(session: Session, run_id: UUID, points: Mapping[Place, Point]) -> None:
+def keep_replaced(
+    session: Session, run_id: UUID, points: Mapping[Place, Point]
+) -> dict[Place, MemsyncError]:
     """Commit whole copies of points that a relay is about to replace, under an id of its own.
 
-    A role that may only write to the quarantine can do so. Raises: MissingRight for another one.
+    A role that may only write to the quarantine can do so. Returns those of which no copy is kept,
+    and why.
     """
+    if points and (why := why_not_kept(session)):
+        return dict.fromkeys(points, MissingRight(why))
+    unkept: dict[Place, MemsyncError] = {
+        place: InvalidInput(f"the memory {place} is not replaced: {why}")
+        for place, point in points.items()
+        if (why := why_not_kept_whole(point))
+    }
     rows = [
-        quarantined(run_id, place.collection, point, "relay") for place, point in points.items()
+        quarantined(run_id, place.collection, point, "relay")
+        for place, point in points.items()
+        if place not in unkept
     ]
-    if rows and (why := why_not_kept(session)):
-        raise MissingRight(why)
     if rows:
         with session.transaction():
             session.run_many("keep_point", rows)
+    return unkept
 
 
 def why_not_kept(session: Session) -> str | None:

@@ -16,7 +16,7 @@ from memsync.model.ids import PointId, point_id_of
 from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place, Point
 from memsync.model.wording import count, listed
-from memsync.reconcile.copying import sources_of, write
+from memsync.reconcile.copying import sources_of, try_to_write
 from memsync.reconcile.journal import whole, why_not_written
 from memsync.reconcile.removals import Removals
 from memsync.settings import Settings
@@ -44,8 +44,8 @@ def restore(
 ) -> Restored:
     """Make the retired collections anew, with the points that they had.
 
-    A collection that exists again keeps what was written to it since. Of a point with a vector that
-    no store takes back, the copy in the shared collection is brought instead. One whose memory a
+    A collection that exists again keeps what was written to it since. Of a point that no store
+    takes back, the copy in the shared collection is brought instead. One whose memory a
     repair has removed since stays in the quarantine.
 
     Raises: GateClosed, before any write, where the quarantine has something else than what was put
@@ -105,10 +105,10 @@ class _Restoring:
             wanted = [each for each in lacking if Place(name, each.id) not in removed]
             # A store would take an empty vector, but no memory without one is brought anywhere.
             new = [each for each in wanted if each.vector and why_not_written(each.vector) is None]
-            write(self._ltm, name, new, {})
-            self._points += len(new)
+            refused = try_to_write(self._ltm, name, new, {})
+            self._points += len(new) - len(refused)
             self._removed += len(removed)
-            self._refused += len(wanted) - len(new)
+            self._refused += len(wanted) - len(new) + len(refused)
 
 
 def _pages(session: Session, run_id: UUID, name: str) -> Iterator[dict[PointId, Point | None]]:

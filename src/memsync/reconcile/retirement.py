@@ -8,10 +8,10 @@ anew after a crash.
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from uuid import UUID, uuid4
 
-from memsync.errors import GateClosed, IncompleteAudit
+from memsync.errors import GateClosed, IncompleteAudit, PartlyDone
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
@@ -19,10 +19,11 @@ from memsync.model.records import Place, Point
 from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
 from memsync.reconcile.acknowledged import Acknowledgements
-from memsync.reconcile.cases import Case
+from memsync.reconcile.cases import Case, Found
 from memsync.reconcile.copying import keep, pairing_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.halfway import HalfDone, begin, end
+from memsync.reconcile.journal import why_not_kept_whole
 from memsync.reconcile.refusals import require_in_step
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.spool import Shelf
@@ -41,23 +42,60 @@ _TAMPERED = ArchivedTampered()
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """The result of a retirement: what went to the quarantine, under `run_id`."""
+    """The result of a retirement: what went to the quarantine, under `run_id`.
+
+    `without_copy` of the points contradict themselves, and have no copy in the shared collection.
+    """
 
     run_id: UUID
     collections: int
     points: int
+    without_copy: int = 0
+
+
+@dataclass(slots=True)
+class _Compared:
+    """The numbers of points by collection, and how many of them have no copy. `left` are the
+    collections that stay, with the reason.
+    """
+
+    points: dict[str, int]
+    without_copy: dict[str, int] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+    def add(self, found: Found, *, has_copy: bool) -> None:
+        """Count a point that may go, if the quarantine can keep it."""
+        name = found.place.collection
+        self.points[name] += 1
+        if not has_copy:
+            self.without_copy[name] = self.without_copy.get(name, 0) + 1
+        if why := why_not_kept_whole(found.point):
+            self.left.setdefault(name, f"{found.place}: {why}")
+
+    def going(self) -> dict[str, int]:
+        """The collections that may go, each with the number of its points."""
+        return {name: number for name, number in self.points.items() if name not in self.left}
 
 
 def retire(
-    postgres: Postgres, ltm: LongTermMemory, settings: Settings, tell: Tell = silent
+    postgres: Postgres,
+    ltm: LongTermMemory,
+    settings: Settings,
+    tell: Tell = silent,
+    *,
+    unsafe: bool = False,
 ) -> Retired:
     """Move the collections that the shared layout does not read to the quarantine.
 
-    Running it again after a crash finishes the rest, under the same run.
+    Running it again after a crash finishes the rest, under the same run. With `unsafe` points go,
+    too, that have neither an exchange nor a copy and contradict themselves, so that no plan can
+    tell where they belong.
 
-    Raises: GateClosed, before any write, in the per-persona layout, while a point lacks its copy in
-    the shared collection, and while the stores may be of two times; IncompleteAudit when
-    something could not be read; StoreBusy when a repair or a relay runs. Effects: both stores.
+    Raises: GateClosed, before any write, in the per-persona layout, while another point lacks its
+    copy in the shared collection, and while the stores may be of two times; IncompleteAudit when
+    something could not be read; StoreBusy when a repair or a relay runs. PartlyDone at the end,
+    when collections stay because the quarantine cannot keep one of their points. Effects: both
+    stores.
     """
     if ltm.layout is not Layout.SHARED:
         raise GateClosed(
@@ -69,7 +107,8 @@ def retire(
         contextlib.closing(Shelf[str]()) as copied,
     ):
         require_in_step(session, ltm, "the old collections would go to a quarantine here")
-        counted = _compared(session, ltm, settings, copied, tell)
+        compared = _compared(session, ltm, settings, copied, tell, unsafe=unsafe)
+        counted = compared.going()
         forms = {name: _form(ltm, name) for name in counted}
         record(session, Decision(ltm.layout, ltm.why_layout))
         begin(session, HalfDone.RETIRING)
@@ -77,7 +116,7 @@ def retire(
         run_id: UUID = unfinished.run_id if unfinished else uuid4()
         collections = points = 0
         for row in session.rows("begun_retirements", run_id=run_id):
-            if row.collection not in counted:
+            if row.collection not in compared.points:
                 # It was dropped, and nothing could note that.
                 session.run("end_retirement", run_id=run_id, collection=row.collection)
                 collections, points = collections + 1, points + (row.points or 0)
@@ -87,28 +126,53 @@ def retire(
             collections, points = collections + 1, points + expected
             tell(Progress(Kind.STEP, "moving points to the quarantine", points, total))
         end(session, HalfDone.RETIRING)
-    return Retired(run_id, collections, points)
+    alone = sum(number for name, number in compared.without_copy.items() if name in counted)
+    return _told(Retired(run_id, collections, points, alone), compared.left)
+
+
+def _told(retired: Retired, left: Mapping[str, str]) -> Retired:
+    """The result. Raises: PartlyDone when collections stay."""
+    if left:
+        raise PartlyDone(
+            f"{count(retired.collections, 'collection')} removed, "
+            f"{count(retired.points, 'point')} in the quarantine, as {retired.run_id}; "
+            f"{count(len(left), 'collection stays', 'collections stay')}: "
+            f"{listed(left.values(), 3, '; ')}, then run this again",
+            **asdict(retired),
+            left=left,
+        )
+    return retired
 
 
 def _compared(
-    session: Session, ltm: LongTermMemory, settings: Settings, states: Shelf[str], tell: Tell
-) -> dict[str, int]:
-    """The collections that may go, each with the number of its points; `states` gets theirs.
+    session: Session,
+    ltm: LongTermMemory,
+    settings: Settings,
+    states: Shelf[str],
+    tell: Tell,
+    *,
+    unsafe: bool,
+) -> _Compared:
+    """Which collections may go; `states` gets their points.
 
     Raises: GateClosed naming those with a point that lacks its copy, and where an archived memory
     was changed; IncompleteAudit.
     """
     pairing = pairing_of(session, ltm, settings)
     _, names = pairing.sources.collections
-    copied = dict.fromkeys(names, 0)
-    changed = 0
+    found = _Compared(dict.fromkeys(names, 0))
+    changed = disputed = 0
     for number, case in enumerate(pairing.cases()):
         if number % _TELL_EVERY == 0:
             tell(Progress(Kind.COUNT, "comparing with the shared collection", number))
-        if case.found and not case.found.home and _has_its_copy(case, ltm):
-            copied[case.found.place.collection] += 1
-            states[case.found.place.key] = str(point_state(case.found.point))
         changed += _TAMPERED.judge(case) is not None
+        if case.found is None or case.found.home:
+            continue
+        has_copy, is_disputed = _has_its_copy(case, ltm), _is_disputed(case)
+        disputed += is_disputed and not has_copy
+        if has_copy or (is_disputed and unsafe):
+            found.add(case.found, has_copy=has_copy)
+            states[case.found.place.key] = str(point_state(case.found.point))
     if changed:
         raise GateClosed(
             f"{count(changed, 'archived memory has', 'archived memories have')} changed since they "
@@ -122,20 +186,39 @@ def _compared(
             "not every collection could be read, and nothing was changed: "
             + listed((f"{name}: {why}" for name, why in sorted(pairing.sources.unread.items())), 3)
         )
+    _require_all(session, ltm, found.points, 0 if unsafe else disputed)
+    return found
+
+
+def _require_all(
+    session: Session, ltm: LongTermMemory, points: Mapping[str, int], disputed: int
+) -> None:
+    """Raises: GateClosed naming the collections that hold more points than may go."""
     lacking = {
-        name: points - copied[name] for name in names if (points := ltm.count(name)) > copied[name]
+        name: held - may_go for name, may_go in points.items() if (held := ltm.count(name)) > may_go
     }
-    if lacking:
-        each = (f"{name} ({count(number, 'point')})" for name, number in lacking.items())
-        raise GateClosed(
-            f"{count(sum(lacking.values()), 'point')} of {count(len(lacking), 'collection')} "
-            f"{'has' if sum(lacking.values()) == 1 else 'have'} no copy in {ltm.collection!r}, and "
-            f"nothing was removed: {listed(each)}. Something wrote there since the layout was "
-            "changed, or the copy was removed. Look at them with `memsync reconcile`, repair them "
-            f"with a plan, and retire then{_way_past(session, lacking)}",
-            lacking=lacking,
-        )
-    return copied
+    if not lacking:
+        return
+    each = (f"{name} ({count(number, 'point')})" for name, number in lacking.items())
+    raise GateClosed(
+        f"{count(sum(lacking.values()), 'point')} of {count(len(lacking), 'collection')} "
+        f"{'has' if sum(lacking.values()) == 1 else 'have'} no copy in {ltm.collection!r}, and "
+        f"nothing was removed: {listed(each)}. Something wrote there since the layout was "
+        "changed, or the copy was removed. Look at them with `memsync reconcile`, repair them "
+        f"with a plan, and retire then{_past_disputed(disputed)}{_way_past(session, lacking)}",
+        lacking=lacking,
+    )
+
+
+def _past_disputed(number: int) -> str:
+    """What to do about so many points that contradict themselves, which no plan repairs."""
+    if not number:
+        return ""
+    which = count(number, "point contradicts itself", "points contradict themselves")
+    return (
+        f". {which}, and no plan repairs that: see whose memory it is, or let --retire --unsafe "
+        "move it to the quarantine with the others"
+    )
 
 
 def _way_past(session: Session, lacking: Collection[str]) -> str:
@@ -151,6 +234,11 @@ def _way_past(session: Session, lacking: Collection[str]) -> str:
         f". {findings} acknowledged, and no plan repairs what is: {drop} ends that{more}. A plan "
         "with --unsafe then moves such a point to the quarantine"
     )
+
+
+def _is_disputed(case: Case) -> bool:
+    """Whether the point contradicts itself and has no exchange: no plan touches it."""
+    return case.exchange is None and case.found is not None and case.found.contradicts_itself
 
 
 def _has_its_copy(case: Case, ltm: LongTermMemory) -> bool:

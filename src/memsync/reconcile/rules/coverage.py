@@ -46,7 +46,8 @@ class OrphanPoint(CaseRule):
     Why it matters: recall returns something that is not in the history. The row was deleted, or
     the point's fields are wrong. Its copies in collections that nobody reads are orphans as well.
     Repair: the point is moved to quarantine. It may be the only copy, so this is unsafe. It is only
-    reported where it contradicts itself, because its exchange may be another one.
+    reported where it contradicts itself, because its exchange may be another one; in an old
+    collection of the shared layout `layout set shared --retire --unsafe` moves it to quarantine.
     """
 
     code, name = "MSC002", "orphan-point"

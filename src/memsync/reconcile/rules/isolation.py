@@ -52,7 +52,8 @@ class UnknownPersona(CaseRule):
     Repair: where its exchange is known, the memory is made anew, or its payload mended where its
     collection is the right one. Otherwise the point is moved to quarantine. It may be the only
     copy, so this is unsafe. Where its collection names a persona who exists, it is only reported:
-    see whose it is, and correct it by hand, or remove it.
+    see whose it is, and correct it by hand, or remove it; in the shared layout
+    `layout set shared --retire --unsafe` moves it to quarantine.
     """
 
     code, name = "MSI002", "unknown-persona"
@@ -123,7 +124,8 @@ class MisplacedPoint(CaseRule):
     Why it matters: its exchange is no longer in Postgres, so this is the only record of it.
     Repair: it is copied, with its vector, to where its persona's memories are. It is only reported
     where it contradicts itself: payload and collection name different personas, or the payload
-    several. See whose it is, and correct it by hand, or remove it.
+    several. See whose it is, and correct it by hand, or remove it; in the shared layout
+    `layout set shared --retire --unsafe` moves it to quarantine.
     """
 
     code, name = "MSI004", "misplaced-point"

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 from uuid import UUID
 
-from memsync.errors import MemsyncError, MissingRight, SchemaMismatch, StoreBusy
+from memsync.errors import MemsyncError, SchemaMismatch, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.history.exchanges import exchanges_by_anchor
@@ -31,8 +31,10 @@ _ROUNDS = 3
 _FOLLOWS = KNOWN_KEYS | {"messageIds", "personalityName"}
 """Keys whose values follow from the exchange, the embedder and the names of the cast."""
 
-Keep = Callable[[Mapping[Place, Point]], object]
-"""Keeps copies of points, with their vectors, before they are replaced. Raises: MissingRight."""
+Keep = Callable[[Mapping[Place, Point]], Mapping[Place, MemsyncError]]
+"""Keeps copies of points, with their vectors, before they are replaced. Returns why it kept none of
+the others.
+"""
 Held = Mapping[UUID, MemsyncError]
 """Why the memories of these anchors must wait."""
 
@@ -178,7 +180,7 @@ class Projection:
     def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> Held:
         """Keep a copy of each point that these replace and that is not as memsync wrote it.
 
-        Those of which the role may keep none must wait.
+        Those of which none can be kept must wait.
 
         What somebody wrote there stands nowhere else. After a restore of Postgres it may be what
         memsync wrote of rows that are lost.
@@ -202,10 +204,8 @@ class Projection:
         for collection, some in strange.items():
             ids = [each.place.point_id for each in some]
             points = self.vectors.retrieve(collection, ids, vectors=True)
-            try:
-                self.keep({Place(collection, each.id): each for each in points})
-            except MissingRight as error:
-                held |= {each.anchor_id: error for each in some}
+            unkept = self.keep({Place(collection, each.id): each for each in points})
+            held |= {each.anchor_id: unkept[each.place] for each in some if each.place in unkept}
         return held
 
     def _digest_of(self, collection: str, point: Point) -> str:
