@@ -93,19 +93,39 @@ def test_an_orphan_with_its_copy_does_not_stop_a_retirement(quick: Lab) -> None:
     assert (1, {}) == (changed.restored.removed, changed.audit.counts)
 
 
-def test_an_archived_memory_that_was_brought_under_its_anchors_id(quick: Lab) -> None:
-    """The ledger of both layouts ties the app's point to it."""
+@pytest.mark.parametrize(
+    "said", [[4], [0], [0, 1], [0, 1, 2]], ids=["as it is", "earlier", "later", "without channel"]
+)
+def test_an_archived_memory_that_was_brought_under_its_anchors_id(
+    quick: Lab, said: list[int]
+) -> None:
+    """The ledger of both layouts ties the app's point to it, whatever time and channel that has."""
     adopt(quick)
     to_shared(quick)
-    of_c = quick.said[4]
-    quick.unsay(of_c)
+    gone = quick.said[said[-1]]
+    quick.unsay(*(quick.said[each] for each in said))
     assert quick.check().ok
-    whole = quick.point(of_c.anchor_id)
-    quick.vectors.delete(quick.home, [of_c.anchor_id])
+    whole = quick.point(gone.anchor_id)
+    quick.vectors.delete(quick.home, [gone.anchor_id])
     assert {"misplaced-point": 1} == quick.check().counts
     quick.apply(quick.plan())
     assert {} == quick.check().counts
-    assert whole.payload["content"] == quick.point(of_c.anchor_id).payload["content"]
+    again = quick.point(gone.anchor_id)
+    for key in ("content", "created_at", "channel_id", "persona_id", "digest"):
+        assert whole.payload[key] == again.payload[key]
+
+
+@pytest.mark.parametrize("older", [home(A), f"personality-{ADA}", LEGACY])
+@pytest.mark.parametrize("later_ms", [0, 1500])
+def test_a_memory_of_memsyncs_and_the_apps_old_copy(lab: Lab, older: str, later_ms: int) -> None:
+    """Nothing else than the words ties the two: once the rows are gone, it is a copy still."""
+    first = lab.settled()[0]
+    copy = lab.deploy(first, collection=older, createdAt=first.created_at_ms + later_ms)
+    lab.unsay(first)
+    assert ({}, 1) == (lab.audit().counts, lab.audit().facts["legacy-copy"])
+    # Of a text that was said twice one may be the only memory.
+    lab.put(7, {**copy.payload, "createdAt": first.created_at_ms + 3000}, older)
+    assert {"misplaced-point": 1 if later_ms == 0 else 2} == lab.audit().counts
 
 
 @pytest.mark.parametrize("layout", Layout)

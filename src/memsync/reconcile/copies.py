@@ -1,20 +1,25 @@
 """Tells of which memory a point is a copy that lies where the layout in force keeps none.
 
 It decides by whose a memory is, and when and what was said; by its id; and by the note of the app's
-point from which a memory was copied. The note counts also where one of the two was made anew since,
+point from which a memory was copied; and by what was said alone, near that time, where nothing else
+comes into question. The note counts also where one of the two was made anew since,
 with other words, and its row is gone: what stands where the layout keeps memories is the newer one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from uuid import UUID
 
 from memsync.model.records import Exchange, Place
 from memsync.reconcile.cases import Found
+from memsync.reconcile.divisions import keys_of
 from memsync.reconcile.leftovers import was_changed
 from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.ltm.payload import DEPLOYED, Reading, memory_digest_of
 from memsync.stores.ltm.texts import say_the_same
+
+_Words = tuple[UUID | None, UUID | None, int]
+"""Whose a memory is, and the hash of what it says."""
 
 
 class Noted:
@@ -42,11 +47,18 @@ class Noted:
 class Originals:
     """The memories of one owner that have no exchange, each with what its copies are known by.
 
-    `alone` stand where the layout keeps memories.
+    `alone` stand where the layout keeps memories, `copies` are all that may be copies of them.
     """
 
-    def __init__(self, alone: Iterable[Found], ledger: Ledger, tolerance_ms: int) -> None:
+    def __init__(
+        self,
+        alone: Iterable[Found],
+        ledger: Ledger,
+        tolerance_ms: int,
+        copies: Iterable[Found] = (),
+    ) -> None:
         self._alone = list(alone)
+        self._copies = list(copies)
         self._ledger = ledger
         self._tolerance_ms = tolerance_ms
         self._identical: dict[tuple[object, ...], Place] = {}
@@ -85,7 +97,31 @@ class Originals:
             return named.place
         origin = copy.reading.brought_from
         tied = self._by_origin.get(str(copy.place)) or (self._by_place.get(origin or ""))
-        return tied.place if tied and self._is_copy(copy, tied) else None
+        if tied and self._is_copy(copy, tied):
+            return tied.place
+        return self._of_these_words(copy)
+
+    def _of_these_words(self, copy: Found) -> Place | None:
+        """The memory that says the same, at that time or else near it, where no other one does, and
+        no other point of the copy's collection: those may be two of one text that was said twice.
+        """
+        if copy.reading.time_window_ms is None or not copy.reading.memory.text:
+            return None
+        for tolerance_ms in (0, self._tolerance_ms):
+            if near := _saying(copy, self._by_words, tolerance_ms):
+                beside = _saying(near[0], self._copies_by_words, tolerance_ms)
+                alike = [each for each in beside if each.place.collection == copy.place.collection]
+                is_only = len(near) == 1 and {each.place for each in alike} <= {copy.place}
+                return near[0].place if is_only else None
+        return None
+
+    @cached_property
+    def _by_words(self) -> Mapping[_Words, Sequence[Found]]:
+        return _indexed(self._alone)
+
+    @cached_property
+    def _copies_by_words(self) -> Mapping[_Words, Sequence[Found]]:
+        return _indexed(self._copies)
 
     def _is_copy(self, copy: Found, tied: Found) -> bool:
         """Whether the note still holds: not where the memory itself was changed by somebody."""
@@ -126,6 +162,37 @@ def are_near(one: Reading, other: Reading, tolerance_ms: int) -> bool:
     if mine is None or theirs is None:
         return mine is theirs
     return mine[0] - tolerance_ms <= theirs[1] and theirs[0] - tolerance_ms <= mine[1]
+
+
+def _saying(
+    found: Found, by_words: Mapping[_Words, Sequence[Found]], tolerance_ms: int
+) -> list[Found]:
+    """Those that say the same, of the same persona and personality, near that time."""
+    among = {each.place: each for key in _words(found) for each in by_words.get(key, ())}
+    memory = found.reading.memory
+    return [
+        each
+        for each in among.values()
+        if are_near(found.reading, each.reading, tolerance_ms)
+        and say_the_same(memory, each.reading.memory)
+    ]
+
+
+def _words(found: Found) -> Iterator[_Words]:
+    """What the memory says, whole and in each way in which it may be divided, by hash."""
+    memory = found.reading.memory
+    whose = (found.persona_id, memory.personality_id)
+    yield (*whose, hash(memory.content))
+    for key in keys_of(memory):
+        yield (*whose, hash(key))
+
+
+def _indexed(founds: Iterable[Found]) -> Mapping[_Words, Sequence[Found]]:
+    indexed: dict[_Words, list[Found]] = {}
+    for each in founds:
+        for key in dict.fromkeys(_words(each)):
+            indexed.setdefault(key, []).append(each)
+    return indexed
 
 
 def _identity(found: Found) -> tuple[object, ...]:

@@ -319,10 +319,7 @@ def _id_taken_at(case: Case) -> Place | None:
 def _lost_as(found: Found, entry: Entry | None, lost: Mapping[UUID, Entry]) -> Place | None:
     """Where the ledger has this very memory under its anchor's id, and no point stands."""
     noted = lost.get(entry.anchor_id) if entry and entry.anchor_id else None
-    if noted is None:
-        return None
-    said = standing_digest(noted.place.point_id, found.reading.memory)
-    return noted.place if noted.stored == said else None
+    return noted.place if noted and noted.says(found.reading.memory) else None
 
 
 class Oldest:

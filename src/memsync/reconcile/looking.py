@@ -217,7 +217,11 @@ class Looker:
             for name, ids in by_source.items()
         }
         rows = self._rows(looked)
-        copies = [self._with_copy(each, read, vectors=vectors) for each in looked]
+        noted = Ledger(self._session).at(each.action.place for each in looked)
+        copies = [
+            self._with_copy(each, read, noted.get(each.action.place), vectors=vectors)
+            for each in looked
+        ]
         return [
             replace(
                 each,
@@ -227,7 +231,9 @@ class Looker:
             for each in copies
         ]
 
-    def _with_copy(self, looked: Looked, read: Mapping[str, Read], *, vectors: bool) -> Looked:
+    def _with_copy(
+        self, looked: Looked, read: Mapping[str, Read], noted: Entry | None, *, vectors: bool
+    ) -> Looked:
         action, source = looked.action, looked.action.source
         if source is None:
             return looked
@@ -241,7 +247,7 @@ class Looker:
         if vectors and not point.vector:
             return replace(looked, why=f"the point {source} has no vector")
         payload = self._ltm.repairs.copied(
-            point, source.collection, action.place, action.persona_id
+            point, source.collection, action.place, action.persona_id, noted
         )
         return replace(looked, source=point, wanted=Point(looked.point_id, payload))
 

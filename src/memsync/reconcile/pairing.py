@@ -321,7 +321,6 @@ class Pairing:
         noted: Noted,
     ) -> Iterator[Case]:
         """The cases of points in collections that the layout in force does not read."""
-        originals = Originals(alone, self._ledger, self._tolerance_ms)
         left = []
         for found in elsewhere:
             if exchange := noted.exchange_of(found):
@@ -329,6 +328,7 @@ class Pairing:
                 yield self.sources.case(Role.COPY, exchange, found, kept=kept)
             else:
                 left.append(found)
+        unmatched = []
         for each in matcher.match(left):
             if isinstance(each, Match):
                 anchor = each.exchange.anchor_id
@@ -336,7 +336,11 @@ class Pairing:
                 role = Role.COPY if there else Role.ELSEWHERE
                 yield self.sources.case(role, each.exchange, each.found, kept=there)
                 standing.setdefault(anchor, each.found.place)
-            elif original := originals.of(each):
+            else:
+                unmatched.append(each)
+        originals = Originals(alone, self._ledger, self._tolerance_ms, unmatched)
+        for each in unmatched:
+            if original := originals.of(each):
                 self._leftovers.add_copy(each, original)
             else:
                 alone.append(each)

@@ -7,7 +7,7 @@ decides when a memory counts as archived. The statements are in ledger.sql.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -103,6 +103,23 @@ class Entry:
             stored=stored,
             state=State.LIVE,
         )
+
+    def words(self, memory: StoredMemory) -> StoredMemory:
+        """The memory's words as those of this entry: whose they are, and when they were said."""
+        return replace(
+            memory,
+            persona_id=self.persona_id,
+            personality_id=self.personality_id,
+            channel_id=self.channel_id,
+            created_at_ms=self.created_at_ms,
+        )
+
+    def says(self, memory: StoredMemory) -> bool:
+        """Whether this is the same memory, whenever and in which channel it says that it was."""
+        whose = (memory.persona_id or self.persona_id, memory.personality_id)
+        if whose != (self.persona_id, self.personality_id):
+            return False
+        return standing_digest(self.place.point_id, self.words(memory)) == self.stored
 
     @classmethod
     def made(cls, made: Made, codec: PayloadCodec) -> Self:

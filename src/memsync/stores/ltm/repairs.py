@@ -15,6 +15,7 @@ from memsync.model.records import Exchange, Place, Point
 from memsync.stores.ltm.embedders import Failure
 from memsync.stores.ltm.fence import conditions
 from memsync.stores.ltm.layouts import persona_of_collection
+from memsync.stores.ltm.ledger import Entry
 from memsync.stores.ltm.made import Made, sent_in_parts
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.ltm.standing import in_question
@@ -64,16 +65,24 @@ class Repairs:
         return replace(made, payload=payload, text=text)
 
     def copied(
-        self, point: Point, source: str, target: Place, persona_id: UUID | None
+        self,
+        point: Point,
+        source: str,
+        target: Place,
+        persona_id: UUID | None,
+        noted: Entry | None = None,
     ) -> dict[str, object]:
         """The payload of a copy of the point of `source`, spelled as its new collection is.
 
-        The persona is that of the new collection, else the one given.
+        The persona is that of the new collection, else the one given. `noted` is what the ledger
+        says of the target: where that is this memory, it comes back as it was written down.
         """
         copy = Point(target.point_id, point.payload)
         if target.collection == self._shared:
             if source == self._shared:
                 return dict(point.payload)
+            if noted and noted.says(DEPLOYED.decode(point.payload).memory):
+                copy = replace(copy, payload=self._as_noted(copy, noted))
             return self._codec.archived(copy, persona_id=persona_id)
         payload = DEPLOYED.patched(copy, None, as_deployed=True)
         persona = persona_of_collection(target.collection) or persona_id
@@ -85,6 +94,13 @@ class Repairs:
             for name in ("user_text", "assistant_text"):
                 payload.pop(DEPLOYED.key(name), None)
             payload[DEPLOYED.key("content")] = memory.text
+        return payload
+
+    def _as_noted(self, point: Point, noted: Entry) -> dict[str, object]:
+        """The payload with the channel and the time that the ledger has."""
+        payload = self._codec.patched(point, None, as_deployed=True)
+        values = {"channel_id": noted.channel_id, "created_at": noted.created_at_ms}
+        payload |= {self._codec.key(k): v for k, v in values.items() if v is not None}
         return payload
 
     def restore(self, collection: str, dims: int, indexes: Mapping[str, str]) -> None:
