@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from qdrant_client import models
 
 from memsync import NewExchange, SettingsError
 from memsync.errors import PartlyDone, StoreUnreachable
@@ -93,6 +94,25 @@ def test_a_point_that_is_not_the_personas_alone_is_left_out(
     assert nearest[2:4] == recalled(any_lab, limit=2)
     assert str(nearest[0]) in warned.text
     assert said[0].user_text not in warned.text
+
+
+def test_an_alias_hands_out_no_memory_that_names_nobody(lab: Lab) -> None:
+    """What lies in another persona's collection and names nobody is that persona's."""
+    [mine] = lab.say()
+    [said, nameless] = lab.say(2, persona=C)
+    theirs = {lab.deploy(said).id, lab.deploy(nameless, personaId=None).id}
+    named = lab.deploy(mine)
+    lab.put(named.id, named.payload, f"persona-{C}")
+    lab.vectors.drop(HOME)
+    lab.vectors._client.update_collection_aliases(  # type: ignore[attr-defined]
+        [
+            models.CreateAliasOperation(
+                create_alias=models.CreateAlias(collection_name=f"persona-{C}", alias_name=HOME)
+            )
+        ]
+    )
+    assert [named.id] == recalled(lab)
+    assert theirs == set(recalled(lab, C))
 
 
 def test_a_user_id_in_another_spelling_of_the_key_counts_too(lab: Lab) -> None:

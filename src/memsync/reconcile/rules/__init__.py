@@ -1,6 +1,6 @@
 """All rules, one per finding code. A code that was retired is never given to another rule."""
 
-from memsync.reconcile.rules import coverage, data, isolation, schema, vectors
+from memsync.reconcile.rules import coverage, data, isolation, schema, vector_store, vectors
 from memsync.reconcile.rules.base import CaseRule, Rule, StateRule
 
 RULES: tuple[Rule, ...] = (
@@ -47,6 +47,7 @@ RULES: tuple[Rule, ...] = (
     schema.CollectionRecreated(),
     schema.BaselineOutdated(),
     schema.UnfinishedLayoutChange(),
+    vector_store.AliasOfMemories(),
 )
 
 CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))

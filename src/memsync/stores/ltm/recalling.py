@@ -4,6 +4,7 @@ It decides whose a point is, and what the log says of one that is left out.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -17,7 +18,27 @@ from memsync.stores.vectors import VectorStore
 _ASKED_MAX = 16_000
 """A recall asks for at most so many points when those of its persona are hidden among others."""
 _NAMED_MAX = 3
+_ALIASES_S = 60.0
+"""So old may be what is known of aliases, because asking for them at each recall is a call more."""
 _LOG = logging.getLogger(__name__)
+
+
+class Aliases:
+    """The names that are aliases in a vector store.
+
+    A collection behind an alias may hold anybody's memories, whatever persona the name has.
+    """
+
+    def __init__(self, vectors: VectorStore) -> None:
+        self._vectors = vectors
+        self._known = frozenset[str]()
+        self._known_until = 0.0
+
+    def __contains__(self, name: str) -> bool:
+        if time.monotonic() >= self._known_until:
+            self._known = frozenset(self._vectors.aliases())
+            self._known_until = time.monotonic() + _ALIASES_S
+        return name in self._known
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,18 +23,13 @@ from memsync.stores.ltm.contents import embedders_of_a_page, remembered, require
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
 from memsync.stores.ltm.fence import write_as_seen
 from memsync.stores.ltm.fingerprints import PointPrints
-from memsync.stores.ltm.layouts import (
-    CollectionKind,
-    Layout,
-    collection_of_persona,
-    kind_of,
-)
+from memsync.stores.ltm.layouts import CollectionKind, Layout, collection_of_persona, kind_of
 from memsync.stores.ltm.made import Embedded, Made, Written, sent_in_parts
 from memsync.stores.ltm.making import made_per_persona, made_shared
 from memsync.stores.ltm.marks import Mark
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.ltm.project import Held, Keep, Projection
-from memsync.stores.ltm.recalling import Shelf, search
+from memsync.stores.ltm.recalling import Aliases, Shelf, search
 from memsync.stores.ltm.record import Decision, decide, record, recorded
 from memsync.stores.ltm.repairs import Repairs
 from memsync.stores.ltm.writer import why_app_writes
@@ -70,6 +65,7 @@ class LongTermMemory:
         self.codec = PayloadCodec(settings.payload_style)
         self.repairs = Repairs(vectors, self.collection, self.codec)
         self.mark = Mark(vectors)
+        self._aliases = Aliases(vectors)
         self.fingerprints = PointPrints(vectors, self.collection, self.codec)
         self._embedder_name = settings.embedder
         self._bounds = {
@@ -175,12 +171,12 @@ class LongTermMemory:
 
         A point that is not this persona's alone, or has no text, is left out, and the log warns of
         it. More are asked for in its place, up to a bound. In a collection of the persona's own a
-        point that names no persona is this persona's.
+        point that names no persona is this persona's, but not where the name is an alias.
 
         Raises: DimensionMismatch when the collection was made for another embedder.
         """
         home = self.home_of(persona_id)
-        is_own = self.layout is Layout.PER_PERSONA
+        is_own = self.layout is Layout.PER_PERSONA and home not in self._aliases
         try:
             return search(
                 Shelf(self._vectors, home, self.codec_of(home), is_own),
