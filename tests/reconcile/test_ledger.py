@@ -11,11 +11,20 @@ from uuid import UUID
 import pytest
 
 from memsync import reconcile
-from memsync.errors import GateClosed, IncompleteAudit, PartlyDone, SchemaMismatch
+from memsync.errors import (
+    GateClosed,
+    IncompleteAudit,
+    PartlyDone,
+    SchemaMismatch,
+    StoreUnreachable,
+)
 from memsync.memory import NewExchange
 from memsync.model.ids import point_id_of
+from memsync.model.sequences import batched
 from memsync.reconcile import relayout
+from memsync.stores.ltm import ledger
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.postgres.locks import LockKey, require_free
 from support.failing import Failing
 from support.lab import ADA, LONG_AGO, A, C, Lab
 from support.laws.base import spelled
@@ -26,6 +35,8 @@ from support.ledger import ENTRIES, adopt, aged, agrees, imported, other_words, 
 from support.releasing import released
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from memsync.model.records import Exchange
 
 
@@ -129,6 +140,44 @@ def test_what_is_archived_stays_so_whatever_is_imported(lab: Lab) -> None:
     assert ({}, 2) == (gate.counts, gate.archived)
     assert () == lab.plan().actions
     assert said[0].persona_id == A
+
+
+@pytest.mark.parametrize(("meanwhile", "archived"), [("", 4), ("it is noted anew", 3), ("gone", 0)])
+def test_the_relay_notes_what_is_archived_once_an_hour(
+    open_lab: partial[Lab], monkeypatch: pytest.MonkeyPatch, meanwhile: str, archived: int
+) -> None:
+    """It looks when its lock is free again, in batches. A memory that was noted since stays."""
+    lab = open_lab()
+    said = lab.settled()
+    aged(lab, timedelta(minutes=3, seconds=30))
+    real = ledger.Ledger.archive
+
+    def archive(of: ledger.Ledger) -> None:
+        with lab.postgres.session() as session:
+            require_free(session, LockKey.RELAY, "relay")
+        if meanwhile == "gone":
+            raise StoreUnreachable(meanwhile)
+        real(of)
+
+    def batches(found: list[Any], size: int) -> Iterator[Any]:
+        if meanwhile:
+            first = found[0].point_id
+            lab.sql("UPDATE memsync.memories SET noted_at = now() WHERE point_id = %(i)s", i=first)
+        return batched(found, size)
+
+    monkeypatch.setattr(ledger, "batched", batches)
+    monkeypatch.setattr(ledger.Ledger, "archive", archive)
+    monkeypatch.setattr(ledger, "_ARCHIVE_BATCH", 2)
+    monkeypatch.setattr(ledger, "_TO_ARCHIVE_MAX", 5 if meanwhile else 3)
+    lab.say()
+    lab.sync()
+    assert 0 == states(lab).count("archived"), "an hour has not gone by"
+    lab.sql("UPDATE memsync.mark SET archived_at = now() - interval '2 hours'")
+    lab.say()
+    lab.sync()
+    assert archived == states(lab).count("archived")
+    assert [(True,)] == lab.sql("SELECT archived_at > now() - interval '1 hour' FROM memsync.mark")
+    assert len(said) + 2 == agrees(lab)
 
 
 def test_without_the_ledger_an_import_makes_faults(lab: Lab) -> None:

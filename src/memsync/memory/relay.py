@@ -116,7 +116,23 @@ def drain_once(
         )
         run.drain()
         status = _held(outbox.status(session), run.ltm.why_app_writes)
-        return Ended(Drained(run.entries, run.memories), run.outage, run.refusal, status)
+        archives = run.entries > 0 and run.ledger.begin_to_archive()
+    if archives:
+        _archive(postgres)
+    return Ended(Drained(run.entries, run.memories), run.outage, run.refusal, status)
+
+
+def _archive(postgres: Postgres) -> None:
+    """See which memories are archived: a pass over the history, while others may write.
+
+    What fails is a warning in the log, because the drain is done; the next time mends it.
+    """
+    try:
+        session = postgres.dedicated()
+        with contextlib.closing(session.connection):
+            Ledger(session).archive()
+    except MemsyncError as error:
+        _log.warning("which memories are archived was not written down: %s", error.message)
 
 
 @dataclass
@@ -152,18 +168,13 @@ class _Run:
             self._drain_levels(outbox.clock(self.session))
         finally:
             if self.entries:
-                self._note_the_rest()
+                self.ltm.mark.publish(self.session)
 
     def _drain_levels(self, since: datetime) -> None:
         while levels := outbox.due_attempts(self.session, since):
             for attempts in levels:
                 if not self._drain_level(attempts, since):
                     return
-
-    def _note_the_rest(self) -> None:
-        """Mark the vector store, and now and then see which memories are archived."""
-        self.ltm.mark.publish(self.session)
-        self.ledger.archive_now_and_then()
 
     def _drain_level(self, attempts: int, since: datetime) -> bool:
         """Go through the entries that have had so many attempts. False ends the run."""

@@ -17,6 +17,7 @@ from memsync.errors import SchemaMismatch
 from memsync.model.digests import exchange_digest, json_digest
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Exchange, Place, StoredMemory
+from memsync.model.sequences import batched
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 from memsync.stores.ltm.made import Made
 from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
@@ -24,6 +25,9 @@ from memsync.stores.postgres import Session, relations
 
 _TABLE = "memsync.memories"
 _ARCHIVE_EVERY_S = 3600.0
+_ARCHIVE_BATCH = 1000
+_TO_ARCHIVE_MAX = 100_000
+"""So many are held in memory. More of them take a further pass."""
 
 
 class State(StrEnum):
@@ -241,16 +245,31 @@ class Ledger:
                 removed=removed,
             )
 
-    def archive(self) -> int:
-        """Write down which memories are archived by now. Returns how many became so."""
-        return self._session.run("archive_memories") if self._stands else 0
+    def archive(self) -> None:
+        """Write down which memories are archived by now.
 
-    def archive_now_and_then(self) -> None:
-        """As `archive`, once an hour at most: it looks at every memory of the ledger."""
-        if self._stands:
-            with self._session.transaction():
-                if self._session.run("begin_to_archive", every_s=_ARCHIVE_EVERY_S):
-                    self.archive()
+        It passes over the history, and needs no lock: no row is waited for, and few at a time are
+        kept from others.
+        """
+        done = self._stands
+        while done:
+            found = self._session.rows("memories_to_archive", memories_max=_TO_ARCHIVE_MAX)
+            done = 0
+            for some in batched(found, _ARCHIVE_BATCH):
+                done += self._session.run(
+                    "archive_memories",
+                    collections=[each.collection for each in some],
+                    point_ids=[each.point_id for each in some],
+                    noted=[each.noted_at for each in some],
+                )
+            if len(found) < _TO_ARCHIVE_MAX:
+                return
+
+    def begin_to_archive(self) -> bool:
+        """Whether `archive` was not begun for an hour; if so, it is now. Effects: Postgres."""
+        return self._stands and bool(
+            self._session.run("begin_to_archive", every_s=_ARCHIVE_EVERY_S)
+        )
 
     def drop_before(self, since: datetime) -> int:
         """Take out what was not written down since. Returns how many there were."""

@@ -98,10 +98,28 @@ UNION ALL
 SELECT collection, point_id FROM memsync.memories WHERE NOT removed AND anchor_id IS NULL
 ORDER BY collection, point_id;
 
+-- name: memories_to_archive
+-- Live memories of the ledger whose exchanges went by design, by one pass over the history; the
+-- join is as in `memories_without_rows`.
+SELECT m.collection, m.point_id, m.noted_at
+FROM (SELECT collection, point_id, anchor_id, persona_id, personality_id, channel_id, created_at_ms,
+             noted_at
+      FROM memsync.memories WHERE state = 'live') m
+FULL JOIN ({every_exchange}) e ON e.anchor_id = m.anchor_id
+WHERE e.anchor_id IS NULL AND {went_by_design}
+LIMIT %(memories_max)s;
+
 -- name: archive_memories
--- Writes down which memories are archived, so that rows which come later do not change it.
+-- Writes down that memories are archived, so that rows which come later do not change it. One that
+-- was noted since, or that somebody is writing down, is left to the next time.
 UPDATE memsync.memories m SET state = 'archived', noted_at = clock_timestamp()
-WHERE m.state = 'live' AND NOT {has_exchange} AND {went_by_design};
+FROM (SELECT collection, point_id
+      FROM memsync.memories
+      JOIN unnest(%(collections)s::text[], %(point_ids)s::text[], %(noted)s::timestamptz[])
+          AS given(collection, point_id, at) USING (collection, point_id)
+      WHERE noted_at = given.at AND state = 'live'
+      FOR UPDATE OF memories SKIP LOCKED) free
+WHERE m.collection = free.collection AND m.point_id = free.point_id;
 
 -- name: begin_to_archive
 -- Whether the ledger was not compared with the rows for so many seconds. If so, it is now.
