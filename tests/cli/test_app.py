@@ -278,6 +278,7 @@ def test_a_page_is_found_by_its_name_alone() -> None:
     assert run("help", "docs/tutorial.md").out == run("help", "tutorial").out
     assert run("migrate", "--help").out == run("help", "migrate").out
     assert run("help", "docs/tutorial").out == run("help", "tutorial").out
+    assert run("help", "docs/README.md").out == run("help", "docs").out == run("help", "docs/").out
     for slip, word in (
         ("tutorail", "tutorial"),
         ("migrat", "migrate"),

@@ -52,11 +52,14 @@ def _text(ctx: typer.Context, topic: Sequence[str]) -> str:
 def _page(topic: str, commands: Sequence[str]) -> str:
     """The page of that name, such as docs/tutorial.md or tutorial, for a topic that is no command.
 
+    The folder alone is its index.
+
     Raises: InvalidInput where there is none, with the command or page that is most like it.
     """
     pages = _pages()
-    name = topic.partition("#")[0].removeprefix(_PAGES).removesuffix(_PAGE)
-    page = pages.get(f"{_PAGES}{name}{_PAGE}")
+    path = f"{topic.partition('#')[0]}/".removeprefix(_PAGES).removesuffix("/")
+    name = path.removesuffix(_PAGE)
+    page = pages.get(f"{_PAGES}{name or 'README'}{_PAGE}")
     if page is None:
         names = (each.removeprefix(_PAGES).removesuffix(_PAGE) for each in pages)
         alike = meant(name, (*commands, *names, _STATUSES)) or (
