@@ -152,12 +152,12 @@ def test_the_relay_notes_what_is_archived_once_an_hour(
     aged(lab, timedelta(minutes=3, seconds=30))
     real = ledger.Ledger.archive
 
-    def archive(of: ledger.Ledger) -> None:
+    def archive(of: ledger.Ledger) -> int:
         with lab.postgres.session() as session:
             require_free(session, LockKey.RELAY, "relay")
         if meanwhile == "gone":
             raise StoreUnreachable(meanwhile)
-        real(of)
+        return real(of)
 
     def batches(found: list[Any], size: int) -> Iterator[Any]:
         if meanwhile:

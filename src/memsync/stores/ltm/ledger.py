@@ -245,25 +245,26 @@ class Ledger:
                 removed=removed,
             )
 
-    def archive(self) -> None:
-        """Write down which memories are archived by now.
+    def archive(self) -> int:
+        """Write down which memories are archived by now. Returns how many became so.
 
         It passes over the history, and needs no lock: no row is waited for, and few at a time are
         kept from others.
         """
-        done = self._stands
-        while done:
+        archived = 0
+        while self._stands:
             found = self._session.rows("memories_to_archive", memories_max=_TO_ARCHIVE_MAX)
-            done = 0
+            before = archived
             for some in batched(found, _ARCHIVE_BATCH):
-                done += self._session.run(
+                archived += self._session.run(
                     "archive_memories",
                     collections=[each.collection for each in some],
                     point_ids=[each.point_id for each in some],
                     noted=[each.noted_at for each in some],
                 )
-            if len(found) < _TO_ARCHIVE_MAX:
-                return
+            if len(found) < _TO_ARCHIVE_MAX or archived == before:
+                break
+        return archived
 
     def begin_to_archive(self) -> bool:
         """Whether `archive` was not begun for an hour; if so, it is now. Effects: Postgres."""
