@@ -207,7 +207,7 @@ def test_every_statement_is_used() -> None:
 CHOSEN = frozenset(
     (
         *("open", "override", "default", "by", "choices", "speaker", "same"),
-        *("decisions", "archived", "quarantined", "defaults"),
+        *("decisions", "archived", "quarantined", "defaults", "threads"),
     )
 )
 """Prefixes of fragments' names; of those with one prefix, a caller chooses one for a hole."""

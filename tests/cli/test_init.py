@@ -31,7 +31,7 @@ def test_embedded_from_nothing_to_clean(home: Path) -> None:
     assert 0 == run("sync", "run").status
     assert (0, "ok") == after(run("migrate", "verify"))
     assert (0, "nothing is ahead: every step is done") == after(run("migrate", "plan"))
-    assert (0, "nothing is to be repaired") == after(run("reconcile", "plan"))
+    assert (0, "there is nothing to repair") == after(run("reconcile", "plan"))
     assert "contracted" == run("migrate", "status", "--json").json()["stage"]
     assert (0, "next: memsync check") == after(again := run("init"))
     assert "the schema stands already; nothing was changed" in again.out

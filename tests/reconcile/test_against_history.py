@@ -138,8 +138,8 @@ def test_who_is_interrupted_does_not_wait_for_the_other_half(
 ) -> None:
     """The statement of the other session is cancelled."""
 
-    def interrupted(session: Session, _: object, *, half: bool) -> None:
-        if half:
+    def interrupted(_: object, __: object, ___: object, session: Session, threads: str) -> None:
+        if threads == "threads_of_second_half":
             session.connection.execute("SELECT pg_sleep(60)")
         time.sleep(0.2)
         raise KeyboardInterrupt

@@ -129,9 +129,9 @@ def plan(
         say(f"{out} had a plan of {count(unused, 'action')} that nobody has begun: it is replaced")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left:
-        say(f"what is left is told by `{check_again(verify)}`, with the way out of each")
+        say(f"`{check_again(verify)}` lists what is left, and what to do about each")
     if not made.actions and not made.left and not made.spared:
-        say("nothing is to be repaired")
+        say("there is nothing to repair")
     if made.actions:
         say(f"see it: memsync reconcile show {shlex.quote(str(out))}")
         say(f"next: memsync reconcile apply {shlex.quote(str(out))}")
@@ -164,7 +164,9 @@ def apply(
     *,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Carry out the next N actions; again goes on."),
+        typer.Option(
+            min=1, metavar="N", help="Carry out the next N actions; run it again for the next ones."
+        ),
     ] = None,
     remove_many: Annotated[
         bool,
@@ -222,7 +224,7 @@ def adopt(
         typer.Option(metavar="COLLECTION/ID", help="Only this point; repeatable."),
     ] = None,
 ) -> int:
-    """Write the memories that stand down in Postgres, in the ledger, as they are now.
+    """Record in the ledger in Postgres which memories exist now.
 
     A memory whose rows the app removes later is known by it. A memory with a fault is left out.
     Writes to Postgres, and the mark of the vector store; changes no memory.

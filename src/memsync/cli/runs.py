@@ -57,8 +57,8 @@ def _id_of(run: str) -> UUID:
 def runs(ctx: typer.Context) -> int:
     """List the runs of apply that are kept, the newest first. Writes nothing.
 
-    A run that an undo would not take back whole is marked, and why. Without the vector store what
-    Postgres says is told.
+    A run that an undo would not take back whole is marked, and why. Without the vector store it
+    shows what Postgres knows.
     """
     with opened_postgres(ctx) as (settings, postgres), postgres.session() as session:
         found, left_out = _kept(settings, session)

@@ -2,7 +2,7 @@
 
 `undo` takes a run of `apply` back, `runs` lists those that are kept, and `kept` says which of them
 an undo would take back. `adopt` writes the memories
-that stand down in the ledger. `acknowledge` lets findings be that an operator knows of.
+that exist now in the ledger. `acknowledge` lets findings be that an operator knows of.
 `keep_replaced` and `why_not_kept` are for the relay.
 """
 

@@ -1,4 +1,4 @@
-"""Writes the memories that stand down in the ledger, and trusts what it sees.
+"""Records existing memories in the ledger. It trusts what it sees.
 
 It decides what may be trusted: a memory in which no rule of the audit finds a fault. It may be
 asked for a part. It changes no memory and no row.

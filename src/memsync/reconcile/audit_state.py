@@ -105,7 +105,7 @@ class AuditState:
 
     def _not_ours(self, why: str) -> InvalidInput:
         return InvalidInput(
-            f"{self._path} cannot be gone on with: {why}. Name another file, or remove this one"
+            f"cannot continue from {self._path}: {why}. Name another file, or remove this one"
         )
 
     def add(self, seen: Seen) -> None:

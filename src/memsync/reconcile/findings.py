@@ -20,7 +20,7 @@ from memsync.stores.ltm.layouts import Layout
 
 
 class Severity(StrEnum):
-    """ERROR: recall shows or misses a memory wrongly. WARNING: it will. INFO: it will not."""
+    """ERROR: recall is wrong now. WARNING: it will be. INFO: a fact, no fault."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -289,8 +289,8 @@ class Audit:
     is why an audit that could have done so has read every point; None where it did not want to.
     `took_over`: a part was read by an earlier run, and `left_out` says which.
     `why_alone` is why one process read all, or kept no state, though the operator asked otherwise.
-    `looked_for` are the codes whose rules saw all that was read: of these no finding means that
-    there is none.
+    `looked_for` are the codes that were checked everywhere: only of these does "no finding" mean
+    "no fault".
     """
 
     findings: Findings

@@ -57,7 +57,7 @@ class Noting:
         )
 
     def _entry(self, place: Place, point: Point, row: Exchange) -> Entry:
-        """What is noted. A repair may mend one fault of several, so it is judged what is left."""
+        """The entry to record. A repair may mend one of several faults; judge the rest again."""
         found = Found.read(place.collection, point, self._ltm.codec_of(place.collection), home=True)
         whose = found.reading.memory.persona_id
         found = replace(found, persona_id=whose or persona_of_collection(place.collection))

@@ -231,8 +231,8 @@ def _way_past(session: Session, lacking: Collection[str]) -> str:
     drop = f"`memsync reconcile baseline drop {' '.join(ids[:_IDS_MAX])}`"
     more = "" if len(ids) <= _IDS_MAX else "; `memsync reconcile baseline list` has the other ids"
     return (
-        f". {findings} acknowledged, and no plan repairs what is: {drop} ends that{more}. A plan "
-        "with --unsafe then moves such a point to the quarantine"
+        f". {findings} acknowledged, and plans leave that alone: {drop} ends it{more}. A plan with "
+        "--unsafe then moves such a point to the quarantine"
     )
 
 

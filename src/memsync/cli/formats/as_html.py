@@ -100,7 +100,7 @@ def _scope(report: Report) -> Markup:
     judged = Markup("")
     if why := [each for each in report.looked() if each.why_not]:
         rows = [(f"{each.rule.code} {each.rule.name}", each.why_not) for each in why]
-        said = "Codes of which no finding does not mean that there is none"
+        said = "Codes that were not fully checked: no finding here proves nothing"
         inside = (tag("summary", f"{count(len(why), 'code')} not judged"),)
         names = table(said, ("code", "why"), rows, ())
         judged = tag("details", *inside, names)

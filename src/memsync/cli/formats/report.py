@@ -120,7 +120,7 @@ class Report:
             ]
             return f"{count(len(self.found), 'finding')}: {', '.join(parts)}"
         if self.audit.took_over:
-            return "clean, but for what may have changed since in the parts that were taken over"
+            return "clean; the parts that an earlier run read may have changed since"
         if self.view.is_narrow:
             unseen = ", ".join(self.not_looked_for) if self.view.select else ""
             but_for = f", but for what was not looked for: {unseen}" if unseen else ""
@@ -200,7 +200,7 @@ class Report:
         return ""
 
     def _why_not(self, rule: Rule) -> str:
-        """Why no finding of a rule does not mean that there is none; empty where it does."""
+        """Why a rule without findings proves nothing; empty where it does."""
         seen = self.audit.vectors
         if why := self._left_out(rule):
             return why

@@ -82,7 +82,7 @@ class Rule:
 
     @classmethod
     def ways(cls) -> list[tuple[str, str]]:
-        """What may be done where no repair is wanted, or none is there: when, and the command."""
+        """The alternatives to a repair: when each applies, and its command."""
         found = list(cls.otherwise)
         if cls.can_be_accepted:
             found.append(("where it was meant", _ADOPT.format(place="COLLECTION/ID")))

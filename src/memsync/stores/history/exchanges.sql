@@ -105,14 +105,18 @@ FROM conversation_history a
 CROSS JOIN LATERAL ({before_reply}) u
 WHERE a.role = 'assistant' AND u.role = 'user' AND {readable};
 
--- fragment: which_threads
+-- fragment: threads
 -- All of them.
 true;
 
--- fragment: half_of_threads
--- Those of one half of the channels. The planner takes such a comparison for a third or for two
--- thirds of the messages, and an equation about the hash for one in 200.
-(hashtext(channel_id) < 0) = %(half)s::boolean;
+-- fragment: threads_of_first_half
+-- Those of one half of the channels. The planner takes such a comparison for a third of the
+-- messages, and an equation about the hash for one in 200.
+hashtext(channel_id) < 0;
+
+-- fragment: threads_of_second_half
+-- Those of the other half.
+hashtext(channel_id) >= 0;
 
 -- fragment: every_exchange
 -- All exchanges, read by one pass over the threads: a tenth of the time of `exchange` for all. The
@@ -124,7 +128,7 @@ FROM (SELECT id AS anchor_id, persona_id, personality_id, channel_id, created_at
              content AS assistant_text, lag(id) OVER thread AS said_id,
              lag(role) OVER thread AS role_before, lag(content) OVER thread AS user_text
       FROM conversation_history
-      WHERE {readable} AND persona_id IS NOT NULL AND {which_threads}
+      WHERE {readable} AND persona_id IS NOT NULL AND {threads}
       WINDOW thread AS (PARTITION BY channel_id, personality_id, persona_id
                         ORDER BY created_at, {turn}, id)) messages
 WHERE role = 'assistant' AND CASE WHEN role_before = 'user' THEN true ELSE false END;

@@ -126,8 +126,8 @@ class Mark:
                 self._write(session, seen.here)
         except MemsyncError as error:
             _log.warning(
-                "the mark in the collection %s was not written, and without it a store that is "
-                "restored from a backup is not told: %s",
+                "the mark in the collection %s was not written, and without it a restored store "
+                "goes unnoticed: %s",
                 META,
                 error.message,
             )
