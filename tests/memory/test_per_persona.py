@@ -284,12 +284,17 @@ class Case:
     changes: dict[str, object]
     stays: bool = True
     at_anchor: bool = False
+    time: tuple[str, int] | None = None  # its key, and how many milliseconds one of it is
 
 
 APPS = {
     "as it does": Case({}),
     "without a persona": Case({"personaId": None, "channelId": None}),
     "by its own clock": Case({"createdAt": 9_500}),
+    "with an older key of the time": Case({"createdAt": None}, time=("timestamp", 1)),
+    "in memsync's spelling": Case({"createdAt": None}, time=("created_at", 1)),
+    "in seconds": Case({}, time=("createdAt", 1000)),
+    "in seconds, with an older key": Case({"createdAt": None}, time=("timestamp", 1000)),
     "enriched": Case({"content": "User (Al): {user} (he smiles)\nAda: {assistant}"}),
     "by rows, at another time": Case({"createdAt": 3_600_000, "messageIds": True}),
     "by rows, with a stale text": Case({"content": "User (Al): old\nAda: old", "messageIds": True}),
@@ -308,6 +313,8 @@ def test_where_the_app_has_written_its_memory_stays(any_lab: Lab, case: Case) ->
     changes = case.changes | {}
     if isinstance(at := changes.get("createdAt"), int):
         changes["createdAt"] = said.created_at_ms + at
+    if case.time:
+        changes[case.time[0]] = said.created_at_ms // case.time[1]
     if "messageIds" in changes:
         changes["messageIds"] = [str(said.anchor_id)]
     if isinstance(text := changes.get("content"), str):

@@ -45,8 +45,10 @@ def in_question(
 ) -> Iterator[Point]:
     """The points of a persona's collection that may be memories of these exchanges of the persona.
 
-    They name one of the exchanges, or are as old as some of them, within the tolerance. A store
-    that refuses to filter by a key without an index returns every point.
+    They name one of the exchanges, or are as old as some of them, within the tolerance. Those with
+    a time in seconds are taken from the first exchange to the last, and all that lack the app's key
+    of the time: it may be under another one. A store that refuses to filter by a key without an
+    index returns every point.
 
     Raises: SchemaMismatch when there is no such collection.
     """
@@ -54,10 +56,14 @@ def in_question(
     any_of = None
     if exchanges and not (info and info.needs_indexes):
         times = [each.created_at_ms for each in exchanges]
+        key = DEPLOYED.key("created_at")
+        stretches = _stretches(times, tolerance_ms)
+        in_seconds = (stretches[0][0] // 1000, stretches[-1][1] // 1000 + 1)
         any_of = AnyOf(
             ids=[each.anchor_id for each in exchanges],
             texts={_ROWS: {str(row) for row in _by_row(exchanges)}},
-            ranges={DEPLOYED.key("created_at"): _stretches(times, tolerance_ms)},
+            ranges={key: [*stretches, in_seconds]},
+            lacking=[key],
         )
     yield from scan(vectors, collection, any_of=any_of)
 
