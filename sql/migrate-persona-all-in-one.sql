@@ -1133,6 +1133,9 @@ BEGIN
     done_at timestamptz,
     undone_at timestamptz,
     UNIQUE (run_id, collection, point_id))$q$,
+        $q$ALTER TABLE memsync.journal
+    ADD COLUMN IF NOT EXISTS source_collection text,
+    ADD COLUMN IF NOT EXISTS source_id text$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.retired (
     run_id uuid NOT NULL,
     collection text NOT NULL,

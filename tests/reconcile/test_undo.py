@@ -1,19 +1,22 @@
 """Tests of taking a run back: both stores are as before it, whatever ended run or undo early."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Self
 from uuid import uuid4
 
 import pytest
 
 from memsync.errors import InvalidInput, PartlyDone, StalePlan, StoreUnreachable
-from memsync.model.records import Place
+from memsync.model.records import Place, Point
 from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import ActionKind, Plan
+from memsync.reconcile.undoable import kept
 from memsync.stores.ltm.marks import META
 from support.failing import Crash, Failing
 from support.lab import DIMS, A, B, Lab
-from support.repairs import Faults, alike, ends_at, restore, settled, spoiled
+from support.relayout import retire
+from support.repairs import OLD_MS, Faults, alike, aside, ends_at, restore, settled, spoiled
 
 LAYOUTS = ("shared", "per-persona")
 Open = partial[Lab]
@@ -182,6 +185,123 @@ def test_a_memory_that_a_later_run_removed_does_not_come_back(lab: Lab) -> None:
     lab.undo(orphan)
     lab.undo(double)
     assert whole == lab.memories()
+
+
+def test_what_a_memory_says_by_now_stays_without_its_rows(lab: Lab) -> None:
+    """Two messages were edited, and a run wrote their memories anew; then the rows of one went."""
+    first, second, *_ = settled(lab)
+    for each in (first, second):
+        lab.sql(
+            "UPDATE conversation_history SET content = 'edited' WHERE id = %(i)s", i=each.said_id
+        )
+    places = [lab.place(first), lab.place(second)]
+    before, plan = lab.memories(), lab.plan()
+    assert {"stale-content"} == {each.reason for each in plan.actions}
+    lab.apply(plan)
+    edited = [lab.point(each.point_id, each.collection) for each in places]
+    lab.unsay(first)
+    with pytest.raises(PartlyDone, match="only trace") as caught:
+        lab.undo(plan)
+    assert {places[0]} == set(aside(caught))
+    assert edited[0] == lab.point(places[0].point_id, places[0].collection)
+    # What an undo overwrites is kept as well.
+    kept = lab.sql(
+        "SELECT point_id, payload, vector FROM memsync.quarantine WHERE reason = 'undone'"
+    )
+    assert [(str(edited[1].id), edited[1].payload)] == [(i, p) for i, p, _ in kept]
+    assert pytest.approx(edited[1].vector) == kept[0][2]
+    lab.sql("TRUNCATE memsync.memories")
+    lab.undo(plan)
+    assert before == lab.memories()
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A run that copied a memory out of a collection that the shared layout does not read."""
+
+    plan: Plan
+    source: Place
+    target: Place
+
+    @classmethod
+    def by(cls, lab: Lab) -> Self:
+        """Make it; the memory has no rows, and the ledger has it."""
+        [said, *_] = settled(lab)
+        told = lab.deploy(said, createdAt=OLD_MS, content="User (Al): of old\nAda: indeed")
+        source = Place(f"persona-{A}", told.id)
+        plan = lab.plan()
+        assert ["misplaced-point"] == [each.reason for each in plan.actions]
+        lab.apply(plan)
+        return cls(plan, source, plan.actions[0].place)
+
+    def undo_of(self, lab: Lab) -> tuple[str, str | None]:
+        """What `reconcile runs` says of an undo."""
+        with lab.postgres.session() as session:
+            [[found], _] = kept(session, lab.ltm)
+        return found.undo, found.why_not
+
+
+def test_a_copy_stays_when_its_original_was_retired(open_lab: Open) -> None:
+    """It is the only one that recall finds, so its run can be undone when the other is back."""
+    lab = open_lab()
+    run = Copied.by(lab)
+    assert ("whole", None) == run.undo_of(lab)
+    retire(lab)
+    copy = lab.point(run.target.point_id)
+    undo, why = run.undo_of(lab)
+    assert "no" == undo
+    assert "1 point is of collections that were retired" in str(why)
+    with pytest.raises(PartlyDone, match="retired; `memsync reconcile layout set per-persona`"):
+        lab.undo(run.plan)
+    assert copy == lab.point(run.target.point_id)
+
+
+@pytest.mark.parametrize("harm", ["gone", "removed", "rewritten"])
+def test_a_copy_stays_when_its_original_does_not_stand(open_lab: Open, harm: str) -> None:
+    """Somebody dropped the old collection, removed the point, or wrote something else there."""
+    lab = open_lab()
+    run = Copied.by(lab)
+    copy, source = (
+        lab.point(run.target.point_id),
+        lab.point(run.source.point_id, run.source.collection),
+    )
+    if harm == "gone":
+        lab.vectors.drop(run.source.collection)
+        assert ("in part", "the collection of 1 point is gone, or of another size") == run.undo_of(
+            lab
+        )
+    elif harm == "removed":
+        lab.vectors.delete(run.source.collection, [source.id])
+    else:
+        lab.put(source.id, {**source.payload, "content": "theirs"}, run.source.collection)
+    with pytest.raises(PartlyDone, match="only trace") as caught:
+        lab.undo(run.plan)
+    assert {run.target} == set(aside(caught))
+    assert copy == lab.point(run.target.point_id)
+    lab.put(source.id, source.payload, run.source.collection)
+    assert 1 == lab.undo(run.plan).done
+    assert [] == lab.vectors.retrieve(lab.home, [run.target.point_id])
+
+
+def test_what_is_written_while_an_undo_looks_stays(lab: Lab) -> None:
+    """A point that the run made is removed only as it was when its state was compared."""
+    said = settled(lab)[0]
+    lab.lose(said)
+    place, plan = lab.place(said), lab.plan()
+    lab.apply(plan)
+    payload = lab.point(place.point_id, place.collection).payload
+    theirs = {**payload, "content" if "content" in payload else "user_text": "theirs"}
+
+    class Busy(Failing):
+        def retrieve(self, collection: str, *given: Any, **named: Any) -> list[Point]:
+            found = super().retrieve(collection, *given, **named)
+            if collection == place.collection:
+                lab.put(place.point_id, theirs, place.collection)
+            return found
+
+    with pytest.raises(PartlyDone):
+        lab.undo(plan, Busy(lab.vectors))
+    assert theirs == lab.point(place.point_id, place.collection).payload
 
 
 @pytest.mark.parametrize(

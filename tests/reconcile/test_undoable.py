@@ -64,17 +64,22 @@ def test_a_run_that_is_whole_is_no_finding(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_finding_tells_what_an_undo_does(open_lab: Open, layout: str) -> None:
-    """As many points as are missing or damaged are left as they are by the undo itself."""
+    """As many points as are missing or damaged are left as they are by the undo itself.
+
+    Of a point that was moved, the undo would leave the copy as well.
+    """
     lab = open_lab(layout=layout)
     plan = repaired(lab)
-    lab.sql(
-        """DELETE FROM memsync.quarantine
-        WHERE id IN (SELECT id FROM memsync.quarantine ORDER BY id LIMIT 2)"""
+    copies = lab.sql(
+        """SELECT id FROM memsync.quarantine q WHERE NOT EXISTS (
+            SELECT FROM memsync.journal j
+            WHERE (j.source_collection, j.source_id) = (q.collection, q.point_id))
+        ORDER BY vector IS NULL DESC, id"""
     )
     lab.sql(
-        """UPDATE memsync.quarantine SET vector[1] = 7
-        WHERE id = (SELECT max(id) FROM memsync.quarantine WHERE vector IS NOT NULL)"""
+        "DELETE FROM memsync.quarantine WHERE id = ANY(%(ids)s)", ids=[i for (i,) in copies[:2]]
     )
+    lab.sql("UPDATE memsync.quarantine SET vector[1] = 7 WHERE id = %(id)s", id=copies[-1][0])
     [run] = lost(lab)
     assert (2, 1) == (run.missing, run.damaged)
     with pytest.raises(PartlyDone, match="undo is not possible") as caught:

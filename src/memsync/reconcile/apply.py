@@ -19,7 +19,7 @@ from memsync.model.records import Place, Point
 from memsync.model.wording import count
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import Intent, Journal, purge
-from memsync.reconcile.looking import Looked, Looker, read_points
+from memsync.reconcile.looking import Looked, Looker, points_at, read_points
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import Action, ActionKind, Plan, in_batches
 from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
@@ -141,16 +141,12 @@ class _Applier:
 
     def _that_rest_on_what_stands(self, looked: Sequence[Looked]) -> list[Looked]:
         """Those whose point may go: the memory that replaces it is there, or is still to come."""
-        by_collection: dict[str, list[PointId]] = {}
-        for each in looked:
-            if by := each.action.replaced_by:
-                by_collection.setdefault(by.collection, []).append(by.point_id)
-        found = {name: read_points(self._ltm, name, ids) for name, ids in by_collection.items()}
+        replacing = (each.action.replaced_by for each in looked)
+        found = points_at(self._ltm, [each for each in replacing if each])
         still = []
         for each in looked:
             by = each.action.replaced_by
-            point = found[by.collection].points.get(by.point_id) if by else None
-            why = self._missing(each.action, by, point_state(point)) if by else None
+            why = self._missing(each.action, by, point_state(found.get(by))) if by else None
             if why is None:
                 still.append(each)
             else:
@@ -305,6 +301,7 @@ class _Applier:
                 before=point_state(each.found),
                 after=point_state(point),
                 copy=each.found,
+                source=each.action.source,
             )
             for each, point in ready
         ]

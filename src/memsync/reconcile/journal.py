@@ -34,7 +34,7 @@ _LAST_ROW = 2**63 - 1
 class Intent:
     """What is about to happen to a point, and the copy of it that is kept; None if there is none.
 
-    `after` is the state that it will have.
+    `after` is the state that it will have, `source` the point that it is made a copy of.
     """
 
     place: Place
@@ -43,6 +43,7 @@ class Intent:
     before: str | None
     after: str | None
     copy: Point | None
+    source: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Noted:
 class Row:
     """A row of the journal that is not undone. `place` is None where a collection was made.
 
-    `at` is when the run was about to act.
+    `at` is when the run was about to act, `source` the point that it made a copy of.
     """
 
     id: int
@@ -69,6 +70,7 @@ class Row:
     before: str | None
     after: str | None
     at: datetime
+    source: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,8 @@ class Journal:
             "point_id": _COLLECTION,
             "action": CREATE,
             "reason": "collection-missing",
+            "source_collection": None,
+            "source_id": None,
             "state_before": None,
             "state_after": None,
         }
@@ -173,6 +177,8 @@ class Journal:
             "point_id": str(intent.place.point_id),
             "action": intent.action.value,
             "reason": intent.reason,
+            "source_collection": intent.source and intent.source.collection,
+            "source_id": intent.source and str(intent.source.point_id),
             "state_before": intent.before,
             "state_after": intent.after,
         }
@@ -225,6 +231,7 @@ class Journal:
                 before=row.state_before,
                 after=row.state_after,
                 at=row.intended_at,
+                source=_place(row.source_collection, row.source_id),
             )
             for row in rows
         ]
@@ -344,8 +351,8 @@ def _digest(payload: Mapping[str, object], vector: Vector | None) -> str:
     return json_digest([dict(payload), None if vector is None else list(vector)])
 
 
-def _place(collection: str, point_id: str) -> Place | None:
-    if point_id == _COLLECTION:
+def _place(collection: str | None, point_id: str | None) -> Place | None:
+    if collection is None or not point_id:
         return None
     return Place(collection, point_id_of(point_id))
 

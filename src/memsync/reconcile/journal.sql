@@ -65,13 +65,15 @@ WHERE q.plan_id = %(run_id)s AND q.collection = %(collection)s;
 -- name: intend
 -- Notes what is about to happen to a point, or to a collection. What was undone begins anew.
 INSERT INTO memsync.journal AS noted
-    (run_id, collection, point_id, action, reason, state_before, state_after)
-VALUES (%(run_id)s, %(collection)s, %(point_id)s, %(action)s, %(reason)s, %(state_before)s,
-        %(state_after)s)
+    (run_id, collection, point_id, action, reason, source_collection, source_id, state_before,
+     state_after)
+VALUES (%(run_id)s, %(collection)s, %(point_id)s, %(action)s, %(reason)s, %(source_collection)s,
+        %(source_id)s, %(state_before)s, %(state_after)s)
 ON CONFLICT (run_id, collection, point_id) DO UPDATE
-SET action = excluded.action, reason = excluded.reason, state_before = excluded.state_before,
-    state_after = excluded.state_after, intended_at = clock_timestamp(), done_at = NULL,
-    undone_at = NULL;
+SET action = excluded.action, reason = excluded.reason,
+    source_collection = excluded.source_collection, source_id = excluded.source_id,
+    state_before = excluded.state_before, state_after = excluded.state_after,
+    intended_at = clock_timestamp(), done_at = NULL, undone_at = NULL;
 
 -- name: settle_intents
 -- Notes that intents are carried out.
@@ -94,7 +96,8 @@ WHERE run_id = %(run_id)s AND collection = %(collection)s AND undone_at IS NULL
 
 -- name: journal_backwards
 -- What a run did and is not undone, before the row with this id; the newest first.
-SELECT id, collection, point_id, action, reason, state_before, state_after, intended_at
+SELECT id, collection, point_id, action, reason, source_collection, source_id, state_before,
+       state_after, intended_at
 FROM memsync.journal
 WHERE run_id = %(run_id)s AND undone_at IS NULL AND id < %(before)s
 ORDER BY id DESC LIMIT %(limit)s;

@@ -92,6 +92,18 @@ def read_points(
     return Read(found, unread)
 
 
+def points_at(ltm: LongTermMemory, places: Iterable[Place]) -> dict[Place, Point]:
+    """Those of these points that stand and can be read, without vectors."""
+    ids: dict[str, list[PointId]] = {}
+    for each in places:
+        ids.setdefault(each.collection, []).append(each.point_id)
+    return {
+        Place(name, point.id): point
+        for name, some in ids.items()
+        for point in read_points(ltm, name, some).points.values()
+    }
+
+
 class Looker:
     """Looks at the actions of one plan. `removed` are the points that it removes."""
 

@@ -2,8 +2,9 @@
 
 It decides when an action may be undone: only while the point is in the state in which the run left
 it. A point that is in its former state already is done, and one that somebody has written since is
-left as it is, and told; so is one whose memory another run has removed since. An undo that ended
-early is finished by the next.
+left as it is, and told; so is one whose memory another run has removed since, and one that by now
+is the only trace of what it says. What is removed or overwritten goes to the quarantine first. An
+undo that ended early is finished by the next.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +21,15 @@ from memsync.model.wording import count
 from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import CREATE, Journal, Row, why_not_written
-from memsync.reconcile.looking import read_points
+from memsync.reconcile.looking import points_at, read_points
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import ActionKind
 from memsync.reconcile.removals import Removals
 from memsync.reconcile.undoable import BROUGHT_BACK_BY, retired
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.ltm.ledger import Ledger
+from memsync.stores.ltm.ledger import Ledger, standing_digest
+from memsync.stores.ltm.texts import say_the_same
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 128
@@ -146,12 +148,16 @@ class _Undoer:
         self._journal.settle_undone(rows)
 
     def _take_back(self, kind: ActionKind, collection: str, rows: list[Row]) -> None:
-        if collection in self._retired:
-            said = f"undo is not possible: its collection was retired; {BROUGHT_BACK_BY}"
-            self._aside += [(row, said) for row in rows]
-            return
-        by_id = {row.place.point_id: row for row in rows if row.place}
-        read = read_points(self._ltm, collection, list(by_id))
+        by_id: dict[PointId, Row] = {}
+        for row in rows:
+            if (row.source or row).collection in self._retired:
+                what = "the point that it is a copy of" if row.source else "its collection"
+                said = f"undo is not possible: {what} was retired; {BROUGHT_BACK_BY}"
+                self._aside.append((row, said))
+            elif row.place:
+                by_id[row.place.point_id] = row
+        vectors = kind is not ActionKind.PATCH
+        read = read_points(self._ltm, collection, list(by_id), vectors=vectors)
         done, restore = [], {}
         for point_id, row in by_id.items():
             state = point_state(read.points.get(point_id))
@@ -164,6 +170,7 @@ class _Undoer:
             else:
                 self._aside.append((row, "somebody has written the point since"))
         copies = self._copies(collection, kind, restore)
+        copies = self._without_traces(collection, kind, restore, copies, read.points)
         # Also where none is: a session that is lost ends here, before the next write.
         self._settle(collection, done)
         if wanted := {each: row for each, row in restore.items() if each in copies}:
@@ -206,6 +213,51 @@ class _Undoer:
         gone = {place.point_id for place in removed}
         return {each: copy for each, copy in copies.items() if each not in gone}
 
+    def _without_traces(
+        self,
+        collection: str,
+        kind: ActionKind,
+        rows: Mapping[PointId, Row],
+        copies: Mapping[PointId, Point | None],
+        standing: Mapping[PointId, Point],
+    ) -> dict[PointId, Point | None]:
+        """Those that say only what is said elsewhere too. The others are set aside.
+
+        What the run made or wrote anew says what the rows say, and a copy what its original says,
+        while these are there.
+        """
+        new = [
+            each
+            for each, copy in copies.items()
+            if each in standing and not self._is_same_memory(collection, standing[each], copy)
+        ]
+        if kind is ActionKind.COPY:
+            originals = points_at(self._ltm, [row.source for row in rows.values() if row.source])
+            traces = {
+                each: f"the point that it is a copy of, {source}, does not say the same by now"
+                for each in new
+                if not (source := rows[each].source)
+                or not (original := originals.get(source))
+                or not self._say_the_same(source.collection, original, collection, standing[each])
+            }
+        else:
+            archived = self._noting.archived(collection, new)
+            traces = dict.fromkeys(archived, "its rows are gone by now")
+        for each, why in traces.items():
+            self._aside.append((rows[each], f"{why}, so it is the only trace of what was said"))
+        return {each: copy for each, copy in copies.items() if each not in traces}
+
+    def _is_same_memory(self, collection: str, one: Point, other: Point | None) -> bool:
+        decode = self._ltm.codec_of(collection).decode
+        digests = {standing_digest(p.id, decode(p.payload).memory) for p in (one, other) if p}
+        return other is not None and len(digests) == 1
+
+    def _say_the_same(self, where: str, one: Point, there: str, other: Point) -> bool:
+        return say_the_same(
+            self._ltm.codec_of(where).decode(one.payload).memory,
+            self._ltm.codec_of(there).decode(other.payload).memory,
+        )
+
     def _restore(
         self,
         kind: ActionKind,
@@ -216,9 +268,11 @@ class _Undoer:
     ) -> None:
         """Bring points back into their former states, and read them back."""
         whole = [each for each in copies.values() if each]
-        made = [each for each, copy in copies.items() if copy is None]
-        gone = self._leaving(collection, made, may_be_last=kind is ActionKind.PUT)
-        going = {each.id for each in gone}
+        gone = [standing[each] for each, copy in copies.items() if copy is None]
+        with self._session.transaction():
+            kept = [standing[each] for each in copies if each in standing]
+            self._journal.keep(collection, kept, "undone")
+            self._noting.leaving(collection, [each.id for each in gone])
         refused: dict[PointId, str] = {}
         try:
             if kind is ActionKind.PATCH:
@@ -237,30 +291,10 @@ class _Undoer:
                 done.append(row)
             else:
                 why = refused.get(point_id, "another writer changed it at the same moment")
-                if row.before is None and point_id not in going:
-                    why = "its rows are gone by now, so it is the only trace of what was said"
                 self._aside.append((row, why))
         self._settle(collection, done)
         undone = {row.place.point_id for row in done if row.place}
         self._noting.staying(collection, [each for each in rows if each not in undone])
-
-    def _leaving(
-        self, collection: str, ids: Sequence[PointId], *, may_be_last: bool
-    ) -> list[Point]:
-        """Those of the points that the run made which may go, once they are in the quarantine.
-
-        `may_be_last`: they were made from rows, and those may be gone by now. Of a copy there is
-        the point that was copied.
-        """
-        archived = self._noting.archived(collection, ids) if may_be_last else set()
-        read = read_points(
-            self._ltm, collection, [each for each in ids if each not in archived], vectors=True
-        )
-        going = list(read.points.values())
-        with self._session.transaction():
-            self._journal.keep(collection, going, "undone")
-            self._noting.leaving(collection, [each.id for each in going])
-        return going
 
     def _settle(self, collection: str, done: Sequence[Row]) -> None:
         """Note that rows are undone."""

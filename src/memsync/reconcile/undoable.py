@@ -2,9 +2,10 @@
 
 A run is looked at while `quarantine_days` keep it. Copies are read page by page, each against its
 digest, so that damage is seen before somebody needs the undo. The module decides what an undo
-needs: a whole copy of each point that there was, and a collection that takes it. Whether a point
-has been written since is not asked: an undo leaves that one as it is, by design. The statements are
-in undoable.sql.
+needs: a whole copy of each point that there was, a collection that takes it, and the collection
+that points were copied from. Whether a point, or the original of a copy, has been written since,
+and whether rows are gone, is not asked: an undo leaves such a point as it is, by design. The
+statements are in undoable.sql.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ class NotWhole:
     """A run of which an undo could not bring back everything.
 
     `points` counts those that it changed and that are not undone; `missing` and `damaged` the
-    copies, `without_collection` the points whose collection is gone or has another size.
+    copies, `without_collection` the points whose collection, or whose original's, is gone or has
+    another size.
     """
 
     run_id: UUID
@@ -101,8 +103,8 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
 
 
 def retired(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> dict[str, int]:
-    """The collections that an undo of the run writes to and that a retirement has removed, each
-    with the number of its points. One that somebody made anew takes them.
+    """The collections that an undo of the run needs and that a retirement has removed, each with
+    the number of its points. One that somebody made anew takes them.
     """
     return {
         row.collection: row.points
@@ -120,7 +122,7 @@ def _told(lost: NotWhole) -> str:
         said.append(f"{count(lost.damaged, 'copy is', 'copies are')} damaged")
     if lost.without_collection:
         points = count(lost.without_collection, "point")
-        said.append(f"no collection takes {points} back")
+        said.append(f"the collection of {points} is gone, or of another size")
     return ", ".join(said)
 
 
@@ -175,7 +177,7 @@ def _damaged(session: Session, run_id: UUID, limit: int) -> tuple[int, int]:
 
 
 def _without_collection(session: Session, ltm: LongTermMemory, run_id: UUID) -> int:
-    """How many old points have no collection that takes them."""
+    """How many old points have no collection that takes them, or copies none of the original."""
     number = 0
     for row in session.rows("kept_collections", run_id=run_id):
         dims = _dims(ltm, row.collection)

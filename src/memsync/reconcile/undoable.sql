@@ -35,29 +35,36 @@ WHERE q.plan_id = %(run_id)s
   AND (q.collection, q.point_id, q.state) > (%(collection)s, %(point_id)s, %(state)s)
 ORDER BY q.collection, q.point_id, q.state LIMIT %(limit)s;
 
+-- fragment: needed
+-- The collection that an undo needs: an old point goes there, or the original of a copy is there.
+coalesce(j.source_collection, j.collection);
+
+-- fragment: needs_it
+-- Whether an undo of this point needs a collection.
+(j.state_before IS NOT NULL OR j.source_collection IS NOT NULL);
+
+-- fragment: is_retired
+-- Whether that collection was retired, and has not come back.
+EXISTS (SELECT FROM memsync.retired x
+        WHERE x.collection = {needed} AND x.dropped_at IS NOT NULL AND x.restored_at IS NULL);
+
 -- name: kept_collections
--- The collections that an undo of the run writes old points to, with the sizes of their vectors and
--- how many points each size has. Size 0: a payload is all that is written, or there was no vector.
+-- The collections that an undo of the run needs, with the sizes of the vectors that it writes there
+-- and how many points each size has. Size 0: none is written, or a payload is all that is.
 -- A collection that was retired comes back with the layout.
-SELECT j.collection,
+SELECT {needed} AS collection,
        CASE WHEN j.action = 'patch' THEN 0 ELSE coalesce(cardinality(q.vector), 0) END AS size,
        count(*) AS points
 FROM memsync.journal j
 LEFT JOIN memsync.quarantine q ON q.plan_id = j.run_id AND q.collection = j.collection
     AND q.point_id = j.point_id AND q.state = j.state_before
-WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.state_before IS NOT NULL
-  AND NOT EXISTS (
-    SELECT FROM memsync.retired x
-    WHERE x.collection = j.collection AND x.dropped_at IS NOT NULL AND x.restored_at IS NULL)
+WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND {needs_it} AND NOT {is_retired}
 GROUP BY 1, 2;
 
 -- name: retired_of_run
--- The collections that an undo of the run writes old points to and that are in the quarantine, with
--- how many points each.
-SELECT j.collection, count(*) AS points
+-- The collections that an undo of the run needs and that are in the quarantine, with how many points
+-- each.
+SELECT {needed} AS collection, count(*) AS points
 FROM memsync.journal j
-WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.state_before IS NOT NULL
-  AND EXISTS (
-    SELECT FROM memsync.retired x
-    WHERE x.collection = j.collection AND x.dropped_at IS NOT NULL AND x.restored_at IS NULL)
+WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND {needs_it} AND {is_retired}
 GROUP BY 1 ORDER BY 1;

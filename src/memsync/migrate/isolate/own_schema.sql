@@ -266,6 +266,12 @@ CREATE TABLE IF NOT EXISTS memsync.journal (
     undone_at timestamptz,
     UNIQUE (run_id, collection, point_id));
 
+-- name: add_journal_source
+-- The point that a `copy` was made of. The columns came after the first build that made the table.
+ALTER TABLE memsync.journal
+    ADD COLUMN IF NOT EXISTS source_collection text,
+    ADD COLUMN IF NOT EXISTS source_id text;
+
 -- name: create_retired
 -- Collections that `reconcile layout set shared --retire` removes. Their points are in the
 -- quarantine, under the run's id as plan_id. points is counted before a collection is dropped.

@@ -310,9 +310,9 @@ class UndoNotPossible(StateRule):
     """A run of `reconcile apply` can no longer be undone whole, though its time is not over.
 
     Why it matters: what the run removed or overwrote is lost in part. Copies in the quarantine are
-    missing or do not fit their digests, or the collection that they belong in is gone, or has
-    vectors of another size. A run that is older than `quarantine_days` is no finding: its copies
-    are forgotten by design, by the next apply. Nor is a collection that was retired.
+    missing or do not fit their digests, or a collection is gone or of another size: one that they
+    belong in, or that points were copied from. A run that is older than `quarantine_days` is no
+    finding: its copies are forgotten by design. Nor is a collection that was retired.
     Repair: restore the rows of memsync.journal and memsync.quarantine, or the collection, from a
     backup. What is whole can still be undone. `memsync reconcile runs` lists the runs.
     """
