@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 
 from memsync.errors import MemsyncError, PartlyDone
-from memsync.memory import relay
+from memsync.memory import NewExchange, relay
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import Postgres
-from support.lab import Lab
+from support.lab import ADA, CHANNEL, LONG_AGO, A, C, Lab
 from support.ledger import adopt
 from support.raw_vectors import write_raw
 
@@ -133,6 +133,22 @@ def test_a_memory_newer_than_a_restored_postgres_is_kept(lab: Lab) -> None:
     lab.sync()
     [(_, _, payload, _, _)] = lab.sql(KEPT)
     assert "answer of today" in payload
+
+
+def test_an_archived_memory_that_is_remembered_anew_is_kept(open_lab: partial[Lab]) -> None:
+    """An import says its exchange again under its key, in other words: nobody has edited the old."""
+    lab = open_lab()
+    exchange = NewExchange(CHANNEL, ADA, A, "once", "only", LONG_AGO, LONG_AGO, key="k")
+    said = lab.memory.remember(exchange)
+    lab.sync()
+    lab.sql("DELETE FROM conversation_history")
+    lab.say(persona=C)
+    adopt(lab)
+    assert said == lab.memory.remember(replace(exchange, assistant_text="other words"))
+    lab.sync()
+    [(_, _, payload, _, _)] = lab.sql(KEPT)
+    assert "only" in payload
+    assert "other words" in text_of(lab, said.assistant_message_id)
 
 
 def test_a_memory_that_the_ledger_does_not_know_is_kept(lab: Lab) -> None:

@@ -300,12 +300,14 @@ class Ledger:
         )
         return {entry.place: entry for entry in map(_entry, rows)}
 
-    def differing(self, digests: Mapping[Place, str]) -> list[Place]:
-        """Those of these points of which another digest, in hex, is written down, or none."""
+    def unlike(self, digests: Mapping[Place, str]) -> list[Place]:
+        """Those of these points that are not written down as live memories with these digests, in
+        hex.
+        """
         if not self._stands:
             return list(digests)
         rows = self._session.rows(
-            "ledger_differing",
+            "ledger_unlike",
             collections=[each.collection for each in digests],
             point_ids=[str(each.point_id) for each in digests],
             digests=[bytes.fromhex(each) for each in digests.values()],

@@ -136,13 +136,13 @@ DELETE FROM memsync.memories m
 USING unnest(%(collections)s::text[], %(point_ids)s::text[]) AS given(collection, point_id)
 WHERE m.collection = given.collection AND m.point_id = given.point_id;
 
--- name: ledger_differing
--- Those of these points of which the ledger has another digest, or none.
+-- name: ledger_unlike
+-- Those of these points that the ledger has with another digest, as archived, or not at all.
 SELECT collection, point_id
 FROM unnest(%(collections)s::text[], %(point_ids)s::text[], %(digests)s::bytea[])
     AS stands(collection, point_id, digest)
 LEFT JOIN memsync.memories m USING (collection, point_id)
-WHERE m.stored IS DISTINCT FROM stands.digest;
+WHERE m.stored IS DISTINCT FROM stands.digest OR m.state = 'archived';
 
 -- name: ledger_personas
 -- Those of these personas of whom the ledger has a memory.

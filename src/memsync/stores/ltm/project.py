@@ -183,7 +183,7 @@ class Projection:
         Those of which none can be kept must wait.
 
         What somebody wrote there stands nowhere else. After a restore of Postgres it may be what
-        memsync wrote of rows that are lost.
+        memsync wrote of rows that are lost; so is an archived memory whose exchange was said again.
         """
         over = {
             each.place: (each, seen[each.place])
@@ -195,7 +195,7 @@ class Projection:
         digests = {
             place: self._digest_of(place.collection, old) for place, (_, old) in over.items()
         }
-        others = set(Ledger(self.session).differing(digests))
+        others = set(Ledger(self.session).unlike(digests))
         strange: dict[str, list[Made]] = {}
         for place, (each, old) in over.items():
             if place in others or not _as_memsync_spells(old.payload, each.payload):
