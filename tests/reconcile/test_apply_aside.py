@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from memsync import reconcile
 from memsync.errors import (
     GateClosed,
     InvalidInput,
@@ -199,6 +200,36 @@ def test_an_orphan_whose_row_has_come_back_stays(open_lab: Open) -> None:
     assert {each.id for each in points[:5]} == {
         id_ for id_, *_ in lab.points()[places[0].collection]
     }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_removal_was_found_for_must_still_be_so(
+    open_lab: Open, own_database: str, layout: str
+) -> None:
+    """The removal of an only copy rests on what its rule saw in Postgres. A persona, a reply and an
+    entry of the ledger that were restored since set it aside.
+    """
+    lab = open_lab(url=own_database, layout=layout)
+    said = lab.settled(5)
+    reconcile.adopt(lab.postgres, lab.ltm, lab.settings)
+    lab.sql("DELETE FROM memsync.memories WHERE created_at_ms <> %(at)s", at=said[3].created_at_ms)
+    tables = ("personas", "conversation_history", "memsync.memories")
+    lost = (f"id = '{C}'", f"id = '{said[1].anchor_id}'", "true")
+    for number, (table, which) in enumerate(zip(tables, lost, strict=True)):
+        lab.sql(f"CREATE TABLE kept{number} AS SELECT * FROM {table} WHERE {which}")  # noqa: S608  ours
+    lab.unsay(said[1], said[3])
+    lab.sql(f"DELETE FROM personas WHERE {lost[0]}")  # noqa: S608  ours
+    lab.sql("TRUNCATE memsync.memories")
+    plan, before = lab.plan(), lab.points()
+    assert {(ActionKind.REMOVE, True)} == {(each.kind, each.is_only_copy) for each in plan.actions}
+    assert 5 + 2 == len(plan.actions)
+    for number, table in enumerate(tables):
+        lab.sql(f"INSERT INTO {table} SELECT * FROM kept{number}")  # noqa: S608  ours
+    with pytest.raises(PartlyDone) as caught:
+        lab.apply(plan)
+    told = {place: why.split()[0] for place, why in aside(caught).items()}
+    assert {each.place: each.reason for each in plan.actions} == told
+    assert before == lab.points()
 
 
 def test_a_memory_that_the_app_has_written_meanwhile(open_lab: Open) -> None:

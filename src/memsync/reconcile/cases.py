@@ -59,6 +59,13 @@ class Found:
         return self.reading.memory.personality_id
 
     @property
+    def tells_enough(self) -> bool:
+        """Whether it says whose it is, when it was said, and what, as an archived memory must."""
+        memory = self.reading.memory
+        known = self.persona_id is not None and memory.created_at_ms is not None
+        return known and bool(memory.text)
+
+    @property
     def contradicts_itself(self) -> bool:
         """Whether it names two personas or two times, or has two texts that disagree.
 

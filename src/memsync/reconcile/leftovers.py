@@ -232,7 +232,7 @@ class Leftovers:
             at_home = entry if entry.place == found.place else None
             return self._sources.case(Role.VANISHED, None, found, entry=at_home)
         at = memory.created_at_ms
-        if found.persona_id is not None and at is not None and memory.text:
+        if at is not None and found.tells_enough:
             is_older = left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms
             if is_older or found.place in known.alone:
                 return self._archived(found, None, known)

@@ -16,10 +16,12 @@ from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.model.sequences import batched
 from memsync.model.vectors import vector_state
-from memsync.reconcile.cases import Found, is_made_from
+from memsync.reconcile.cases import Case, Found, Role, is_made_from
+from memsync.reconcile.findings import Repair
 from memsync.reconcile.journal import Journal, Noted, why_not_kept_whole
-from memsync.reconcile.lookups import exchanges_for, founds_of, memories_of
+from memsync.reconcile.lookups import exchanges_for, founds_of, memories_of, standing_alone
 from memsync.reconcile.plans import Action, ActionKind, in_batches
+from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.sources import Sources
 from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import exchanges_by_anchor, message_times
@@ -121,7 +123,7 @@ class Looker:
         self._journal = journal
         self._tolerance_s = tolerance_s
         self._removed = frozenset(removed)
-        self._sources: Sources | None = None
+        self._catalog: Catalog | None = None
 
     def in_batches(self, actions: Sequence[Action], most: int) -> Iterator[list[Action]]:
         """The actions in the order of the plan, as `plans.in_batches` parts them.
@@ -293,7 +295,7 @@ class Looker:
         return {anchor: each.point.id for anchor, each in found.items()}
 
     def _without_rows(self, looked: Sequence[Looked]) -> list[Looked]:
-        """Removals that nothing replaces, if no exchange of the point has come back."""
+        """Removals that nothing replaces, if what they were found for is still so."""
         alone = [
             (each.action.place.collection, each.found)
             for each in looked
@@ -301,16 +303,12 @@ class Looker:
         ]
         if not alone:
             return list(looked)
-        if self._sources is None:
-            catalog = Catalog.read(self._session)
-            self._sources = Sources.of(self._session, self._ltm, catalog, self._tolerance_s)
-        founds = {each.place: each for each in founds_of(self._sources, alone)}
-        rows = exchanges_for(self._sources, founds.values())
-        noted = Ledger(self._session).at(founds)
+        catalog = self._catalog = self._catalog or Catalog.read(self._session)
+        # Anew each time, because it keeps which personas there are.
+        sources = Sources.of(self._session, self._ltm, catalog, self._tolerance_s)
+        cases = {each.place: each for each in _cases_now(sources, founds_of(sources, alone))}
         return [
-            _without_row(each, found, rows.get(found.place), noted.get(found.place))
-            if (found := founds.get(each.action.place))
-            else each
+            _without_ground(each, case) if (case := cases.get(each.action.place)) else each
             for each in looked
         ]
 
@@ -318,18 +316,37 @@ class Looker:
 # ---------------------------------------------------------------------- verdicts
 
 
-def _without_row(looked: Looked, found: Found, row: Exchange | None, entry: Entry | None) -> Looked:
-    """The removal of an only copy, judged anew: whether the point has an exchange, or is kept.
+def _cases_now(sources: Sources, founds: Sequence[Found]) -> Iterator[Case]:
+    """What these points are by now, as far as rows, personas and the ledger tell.
 
-    A memory of a persona that does not exist is never kept for want of its rows.
+    How old the other exchanges of a thread are is not asked: no row that comes back makes an older
+    point an archived one.
     """
-    if entry and entry.state is State.ARCHIVED and not found.names_unknown:
-        return replace(looked, why="it is archived by now: plan again")
-    if row is None or row.anchor_id == looked.action.anchor_id:
+    rows = exchanges_for(sources, founds)
+    noted = Ledger(sources.session).at(each.place for each in founds)
+    alone = standing_alone(sources.session, founds, sources.tolerance_ms)
+    for found in founds:
+        row, entry = rows.get(found.place), noted.get(found.place)
+        if row is not None and is_made_from(found, row):
+            yield sources.case(Role.MEMORY, row, found)
+        elif entry is not None:
+            role = Role.ARCHIVED if entry.state is State.ARCHIVED else Role.VANISHED
+            yield sources.case(role, None, found)
+        else:
+            is_archived = found.place in alone and found.tells_enough
+            yield sources.case(Role.ARCHIVED if is_archived else Role.ORPHAN, None, found)
+
+
+def _without_ground(looked: Looked, case: Case) -> Looked:
+    """The removal of an only copy; set aside unless the rule that found it finds it again."""
+    if case.exchange is not None:
+        why = f"its exchange {case.exchange.anchor_id} is in Postgres: plan again"
+        return replace(looked, why=why)
+    reason = looked.action.reason
+    found = next((rule.judge(case) for rule in CASE_RULES if rule.name == reason), None)
+    if found is not None and found.repair is Repair.REMOVE:
         return looked
-    if not is_made_from(found, row):
-        return looked
-    return replace(looked, why=f"its exchange {row.anchor_id} is in Postgres: plan again")
+    return replace(looked, why=f"{reason} does not hold of it any more: plan again")
 
 
 def _judged(looked: Looked, noted: Noted | None, unread: str | None) -> Looked:
