@@ -71,6 +71,12 @@ class Failing:
         self._then(fails=fails)
         return found
 
+    def held_back(self, collection: str) -> int:
+        fails = self._now("held_back")
+        found = self.store.held_back(collection)
+        self._then(fails=fails)
+        return found
+
     def aliases(self) -> dict[str, str]:
         fails = self._now("aliases")
         found = self.store.aliases()

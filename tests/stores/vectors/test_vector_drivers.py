@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from memsync.errors import (
     DimensionMismatch,
@@ -22,6 +23,7 @@ from memsync.errors import (
 )
 from memsync.model.records import Point
 from memsync.settings import Settings
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.vectors import open_vectors
 from memsync.stores.vectors.points import batches
 from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, scan
@@ -292,3 +294,30 @@ def test_requests_are_bounded() -> None:
     assert [2, 2, 1] == [len(batch) for batch in heavy]
     lone = batches([point(1), point(2, text="x" * 9 * 2**20), point(3)])
     assert [1, 1, 1] == [len(batch) for batch in lone]
+
+
+@pytest.mark.server
+def test_points_that_a_server_holds_back(qdrant_server_url: str | None) -> None:
+    """They are counted by nobody else, and no scan of memories is told for whole without them."""
+    settings = Settings(qdrant_url=qdrant_server_url, collection=f"held-back-{uuid4()}")
+    client = QdrantClient(qdrant_server_url, check_compatibility=False)
+    client.create_collection(
+        name := settings.collection,
+        vectors_config=models.VectorParams(size=256, distance=models.Distance.COSINE),
+        optimizers_config=models.OptimizersConfigDiff(
+            prevent_unoptimized=True, indexing_threshold=1
+        ),
+    )
+    with closing(open_vectors(settings)) as store:
+        ltm, at = LongTermMemory(store, settings), 0
+        assert (0, []) == (store.held_back(name), list(ltm.scan(name)))
+        while not store.held_back(name):
+            # Nobody waits for these writes, so they may be held back.
+            numbers = range(at, at := at + 500)
+            vectors = [[float(each + 1), 1.0] + [0.0] * 254 for each in numbers]
+            client.upsert(name, models.Batch(ids=[*numbers], vectors=vectors), wait=False)
+            assert at < 50_000
+        with pytest.raises(StoreUnreachable, match=f"holds .* points of '{name}' back"):
+            next(ltm.scan(name))
+        store.drop(name)
+    client.close()

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from memsync.errors import DimensionMismatch
+from memsync.errors import DimensionMismatch, StoreUnreachable
+from memsync.model.wording import count
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import is_deployed, persona_of_collection
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
@@ -51,6 +52,18 @@ def _named(vectors: VectorStore, collection: str, key: str, personas: Sequence[U
     middle = len(personas) // 2
     halves = (personas[:middle], personas[middle:])
     return set().union(*(_named(vectors, collection, key, half) for half in halves))
+
+
+def require_shown(vectors: VectorStore, collection: str) -> None:
+    """Refuse to read a collection of which the store does not show every point.
+
+    Raises: StoreUnreachable.
+    """
+    if held_back := vectors.held_back(collection):
+        raise StoreUnreachable(
+            f"{vectors.label} holds {count(held_back, 'point')} of {collection!r} back, and shows "
+            "them to no read before they are indexed. Wait until the collection is green"
+        )
 
 
 def require_size(collection: str, dims: int, embedder: Embedder) -> None:

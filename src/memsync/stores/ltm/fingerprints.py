@@ -18,7 +18,7 @@ from memsync.model.digests import BUCKET_BITS, buckets
 from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Point
 from memsync.model.sequences import batched
-from memsync.model.wording import listed
+from memsync.model.wording import count, listed
 from memsync.stores.ltm.parts import Part, Seen, look_at
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
@@ -69,6 +69,8 @@ class PointPrints:
         info = self._vectors.describe(self._collection)
         if info is None:
             return f"there is no collection {self._collection}"
+        if held_back := self._vectors.held_back(self._collection):
+            return f"{count(held_back, 'point')} of {self._collection} cannot be read yet"
         wanted, keys = self._codec.indexes, map(self._codec.key, Key)
         if missing := sorted(key for key in keys if info.indexes.get(key) != wanted[key]):
             return f"{self._collection} has no such payload index as it needs of {listed(missing)}"

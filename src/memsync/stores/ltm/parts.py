@@ -15,6 +15,7 @@ from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.model.sequences import rows_of
 from memsync.settings import Settings
+from memsync.stores.ltm.contents import require_shown
 from memsync.stores.ltm.exact import Exact
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.vectors import VectorStore, open_vectors
@@ -82,6 +83,7 @@ def look_at(
 
     Raises: StoreUnreachable, SchemaMismatch.
     """
+    require_shown(vectors, collection)
     exact = Exact(codec)
     wanted = {_UUID + row[:ID_BYTES]: row[ID_BYTES:] for row in rows_of(part.rows, ROW_BYTES)}
     points, others = 0, list[bytes]()

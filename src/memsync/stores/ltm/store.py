@@ -19,7 +19,7 @@ from memsync.errors import SchemaMismatch
 from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Place, Point, Recollection
 from memsync.settings import Settings
-from memsync.stores.ltm.contents import embedders_of_a_page, remembered, require_size
+from memsync.stores.ltm import contents
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
 from memsync.stores.ltm.fence import write_as_seen
 from memsync.stores.ltm.fingerprints import PointPrints
@@ -229,9 +229,11 @@ class LongTermMemory:
     def scan(self, collection: str, *, vectors: bool = False) -> Iterator[Point]:
         """Every point of the collection in id order, read page by page.
 
-        Raises: SchemaMismatch, when the first point is asked for and there is no such collection.
+        Raises, when the first point is asked for: SchemaMismatch where there is no such collection;
+        StoreUnreachable also where the store does not show every point yet.
         """
-        return scan(self._vectors, collection, vectors=vectors)
+        contents.require_shown(self._vectors, collection)
+        yield from scan(self._vectors, collection, vectors=vectors)
 
     def points(
         self, collection: str, ids: Iterable[PointId], *, vectors: bool = False
@@ -248,11 +250,11 @@ class LongTermMemory:
 
     def embedders_of_a_page(self, collection: str) -> Counter[str]:
         """The embedders that memories of one page name, a sample, and how many name each."""
-        return embedders_of_a_page(self._vectors, collection, self.codec_of(collection))
+        return contents.embedders_of_a_page(self._vectors, collection, self.codec_of(collection))
 
     def remembered(self, personas: Collection[UUID]) -> set[UUID]:
         """Those of whom the shared collection, or one of the app's own, has a memory."""
-        return remembered(self._vectors, personas, self.collection, self.codec)
+        return contents.remembered(self._vectors, personas, self.collection, self.codec)
 
     # ------------------------------------------------------------------ writing
 
@@ -375,7 +377,7 @@ class LongTermMemory:
         info = self.describe(collection)
         if info is None:
             return False
-        require_size(collection, info.dims, self.embedder)
+        contents.require_size(collection, info.dims, self.embedder)
         self._ready.add(collection)
         return True
 

@@ -120,6 +120,10 @@ class EdgeStore:
             indexes = {key: kind for key, kind in kinds.items() if kind}
             return CollectionInfo(config["size"], config["distance"], indexes)
 
+    def held_back(self, collection: str) -> int:  # noqa: ARG002  of the protocol
+        """How many points no read shows yet. The engine has none."""
+        return 0
+
     def aliases(self) -> dict[str, str]:
         """Other names of collections. The engine has none."""
         return {}

@@ -90,6 +90,10 @@ class VectorStore(Protocol):
         """The form of the collection; None when there is none of that name."""
         ...
 
+    def held_back(self, collection: str) -> int:
+        """How many points are written, and shown to no read before they are indexed."""
+        ...
+
     def aliases(self) -> dict[str, str]:
         """Other names of collections, each with the collection that it stands for.
 

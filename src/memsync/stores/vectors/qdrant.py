@@ -118,6 +118,14 @@ class QdrantStore:
             needs_indexes = wants_indexes(config.strict_mode_config)
             return CollectionInfo(params.size, params.distance.value, indexes, needs_indexes)
 
+    def held_back(self, collection: str) -> int:
+        """How many points are written, and shown to no read before they are indexed."""
+        if self._local:
+            return 0
+        with self._translated(collection):
+            queue = self._client.get_collection(collection).update_queue
+            return (queue and queue.deferred_points) or 0
+
     def aliases(self) -> dict[str, str]:
         """Other names of collections, each with the collection that it stands for."""
         with self._translated():
