@@ -136,7 +136,7 @@ def test_a_memory_newer_than_a_restored_postgres_is_kept(lab: Lab) -> None:
 
 
 def test_an_archived_memory_that_is_remembered_anew_is_kept(open_lab: partial[Lab]) -> None:
-    """An import says its exchange again under its key, in other words: nobody has edited the old."""
+    """An import says its exchange again, in other words. Nobody has edited the old ones."""
     lab = open_lab()
     exchange = NewExchange(CHANNEL, ADA, A, "once", "only", LONG_AGO, LONG_AGO, key="k")
     said = lab.memory.remember(exchange)
