@@ -10,7 +10,7 @@ import pytest
 from memsync.errors import DimensionMismatch, PartlyDone, StoreBusy, StoreUnreachable
 from memsync.memory import Drained, NewExchange, OutboxStatus, outbox_status, relay, revive
 from memsync.memory.relay import ATTEMPTS_MAX, BATCH_ENTRIES
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import LongTermMemory, store
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.marks import META
 from memsync.stores.postgres.locks import LockKey, exclusive
@@ -65,6 +65,22 @@ def test_an_entry_may_repeat_and_may_mean_nothing(lab: Lab) -> None:
     lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (gen_random_uuid())")
     assert Drained(3, 1) == drain(lab.postgres, lab.ltm)
     assert lab.check().ok
+
+
+@pytest.mark.parametrize("so_long_s", [0, 60])
+def test_an_index_that_went_is_made_again(
+    any_lab: Lab, monkeypatch: pytest.MonkeyPatch, so_long_s: int
+) -> None:
+    """Also by a relay that goes on, some time after somebody restored the collection without it."""
+    monkeypatch.setattr(store, "_PREPARED_FOR_S", so_long_s)
+    any_lab.say()
+    any_lab.sync()
+    any_lab.vectors.drop(any_lab.home)
+    any_lab.vectors.create(any_lab.home, DIMS, {})
+    any_lab.say()
+    any_lab.sync()
+    info = any_lab.vectors.describe(any_lab.home)
+    assert ({} if so_long_s else any_lab.ltm.codec.indexes) == (info and info.indexes)
 
 
 def test_more_than_a_batch(lab: Lab) -> None:

@@ -8,6 +8,7 @@ here removes a memory because its exchange is gone; the audit decides that.
 
 import copy
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +38,7 @@ from memsync.stores.postgres import Session
 from memsync.stores.vectors import CollectionInfo, VectorStore, open_vectors, require_folder, scan
 
 _GIVEN = "memsync was opened with it"
+_PREPARED_FOR_S = 60.0
 
 
 class LongTermMemory:
@@ -73,7 +75,7 @@ class LongTermMemory:
             "batch_chars": settings.embedder_batch_chars,
         }
         self._embedder = embedder.within(**self._bounds) if embedder else None
-        self._loading, self._prepared = threading.Lock(), False
+        self._loading, self._prepared_until = threading.Lock(), 0.0
         self._ready: set[str] = set()
         forks.watch(self)
 
@@ -121,7 +123,7 @@ class LongTermMemory:
         """The same memories in another layout. Both use one store, so only one is closed."""
         other = copy.copy(self)
         other.layout, other.why_layout = layout, why
-        other._prepared = False  # noqa: SLF001  of the same class
+        other._prepared_until = 0.0  # noqa: SLF001  of the same class
         forks.watch(other)
         return other
 
@@ -261,14 +263,14 @@ class LongTermMemory:
     def prepare(self) -> None:
         """Create the shared collection and its payload indexes if they are missing.
 
-        Only the first call asks the store, and one after a write that found no fitting collection.
-        In the per-persona layout a collection is made with its first memory.
+        One call a minute asks the store, and one after a write that found no fitting collection. In
+        the per-persona layout a collection is made with its first memory.
 
         Raises: DimensionMismatch when the collection was made for another embedder.
         """
-        if self.layout is Layout.SHARED and not self._prepared:
+        if self.layout is Layout.SHARED and time.monotonic() >= self._prepared_until:
             self._vectors.create(self.collection, self.embedder.dims, self.codec.indexes)
-            self._prepared = True
+            self._prepared_until = time.monotonic() + _PREPARED_FOR_S
 
     def make(
         self,
@@ -319,7 +321,7 @@ class LongTermMemory:
                 written = self._written(collection, points, seen, written)
             except SchemaMismatch as misfit:
                 # Somebody dropped the collection, or made it anew: the next `prepare` asks again.
-                self._prepared = False
+                self._prepared_until = 0.0
                 if seen is None or self.layout is Layout.SHARED:
                     raise
                 self.forget(collection)
@@ -363,7 +365,7 @@ class LongTermMemory:
             work = Projection(self, self._vectors, session, shared, tolerance_ms, keep)
             return work.project(anchor_ids)
         except SchemaMismatch:
-            self._prepared = False
+            self._prepared_until = 0.0
             raise
 
     def is_ready(self, collection: str) -> bool:
