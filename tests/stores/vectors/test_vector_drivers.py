@@ -297,6 +297,38 @@ def test_requests_are_bounded() -> None:
 
 
 @pytest.mark.server
+@pytest.mark.parametrize(
+    ("threshold", "m", "payload_m", "why"),
+    [
+        (None, None, None, None),
+        (0, None, None, "indexing_threshold 0"),
+        (None, 0, None, "hnsw m 0"),
+        (None, 0, 16, None),
+    ],
+)
+def test_a_server_without_an_index_of_vectors(
+    qdrant_server_url: str | None,
+    threshold: int | None,
+    m: int | None,
+    payload_m: int | None,
+    why: str | None,
+) -> None:
+    """A collection that is indexed for each tenant alone has an index, too."""
+    name = f"unindexed-{uuid4()}"
+    client = QdrantClient(qdrant_server_url, check_compatibility=False)
+    client.create_collection(
+        name,
+        vectors_config=models.VectorParams(size=3, distance=models.Distance.COSINE),
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold),
+        hnsw_config=models.HnswConfigDiff(m=m, payload_m=payload_m),
+    )
+    client.close()
+    with closing(open_vectors(Settings(qdrant_url=qdrant_server_url))) as store:
+        assert CollectionInfo(3, "Cosine", {}, why_unindexed=why) == store.describe(name)
+        store.drop(name)
+
+
+@pytest.mark.server
 def test_points_that_a_server_holds_back(qdrant_server_url: str | None) -> None:
     """They are counted by nobody else, and no scan of memories is told for whole without them."""
     settings = Settings(qdrant_url=qdrant_server_url, collection=f"held-back-{uuid4()}")

@@ -48,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     schema.BaselineOutdated(),
     schema.UnfinishedLayoutChange(),
     vector_store.AliasOfMemories(),
+    vector_store.VectorIndexDisabled(),
 )
 
 CASE_RULES = tuple(rule for rule in RULES if isinstance(rule, CaseRule))

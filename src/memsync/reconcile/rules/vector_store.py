@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from memsync.reconcile.findings import Finding, Grade, Repair
+from memsync.reconcile.findings import Finding, Grade, Repair, Severity
 from memsync.reconcile.rules.base import StateRule
 from memsync.reconcile.state import State
 from memsync.stores.ltm.layouts import is_deployed
@@ -27,3 +27,24 @@ class AliasOfMemories(StateRule):
         for alias, collection in sorted(state.ltm.aliases().items()):
             if is_deployed(alias):
                 yield self.finding(f"qdrant:{alias}", "alias", found=collection)
+
+
+class VectorIndexDisabled(StateRule):
+    """A collection of memories builds no index of its vectors.
+
+    Why it matters: every recall compares with each vector, which takes longer with each memory. A
+    bulk load switches the index off, and nothing switches it on again by itself.
+    Repair: in Qdrant set `indexing_threshold` of the collection to more than 0, or `m` of its hnsw
+    (of a shared collection `payload_m`).
+    """
+
+    code, name = "MSS023", "vector-index-disabled"
+    severity = Severity.WARNING
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The collections that recall searches."""
+        for home in state.homes:
+            info = state.form_of(home)
+            if info and info.why_unindexed:
+                yield self.finding(f"qdrant:{home}", "vectors", found=info.why_unindexed)

@@ -58,12 +58,14 @@ class CollectionInfo:
     """The form of a collection. `indexes` maps payload keys to how they are indexed.
 
     `needs_indexes`: a condition may name indexed keys only, or the read or write is refused.
+    `why_unindexed` says why its vectors get no index; None where they do.
     """
 
     dims: int
     distance: str
     indexes: Mapping[str, IndexKind]
     needs_indexes: bool = False
+    why_unindexed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

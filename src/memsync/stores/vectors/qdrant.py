@@ -43,6 +43,7 @@ from memsync.stores.vectors.qdrant_wire import (
     point_of,
     upsert_of,
     wants_indexes,
+    why_unindexed,
     wire_id,
 )
 
@@ -116,7 +117,13 @@ class QdrantStore:
                 kinds = {key: kind_of(index) for key, index in info.payload_schema.items()}
                 indexes = {key: kind for key, kind in kinds.items() if kind}
             needs_indexes = wants_indexes(config.strict_mode_config)
-            return CollectionInfo(params.size, params.distance.value, indexes, needs_indexes)
+            return CollectionInfo(
+                params.size,
+                params.distance.value,
+                indexes,
+                needs_indexes,
+                why_unindexed(config, params),
+            )
 
     def held_back(self, collection: str) -> int:
         """How many points are written, and shown to no read before they are indexed."""

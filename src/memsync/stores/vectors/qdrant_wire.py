@@ -151,3 +151,13 @@ def wants_indexes(strict: models.StrictModeConfigOutput | None) -> bool:
     if strict is None or not strict.enabled:
         return False
     return False in {strict.unindexed_filtering_update, strict.unindexed_filtering_retrieve}
+
+
+def why_unindexed(config: models.CollectionConfig, params: models.VectorParams) -> str | None:
+    """Why a collection builds no index of its vectors; None where it does."""
+    if config.optimizer_config.indexing_threshold == 0:
+        return "indexing_threshold 0"
+    whole, own = config.hnsw_config, params.hnsw_config
+    links = whole.m if own is None or own.m is None else own.m
+    by_tenant = whole.payload_m or (own and own.payload_m)
+    return None if links or by_tenant else "hnsw m 0"
