@@ -3,6 +3,7 @@
 It decides what a copy looks like, which id it gets, and whether one that stands is right.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from memsync.reconcile.copying import (
     require_read,
 )
 from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.spool import Shelf
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.texts import say_the_same
 
@@ -35,17 +37,20 @@ _TO_BRING = frozenset((Role.MEMORY, Role.ARCHIVED, Role.VANISHED, Role.ORPHAN, R
 class Bringing(Copying):
     """Copies the memories of all personas to the shared collection."""
 
+    _copied_as: Shelf[PointId]
+    """The ids of the copies of archived memories, by the places of these."""
+
     def run_once(self) -> int:
         """Copy what is lacking there, or is there as it was once. Returns how many were written."""
         pairing = pairing_of(self.session, self.ltm, self.settings)
         homes, _ = pairing.sources.collections
         total, looked_at, written = sum(map(self.ltm.count, homes)), 0, 0
-        self._copied_as: dict[Place, PointId] = {}
         self._odd: list[Place] = []
-        for some in batched(self._to_bring(pairing), _BATCH):
-            written += self._bring(some)
-            looked_at += len(some)
-            self.tell(Progress(Kind.STEP, "copying memories", looked_at, max(total, looked_at)))
+        with contextlib.closing(Shelf[PointId]()) as self._copied_as:
+            for some in batched(self._to_bring(pairing), _BATCH):
+                written += self._bring(some)
+                looked_at += len(some)
+                self.tell(Progress(Kind.STEP, "copying memories", looked_at, max(total, looked_at)))
         require_read(pairing)
         if self._odd:
             raise GateClosed(
@@ -72,7 +77,7 @@ class Bringing(Copying):
         if found is None or kept is None or not case.is_copy or case.exchange:
             return
         if found.place.collection == self.shared:
-            self._copied_as[kept] = found.point.id
+            self._copied_as[kept.key] = found.point.id
 
     def _bring(self, cases: Sequence[Case]) -> int:
         """Copy these memories, as they are now."""
@@ -111,7 +116,7 @@ class Bringing(Copying):
         if case.exchange is not None:
             return (case.exchange.anchor_id,)
         place = place_of(case)
-        copied = self._copied_as.get(place)
+        copied = self._copied_as.get(place.key)
         return ids_of_a_copy(place) if copied is None else (copied,)
 
     def _tied(self, standing: Point, place: Place) -> Point | None:
