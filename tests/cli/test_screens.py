@@ -1,12 +1,14 @@
 """Tests what people see in a terminal: golden files at 80 and 120 columns, colours, no words."""
 
+import errno
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import psycopg
@@ -18,7 +20,9 @@ from memsync.cli.findings import print_audit
 from memsync.cli.options import Options
 from memsync.cli.output import say_heading
 from memsync.cli.progress import progress
+from memsync.cli.reconcile import _save
 from memsync.cli.views import EVERYTHING, View
+from memsync.errors import InvalidInput
 from memsync.model.progress import Kind, Progress
 from memsync.reconcile.findings import Acknowledgement, Audit, Finding, Findings, Words
 from memsync.reconcile.rules import RULES
@@ -267,6 +271,31 @@ def test_a_plan_replaces_no_file_unless_told(app: str, qdrant: str, tmp_path: Pa
     assert "mine, too" == beside.read_text()
     assert {"p.json", "p.json.partial"} <= {each.name for each in tmp_path.iterdir()}
     assert [] == list(tmp_path.glob(".p.json.*"))
+
+
+def test_a_plan_that_is_replaced_stays_until_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what finishes an apply that was cut short. No link to it is needed."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    def broken() -> Iterator[str]:
+        yield "{"
+        raise KeyboardInterrupt
+
+    out = tmp_path / "plan.json"
+    out.write_text("the old one")
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        _save(SimpleNamespace(pieces=broken), out, force=True)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="no links here"):
+        _save(SimpleNamespace(pieces=lambda: ["{}"]), out, force=False)  # type: ignore[arg-type]
+    assert "the old one" == out.read_text()
+    _save(SimpleNamespace(pieces=lambda: ["{}"]), out, force=True)  # type: ignore[arg-type]
+    assert "{}" == out.read_text()
+    assert [out] == list(tmp_path.iterdir())
 
 
 def test_a_bar_has_its_own_total_and_goes_when_it_is_full(

@@ -324,14 +324,20 @@ def _exists(out: Path, what: str, first: str = "") -> InvalidInput:
 def _save(made: Plan, out: Path, *, force: bool) -> None:
     """Write the whole file or nothing. Only its owner may read it."""
     try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.") as file:
-            for piece in made.pieces():
-                file.write(piece.encode())
-            file.flush()
-            if force:
-                out.unlink(missing_ok=True)
-            # A link never replaces a file that came meanwhile.
-            out.hardlink_to(file.name)
+        prefix = f".{out.name}."
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=prefix, delete=False) as file:
+            beside = Path(file.name)
+            try:
+                for piece in made.pieces():
+                    file.write(piece.encode())
+                file.flush()
+                if force:
+                    beside.replace(out)
+                else:
+                    # A link never replaces a file that came meanwhile.
+                    out.hardlink_to(beside)
+            finally:
+                beside.unlink(missing_ok=True)
     except FileExistsError:
         raise _exists(out, "has come meanwhile") from None
     except OSError as error:
