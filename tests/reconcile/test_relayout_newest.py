@@ -385,3 +385,35 @@ def test_a_damaged_copy_is_not_restored(quick: Lab, spoilt: str) -> None:
     assert 1 == changed.copied
     assert changed.audit
     assert changed.audit.ok
+
+
+@pytest.mark.parametrize("harm", ["channel", "fp1", "key", "time", "text_form"])
+def test_a_safe_repair_keeps_what_the_app_wrote(quick: Lab, harm: str) -> None:
+    """What was added to its texts, and keys that only it knows, stand in no row."""
+    liked, enriched, *_ = quick.said
+    before = of_app(quick)
+    to_shared(quick)
+    for each in (liked, enriched):
+        payload = dict(quick.point(each.anchor_id).payload)
+        if harm == "channel":
+            quick.sql("UPDATE conversation_history SET channel_id = '777'")
+        elif harm == "fp1":
+            payload["fp1"] = 1
+        elif harm == "key":
+            payload["textForm"] = payload.pop("text_form")
+        elif harm == "time":
+            payload["created_at"] = each.created_at_ms / 1000
+        else:
+            del payload["text_form"]
+        quick.put(each.anchor_id, payload)
+    plan = quick.plan(unsafe=False)
+    assert {"put"} == {each.kind for each in plan.actions}
+    quick.apply(plan)
+
+    assert quick.audit().ok
+    assert quick.point(liked.anchor_id).payload["liked"] is True
+    assert "[a cat]" in str(quick.point(enriched.anchor_id).payload["content"])
+    assert "deployed" == quick.point(enriched.anchor_id).payload["text_form"]
+    if harm != "channel":
+        back(quick)
+        assert before == of_app(quick)

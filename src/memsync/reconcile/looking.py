@@ -199,12 +199,18 @@ class Looker:
             why = _stale_row(each.action, rows)
             if why is None and memory and memory.place != each.action.place:
                 why = f"the memory belongs at {memory.place} by now"
-            if memory and anchor and each.found and each.action.vector is not None:
+            if memory and anchor and each.found and self._keeps_its_text(each, rows[anchor]):
                 memory = self._ltm.repairs.kept(memory, each.found, rows[anchor])
             wanted = None if memory is None else Point(each.point_id, memory.payload)
             row = memory.exchange if memory else None
             found.append(replace(each, made=memory, wanted=wanted, row=row, why=why))
         return found
+
+    def _keeps_its_text(self, looked: Looked, row: Exchange) -> bool:
+        """Whether only the vector is made anew, or the app's text is right still."""
+        if looked.found is None or looked.action.vector is not None:
+            return True
+        return self._ltm.repairs.has_apps_text(looked.action.place.collection, looked.found, row)
 
     def _with_patches(self, looked: Sequence[Looked]) -> list[Looked]:
         rows = self._rows(looked)

@@ -50,7 +50,8 @@ class PayloadDrift(CaseRule):
     Why it matters: filters by personality, channel or time miss it, or it names another persona
     than its collection. In the shared layout its digest is wrong, or its two texts are joined in
     one, as an earlier build kept them.
-    Repair: the payload is mended. In the shared layout the memory is made anew from Postgres.
+    Repair: the payload is mended. In the shared layout the memory is made anew from Postgres; the
+    app's text of the exchange, and keys of others beside it, stay.
     """
 
     code, name = "MSD002", "payload-drift"

@@ -19,6 +19,7 @@ from memsync.stores.ltm.ledger import Entry
 from memsync.stores.ltm.made import Made, sent_in_parts
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.ltm.standing import in_question
+from memsync.stores.ltm.texts import is_as_deployed, said
 from memsync.stores.vectors import IndexKind, VectorStore
 
 
@@ -49,11 +50,22 @@ class Repairs:
         deployed = collection != self._shared
         return self._codec_of(collection).patched(point, exchange, as_deployed=deployed)
 
+    def has_apps_text(self, collection: str, point: Point, exchange: Exchange) -> bool:
+        """Whether this point of the collection has the app's text of the exchange.
+
+        The app may have added to it what no row has.
+        """
+        memory = self._codec_of(collection).decode(point.payload).memory
+        if memory.content is None or not is_as_deployed(memory.content):
+            return False
+        return said(memory, exchange.user_text, exchange.assistant_text) is not None
+
     def kept(self, made: Made, point: Point, exchange: Exchange) -> Made:
         """The memory that stands as `point`, to be embedded anew: it keeps the text that it has.
 
         Its payload is mended as by `patched`, and in the shared layout it names the embedder of
-        `made`, which is the exchange's memory. A point without a text becomes that memory.
+        `made`, which is the exchange's memory, and the form of its text. A point without a text
+        becomes that memory.
         """
         collection = made.place.collection
         payload = self.patched(collection, point, exchange)
@@ -62,6 +74,8 @@ class Repairs:
             return made
         if collection == self._shared:
             payload[self._codec.key("embedder")] = made.payload[self._codec.key("embedder")]
+            if self.has_apps_text(collection, point, exchange):
+                payload[self._codec.key("text_form")] = "deployed"
         return replace(made, payload=payload, text=text)
 
     def copied(
