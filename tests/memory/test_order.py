@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from memsync.errors import InvalidInput
 from memsync.memory import NewExchange
-from memsync.model.records import Exchange, Message, Role
+from memsync.model.records import Exchange, Message, Role, to_ms
 from memsync.stores.postgres.statements import statement
 from support.lab import ADA, CHANNEL, LONG_AGO, A, Lab
 
@@ -271,3 +271,23 @@ def test_a_long_thread_is_not_read_whole(lab: Lab, name: str) -> None:
         f"EXPLAIN (ANALYZE, FORMAT JSON) {statement(name)}", **thread, **others, ids=list(some)
     )[0:1]
     assert rows_read(plan[0]["Plan"]) <= most
+
+
+def rows_in_all(plan: dict[str, Any]) -> float:
+    """The number of rows that all parts of a plan read, each time that they ran."""
+    each: float = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    loops: int = plan["Actual Loops"]
+    return each * loops + sum(map(rows_in_all, plan.get("Plans", [])))
+
+
+def test_many_moments_are_looked_for_by_one_pass(lab: Lab) -> None:
+    """What was said at 500 moments of a history of 20,000 messages is found without comparing each
+    moment with each message.
+    """
+    thread = {"channel_id": CHANNEL, "personality_id": ADA, "persona_id": A}
+    lab.sql(LONG_THREAD, **thread, begin=LONG_AGO.replace(tzinfo=None))
+    lab.sql("ANALYZE conversation_history")
+    times = [to_ms(at(40 * number)) for number in range(1, 501)]
+    moments = {"personality_ids": [ADA] * 500, "from_ms": times, "to_ms": times}
+    [(plan,)] = lab.sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement('exchanges_at')}", **moments)
+    assert rows_in_all(plan[0]["Plan"]) <= 10 * 20_000

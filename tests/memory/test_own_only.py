@@ -74,11 +74,17 @@ def test_a_point_that_names_several_personas_costs_itself(
     assert 3 == len(recalled(any_lab))
 
 
-def test_an_archived_point_that_names_several_personas_is_never_moved(lab: Lab) -> None:
+@pytest.mark.parametrize("collection", [f"persona-{A}", f"personality-{ADA}"])
+def test_an_archived_point_that_names_several_personas_is_never_moved(
+    lab: Lab, collection: str
+) -> None:
     """A plan leaves an archived memory whose payload names two personas where it is."""
     lab.settled()
     [old] = lab.say()
-    point = lab.deploy(old, createdAt=1_600_000_000_000, persona_id=str(C), content="User (x): a")
+    old_ms, text = 1_600_000_000_000, "User (x): a"
+    point = lab.deploy(
+        old, collection=collection, createdAt=old_ms, persona_id=str(C), content=text
+    )
     plan = lab.plan()
     assert point.id not in {each.place.point_id for each in plan.actions}
     assert 1 == plan.left["misplaced-point"]
