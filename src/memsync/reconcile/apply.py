@@ -19,9 +19,10 @@ from memsync.model.records import Place, Point
 from memsync.model.wording import count
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import Intent, Journal, purge
-from memsync.reconcile.looking import Looked, Looker, points_at, read_points
+from memsync.reconcile.looking import Looked, Looker
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import Action, ActionKind, Plan, in_batches
+from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
 from memsync.settings import Settings
 from memsync.stores.ltm import Failure, LongTermMemory

@@ -23,9 +23,9 @@ from memsync.reconcile.deep import ALONE, Deep, How
 from memsync.reconcile.facts import Fact
 from memsync.reconcile.findings import Audit, Finding, Findings, Known, Severity
 from memsync.reconcile.locating import Located, Whole, locate
-from memsync.reconcile.looking import read_points
 from memsync.reconcile.losses import losses
 from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.reading import read_points
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import ArchivedMissing, MissingPoint
 from memsync.reconcile.rules.schema import UndoNotPossible

@@ -6,11 +6,10 @@ the reason of its own actions alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from uuid import UUID
 
-from memsync.errors import SchemaMismatch
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
@@ -21,6 +20,7 @@ from memsync.reconcile.findings import Repair
 from memsync.reconcile.journal import Journal, Noted, why_not_kept_whole
 from memsync.reconcile.lookups import exchanges_for, founds_of, memories_of, standing_alone
 from memsync.reconcile.plans import Action, ActionKind, in_batches
+from memsync.reconcile.reading import Read, read_points
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.sources import Sources
 from memsync.stores.history.catalog import Catalog
@@ -66,44 +66,6 @@ class Looked:
     def point_id(self) -> PointId:
         """The id of the point that the action changes."""
         return self.action.place.point_id
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """The points of a collection that were found, and why others could not be read."""
-
-    points: Mapping[PointId, Point]
-    unread: Mapping[PointId, str] = field(default_factory=dict)
-
-
-def read_points(
-    ltm: LongTermMemory, collection: str, ids: Sequence[PointId], *, vectors: bool = False
-) -> Read:
-    """These points. One that cannot be read, for want of one vector, costs itself."""
-    try:
-        return Read(ltm.points(collection, ids, vectors=vectors))
-    except SchemaMismatch as error:
-        if len(ids) == 1:
-            return Read({}, {ids[0]: error.message})
-    found: dict[PointId, Point] = {}
-    unread: dict[PointId, str] = {}
-    for each in ids:
-        one = read_points(ltm, collection, [each], vectors=vectors)
-        found |= one.points
-        unread |= one.unread
-    return Read(found, unread)
-
-
-def points_at(ltm: LongTermMemory, places: Iterable[Place]) -> dict[Place, Point]:
-    """Those of these points that stand and can be read, without vectors."""
-    ids: dict[str, list[PointId]] = {}
-    for each in places:
-        ids.setdefault(each.collection, []).append(each.point_id)
-    return {
-        Place(name, point.id): point
-        for name, some in ids.items()
-        for point in read_points(ltm, name, some).points.values()
-    }
 
 
 class Looker:

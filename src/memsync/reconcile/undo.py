@@ -21,9 +21,9 @@ from memsync.model.wording import count
 from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import CREATE, Journal, Row, why_not_written
-from memsync.reconcile.looking import points_at, read_points
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import ActionKind
+from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.removals import Removals
 from memsync.reconcile.undoable import BROUGHT_BACK_BY, retired
 from memsync.settings import Settings

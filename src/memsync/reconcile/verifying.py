@@ -23,7 +23,7 @@ from memsync.model.vectors import cosine, not_finite, squared_length, vector_sta
 from memsync.model.wording import count
 from memsync.reconcile.cases import Case, Found
 from memsync.reconcile.findings import Finding
-from memsync.reconcile.looking import Read, read_points
+from memsync.reconcile.reading import Read, read_points
 from memsync.reconcile.seen_vectors import SeenVector, Verified, Verify
 from memsync.settings import Settings
 from memsync.stores.ltm import Embedder, Failure, LongTermMemory
