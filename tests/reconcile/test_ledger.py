@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from support.laws.coverage import duplicate, foreign_id, missing, orphan
 from support.laws.data import stale, wrong_text_key
 from support.laws.isolation import mismatch
 from support.ledger import ENTRIES, adopt, aged, agrees, imported, other_words, states
+from support.raw_vectors import write_raw
 from support.releasing import released
 
 if TYPE_CHECKING:
@@ -197,6 +199,20 @@ def test_a_reset_channel_and_an_empty_thread_are_archived(lab: Lab) -> None:
     adopt(lab)
     imported(lab)
     assert ({}, 4) == (lab.check().counts, lab.check().archived)
+
+
+@pytest.mark.parametrize("channel", ["a\0", "a\ud800"])
+def test_a_channel_that_postgres_cannot_hold_stops_no_adoption(lab: Lab, channel: str) -> None:
+    """No message can have it, so the memory is archived. The ledger has it without a channel."""
+    said = lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(seconds=30))
+    key = "channelId" if lab.ltm.layout is Layout.PER_PERSONA else "channel_id"
+    point = lab.respell(said[0], **{key: "b"})
+    named = replace(point, payload={**point.payload, key: channel})
+    write_raw(lab.vectors, lab.place(said[0]).collection, named, list(point.vector or ()))
+    assert len(said) == adopt(lab, anew=True).memories
+    assert len(said) == agrees(lab)
 
 
 def test_a_lost_archived_memory_is_told(lab: Lab) -> None:

@@ -30,6 +30,11 @@ KEY_CHARS_MAX = 255
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
+def is_storable(text: str) -> bool:
+    """Whether Postgres can hold the text."""
+    return not _UNSTORABLE.search(text)
+
+
 def plain_text(value: str) -> str:
     """The characters of `value` as a plain str, whatever its class says that they are."""
     return str.__str__(value)
@@ -78,7 +83,7 @@ def channel_id(value: object) -> str:
     Raises: InvalidInput when it is not text, empty, too long, or carries a NUL.
     """
     text = plain_text(value) if isinstance(value, str) else ""
-    if not 0 < len(text) <= CHANNEL_CHARS_MAX or _UNSTORABLE.search(text):
+    if not 0 < len(text) <= CHANNEL_CHARS_MAX or not is_storable(text):
         raise InvalidInput(
             f"channel_id must be 1 to {CHANNEL_CHARS_MAX} characters, not {value!r:.80}",
             field="channel_id",
@@ -96,7 +101,7 @@ def exchange_key(value: object) -> str:
     if isinstance(value, str):
         text = plain_text(value)
         text = text.lower() if _UUID.fullmatch(text) else text
-    if not 0 < len(text) <= KEY_CHARS_MAX or _UNSTORABLE.search(text):
+    if not 0 < len(text) <= KEY_CHARS_MAX or not is_storable(text):
         raise InvalidInput(
             f"key must be a uuid or 1 to {KEY_CHARS_MAX} characters, not {value!r:.80}", field="key"
         )

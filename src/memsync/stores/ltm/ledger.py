@@ -15,7 +15,7 @@ from uuid import UUID
 
 from memsync.errors import SchemaMismatch
 from memsync.model.digests import exchange_digest, json_digest
-from memsync.model.ids import PointId, point_id_of
+from memsync.model.ids import PointId, is_storable, point_id_of
 from memsync.model.records import Exchange, Place, StoredMemory
 from memsync.model.sequences import batched
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
@@ -85,7 +85,7 @@ class Entry:
                 anchor_id=None,
                 persona_id=persona_id or memory.persona_id,
                 personality_id=memory.personality_id,
-                channel_id=memory.channel_id,
+                channel_id=_channel_of(memory),
                 created_at_ms=memory.created_at_ms,
                 source=None,
                 stored=stored,
@@ -355,6 +355,12 @@ def standing_digest(point_id: PointId, memory: StoredMemory) -> str:
             memory.text,
         ]
     )
+
+
+def _channel_of(memory: StoredMemory) -> str | None:
+    """The memory's channel; None where Postgres cannot hold its name, so that no row has it."""
+    named = memory.channel_id
+    return named if named is not None and is_storable(named) else None
 
 
 def _entry(row: Any) -> Entry:
