@@ -117,13 +117,8 @@ class QdrantStore:
                 kinds = {key: kind_of(index) for key, index in info.payload_schema.items()}
                 indexes = {key: kind for key, kind in kinds.items() if kind}
             needs_indexes = wants_indexes(config.strict_mode_config)
-            return CollectionInfo(
-                params.size,
-                params.distance.value,
-                indexes,
-                needs_indexes,
-                why_unindexed(config, params),
-            )
+            why = why_unindexed(config, params)
+            return CollectionInfo(params.size, params.distance.value, indexes, needs_indexes, why)
 
     def held_back(self, collection: str) -> int:
         """How many points are written, and shown to no read before they are indexed."""
