@@ -57,6 +57,11 @@ class State:
         return exchanges.messages_without_persona(self.session, SHOWN_MAX)
 
     @cached_property
+    def messages_of_unknown_personas(self) -> Sequence[MessageWithoutPersona]:
+        """The first messages that have a persona which does not exist."""
+        return exchanges.messages_of_unknown_personas(self.session, SHOWN_MAX)
+
+    @cached_property
     def unreadable_messages(self) -> Sequence[UnreadableMessage]:
         """The first messages whose time cannot be read."""
         return exchanges.unreadable_messages(self.session, SHOWN_MAX)

@@ -277,3 +277,21 @@ def without_persona(lab: Lab, said: list[Exchange]) -> Planted:
         {"migration-behind": 1},
         next_command="memsync migrate run --to backfill",
     )
+
+
+@law("MSI007", "history")
+def of_a_persona_who_is_gone(lab: Lab, said: list[Exchange]) -> Planted:
+    """A restore went past the foreign key, and lacked a persona."""
+    lab.sql("ALTER TABLE conversation_history DISABLE TRIGGER ALL")
+    [(message,)] = lab.sql(
+        "INSERT INTO conversation_history"
+        " (id, channel_id, personality_id, persona_id, role, content)"
+        " VALUES (gen_random_uuid(), '1', %(p)s, %(n)s, 'system', 'x') RETURNING id",
+        p=said[0].personality_id,
+        n=NOBODY,
+    )
+    lab.sql("ALTER TABLE conversation_history ENABLE TRIGGER ALL")
+    return Planted(
+        one(message, persona_id=str(NOBODY), messages_in_all=1),
+        next_command="memsync rules MSI007",
+    )

@@ -20,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     isolation.MisplacedPoint(),
     isolation.BelongsToNobody(),
     isolation.HistoryWithoutPersona(),
+    isolation.HistoryWithUnknownPersona(),
     data.StaleContent(),
     data.PayloadDrift(),
     data.WrongPayloadKey(),

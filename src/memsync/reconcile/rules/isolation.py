@@ -205,3 +205,30 @@ class HistoryWithoutPersona(StateRule):
             yield self.finding(
                 HISTORY, str(message.id), persona_id=None, messages_in_all=message.total
             )
+
+
+class HistoryWithUnknownPersona(StateRule):
+    """Messages have a persona that does not exist.
+
+    Why it matters: nobody can read them, and their memories are removed as nobody's. A foreign key
+    forbids them; a restore without triggers goes past it.
+    Repair: restore the rows of `personas`, or delete the messages.
+    """
+
+    code, name = "MSI007", "history-with-unknown-persona"
+    grade, repair = Grade.REPORT_ONLY, Repair.NONE
+    in_all = "messages_in_all"
+
+    def can_look(self, state: State) -> bool:
+        """Where messages have personas."""
+        return state.catalog.knows_personas
+
+    def look(self, state: State) -> Iterator[Finding]:
+        """The first messages of personas that have no row."""
+        for message in state.messages_of_unknown_personas if self.can_look(state) else ():
+            yield self.finding(
+                HISTORY,
+                str(message.id),
+                persona_id=message.persona_id,
+                messages_in_all=message.total,
+            )

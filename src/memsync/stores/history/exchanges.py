@@ -20,10 +20,14 @@ _LAST_UUID = (1 << 128) - 1
 
 @dataclass(frozen=True, slots=True)
 class MessageWithoutPersona:
-    """A message that has no persona. `total` is how many such messages there are in all."""
+    """A message that has no persona, or one that does not exist.
+
+    `total` is how many such messages there are in all.
+    """
 
     id: MessageId
     total: int
+    persona_id: PersonaId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,14 @@ def messages_without_persona(session: Session, limit: int) -> list[MessageWithou
     """The first `limit` messages that have no persona, by id."""
     rows = session.rows("messages_without_persona", limit=limit)
     return [MessageWithoutPersona(MessageId(row.id), row.total) for row in rows]
+
+
+def messages_of_unknown_personas(session: Session, limit: int) -> list[MessageWithoutPersona]:
+    """The first `limit` messages that have a persona which does not exist, by id."""
+    return [
+        MessageWithoutPersona(MessageId(row.id), row.total, PersonaId(row.persona_id))
+        for row in session.rows("messages_of_unknown_personas", limit=limit)
+    ]
 
 
 def unreadable_messages(session: Session, limit: int) -> list[UnreadableMessage]:

@@ -236,6 +236,14 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms;
 SELECT id, count(*) OVER () AS total FROM conversation_history
 WHERE persona_id IS NULL ORDER BY id LIMIT %(limit)s;
 
+-- name: messages_of_unknown_personas
+-- The first messages that have a persona which does not exist, and how many there are. A foreign
+-- key forbids them, but a restore can go past it.
+SELECT h.id, h.persona_id, count(*) OVER () AS total FROM conversation_history h
+WHERE h.persona_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM personas p WHERE p.id = h.persona_id)
+ORDER BY h.id LIMIT %(limit)s;
+
 -- name: unreadable_messages
 -- The first messages whose time cannot be read, and how many there are.
 SELECT id, created_at::text AS created_at, count(*) OVER () AS total FROM conversation_history
