@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 
+import psycopg
 import pytest
 
 from memsync.settings import Settings
@@ -61,6 +62,12 @@ def test_there_retired_and_back(deployed: tuple[str, str, int]) -> None:
     shown = on(app, qdrant, "reconcile", "layout")
     assert "persona-*" not in shown.out
     assert f": {memories} points of" in shown.out
+    with psycopg.connect(app) as connection:
+        connection.execute("UPDATE memsync.quarantine SET reason = 'x' WHERE reason = 'retired'")
+        connection.commit()
+        shown = on(app, qdrant, "reconcile", "layout")
+        assert f": 0 of {memories} points of" in shown.out
+        connection.execute("UPDATE memsync.quarantine SET reason = 'retired' WHERE reason = 'x'")
     assert "there is nothing to retire\n" == on(app, qdrant, *SHARED, "--retire").out
 
     back = on(app, qdrant, *BACK)

@@ -288,7 +288,7 @@ def test_an_acknowledged_orphan_has_a_way_out(quick: Lab) -> None:
         assert {"orphan-point": 1} == reconcile.acknowledge(session, quick.audit(), "x").findings
         [known] = Acknowledgements(session).all()
     assert () == quick.plan().actions
-    with pytest.raises(GateClosed, match=f"`memsync reconcile baseline drop {known.id}` ends that"):
+    with pytest.raises(GateClosed, match=f"`memsync reconcile baseline drop {known.id}` ends it"):
         retire(quick)
     with quick.postgres.session() as session:
         drop_by_id(session, [known.id])
@@ -471,4 +471,8 @@ def test_what_it_looks_like(quick: Lab) -> None:
     with quick.postgres.session() as session:
         seen = relayout.look(session, quick.ltm, quick.settings)
     assert {} == dict(seen.waiting)
-    assert {retired.run_id: (3, 11)} == dict(seen.retired)
+    assert {retired.run_id: relayout.Away(3, 11, 11)} == dict(seen.retired)
+    quick.sql("DELETE FROM memsync.quarantine WHERE collection = %(c)s", c=home(A))
+    with quick.postgres.session() as session:
+        seen = relayout.look(session, quick.ltm, quick.settings)
+    assert {retired.run_id: relayout.Away(3, 11, 6)} == dict(seen.retired)

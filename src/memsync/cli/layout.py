@@ -120,10 +120,7 @@ def _fields(seen: Standing) -> dict[str, object]:
             for kind, (collections, points) in seen.kinds.items()
         ],
         "waiting": dict(seen.waiting),
-        "retired": [
-            {"run_id": run_id, "collections": collections, "points": points}
-            for run_id, (collections, points) in seen.retired.items()
-        ],
+        "retired": [{"run_id": run_id, **asdict(away)} for run_id, away in seen.retired.items()],
         "half_done": seen.half_done and str(seen.half_done),
         "next": _next(seen),
         "first": _first(seen),
@@ -136,11 +133,18 @@ def _print_standing(seen: Standing) -> None:
         say("it is not recorded yet; the first command that writes records it")
     rows = [(kind, f"{each[0]:,}", f"{each[1]:,}") for kind, each in seen.kinds.items()]
     print_table(rows, head=("kind", "collections", "points"), right=(1, 2))
-    for run_id, (collections, points) in seen.retired.items():
-        say(
-            f"in the quarantine, as {run_id}: {count(points, 'point')} of "
-            f"{count(collections, 'collection')}"
-        )
+    for run_id, away in seen.retired.items():
+        what = f"{count(away.points, 'point')} of {count(away.collections, 'collection')}"
+        if away.kept is None:
+            say(f"retired, as {run_id}: {what}; the role may not see what the quarantine still has")
+        elif away.kept < away.points:
+            say(
+                f"in the quarantine, as {run_id}: {away.kept:,} of {what}; the others were "
+                "forgotten, and come back from their copies",
+                "yellow",
+            )
+        else:
+            say(f"in the quarantine, as {run_id}: {what}")
     if seen.waiting:
         what = count(len(seen.waiting), "collection")
         held = count(sum(seen.waiting.values()), "point")

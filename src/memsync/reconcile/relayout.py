@@ -30,10 +30,19 @@ from memsync.stores.ltm import COSINE, LongTermMemory
 from memsync.stores.ltm.layouts import CollectionKind, Layout
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.record import Decision, change, record, recorded
-from memsync.stores.postgres import Postgres, Session, relations
+from memsync.stores.postgres import Postgres, Session
 
 _PASSES_MAX = 10
 _LOST_TO_A_COPY = (ArchivedMissing, ArchivedTampered, RowVanished)
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """What a run retired. Of its `points` the quarantine still has `kept`; None: not looked at."""
+
+    collections: int
+    points: int
+    kept: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +50,7 @@ class Standing:
     """Where memories lie. `kinds` has the numbers of collections and points by kind.
 
     `waiting` are the collections that the layout does not read, `retired` the runs whose
-    collections are in the quarantine, with the numbers of collections and points. `half_done` is a
-    change that was cut short.
+    collections were retired and have not come back. `half_done` is a change that was cut short.
     """
 
     layout: Layout
@@ -50,7 +58,7 @@ class Standing:
     is_recorded: bool
     kinds: Mapping[CollectionKind, tuple[int, int]]
     waiting: Mapping[str, int]
-    retired: Mapping[UUID, tuple[int, int]]
+    retired: Mapping[UUID, Away]
     half_done: HalfDone | None = None
 
 
@@ -81,17 +89,31 @@ def look(session: Session, ltm: LongTermMemory, settings: Settings) -> Standing:
     for name, number in points.items():
         collections, before = kinds.get(ltm.kind_of(name), (0, 0))
         kinds[ltm.kind_of(name)] = (collections + 1, before + number)
-    has_table = relations.existing(session, ["memsync.retired"])
-    retired = session.rows("retired_in_all") if has_table else []
     return Standing(
         ltm.layout,
         ltm.why_layout,
         recorded(session) is not None,
         kinds,
         {name: points[name] for name in elsewhere},
-        {row.run_id: (row.collections, row.points) for row in retired},
+        _retired(session),
         half_done(session),
     )
+
+
+def _retired(session: Session) -> dict[UUID, Away]:
+    """What was retired, by run. A role that only checks may not look into the quarantine."""
+    may_see = session.row("may_see_repairs")
+    if not may_see.stand:
+        return {}
+    kept = None
+    if may_see.may:
+        kept = {row.run_id: row.points for row in session.rows("kept_in_all")}
+    return {
+        row.run_id: Away(
+            row.collections, row.points, None if kept is None else kept.get(row.run_id, 0)
+        )
+        for row in session.rows("retired_in_all")
+    }
 
 
 def open_for_change(settings: Settings, session: Session, to: Layout) -> LongTermMemory:

@@ -54,6 +54,14 @@ SELECT run_id, count(*) AS collections, sum(points)::bigint AS points
 FROM memsync.retired WHERE dropped_at IS NOT NULL AND restored_at IS NULL
 GROUP BY run_id ORDER BY min(begun_at);
 
+-- name: kept_in_all
+-- How many points of such collections the quarantine still has, by run.
+SELECT q.plan_id AS run_id, count(DISTINCT (q.collection, q.point_id)) AS points
+FROM memsync.quarantine q
+JOIN memsync.retired r ON r.run_id = q.plan_id AND r.collection = q.collection
+WHERE q.reason = 'retired' AND r.dropped_at IS NOT NULL AND r.restored_at IS NULL
+GROUP BY q.plan_id;
+
 -- name: retired_page
 -- The next points of a collection that was removed, each as it was last.
 SELECT DISTINCT ON (point_id) point_id, state, payload::text AS payload, vector, digest
