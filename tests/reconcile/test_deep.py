@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from memsync.reconcile.audit_state import AuditState
 from memsync.reconcile.deep import Deep, How
 from memsync.reconcile.seen_vectors import Verify
 from memsync.stores.ltm.parts import Elsewhere, Pace, Part, Seen, packed, unpacked
-from support.lab import Lab
-from support.laws.coverage import duplicate, foreign_id, missing, orphan
+from support.failing import Failing
+from support.lab import DIMS, Lab
+from support.laws.coverage import OLDER, duplicate, foreign_id, missing, orphan
 from support.laws.data import stale
 from support.laws.isolation import mismatch
 
@@ -343,6 +345,38 @@ def test_an_incomplete_audit_keeps_its_state(
     found = audit(lab, How(state=file))
     assert not found.complete
     assert "gone" in str(found.not_checked)
+    assert audit(lab, How(state=file)).complete
+    assert not file.exists()
+
+
+class _Elsewhere(Failing):
+    """A store of which another collection cannot be read."""
+
+    def held_back(self, collection: str) -> int:
+        return int(collection == OLDER)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_state_stays_where_the_audit_comes_to_no_end(
+    lab: Lab, tmp_path: Path, *, is_killed: bool
+) -> None:
+    """Every part is read, and then something else cannot be."""
+    file = tmp_path / "audit.state"
+    if is_killed:
+
+        def losses(*_: object) -> None:
+            raise Killed
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sys.modules["memsync.reconcile.audit"], "losses", losses)
+            with pytest.raises(Killed):
+                audit(lab, How(state=file))
+    else:
+        lab.vectors.create(OLDER, DIMS, {})
+        plain, lab.ltm = lab.ltm, lab.with_store(_Elsewhere(lab.vectors))
+        assert not audit(lab, How(state=file)).complete
+        lab.ltm = plain
+    assert file.exists()
     assert audit(lab, How(state=file)).complete
     assert not file.exists()
 

@@ -129,15 +129,15 @@ class _Auditor:
         self._outdated, self._unseen = Spool[Known](), Spool[Known]()
 
     def run(self, *, everything: bool) -> Audit:
-        kept = (self._findings, self._known, self._outdated, self._unseen)
         try:
-            return self._filled(everything=everything)
+            found = self._filled(everything=everything)
         except BaseException:
-            for each in kept:
+            for each in (self._findings, self._known, self._outdated, self._unseen):
                 each.close()
+            self._reading.close(is_complete=False)
             raise
-        finally:
-            self._reading.close()
+        self._reading.close(is_complete=found.complete)
+        return found
 
     def _filled(self, *, everything: bool) -> Audit:
         findings = self._findings

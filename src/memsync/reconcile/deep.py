@@ -100,7 +100,6 @@ class Deep:
         self._state: AuditState | None = None
         self._stack = contextlib.ExitStack()
         self.left_out: tuple[str, ...] = ()
-        self._is_whole = False
         self.why_alone: str | None = None
         if how.by_others and _is_embedded(settings):
             self.why_alone = (
@@ -123,11 +122,11 @@ class Deep:
         if self._how.in_parts:
             self.why_alone = f"this process reads alone and keeps no state, because {why}"
 
-    def close(self) -> None:
-        """Free the disk. The state goes once every part is read, so that each is read anew then."""
+    def close(self, *, is_complete: bool) -> None:
+        """Free the disk. The state goes with a complete audit, so that each part is read anew."""
         self._stack.close()
         if self._state is not None:
-            self._state.close(remove=self._is_whole)
+            self._state.close(remove=is_complete)
 
     def locate(self, sources: Sources) -> Located:
         """Read every memory. Returns those that must be judged.
@@ -180,7 +179,6 @@ class Deep:
             sources.unread[home] = error.message
             return
         del sources.unread[home]
-        self._is_whole = True
 
     def _looked(self, sources: Sources, parts: Iterator[Part]) -> Iterator[Seen]:
         if self._how.by_others and self.why_alone is None:
