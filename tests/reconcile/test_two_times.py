@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -168,15 +169,43 @@ def test_the_url_of_another_store_is_told(lab: Lab, open_lab: partial[Lab]) -> N
     assert not [each for each in other.plan(gate).actions if each.is_only_copy]
 
 
+def test_a_plan_is_for_the_very_store(lab: Lab, open_lab: partial[Lab]) -> None:
+    """Another one may answer under the same URL, with marks of the same database."""
+    said = lab.settled()
+    lab.sync()
+    lab.say()
+    lab.sync()
+    lab.lose(said[0])
+    plan = lab.plan()
+    other = open_lab(url=lab.url, layout=lab.ltm.layout.value)
+    other.sql("UPDATE memsync.mark SET is_set = false")
+    other.say()
+    other.sync()
+    before = other.points()
+    with pytest.raises(StalePlan, match=r"vector store with the mark .+, this is .+"):
+        other.apply(plan)
+    assert before == other.points()
+    lab.sql("UPDATE memsync.mark SET settled = settled + 1")
+    assert 1 == lab.apply(plan).done
+    with pytest.raises(StalePlan, match="made on the vector store"):
+        other.undo(plan)
+    unmarked = replace(plan, plan_id=UUID(int=9), target=replace(plan.target, mark=None))
+    other.apply(unmarked)
+
+
 def test_the_mark_is_one_small_point(lab: Lab) -> None:
     """It is under the id of the database, and a drain without work writes none."""
     assert META not in lab.vectors.collections()
     lab.say()
     lab.sync()
     [(instance,)] = lab.sql("SELECT id FROM memsync.instance")
-    assert {"settled": 1} == lab.point(instance, META).payload
+    payload = lab.point(instance, META).payload
+    assert (1, {"settled", "store"}) == (payload["settled"], set(payload))
     lab.sync()
-    assert {"settled": 1} == lab.point(instance, META).payload
+    assert payload == lab.point(instance, META).payload
+    lab.say()
+    lab.sync()
+    assert {**payload, "settled": 2} == lab.point(instance, META).payload
 
 
 def test_a_key_that_may_not_write_the_mark(
@@ -195,7 +224,7 @@ def test_a_key_that_may_not_write_the_mark(
     monkeypatch.setattr(type(lab.vectors), "create", create)
     lab.say()
     lab.sync()
-    assert "restored from a backup" in caplog.text
+    assert "a restored store goes unnoticed" in caplog.text
     assert lab.check().ok
 
 

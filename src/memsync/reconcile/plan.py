@@ -37,10 +37,10 @@ def make_plan(
 
     With `persona` only the findings that concern that persona count. Acknowledged findings are left
     out, and so are the others of their points. While the stores may be of two times, nothing that
-    stands is changed. The embedder is loaded where the plan has memories to make. Reads no point.
+    stands is changed. The embedder is loaded where the plan has memories to make. Reads no memory.
 
     Raises: IncompleteAudit, because a repair could remove a point whose exchange was not read;
-    SettingsError or EmbedderUnreachable where there is no embedder.
+    SettingsError or EmbedderUnreachable where there is no embedder; StoreUnreachable.
     """
     if not audit.complete:
         raise IncompleteAudit(
@@ -98,6 +98,7 @@ def target_of(ltm: LongTermMemory, instance_id: UUID, *, with_embedder: bool) ->
         collection=ltm.collection,
         payload_style=ltm.codec.style,
         embedder=ltm.embedder.name if with_embedder else None,
+        mark=ltm.mark.store_of(instance_id),
     )
 
 

@@ -100,7 +100,8 @@ class Action:
 class Target:
     """The stores that a plan is for. `vectors` is the vector store in words, without secrets.
 
-    `embedder` is None for a plan that makes no vector.
+    `embedder` is None for a plan that makes no vector, `mark` for a vector store without a mark,
+    and in plans of earlier versions.
     """
 
     instance_id: UUID
@@ -109,6 +110,7 @@ class Target:
     collection: str
     payload_style: str
     embedder: str | None
+    mark: str | None = None
 
     def fields(self) -> dict[str, object]:
         """The values for JSON."""
@@ -119,6 +121,7 @@ class Target:
             "collection": self.collection,
             "payload_style": self.payload_style,
             "embedder": self.embedder,
+            "mark": self.mark,
         }
 
     @classmethod
@@ -132,6 +135,7 @@ class Target:
             collection=text_of(fields["collection"]),
             payload_style=text_of(fields["payload_style"]),
             embedder=optional(text_of, fields, "embedder"),
+            mark=optional(text_of, fields, "mark"),
         )
 
 

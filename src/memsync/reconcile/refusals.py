@@ -27,6 +27,7 @@ _TARGETS = {
     "collection": "shared collection",
     "payload_style": "payload style",
     "embedder": "embedder",
+    "mark": "vector store with the mark",
 }
 
 
@@ -41,6 +42,9 @@ def require_same_stores(plan: Plan, session: Session, ltm: LongTermMemory) -> No
     if ltm.mark.is_of(session):
         # It was moved, with its mark.
         found["vectors"] = planned["vectors"]
+    if None in {planned["mark"], found["mark"]}:
+        # It got its mark since. One that has lost it is told by `require_one_time`.
+        found["mark"] = planned["mark"]
     for name, value in planned.items():
         if value != found[name]:
             raise StalePlan(

@@ -25,7 +25,7 @@ from memsync.reconcile.noting import Noting
 from memsync.reconcile.plans import ActionKind
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.removals import Removals
-from memsync.reconcile.undoable import BROUGHT_BACK_BY, retired
+from memsync.reconcile.undoable import BROUGHT_BACK_BY, is_other_store, retired
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Ledger, standing_digest
@@ -90,10 +90,11 @@ def _require_same_stores(
             f"changed; go back first with `memsync reconcile layout set {target.layout}`",
             layout=target.layout.value,
         )
-    if target.vectors != ltm.label and not ltm.mark.is_of(session):
+    mark = ltm.mark.store_of(target.instance_id)
+    if is_other_store(target, session, ltm, mark):
         raise StalePlan(
-            f"the run {run_id} was made on the vector store {target.vectors}, this is {ltm.label}. "
-            "Check the settings",
+            f"the run {run_id} was made on the vector store {target.vectors}, with the mark "
+            f"{target.mark}; this is {ltm.label}, with the mark {mark}. Check the settings",
             vectors=target.vectors,
         )
 

@@ -17,6 +17,7 @@ from memsync.model.ids import point_id_of
 from memsync.model.wording import count
 from memsync.reconcile.journal import Run, runs, whole
 from memsync.reconcile.plans import Target
+from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.record import recorded
 from memsync.stores.postgres import Session
@@ -79,6 +80,7 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
     seen = undoable(session, ltm, _ALL_DAYS)
     lost = {each.run_id: each for each in seen.lost}
     layout = ltm.layout if ltm else recorded(session)
+    mark = ltm.mark.store_of(instance_id(session)) if ltm else None
     may_see = session.row("may_see_repairs").may
     found = []
     for run in runs(session):
@@ -89,7 +91,7 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
             there = run.target.layout
             why = f"it was made in the {there} layout, which is not in force"
             found.append(Kept(run, "no", why))
-        elif ltm and run.target.vectors != ltm.label and not ltm.mark.is_of(session):
+        elif ltm and is_other_store(run.target, session, ltm, mark):
             found.append(Kept(run, "no", f"it was made on {run.target.vectors}"))
         elif away:
             points = count(away, "point is", "points are")
@@ -100,6 +102,16 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
         else:
             found.append(Kept(run, "whole"))
     return found, seen.left_out
+
+
+def is_other_store(target: Target, session: Session, ltm: LongTermMemory, mark: str | None) -> bool:
+    """Whether this vector store, which has this mark, is another one than the target's.
+
+    One that was moved, with its mark, is the same.
+    """
+    if None not in {mark, target.mark} and mark != target.mark:
+        return True
+    return target.vectors != ltm.label and not ltm.mark.is_of(session)
 
 
 def retired(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> dict[str, int]:

@@ -4,13 +4,15 @@ Postgres counts the batches of memories that it has settled, and the vector stor
 afterwards, in a small collection of memsync's own. So Postgres is never behind, unless it was
 restored from a backup; and a store without the mark is another one, or was made anew. Postgres
 catches up with each batch, so the next command that writes notes first that it was behind. This
-module decides what the two numbers mean. The statements are in marks.sql.
+module decides what the two numbers mean. The first mark gives the store an id, by which plans know
+it. The statements are in marks.sql.
 """
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from memsync.errors import MemsyncError, SettingsError
 from memsync.model.records import Point
@@ -22,6 +24,7 @@ META = "memsync-meta"
 """The collection of marks: a point for each database, under the database's id."""
 _TABLE = "memsync.mark"
 _SETTLED = "settled"
+_STORE = "store"
 _NO_VECTOR = (1.0,)
 
 _log = logging.getLogger(__name__)
@@ -42,9 +45,9 @@ class Verdict(StrEnum):
 class Marks:
     """The numbers of settled batches that Postgres and the vector store have; None: no mark.
 
-    `is_set`: the vector store had the mark before. `was_rewound`: Postgres was seen to be behind,
-    and nobody has accepted that yet. `are_of_a_standby`: Postgres is a copy that follows the
-    database, so that nothing is known.
+    `store` is the id that the vector store got with its first mark. `is_set`: the vector store had
+    the mark before. `was_rewound`: Postgres was seen to be behind, and nobody has accepted that
+    yet. `are_of_a_standby`: Postgres is a copy that follows the database, so that nothing is known.
     """
 
     here: int = 0
@@ -52,6 +55,7 @@ class Marks:
     is_set: bool = False
     was_rewound: bool = False
     are_of_a_standby: bool = False
+    store: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -87,15 +91,15 @@ class Mark:
         # the store, and how far Postgres has come, afterwards.
         before = session.row("mark_row")
         try:
-            there = self._there(instance_id(session))
+            there, store = self._there(instance_id(session))
         except SettingsError:
             # This API key may not see the mark. What was seen before stays known.
             return Marks(was_rewound=before is not None and before.rewound_at is not None)
         row = session.row("mark_row")
         if row is None:
-            return Marks(there=there)
+            return Marks(there=there, store=store)
         is_set = before is not None and before.is_set
-        return Marks(row.settled, there, is_set, row.rewound_at is not None)
+        return Marks(row.settled, there, is_set, row.rewound_at is not None, store=store)
 
     def is_of(self, session: Session) -> bool:
         """Whether the store has this database's mark, and the very number that Postgres has."""
@@ -123,7 +127,7 @@ class Mark:
             seen = self.read(session)
             is_marked = seen.is_set and seen.here == seen.there
             if seen.here and not is_marked and seen.verdict is Verdict.IN_STEP:
-                self._write(session, seen.here)
+                self._write(session, seen.here, seen.store or str(uuid4()))
         except MemsyncError as error:
             _log.warning(
                 "the mark in the collection %s was not written, and without it a restored store "
@@ -139,17 +143,29 @@ class Mark:
             session.run("trust_stores", settled=settled)
             self.publish(session)
 
-    def _there(self, instance: UUID) -> int | None:
-        if self._vectors.describe(META) is None:
-            return None
-        for point in self._vectors.retrieve(META, [instance]):
-            settled = point.payload.get(_SETTLED)
-            return settled if type(settled) is int else None
+    def store_of(self, instance: UUID) -> str | None:
+        """The id that the store got with the first mark of this database; None where none is seen.
+
+        Raises: StoreUnreachable.
+        """
+        with contextlib.suppress(SettingsError):
+            return self._there(instance)[1]
         return None
 
-    def _write(self, session: Session, settled: int) -> None:
+    def _there(self, instance: UUID) -> tuple[int | None, str | None]:
+        """The number and the store's id in the mark."""
+        if self._vectors.describe(META) is None:
+            return None, None
+        for point in self._vectors.retrieve(META, [instance]):
+            settled, store = point.payload.get(_SETTLED), point.payload.get(_STORE)
+            number = settled if type(settled) is int else None
+            return number, store if isinstance(store, str) else None
+        return None, None
+
+    def _write(self, session: Session, settled: int, store: str) -> None:
+        payload = {_SETTLED: settled, _STORE: store}
         self._vectors.create(META, len(_NO_VECTOR), {})
-        self._vectors.upsert(META, [Point(instance_id(session), {_SETTLED: settled}, _NO_VECTOR)])
+        self._vectors.upsert(META, [Point(instance_id(session), payload, _NO_VECTOR)])
         session.run("note_marked")
 
     def _is_known(self, session: Session) -> bool:
