@@ -302,7 +302,7 @@ def test_the_page_of_the_repairs(terminal: OpenTerminal, stores: Stores) -> None
         ("memsync check --deep", 0),
         ("memsync check --by-fingerprint", 0),
         ("memsync check --workers 4", 0),
-        ("memsync check --scheduler tcp://10.0.0.1:8786", 0),
+        ("memsync check --scheduler tls://10.0.0.1:8786", 0),
         ("memsync check --deep --max-points-per-s 5000", 0),
         ("memsync check --state nightly.state", 0),
         ("memsync check --verify-vectors 200", 0),
