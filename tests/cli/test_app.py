@@ -128,16 +128,20 @@ def test_every_without_follow_is_refused() -> None:
 
 
 def test_internal_error_is_70(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unexpected exception gives status 70, and stderr ends with a line that names it."""
+    """Status 70. The text of an unexpected exception may be people's words, so it is asked for."""
+    words = "a fault of ours"
 
     def broken(*_: object) -> None:
-        raise RuntimeError("a fault of ours")
+        raise RuntimeError(words)
 
     monkeypatch.setattr("memsync.cli.migrate.migrate.status", broken)
     ran = on(app, ":memory:", "migrate", "status")
-
     assert (70, "") == (ran.status, ran.out)
-    assert "memsync: internal error: a fault of ours" == ran.err.splitlines()[-1]
+    assert "memsync: internal error: RuntimeError (-v prints its text)" == ran.err.splitlines()[-1]
+    assert words not in ran.err
+
+    ran = on(app, ":memory:", "--verbose", "migrate", "status")
+    assert f"memsync: internal error: {words}" == ran.err.splitlines()[-1]
 
 
 def test_internal_error_as_json(app: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,10 @@ def _run(arguments: list[str], options: Options) -> int:
             with contextlib.suppress(OSError):
                 # Without the errors behind it, which may quote what people wrote.
                 output.complain("".join(traceback.format_tb(error.__traceback__)))
-        return _failed(arguments, type(error).__name__, f"internal error: {error}", INTERNAL_ERROR)
+        # A library's own words may quote people, too.
+        name = type(error).__name__
+        said = str(error) if options.verbose else f"{name} (-v prints its text)"
+        return _failed(arguments, name, f"internal error: {said}", INTERNAL_ERROR)
     if result == INTERRUPTED:
         # typer catches the interrupt and returns its status.
         return interrupted(arguments)
