@@ -7,7 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from memsync.errors import InvalidInput, PartlyDone, StalePlan, StoreUnreachable
+from memsync.errors import (
+    InvalidInput,
+    PartlyDone,
+    SchemaMismatch,
+    StalePlan,
+    StoreUnreachable,
+)
 from memsync.model.records import Place, Point
 from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import ActionKind, Plan
@@ -416,5 +422,30 @@ def test_what_is_undone_and_applied_again_is_undone_to_what_was_there_then(
     before = lab.points()
     lab.apply(plan)
     assert before != lab.points()
+    lab.undo(plan)
+    assert before == lab.points()
+
+
+@pytest.mark.parametrize("error", [Crash, SchemaMismatch])
+def test_what_was_embedded_anew_before_its_removal_comes_back_so(
+    open_lab: Open, error: type[Exception]
+) -> None:
+    """A removal failed, somebody made the vector anew, and then the removal was done."""
+    lab = open_lab("edge")
+    [said, *_] = settled(lab)
+    double = lab.put(7, lab.point(said.anchor_id).payload)
+    plan = lab.plan()
+    assert [double.id] == [each.place.point_id for each in plan.actions]
+
+    class Refusing(Failing):
+        def delete(self, *_: Any, **__: Any) -> None:
+            raise error("refused")
+
+    with pytest.raises((Crash, PartlyDone)):
+        lab.apply(plan, Refusing(lab.vectors))
+    turned = replace(double, vector=(1.0, *[0.0] * (DIMS - 1)))
+    lab.vectors.upsert(lab.home, [turned])
+    before = lab.points()
+    assert 1 == lab.apply(plan).done
     lab.undo(plan)
     assert before == lab.points()

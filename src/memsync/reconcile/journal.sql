@@ -27,8 +27,9 @@ FROM memsync.repair r, LATERAL (
 ORDER BY r.begun_at DESC, r.run_id;
 
 -- name: quarantine_point
--- Keeps a copy of a point before it is removed or overwritten. Repeating it adds no copy, because
--- the first is of the point as it was; but after an undo the point is somebody's anew.
+-- Keeps a copy of a point before it is removed or overwritten. A copy of the same state gives way:
+-- the point stands as it was, perhaps with another vector by now. But where a run leaves the state
+-- as it is, the first copy stays until an undo, because the vector may be the run's own.
 INSERT INTO memsync.quarantine AS kept
     (plan_id, collection, point_id, state, payload, vector, digest, reason)
 VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vector)s, %(digest)s,
@@ -36,10 +37,10 @@ VALUES (%(plan_id)s, %(collection)s, %(point_id)s, %(state)s, %(payload)s, %(vec
 ON CONFLICT (plan_id, collection, point_id, state) DO UPDATE
 SET payload = excluded.payload, vector = excluded.vector, digest = excluded.digest,
     quarantined_at = clock_timestamp()
-WHERE EXISTS (
+WHERE NOT EXISTS (
     SELECT FROM memsync.journal j
     WHERE j.run_id = kept.plan_id AND j.collection = kept.collection
-      AND j.point_id = kept.point_id AND j.undone_at IS NOT NULL);
+      AND j.point_id = kept.point_id AND j.undone_at IS NULL AND j.state_before = j.state_after);
 
 -- name: keep_point
 -- Keeps a copy of a point that a relay replaces. It needs no right but INSERT, because a relay in
