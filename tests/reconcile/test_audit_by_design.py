@@ -125,6 +125,23 @@ def test_threads_that_are_pruned_to_their_newest_messages(either_lab: Lab) -> No
     assert 10 == len(said)
 
 
+def test_retention_cuts_between_exchanges_of_a_lively_talk(either_lab: Lab) -> None:
+    """What goes is nearer to the oldest row that stays than a memory's time may be off."""
+    lab, pause = either_lab, timedelta(seconds=3)
+    said = [
+        NewExchange(CHANNEL, ADA, A, f"question {n}", f"answer {n}", at, at)
+        for n in range(4)
+        for at in [LONG_AGO + n * pause]
+    ]
+    remembered(lab, *said)
+    lab.sql("TRUNCATE memsync.memories")
+    lab.sql(
+        "DELETE FROM conversation_history WHERE created_at < %(cut)s",
+        cut=(LONG_AGO + 2 * pause).replace(tzinfo=None),
+    )
+    assert 2 == is_clean(lab).archived
+
+
 def test_a_thread_that_was_reset(either_lab: Lab) -> None:
     """None of its rows is left."""
     lab = either_lab

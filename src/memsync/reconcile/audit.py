@@ -7,7 +7,6 @@ acknowledged are kept apart. An audit also lists the parts that it could not rea
 """
 
 import contextlib
-import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from memsync.errors import MemsyncError
@@ -18,12 +17,13 @@ from memsync.model.records import Place
 from memsync.model.sequences import batched
 from memsync.model.wording import count
 from memsync.reconcile.baseline import Baseline
-from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.cases import Case
 from memsync.reconcile.deep import ALONE, Deep, How
 from memsync.reconcile.facts import Fact
 from memsync.reconcile.findings import Audit, Finding, Findings, Known, Severity
 from memsync.reconcile.locating import Located, Whole, locate
 from memsync.reconcile.losses import losses
+from memsync.reconcile.on_its_way import OnItsWay
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.reading import read_points
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
@@ -36,14 +36,8 @@ from memsync.reconcile.spool import Spool
 from memsync.reconcile.state import State
 from memsync.reconcile.verifying import Verifier
 from memsync.settings import Settings
-from memsync.stores.history import outbox
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.history.exchanges import (
-    exchanges_by_anchor,
-    history_is_empty,
-    now_ms,
-    on_their_way,
-)
+from memsync.stores.history.exchanges import exchanges_by_anchor, history_is_empty
 from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
@@ -52,9 +46,6 @@ from memsync.stores.ltm.parts import Pace
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 500
-_SAID_ANEW = frozenset({Role.DUPLICATE, Role.FOREIGN})
-_AHEAD_MS = 3_600_000
-"""A time further ahead of both clocks than an hour is no clock's, so it does not count as young."""
 
 
 def audit(
@@ -145,6 +136,7 @@ class _Auditor:
             self._postgres.session() as session,
             contextlib.closing(Baseline(session)) as baseline,
         ):
+            self._way = OnItsWay(session, self._settings)
             catalog = Catalog.read(session)
             pairing, where = self._pairing(session, catalog, baseline)
             missing = noted = 0
@@ -327,38 +319,16 @@ class _Auditor:
     def _settled(
         self, session: Session, some: Sequence[tuple[Finding, Case]], baseline: Baseline
     ) -> list[Finding]:
-        """The candidates that are not settling; counts those too young or with an outbox entry."""
-        rows = [case.exchange for _, case in some if case.exchange]
-        pending = outbox.pending_of(session, {each.anchor_id for each in rows})
-        ids = [id_ for each in rows for id_ in (each.anchor_id, each.said_id)]
-        pending |= on_their_way(session, ids, alarm_s=self._settings.outbox_alarm_s)
-        clocks = (now_ms(session), round(time.time() * 1000))
+        """The candidates that are not settling; counts the others."""
         kept = []
-        for finding, case in some:
-            row = case.exchange
-            on_its_way = row is not None and not pending.isdisjoint({row.anchor_id, row.said_id})
-            if on_its_way or self._is_young(case, clocks):
+        way = self._way.of([case for _, case in some], session)
+        for (finding, _), is_on_its_way in zip(some, way, strict=True):
+            if is_on_its_way:
                 self._settling += 1
                 baseline.leave_open(finding)
             else:
                 kept.append(finding)
         return kept
-
-    def _is_young(self, case: Case, clocks: tuple[int, int]) -> bool:
-        """Whether the other half may still come: a memory for the row, or a row for the memory.
-
-        What was said before may be said again, and then its memory may come before its row.
-        """
-        if case.entry is not None:
-            # The ledger has it, so it is not on its way.
-            return False
-        at = None
-        if case.role in {Role.MISSING, Role.ELSEWHERE} and case.exchange:
-            at = case.exchange.created_at_ms
-        elif case.found and (case.exchange is None or case.role in _SAID_ANEW):
-            at = case.found.reading.memory.created_at_ms
-        settle_ms = self._settings.settle_s * 1000
-        return at is not None and min(clocks) - settle_ms < at <= max(clocks) + _AHEAD_MS
 
     def _confirmed(
         self, session: Session, findings: Sequence[Finding], baseline: Baseline

@@ -233,7 +233,7 @@ class Leftovers:
             return self._sources.case(Role.VANISHED, None, found, entry=at_home)
         at = memory.created_at_ms
         if at is not None and found.tells_enough:
-            is_older = left.oldest_ms is None or at < left.oldest_ms - self._tolerance_ms
+            is_older = left.oldest_ms is None or at < left.oldest_ms
             if is_older or found.place in known.alone:
                 return self._archived(found, None, known)
         if self._may_lack_a_message(found):

@@ -363,12 +363,14 @@ def messages_in_stretches(session: Session, times_ms: Sequence[int]) -> dict[int
     return {row.stretch: row.messages for row in rows}
 
 
-def on_their_way(session: Session, anchors: Sequence[UUID], *, alarm_s: float) -> set[UUID]:
-    """Which of these anchors the app itself still means to give a memory, by its own outbox."""
+def on_their_way(session: Session, *, alarm_s: float) -> set[UUID]:
+    """The messages whose exchanges the app itself still means to give a memory, by its own outbox.
+
+    An entry that is older than the alarm age, in seconds, does not count.
+    """
     if not relations.existing(session, ["pending_memories"]):
         return set()
-    rows = session.rows("memories_of_the_app_on_their_way", ids=list(anchors), alarm_s=alarm_s)
-    return {row.id for row in rows}
+    return {row.id for row in session.rows("memories_of_the_app_on_their_way", alarm_s=alarm_s)}
 
 
 def now_ms(session: Session) -> int:

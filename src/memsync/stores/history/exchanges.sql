@@ -221,11 +221,10 @@ FROM conversation_history WHERE {readable} GROUP BY 1;
 SELECT NOT EXISTS (SELECT FROM conversation_history WHERE {readable}) AS empty;
 
 -- name: memories_of_the_app_on_their_way
--- The given anchors that the app still means to give a memory, and not for longer than the alarm
--- age: its own outbox names them.
+-- The messages whose exchanges the app still means to give a memory, and not for longer than the
+-- alarm age: its own outbox names them.
 SELECT conversation_history_id AS id FROM pending_memories
-WHERE conversation_history_id = ANY(%(ids)s)
-  AND created_at > timezone('UTC', clock_timestamp()) - make_interval(secs => %(alarm_s)s);
+WHERE created_at > timezone('UTC', clock_timestamp()) - make_interval(secs => %(alarm_s)s);
 
 -- name: now_ms
 -- The database's clock, which measures settle windows.

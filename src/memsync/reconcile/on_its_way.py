@@ -1,0 +1,61 @@
+"""What may still be on its way: a difference that is too young, or that an outbox will mend.
+
+An audit may read for minutes. So what was on its way when it began stays excused to its end: the
+app may have written such a memory since, under an id of its own, where no second look finds it.
+"""
+
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from memsync.reconcile.cases import Case, Role
+from memsync.settings import Settings
+from memsync.stores.history import outbox
+from memsync.stores.history.exchanges import now_ms, on_their_way
+from memsync.stores.postgres import Session
+
+_SAID_ANEW = frozenset({Role.DUPLICATE, Role.FOREIGN})
+_AHEAD_MS = 3_600_000
+"""A time further ahead of both clocks than an hour is no clock's, so it does not count as young."""
+
+
+class OnItsWay:
+    """What was on its way when this was made, before an audit's first read, or is so later."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self._alarm_s = settings.outbox_alarm_s
+        self._named = on_their_way(session, alarm_s=self._alarm_s)
+        self._young_ms = min(_clocks(session)) - settings.settle_s * 1000
+
+    def of(self, cases: Sequence[Case], session: Session) -> list[bool]:
+        """Whether each of these is young, or has an entry in an outbox."""
+        rows = [case.exchange for case in cases if case.exchange]
+        pending = self._named | on_their_way(session, alarm_s=self._alarm_s)
+        pending |= outbox.pending_of(session, {each.anchor_id for each in rows})
+        latest_ms = max(_clocks(session)) + _AHEAD_MS
+        return [self._is_young(each, latest_ms) or _is_among(each, pending) for each in cases]
+
+    def _is_young(self, case: Case, latest_ms: int) -> bool:
+        """Whether the other half may still come: a memory for the row, or a row for the memory.
+
+        What was said before may be said again, and then its memory may come before its row.
+        """
+        if case.entry is not None:
+            # The ledger has it, so it is not on its way.
+            return False
+        at = None
+        if case.role in {Role.MISSING, Role.ELSEWHERE} and case.exchange:
+            at = case.exchange.created_at_ms
+        elif case.found and (case.exchange is None or case.role in _SAID_ANEW):
+            at = case.found.reading.memory.created_at_ms
+        return at is not None and self._young_ms < at <= latest_ms
+
+
+def _is_among(case: Case, pending: set[UUID]) -> bool:
+    row = case.exchange
+    return row is not None and not pending.isdisjoint({row.anchor_id, row.said_id})
+
+
+def _clocks(session: Session) -> tuple[int, int]:
+    """The time of either side, in ms."""
+    return now_ms(session), round(time.time() * 1000)
