@@ -71,6 +71,17 @@ def test_points_that_are_held_back_are_unknown(either_lab: Lab, how: bool | None
     assert {} == found.counts
 
 
+def test_collections_of_other_names_are_told(either_lab: Lab) -> None:
+    """Nobody knows what is in them, and the report says that nobody has looked."""
+    either_lab.settled()
+    assert () == either_lab.check().left_out
+    for name in ("images", "persona-", "memories-2"):
+        either_lab.vectors.create(name, DIMS, {})
+    told = ("3 collections of other names: images, memories-2, persona-",)
+    for found in (either_lab.check(), either_lab.audit()):
+        assert (told, {}, True) == (found.left_out, found.counts, found.complete)
+
+
 def deployed_world(lab: Lab) -> list[Exchange]:
     """Memories at home and in collections that the layout does not read, with several faults."""
     said = lab.settled(6)

@@ -82,10 +82,7 @@ def check(
     deep: bool | None = None,
     how: How = ALONE,
 ) -> Audit:
-    """Audit, and also check that schema, indexes and outbox are as they must be.
-
-    Raises: as `audit` does.
-    """
+    """Audit, and check that schema, indexes and outbox are as they must be. Raises: as `audit`."""
     return _Auditor(postgres, ltm, settings, tell, verify, deep=deep, how=how).run(everything=True)
 
 
@@ -174,7 +171,8 @@ class _Auditor:
             for rule in STATE_RULES:
                 if rule.is_of(state, check=everything):
                     findings.add_all(baseline.new(rule.look(state), self._known))
-            left_out = self._reading.left_out + (state.undoable.left_out if everything else ())
+            left_out = (*self._reading.left_out, *pairing.sources.left_out)
+            left_out += state.undoable.left_out if everything else ()
             looked_for = self._looked_for(state, everything=everything)
             self._unseen.add_all(baseline.unseen(self._known, findings, looked_for))
         findings.add_all(fact.finding() for fact in self._facts.values())

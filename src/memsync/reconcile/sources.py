@@ -14,6 +14,7 @@ from memsync.errors import SchemaMismatch, StoreUnreachable
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.model.sequences import batched
+from memsync.model.wording import count, listed
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.spool import Shelf
 from memsync.stores.history.catalog import Catalog
@@ -27,6 +28,7 @@ from memsync.stores.ltm.layouts import (
     persona_of_collection,
 )
 from memsync.stores.ltm.ledger import Entry
+from memsync.stores.ltm.marks import META
 from memsync.stores.ltm.parts import Pace
 from memsync.stores.postgres import Session
 
@@ -102,6 +104,15 @@ class Sources:
         for name in named:
             (homes if self.is_home(name) else elsewhere).append(name)
         return homes, elsewhere
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What is not read, because no name says that it holds memories."""
+        kind_of = self.ltm.kind_of
+        names = [n for n in self.ltm.collections() if kind_of(n) is CollectionKind.OTHER]
+        others = [name for name in names if name != META]
+        what = count(len(others), "collection of another name", "collections of other names")
+        return (f"{what}: {listed(others, 3)}",) if others else ()
 
     def is_home(self, collection: str) -> bool:
         """Whether the layout in force keeps memories there."""
