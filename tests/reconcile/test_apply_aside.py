@@ -299,17 +299,19 @@ def test_a_plan_changes_collections_of_memories_only(lab: Lab) -> None:
     assert before == lab.points()
 
 
-def doubled(lab: Lab, number: int, *, of: int) -> Plan:
-    """A plan that removes so many duplicates from a collection of so many points."""
-    home = lab.ltm.home_of(A)
-    [kept] = lab.say()
-    lab.sync()
-    others = [Point(at, {"content": str(at)}, (1.0, *[0.0] * (DIMS - 1))) for at in range(of - 1)]
-    lab.vectors.upsert(home, others)
+def doubled(lab: Lab, number: int, *personas: UUID, of: int) -> Plan:
+    """A plan that removes so many duplicates from each collection of so many points."""
     faults = Faults(lab)
-    for each in others[:number]:
-        place, target = Place(home, each.id), Place(home, kept.anchor_id)
-        faults.add(Repair.REMOVE, row=kept, place=place, target=target)
+    for persona in personas or (A,):
+        home = lab.ltm.home_of(persona)
+        [kept] = lab.say(persona=persona)
+        lab.sync()
+        vector = (1.0, *[0.0] * (DIMS - 1))
+        others = [Point(at, {"content": str(at)}, vector) for at in range(of - 1)]
+        lab.vectors.upsert(home, others)
+        for each in others[:number]:
+            place, target = Place(home, each.id), Place(home, kept.anchor_id)
+            faults.add(Repair.REMOVE, row=kept, place=place, target=target)
     return faults.plan()
 
 
@@ -333,6 +335,26 @@ def test_many_removals_are_asked_for(lab: Lab, number: int, of: int, *, closed: 
     assert of - number == lab.vectors.count(home)
     # What is done already is no reason to stop.
     assert number == lab.apply(plan, remove_many=False).done_before
+
+
+@pytest.mark.parametrize(
+    ("number", "of", "closed"), [(12, 13, True), (9, 10, False), (12, 300, False)]
+)
+def test_many_removals_of_many_collections_are_asked_for(
+    open_lab: Open, number: int, of: int, *, closed: bool
+) -> None:
+    """The brake looks at all collections together, too: an app has many small ones."""
+    lab = open_lab(layout="per-persona")
+    plan = doubled(lab, number, A, C, of=of)
+    if closed:
+        lab.apply(plan, limit=5)
+        said = rf"{2 * number} of {2 * of} points of 2 collections, .*--remove-many"
+        with pytest.raises(GateClosed, match=said) as caught:
+            lab.apply(plan, remove_many=False)
+        removals = {"collections": 2, "removals": 2 * number, "points": 2 * of}
+        assert [removals] == caught.value.fields["removals"]
+    else:
+        assert 2 * number == lab.apply(plan, remove_many=False).done
 
 
 def test_the_brake_counts_what_was_removed_before(lab: Lab) -> None:

@@ -171,7 +171,7 @@ def apply(
     remove_many: Annotated[
         bool,
         typer.Option(
-            "--remove-many", help="Also where more than 5 % of a collection's points would go."
+            "--remove-many", help="Also where more than 5 % of the collections' points would go."
         ),
     ] = False,
 ) -> int:

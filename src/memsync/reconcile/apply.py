@@ -58,7 +58,7 @@ def apply(
 ) -> Applied:
     """Carry out the plan, or the next `limit` actions of it; running it again finishes the rest.
 
-    A run that removes many of a collection's points needs `remove_many`. Runs that ended
+    A run that removes many of its collections' points needs `remove_many`. Runs that ended
     `quarantine_days` ago are forgotten at the end.
 
     Raises: StalePlan when the plan is for other stores; GateClosed when it would remove many

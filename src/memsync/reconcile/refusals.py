@@ -19,7 +19,7 @@ from memsync.stores.postgres import Session
 
 _REMOVALS_SHARE = 0.05
 _REMOVALS_MIN = 20
-"""The brake: so many of a collection's points, and this share of them."""
+"""The brake: so many points of a collection, or of several together, and this share of them."""
 _TARGETS = {
     "instance_id": "database",
     "vectors": "vector store",
@@ -94,27 +94,34 @@ def require_in_step(session: Session, ltm: LongTermMemory, what: str) -> None:
 def require_few_removals(
     removals: Sequence[Action], gone: Iterable[Place], ltm: LongTermMemory
 ) -> None:
-    """Refuse to remove many of a collection's points. `gone` are those that are removed already.
+    """Refuse to remove many points: of a collection, or of all that the removals are in.
+
+    `gone` are those that are removed already.
 
     Raises: GateClosed.
     """
     done = Counter(place.collection for place in gone)
-    many = []
-    for name, number in Counter(each.place.collection for each in removals).items():
-        if number < _REMOVALS_MIN:
-            continue
-        points = ltm.count(name) + done[name]
-        if number > _REMOVALS_SHARE * points:
-            many.append((name, number, points))
-    if many:
-        said = [
-            f"{number:,} of {count(points, 'point')} of {name}" for name, number, points in many
-        ]
+    going = Counter(each.place.collection for each in removals)
+    if going.total() < _REMOVALS_MIN:
+        return
+    points = {name: ltm.count(name) + done[name] for name in going}
+    many = [name for name, number in going.items() if _are_many(number, points[name])]
+    said = [f"{going[each]:,} of {count(points[each], 'point')} of {each}" for each in many]
+    fields = [
+        {"collection": each, "removals": going[each], "points": points[each]} for each in many
+    ]
+    total = sum(points.values())
+    if not many and _are_many(going.total(), total):
+        where = count(len(going), "collection")
+        said = [f"{going.total():,} of {count(total, 'point')} of {where}"]
+        fields = [{"collections": len(going), "removals": going.total(), "points": total}]
+    if said:
         raise GateClosed(
             f"the plan would remove {listed(said)}, and nothing was changed. See what it does "
             "with `memsync reconcile show`; if that is what you want, give --remove-many",
-            removals=[
-                {"collection": name, "removals": number, "points": points}
-                for name, number, points in many
-            ],
+            removals=fields,
         )
+
+
+def _are_many(removals: int, points: int) -> bool:
+    return removals >= _REMOVALS_MIN and removals > _REMOVALS_SHARE * points
