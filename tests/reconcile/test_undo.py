@@ -205,7 +205,10 @@ def test_what_a_memory_says_by_now_stays_without_its_rows(lab: Lab) -> None:
     assert {"stale-content"} == {each.reason for each in plan.actions}
     lab.apply(plan)
     edited = [lab.point(each.point_id, each.collection) for each in places]
+    assert ("whole", None) == undo_of(lab)
     lab.unsay(first)
+    why = "1 memory is the only trace of what was said, because the rows are gone"
+    assert ("in part", why) == undo_of(lab)
     with pytest.raises(PartlyDone, match="only trace") as caught:
         lab.undo(plan)
     assert {places[0]} == set(aside(caught))
@@ -219,6 +222,13 @@ def test_what_a_memory_says_by_now_stays_without_its_rows(lab: Lab) -> None:
     lab.sql("TRUNCATE memsync.memories")
     lab.undo(plan)
     assert before == lab.memories()
+
+
+def undo_of(lab: Lab) -> tuple[str, str | None]:
+    """What `reconcile runs` says of an undo."""
+    with lab.postgres.session() as session:
+        [[found], _] = kept(session, lab.ltm)
+    return found.undo, found.why_not
 
 
 @dataclass(frozen=True)
@@ -240,21 +250,15 @@ class Copied:
         lab.apply(plan)
         return cls(plan, source, plan.actions[0].place)
 
-    def undo_of(self, lab: Lab) -> tuple[str, str | None]:
-        """What `reconcile runs` says of an undo."""
-        with lab.postgres.session() as session:
-            [[found], _] = kept(session, lab.ltm)
-        return found.undo, found.why_not
-
 
 def test_a_copy_stays_when_its_original_was_retired(open_lab: Open) -> None:
     """It is the only one that recall finds, so its run can be undone when the other is back."""
     lab = open_lab()
     run = Copied.by(lab)
-    assert ("whole", None) == run.undo_of(lab)
+    assert ("whole", None) == undo_of(lab)
     retire(lab)
     copy = lab.point(run.target.point_id)
-    undo, why = run.undo_of(lab)
+    undo, why = undo_of(lab)
     assert "no" == undo
     assert "1 point is of collections that were retired" in str(why)
     with pytest.raises(PartlyDone, match="retired; `memsync reconcile layout set per-persona`"):
@@ -273,9 +277,7 @@ def test_a_copy_stays_when_its_original_does_not_stand(open_lab: Open, harm: str
     )
     if harm == "gone":
         lab.vectors.drop(run.source.collection)
-        assert ("in part", "the collection of 1 point is gone, or of another size") == run.undo_of(
-            lab
-        )
+        assert ("in part", "the collection of 1 point is gone, or of another size") == undo_of(lab)
     elif harm == "removed":
         lab.vectors.delete(run.source.collection, [source.id])
     else:

@@ -3,9 +3,9 @@
 A run is looked at while `quarantine_days` keep it. Copies are read page by page, each against its
 digest, so that damage is seen before somebody needs the undo. The module decides what an undo
 needs: a whole copy of each point that there was, a collection that takes it, and the collection
-that points were copied from. Whether a point, or the original of a copy, has been written since,
-and whether rows are gone, is not asked: an undo leaves such a point as it is, by design. The
-statements are in undoable.sql.
+that points were copied from. Whether a point, or the original of a copy, has been written since is
+not asked: an undo leaves that one as it is, by design. Nor are memories whose rows went by design a
+fault, so `kept` alone counts them. The statements are in undoable.sql.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from memsync.reconcile.journal import Run, runs, whole
 from memsync.reconcile.plans import Target
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.record import recorded
 from memsync.stores.postgres import Session
 
@@ -99,6 +100,10 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
             found.append(Kept(run, "no" if away == run.done - run.undone else "in part", why))
         elif what := lost.get(run.run_id):
             found.append(Kept(run, "in part", _told(what)))
+        elif traces := _traces(session, run.run_id) if may_see else 0:
+            points = count(traces, "memory is", "memories are")
+            why = f"{points} the only trace of what was said, because the rows are gone"
+            found.append(Kept(run, "no" if traces == run.done - run.undone else "in part", why))
         else:
             found.append(Kept(run, "whole"))
     return found, seen.left_out
@@ -123,6 +128,14 @@ def retired(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> dict[
         for row in session.rows("retired_of_run", run_id=run_id)
         if not (ltm and ltm.stands(row.collection))
     }
+
+
+def _traces(session: Session, run_id: UUID) -> int:
+    """How many memories of the run an undo leaves, because their rows are gone."""
+    if not Ledger(session).stands:
+        return 0
+    found: int = session.row("traces_of_run", run_id=run_id).points
+    return found
 
 
 def _told(lost: NotWhole) -> str:

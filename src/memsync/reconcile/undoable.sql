@@ -68,3 +68,11 @@ SELECT {needed} AS collection, count(*) AS points
 FROM memsync.journal j
 WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND {needs_it} AND {is_retired}
 GROUP BY 1 ORDER BY 1;
+
+-- name: traces_of_run
+-- How many memories a run made, or wrote anew otherwise, whose rows are gone by now.
+SELECT count(*) AS points
+FROM memsync.journal j
+JOIN memsync.memories m USING (collection, point_id)
+WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.action = 'put'
+  AND j.state_before IS DISTINCT FROM j.state_after AND NOT {has_exchange};
