@@ -42,7 +42,7 @@ class Verifier:
         self._why_not_compared: str | None = None
         self._unread: dict[str, str] = {}
         self._unread_points: Counter[str] = Counter()
-        self._refused: list[str] = []
+        self._refused, self._first_refusal = 0, ""
         self._memories = self._looked_at = self._compared = self._not_compared = 0
 
     def looked(self, cases: Iterable[Case]) -> Iterator[Case]:
@@ -95,8 +95,8 @@ class Verifier:
             number = count(self._not_compared, "vector was", "vectors were")
             yield f"vectors: {number} not compared with the embedder: {self._why_not_compared}"
         if self._refused:
-            number = count(len(self._refused), "text")
-            yield f"vectors: the embedder refuses {number}, the first: {self._refused[0]}"
+            number = count(self._refused, "text")
+            yield f"vectors: the embedder refuses {number}, the first: {self._first_refusal}"
 
     # ------------------------------------------------------------------ which
 
@@ -255,7 +255,8 @@ class Verifier:
                 self._why_not_compared = each.message
                 self._not_compared += 1
             elif isinstance(each, Failure):
-                self._refused.append(each.message)
+                self._first_refusal = self._first_refusal or each.message
+                self._refused += 1
         return made
 
 
