@@ -357,6 +357,15 @@ def test_many_removals_of_many_collections_are_asked_for(
         assert 2 * number == lab.apply(plan, remove_many=False).done
 
 
+def test_the_brake_passes_over_a_collection_that_is_gone(open_lab: Open) -> None:
+    """Nothing is left there to remove, and the others are mended."""
+    lab = open_lab(layout="per-persona")
+    plan = doubled(lab, 12, A, C, of=30)
+    lab.vectors.drop(f"persona-{C}")
+    applied = lab.apply(plan, remove_many=False)
+    assert (12, 12) == (applied.done, applied.done_before)
+
+
 def test_the_brake_counts_what_was_removed_before(lab: Lab) -> None:
     """A plan cannot be got past it by parts."""
     plan = doubled(lab, 25, of=100)

@@ -5,7 +5,7 @@ which are newer than the history, and which are orphans.
 """
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -46,7 +46,8 @@ class _Known:
 class _Left:
     """A point that matches nothing of its owner's.
 
-    `oldest_ms` is the time of the oldest exchange of its thread, None where the thread has none.
+    `oldest_ms` is the time of the oldest exchange of its thread by `Oldest`, None where the thread
+    has none.
     """
 
     found: Found
@@ -323,14 +324,21 @@ def _lost_as(found: Found, entry: Entry | None, lost: Mapping[UUID, Entry]) -> P
 
 
 class Oldest:
-    """The time of the oldest exchange of each thread, and of each persona and personality."""
+    """The time of the oldest exchange of each thread, and of each persona and personality.
 
-    def __init__(self, rows: Iterable[Exchange]) -> None:
+    The memory of an exchange may give a time that is off by the tolerance. So one that lacks its
+    memory counts as that much older: what is left near it may be its memory of before an edit.
+    """
+
+    def __init__(
+        self, rows: Iterable[Exchange], standing: Container[UUID], tolerance_ms: int
+    ) -> None:
         self._of: dict[tuple[UUID, UUID, str | None], int] = {}
         for row in rows:
+            at = row.created_at_ms - (0 if row.anchor_id in standing else tolerance_ms)
             for channel in (row.channel_id, None):
                 key = (row.persona_id, row.personality_id, channel)
-                self._of[key] = min(row.created_at_ms, self._of.get(key, row.created_at_ms))
+                self._of[key] = min(at, self._of.get(key, at))
 
     def of(self, found: Found) -> int | None:
         """That of the point's thread; without a channel, of its persona and personality."""

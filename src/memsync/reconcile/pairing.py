@@ -202,7 +202,7 @@ class Pairing:
         for row in rows:
             if row.anchor_id not in standing:
                 self._without_memory_yet.add(NOBODY, row)
-        oldest = Oldest(rows)
+        oldest = Oldest(rows, standing, self._tolerance_ms)
         for found in alone:
             self._leftovers.add(found, owner, oldest)
 
