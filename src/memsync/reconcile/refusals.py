@@ -104,6 +104,8 @@ def require_few_removals(
     going = Counter(each.place.collection for each in removals)
     if going.total() < _REMOVALS_MIN:
         return
+    for name in [each for each in going if not ltm.stands(each)]:
+        del going[name]  # somebody has dropped it, and nothing is left there to remove
     points = {name: ltm.count(name) + done[name] for name in going}
     many = [name for name, number in going.items() if _are_many(number, points[name])]
     said = [f"{going[each]:,} of {count(points[each], 'point')} of {each}" for each in many]
