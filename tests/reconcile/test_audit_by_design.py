@@ -142,6 +142,19 @@ def test_retention_cuts_between_exchanges_of_a_lively_talk(either_lab: Lab) -> N
     assert 2 == is_clean(lab).archived
 
 
+def test_the_old_words_of_an_edited_first_exchange_are_not_archived(open_lab: partial[Lab]) -> None:
+    """Its memory is missing, and the app noted the time of what is left a little before the row."""
+    lab = open_lab(layout="per-persona")
+    first, second = lab.say(2)
+    lab.deploy(first, createdAt=first.created_at_ms - 2000)
+    lab.deploy(second)
+    lab.sql(
+        "UPDATE conversation_history SET content = 'edited' WHERE id = %(id)s", id=first.anchor_id
+    )
+    lab.sql("DELETE FROM memsync.outbox")
+    assert {"missing-point": 1, "orphan-point": 1} == lab.check().counts
+
+
 def test_a_thread_that_was_reset(either_lab: Lab) -> None:
     """None of its rows is left."""
     lab = either_lab
