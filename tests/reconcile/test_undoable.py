@@ -3,23 +3,26 @@
 The damages of copies have their laws in support/laws/schema.py.
 """
 
+import re
 from functools import partial
 from uuid import uuid4
 
 import pytest
 
-from memsync.errors import PartlyDone
-from memsync.reconcile import undoable
+from memsync.errors import PartlyDone, SchemaMismatch
+from memsync.reconcile import older, undoable
 from memsync.reconcile.plans import Plan
 from memsync.reconcile.rules.schema import UndoNotPossible
 from memsync.reconcile.state import State
 from memsync.reconcile.undoable import NotWhole
 from memsync.stores.history.catalog import Catalog
+from memsync.stores.postgres import statements_of
 from support.lab import DIMS, Lab
 from support.repairs import spoiled
 
 Open = partial[Lab]
 LAYOUTS = ("shared", "per-persona")
+OWN_SCHEMA = "migrate/isolate/own_schema.sql"
 
 
 def lost(lab: Lab, days: int = 30) -> list[NotWhole]:
@@ -212,3 +215,42 @@ def test_a_role_that_may_not_read_the_quarantine_is_told_so(lab: Lab) -> None:
             session.run_script("RESET ROLE")
     finally:
         lab.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_tables_of_an_older_memsync(lab: Lab) -> None:
+    """What reads leaves out whether an undo would work; what writes is refused before it does."""
+    plan = spoiled(lab).plan()
+    lab.apply(plan, limit=3)
+    added = [each for each in statements_of(OWN_SCHEMA) if "ALTER TABLE memsync." in each]
+    before = lab.points(), lab.tables()
+    for table, columns in older.LATER.items():
+        for column in columns:
+            lab.sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+            lacking = f"has no {table}.{column}: an older memsync .* `memsync migrate run` adds"
+            try:
+                looked = lab.check()
+                with lab.postgres.session() as session:
+                    [run], left_out = undoable.kept(session, lab.ltm)
+                for write in (lab.apply, lab.undo):
+                    with pytest.raises(SchemaMismatch, match=lacking):
+                        write(plan)
+            finally:
+                lab.sql("; ".join(added))
+            assert looked.complete
+            assert UndoNotPossible.code not in looked.looked_for
+            assert "no" == run.undo
+            for said in (run.why_not, *looked.left_out, *left_out):
+                assert re.search(lacking, str(said))
+            assert before == (lab.points(), lab.tables())
+
+
+def test_every_column_that_was_added_is_asked_for() -> None:
+    """A statement of repairs fails where one is missing."""
+    added = {
+        (table, column)
+        for each in statements_of(OWN_SCHEMA)
+        for table in re.findall(r"^ALTER TABLE (memsync\.\w+)", each, re.MULTILINE)
+        if table in older.LATER
+        for column in re.findall(r"ADD COLUMN IF NOT EXISTS (\w+)", each)
+    }
+    assert added == {(table, each) for table, some in older.LATER.items() for each in some}

@@ -21,6 +21,7 @@ from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import Intent, Journal, purge
 from memsync.reconcile.looking import Looked, Looker
 from memsync.reconcile.noting import Noting
+from memsync.reconcile.older import require_columns
 from memsync.reconcile.plans import Action, ActionKind, Plan, in_batches
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
@@ -61,13 +62,14 @@ def apply(
     A run that removes many of its collections' points needs `remove_many`. Runs that ended
     `quarantine_days` ago are forgotten at the end.
 
-    Raises: StalePlan when the plan is for other stores; GateClosed when it would remove many
-    points, or change any that stands while the stores may be of two times; all before any write.
-    StoreBusy when another repair or a relay runs; StoreUnreachable, also when the embedder is down:
-    what was done stays done. PartlyDone at the end, when actions were set aside. Effects: both
-    stores.
+    Raises: StalePlan when the plan is for other stores; SchemaMismatch when an older memsync made
+    the tables of repairs; GateClosed when it would remove many points, or change any that stands
+    while the stores may be of two times; all before any write. StoreBusy when another repair or a
+    relay runs; StoreUnreachable, also when the embedder is down: what was done stays done.
+    PartlyDone at the end, when actions were set aside. Effects: both stores.
     """
     with repairing(postgres) as session:
+        require_columns(session)
         applier = _Applier(plan, session, ltm, settings, tell)
         require_same_stores(plan, session, ltm)
         open_actions = applier.look_at_all()

@@ -22,6 +22,7 @@ from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.journal import CREATE, Journal, Row, why_not_written
 from memsync.reconcile.noting import Noting
+from memsync.reconcile.older import require_columns
 from memsync.reconcile.plans import ActionKind
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.removals import Removals
@@ -60,10 +61,12 @@ def undo(
     A store that was moved, with its mark, is the same one.
 
     Raises: InvalidInput when no such run is known; StalePlan when it was made on another vector
-    store or in another layout; StoreBusy; StoreUnreachable: what was undone stays so. PartlyDone at
+    store or in another layout; SchemaMismatch when an older memsync made the tables of repairs;
+    StoreBusy; StoreUnreachable: what was undone stays so. PartlyDone at
     the end, when points were left as they are. Effects: both stores.
     """
     with repairing(postgres) as session:
+        require_columns(session)
         journal = Journal(session, run_id)
         _require_same_stores(session, journal, run_id, ltm)
         ltm.mark.watch(session)

@@ -16,6 +16,7 @@ from memsync.errors import SchemaMismatch
 from memsync.model.ids import point_id_of
 from memsync.model.wording import count
 from memsync.reconcile.journal import Run, runs, whole
+from memsync.reconcile.older import why_older
 from memsync.reconcile.plans import Target
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
@@ -82,12 +83,15 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
     lost = {each.run_id: each for each in seen.lost}
     layout = ltm.layout if ltm else recorded(session)
     mark = ltm.mark.store_of(instance_id(session)) if ltm else None
-    may_see = session.row("may_see_repairs").may
+    older = why_older(session)
+    may_see = session.row("may_see_repairs").may and not older
     found = []
     for run in runs(session):
         away = sum(retired(session, ltm, run.run_id).values()) if may_see else 0
         if run.done == run.undone:
             found.append(Kept(run, "no", "it is undone" if run.done else "it changed nothing"))
+        elif older:
+            found.append(Kept(run, "no", older))
         elif layout not in {None, run.target.layout}:
             there = run.target.layout
             why = f"it was made in the {there} layout, which is not in force"
@@ -165,6 +169,8 @@ def undoable(session: Session, ltm: LongTermMemory | None, days: int) -> Undoabl
     if not may_see.may:
         why = "whether an undo would work: the role may not read memsync.quarantine"
         return Undoable(left_out=(why,))
+    if older := why_older(session):
+        return Undoable(left_out=(f"whether an undo would work: {older}",))
     lost: list[NotWhole] = []
     budget, unread = _COPIES_MAX, 0
     for run in session.rows("kept_runs", days=days):
