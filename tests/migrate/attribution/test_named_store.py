@@ -218,7 +218,7 @@ def test_plan_tells_what_was_read(
         ("personality-*", 1, 2, 0, 1, 1),
         ("shared", 1, 1, 0, 1, 0),
     ] == [tuple(kind[key] for key in keys) for kind in kinds]
-    assert f"evidence: {label}, 6 points; 1 collection holds no memories\n" in told
+    assert f"evidence: {label}, 6 points; 1 other collection holds no memories\n" in told
     assert (
         "  personality-*: 1 collection, 2 points, 0 of them unusable; 1 match an exchange, 1 of "
         "these contradict the settings\n"
