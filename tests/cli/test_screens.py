@@ -454,6 +454,23 @@ def test_help_is_whole_and_names_its_own_help() -> None:
     assert run("help", "exit-statuses").out.startswith("    0  Done")
 
 
+@widths
+@pytest.mark.parametrize("page", ["runbook", "docs"])
+def test_a_page_fits_the_terminal(page: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but code is wrapped, code is whole, and no marks of Markdown or targets are left."""
+    source = plain(run("help", page).out)
+    code = [
+        line.strip() for part in source.split("```")[1::2] for line in part.split("\n")[1:] if line
+    ]
+    screen = plain(on_terminal(columns, lambda: main(["help", page]), monkeypatch))
+    lines = [line.strip() for line in screen.split("\n")]
+    too_long = [line.strip() for line in screen.split("\n") if len(line) > columns]
+
+    assert set(code) <= set(lines)
+    assert set(too_long) <= set(code)
+    assert not re.search(r"^#+ |^\||\]\(|(\w+\.md) \(\1\)|\*\*", screen, re.MULTILINE)
+
+
 def test_the_shell_gets_completions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bash is told the commands that may follow."""
     monkeypatch.setenv("_MEMSYNC_COMPLETE", "complete_bash")

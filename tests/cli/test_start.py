@@ -51,7 +51,7 @@ def test_interrupted_while_it_starts(signal_name: str) -> None:
     ran = python(heeds + INTERRUPTED_AT_ONCE, "--version", signal_name)
 
     assert (130, "") == (ran.returncode, ran.stdout)
-    assert "memsync: interrupted; run again to go on\n" == ran.stderr
+    assert "memsync: interrupted; it is safe to run it again\n" == ran.stderr
 
 
 def test_interrupted_while_it_starts_as_json() -> None:

@@ -134,7 +134,7 @@ def _run(arguments: list[str], options: Options) -> int:
 
 def interrupted(arguments: Sequence[str]) -> int:
     """Say that a command with these arguments was interrupted; return its exit status."""
-    return _failed(arguments, "Interrupted", "interrupted; run again to go on", INTERRUPTED)
+    return _failed(arguments, "Interrupted", "interrupted; it is safe to run it again", INTERRUPTED)
 
 
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:

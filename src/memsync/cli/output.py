@@ -207,6 +207,17 @@ def data(text: str) -> None:
     _emit(text.removesuffix("\n"))
 
 
+def page(text: str) -> None:
+    """Print a page in Markdown: a terminal shows it formatted, anything else gets it as it is."""
+    on = console()
+    if not on.is_terminal:
+        data(text)
+        return
+    from memsync.cli.pages import Page  # noqa: PLC0415  slow to import
+
+    _emit(_rendered(Page(text), on))
+
+
 def data_in_pieces(pieces: Iterable[str]) -> None:
     """Print a text as it is, piece by piece; the last one ends the line."""
     for each in pieces:
@@ -295,7 +306,7 @@ def _rendered(what: RenderableType, on: Console | None = None, *, soft_wrap: boo
     """The output of the console, without the spaces that fill its lines."""
     on = on or console()
     with on.capture() as captured:
-        on.print(what, soft_wrap=soft_wrap)
+        on.print(what, soft_wrap=soft_wrap, crop=False)
     return "\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n"))
 
 
