@@ -35,8 +35,8 @@ def test_an_embedded_store_is_restored_by_what_is_printed(reachable_dir: Path) -
 
 def piped(config: str, told: Mapping[str, Any]) -> str:
     """What psql prints of the script that `memsync sql` names as next, typed as it is printed."""
-    *_, start, then, _, stop = run("--config", config, "sql").out.splitlines()
-    assert (f"  {told['start']}", f"  {told['stop']}") == (start, stop)
+    *_, stop, start, then = run("--config", config, "sql").out.splitlines()
+    assert (f"first: {told['start']}", f"  {told['stop']}") == (start, stop)
     script, _, psql = then.removeprefix("next: ").partition(" | ")
     text = run(*shlex.split(script)[1:]).out
     return subprocess.run(

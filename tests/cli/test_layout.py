@@ -75,6 +75,7 @@ def test_there_retired_and_back(deployed: tuple[str, str, int]) -> None:
     assert f"restored with {memories} points" in back.out
     assert "0 points copied" in back.out
     assert "the shared collection stays" in back.out
+    assert back.out.endswith("\nnext: memsync check\n")
     assert 0 == on(app, qdrant, "check").status
 
 

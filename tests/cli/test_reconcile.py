@@ -77,7 +77,7 @@ def test_plan_show_apply_and_undo(app: str, qdrant: str, tmp_path: Path) -> None
 
     first = on(app, qdrant, "reconcile", "apply", str(file), "--limit", "3")
     said = [
-        "3 actions carried out, 0 were done before",
+        "3 actions carried out",
         f"to take it back: memsync reconcile undo {whole['plan_id']}",
         f"{number - 3} actions are left",
     ]
@@ -85,6 +85,12 @@ def test_plan_show_apply_and_undo(app: str, qdrant: str, tmp_path: Path) -> None
     rest = on(app, qdrant, "--json", "reconcile", "apply", str(file)).json()
     assert (number - 3, 3, 0) == (rest["done"], rest["done_before"], rest["left"])
     assert 0 == on(app, qdrant, "check").status
+    done = on(app, qdrant, "reconcile", "apply", str(file)).out.splitlines()[0]
+    assert f"0 actions carried out, {number} were done before" == done
+    assert 0 == on(app, qdrant, "reconcile", "plan", "--out", str(file)).status
+    assert "the plan has no actions: there is nothing to repair\nnext: memsync check\n" == (
+        on(app, qdrant, "reconcile", "apply", str(file)).out
+    )
 
     run = rest["run_id"]
     listed = on(app, qdrant, "reconcile", "runs")

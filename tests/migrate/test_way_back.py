@@ -345,7 +345,13 @@ def test_finalize_says_what_goes_and_ends_the_way_back(
     assert 14 == app.command("finalize")
     app.run()
     assert 0 == app.command("finalize")
-    assert "--yes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert " 0 " not in told
+    *_, sentence, first, then = told.splitlines()
+    assert sentence.startswith("`memsync migrate rollback --to backfill` needs them")
+    assert first.startswith("first: wait until nobody wants to go back")
+    assert first.endswith("cannot be undone")
+    assert "next: memsync migrate finalize --yes" == then
     assert 0 < app.query("SELECT count(*) FROM memsync.persona_map")[0][0]
 
     assert 0 == app.command("finalize", "--yes")

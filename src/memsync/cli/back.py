@@ -7,9 +7,10 @@ import typer
 
 from memsync import migrate
 from memsync.cli import resolving
-from memsync.cli.output import print_json, say
+from memsync.cli.output import print_json, say, say_next
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres
+from memsync.migrate.standing import BEFORE_FINALIZE, FINALIZE
 from memsync.model.progress import Kind, Progress
 from memsync.model.wording import count
 from memsync.stores.history.phases import Phase
@@ -67,17 +68,18 @@ def finalize(
     elif yes:
         say(f"removed {_told(kept)}; contract cannot be undone now")
     else:
-        say(
-            f"this would remove {_told(kept)}, and with them the way back from contract, of the "
-            "settings too: `memsync migrate rollback --to backfill`.\n"
-            "next: memsync migrate finalize --yes"
-        )
+        say(f"this would remove {_told(kept)}.")
+        say("`memsync migrate rollback --to backfill` needs them, and would be refused then.")
+        say_next(f"{FINALIZE} --yes", BEFORE_FINALIZE)
     return 0
 
 
 def _told(kept: migrate.Archive) -> str:
-    return (
-        f"{count(kept.pairs, 'decision')}, {count(kept.rows, 'archived row')}, "
-        f"{count(kept.settings, 'value')} of dropped columns and "
-        f"{count(kept.personas, 'quarantined persona')}"
+    """What the archive holds."""
+    parts = (
+        (kept.pairs, count(kept.pairs, "decision")),
+        (kept.rows, count(kept.rows, "archived row")),
+        (kept.settings, f"{count(kept.settings, 'value')} of dropped columns"),
+        (kept.personas, count(kept.personas, "quarantined persona")),
     )
+    return ", ".join(said for number, said in parts if number) or "an archive that is empty"

@@ -221,9 +221,13 @@ def _print_changed(changed: Changed, settings: Settings, *, as_json: bool) -> in
     if audit is None:
         return 0
     status = print_audit(audit)
-    if changed.layout is Layout.SHARED and not status:
+    if status:
+        return status
+    if changed.layout is Layout.SHARED:
         say("the collections of personas stay until they are retired")
         say_next(_RETIRE, _BEFORE_IT)
+    else:
+        say_next("memsync check")
     return status
 
 

@@ -189,8 +189,11 @@ def apply(
             run_id=saved.plan_id, done=done.done, done_before=done.done_before, left=done.left
         )
         return 0
-    before = count(done.done_before, "was", "were")
-    say(f"{count(done.done, 'action')} carried out, {before} done before")
+    if not saved.actions:
+        say("the plan has no actions: there is nothing to repair")
+    else:
+        before = f", {count(done.done_before, 'was', 'were')} done before"
+        say(f"{count(done.done, 'action')} carried out{before if done.done_before else ''}")
     if done.done + done.done_before > done.by_others:
         say(f"to take it back: memsync reconcile undo {saved.plan_id}")
     if done.left:

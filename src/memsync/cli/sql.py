@@ -59,11 +59,10 @@ def _print_next(url: str) -> None:
     script, (scheme, _, folder) = "memsync sql ops/progress", url.partition(":")
     if scheme == "embedded":
         server = by_hand(Path(folder))
-        say("this Postgres runs only while memsync has it open, so start it first:")
-        say_command(f"  {server.start}")
-        say(f"next: {script} | {server.psql}")
-        say("this stops it again, as the end of a memsync command does:")
+        say("this Postgres runs only while memsync has it open; what you start, this stops again:")
         say_command(f"  {server.stop}")
+        say_command(f"first: {server.start}")
+        say_command(f"next: {script} | {server.psql}")
         return
     hint = f"set {_URL} to the URL of the database, because psql reads no settings of memsync"
     say_next(f'{script} | psql "${_URL}"', None if os.environ.get(_URL) else hint)

@@ -32,6 +32,10 @@ RESUME = "memsync migrate resume"
 VERIFY = "memsync migrate verify"
 BACKUP = "memsync migrate backup"
 FINALIZE = "memsync migrate finalize"
+BEFORE_FINALIZE = (
+    "wait until nobody wants to go back, a day and a night of use at least; finalize ends the way "
+    "back from contract, and cannot be undone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +148,7 @@ def _of_gates(now: Standing, undecided: Mapping[str, str]) -> str:
 def before(now: Standing, then: str | None) -> str | None:
     """What to do or to wait for before `then`, the next command, is typed; None for nothing."""
     if then == FINALIZE:
-        return (
-            "wait until nobody wants to go back, a day and a night of use at least; finalize ends "
-            "the way back from contract, and cannot be undone"
-        )
+        return BEFORE_FINALIZE
     quiet = next((gate for gate in now.closed if gate.name == "quiet"), None)
     if quiet is None or then in {None, VERIFY, PLAN, RESUME}:
         return None
