@@ -187,7 +187,7 @@ def test_counts_per_user_notice_messages_that_came_to_somebody(app: App) -> None
     )
     found = checks(app)
     assert set() == failures(app)
-    assert "(1 user has fewer: deleted since)" in found["counts per user"].found
+    assert ". 1 user has fewer, because some were deleted" in found["counts per user"].found
     assert "the others' were deleted" in found["every decision is used"].found
     then = app.query(
         "SELECT count(*) FROM conversation_history WHERE user_id = %s AND personality_id = %s",
@@ -345,13 +345,18 @@ def test_users_without_a_persona_are_named(app: App) -> None:
 
 def test_already_applied(settled: App, tmp_path: Path) -> None:
     """After contract the check names the command for Prisma, until it was run."""
-    found = checks(settled)["already applied"]
-    assert (
-        "Prisma: done, and not recorded as applied: schema_redesign_remove_circular_fks, "
+    found = checks(settled)
+    assert (OK, None) == (found["already applied"].state, found["already applied"].next)
+    assert State.WARNING == found["prisma"].state
+    assert found["prisma"].found.startswith(
+        "done, and not recorded as applied: schema_redesign_remove_circular_fks, "
         "add_persona_id_to_conversation_history, finalize_persona_id_migration."
-    ) in found.found
-    assert (found.next or "").startswith("memsync migrate resolve --all --prisma-dir ")
+    )
+    assert (found["prisma"].next or "").startswith("memsync migrate resolve --all --prisma-dir ")
+    assert " of these are there now" in found["counts per user"].found
+    assert "fewer" not in found["counts per user"].found
     folder = folder_with(tmp_path, *NAMES)
     assert 0 == settled.command("resolve", "--all", "--prisma-dir", str(folder))
-    found = checks(settled)["already applied"]
-    assert (OK, None) == (found.state, found.next)
+    found = checks(settled)
+    assert OK == found["already applied"].state
+    assert "prisma" not in found

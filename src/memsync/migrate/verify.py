@@ -67,7 +67,7 @@ def verify(
         proof,
         ok=ok and not more,
         problems=(*proof.problems, *more),
-        checks=(*rows, evidence, *rest, applied),
+        checks=(*rows, evidence, *rest, *applied),
         complete=complete,
     )
     return _judged(found, now)
@@ -232,10 +232,11 @@ def _of_users(session: Session, catalog: Catalog) -> tuple[Check, ...]:
         return (
             not_applicable(name, "no decision is kept: none was taken, or the archive was removed"),
         )
+    fewer = count(counts.users_fewer, "user has", "users have")
     said = (
-        f"{count(counts.users, 'user')}, {count(counts.rows_then, 'message')} at the freeze; now "
-        f"{counts.rows_now:,} from before it "
-        f"({count(counts.users_fewer, 'user has', 'users have')} fewer: deleted since)"
+        f"{count(counts.users, 'user')} had {count(counts.rows_then, 'message')} at the freeze; "
+        f"{counts.rows_now:,} of these are there now"
+        + (f". {fewer} fewer, because some were deleted" if counts.users_fewer else "")
     )
     pairs = count(counts.pairs, "pair has", "pairs have")
     used = f"{counts.pairs - counts.pairs_silent:,} of {pairs} messages"
@@ -337,18 +338,10 @@ def _trigger(session: Session, again: str, *, by_persona: bool) -> Check:
     return fine(name, "it stands, and fires for every message that lacks an id")
 
 
-def _applied(session: Session, catalog: Catalog, *, ok: bool) -> Check:
-    """Whether everything is done, and what to record in Prisma's history."""
+def _applied(session: Session, catalog: Catalog, *, ok: bool) -> tuple[Check, ...]:
+    """Whether everything is done; then what to record in Prisma's history, each a check."""
     name = "already applied"
     if catalog.stage is not Stage.CONTRACTED or not ok:
-        return not_applicable(name, f"the database is {catalog.stage}")
-    differences = prisma.differences(session, catalog)
-    said = [
-        "everything is done; running again changes nothing",
-        *(each.found for each in differences),
-    ]
-    return fine(
-        name,
-        ". Prisma: ".join(said),
-        "; ".join(dict.fromkeys(each.next for each in differences if each.next)) or None,
-    )
+        return (not_applicable(name, f"the database is {catalog.stage}"),)
+    done = fine(name, "everything is done; running again changes nothing")
+    return done, *prisma.differences(session, catalog)

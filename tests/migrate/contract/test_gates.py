@@ -161,8 +161,8 @@ def test_the_time_before_the_watch_counts_as_use(app: App) -> None:
     app.run(Phase.BACKFILL)
 
     told = refused(app, HALF_AN_HOUR).message
-    assert "nobody knows whether user_id was in use" in told
-    assert "writes are watched only since " in told
+    assert "contract may not start, because user_id may have been in use within the last " in told
+    assert " min. Writes are watched only since " in told
     assert ". Wait 0:" in told
 
 

@@ -119,8 +119,8 @@ def _without_proof(gate: Gate, options: RunOptions) -> str:
 
 def _in_use(gate: Gate, options: RunOptions) -> str:
     return (
-        f"contract may not start, {gate.found}. {str(gate.next).capitalize()} {gate.opens}, then "
-        f"type `{options.command()}` again; or skip this gate with "
+        f"contract may not start, because {gate.found}. {str(gate.next).capitalize()} "
+        f"{gate.opens}, then type `{options.command()}` again; or skip this gate with "
         f"`{options.command(quiet_minutes=0)}`. user_id is still there"
     )
 
@@ -188,15 +188,16 @@ def _quiet(session: Session, options: RunOptions) -> Gate:
         return Gate("quiet", "open", found, note=unseen)
     wait_s = max(0.0, within_s - min(ages))
     was_seen = write.seen or bool(sessions)
+    within = f"in use within the last {minutes:g} min"
     what = (
-        f"user_id was in use within the last {minutes:g} min"
+        f"user_id was {within}: {listed(busy, separator='; ')}"
         if was_seen
-        else f"nobody knows whether user_id was in use within the last {minutes:g} min"
+        else f"user_id may have been {within}. Writes are watched only since {write.moment}"
     )
     return Gate(
         "quiet",
         "closed",
-        f"{what}: {listed(busy, separator='; ')}" + (f". Also, {unseen}" if unseen else ""),
+        what + (f". Also, {unseen}" if unseen else ""),
         "end or update those clients, and wait" if was_seen else "wait",
         opens_in_s=wait_s,
         facts={"wait_s": wait_s, "pids": [each.pid for each in sessions]},
