@@ -27,6 +27,7 @@ def brought_by_nobody(lab: Lab, said: list[Exchange]) -> Planted:
     return Planted(
         one(
             lone.id,
+            row_id=str(said[0].anchor_id),
             row=said[0].text,
             point=None,
             elsewhere=f"persona-{A}",
@@ -42,7 +43,14 @@ def left_in_an_older_collection(lab: Lab, said: list[Exchange]) -> Planted:
     lab.lose(said[0])
     lone = lab.deploy(said[0], collection=OLDER, personaId=None, userId=str(OWNER))
     return Planted(
-        one(lone.id, row=said[0].text, point=None, elsewhere=OLDER, belongs_in=f"persona-{A}"),
+        one(
+            lone.id,
+            row_id=str(said[0].anchor_id),
+            row=said[0].text,
+            point=None,
+            elsewhere=OLDER,
+            belongs_in=f"persona-{A}",
+        ),
         facts={"legacy-layout": 1, "foreign-point-id": len(said) - 1},
     )
 
@@ -54,7 +62,7 @@ def written_into_the_shared_collection(lab: Lab, said: list[Exchange]) -> Plante
     row = said[0]
     lone = lab.put(row.anchor_id, lab.ltm.codec.encode(row, "test/8"), lab.home)
     return Planted(
-        one(lone.id, row=row.text, point=None, elsewhere=lab.home),
+        one(lone.id, row_id=str(row.anchor_id), row=row.text, point=None, elsewhere=lab.home),
         facts={"legacy-layout": 1, "foreign-point-id": len(said) - 1},
     )
 

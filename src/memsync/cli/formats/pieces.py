@@ -11,7 +11,16 @@ from memsync.cli.output import one_line
 from memsync.model.wording import count
 
 _SHOWN_MAX = 1000
-_ROW = ("row", "ledger", "kept", "expected", "at_least", "collection_persona", "belongs_in")
+_ROW = (
+    "row_id",
+    "row",
+    "ledger",
+    "kept",
+    "expected",
+    "at_least",
+    "collection_persona",
+    "belongs_in",
+)
 _MEMORY = ("point", "found", "cosine", "collection", "elsewhere")
 
 

@@ -14,7 +14,8 @@ class MissingPoint(CaseRule):
     """An exchange has no memory where memories of its persona are kept.
 
     Why it matters: recall cannot find this exchange. Either the app never stored its memory, the
-    row was written without the library, or the point was lost.
+    row was written without the library, or the point was lost. Where a memory of it lies elsewhere,
+    the finding names that point, and `row_id` the exchange.
     Repair: the memory is made from Postgres. In the per-persona layout, one that lies in an older
     collection is copied, with its vector.
     """
@@ -37,7 +38,8 @@ class MissingPoint(CaseRule):
         evidence: Evidence = {"row": words(case.exchange.text), "point": None}
         if case.found is None:
             return evidence
-        return {**evidence, "elsewhere": case.found.place.collection, "belongs_in": case.home}
+        row_id, elsewhere = case.exchange.anchor_id, case.found.place.collection
+        return {"row_id": row_id, **evidence, "elsewhere": elsewhere, "belongs_in": case.home}
 
 
 class OrphanPoint(CaseRule):
