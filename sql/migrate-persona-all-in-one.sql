@@ -1135,7 +1135,8 @@ BEGIN
     UNIQUE (run_id, collection, point_id))$q$,
         $q$ALTER TABLE memsync.journal
     ADD COLUMN IF NOT EXISTS source_collection text,
-    ADD COLUMN IF NOT EXISTS source_id text$q$,
+    ADD COLUMN IF NOT EXISTS source_id text,
+    ADD COLUMN IF NOT EXISTS is_replaced boolean NOT NULL DEFAULT false$q$,
         $q$CREATE TABLE IF NOT EXISTS memsync.retired (
     run_id uuid NOT NULL,
     collection text NOT NULL,

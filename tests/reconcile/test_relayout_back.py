@@ -247,6 +247,25 @@ def test_what_a_plan_removed_since_does_not_come_back(quick: Lab) -> None:
     assert {**before, home(A): kept} == of_app(quick)
 
 
+def test_a_further_point_that_was_removed_keeps_nothing_away(quick: Lab) -> None:
+    """The memory stands, and its rows went: the app's own point comes back."""
+    before = of_app(quick)
+    to_shared(quick)
+    retire(quick)
+    second = quick.said[1]
+    quick.put(quick.new_id(), quick.point(second.anchor_id).payload)
+    plan = quick.plan()
+    assert {"duplicate-point"} == {each.reason for each in plan.actions}
+    quick.apply(plan)
+    quick.unsay(second)
+
+    changed = back(quick)
+
+    assert (3, 11, (), 0) == dataclasses.astuple(changed.restored)
+    assert (0, 0) == (changed.copied, changed.left)
+    assert before == of_app(quick)
+
+
 def test_what_was_undone_comes_back(quick: Lab) -> None:
     """The removal was taken back, or came before the collections were retired."""
     before = of_app(quick)

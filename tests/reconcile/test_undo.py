@@ -193,6 +193,20 @@ def test_a_memory_that_a_later_run_removed_does_not_come_back(lab: Lab) -> None:
     assert whole == lab.memories()
 
 
+def test_a_further_point_that_a_later_run_removed_is_not_the_memory(lab: Lab) -> None:
+    """Two runs removed a further point each, and the rows went. Either undo goes first."""
+    said = settled(lab)[1]
+    first = lab.place(said)
+    payload, plans = lab.point(first.point_id, first.collection).payload, []
+    for _ in range(2):
+        lab.put(lab.new_id(), payload, first.collection)
+        plans.append(lab.plan())
+        assert {"duplicate-point"} == {each.reason for each in plans[-1].actions}
+        lab.apply(plans[-1])
+    lab.unsay(said)
+    assert [1, 1] == [lab.undo(each).done for each in plans]
+
+
 def test_what_a_memory_says_by_now_stays_without_its_rows(lab: Lab) -> None:
     """Two messages were edited, and a run wrote their memories anew; then the rows of one went."""
     first, second, *_ = settled(lab)

@@ -110,8 +110,7 @@ class _Applier:
         self._aside: dict[Place, tuple[Action, str]] = {}
         self._unsettled: list[Looked] = []
         self._began = False
-        self._done = self._done_before = self._left = 0
-        self._done_by_others = 0
+        self._done = self._done_before = self._done_by_others = self._left = 0
 
     # ------------------------------------------------------------------ before any write
 
@@ -305,6 +304,7 @@ class _Applier:
                 after=point_state(point),
                 copy=each.found,
                 source=each.action.source,
+                is_replaced=each.action.replaced_by is not None,
             )
             for each, point in ready
         ]

@@ -34,7 +34,8 @@ _LAST_ROW = 2**63 - 1
 class Intent:
     """What is about to happen to a point, and the copy of it that is kept; None if there is none.
 
-    `after` is the state that it will have, `source` the point that it is made a copy of.
+    `after` is the state that it will have, `source` the point that it is made a copy of. It
+    `is_replaced` where it goes because another point has its memory.
     """
 
     place: Place
@@ -44,6 +45,7 @@ class Intent:
     after: str | None
     copy: Point | None
     source: Place | None = None
+    is_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,7 @@ class Journal:
             "reason": "collection-missing",
             "source_collection": None,
             "source_id": None,
+            "is_replaced": False,
             "state_before": None,
             "state_after": None,
         }
@@ -179,6 +182,7 @@ class Journal:
             "reason": intent.reason,
             "source_collection": intent.source and intent.source.collection,
             "source_id": intent.source and str(intent.source.point_id),
+            "is_replaced": intent.is_replaced,
             "state_before": intent.before,
             "state_after": intent.after,
         }

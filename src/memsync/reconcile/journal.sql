@@ -68,13 +68,14 @@ WHERE q.plan_id = %(run_id)s AND q.collection = %(collection)s;
 -- name: intend
 -- Notes what is about to happen to a point, or to a collection. What was undone begins anew.
 INSERT INTO memsync.journal AS noted
-    (run_id, collection, point_id, action, reason, source_collection, source_id, state_before,
-     state_after)
+    (run_id, collection, point_id, action, reason, source_collection, source_id, is_replaced,
+     state_before, state_after)
 VALUES (%(run_id)s, %(collection)s, %(point_id)s, %(action)s, %(reason)s, %(source_collection)s,
-        %(source_id)s, %(state_before)s, %(state_after)s)
+        %(source_id)s, %(is_replaced)s, %(state_before)s, %(state_after)s)
 ON CONFLICT (run_id, collection, point_id) DO UPDATE
 SET action = excluded.action, reason = excluded.reason,
     source_collection = excluded.source_collection, source_id = excluded.source_id,
+    is_replaced = excluded.is_replaced,
     state_before = excluded.state_before, state_after = excluded.state_after,
     intended_at = clock_timestamp(), done_at = NULL, undone_at = NULL;
 

@@ -1,8 +1,9 @@
 """Tells of which points a repair has removed the memory since, so that no way back brings it again.
 
 It decides by what the journal and the quarantine have of that memory, and by what ties copies to
-an original (`copies`). A point that has an exchange comes back: Postgres is right about that.
-The payloads of what was removed since wait in memory; mostly there are none.
+an original (`copies`). A point that has an exchange comes back: Postgres is right about that. A
+point that went because another one has its memory is no removal of it. The payloads of what was
+removed since wait in memory; mostly there are none.
 """
 
 import json

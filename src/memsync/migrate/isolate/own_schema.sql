@@ -267,10 +267,12 @@ CREATE TABLE IF NOT EXISTS memsync.journal (
     UNIQUE (run_id, collection, point_id));
 
 -- name: add_journal_source
--- The point that a `copy` was made of. The columns came after the first build that made the table.
+-- The point that a `copy` was made of, and whether a point was removed because another one has its
+-- memory. The columns came after the first build that made the table.
 ALTER TABLE memsync.journal
     ADD COLUMN IF NOT EXISTS source_collection text,
-    ADD COLUMN IF NOT EXISTS source_id text;
+    ADD COLUMN IF NOT EXISTS source_id text,
+    ADD COLUMN IF NOT EXISTS is_replaced boolean NOT NULL DEFAULT false;
 
 -- name: create_retired
 -- Collections that `reconcile layout set shared --retire` removes. Their points are in the
