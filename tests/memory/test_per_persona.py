@@ -19,6 +19,7 @@ from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
 from support.counting import Counting
+from support.failing import Failing
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, STORES, A, B, C, Lab, embed
 from support.releasing import drain
 
@@ -225,6 +226,23 @@ def test_where_the_app_writes_the_relay_holds_what_it_has(open_lab: "partial[Lab
     assert (3, 3) == (status.pending, status.held)
     assert "writer = memsync" in str(status.held_error)
     assert 0 == outbox_status(lab.postgres).held
+
+
+class _HoldingBack(Failing):
+    """A store that has points which it does not show yet."""
+
+    def held_back(self, collection: str) -> int:
+        return 2 if collection == HOME else 0
+
+
+def test_no_memory_is_written_beside_what_is_held_back(lab: Lab) -> None:
+    """The relay sees none of what the app has just loaded, so it waits for the store."""
+    lab.vectors.create(HOME, DIMS, {})
+    lab.say()
+    with pytest.raises(PartlyDone, match=r"1 wait for a retry.* holds 2 points"):
+        drain(lab.postgres, lab.with_store(_HoldingBack(lab.vectors)))
+    assert 0 == lab.vectors.count(HOME)
+    assert Drained(1, 1) == drain(lab.postgres, lab.ltm)
 
 
 def test_a_collection_of_another_size_holds_its_own_entries_only(any_lab: Lab) -> None:

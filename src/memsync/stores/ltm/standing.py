@@ -17,6 +17,7 @@ from memsync.model import ids
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Point, StoredMemory
 from memsync.stores.history.exchanges import Moment, exchanges_at, standing_messages
+from memsync.stores.ltm.contents import require_shown
 from memsync.stores.ltm.payload import DEPLOYED
 from memsync.stores.ltm.recalling import memory_of
 from memsync.stores.ltm.texts import said
@@ -50,9 +51,12 @@ def in_question(
     of the time: it may be under another one. A store that refuses to filter by a key without an
     index returns every point.
 
-    Raises: SchemaMismatch when there is no such collection.
+    Raises: SchemaMismatch when there is no such collection; StoreUnreachable also where the store
+    does not show every point yet.
     """
     info = vectors.describe(collection)
+    if info:
+        require_shown(vectors, collection)
     any_of = None
     if exchanges and not (info and info.needs_indexes):
         times = [each.created_at_ms for each in exchanges]
