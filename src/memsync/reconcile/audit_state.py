@@ -20,7 +20,7 @@ from memsync.stores.ltm.parts import POINT_BYTES, Seen, is_packed
 _MARK = "memsync_audit"
 _VERSION = 1
 _KEPT = timedelta(days=1)
-"""What was read longer ago says too little of the store."""
+"""What was read longer ago says too little of the store, so it is read anew."""
 _AHEAD = timedelta(hours=1)
 """So far may the clock of the machine be ahead that wrote it."""
 
@@ -69,14 +69,7 @@ class AuditState:
         if not lines:
             if torn:
                 raise self._not_ours("it is no state file")
-            self._write(
-                {
-                    _MARK: _VERSION,
-                    "subject": subject,
-                    "begun_at": self.begun_at,
-                    "bounds": [each.hex for each in bounds],
-                }
-            )
+            self._begin(subject)
             return
         try:
             head, *parts = map(json.loads, lines)
@@ -89,19 +82,32 @@ class AuditState:
             whose = ", ".join(map(str, theirs)) if isinstance(theirs, list) else "nobody's stores"
             raise self._not_ours(f"it is of {whose}, not of {', '.join(subject)}")
         try:
+            age = now - datetime.fromisoformat(head["begun_at"])
+            if age > _KEPT:
+                os.ftruncate(self._file, 0)
+                self._begin(subject)
+                return
             self.bounds = _in_order([UUID(each) for each in head["bounds"]])
             self.begun_at = head["begun_at"]
-            age = now - datetime.fromisoformat(self.begun_at)
             for each in parts:
                 seen = _seen(each, len(self.bounds))
                 self.seen[seen.number] = seen
         except (ValueError, KeyError, TypeError):
             raise self._not_ours("it is no state file") from None
-        if not -_AHEAD <= age <= _KEPT:
-            when = "more than a day ago" if age > _KEPT else "which is still to come"
-            raise self._not_ours(f"it was begun at {self.begun_at}, {when}")
+        if age < -_AHEAD:
+            raise self._not_ours(f"it was begun at {self.begun_at}, which is still to come")
         # What is written next must begin a line of its own.
         os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
+
+    def _begin(self, subject: list[str]) -> None:
+        self._write(
+            {
+                _MARK: _VERSION,
+                "subject": subject,
+                "begun_at": self.begun_at,
+                "bounds": [each.hex for each in self.bounds],
+            }
+        )
 
     def _not_ours(self, why: str) -> InvalidInput:
         return InvalidInput(
