@@ -19,7 +19,7 @@ from memsync.errors import (
     SchemaMismatch,
     StoreUnreachable,
 )
-from memsync.memory import NewExchange
+from memsync.memory import NewExchange, relay
 from memsync.model.ids import point_id_of
 from memsync.model.sequences import batched
 from memsync.reconcile import relayout
@@ -176,10 +176,18 @@ def test_the_relay_notes_what_is_archived_once_an_hour(
     assert 0 == states(lab).count("archived"), "an hour has not gone by"
     lab.sql("UPDATE memsync.mark SET archived_at = now() - interval '2 hours'")
     lab.say()
+    done: list[object] = []
+    relay.drain_once(lab.postgres, lab.ltm, settled=done.append, stops=lambda: bool(done))
+    assert 0 == states(lab).count("archived"), "a service that stops waits for no pass"
+    lab.say()
     lab.sync()
     assert archived == states(lab).count("archived")
+    assert [(0,)] == lab.sql(
+        "SELECT count(*) FROM memsync.memories, memsync.mark"
+        " WHERE state = 'archived' AND noted_at > archived_at"
+    ), "who adopts everything anew meanwhile takes them out by their age"
     assert [(True,)] == lab.sql("SELECT archived_at > now() - interval '1 hour' FROM memsync.mark")
-    assert len(said) + 2 == agrees(lab)
+    assert len(said) + 3 == agrees(lab)
 
 
 def test_without_the_ledger_an_import_makes_faults(lab: Lab) -> None:

@@ -116,7 +116,7 @@ def drain_once(
         )
         run.drain()
         status = _held(outbox.status(session), run.ltm.why_app_writes)
-        archives = run.entries > 0 and run.ledger.begin_to_archive()
+        archives = run.entries > 0 and not stops() and run.ledger.begin_to_archive()
     if archives:
         _archive(postgres)
     return Ended(Drained(run.entries, run.memories), run.outage, run.refusal, status)

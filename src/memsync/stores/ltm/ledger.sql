@@ -111,8 +111,9 @@ LIMIT %(memories_max)s;
 
 -- name: archive_memories
 -- Writes down that memories are archived, so that rows which come later do not change it. One that
--- was noted since, or that somebody is writing down, is left to the next time.
-UPDATE memsync.memories m SET state = 'archived', noted_at = clock_timestamp()
+-- was noted since, or that somebody is writing down, is left to the next time. It is as old as it
+-- was, so that who adopts everything anew meanwhile takes it out.
+UPDATE memsync.memories m SET state = 'archived'
 FROM (SELECT collection, point_id
       FROM memsync.memories
       JOIN unnest(%(collections)s::text[], %(point_ids)s::text[], %(noted)s::timestamptz[])
