@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from memsync import reconcile
 from memsync.errors import StoreUnreachable
 from memsync.model.ids import copied_point_id
 from memsync.reconcile import relayout, restoring, retirement
@@ -31,6 +33,7 @@ from support.cli import EMBEDDERS, NO_QDRANT, Ran, on, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from memsync.reconcile.findings import Audit
     from memsync.stores.vectors.protocol import VectorStore
 
 SHARED = ("reconcile", "layout", "set", "shared")
@@ -112,7 +115,7 @@ def test_the_same_lines_lead_on_the_next_time(app: str, deployed: str) -> None:
     spoil(app, deployed)
     assert "replaced" not in on(app, deployed, "reconcile", "plan").out
     again = on(app, deployed, "reconcile", "plan")
-    assert (0, True) == (again.status, "that nobody has begun: it is replaced" in again.out)
+    assert (0, True) == (again.status, "of which no run is known: it is replaced" in again.out)
 
 
 def test_no_other_file_is_replaced(app: str, deployed: str) -> None:
@@ -131,6 +134,26 @@ def test_no_other_file_is_replaced(app: str, deployed: str) -> None:
         again = on(app, deployed, "reconcile", "plan", "--out", file)
         assert (2, True, kept) == (again.status, why in again.err, Path(file).read_bytes()), file
     assert "`memsync reconcile apply plan.json`" in on(app, deployed, "reconcile", "plan").err
+
+
+def test_a_plan_that_was_begun_during_the_audit_stays(
+    app: str, deployed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan says that it was not begun until it is replaced, not until the audit begins."""
+    spoil(app, deployed)
+    for file in ("plan.json", "begun.json"):
+        assert 0 == on(app, deployed, "reconcile", "plan", "--unsafe", "--out", file).status
+    assert 0 == on(app, deployed, "reconcile", "apply", "begun.json", "--limit", "1").status
+    real = reconcile.audit
+
+    def audit(*args: Any, **options: Any) -> Audit:
+        shutil.copy("begun.json", "plan.json")
+        return real(*args, **options)
+
+    monkeypatch.setattr(reconcile, "audit", audit)
+    again = on(app, deployed, "reconcile", "plan")
+    assert (2, True) == (again.status, "plan.json has a plan that was begun, and" in again.err)
+    assert Path("begun.json").read_bytes() == Path("plan.json").read_bytes()
 
 
 def _for_another_database(saved: str) -> str:

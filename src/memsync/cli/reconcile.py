@@ -100,7 +100,7 @@ def plan(
     with opened_stores(ctx) as (settings, postgres, ltm):
         if os.path.lexists(out) and not force:
             with postgres.session() as session:
-                unused, force = _unused(session, out), True
+                _unused(session, out)
         with progress(ctx.obj) as tell:
             found = reconcile.audit(postgres, ltm, settings, tell, verify=verify, deep=True)
         with found, postgres.session() as session:
@@ -110,6 +110,9 @@ def plan(
                 found, instance_id=database, ltm=ltm, unsafe=unsafe, persona=persona
             )
             known = found.acknowledged.chosen(persona=persona).counts
+            if os.path.lexists(out) and not force:
+                # The audit was long, and somebody may have begun the plan meanwhile.
+                unused, force = _unused(session, out), True
     _save(made, out, force=force)
     if ctx.obj.as_json:
         print_json(
@@ -126,7 +129,8 @@ def plan(
     if known:
         say(f"  acknowledged, so not in the plan: {numbered(known)}")
     if unused:
-        say(f"{out} had a plan of {count(unused, 'action')} that nobody has begun: it is replaced")
+        had = f"a plan of {count(unused, 'action')} of which no run is known"
+        say(f"{out} had {had}: it is replaced")
     say(f"saved {count(len(made.actions), 'action')} in {out}")
     if made.left:
         say(f"`{check_again(verify)}` lists what is left, and what to do about each")
