@@ -30,7 +30,8 @@ class OnItsWay:
     def of(self, cases: Sequence[Case], session: Session) -> list[bool]:
         """Whether each of these is young, or has an entry in an outbox."""
         rows = [case.exchange for case in cases if case.exchange]
-        pending = self._named | on_their_way(session, alarm_s=self._alarm_s)
+        ids = {id_ for each in rows for id_ in (each.anchor_id, each.said_id)}
+        pending = self._named | on_their_way(session, ids, alarm_s=self._alarm_s)
         pending |= outbox.pending_of(session, {each.anchor_id for each in rows})
         latest_ms = max(_clocks(session)) + _AHEAD_MS
         return [self._is_young(each, latest_ms) or _is_among(each, pending) for each in cases]

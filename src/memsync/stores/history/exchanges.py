@@ -4,7 +4,7 @@ The statements are in exchanges.sql. The functions turn their rows into records,
 row. Times in records carry the zone UTC; the column stores them without a zone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -363,14 +363,19 @@ def messages_in_stretches(session: Session, times_ms: Sequence[int]) -> dict[int
     return {row.stretch: row.messages for row in rows}
 
 
-def on_their_way(session: Session, *, alarm_s: float) -> set[UUID]:
+def on_their_way(
+    session: Session, ids: Collection[UUID] | None = None, *, alarm_s: float
+) -> set[UUID]:
     """The messages whose exchanges the app itself still means to give a memory, by its own outbox.
 
-    An entry that is older than the alarm age, in seconds, does not count.
+    Those among `ids`, where they are given. An entry that is older than the alarm age, in seconds,
+    does not count.
     """
     if not relations.existing(session, ["pending_memories"]):
         return set()
-    return {row.id for row in session.rows("memories_of_the_app_on_their_way", alarm_s=alarm_s)}
+    given = None if ids is None else list(ids)
+    rows = session.rows("memories_of_the_app_on_their_way", alarm_s=alarm_s, ids=given)
+    return {row.id for row in rows}
 
 
 def now_ms(session: Session) -> int:

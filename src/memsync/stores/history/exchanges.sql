@@ -222,9 +222,10 @@ SELECT NOT EXISTS (SELECT FROM conversation_history WHERE {readable}) AS empty;
 
 -- name: memories_of_the_app_on_their_way
 -- The messages whose exchanges the app still means to give a memory, and not for longer than the
--- alarm age: its own outbox names them.
+-- alarm age: its own outbox names them. ids: only these; NULL: all.
 SELECT conversation_history_id AS id FROM pending_memories
-WHERE created_at > timezone('UTC', clock_timestamp()) - make_interval(secs => %(alarm_s)s);
+WHERE created_at > timezone('UTC', clock_timestamp()) - make_interval(secs => %(alarm_s)s)
+  AND (%(ids)s::uuid[] IS NULL OR conversation_history_id = ANY(%(ids)s));
 
 -- name: now_ms
 -- The database's clock, which measures settle windows.
