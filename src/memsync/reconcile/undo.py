@@ -26,7 +26,7 @@ from memsync.reconcile.older import require_columns
 from memsync.reconcile.plans import ActionKind
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.removals import Removals
-from memsync.reconcile.undoable import BROUGHT_BACK_BY, is_other_store, retired
+from memsync.reconcile.undoable import BROUGHT_BACK_BY, is_other_store, made_on, retired
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Ledger, standing_digest
@@ -96,8 +96,9 @@ def _require_same_stores(
     mark = ltm.mark.store_of(target.instance_id)
     if is_other_store(target, session, ltm, mark):
         raise StalePlan(
-            f"the run {run_id} was made on the vector store {target.vectors}, with the mark "
-            f"{target.mark}; this is {ltm.label}, with the mark {mark}. Check the settings",
+            f"the run {run_id} was made on the vector store {made_on(target, ltm)}. Its mark is "
+            f"{target.mark}; this is {ltm.label}, with the mark {mark}. Nothing was changed; check "
+            "the settings, or restore memsync-meta as it was",
             vectors=target.vectors,
         )
 

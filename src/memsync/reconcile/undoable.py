@@ -97,7 +97,7 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
             why = f"it was made in the {there} layout, which is not in force"
             found.append(Kept(run, "no", why))
         elif ltm and is_other_store(run.target, session, ltm, mark):
-            found.append(Kept(run, "no", f"it was made on {run.target.vectors}"))
+            found.append(Kept(run, "no", f"it was made on {made_on(run.target, ltm)}"))
         elif away:
             points = count(away, "point is", "points are")
             why = f"{points} of collections that were retired: {BROUGHT_BACK_BY}"
@@ -121,6 +121,19 @@ def is_other_store(target: Target, session: Session, ltm: LongTermMemory, mark: 
     if None not in {mark, target.mark} and mark != target.mark:
         return True
     return target.vectors != ltm.label and not ltm.mark.is_of(session)
+
+
+def made_on(target: Target, ltm: LongTermMemory) -> str:
+    """How to name the vector store of a target that is another one than this, by `is_other_store`.
+
+    Where both answer under one URL, they are told apart by their marks.
+    """
+    if target.vectors != ltm.label:
+        return target.vectors
+    return (
+        f"{target.vectors} before it got another mark: its collection memsync-meta was lost, or it "
+        "is another store by now"
+    )
 
 
 def retired(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> dict[str, int]:
