@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -196,6 +197,24 @@ def test_time_alone_must_be_unique_on_both_sides() -> None:
     assert is_matched(memory(1, said, content="x", createdAt=AT + 1), said) is None
     assert is_matched(memory(1, said, content="x", createdAt=AT // 1000), said) is None
     assert is_matched(memory(1, said, B, content="x"), said) is None
+
+
+def test_an_older_collection_may_have_a_stale_copy_of_a_memory_that_stands() -> None:
+    """Of the exchanges of its time, only those of which that collection has no other copy count."""
+
+    def copy(number: int, collection: str, content: str) -> Found:
+        told = memory(number, said, content=content)
+        return replace(told, home=False, place=Place(collection, told.point.id))
+
+    said, other = row(1), row(2, "v", "b")
+    stale = "User (x): y\nz: w"
+    copies = [copy(1, "old", stale), copy(2, "older", stale), memory(3, said, content=stale)]
+    matcher = Matcher([said, other], TOLERANCE, taken=[said.anchor_id, other.anchor_id])
+    assert not [each for each in matcher.match(copies) if isinstance(each, Match)]
+    copies += [copy(4, "old", as_told(other)), copy(5, "older", stale)]
+    found = [each for each in matcher.match(copies) if isinstance(each, Match)]
+    anchors = {each.found.place: each.exchange.anchor_id for each in found}
+    assert {copies[3].place: other.anchor_id, copies[0].place: said.anchor_id} == anchors
 
 
 @given(times=st.lists(st.integers(0, 12_000), min_size=1, max_size=8, unique=True), skew=skews)

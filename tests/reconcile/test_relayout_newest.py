@@ -234,6 +234,83 @@ def test_the_old_point_is_a_copy_for_ever(
     assert 11 == retire(quick).points
 
 
+def edited_and_lost(lab: Lab, said: Exchange, remade: Callable[[Lab, Exchange], None]) -> None:
+    """An edit, and the loss of the point; it is made anew once, for both."""
+    edited(lab, said, "edited")
+    lab.vectors.delete(lab.home, [said.anchor_id])
+    remade(lab, said)
+
+
+def lost_then_edited(lab: Lab, said: Exchange, remade: Callable[[Lab, Exchange], None]) -> None:
+    """The point is made anew after each of the two."""
+    lab.vectors.delete(lab.home, [said.anchor_id])
+    remade(lab, said)
+    edited(lab, said, "edited")
+    remade(lab, said)
+
+
+@pytest.mark.parametrize(
+    ("harmed", "remade", "which", "beside"),
+    [
+        (edited_and_lost, by_repair, 2, False),
+        (edited_and_lost, by_relay, 4, True),
+        (lost_then_edited, by_relay, 2, True),
+        (lost_then_edited, by_repair, 4, False),
+    ],
+)
+def test_an_old_point_is_a_copy_by_its_time(
+    quick: Lab,
+    harmed: Callable[..., None],
+    remade: Callable[[Lab, Exchange], None],
+    which: int,
+    *,
+    beside: bool,
+) -> None:
+    """The point made anew has other words, and no note of where the lost one was copied from.
+
+    Two of the old collections may have a copy, `beside` that of another exchange of this time.
+    """
+    said = quick.said[which]
+    if beside:
+        (other,) = say(quick, 1, said.persona_id)
+        quick.sql(
+            "UPDATE conversation_history SET channel_id = '777',"
+            " created_at = created_at - %(by)s * interval '1 ms' WHERE id = ANY(%(ids)s)",
+            by=other.created_at_ms - said.created_at_ms,
+            ids=[other.said_id, other.anchor_id],
+        )
+        copied = quick.deploy(quick.exchange(other.anchor_id))
+        if which == 4:
+            quick.put(copied.id, copied.payload, f"personality-{other.personality_id}")
+    to_shared(quick)
+    copies = quick.audit().facts["legacy-copy"]
+
+    harmed(quick, said, remade)
+
+    audit = quick.audit()
+    assert ({}, copies) == (audit.counts, audit.facts["legacy-copy"])
+    if beside:
+        assert copies == retire(quick).points
+    changed = back(quick)
+    assert changed.audit
+    assert changed.audit.ok
+    assert not any(said.user_text in each for each in texts(quick, home(said.persona_id)))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_in_the_apps_own_layout_as_well(quick: Lab, *, lost: bool) -> None:
+    """An older collection has a copy of a memory that the app reads; the message is edited."""
+    said = quick.said[4]
+    edited(quick, said, "edited")
+    if lost:
+        quick.vectors.delete(home(said.persona_id), [12])
+    assert {"missing-point" if lost else "stale-content": 1} == quick.audit().counts
+    by_repair(quick, said)
+    audit = quick.audit()
+    # A memory that stood in an older collection alone is replaced, not copied.
+    assert ({}, 0 if lost else 1) == (audit.counts, audit.facts.get("legacy-copy", 0))
+
+
 def test_a_memory_of_memsyncs_is_tied_to_the_apps(quick: Lab) -> None:
     """It stood in the shared collection first, so nothing was copied over it."""
     first = quick.said[0]

@@ -3,8 +3,9 @@
 It decides by the id of the anchor first, or by row ids that the payload names. Then it decides by
 equal text of the same personality, at equal time or within the tolerance: among the exchanges of
 the memory's persona, then among those of the same owner's other personas. By time alone it decides
-last, and only where the memory and the exchange are the only ones of that time. The cost grows with
-the number of memories and exchanges, however many have one time.
+last, and only where the memory and the exchange are the only ones of that time; an older collection
+is judged for itself there. The cost grows with the number of memories and exchanges, however many
+have one time.
 
 Names inside a text are not compared. `divisions` finds every place at which a text of the app's may
 be divided into message and reply. Each division is a key, and an exchange has exactly one.
@@ -75,6 +76,7 @@ class Matcher:
             self._replies[each.personality_id, each.user_text].add(len(each.assistant_text))
         self._times = {each.created_at_ms for each in self._rows}
         self._taken = set(taken)
+        self._copied: dict[str, set[UUID]] = defaultdict(set)
 
     def match(self, memories: Iterable[Found]) -> Iterator[Match | Found]:
         """Each memory, with its exchange where it has one."""
@@ -95,9 +97,15 @@ class Matcher:
                     yield self._match(found, exchange)
         yield from left
 
+    def note_copy(self, found: Found, exchange: Exchange) -> None:
+        """Note that an older collection has this copy of the exchange's memory."""
+        if not found.home:
+            self._copied[found.place.collection].add(exchange.anchor_id)
+
     def _match(self, found: Found, exchange: Exchange) -> Match:
         first = exchange.anchor_id not in self._taken
         self._taken.add(exchange.anchor_id)
+        self.note_copy(found, exchange)
         return Match(found, exchange, first)
 
     def _named(self, found: Found) -> Exchange | None:
@@ -339,15 +347,19 @@ class Matcher:
     # ------------------------------------------------------------------ by time alone
 
     def _of_that_time(self, memories: Sequence[Found]) -> Iterator[tuple[Found, Exchange | None]]:
-        """Match memories and exchanges of one persona that alone have their time: a stale text."""
-        rows: dict[tuple[UUID, UUID, int], list[Exchange]] = defaultdict(list)
+        """Match memories and exchanges of one persona that alone have their time: a stale text.
+
+        An older collection is judged for itself: an exchange may have a copy in each of them,
+        beside the memory that stands.
+        """
+        moments = [(each.place.collection, moment_of(each)) for each in memories]
+        counts = Counter(moments)
+        rows: dict[object, list[Exchange]] = {moment: [] for _, moment in moments if moment}
         for row in self._rows:
-            if row.anchor_id not in self._taken:
-                rows[row.persona_id, row.personality_id, row.created_at_ms].append(row)
-        moments = [moment_of(each) for each in memories]
-        counts: dict[object, int] = defaultdict(int)
-        for moment in moments:
-            counts[moment] += 1
+            if (at := (row.persona_id, row.personality_id, row.created_at_ms)) in rows:
+                rows[at].append(row)
         for found, moment in zip(memories, moments, strict=True):
-            only = rows.get(moment, ()) if moment else ()
-            yield found, only[0] if len(only) == 1 and counts[moment] == 1 else None
+            taken = self._taken if found.home else self._copied[found.place.collection]
+            of_time = rows.get(moment[1], ()) if counts[moment] == 1 else ()
+            only = [row for row in of_time if row.anchor_id not in taken]
+            yield found, only[0] if len(only) == 1 else None

@@ -325,6 +325,7 @@ class Pairing:
         for found in elsewhere:
             if exchange := noted.exchange_of(found):
                 kept = standing[exchange.anchor_id]
+                matcher.note_copy(found, exchange)
                 yield self.sources.case(Role.COPY, exchange, found, kept=kept)
             else:
                 left.append(found)
