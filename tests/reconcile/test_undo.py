@@ -20,7 +20,7 @@ from memsync.reconcile.plans import ActionKind, Plan
 from memsync.reconcile.undoable import kept
 from memsync.stores.ltm.marks import META
 from support.failing import Crash, Failing
-from support.lab import DIMS, A, B, Lab
+from support.lab import BASIL, DIMS, A, B, Lab
 from support.relayout import retire
 from support.repairs import OLD_MS, Faults, alike, aside, ends_at, restore, settled, spoiled
 
@@ -303,6 +303,47 @@ def test_a_copy_stays_when_its_original_does_not_stand(open_lab: Open, harm: str
     lab.put(source.id, source.payload, run.source.collection)
     assert 1 == lab.undo(run.plan).done
     assert [] == lab.vectors.retrieve(lab.home, [run.target.point_id])
+
+
+def test_a_copy_of_which_the_journal_has_no_source_stays(open_lab: Open) -> None:
+    """An earlier version made it, and nobody knows whether its original says the same."""
+    lab = open_lab()
+    run = Copied.by(lab)
+    lab.sql("UPDATE memsync.journal SET source_collection = NULL, source_id = NULL")
+    why = "1 point is a copy, and an earlier memsync did not note of what"
+    assert ("no", why) == undo_of(lab)
+    with pytest.raises(PartlyDone, match="did not note what it is a copy of"):
+        lab.undo(run.plan)
+    assert [run.target.point_id] == [
+        p.id for p in lab.vectors.retrieve(lab.home, [run.target.point_id])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "spoilt", "kind", "expected"),
+    [
+        ("shared", {"digest": "0" * 64}, ActionKind.PUT, "whole"),
+        ("per-persona", {"personalityId": str(BASIL)}, ActionKind.PATCH, "no"),
+    ],
+)
+def test_runs_says_what_an_undo_does_without_rows(
+    open_lab: Open, layout: str, spoilt: dict[str, object], kind: ActionKind, expected: str
+) -> None:
+    """Another personality is the only trace of the one before; another digest says the same."""
+    lab = open_lab(layout=layout)
+    said = settled(lab)[0]
+    lab.respell(said, **spoilt)
+    before, plan = lab.memories(), lab.plan()
+    assert [kind] == [each.kind for each in plan.actions]
+    lab.apply(plan)
+    lab.unsay(said)
+    assert expected == undo_of(lab)[0]
+    if expected == "whole":
+        lab.undo(plan)
+        assert before == lab.memories()
+    else:
+        with pytest.raises(PartlyDone, match="only trace"):
+            lab.undo(plan)
 
 
 def test_what_is_written_while_an_undo_looks_stays(lab: Lab) -> None:

@@ -308,7 +308,7 @@ def _unused(session: Session, out: Path) -> int:
     try:
         saved = _read(out)
     except InvalidInput:
-        raise _exists(out, "is no plan") from None
+        raise _exists(out, "is no plan that can be read") from None
     left = {each.run_id: each.left for each in reconcile.runs(session)}.get(saved.plan_id)
     if left:
         raise _exists(

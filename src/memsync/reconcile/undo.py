@@ -240,6 +240,8 @@ class _Undoer:
             originals = points_at(self._ltm, [row.source for row in rows.values() if row.source])
             traces = {
                 each: f"the point that it is a copy of, {source}, does not say the same by now"
+                if source
+                else "an earlier memsync did not note what it is a copy of"
                 for each in new
                 if not (source := rows[each].source)
                 or not (original := originals.get(source))
@@ -249,7 +251,7 @@ class _Undoer:
             archived = self._noting.archived(collection, new)
             traces = dict.fromkeys(archived, "its rows are gone by now")
         for each, why in traces.items():
-            self._aside.append((rows[each], f"{why}, so it is the only trace of what was said"))
+            self._aside.append((rows[each], f"{why}, so it may be the only trace of what was said"))
         return {each: copy for each, copy in copies.items() if each not in traces}
 
     def _is_same_memory(self, collection: str, one: Point, other: Point | None) -> bool:

@@ -8,8 +8,9 @@ not asked: an undo leaves that one as it is, by design. Nor are memories whose r
 fault, so `kept` alone counts them. The statements are in undoable.sql.
 """
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch
@@ -20,7 +21,7 @@ from memsync.reconcile.older import why_older
 from memsync.reconcile.plans import Target
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.ltm.ledger import Ledger
+from memsync.stores.ltm.ledger import Ledger, standing_digest
 from memsync.stores.ltm.record import recorded
 from memsync.stores.postgres import Session
 
@@ -87,7 +88,6 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
     may_see = session.row("may_see_repairs").may and not older
     found = []
     for run in runs(session):
-        away = sum(retired(session, ltm, run.run_id).values()) if may_see else 0
         if run.done == run.undone:
             found.append(Kept(run, "no", "it is undone" if run.done else "it changed nothing"))
         elif older:
@@ -98,16 +98,11 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
             found.append(Kept(run, "no", why))
         elif ltm and is_other_store(run.target, session, ltm, mark):
             found.append(Kept(run, "no", f"it was made on {made_on(run.target, ltm)}"))
-        elif away:
-            points = count(away, "point is", "points are")
-            why = f"{points} of collections that were retired: {BROUGHT_BACK_BY}"
-            found.append(Kept(run, "no" if away == run.done - run.undone else "in part", why))
+        elif left := _left(session, ltm, run.run_id) if may_see else None:
+            points, why = left
+            found.append(Kept(run, "no" if points == run.done - run.undone else "in part", why))
         elif what := lost.get(run.run_id):
             found.append(Kept(run, "in part", _told(what)))
-        elif traces := _traces(session, run.run_id) if may_see else 0:
-            points = count(traces, "memory is", "memories are")
-            why = f"{points} the only trace of what was said, because the rows are gone"
-            found.append(Kept(run, "no" if traces == run.done - run.undone else "in part", why))
         else:
             found.append(Kept(run, "whole"))
     return found, seen.left_out
@@ -147,12 +142,42 @@ def retired(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> dict[
     }
 
 
-def _traces(session: Session, run_id: UUID) -> int:
-    """How many memories of the run an undo leaves, because their rows are gone."""
+def _left(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> tuple[int, str] | None:
+    """How many points of the run an undo leaves by design, and why; None where it leaves none."""
+    if away := sum(retired(session, ltm, run_id).values()):
+        points = count(away, "point is", "points are")
+        return away, f"{points} of collections that were retired: {BROUGHT_BACK_BY}"
+    if unknown := session.row("copies_of_unknown_points", run_id=run_id).points:
+        points = count(unknown, "point is a copy", "points are copies")
+        return unknown, f"{points}, and an earlier memsync did not note of what"
+    if traces := _traces(session, ltm, run_id):
+        points = count(traces, "memory is", "memories are")
+        why = f"{points} the only trace of what was said, because the rows are gone"
+        return traces, why
+    return None
+
+
+def _traces(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> int:
+    """How many memories of the run an undo leaves, because their rows are gone.
+
+    Without the vector store one counts also where it says what it said before.
+    """
     if not Ledger(session).stands:
         return 0
-    found: int = session.row("traces_of_run", run_id=run_id).points
+    found, after = 0, 0
+    while rows := session.rows("traces_of_run", run_id=run_id, after=after, limit=_PAGE):
+        found += sum(not (ltm and _said_the_same(ltm, row)) for row in rows)
+        after = rows[-1].id
     return found
+
+
+def _said_the_same(ltm: LongTermMemory, row: Any) -> bool:
+    """Whether the memory said before the run what it says by now."""
+    if row.payload is None:
+        return False
+    memory = ltm.codec_of(row.collection).decode(json.loads(row.payload)).memory
+    stored: str = row.stored
+    return standing_digest(point_id_of(row.point_id), memory) == stored
 
 
 def _told(lost: NotWhole) -> str:

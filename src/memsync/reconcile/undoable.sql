@@ -69,10 +69,19 @@ FROM memsync.journal j
 WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND {needs_it} AND {is_retired}
 GROUP BY 1 ORDER BY 1;
 
+-- name: copies_of_unknown_points
+-- How many copies a run made before the journal noted of which points.
+SELECT count(*) AS points FROM memsync.journal
+WHERE run_id = %(run_id)s AND undone_at IS NULL AND action = 'copy' AND source_id IS NULL;
+
 -- name: traces_of_run
--- How many memories a run made, or wrote anew otherwise, whose rows are gone by now.
-SELECT count(*) AS points
+-- The next memories that a run made, or wrote anew, whose rows are gone by now: the digest of what
+-- each says, and the payload that it had; NULL: there was none, or it is lost.
+SELECT j.id, j.collection, j.point_id, encode(m.stored, 'hex') AS stored, q.payload::text AS payload
 FROM memsync.journal j
 JOIN memsync.memories m USING (collection, point_id)
-WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.action = 'put'
-  AND j.state_before IS DISTINCT FROM j.state_after AND NOT {has_exchange};
+LEFT JOIN memsync.quarantine q ON q.plan_id = j.run_id AND q.collection = j.collection
+    AND q.point_id = j.point_id AND q.state = j.state_before
+WHERE j.run_id = %(run_id)s AND j.undone_at IS NULL AND j.action IN ('put', 'patch')
+  AND j.state_before IS DISTINCT FROM j.state_after AND NOT {has_exchange} AND j.id > %(after)s
+ORDER BY j.id LIMIT %(limit)s;

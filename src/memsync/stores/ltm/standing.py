@@ -46,10 +46,10 @@ def in_question(
 ) -> Iterator[Point]:
     """The points of a persona's collection that may be memories of these exchanges of the persona.
 
-    They name one of the exchanges, or are as old as some of them, within the tolerance. Those with
-    a time in seconds are taken from the first exchange to the last, and all that lack the app's key
-    of the time: it may be under another one. A store that refuses to filter by a key without an
-    index returns every point.
+    They name one of the exchanges, or are as old as some of them, within the tolerance. A time in
+    seconds counts from the first exchange to the last. A point without the app's key of the time is
+    always among them: its time may be under another key. A store that refuses to filter by a key
+    without an index returns every point.
 
     Raises: SchemaMismatch when there is no such collection; StoreUnreachable also where the store
     does not show every point yet.
