@@ -1137,6 +1137,7 @@ BEGIN
     ADD COLUMN IF NOT EXISTS source_collection text,
     ADD COLUMN IF NOT EXISTS source_id text,
     ADD COLUMN IF NOT EXISTS is_replaced boolean NOT NULL DEFAULT false$q$,
+        'ALTER TABLE memsync.journal ADD COLUMN IF NOT EXISTS noted_before jsonb',
         $q$CREATE TABLE IF NOT EXISTS memsync.retired (
     run_id uuid NOT NULL,
     collection text NOT NULL,

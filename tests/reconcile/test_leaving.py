@@ -98,9 +98,10 @@ def test_what_came_back_may_be_lost_again(lab: Lab) -> None:
 
 
 def test_what_an_undo_removes_is_no_loss(open_lab: partial[Lab]) -> None:
-    """It takes a memory away that the run had made; then its rows go."""
+    """It takes a memory away that had never been there before the run; then its rows go."""
     lab = open_lab()
     lab.settled()
+    lab.sql("DELETE FROM memsync.memories WHERE anchor_id = %(id)s", id=lab.said[0].anchor_id)
     lab.lose(lab.said[0])
     plan = lab.plan()
     lab.apply(plan)

@@ -15,12 +15,10 @@ from memsync import reconcile
 from memsync.errors import (
     GateClosed,
     IncompleteAudit,
-    PartlyDone,
     SchemaMismatch,
     StoreUnreachable,
 )
 from memsync.memory import NewExchange, relay
-from memsync.model.ids import point_id_of
 from memsync.model.sequences import batched
 from memsync.reconcile import relayout
 from memsync.stores.ltm import ledger
@@ -29,9 +27,8 @@ from memsync.stores.postgres.locks import LockKey, require_free
 from support.failing import Failing
 from support.lab import ADA, LONG_AGO, A, C, Lab
 from support.laws.base import spelled
-from support.laws.coverage import duplicate, foreign_id, missing, orphan
-from support.laws.data import stale, wrong_text_key
-from support.laws.isolation import mismatch
+from support.laws.coverage import orphan
+from support.laws.data import stale
 from support.ledger import ENTRIES, adopt, aged, agrees, imported, other_words, states
 from support.raw_vectors import write_raw
 from support.releasing import released
@@ -450,62 +447,6 @@ def test_an_archived_memory_of_words_that_were_said_again_is_no_duplicate(lab: L
     assert ({}, 1, ()) == (lab.check().counts, lab.check().archived, lab.plan().actions)
     lab.unsay(first)
     assert ({}, 1, ()) == (lab.check().counts, lab.check().archived, lab.plan().actions)
-
-
-def test_an_undo_removes_no_memory_whose_rows_are_gone(lab: Lab) -> None:
-    """What the run had made is the only trace by then. What it removes is in the quarantine."""
-    said = lab.settled()
-    adopt(lab)
-    lab.lose(said[0])
-    lab.lose(said[1])
-    plan = lab.plan()
-    lab.apply(plan)
-    aged(lab, timedelta(seconds=30))
-    with pytest.raises(PartlyDone, match="only trace"):
-        lab.undo(plan)
-    assert {"missing-point": 1} == lab.check().counts
-    assert 1 == lab.check().archived
-    kept = lab.sql("SELECT reason, vector IS NULL FROM memsync.quarantine WHERE reason = 'undone'")
-    assert [("undone", False)] == kept
-
-
-def test_an_undo_does_not_make_wrong_words_the_truth(lab: Lab) -> None:
-    """A changed memory is mended, the mending is undone, and then its rows go."""
-    said = lab.settled()
-    adopt(lab)
-    lab.respell(said[0], **other_words(lab))
-    plan = lab.plan()
-    lab.apply(plan)
-    lab.undo(plan)
-    aged(lab, timedelta(seconds=30))
-    assert {"archived-tampered": 1} == lab.check().counts
-
-
-# ---------------------------------------------------------------------- repairs and undo
-
-
-@pytest.mark.parametrize(
-    "plant", [missing, stale, wrong_text_key, duplicate, foreign_id, mismatch, orphan]
-)
-def test_a_repair_and_its_undo_keep_the_ledger_in_step(plant: Any, open_lab: partial[Lab]) -> None:
-    """After an apply, and after its undo, what the ledger has stands as it says."""
-    lab = open_lab()
-    said = lab.settled()
-    agrees(lab)
-    plant(lab, said)
-    adopt(lab)
-    noted = {row[2] for row in lab.sql(ENTRIES)}
-    plan = lab.plan()
-    lab.apply(plan)
-    assert len(lab.exchanges()) == agrees(lab)
-    assert lab.check().ok
-    lab.undo(plan)
-    after = lab.sql(ENTRIES)
-    assert noted <= {row[2] for row in after}, "an undo makes the ledger forget nothing"
-    for collection, point_id, *_, removed in after:
-        stands = lab.vectors.retrieve(collection, [point_id_of(point_id)])
-        assert removed is not bool(stands)
-    assert "archived-missing" not in lab.check().counts
 
 
 # ---------------------------------------------------------------------- the change of layout

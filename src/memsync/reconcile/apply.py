@@ -27,7 +27,6 @@ from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
 from memsync.settings import Settings
 from memsync.stores.ltm import Failure, LongTermMemory
-from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 128
@@ -97,7 +96,7 @@ class _Applier:
         self._ltm = ltm
         self._tell = tell
         self._journal = Journal(session, plan.plan_id)
-        self._noting = Noting(Ledger(session), ltm)
+        self._noting = Noting(session, ltm)
         self._looker = Looker(
             session,
             ltm,
@@ -210,8 +209,8 @@ class _Applier:
         self.note_counts()
         for name, some in _by_collection(self._unsettled):
             with self._session.transaction():
-                self._journal.settle(name, [each.point_id for each in some], created=True)
                 self._noting.done(name, [(each, each.found) for each in some])
+                self._journal.settle(name, [each.point_id for each in some], created=True)
 
     def note_counts(self) -> None:
         """Write down how many actions were done by others, and how many are set aside, so far."""
@@ -310,8 +309,7 @@ class _Applier:
         ]
         with self._session.transaction():
             self._journal.intend(intents, new_collection=collection if creates else None)
-            removed = [each.point_id for each, point in ready if point is None]
-            self._noting.leaving(collection, removed)
+            self._noting.intended(self._plan.plan_id, collection, ready)
         seen = {each.point_id: each.found for each, _ in ready if each.found}
         try:
             failed = send([point for _, point in ready if point], seen)
@@ -341,9 +339,10 @@ class _Applier:
         not_done = [each for each in ready if each[0].point_id not in done]
         left = [each.point_id for each, _ in not_done]
         with self._session.transaction():
-            self._journal.settle(collection, done, left, created=stands)
+            # An undo takes what the ledger gets after the journal for somebody else's note.
             self._noting.done(collection, [each for each in ready if each[0].point_id in done])
             self._noting.staying(collection, left)
+            self._journal.settle(collection, done, left, created=stands)
             self._ltm.mark.count(self._session)
         self._done += len(done)
 

@@ -62,6 +62,7 @@ class Row:
     """A row of the journal that is not undone. `place` is None where a collection was made.
 
     `at` is when the run was about to act, `source` the point that it made a copy of.
+    `knows_ledger`: the row keeps what the ledger said before.
     """
 
     id: int
@@ -73,6 +74,7 @@ class Row:
     after: str | None
     at: datetime
     source: Place | None = None
+    knows_ledger: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ class Journal:
                 after=row.state_after,
                 at=row.intended_at,
                 source=_place(row.source_collection, row.source_id),
+                knows_ledger=row.knows_ledger,
             )
             for row in rows
         ]

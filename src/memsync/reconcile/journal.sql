@@ -77,6 +77,8 @@ SET action = excluded.action, reason = excluded.reason,
     source_collection = excluded.source_collection, source_id = excluded.source_id,
     is_replaced = excluded.is_replaced,
     state_before = excluded.state_before, state_after = excluded.state_after,
+    noted_before = CASE WHEN noted.done_at IS NULL OR noted.undone_at IS NOT NULL THEN NULL
+                        ELSE noted.noted_before END,
     intended_at = clock_timestamp(), done_at = NULL, undone_at = NULL;
 
 -- name: settle_intents
@@ -101,7 +103,7 @@ WHERE run_id = %(run_id)s AND collection = %(collection)s AND undone_at IS NULL
 -- name: journal_backwards
 -- What a run did and is not undone, before the row with this id; the newest first.
 SELECT id, collection, point_id, action, reason, source_collection, source_id, state_before,
-       state_after, intended_at
+       state_after, intended_at, noted_before IS NOT NULL AS knows_ledger
 FROM memsync.journal
 WHERE run_id = %(run_id)s AND undone_at IS NULL AND id < %(before)s
 ORDER BY id DESC LIMIT %(limit)s;

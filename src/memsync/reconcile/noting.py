@@ -2,20 +2,25 @@
 
 A removal is written down before it happens, as an intent of the repair at work, and everything with
 the action that is settled. So a memory that is missing, though the ledger has it, was not removed
-by a repair, unless one was cut short.
+by a repair, unless one was cut short. What the ledger said before is kept with the intents; after
+an undo it says that again, also of a memory that was missing before. The statements are in
+noting.sql.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from uuid import UUID
 
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.copying import is_faulty
+from memsync.reconcile.journal import Row
 from memsync.reconcile.looking import Looked
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import persona_of_collection
-from memsync.stores.ltm.ledger import Entry, Ledger
+from memsync.stores.ltm.ledger import Entry, Ledger, State
+from memsync.stores.postgres import Session
 
 Written = tuple[Looked, Point | None]
 """An action and the point that it leaves; None: no point."""
@@ -24,9 +29,40 @@ Written = tuple[Looked, Point | None]
 class Noting:
     """What a repair of these memories tells the ledger."""
 
-    def __init__(self, ledger: Ledger, ltm: LongTermMemory) -> None:
-        self._ledger = ledger
+    def __init__(self, session: Session, ltm: LongTermMemory) -> None:
+        self._session = session
+        self._ledger = Ledger(session)
         self._ltm = ltm
+
+    def intended(self, run_id: UUID, collection: str, actions: Sequence[Written]) -> None:
+        """Keep what the ledger says with the run's intents, and note the points about to go."""
+        if self._ledger.stands:
+            self._session.run(
+                "keep_noted",
+                run_id=run_id,
+                collection=collection,
+                point_ids=[str(looked.point_id) for looked, _ in actions],
+                anchor_ids=[looked.row and looked.row.anchor_id for looked, _ in actions],
+            )
+        self.leaving(collection, [looked.point_id for looked, point in actions if point is None])
+
+    def taken_back(self, collection: str, rows: Iterable[Row]) -> None:
+        """Let the ledger say what it said before the run of points that are as they were then.
+
+        Where the row of an earlier version does not know that, the entry says whether they stand.
+        """
+        kept, others = [], {}
+        for row in rows:
+            if row.knows_ledger:
+                kept.append(row.id)
+            elif row.place:
+                others[row.place.point_id] = row.before
+        self.staying(collection, [each for each, before in others.items() if before])
+        self._ledger.left(collection, [each for each, before in others.items() if not before])
+        if kept:
+            taken = self._session.rows("take_out_noted", ids=kept)
+            archived = [row.id for row in taken if row.state == State.ARCHIVED]
+            self._session.run("bring_noted", ids=[row.id for row in taken], archived=archived)
 
     def leaving(self, collection: str, ids: Sequence[PointId]) -> None:
         """Note that these points are about to go."""
@@ -36,10 +72,6 @@ class Noting:
         """Take back what was noted of points that were not removed."""
         self._ledger.stay(collection, ids)
 
-    def gone(self, collection: str, ids: Iterable[PointId]) -> None:
-        """Note that these points were removed."""
-        self._ledger.left(collection, ids)
-
     def done(self, collection: str, actions: Iterable[Written]) -> None:
         """Note the points that are gone now, and the memories that stand and have an exchange.
 
@@ -47,7 +79,7 @@ class Noting:
         them before stays visible.
         """
         done = list(actions)
-        self.gone(collection, [looked.point_id for looked, point in done if point is None])
+        self._ledger.left(collection, [each.point_id for each, point in done if point is None])
         self._ledger.note(
             [
                 self._entry(looked.action.place, point, looked.row)

@@ -10,7 +10,7 @@ from memsync.stores.postgres import Session, relations
 
 LATER = {
     "memsync.repair": ("done_before", "set_aside"),
-    "memsync.journal": ("source_collection", "source_id", "is_replaced"),
+    "memsync.journal": ("source_collection", "source_id", "is_replaced", "noted_before"),
 }
 """The columns that came after the first build that made the table."""
 

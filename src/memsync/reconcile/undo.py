@@ -7,7 +7,7 @@ is the only trace of what it says. What is removed or overwritten goes to the qu
 undo that ended early is finished by the next.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from uuid import UUID
@@ -29,7 +29,7 @@ from memsync.reconcile.removals import Removals
 from memsync.reconcile.undoable import BROUGHT_BACK_BY, is_other_store, made_on, retired
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
-from memsync.stores.ltm.ledger import Ledger, standing_digest
+from memsync.stores.ltm.ledger import standing_digest
 from memsync.stores.ltm.texts import say_the_same
 from memsync.stores.postgres import Postgres, Session
 
@@ -114,7 +114,7 @@ class _Undoer:
     ) -> None:
         self._session = session
         self._journal = journal
-        self._noting = Noting(Ledger(session), ltm)
+        self._noting = Noting(session, ltm)
         self._ltm = ltm
         self._removals = removals
         self._tell = tell
@@ -177,7 +177,7 @@ class _Undoer:
         copies = self._copies(collection, kind, restore)
         copies = self._without_traces(collection, kind, restore, copies, read.points)
         # Also where none is: a session that is lost ends here, before the next write.
-        self._settle(collection, done)
+        self._settle(collection, done, lost=self._lost(collection, done))
         if wanted := {each: row for each, row in restore.items() if each in copies}:
             self._restore(kind, collection, wanted, copies, read.points)
 
@@ -303,14 +303,19 @@ class _Undoer:
         undone = {row.place.point_id for row in done if row.place}
         self._noting.staying(collection, [each for each in rows if each not in undone])
 
-    def _settle(self, collection: str, done: Sequence[Row]) -> None:
-        """Note that rows are undone."""
+    def _lost(self, collection: str, rows: Sequence[Row]) -> set[PointId]:
+        """Those of these points that somebody else has removed and whose rows are gone: a loss."""
+        missing = [row.place.point_id for row in rows if row.place and row.before is None]
+        return self._noting.archived(collection, missing)
+
+    def _settle(
+        self, collection: str, done: Sequence[Row], lost: Collection[PointId] = frozenset()
+    ) -> None:
+        """Note that rows are undone. What the ledger says of the `lost` points stays."""
         with self._session.transaction():
             self._journal.settle_undone(done)
-            ids = {row.place.point_id: row.before for row in done if row.place}
-            # Nothing else that the ledger says changes: what the run found is not made the truth.
-            self._noting.staying(collection, [each for each, before in ids.items() if before])
-            self._noting.gone(collection, [each for each, before in ids.items() if not before])
+            told = [row for row in done if row.place and row.place.point_id not in lost]
+            self._noting.taken_back(collection, told)
             if done:
                 self._ltm.mark.count(self._session)
         self._done += len(done)

@@ -274,6 +274,11 @@ ALTER TABLE memsync.journal
     ADD COLUMN IF NOT EXISTS source_id text,
     ADD COLUMN IF NOT EXISTS is_replaced boolean NOT NULL DEFAULT false;
 
+-- name: add_journal_noted_before
+-- What memsync.memories said of the point before: its entry, and those that gave way to the new one.
+-- The column came after the first build that made the table; NULL: it is not known.
+ALTER TABLE memsync.journal ADD COLUMN IF NOT EXISTS noted_before jsonb;
+
 -- name: create_retired
 -- Collections that `reconcile layout set shared --retire` removes. Their points are in the
 -- quarantine, under the run's id as plan_id. points is counted before a collection is dropped.
