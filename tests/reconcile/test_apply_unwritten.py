@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -198,8 +197,6 @@ def test_a_writer_at_the_last_moment_is_not_overwritten(
     """
     lab = open_lab(layout=layout.value)
     plan = spoiled(lab).plan()
-    # Each store that is put back is a new one, with a mark of its own.
-    plan = replace(plan, target=replace(plan.target, mark=None))
     kept = lab.points()
     restore(lab, kept)
     watched = Failing(lab.vectors)

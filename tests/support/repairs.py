@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,8 @@ from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.vectors.protocol import VectorStore
+from memsync.stores.ltm.marks import META
+from memsync.stores.vectors import VectorStore, scan
 from support.failing import Crash
 from support.lab import DIMS, LONG_AGO, A, B, C, Lab
 from support.models import Model
@@ -210,9 +211,16 @@ def _without_vector(lab: Lab, place: Place) -> None:
 
 
 def restore(lab: Lab, kept: Points) -> None:
-    """Put the points back as they were, and forget what was done."""
+    """Put the points back as they were, and forget what was done; the store keeps its id."""
+    marks = [
+        replace(each, payload={"store": each.payload["store"]})
+        for each in (scan(lab.vectors, META, vectors=True) if lab.vectors.describe(META) else ())
+    ]
     for name in lab.vectors.collections():
-        lab.vectors.drop(name)
+        if name != META:
+            lab.vectors.drop(name)
+    if marks:
+        lab.vectors.upsert(META, marks)
     for name, points in kept.items():
         lab.vectors.create(name, DIMS, lab.ltm.codec.indexes if name == lab.home else {})
         _write(lab.vectors, name, points)
