@@ -240,7 +240,7 @@ def test_no_memory_is_written_beside_what_is_held_back(lab: Lab) -> None:
     lab.vectors.create(HOME, DIMS, {})
     lab.say()
     with pytest.raises(PartlyDone, match=r"1 wait for a retry.* holds 2 points"):
-        drain(lab.postgres, lab.with_store(_HoldingBack(lab.vectors)))
+        drain(lab.postgres, lab.with_store(_HoldingBack(lab.vectors)), outage_wait_s=0)
     assert 0 == lab.vectors.count(HOME)
     assert Drained(1, 1) == drain(lab.postgres, lab.ltm)
 

@@ -36,7 +36,9 @@ def _await_release(url: str) -> None:
             time.sleep(0.005)
 
 
-def drain(postgres: Postgres, ltm: LongTermMemory) -> Drained:
+def drain(
+    postgres: Postgres, ltm: LongTermMemory, *, outage_wait_s: float = relay.OUTAGE_WAIT_S
+) -> Drained:
     """Drain the outbox, and wait until its lock is released."""
     with released(postgres.conninfo):
-        return relay.drain(postgres, ltm)
+        return relay.drain(postgres, ltm, outage_wait_s=outage_wait_s)

@@ -70,7 +70,8 @@ def test_the_command_line_opens_the_store(
     out = capsys.readouterr().out
     assert "evidence and settings disagree on 2 messages" in out
     assert (
-        f"{said.anchor}  evidence {said.other}  settings {said.now}  persona-{said.other}/{point}"
+        f"  message {said.anchor}, memory persona-{said.other}/{point}\n"
+        f"    by evidence  {said.other}\n    by settings  {said.now}\n"
     ) in out
     assert 14 == app.command("plan", "--evidence", "ignore", "--json", qdrant=qdrant)
     assert None is json.loads(capsys.readouterr().out)["evidence"]
