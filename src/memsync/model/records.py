@@ -160,6 +160,14 @@ class Place(NamedTuple):
             return None
 
 
+def ids_by_collection(places: Iterable[Place]) -> dict[str, list[PointId]]:
+    """The ids of these points, by their collections, in the order given."""
+    ids: dict[str, list[PointId]] = {}
+    for each in places:
+        ids.setdefault(each.collection, []).append(each.point_id)
+    return ids
+
+
 @dataclass(frozen=True, slots=True)
 class Speakers:
     """How the app's texts call the two who speak, by the names that they have now."""

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from memsync.errors import MemsyncError
 from memsync.model.digests import exchange_digest, point_state
-from memsync.model.ids import PointId
 from memsync.model.progress import Kind, Progress, Tell, silent
-from memsync.model.records import Place
+from memsync.model.records import Place, ids_by_collection
 from memsync.model.sequences import batched
 from memsync.model.wording import count
 from memsync.reconcile.baseline import Baseline
@@ -353,14 +352,10 @@ class _Auditor:
                 baseline.leave_open(finding)
 
     def _states(self, findings: Sequence[Finding]) -> dict[Place, str | None]:
-        places: dict[str, set[PointId]] = {}
-        for finding in findings:
-            for place in (finding.witness.place, finding.witness.target):
-                if place is not None:
-                    places.setdefault(place.collection, set()).add(place.point_id)
+        seen = {place for f in findings for place in (f.witness.place, f.witness.target) if place}
         found: dict[Place, str | None] = {}
-        for collection, ids in places.items():
-            read = read_points(self._ltm, collection, list(ids))
+        for collection, ids in ids_by_collection(seen).items():
+            read = read_points(self._ltm, collection, ids)
             for point_id, point in read.points.items():
                 found[Place(collection, point_id)] = point_state(point)
             for why in read.unread.values():

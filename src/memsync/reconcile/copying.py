@@ -14,7 +14,7 @@ from memsync.errors import GateClosed, StalePlan
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId, copied_point_id
 from memsync.model.progress import Tell
-from memsync.model.records import Exchange, Place, Point
+from memsync.model.records import Exchange, Place, Point, ids_by_collection
 from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.findings import Severity
@@ -73,12 +73,9 @@ class Copying:
 
     def read(self, places: Iterable[Place]) -> dict[Place, Point]:
         """The points at these places that stand, with their vectors."""
-        ids: dict[str, list[PointId]] = {}
-        for place in places:
-            ids.setdefault(place.collection, []).append(place.point_id)
         return {
             Place(collection, point.id): point
-            for collection, some in ids.items()
+            for collection, some in ids_by_collection(places).items()
             for point in self.ltm.points(collection, some, vectors=True).values()
         }
 

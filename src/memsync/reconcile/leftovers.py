@@ -11,7 +11,7 @@ from uuid import UUID
 
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Place
+from memsync.model.records import Exchange, Place, ids_by_collection
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.lookups import exchanges_of_anybody, matches_at_home, standing_alone
@@ -258,9 +258,7 @@ class Leftovers:
         belongs: every collection may count from 1.
         """
         for some in batched(cases, _BATCH):
-            ids: dict[str, list[PointId]] = {}
-            for taken in filter(None, map(_id_taken_at, some)):
-                ids.setdefault(taken.collection, []).append(taken.point_id)
+            ids = ids_by_collection(filter(None, map(_id_taken_at, some)))
             there = {
                 Place(name, point_id): point_state(point)
                 for name, asked in ids.items()

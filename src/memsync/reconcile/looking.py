@@ -12,7 +12,7 @@ from uuid import UUID
 
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Place, Point
+from memsync.model.records import Exchange, Place, Point, ids_by_collection
 from memsync.model.sequences import batched
 from memsync.model.vectors import vector_state
 from memsync.reconcile.cases import Case, Found, Role, is_made_from
@@ -188,12 +188,8 @@ class Looker:
         return patched
 
     def _with_copies(self, looked: Sequence[Looked], *, vectors: bool) -> list[Looked]:
-        by_source: dict[str, list[PointId]] = {}
-        for each in looked:
-            if each.action.source:
-                by_source.setdefault(each.action.source.collection, []).append(
-                    each.action.source.point_id
-                )
+        sources = (each.action.source for each in looked)
+        by_source = ids_by_collection(each for each in sources if each)
         read = {
             name: read_points(self._ltm, name, ids, vectors=vectors)
             for name, ids in by_source.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from memsync.errors import SchemaMismatch
 from memsync.model.ids import PointId
-from memsync.model.records import Place, Point
+from memsync.model.records import Place, Point, ids_by_collection
 from memsync.stores.ltm import LongTermMemory
 
 
@@ -40,11 +40,8 @@ def read_points(
 
 def points_at(ltm: LongTermMemory, places: Iterable[Place]) -> dict[Place, Point]:
     """Those of these points that stand and can be read, without vectors."""
-    ids: dict[str, list[PointId]] = {}
-    for each in places:
-        ids.setdefault(each.collection, []).append(each.point_id)
     return {
         Place(name, point.id): point
-        for name, some in ids.items()
+        for name, some in ids_by_collection(places).items()
         for point in read_points(ltm, name, some).points.values()
     }

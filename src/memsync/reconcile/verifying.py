@@ -17,7 +17,7 @@ from functools import cached_property
 from memsync.errors import MemsyncError, SchemaMismatch, StoreUnreachable
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
-from memsync.model.records import Place, Point, Vector
+from memsync.model.records import Place, Point, Vector, ids_by_collection
 from memsync.model.sequences import batched
 from memsync.model.vectors import cosine, not_finite, squared_length, vector_state
 from memsync.model.wording import count
@@ -59,12 +59,8 @@ class Verifier:
 
         One that cannot be read any more has none, and is in `not_checked`.
         """
-        ids: dict[str, list[PointId]] = {}
-        for each in findings:
-            if each.witness.vector is not None and each.witness.place is not None:
-                ids.setdefault(each.witness.place.collection, []).append(
-                    each.witness.place.point_id
-                )
+        seen = (each.witness for each in findings if each.witness.vector is not None)
+        ids = ids_by_collection(each.place for each in seen if each.place is not None)
         return {
             Place(collection, point_id): vector_state(point.vector)
             for collection, those in ids.items()

@@ -34,10 +34,9 @@ _HURRY_MS = SETTLE_MS - 10_000
 def turn(traffic: Traffic) -> Steps:
     """The app's turn: it answers, and writes rows and memory in one of its orders."""
     town = traffic.town
-    if (thread := _free_thread(town)) is None:
+    if (begun := _begun(town)) is None:
         return
-    told = town.next_of(thread)
-    town.busy.add(thread)
+    thread, told = begun
     order = town.rng.choice((_memory_first, _rows_first, _rows_in_two, _by_its_outbox))
     yield from order(town, told)
     told.is_open = False
@@ -105,10 +104,9 @@ def _by_its_outbox(town: Town, told: Told) -> Steps:
 def remembering(traffic: Traffic) -> Steps:
     """The library's turn. Its memory comes by the relay, whenever that is."""
     town = traffic.town
-    if (thread := _free_thread(town)) is None:
+    if (begun := _begun(town)) is None:
         return
-    told = town.next_of(thread)
-    town.busy.add(thread)
+    thread, told = begun
     row, key = told.row, town.id()
     said, answered = column_time(told.said_at_ms), column_time(row.created_at_ms)
     for _ in range(1 + town.chance(0.2)):
@@ -284,9 +282,15 @@ def restarting(traffic: Traffic) -> Steps:
     yield
 
 
-def _free_thread(town: Town) -> Thread | None:
+def _begun(town: Town) -> tuple[Thread, Told] | None:
+    """A thread in which nobody is at work, busy from now on, and what is said next in it."""
     free = [each for each in THREADS if each not in town.busy]
-    return town.rng.choice(free) if free else None
+    if not free:
+        return None
+    thread = town.rng.choice(free)
+    told = town.next_of(thread)
+    town.busy.add(thread)
+    return thread, told
 
 
 _ANYWHERE: dict[Actor, int] = {
