@@ -22,7 +22,7 @@ from memsync.cli.statuses import INTERNAL_ERROR, INTERRUPTED, PIPE_CLOSED, USAGE
 from memsync.errors import MemsyncError
 
 _HOW_READ = re.compile(r"(?<=must be a valid )(\w+), (?:unable to parse|invalid ).*")
-"""What of a message about a value says how it was read."""
+"""The part of a message about a value that says how it was read."""
 
 app = typer.Typer(
     name="memsync",

@@ -75,7 +75,7 @@ def finalize(
 
 
 def _told(kept: migrate.Archive) -> str:
-    """What the archive holds."""
+    """The contents of the archive, in words."""
     parts = (
         (kept.pairs, count(kept.pairs, "decision")),
         (kept.rows, count(kept.rows, "archived row")),

@@ -2,7 +2,7 @@
 
 A removal is written down before it happens, as an intent of the repair at work, and everything with
 the action that is settled. So a memory that is missing, though the ledger has it, was not removed
-by a repair, unless one was cut short. What the ledger said before is kept with the intents; after
+by a repair, unless one was cut short. The intents keep what the ledger said before; after
 an undo it says that again, also of a memory that was missing before. The statements are in
 noting.sql.
 """

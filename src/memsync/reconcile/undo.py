@@ -3,8 +3,8 @@
 It decides when an action may be undone: only while the point is in the state in which the run left
 it. A point that is in its former state already is done, and one that somebody has written since is
 left as it is, and told; so is one whose memory another run has removed since, and one that by now
-is the only trace of what it says. What is removed or overwritten goes to the quarantine first. An
-undo that ended early is finished by the next.
+is the only trace of what it says. A point goes to the quarantine before it is removed or
+overwritten. An undo that ended early is finished by the next.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -383,8 +383,8 @@ class LegacyLayout(StateRule):
 class BaselineOutdated(StateRule):
     """Acknowledgements match no finding any more: what they were about is mended, or has changed.
 
-    Why it matters: it does not. What has changed is a finding of its own again. An audit that could
-    not read everything calls nothing outdated.
+    Why it matters: it does not. A difference that has changed is a finding of its own again. An
+    audit that could not read everything calls nothing outdated.
     Repair: `memsync reconcile baseline drop --outdated` removes them.
     """
 

@@ -12,10 +12,10 @@ class AliasOfMemories(StateRule):
     """An alias has a name that the app gives to collections of memories.
 
     Why it matters: the app asks a collection of that name without a filter, and gets the memories
-    of everybody in the collection behind it. What is written under that name lies there, too. The
-    library asks with a filter then, so it finds no memory that names no persona. No collection has
-    the name, so the persona's own memories are missing. The collection of the shared layout may be
-    an alias, because it is never asked without a filter.
+    of everybody in the collection behind it. Points that are written under that name lie there,
+    too. The library asks with a filter then, so it finds no memory that names no persona. No
+    collection has the name, so the persona's own memories are missing. The collection of the shared
+    layout may be an alias, because it is never asked without a filter.
     Repair: remove the alias in Qdrant. A plan then makes the memories that are missing.
     """
 
