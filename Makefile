@@ -58,7 +58,7 @@ lock: ## pin the newest versions that pyproject.toml allows into requirements.lo
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet '$(UV)'
 	.venv-lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal \
-		--python-version 3.11 --extra embedded --group dev --generate-hashes \
+		--python-version 3.11 --extra embedded --extra distributed --group dev --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 		--output-file requirements.lock
 

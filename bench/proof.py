@@ -4,10 +4,12 @@ It measures a shared collection that agrees with its history, then with a hundre
 five kinds, and then with one in every memory. Where a server answers, the deep audit is also made
 by two processes, and by a Dask scheduler if one is named. The reference of the deep audit is the
 same data read and thrown away: all points with their payloads, and all messages. The audit by
-fingerprint is compared with the deep audit. Commands run in processes of their own, so that their
-memory can be measured.
-Usage: python bench/proof.py [--rows 100000] [--sizes N ...] [--stores edge server]
-[--scheduler ADDRESS] [--json FILE] [--postgres-url URL].
+fingerprint is compared with the deep audit. In the app's own layout, where every audit is deep, it
+is compared with that reading alone. Commands run in processes of their own, so that their memory
+can be measured.
+Usage: python bench/proof.py [--rows 100000] [--sizes N ...] [--layouts shared per-persona]
+[--of-a-persona 100] [--stores edge server] [--scheduler ADDRESS] [--json FILE]
+[--postgres-url URL].
 The sizes are rows/20 and rows/2 exchanges; --rows 2000000 measures a million.
 
 It fails (status 1) when an audit does not name exactly the planted differences, or when others
@@ -29,7 +31,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from both_stores import EMBEDDER, embed, make_memories
+from both_stores import EMBEDDER, OF_A_PERSONA, embed, make_memories
 from commands import Ran, environ_of, ran
 from figures import Figure, show, write_json
 from legacy_rows import one, server
@@ -45,7 +47,7 @@ from memsync.stores.ltm.against_history import compare_with_history
 from memsync.stores.ltm.fingerprints import LedgerPrints
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import VectorStore, open_vectors, scan
-from reconcile import STORES, Invalid, app_on, stores
+from reconcile import LAYOUTS, STORES, Invalid, app_on, stores
 
 _PLANTED = 100
 _ROUNDS = 3
@@ -98,17 +100,10 @@ class Figures:
             None,
             0.05 if self.exchanges >= 100_000 else None,
         )
-        # Raw reading begins in a process that runs already.
-        deep_s = self.deep.wall_s - self.idle.wall_s
-        rate, raw = self.exchanges / deep_s, self.exchanges / self.raw_s
-        yield Figure(
-            "T5", "deep audit, points/s", method, rate, raw, 0.5, limits_ratio=True, at_least=True
-        )
-        yield Figure("T5", "deep audit, peak MiB", method, self.deep.peak_mib, self.idle.peak_mib)
         yield Figure("T4", "by fingerprint, MiB", method, self.quick.peak_mib, self.idle.peak_mib)
-        own, idle = self.deep.own_mib, self.idle.own_mib
-        yield Figure("T5", "deep audit, MiB without mapped files", method, own, idle)
+        yield from of_deep(method, self.exchanges, self.raw_s, self.idle, self.deep)
         if every := self.deep_all:
+            own = self.deep.own_mib
             name = "deep, all differ"
             yield Figure("T5", f"{name}, peak MiB", method, every.peak_mib, self.deep.peak_mib)
             yield Figure("T5", f"{name}, MiB without mapped files", method, every.own_mib, own)
@@ -117,6 +112,18 @@ class Figures:
             cpu_s = by.cpu_s, self.alone.cpu_s
             yield Figure("T9", f"{who}, s on a CPU", method, *cpu_s, 1.15, limits_ratio=True)
             yield Figure("T9", f"{who}, s", method, by.wall_s, self.alone.wall_s)
+
+
+def of_deep(method: str, exchanges: int, raw_s: float, idle: Ran, deep: Ran) -> Iterator[Figure]:
+    """The figures of a deep audit where nothing differs."""
+    # Raw reading begins in a process that runs already.
+    rate, raw = exchanges / (deep.wall_s - idle.wall_s), exchanges / raw_s
+    yield Figure(
+        "T5", "deep audit, points/s", method, rate, raw, 0.5, limits_ratio=True, at_least=True
+    )
+    yield Figure("T5", "deep audit, peak MiB", method, deep.peak_mib, idle.peak_mib)
+    name = "deep audit, MiB without mapped files"
+    yield Figure("T5", name, method, deep.own_mib, idle.own_mib)
 
 
 def audited(settings: Settings, *how: str, expected: Mapping[str, int]) -> tuple[Ran, Any]:
@@ -165,6 +172,12 @@ def measured(settings: Settings, store: str, exchanges: int, scheduler: str | No
     )
 
 
+def measured_in_place(settings: Settings, store: str, exchanges: int) -> Iterator[Figure]:
+    """The deep audit of the app's own layout, which has no other."""
+    method = f"{store}, per-persona, {exchanges:,}"
+    yield from of_deep(method, exchanges, *_in_turn(settings))
+
+
 def _in_turn(settings: Settings) -> tuple[float, Ran, Ran]:
     """The middle one of three: raw reading, a process that does nothing, the deep audit."""
     raw, idle, deep = list[float](), list[Ran](), list[Ran]()
@@ -205,8 +218,9 @@ def _adopt(environ: Mapping[str, str]) -> None:
 def _raw_s(settings: Settings, vectors: VectorStore) -> float:
     """The seconds of reading all points and all messages, and throwing them away."""
     began = time.perf_counter()
-    for _ in scan(vectors, settings.collection):
-        pass
+    for name in vectors.collections():
+        for _ in scan(vectors, name):
+            pass
     columns = "id, channel_id, personality_id, persona_id, role, content, created_at"
     query = f"COPY (SELECT {columns} FROM conversation_history) TO STDOUT"
     with (
@@ -291,13 +305,18 @@ def _all_differ(environ: Mapping[str, str]) -> Ran:
 
 def series(
     given: argparse.Namespace, postgres_url: str, urls: Mapping[str, str]
-) -> Iterator[Figures]:
-    """Every size on each store."""
+) -> Iterator[list[Figure]]:
+    """Every size in each layout on each store."""
     for exchanges in given.sizes:
-        for store, url in urls.items():
-            with app_on(postgres_url, url, "shared", exchanges) as settings:
-                make_memories(settings, 0)
-                yield measured(settings, store, exchanges, given.scheduler)
+        for layout in given.layouts:
+            for store, url in urls.items():
+                with app_on(postgres_url, url, layout, exchanges, given.of_a_persona) as settings:
+                    make_memories(settings, 0)
+                    if layout == "shared":
+                        found = measured(settings, store, exchanges, given.scheduler).all()
+                    else:
+                        found = measured_in_place(settings, store, exchanges)
+                    yield [*found]
 
 
 def main() -> int:
@@ -305,7 +324,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="messages; see above")
     parser.add_argument("--sizes", type=int, nargs="+", help="exchanges, instead of --rows")
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
     parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
+    parser.add_argument(
+        "--of-a-persona", type=int, default=OF_A_PERSONA, help="exchanges of each persona"
+    )
     parser.add_argument("--scheduler", help="the address of a Dask scheduler, to measure it too")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--postgres-url", help="a server to make databases on")
@@ -318,9 +341,9 @@ def main() -> int:
         with server(given.postgres_url) as postgres_url, stores(given.stores) as urls:
             if "server" not in urls:
                 print("T9, parts by several processes, is not measured: it needs a server")
-            for each in series(given, postgres_url, urls):
-                figures += each.all()
-                show(f"proof: {each.store}, {each.exchanges:,} exchanges", each.all())
+            for some in series(given, postgres_url, urls):
+                figures += some
+                show(f"proof: {some[0].method} exchanges", some)
     except Invalid as error:
         print(f"the measurement is wrong: {error}", file=sys.stderr)
         return 1

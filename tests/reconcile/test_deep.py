@@ -15,11 +15,12 @@ import pytest
 
 from memsync import reconcile
 from memsync.cli.formats.report import Report
-from memsync.errors import InvalidInput, StoreBusy, StoreUnreachable
+from memsync.errors import InvalidInput, SettingsError, StoreBusy, StoreUnreachable
 from memsync.reconcile import deep
 from memsync.reconcile.audit_state import AuditState
 from memsync.reconcile.deep import Deep, How
 from memsync.reconcile.seen_vectors import Verify
+from memsync.stores.ltm.marks import META
 from memsync.stores.ltm.parts import Elsewhere, Pace, Part, Seen, packed, unpacked
 from support.failing import Failing
 from support.lab import DIMS, Lab
@@ -76,6 +77,26 @@ def whole(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 def test_parts_say_what_the_whole_says(lab: Lab, whole: dict[str, object]) -> None:
     """However small the parts are."""
     assert whole == told(audit(lab))
+
+
+def test_archived_memories_make_parts_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retention leaves many memories and few exchanges. No part has them all."""
+    kept = lab.exchanges()[:3]
+    lab.unsay(*(each for each in lab.exchanges() if each not in kept))
+    sizes: list[int] = []
+    real = type(lab.ltm.fingerprints).look_at
+
+    def look_at(self: Any, part: Part, took: Any) -> Seen:
+        seen = real(self, part, took)
+        sizes.append(seen.points)
+        return seen
+
+    monkeypatch.setattr(type(lab.ltm.fingerprints), "look_at", look_at)
+    in_parts = told(audit(lab))
+    assert len(sizes) > 4
+    assert max(sizes) < sum(sizes) / 2
+    monkeypatch.setattr(deep, "_PART_ROWS", 10_000)
+    assert in_parts == told(audit(lab))
 
 
 def test_ids_keep_their_order_when_packed() -> None:
@@ -250,25 +271,15 @@ def test_what_is_asked_for_in_vain_is_told(
     assert bool(why) == (said in list(made.scope_lines()))
 
 
-def test_a_scheduler_needs_its_package(open_lab: partial[Lab]) -> None:
+def test_a_scheduler_needs_its_package(
+    open_lab: partial[Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without it the error names the extra."""
-    pytest.importorskip("nothing_of_this_name", reason="only where distributed is missing") if (
-        _has_distributed()
-    ) else None
-    from memsync.errors import SettingsError  # noqa: PLC0415
-
+    monkeypatch.setitem(sys.modules, "distributed", None)
     lab = open_lab("server")
     lab.settled(2)
     with pytest.raises(SettingsError, match="pip install 'distributed>="):
         audit(lab, How(scheduler="tcp://127.0.0.1:1"))
-
-
-def _has_distributed() -> bool:
-    try:
-        import distributed  # noqa: F401, PLC0415
-    except ModuleNotFoundError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------------- after a crash
@@ -326,6 +337,16 @@ def test_what_changed_in_the_history_meanwhile_moves_no_part(lab: Lab, tmp_path:
     lab.say(10)
     lab.sync()
     assert told(audit(lab))["findings"] == told(audit(lab, How(state=file)))["findings"]
+
+
+def test_a_store_that_was_made_anew_is_read_from_its_beginning(lab: Lab, tmp_path: Path) -> None:
+    """It has the same name, and what was read is of the one before."""
+    file = tmp_path / "audit.state"
+    cut_short(lab, file, 2)
+    lab.vectors.drop(META)
+    with pytest.raises(InvalidInput, match=r"it is of .*, not of .*, no mark"):
+        audit(lab, How(state=file))
+    assert file.exists()
 
 
 def test_an_incomplete_audit_keeps_its_state(

@@ -34,7 +34,7 @@ from support.raw_vectors import write_raw
 from support.releasing import released
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from memsync.model.records import Exchange
 
@@ -151,12 +151,12 @@ def test_the_relay_notes_what_is_archived_once_an_hour(
     aged(lab, timedelta(minutes=3, seconds=30))
     real = ledger.Ledger.archive
 
-    def archive(of: ledger.Ledger) -> int:
+    def archive(of: ledger.Ledger, stops: Callable[[], bool]) -> int:
         with lab.postgres.session() as session:
             require_free(session, LockKey.RELAY, "relay")
         if meanwhile == "gone":
             raise StoreUnreachable(meanwhile)
-        return real(of)
+        return real(of, stops)
 
     def batches(found: list[Any], size: int) -> Iterator[Any]:
         if meanwhile:
@@ -185,6 +185,21 @@ def test_the_relay_notes_what_is_archived_once_an_hour(
     ), "who adopts everything anew meanwhile takes them out by their age"
     assert [(True,)] == lab.sql("SELECT archived_at > now() - interval '1 hour' FROM memsync.mark")
     assert len(said) + 3 == agrees(lab)
+
+
+def test_a_pass_over_what_is_archived_ends_between_its_batches(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that stops waits for the batch at most. The next pass does the rest."""
+    lab.settled()
+    adopt(lab)
+    aged(lab, timedelta(minutes=3, seconds=30))
+    monkeypatch.setattr(ledger, "_ARCHIVE_BATCH", 1)
+    asked = iter([False, False, False, True, True])
+    with lab.postgres.session() as session:
+        assert 2 == ledger.Ledger(session).archive(lambda: next(asked))
+        assert 2 == ledger.Ledger(session).archive()
+    assert 4 == states(lab).count("archived")
 
 
 def test_without_the_ledger_an_import_makes_faults(lab: Lab) -> None:

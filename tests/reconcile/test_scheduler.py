@@ -5,9 +5,12 @@ Scheduler and workers run in this process, on the lab's store, so that a test ca
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
+import dask
+import distributed
 import pytest
 
 from memsync import reconcile
@@ -26,8 +29,7 @@ if TYPE_CHECKING:
     from memsync.stores.ltm.parts import Part, Seen
     from support.lab import Lab
 
-distributed = pytest.importorskip("distributed", reason="the extra distributed is not installed")
-dask = pytest.importorskip("dask")
+CLOSE_S = 5.0
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -44,7 +46,7 @@ def quick() -> Iterator[None]:
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """A scheduler with two workers, each a thread of this process."""
-    with distributed.LocalCluster(
+    cluster = distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
         processes=False,
@@ -52,8 +54,11 @@ def cluster() -> Iterator[Any]:
         dashboard_address=None,
         worker_dashboard_address=None,
         silence_logs=50,
-    ) as cluster:
-        yield cluster
+    )
+    yield cluster
+    # Whoever closes a cluster whose scheduler has gone may wait for it for ever.
+    with contextlib.suppress(TimeoutError):
+        cluster.close(timeout=CLOSE_S)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -347,6 +347,19 @@ def own_database(new_database: "NewDatabase", migrated: str) -> str:
     return new_database(template=migrated)
 
 
+@contextmanager
+def lab_on(settings: Settings, seed: int, embedder: str = "test") -> Iterator[Lab]:
+    """A lab on the stores of these settings, which name both and the layout."""
+    assert settings.postgres_url
+    assert settings.layout
+    with (
+        closing(open_vectors(settings, create=True)) as vectors,
+        Postgres.open(settings.postgres_url) as postgres,
+    ):
+        ltm = LongTermMemory(vectors, settings, Embedder(embedder, embed), Layout(settings.layout))
+        yield Lab(settings.postgres_url, postgres, vectors, settings, ltm, random.Random(seed))
+
+
 def _open(
     request: pytest.FixtureRequest,
     shared: str,
@@ -372,13 +385,9 @@ def _open(
     settings.setdefault("writer", "memsync")
     # `remember` writes for the app, which would write long-term memory itself.
     chosen = Settings(postgres_url=url, qdrant_url=where, **settings)
-    vectors = after.enter_context(closing(open_vectors(chosen, create=True)))
-    before = set(vectors.collections())
-    after.callback(_clean, vectors, before)
-    postgres = after.enter_context(Postgres.open(url))
-    seed: int = request.getfixturevalue("seed")
-    ltm = LongTermMemory(vectors, chosen, Embedder("test", embed), Layout(chosen.layout))
-    return Lab(url, postgres, vectors, chosen, ltm, random.Random(seed))
+    lab = after.enter_context(lab_on(chosen, request.getfixturevalue("seed")))
+    after.callback(_clean, lab.vectors, set(lab.vectors.collections()))
+    return lab
 
 
 def _clean(vectors: VectorStore, before: set[str]) -> None:

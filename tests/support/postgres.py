@@ -41,6 +41,14 @@ class PostgresCluster:
         self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
         return name
 
+    def end_sessions(self, database: str) -> None:
+        """End the sessions of one of its databases, so that it can be a template."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+                [database],
+            )
+
     def drop(self, database: str) -> None:
         """Drop a database, even while clients are connected to it."""
         self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)

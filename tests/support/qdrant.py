@@ -39,12 +39,17 @@ def _docker_answers() -> bool:
         return False
 
 
-@contextmanager
-def qdrant_program() -> Iterator[str]:
-    """The URL of a server that the program on PATH runs."""
-    port = _free_port_pair()
-    with tempfile.TemporaryDirectory(prefix="memsync-qdrant-") as folder:
-        log = Path(folder) / "log"
+class QdrantProgram:
+    """A server that the program on PATH runs. Its folder and its ports outlive the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = _free_port_pair()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        """Start it; its URL, once it answers."""
+        folder, port = self._folder, self._port
         given = {
             "SERVICE__HOST": "127.0.0.1",
             "SERVICE__HTTP_PORT": str(port),
@@ -54,15 +59,30 @@ def qdrant_program() -> Iterator[str]:
             "TELEMETRY_DISABLED": "true",
         }
         environ = os.environ | {f"QDRANT__{name}": value for name, value in given.items()}
+        log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["qdrant"], cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT
             )
+        self._process = process
+        return _ready_qdrant("127.0.0.1", port, lambda: process.poll() is None, log.read_text)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def qdrant_program() -> Iterator[str]:
+    """The URL of a server that the program on PATH runs."""
+    with tempfile.TemporaryDirectory(prefix="memsync-qdrant-") as folder:
+        server = QdrantProgram(Path(folder))
         try:
-            yield _ready_qdrant("127.0.0.1", port, lambda: process.poll() is None, log.read_text)
+            yield server.start()
         finally:
-            process.kill()
-            process.wait()
+            server.kill()
 
 
 @contextmanager

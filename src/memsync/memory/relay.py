@@ -118,19 +118,20 @@ def drain_once(
         status = _held(outbox.status(session), run.ltm.why_app_writes)
         archives = run.entries > 0 and not stops() and run.ledger.begin_to_archive()
     if archives:
-        _archive(postgres)
+        _archive(postgres, stops)
     return Ended(Drained(run.entries, run.memories), run.outage, run.refusal, status)
 
 
-def _archive(postgres: Postgres) -> None:
+def _archive(postgres: Postgres, stops: Callable[[], bool]) -> None:
     """See which memories are archived: a pass over the history, while others may write.
 
-    What fails is a warning in the log, because the drain is done; the next time mends it.
+    It ends soon where `stops` says so. What fails is a warning in the log, because the drain is
+    done; the next time mends it.
     """
     try:
         session = postgres.dedicated()
         with contextlib.closing(session.connection):
-            Ledger(session).archive()
+            Ledger(session).archive(stops)
     except MemsyncError as error:
         _log.warning("which memories are archived was not written down: %s", error.message)
 

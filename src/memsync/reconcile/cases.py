@@ -109,10 +109,11 @@ class Case:
 
     `said` is how the point's text resembles the exchange's; None without one of them. `kept` is the
     place of the exchange's memory that stays, where it is another point, and `kept_state` its
-    state. `home` is the collection where the case's memory belongs, None where its persona is not
-    known. `tolerance_ms` is how far the times of a pair may differ. `entry` is what the ledger says
-    of the point, where it has no exchange. `vector` is what was seen of the point's vector, None
-    where it was not looked at.
+    state, or that of a point which has its id where it belongs (`place_apart`). `home` is the
+    collection where the case's memory belongs, None where its persona is not known. `tolerance_ms`
+    is how far the times of a pair may differ. `entry` is what the ledger says of the point, where
+    it has no exchange. `vector` is what was seen of the point's vector, None where it was not
+    looked at.
     """
 
     role: Role
@@ -147,6 +148,16 @@ class Case:
         return Place(self.home, self.found.point.id)
 
     @property
+    def place_apart(self) -> Place | None:
+        """Where its memory belongs, if its point lies elsewhere and none is known to stand there.
+
+        Another point may have that id: every collection may count from 1.
+        """
+        if self.found is None or self.kept is not None or self.target == self.found.place:
+            return None
+        return self.target
+
+    @property
     def is_copy(self) -> bool:
         """Whether its memory stands at `kept`, too, also where that one is an orphan."""
         if self.role is not Role.ORPHAN or self.kept is None:
@@ -158,10 +169,14 @@ class Case:
         """Whether it is an orphan outside of its home, where nothing belongs."""
         return self.role is Role.ORPHAN and self.found is not None and not self.found.home
 
-    @property
-    def witness(self) -> Witness:
-        """The states of the exchange and the point that this case was made from."""
+    def witness(self, *, anew: bool = False) -> Witness:
+        """The states of the exchange and the point that this case was made from.
+
+        A memory that is made `anew` apart from its point gets its anchor's id.
+        """
         row, found, target = self.exchange, self.found, self.target
+        if anew and row and self.place_apart:
+            target = Place(self.place_apart.collection, row.anchor_id)
         if self.role is Role.LOST:
             return Witness(place=self.place)
         if self.role is Role.ELSEWHERE and self.layout is Layout.SHARED:
@@ -175,7 +190,7 @@ class Case:
             place=found.place if found else None,
             state=state,
             target=target,
-            target_state=state if itself else self.kept_state,
+            target_state=state if itself else self.kept_state if target == self.target else None,
         )
 
     @property

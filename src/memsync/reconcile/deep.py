@@ -44,6 +44,7 @@ from memsync.stores.ltm.parts import (
 )
 
 _PART_ROWS = 20_000
+"""So many exchanges a part has, and about so many points at most, as far as ids are random."""
 _IN_HAND = 2
 """Parts for each worker at a time: one that it reads, and one that waits for it."""
 _PATIENCE_S = 10.0
@@ -137,10 +138,12 @@ class Deep:
         session, home = sources.session, sources.ltm.collection
         digests = Tape(ROW_BYTES, exchange_digests(session))
         tape = self._stack.enter_context(contextlib.closing(digests))
-        bounds = [anchor_of(tape[at]) for at in range(_PART_ROWS, len(tape), _PART_ROWS)]
+        bounds = _bounds(tape, _number_of_points(sources))
         if self._how.state:
-            subject = (instance_id(session), sources.ltm.label, home)
-            self._state = AuditState(self._how.state, tuple(map(str, subject)), bounds)
+            here, ltm = instance_id(session), sources.ltm
+            # A store that was made anew under the same name has no mark, or another one.
+            subject = (str(here), ltm.label, home, ltm.mark.store_of(here) or "no mark")
+            self._state = AuditState(self._how.state, subject, bounds)
             bounds = self._state.bounds
         seen: Spool[Seen] = self._stack.enter_context(contextlib.closing(Spool()))
         points = 0
@@ -315,6 +318,25 @@ def _scheduled(address: str) -> _Executor:
         return found
 
     return _Executor(client.get_executor(pure=False), workers, client.close)
+
+
+def _number_of_points(sources: Sources) -> int:
+    """How many points there are; 0 where the store does not say, which a part tells then."""
+    try:
+        return sources.ltm.fingerprints.count()
+    except (StoreUnreachable, SchemaMismatch):
+        return 0
+
+
+def _bounds(tape: Tape, points: int) -> list[UUID]:
+    """Where each part but the first begins.
+
+    A thread that was pruned has many more memories than exchanges, so where there are, the ids are
+    cut evenly, too.
+    """
+    of_rows = {anchor_of(tape[at]) for at in range(_PART_ROWS, len(tape), _PART_ROWS)}
+    evenly = points // _PART_ROWS if points > 2 * len(tape) else 0
+    return sorted(of_rows | {UUID(int=(at << 128) // evenly) for at in range(1, evenly)})
 
 
 def _parts(tape: Tape, bounds: list[UUID]) -> Iterator[Part]:

@@ -6,12 +6,12 @@ which are newer than the history, and which are orphans.
 
 import contextlib
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from memsync.model.digests import point_state
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Place, ids_by_collection
+from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.lookups import exchanges_of_anybody, matches_at_home, standing_alone
@@ -25,7 +25,10 @@ from memsync.stores.history.exchanges import (
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Entry, Ledger, State, standing_digest
 
-_BATCH = 1000
+_BATCH = 10_000
+"""So many points are looked for among everybody's messages by one pass over these."""
+_IDS = 1000
+"""So many points are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class Leftovers:
             whole = [each for each in founds if not was_changed(each, noted.get(each.place))]
             rows = named | exchanges_of_anybody(self._session, whole)
             without = [each for each in some if each.found.place not in rows]
-            yield from self._over(self._of_nobody(without, noted))
+            yield from self._of_nobody(without, noted)
             for left in some:
                 if exchange := rows.get(left.found.place):
                     yield from self._copies_of(left.found.place, Role.COPY)
@@ -136,8 +139,9 @@ class Leftovers:
             shared = self._ltm.collection
             apart = [noted[each.place] for each in founds if not each.home and each.place in noted]
             entries = self._ledger.at(Place(shared, e.anchor_id) for e in apart if e.anchor_id)
-            ids = [place.point_id for place in entries]
-            standing = self._ltm.points(shared, ids) if ids else {}
+            standing: set[PointId] = set()
+            for ids in batched((place.point_id for place in entries), _IDS):
+                standing.update(self._ltm.points(shared, ids))
             lost = {
                 place.point_id: entry
                 for place, entry in entries.items()
@@ -253,21 +257,6 @@ class Leftovers:
             self._sources.stand.add(case.target)
         return case
 
-    def _over(self, cases: Iterable[Case]) -> Iterator[Case]:
-        """The same cases; that of a point elsewhere with the state of what has its id where it
-        belongs: every collection may count from 1.
-        """
-        for some in batched(cases, _BATCH):
-            ids = ids_by_collection(filter(None, map(_id_taken_at, some)))
-            there = {
-                Place(name, point_id): point_state(point)
-                for name, asked in ids.items()
-                for point_id, point in self._ltm.points(name, asked).items()
-            }
-            for case in some:
-                place = _id_taken_at(case)
-                yield case if place is None else replace(case, kept_state=there.get(place))
-
     def _may_lack_a_message(self, found: Found) -> bool:
         """Whether its exchange may be missing because a message of its thread cannot be read."""
         if self._odd_threads is None:
@@ -287,9 +276,6 @@ class Leftovers:
         """
         times = sorted(at for case in self._unmatched if (at := _time_told(case)) is not None)
         newer = _without_rows(times, messages_in_stretches(self._session, times) if times else {})
-        yield from self._over(self._by_time(newer))
-
-    def _by_time(self, newer: Collection[int]) -> Iterator[Case]:
         for case in self._unmatched:
             is_newer = _time_told(case) in newer
             if case.found:
@@ -307,12 +293,6 @@ def noted_at(found: Found, shared: str) -> list[Place]:
         *([came_from] if came_from else []),
         Place(shared, found.point.id),
     ]
-
-
-def _id_taken_at(case: Case) -> Place | None:
-    """Where a point elsewhere belongs, and another one may have its id; None for other cases."""
-    is_apart = case.found is not None and not case.found.home and case.kept is None
-    return case.target if is_apart and case.exchange is None else None
 
 
 def _lost_as(found: Found, entry: Entry | None, lost: Mapping[UUID, Entry]) -> Place | None:

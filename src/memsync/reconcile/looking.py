@@ -136,7 +136,7 @@ class Looker:
             _judged(each, noted.get(each.point_id), read.unread.get(each.point_id))
             for each in looked
         ]
-        if kind is ActionKind.PUT:
+        if kind in {ActionKind.PUT, ActionKind.COPY}:
             return self._without_doubles(judged)
         if kind is ActionKind.REMOVE:
             return self._without_rows(judged)
@@ -232,7 +232,7 @@ class Looker:
     # ------------------------------------------------------------------ more that it rests on
 
     def _without_doubles(self, looked: Sequence[Looked]) -> list[Looked]:
-        """New memories of the app's collections that the app has not written itself meanwhile."""
+        """Memories for the app's collections that the app has not written there meanwhile."""
         new = [each for each in looked if each.is_open and each.found is None]
         if self._ltm.layout is Layout.SHARED or not new:
             return list(looked)

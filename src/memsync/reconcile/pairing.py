@@ -9,8 +9,8 @@ Memory grows with the largest owner, not with the stores.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from memsync.reconcile.leftovers import Leftovers, Oldest, was_changed
 from memsync.reconcile.locating import Located
 from memsync.reconcile.matching import Match, Matcher
 from memsync.reconcile.merging import merge_shared
+from memsync.reconcile.reading import points_at
 from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import NOBODY, Spool
 from memsync.stores.history.catalog import Catalog
@@ -97,19 +98,31 @@ class Pairing:
                 self._leftovers,
             ):
                 spools.enter_context(contextlib.closing(each))
-            for found in self.sources.elsewhere():
-                self._wait(found)
-            if self._layout is Layout.SHARED:
-                yield from self._merge_shared()
-                owners = self._owners_of_the_waiting()
-            else:
-                owners = self._all_owners()
-            for some in owners:
-                yield from self._owner_by_owner(some)
-            for found in self._waiting.of(NOBODY):
-                self._leftovers.add(found, None, None)
-            yield from self._leftovers.cases()
-            yield from self._missing_cases()
+            yield from self._with_what_has_their_ids(self._cases())
+
+    def _cases(self) -> Iterator[Case]:
+        for found in self.sources.elsewhere():
+            self._wait(found)
+        if self._layout is Layout.SHARED:
+            yield from self._merge_shared()
+            owners = self._owners_of_the_waiting()
+        else:
+            owners = self._all_owners()
+        for some in owners:
+            yield from self._owner_by_owner(some)
+        for found in self._waiting.of(NOBODY):
+            self._leftovers.add(found, None, None)
+        yield from self._leftovers.cases()
+        yield from self._missing_cases()
+
+    def _with_what_has_their_ids(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The same cases, each with the state of a point that has its id where it belongs."""
+        for some in batched(cases, _BATCH):
+            there = points_at(self._ltm, filter(None, (each.place_apart for each in some)))
+            states = {place: point_state(point) for place, point in there.items()}
+            for each in some:
+                place = each.place_apart
+                yield replace(each, kept_state=states.get(place)) if place else each
 
     # ------------------------------------------------------------------ reading
 

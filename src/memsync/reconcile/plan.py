@@ -114,6 +114,7 @@ class _Draft:
         self._copies: Shelf[Action] = Shelf()
         self._patches: Shelf[Action] = Shelf()
         self._removals: Shelf[Action] = Shelf()
+        self._brought: Shelf[bytes] = Shelf()
         self._kept: Shelf[Action] = Shelf()
         self._instead: Shelf[bytes] = Shelf()
         self._ends: Shelf[bytes] = Shelf()
@@ -127,7 +128,8 @@ class _Draft:
         with contextlib.ExitStack() as files:
             for each in (
                 *(self._puts, self._copies, self._patches, self._removals, self._kept),
-                *(self._instead, self._ends, self._written, self._moves, self._wanted),
+                *(self._brought, self._instead, self._ends, self._written),
+                *(self._moves, self._wanted),
             ):
                 files.enter_context(contextlib.closing(each))
 
@@ -204,9 +206,13 @@ class _Draft:
             replaced_state=seen.target_state,
             persona_id=finding.persona_id,
         )
-        self._copies.setdefault(_copy_key(source, target.collection), action)
+        key = _copy_key(source, target.collection)
+        if seen.anchor_id:
+            # Of several that others have, one is brought, and the rest goes for its sake.
+            key = self._brought.setdefault(_exchange_key(seen.anchor_id, target), key)
+        self._copies.setdefault(key, action)
         if finding.repair is Repair.MOVE:
-            self._moves.add(b"", (_reason(finding), _removal(finding, source, target)))
+            self._moves.add(key, (_reason(finding), _removal(finding, source, target)))
 
     def _remove(self, reason: Reason, action: Action) -> None:
         """Remove the point, unless the whole of the plan keeps it: see `actions`."""
@@ -223,10 +229,9 @@ class _Draft:
         """One action for each point, in the order of the plan. To be called once."""
         self._leave_to_copies()
         self._give_free_ids()
-        for reason, removal in self._moves:
-            if removal.replaced_by:
-                key = _copy_key(removal.place, removal.replaced_by.collection)
-                self._remove(reason, replace(removal, replaced_by=self._copies[key].place))
+        for key, action in self._copies.items():
+            for reason, removal in self._moves.of(key):
+                self._remove(reason, replace(removal, replaced_by=action.place))
         for key, action in self._removals.items():
             if action.replaced_by and (copied := self._instead.get(_key(action.replaced_by))):
                 by = self._copies[copied].place
@@ -245,16 +250,12 @@ class _Draft:
 
         `_instead` has the copy that comes instead of each.
         """
-        with contextlib.closing(Shelf[bytes]()) as brought:
-            for copied, action in self._copies.items():
-                if action.anchor_id:
-                    brought[_exchange_key(action.anchor_id, action.place)] = copied
-            for key, action in self._puts.items():
-                if action.anchor_id and action.state is None:
-                    copied_by = brought.get(_exchange_key(action.anchor_id, action.place))
-                    if copied_by is not None:
-                        self._instead[key] = copied_by
-                        del self._puts[key]
+        for key, action in self._puts.items():
+            if action.anchor_id and action.state is None:
+                copied_by = self._brought.get(_exchange_key(action.anchor_id, action.place))
+                if copied_by is not None:
+                    self._instead[key] = copied_by
+                    del self._puts[key]
 
     def _give_free_ids(self) -> None:
         """Give a copy whose id another memory has at its target another id."""

@@ -130,7 +130,7 @@ class CaseRule(Rule):
             evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(grade),
             accept_command=self._accept(place),
-            witness=case.witness,
+            witness=case.witness(anew=repair is Repair.MAKE),
         )
 
     def _accept(self, place: Place | None) -> str | None:

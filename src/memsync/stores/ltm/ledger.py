@@ -6,7 +6,7 @@ it is archived, whose it was, and the digest of what it said. The ledger holds n
 decides when a memory counts as archived. The statements are in ledger.sql.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -245,17 +245,19 @@ class Ledger:
                 removed=removed,
             )
 
-    def archive(self) -> int:
+    def archive(self, stops: Callable[[], bool] = lambda: False) -> int:
         """Write down which memories are archived by now. Returns how many became so.
 
         It passes over the history, and needs no lock: no row is waited for, and few at a time are
-        kept from others.
+        kept from others. Where `stops` says so, the rest is left to the next time.
         """
         archived = 0
-        while self._stands:
+        while self._stands and not stops():
             found = self._session.rows("memories_to_archive", memories_max=_TO_ARCHIVE_MAX)
             before = archived
             for some in batched(found, _ARCHIVE_BATCH):
+                if stops():
+                    break
                 archived += self._session.run(
                     "archive_memories",
                     collections=[each.collection for each in some],

@@ -1,0 +1,140 @@
+"""Collections that each count from 1: where a memory belongs, another one has its id."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memsync.errors import PartlyDone
+from memsync.reconcile.plans import ActionKind
+from support.lab import ADA, NOBODY, A, B, C, Lab
+from support.repairs import aside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from memsync.model.records import Exchange
+
+ID = 7
+
+
+@pytest.fixture
+def counted(open_lab: partial[Lab]) -> Lab:
+    """A lab whose collections count. The first exchange of A has no memory."""
+    lab = open_lab(layout="per-persona", embedder="support.lab:embed")
+    for number, each in enumerate(lab.say(4)[1:], start=ID):
+        lab.deploy(each, point_id=number)
+    for number, each in enumerate(lab.say(3, persona=C), start=2 * ID):
+        lab.deploy(each, point_id=number)
+    lab.sql("DELETE FROM memsync.outbox")
+    return lab
+
+
+def with_the_users_other_persona(lab: Lab, lost: Exchange) -> str:
+    """In the collection of the user's other persona, whose first it is."""
+    lab.deploy(lost, collection=f"persona-{B}", point_id=ID, personaId=str(B))
+    return "persona-mismatch"
+
+
+def with_another_user(lab: Lab, lost: Exchange) -> str:
+    """In the collection of another user's persona."""
+    lab.deploy(lost, collection=f"persona-{C}", point_id=ID, personaId=str(C))
+    return "persona-mismatch"
+
+
+def of_its_personality(lab: Lab, lost: Exchange) -> str:
+    """In the older collection of a personality."""
+    lab.deploy(lost, collection=f"personality-{ADA}", point_id=ID)
+    return "missing-point"
+
+
+def of_its_personality_with_other_words(lab: Lab, lost: Exchange) -> str:
+    """The same, and it must be made anew: it names the messages, and says something else."""
+    lab.deploy(
+        lost,
+        collection=f"personality-{ADA}",
+        point_id=ID,
+        content="User (Al): other\nAda: words",
+        messageIds=[str(lost.anchor_id)],
+    )
+    return "missing-point"
+
+
+def of_nobody(lab: Lab, lost: Exchange) -> str:
+    """In the collection of a persona that is gone."""
+    lab.deploy(lost, collection=f"persona-{NOBODY}", point_id=ID, personaId=str(NOBODY))
+    return "unknown-persona"
+
+
+MISPLACED = (
+    *(with_the_users_other_persona, with_another_user),
+    *(of_its_personality, of_its_personality_with_other_words, of_nobody),
+)
+
+
+@pytest.mark.parametrize("misplace", MISPLACED)
+def test_it_is_found_and_brought_under_another_id(
+    counted: Lab, misplace: Callable[[Lab, Exchange], str]
+) -> None:
+    """What has the id is not the memory, does not make it young, and stays as it is."""
+    lab, lost = counted, counted.said[0]
+    assert {"missing-point": 1} == lab.audit().counts
+    name = misplace(lab, lost)
+    audit = lab.audit()
+    assert (1, 0) == (audit.counts[name], audit.settling)
+    there = lab.point(ID, f"persona-{A}")
+    plan = lab.plan(audit)
+    lab.apply(plan)
+    assert there == lab.point(ID, f"persona-{A}")
+    again = lab.audit()
+    assert ({}, 0) == (again.counts, again.settling)
+    assert () == lab.plan(again).actions
+    lab.undo(plan)
+    assert audit.counts == lab.audit().counts
+
+
+@pytest.mark.parametrize("homes", [(B, C), (C, B)])
+def test_two_others_have_it(counted: Lab, homes: tuple[UUID, UUID]) -> None:
+    """One of the two is brought, the other goes for its sake."""
+    lab, lost = counted, counted.said[0]
+    for persona in homes:
+        lab.deploy(lost, collection=f"persona-{persona}", personaId=str(persona))
+    assert {"persona-mismatch": 2} == lab.audit().counts
+    plan = lab.plan()
+    kinds = [each.kind for each in plan.actions]
+    assert [ActionKind.COPY, ActionKind.REMOVE, ActionKind.REMOVE] == kinds
+    lab.apply(plan)
+    assert {} == lab.audit().counts
+    lab.undo(plan)
+    assert {"persona-mismatch": 2} == lab.audit().counts
+
+
+def test_the_app_has_written_it_meanwhile(counted: Lab) -> None:
+    """After the plan was made: it is not brought a second time."""
+    lab, lost = counted, counted.said[0]
+    lab.deploy(lost, collection=f"persona-{B}", personaId=str(B))
+    plan = lab.plan()
+    mine = lab.deploy(lost)
+    with pytest.raises(PartlyDone) as caught:
+        lab.apply(plan)
+    assert f"the app has written this memory meanwhile, as {mine.id}" in str(aside(caught))
+    assert {"persona-mismatch": 1} == lab.audit().counts
+    lab.apply(lab.plan())
+    assert {} == lab.audit().counts
+
+
+def test_two_others_have_it_in_the_shared_collection(open_lab: partial[Lab]) -> None:
+    """One of them has the anchor's id, which does not make the other one young."""
+    lab = open_lab()
+    lost = lab.settled()[0]
+    other = lab.put(lab.new_id(), {**lab.point(lost.anchor_id).payload, "persona_id": str(C)})
+    lab.respell(lost.anchor_id, persona_id=str(B))
+    audit = lab.audit()
+    assert ({"persona-mismatch": 2}, 0) == (audit.counts, audit.settling)
+    assert {str(lost.anchor_id), str(other.id)} == {each.key for each in audit.faults}
+    lab.apply(lab.plan(audit))
+    assert {} == lab.audit().counts
+    assert str(A) == lab.point(lost.anchor_id).payload["persona_id"]
