@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from memsync.errors import PartlyDone
+from memsync.model.records import to_ms
 from memsync.reconcile.plans import ActionKind
-from support.lab import ADA, NOBODY, A, B, C, Lab
+from support.lab import ADA, BASIL, LONG_AGO, NOBODY, A, B, C, Lab
+from support.ledger import adopt
 from support.repairs import aside
 
 if TYPE_CHECKING:
@@ -138,3 +141,70 @@ def test_two_others_have_it_in_the_shared_collection(open_lab: partial[Lab]) -> 
     lab.apply(lab.plan(audit))
     assert {} == lab.audit().counts
     assert str(A) == lab.point(lost.anchor_id).payload["persona_id"]
+
+
+# ---------------------------------------------------------------------- what stands elsewhere
+
+
+def test_the_collection_of_nobody_has_a_copy_that_names_somebody(counted: Lab) -> None:
+    """The memory stands; its copy is nobody's, and is found as that and removed."""
+    lab = counted
+    lab.deploy(lab.said[1], collection=f"persona-{NOBODY}")
+    audit = lab.audit()
+    assert ({"missing-point": 1, "unknown-persona": 1}, 0) == (audit.counts, audit.settling)
+    lab.apply(lab.plan(audit))
+    assert {} == lab.audit().counts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"content": "User (Al): before an edit\nAda: so"},
+        {"createdAt": to_ms(LONG_AGO) - 86_400_000},
+        {"personalityId": str(BASIL), "channelId": "another"},
+    ],
+    ids=["text", "time", "fields"],
+)
+@pytest.mark.parametrize("collection", [f"persona-{C}", f"personality-{ADA}"])
+def test_what_is_brought_is_as_its_row(
+    counted: Lab, collection: str, changes: dict[str, object]
+) -> None:
+    """It names its message, and nothing of it is wrong afterwards."""
+    lab, lost = counted, counted.said[0]
+    lab.deploy(
+        lost,
+        collection=collection,
+        messageIds=[str(lost.anchor_id)],
+        personaId=str(C) if collection == f"persona-{C}" else str(A),
+        **changes,
+    )
+    assert 1 == sum(lab.audit().counts.values())
+    lab.apply(lab.plan())
+    assert {} == lab.audit().counts
+
+
+def test_the_ledger_has_anothers_memory_under_that_id(counted: Lab) -> None:
+    """From when memories were shared: it says nothing of this one, which is an orphan."""
+    lab = counted
+    adopt(lab)
+    lab.sql(
+        "UPDATE memsync.memories SET collection = %(shared)s, point_id = '77', state = 'archived',"
+        " anchor_id = NULL WHERE persona_id = %(c)s AND point_id = '14'",
+        shared=lab.home,
+        c=C,
+    )
+    orphan = lab.said[2]
+    lab.deploy(orphan, point_id=77, content="User (Al): unsaid\nAda: unheard")
+    assert {"missing-point": 1, "orphan-point": 1} == lab.audit().counts
+
+
+def test_a_memory_that_cannot_be_made_is_set_aside(counted: Lab) -> None:
+    """The personality of its row is gone past the foreign key. It is not called done."""
+    lab = counted
+    plan = lab.plan()
+    with psycopg.connect(lab.url, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("DELETE FROM personalities WHERE id = %s", [ADA])
+    with pytest.raises(PartlyDone) as caught:
+        lab.apply(plan)
+    assert "personality is gone" in str(aside(caught))

@@ -109,7 +109,7 @@ class Case:
 
     `said` is how the point's text resembles the exchange's; None without one of them. `kept` is the
     place of the exchange's memory that stays, where it is another point, and `kept_state` its
-    state, or that of a point which has its id where it belongs (`place_apart`). `home` is the
+    state, or that of a point which has its id where it belongs (see `unread`). `home` is the
     collection where the case's memory belongs, None where its persona is not known. `tolerance_ms`
     is how far the times of a pair may differ. `entry` is what the ledger says of the point, where
     it has no exchange. `vector` is what was seen of the point's vector, None where it was not
@@ -148,14 +148,14 @@ class Case:
         return Place(self.home, self.found.point.id)
 
     @property
-    def place_apart(self) -> Place | None:
-        """Where its memory belongs, if its point lies elsewhere and none is known to stand there.
+    def unread(self) -> Place | None:
+        """The place of another point by which it is judged, and whose state nobody has read yet.
 
-        Another point may have that id: every collection may count from 1.
+        Where its memory belongs, a point may have its id: every collection may count from 1.
         """
-        if self.found is None or self.kept is not None or self.target == self.found.place:
+        if self.found is None or self.role is Role.COPY or self.kept_state is not None:
             return None
-        return self.target
+        return None if self.target == self.found.place else self.target
 
     @property
     def is_copy(self) -> bool:
@@ -175,8 +175,8 @@ class Case:
         A memory that is made `anew` apart from its point gets its anchor's id.
         """
         row, found, target = self.exchange, self.found, self.target
-        if anew and row and self.place_apart:
-            target = Place(self.place_apart.collection, row.anchor_id)
+        if anew and row and found and self.kept is None and target not in {None, found.place}:
+            target = self.home and Place(self.home, row.anchor_id)
         if self.role is Role.LOST:
             return Witness(place=self.place)
         if self.role is Role.ELSEWHERE and self.layout is Layout.SHARED:

@@ -286,13 +286,13 @@ class Leftovers:
 
 
 def noted_at(found: Found, shared: str) -> list[Place]:
-    """Where the ledger may know the point: here, or where it lay in the other layout."""
+    """Where the ledger may know the point: here, or where it lay in the other layout.
+
+    An integer id there may be that of another persona's.
+    """
     came_from = Place.read(found.reading.brought_from or "")
-    return [
-        found.place,
-        *([came_from] if came_from else []),
-        Place(shared, found.point.id),
-    ]
+    in_shared = Place(shared, found.point.id) if isinstance(found.point.id, UUID) else None
+    return [found.place, *filter(None, (came_from, in_shared))]
 
 
 def _lost_as(found: Found, entry: Entry | None, lost: Mapping[UUID, Entry]) -> Place | None:

@@ -161,6 +161,8 @@ class Looker:
             why = _stale_row(each.action, rows)
             if why is None and memory and memory.place != each.action.place:
                 why = f"the memory belongs at {memory.place} by now"
+            if why is None and memory is None:
+                why = "its persona or its personality is gone, so that no memory of it can be made"
             if memory and anchor and each.found and self._keeps_its_text(each, rows[anchor]):
                 memory = self._ltm.repairs.kept(memory, each.found, rows[anchor])
             wanted = None if memory is None else Point(each.point_id, memory.payload)
@@ -196,17 +198,19 @@ class Looker:
         }
         rows = self._rows(looked)
         noted = Ledger(self._session).at(each.action.place for each in looked)
-        copies = [
-            self._with_copy(each, read, noted.get(each.action.place), vectors=vectors)
-            for each in looked
-        ]
-        return [
+        with_rows = [
             replace(
                 each,
                 row=rows.get(each.action.anchor_id) if each.action.anchor_id else None,
-                why=each.why or _stale_row(each.action, rows),
+                why=_stale_row(each.action, rows),
             )
-            for each in copies
+            for each in looked
+        ]
+        return [
+            each
+            if each.why
+            else self._with_copy(each, read, noted.get(each.action.place), vectors=vectors)
+            for each in with_rows
         ]
 
     def _with_copy(
@@ -225,7 +229,7 @@ class Looker:
         if vectors and not point.vector:
             return replace(looked, why=f"the point {source} has no vector")
         payload = self._ltm.repairs.copied(
-            point, source.collection, action.place, action.persona_id, noted
+            point, source.collection, action.place, action.persona_id, looked.row, noted
         )
         return replace(looked, source=point, wanted=Point(looked.point_id, payload))
 

@@ -98,7 +98,7 @@ class Pairing:
                 self._leftovers,
             ):
                 spools.enter_context(contextlib.closing(each))
-            yield from self._with_what_has_their_ids(self._cases())
+            yield from self._with_states(self._cases())
 
     def _cases(self) -> Iterator[Case]:
         for found in self.sources.elsewhere():
@@ -115,13 +115,13 @@ class Pairing:
         yield from self._leftovers.cases()
         yield from self._missing_cases()
 
-    def _with_what_has_their_ids(self, cases: Iterable[Case]) -> Iterator[Case]:
-        """The same cases, each with the state of a point that has its id where it belongs."""
+    def _with_states(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The same cases, each with the state of the other point by which it is judged."""
         for some in batched(cases, _BATCH):
-            there = points_at(self._ltm, filter(None, (each.place_apart for each in some)))
+            there = points_at(self._ltm, filter(None, (each.unread for each in some)))
             states = {place: point_state(point) for place, point in there.items()}
             for each in some:
-                place = each.place_apart
+                place = each.unread
                 yield replace(each, kept_state=states.get(place)) if place else each
 
     # ------------------------------------------------------------------ reading

@@ -33,7 +33,9 @@ class PersonaMismatch(CaseRule):
             return Repair.NONE, Grade.REPORT_ONLY
         if case.kept is not None:
             return Repair.REMOVE, Grade.UNSAFE
-        return (Repair.MAKE if case.layout is Layout.SHARED else Repair.MOVE), Grade.UNSAFE
+        # A text that is not the row's would be wrong there, too.
+        is_moved = case.layout is Layout.PER_PERSONA and case.said is not None
+        return (Repair.MOVE if is_moved else Repair.MAKE), Grade.UNSAFE
 
     def look(self, case: Case) -> Evidence | None:
         """A pair whose personas differ."""

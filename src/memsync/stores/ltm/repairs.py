@@ -84,11 +84,13 @@ class Repairs:
         source: str,
         target: Place,
         persona_id: UUID | None,
-        noted: Entry | None = None,
+        row: Exchange | None,
+        noted: Entry | None,
     ) -> dict[str, object]:
         """The payload of a copy of the point of `source`, spelled as its new collection is.
 
-        The persona is that of the new collection, else the one given. `noted` is what the ledger
+        The persona is that of the new collection, else the one given. In a collection of the app's
+        the copy of a memory that has a `row` has that one's time, personality and channel. `noted` is what the ledger
         says of the target: where that is this memory, it comes back as it was written down.
         """
         copy = Point(target.point_id, point.payload)
@@ -98,7 +100,7 @@ class Repairs:
             if noted and noted.says(DEPLOYED.decode(point.payload).memory):
                 copy = replace(copy, payload=self._as_noted(copy, noted))
             return self._codec.archived(copy, persona_id=persona_id)
-        payload = DEPLOYED.patched(copy, None, as_deployed=True)
+        payload = DEPLOYED.patched(copy, row, as_deployed=True)
         persona = persona_of_collection(target.collection) or persona_id
         if persona is not None:
             payload[DEPLOYED.key("persona_id")] = str(persona)
