@@ -90,8 +90,9 @@ class Repairs:
         """The payload of a copy of the point of `source`, spelled as its new collection is.
 
         The persona is that of the new collection, else the one given. In a collection of the app's
-        the copy of a memory that has a `row` has that one's time, personality and channel. `noted` is what the ledger
-        says of the target: where that is this memory, it comes back as it was written down.
+        the copy of a memory that has a `row` has that one's time, personality and channel. `noted`
+        is what the ledger says of the target: where that is this memory, it comes back as it was
+        written down.
         """
         copy = Point(target.point_id, point.payload)
         if target.collection == self._shared:
