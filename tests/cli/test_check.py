@@ -1,5 +1,6 @@
 """Tests `memsync check` on a database that it cannot read in full, and what it refuses."""
 
+import psycopg
 import pytest
 
 from support.cli import NOWHERE, on
@@ -24,6 +25,23 @@ def test_what_is_incomplete_leads_to_its_cause(legacy_app: str) -> None:
     ran = on(legacy_app, ":memory:", "reconcile", "--select", "MSI")
     assert 15 == ran.status
     assert "next: memsync migrate plan" == ran.out.splitlines()[-1]
+
+
+def test_a_lost_collection_is_clean_for_nobody(
+    app: str, qdrant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the one finding in place of all about memories, so every part of them has it."""
+    monkeypatch.setenv("MEMSYNC_LAYOUT", "shared")
+    with psycopg.connect(app) as connection:
+        [(persona,)] = connection.execute("SELECT id::text FROM personas LIMIT 1").fetchall()
+    for part in (("--persona", persona), ("--select", "MSC001")):
+        report = on(app, qdrant, "check", *part, "--json").json()
+        assert (False, {"collection-missing": 1}) == (report["ok"], report["counts"]), part
+    plan = on(app, qdrant, "reconcile", "plan", "--persona", persona)
+    assert "not repaired: 1 collection-missing" in plan.out
+    assert "there is nothing to repair" not in plan.out
+    nobody = on(app, qdrant, "check", "--persona", "00000000-0000-4000-8000-000000000000")
+    assert (2, "") == (nobody.status, nobody.out), "it names no persona"
 
 
 @pytest.mark.parametrize("other", [("--deep",), ("--verify-vectors", "all"), ("--workers", "2")])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from memsync.model.records import Exchange, Point
 
 HOSTILE = "gone\n'); DROP TABLE memsync.acknowledged; -- %s %(x)s {x} \x1b[2J\u202e \U0001f42f"
-NEVER = {rule.code for rule in RULES if not rule.can_be_acknowledged}
+NEVER = {rule.code for rule in RULES if rule.is_cause}
 INFO = {each.code for each in RULES if each.severity is Severity.INFO}
 OF_EACH_CODE = [
     next((law, layout) for law in LAWS for layout in law.layouts if law.code == code)

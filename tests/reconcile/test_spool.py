@@ -7,6 +7,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -99,6 +100,13 @@ def test_numbers_are_those_of_the_findings() -> None:
     assert 3 == found.drop("MSC001")
     assert some[3:] == list(found)
     assert 2 == len(found) == sum(Counter(each.code for each in found).values())
+
+
+def test_what_may_be_the_cause_of_all_is_of_every_persona() -> None:
+    """Whoever looks at one persona alone sees it, but it is about nobody."""
+    cause = replace(finding(2, "MSS015", persona=None), is_cause=True)
+    of_b = Findings([finding(1), cause]).chosen(persona=B)
+    assert (1, [cause], 0) == (len(of_b), list(of_b), of_b.people("MSS015"))
 
 
 def test_findings_may_be_read_in_another_thread() -> None:

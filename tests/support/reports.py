@@ -49,6 +49,7 @@ def finding(number: int, code: str, **changes: object) -> Finding:
         persona_id=UUID(int=number % 700 + 1),
         evidence=evidence,
         next_command=rule.command(rule.grade),
+        is_cause=rule.is_cause,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

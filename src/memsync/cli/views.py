@@ -1,6 +1,7 @@
 """What a command shows of an audit: the options that choose findings, and the view they make.
 
-It decides which findings were asked for, and prints nothing.
+It decides which findings were asked for, and prints nothing. A fault that may be the cause of all
+others belongs to every choice: without it no part of the findings can be judged.
 """
 
 import inspect
@@ -129,7 +130,8 @@ class View:
         return frozenset(each.code for each in RULES if self._selects(each.code, each.name))
 
     def _wants(self, kind: Kind) -> bool:
-        return self._selects(kind.code, kind.name) and kind.severity is not Severity.INFO
+        is_asked_for = kind.is_cause or self._selects(kind.code, kind.name)
+        return is_asked_for and kind.severity is not Severity.INFO
 
     def _selects(self, code: str, name: str) -> bool:
         return not self.select or not self.select.isdisjoint(words_for(code, name))

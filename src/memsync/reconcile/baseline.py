@@ -38,7 +38,6 @@ _REASON_MAX = 500
 _RULES = {rule.code: rule for rule in RULES}
 _ONE_LIST = frozenset((UnacknowledgedOutbox.code, DeadOutboxEntry.code))
 """Findings of one list, which may be cut off before the first of one of them."""
-_CAUSES = {rule.name for rule in RULES if not rule.can_be_acknowledged}
 
 
 def state_of(finding: Finding) -> str:
@@ -167,11 +166,11 @@ def acknowledge(
         raise IncompleteAudit(
             "the audit is incomplete, so nothing was acknowledged: " + "; ".join(audit.not_checked)
         )
-    if causes := _CAUSES.intersection(audit.counts):
+    if causes := sorted({kind.name for kind in audit.faults.kinds if kind.is_cause}):
         raise GateClosed(
-            f"nothing was acknowledged: the audit has {listed(sorted(causes))}, which may be the "
-            "cause of every other finding. Mend that first; see `memsync check`",
-            findings=sorted(causes),
+            f"nothing was acknowledged: the audit has {listed(causes)}, which may be the cause of "
+            "every other finding. Mend that first; see `memsync check`",
+            findings=causes,
         )
     table = Acknowledgements(session)
     done: Counter[tuple[str, str]] = Counter()

@@ -115,6 +115,7 @@ class Finding:
     None where there is none. The values of `evidence` are numbers, names that memsync or a schema
     gives, or `Words`. `accept_command` accepts what this finding alone is about; None where no
     command does. `acknowledged` is None unless an operator knows of exactly this finding.
+    `is_cause`: it may be the cause of every other finding.
     """
 
     code: str
@@ -131,6 +132,7 @@ class Finding:
     held_by: UUID | None = None
     accept_command: str | None = None
     acknowledged: Acknowledgement | None = None
+    is_cause: bool = False
 
 
 class Kind(NamedTuple):
@@ -141,6 +143,7 @@ class Kind(NamedTuple):
     severity: Severity
     grade: Grade
     next_command: str
+    is_cause: bool
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ class Chosen:
     """Some of the findings of an audit, in the order of code, store and key.
 
     They are those of `kinds`, with how many there are of each, and of `persona`, None for all. A
-    finding concerns the persona whose memory it should be, and the one who has it.
+    finding concerns the persona whose memory it should be, and the one who has it. One that may be
+    the cause of all concerns every persona.
     """
 
     findings: "Findings"
@@ -162,14 +166,18 @@ class Chosen:
 
     def of(self, code: str) -> Iterator[Finding]:
         """Those of one code."""
-        found = self.findings.of(code, self.persona)
+        persona = None if self._is_cause(code) else self.persona
+        found = self.findings.of(code, persona)
         return (each for each in found if kind_of(each) in self.kinds)
 
     def people(self, code: str) -> int:
         """How many personas those of this code are about."""
-        if self.persona is not None:
-            return int(any(kind.code == code for kind in self.kinds))
-        return self.findings.people(code)
+        if self.persona is None or self._is_cause(code):
+            return self.findings.people(code)
+        return int(any(kind.code == code for kind in self.kinds))
+
+    def _is_cause(self, code: str) -> bool:
+        return any(kind.code == code and kind.is_cause for kind in self.kinds)
 
     def __iter__(self) -> Iterator[Finding]:
         for code in sorted({kind.code for kind in self.kinds}):
@@ -223,7 +231,8 @@ class Findings:
         """The findings of the wanted kinds; with `persona` only those that concern that persona."""
         kinds: Mapping[Kind, int] = self._kinds
         if persona is not None:
-            kinds = Counter(map(kind_of, self.of("", persona)))
+            causes = {kind: n for kind, n in kinds.items() if kind.is_cause}
+            kinds = {**causes, **Counter(map(kind_of, self.of("", persona)))}
         return Chosen(self, {kind: n for kind, n in kinds.items() if wanted(kind)}, persona)
 
     def of(self, code: str, persona: UUID | None = None) -> Iterator[Finding]:
@@ -243,7 +252,14 @@ class Findings:
 
 def kind_of(finding: Finding) -> Kind:
     """The kind of the finding."""
-    return Kind(finding.code, finding.name, finding.severity, finding.grade, finding.next_command)
+    return Kind(
+        finding.code,
+        finding.name,
+        finding.severity,
+        finding.grade,
+        finding.next_command,
+        finding.is_cause,
+    )
 
 
 def subject_key(code: str, store: str, key: str) -> bytes:

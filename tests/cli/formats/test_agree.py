@@ -22,6 +22,7 @@ from support.read_reports import READ, Page, of_html, of_junit, of_prometheus, s
 from support.reports import OTHER_WORDS, WORDS, audit, finding, report, written
 
 PERSONA = UUID(int=4)
+CAUSES = {rule.code for rule in RULES if rule.is_cause}
 UNREAD = ("collection memories: it does not answer", "whether recall can search: no")
 AUDITS = {
     "none": lambda: audit(0),
@@ -152,7 +153,7 @@ def test_what_was_not_looked_at_is_not_clean(
         page = Page(written(made, "html"))
     faults = {r.code for r in RULES if r.severity_in(Layout.SHARED) is not Severity.INFO}
     if unknown is None:
-        unknown = faults - {(view.select and "MSI001") or "MSC001"}
+        unknown = faults - ({"MSI001", *CAUSES} if view.select else {"MSC001"})
 
     skipped = re.findall(r'name="(MS\w+) [\w-]+" time="0">\n<skipped ', junit)
     zero = {dict(labels)["code"] for name, labels in metrics if name == "memsync_findings"}
@@ -168,6 +169,27 @@ def test_a_persona_says_nothing_of_the_stores_as_a_whole() -> None:
 
     assert re.search(r'name="MSS006 missing-index" time="0">\n<skipped ', junit)
     assert 'name="MSC002 orphan-point" time="0">\n</testcase>' in junit
+
+
+@pytest.mark.parametrize("code", ["MSS015", "MSS018", "MSS019"])
+@pytest.mark.parametrize("of_persona", [False, True])
+@pytest.mark.parametrize("select", [None, ["MSC001"], ["MSI"]])
+def test_what_may_be_the_cause_of_all_counts_whatever_was_asked_for(
+    select: list[str] | None, of_persona: bool, code: str
+) -> None:
+    """No part of the findings is judged without it, so no format is green or skips it."""
+    view = View.of(select, str(PERSONA) if of_persona else None)
+    with audit(0) as clean, audit(0, finding(1, code, persona_id=None)) as found:
+        require_agreement(found, view)
+        made = report(found, view)
+        assert (FINDINGS, [code], 0) == (
+            made.status,
+            [each.code for each in made.listed()],
+            made.not_looked_at,
+        )
+        assert f'name="{code} ' in written(made, "junit").partition("<failure")[0]
+        junit = written(report(clean, view), "junit")
+    assert re.search(rf'name="{code} [\w-]+" time="0">\n</testcase>', junit)
 
 
 def test_nobodys_words_are_in_a_report_unless_asked_for() -> None:

@@ -192,6 +192,8 @@ class Report:
 
     def _left_out(self, rule: Rule) -> str:
         """Why nobody asked for findings of this rule; empty where somebody did."""
+        if rule.is_cause:
+            return ""
         codes = self.view.codes
         if codes is not None and rule.code not in codes:
             return "--select leaves it out"
@@ -336,7 +338,7 @@ class Report:
     def fields_of(self, finding: Finding) -> dict[str, object]:
         """A finding for a program. Words have their text only where it was asked for."""
         fields = asdict(finding)
-        for internal in ("witness", "repair"):
+        for internal in ("witness", "repair", "is_cause"):
             del fields[internal]
         if not self.view.show_text:
             for value in fields["evidence"].values():

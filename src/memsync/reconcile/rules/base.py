@@ -38,8 +38,9 @@ class Rule:
 
     `severity` is that of the shared layout, and of both where `per_persona` is None. An
     acknowledgement rests on the evidence, but for the values `moving`, which change by themselves.
-    `can_be_acknowledged` is false where the fault may be the cause of all others. `in_all` names
-    the value that says how many there are, where only the first become findings. `can_be_accepted`
+    `is_cause` is true where the fault may be the cause of all others: it counts in every part of
+    the findings, and nothing is acknowledged while it stands. `in_all` names the value that says
+    how many there are, where only the first become findings. `can_be_accepted`
     is true where an adoption anew takes what stands for what should. `otherwise` has what else may
     be done: when, and the command. `look_with` are the options with which an audit looks for it.
     """
@@ -51,7 +52,7 @@ class Rule:
     grade: ClassVar[Grade] = Grade.SAFE
     repair: ClassVar[Repair] = Repair.MAKE
     next_command: ClassVar[str] = ""
-    can_be_acknowledged: ClassVar[bool] = True
+    is_cause: ClassVar[bool] = False
     moving: ClassVar[frozenset[str]] = frozenset()
     in_all: ClassVar[str] = ""
     can_be_accepted: ClassVar[bool] = False
@@ -87,7 +88,7 @@ class Rule:
         if cls.can_be_accepted:
             found.append(("where it was meant", _ADOPT.format(place="COLLECTION/ID")))
         is_fault = any(cls.severity_in(layout) is not Severity.INFO for layout in Layout)
-        if is_fault and cls.can_be_acknowledged:
+        if is_fault and not cls.is_cause:
             select = f"{cls.code}{cls.look_with}"
             baseline = f"memsync reconcile baseline --select {select} --reason TEXT"
             found.append(("to let it be", baseline))
@@ -173,6 +174,7 @@ class StateRule(Rule):
             persona_id=None,
             evidence={name: _fact(value) for name, value in evidence.items()},
             next_command=self.command(self.grade),
+            is_cause=self.is_cause,
         )
 
 

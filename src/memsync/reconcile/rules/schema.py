@@ -244,7 +244,7 @@ class StoreRewound(StateRule):
     code, name = "MSS018", "store-rewound"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
-    can_be_acknowledged = False
+    is_cause = True
     otherwise = _GO_ON
 
     def look(self, state: State) -> Iterator[Finding]:
@@ -269,7 +269,7 @@ class CollectionRecreated(StateRule):
     code, name = "MSS019", "collection-recreated"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
-    can_be_acknowledged = False
+    is_cause = True
     otherwise = _GO_ON
 
     def look(self, state: State) -> Iterator[Finding]:
@@ -290,7 +290,7 @@ class CollectionMissing(StateRule):
     code, name = "MSS015", "collection-missing"
     grade, repair = Grade.REPORT_ONLY, Repair.NONE
     only_in_check = False
-    can_be_acknowledged = False
+    is_cause = True
     otherwise = (
         ("to see which collections hold memories", "memsync reconcile layout"),
         ("where the collection was lost", "memsync sync run"),
