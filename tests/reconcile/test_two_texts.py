@@ -9,6 +9,7 @@ import pytest
 from memsync.model.ids import PersonaId
 from memsync.reconcile.findings import Grade, Repair
 from support.lab import A, C
+from support.laws.base import noted
 from support.relayout import home
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def only(lab: Lab, name: str) -> Finding:
     assert name == found.name, found
     return found
 
+
+LEDGER = "SELECT point_id, encode(stored, 'hex'), state FROM memsync.memories"
 
 TWO_TEXTS = pytest.mark.parametrize(
     "names",
@@ -111,6 +114,35 @@ def test_two_texts_that_agree_are_a_fact(deployed: Lab, names: tuple[str, str]) 
         memory = codec.decode(payload).memory
         assert (old.payload["content"], None) == (memory.content, memory.user_text)
         assert not {*names, *camel} & payload.keys()
+
+
+@TWO_TEXTS
+@pytest.mark.parametrize("archived", [False, True])
+def test_two_texts_become_the_one_that_the_app_reads(
+    deployed: Lab, names: tuple[str, str], *, archived: bool
+) -> None:
+    """The point says what it said, keeps keys of others, and an undo leads back; so says the
+    ledger, which has the memory of rows that are gone.
+    """
+    said = deployed.said[0]
+    texts: dict[str, Any] = dict(zip(names, (said.user_text, said.assistant_text), strict=True))
+    deployed.respell(said, content=None, **texts)
+    noted(deployed, [said])
+    if archived:
+        deployed.unsay(said)
+    before, ledger = deployed.points(), deployed.sql(LEDGER)
+    assert (Grade.SAFE, Repair.PATCH) == (
+        (found := only(deployed, "wrong-payload-key")).grade,
+        found.repair,
+    )
+    plan = deployed.plan()
+    deployed.apply(plan)
+    assert ([], ledger) == (names_of(deployed), deployed.sql(LEDGER))
+    payload = memory_of(deployed, said).payload
+    assert (said.text, ["1"]) == (payload["content"], payload["senders"])
+    assert not {*names} & payload.keys()
+    deployed.undo(plan)
+    assert (before, ledger) == (deployed.points(), deployed.sql(LEDGER))
 
 
 def memory_of(lab: Lab, said: Exchange) -> Point:

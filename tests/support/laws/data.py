@@ -184,6 +184,27 @@ def wrong_key_of_an_archived_memory(lab: Lab, said: list[Exchange]) -> Planted:
     return Planted(one(point.id, point="text"))
 
 
+def _without_content(names: tuple[str, str], lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory that has two texts and not the one that the app reads."""
+    texts = dict(zip(names, (said[0].user_text, said[0].assistant_text), strict=True))
+    lab.respell(said[0], content=None, **texts)
+    return Planted(one(key(lab, said[0]), point=", ".join(names)))
+
+
+def _archived_without_content(names: tuple[str, str], lab: Lab, said: list[Exchange]) -> Planted:
+    """The same of a memory without rows."""
+    texts: dict[str, Any] = dict(zip(names, ("long ago", "it was"), strict=True))
+    point = lab.deploy(said[0], createdAt=OLD_MS, content=None, **texts)
+    return Planted(one(point.id, point=", ".join(names)))
+
+
+for _names in (("user_text", "assistant_text"), ("userText", "assistantText")):
+    law("MSD003", "deployed", name=f"{_names[0]}-and-no-content")(partial(_without_content, _names))
+    law("MSD003", "deployed", name=f"archived-{_names[0]}-and-no-content")(
+        partial(_archived_without_content, _names)
+    )
+
+
 def wrong_unit(wrong: Callable[[int], object], lab: Lab, said: list[Exchange]) -> Planted:
     """A time that is not whole milliseconds."""
     row = said[0]

@@ -114,9 +114,8 @@ class _Reader:
             storable_text(memory.text, "text")
         except InvalidInput:
             return None
-        texts = (memory.user_text, memory.assistant_text, memory.content)
-        if None in texts[:2]:
-            texts = (None, None, memory.content)
+        both = reading.two_texts or (memory.user_text, memory.assistant_text)
+        texts = (None, None, memory.content) if None in both else (*both, None)
         # Copies of one memory are one statement, not several that could contradict each other.
         said = repr((persona.hex, personality.hex, window, texts)).encode()
         first, last = (from_ms(ms).replace(tzinfo=None) for ms in window)

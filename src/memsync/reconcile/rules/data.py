@@ -125,9 +125,11 @@ class WrongPayloadKey(CaseRule):
     """A payload has a key in a spelling that the app does not read.
 
     Why it matters: the value under that key is not seen. The memory seems to lack a text or a time.
-    Or two texts stand beside the app's one, and say something else.
-    Repair: the payload is mended. In the shared layout a memory of an exchange is made anew. It is
-    only reported where two texts say something else than the one that the app reads.
+    In its own collections the app reads one text, `content`: two texts stand there without it, or
+    beside it, and say something else.
+    Repair: the payload is mended, and two texts become the one that the app reads. In the shared
+    layout a memory of an exchange is made anew. It is only reported where two texts say something
+    else than the one that the app reads.
     """
 
     code, name = "MSD003", "wrong-payload-key"
@@ -139,8 +141,8 @@ class WrongPayloadKey(CaseRule):
         return _patched(case, self.grade)
 
     def look(self, case: Case) -> Evidence | None:
-        """A memory whose payload has keys in a wrong spelling, or texts that the app does not read
-        and that disagree with the one that it reads.
+        """A memory whose payload has keys in a wrong spelling, or two texts that the app does not
+        read: in place of the one that it reads, or disagreeing with it.
         """
         if not _is_kept(case) or case.found is None:
             return None

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
-from memsync.errors import InvalidInput
-from memsync.model import ids
 from memsync.model.digests import buckets, content_digest, exchange_digest, memory_digest
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point, Speakers, StoredMemory
+from memsync.model.records import Exchange, Point, Speakers, StoredMemory, joined
 from memsync.stores.ltm.texts import says
+from memsync.stores.ltm.values import SECONDS_BELOW, text_of, time_window, uuid_of, uuids_of
 from memsync.stores.vectors import IndexKind
 
 Style = Literal["snake", "camel"]
@@ -43,18 +42,17 @@ _INDEXED = {
     "fp1": IndexKind.INTEGER,
     "fp2": IndexKind.INTEGER,
 }
-# The years 1 to 9999: the range of datetime, well within that of Postgres' timestamp.
-_MS_MIN, _MS_MAX = -62_135_596_800_000, 253_402_300_799_999
-# A smaller number is taken for seconds: as seconds the limit is in 5138, as milliseconds in 1973.
-_SECONDS_BELOW = 100_000_000_000
+_TEXTS, _ONE_TEXT = ("user_text", "assistant_text"), ("content", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The memory in a payload, and what was wrong with the payload.
 
-    `wrong_keys` are keys that this style does not use. `wrong_unit` is true for a time that is not
-    an integer of milliseconds. `time_window_ms` is the first and last millisecond it may mean.
+    `wrong_keys` are keys that this style does not use. `two_texts` are those of an app's payload
+    without the one that the app reads; the memory has that one, and their keys are wrong.
+    `wrong_unit` is true for a time that is not an integer of milliseconds. `time_window_ms` is the
+    first and last millisecond it may mean.
     `names_several_personas`: it has a list of them, or two spellings of the key that differ; the
     memory has no persona then, because Qdrant gives it to the filter of each.
     `names_several_times`: two spellings of the key give times that differ. `message_ids` are the
@@ -74,6 +72,7 @@ class Reading:
     brought_from: str | None = None
     perhaps_ms: int | None = None
     texts_disagree: bool = False
+    two_texts: tuple[str, str] | None = None
 
     def in_milliseconds(self) -> "Reading":
         """The same, where the time that was taken for seconds is in milliseconds."""
@@ -174,7 +173,7 @@ class PayloadCodec:
         The app's text stays, because the vector was made from it. Keys that memsync does not know
         are kept.
         """
-        content = DEPLOYED.decode(payload).memory.content
+        content = text_of(_first(payload, *_ONE_TEXT))
         if content is None:
             return _unknown(payload) | self.encode(exchange, embedder)
         brought = self.encode_deployed(exchange, content)
@@ -197,7 +196,7 @@ class PayloadCodec:
 
     def origin(self, payload: Mapping[str, object]) -> dict[str, object]:
         """The note of the app's point of which this is a copy, in this style; empty without one."""
-        noted = _text(self._either(payload, "brought_from"))
+        noted = text_of(self._either(payload, "brought_from"))
         return {} if noted is None else {self._spell["brought_from"]: noted}
 
     def archived(
@@ -214,8 +213,8 @@ class PayloadCodec:
             payload[self.key("persona_id")] = str(persona_id)
         if self.key("content") in payload:
             payload[self.key("text_form")] = "deployed"
-        if DEPLOYED.decode(point.payload).memory.content is not None:
-            for name in ("user_text", "assistant_text"):
+        if text_of(_first(point.payload, *_ONE_TEXT)) is not None:
+            for name in _TEXTS:
                 payload.pop(self.key(name), None)
         if embedder is not None:
             payload[self.key("embedder")] = embedder
@@ -242,7 +241,10 @@ class PayloadCodec:
         return payload if as_deployed else payload | self._digested(point.id, payload, exchange)
 
     def _respelled(self, payload: Mapping[str, object]) -> dict[str, object]:
-        """Known keys in this style, and a time in whole milliseconds. What cannot be read stays."""
+        """Known keys in this style, a time in whole milliseconds, and one text in the app's.
+
+        What cannot be read stays.
+        """
         changed = _unknown(payload)
         for name, camel in _CAMEL.items():
             older = {"content": ("text",), "created_at": ("timestamp",)}.get(name, ())
@@ -251,8 +253,13 @@ class PayloadCodec:
                 changed[self._spell[name]] = found[0]
             elif any(key in payload for key in spellings):
                 changed[self._spell[name]] = None
-        window, _ = _time_window(changed.get(self.key("created_at")))
-        if window is None or abs(window[0]) < _SECONDS_BELOW:
+        if two_texts := self._unread(changed):
+            # The vector was made from both, joined like this.
+            changed[self.key("content")] = joined(*two_texts)
+            for name in _TEXTS:
+                del changed[self.key(name)]
+        window, _ = time_window(changed.get(self.key("created_at")))
+        if window is None or abs(window[0]) < SECONDS_BELOW:
             # As milliseconds it would be taken for seconds again.
             return changed
         return changed | {self.key("created_at"): window[0]}
@@ -284,13 +291,16 @@ class PayloadCodec:
         # The key in this style comes first, because filters look at that one.
         at = self._either(payload, "created_at")
         at = payload.get("timestamp") if at is None else at
-        window, wrong_unit = _time_window(at)
+        window, wrong_unit = time_window(at)
         persona_id, several = self._persona(payload)
-        user_text = _text(self._either(payload, "user_text"))
-        assistant_text = _text(self._either(payload, "assistant_text"))
-        content = _text(_first(payload, "content", "text"))
+        user_text, assistant_text = self._both(payload)
+        content = text_of(_first(payload, *_ONE_TEXT))
         texts_disagree = False
-        if user_text is not None and assistant_text is not None and content is not None:
+        if two_texts := self._unread(payload):
+            spellings = dict.fromkeys(each for name in _TEXTS for each in (name, _CAMEL[name]))
+            wrong += [each for each in spellings if each in payload and each not in wrong]
+            content, user_text, assistant_text = joined(*two_texts), None, None
+        elif user_text is not None and assistant_text is not None:
             if self._of_app:
                 alone = StoredMemory(None, None, None, None, content=content)
                 texts_disagree = not says(alone, user_text, assistant_text)
@@ -299,14 +309,14 @@ class PayloadCodec:
                 content = None
         memory = StoredMemory(
             persona_id=persona_id,
-            personality_id=_uuid(self._either(payload, "personality_id")),
-            channel_id=_text(self._either(payload, "channel_id")),
+            personality_id=uuid_of(self._either(payload, "personality_id")),
+            channel_id=text_of(self._either(payload, "channel_id")),
             created_at_ms=None if window is None else window[0],
             user_text=user_text,
             assistant_text=assistant_text,
             content=content,
-            digest=_text(payload.get("digest")),
-            user_id=_uuid(payload.get("userId")),
+            digest=text_of(payload.get("digest")),
+            user_id=uuid_of(payload.get("userId")),
         )
         return Reading(
             memory,
@@ -315,19 +325,33 @@ class PayloadCodec:
             window,
             names_several_personas=several,
             names_several_times=_differ(payload),
-            message_ids=_uuids(payload.get("messageIds")),
-            brought_from=_text(self._either(payload, "brought_from")),
+            message_ids=uuids_of(payload.get("messageIds")),
+            brought_from=text_of(self._either(payload, "brought_from")),
             perhaps_ms=at if wrong_unit and window and type(at) is int else None,
             texts_disagree=texts_disagree,
+            two_texts=two_texts,
         )
 
     def _persona(self, payload: Mapping[str, object]) -> tuple[UUID | None, bool]:
         """The one persona that the payload names, and whether it names several."""
         keys = {self._spell["persona_id"], "persona_id", _CAMEL["persona_id"]}
         values = [payload[key] for key in keys if key in payload]
-        named = {_uuid(each) for each in values} - {None}
+        named = {uuid_of(each) for each in values} - {None}
         several = len(named) > 1 or any(isinstance(each, list) for each in values)
-        return (None if several else _uuid(self._either(payload, "persona_id"))), several
+        return (None if several else uuid_of(self._either(payload, "persona_id"))), several
+
+    def _both(self, payload: Mapping[str, object]) -> tuple[str | None, str | None]:
+        """The user's text and the assistant's."""
+        user_text, assistant_text = (text_of(self._either(payload, name)) for name in _TEXTS)
+        return user_text, assistant_text
+
+    def _unread(self, payload: Mapping[str, object]) -> tuple[str, str] | None:
+        """Both texts of an app's payload that lacks the one which the app reads."""
+        user_text, assistant_text = self._both(payload)
+        is_read = text_of(_first(payload, *_ONE_TEXT)) is not None
+        if not self._of_app or is_read or user_text is None or assistant_text is None:
+            return None
+        return user_text, assistant_text
 
     def _either(self, payload: Mapping[str, object], name: str) -> object:
         return _first(payload, self._spell[name], name, _CAMEL[name])
@@ -357,42 +381,16 @@ def _unknown(payload: Mapping[str, object]) -> dict[str, object]:
 
 
 def _first(payload: Mapping[str, object], *keys: str) -> object:
+    """The value of the first of these keys that is there."""
     return next((payload[key] for key in keys if key in payload), None)
-
-
-def _uuid(value: object) -> UUID | None:
-    try:
-        return ids.persona_id(value)
-    except InvalidInput:
-        return None
-
-
-def _uuids(value: object) -> tuple[UUID, ...]:
-    found = map(_uuid, value) if isinstance(value, list) else ()
-    return tuple(each for each in found if each)
 
 
 def _differ(payload: Mapping[str, object]) -> bool:
     """Whether two spellings of the time give different ones, each as a time may be written."""
     keys = ("created_at", "createdAt", "timestamp")
-    windows = [_time_window(payload[key])[0] for key in keys if payload.get(key) is not None]
+    windows = [time_window(payload[key])[0] for key in keys if payload.get(key) is not None]
     known = [each for each in windows if each]
     return any(a[0] > b[1] or b[0] > a[1] for a in known for b in known)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _time_window(value: object) -> tuple[tuple[int, int] | None, bool]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None, value is not None
-    if not _MS_MIN <= value <= _MS_MAX:  # NaN too
-        return None, True
-    if abs(value) < _SECONDS_BELOW:
-        start = round(value * 1000)
-        return (start, start + (999 if value == int(value) else 0)), True
-    return (int(value), int(value)), isinstance(value, float)
 
 
 DEPLOYED = PayloadCodec("camel", of_app=True)

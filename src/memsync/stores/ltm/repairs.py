@@ -105,12 +105,6 @@ class Repairs:
         persona = persona_of_collection(target.collection) or persona_id
         if persona is not None:
             payload[DEPLOYED.key("persona_id")] = str(persona)
-        memory = DEPLOYED.decode(payload).memory
-        if memory.content is None and memory.text is not None:
-            # The app reads one text; the vector was made from both, joined like this.
-            for name in ("user_text", "assistant_text"):
-                payload.pop(DEPLOYED.key(name), None)
-            payload[DEPLOYED.key("content")] = memory.text
         return payload
 
     def _as_noted(self, point: Point, noted: Entry) -> dict[str, object]:
