@@ -7,6 +7,7 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+from qdrant_client import QdrantClient, models
 
 from memsync.model.ids import PointId
 from memsync.model.records import Point
@@ -96,21 +97,61 @@ class Strict(Failing):
 
 
 class AllIndexed(Strict):
-    """One in which every key is indexed."""
+    """One in which every key is indexed, as text."""
 
     indexes: ClassVar[Mapping[str, IndexKind]] = dict.fromkeys(SEEN, IndexKind.KEYWORD)
 
 
+class OddlyIndexed(Strict):
+    """One whose indexes fit no value."""
+
+    indexes: ClassVar[Mapping[str, IndexKind]] = dict.fromkeys(SEEN, IndexKind.TENANT)
+
+
 @pytest.mark.parametrize(
-    ("kind", "compared"), [(Strict, ["createdAt"]), (AllIndexed, ["content", "createdAt"])]
+    ("kind", "compared"),
+    [(Strict, ["createdAt"]), (AllIndexed, ["content"]), (OddlyIndexed, [])],
 )
 def test_in_strict_mode_only_what_is_indexed_is_compared(
     kind: type[Strict], compared: list[str]
 ) -> None:
-    """The server refuses any other key. Keys that it takes for paths, and numbers that no condition
-    can hold, are left out as ever.
+    """The server refuses any other value. Keys that it takes for paths, and numbers that no
+    condition can hold, are left out as ever.
     """
     with closing(open_vectors(Settings(qdrant_url=":memory:"), create=True)) as store:
         strict = kind(store)
         WRITES["remove"](Repairs(strict, "memories", PayloadCodec("snake")), Point(ID, SEEN))
     assert {ID: {key: SEEN[key] for key in compared}} == strict.where
+
+
+@pytest.mark.server
+def test_an_odd_value_costs_no_other_point_on_a_strict_server(
+    qdrant_server_url: str | None,
+) -> None:
+    """Each kind of index, with a value of that kind and with others, in one request."""
+    name, uuid = f"strict-{uuid4()}", str(uuid4())
+    client = QdrantClient(qdrant_server_url, check_compatibility=False)
+    plain = {"channel_id": "1", "fp1": 1, "persona_id": uuid, "personality_id": uuid, "only": 1}
+    odd = {"channel_id": 1, "fp1": uuid, "persona_id": "x", "personality_id": 1, "only": uuid}
+    payloads = [plain, odd, dict.fromkeys(plain, "1"), dict.fromkeys(plain, f"{{{uuid}}}")]
+    with closing(client), closing(open_vectors(Settings(qdrant_url=qdrant_server_url))) as store:
+        store.create(name, 2, PayloadCodec("snake").indexes)
+        ranges = models.IntegerIndexParams(
+            type=models.IntegerIndexType.INTEGER, lookup=False, range=True
+        )
+        client.create_payload_index(name, "only", field_schema=ranges, wait=True)
+        mode = models.StrictModeConfig(
+            enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
+        )
+        client.update_collection(name, strict_mode_config=mode)
+        store.upsert(name, [Point(at, each, (1.0, 0.0)) for at, each in enumerate(payloads)])
+        repairs = Repairs(store, name, PayloadCodec("snake"))
+        seen = {each.id: each for each in store.retrieve(name, range(4), vectors=True)}
+        more = {at: {**each.payload, "note": "n"} for at, each in seen.items()}
+        assert {} == repairs.overwrite(name, more, seen)
+        assert [*more.values()] == [each.payload for each in store.retrieve(name, range(4))]
+        seen = {each.id: each for each in store.retrieve(name, range(4), vectors=True)}
+        assert {} == repairs.put(name, [Point(at, {}, (0.0, 1.0)) for at in seen], seen)
+        repairs.remove(name, store.retrieve(name, range(4)))
+        assert 0 == store.count(name)
+        store.drop(name)

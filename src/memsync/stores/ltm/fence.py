@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from memsync.model.ids import PointId
 from memsync.model.records import Point
-from memsync.stores.vectors import VectorStore, Where
+from memsync.stores.ltm.values import uuid_of
+from memsync.stores.vectors import IndexKind, VectorStore, Where
 
 DIGEST = "digest"
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -47,19 +48,32 @@ def conditions(
     """What the store itself checks when a point that was seen is written or removed.
 
     That is every text and whole number of its payload. Where the collection is in strict mode, the
-    server refuses a filter on a key without an index, so only indexed keys are compared: in the
-    shared collection whose memory it is, and the fingerprint, 24 bits of the digest, which every
-    other memory under the id has otherwise. A collection of the app's may have no index; then a
-    point that another writer puts there between the last look and the write is overwritten. The app
-    gives each of its points a new id.
+    server refuses a filter for a value without an index of its kind, and the whole request with it.
+    So only indexed values are compared: in the shared collection whose memory it is, and the
+    fingerprint, 24 bits of the digest, which every other memory under the id has otherwise. A
+    collection of the app's may have no index; then a point that another writer puts there between
+    the last look and the write is overwritten. The app gives each of its points a new id.
     """
     info = vectors.describe(collection)
     if info is None or not info.needs_indexes:
         return {each.id: as_seen(each.payload) for each in seen}
     return {
-        each.id: {key: v for key, v in as_seen(each.payload).items() if key in info.indexes}
+        each.id: {
+            key: value
+            for key, value in as_seen(each.payload).items()
+            if _is_indexed(value, info.indexes.get(key))
+        }
         for each in seen
     }
+
+
+def _is_indexed(value: object, kind: IndexKind | None) -> bool:
+    """Whether an index of this kind finds a text or a whole number."""
+    if isinstance(value, int):
+        return kind is IndexKind.INTEGER
+    if kind in {IndexKind.TENANT, IndexKind.UUID}:
+        return uuid_of(value) is not None
+    return kind is IndexKind.KEYWORD
 
 
 def as_seen(payload: Mapping[str, object]) -> Where:

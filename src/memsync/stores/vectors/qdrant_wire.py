@@ -140,10 +140,13 @@ def is_allowed(standing: Point | None, only_where: Where | None) -> bool:
 
 
 def kind_of(index: models.PayloadIndexInfo) -> IndexKind | None:
-    """The kind of a payload index; None for one that memsync never makes."""
+    """The kind of a payload index; None for one that memsync never makes, such as an index of
+    numbers that serves ranges alone.
+    """
     if getattr(index.params, "is_tenant", None):
         return IndexKind.TENANT
-    return _KINDS.get(index.data_type)
+    finds_values = getattr(index.params, "lookup", None) is not False
+    return _KINDS.get(index.data_type) if finds_values else None
 
 
 def wants_indexes(strict: models.StrictModeConfigOutput | None) -> bool:
