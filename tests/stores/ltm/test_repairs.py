@@ -133,7 +133,8 @@ def test_an_odd_value_costs_no_other_point_on_a_strict_server(
     client = QdrantClient(qdrant_server_url, check_compatibility=False)
     plain = {"channel_id": "1", "fp1": 1, "persona_id": uuid, "personality_id": uuid, "only": 1}
     odd = {"channel_id": 1, "fp1": uuid, "persona_id": "x", "personality_id": 1, "only": uuid}
-    payloads = [plain, odd, dict.fromkeys(plain, "1"), dict.fromkeys(plain, f"{{{uuid}}}")]
+    payloads: list[dict[str, object]] = [{**plain}, {**odd}]
+    payloads += [dict.fromkeys(plain, "1"), dict.fromkeys(plain, f"{{{uuid}}}")]
     with closing(client), closing(open_vectors(Settings(qdrant_url=qdrant_server_url))) as store:
         store.create(name, 2, PayloadCodec("snake").indexes)
         ranges = models.IntegerIndexParams(
