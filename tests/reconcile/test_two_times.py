@@ -11,10 +11,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from memsync.errors import GateClosed, StalePlan
+from memsync.errors import GateClosed, SettingsError, StalePlan
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.marks import META
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import Postgres, Session
 from support.failing import Failing
 from support.lab import A, Lab
 from support.ledger import adopt, aged, agrees
@@ -212,8 +212,6 @@ def test_a_key_that_may_not_write_the_mark(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The relay goes on without it, and the log says what is lost."""
-    from memsync.errors import SettingsError  # noqa: PLC0415
-
     real = type(lab.vectors).create
 
     def create(store: Any, collection: str, *args: Any) -> None:
@@ -226,6 +224,61 @@ def test_a_key_that_may_not_write_the_mark(
     lab.sync()
     assert "a restored store goes unnoticed" in caplog.text
     assert lab.check().ok
+
+
+def _on_a_standby(_: Lab, patch: pytest.MonkeyPatch) -> None:
+    real = Session.row
+
+    def row(session: Session, name: str, /, **params: Any) -> Any:
+        found = real(session, name, **params)
+        return found._replace(yes=True) if name == "is_standby" else found
+
+    patch.setattr(Session, "row", row)
+
+
+def _with_a_key_for_memories(lab: Lab, patch: pytest.MonkeyPatch) -> None:
+    real = type(lab.vectors).describe
+
+    def describe(store: Any, collection: str) -> Any:
+        if collection == META:
+            raise SettingsError("refuses the API key", field="qdrant_api_key")
+        return real(store, collection)
+
+    patch.setattr(type(lab.vectors), "describe", describe)
+
+
+def _without_its_table(lab: Lab, _: pytest.MonkeyPatch) -> None:
+    lab.sql("DROP TABLE memsync.mark")
+    lab.ltm = lab.with_store(lab.vectors)
+
+
+def test_a_mark_that_was_not_looked_at_is_not_clean(own_lab: Lab) -> None:
+    """The reports say so, and why; everything was read all the same."""
+    lab, codes = own_lab, {"MSS018", "MSS019"}
+    lab.settled()
+    assert codes <= lab.audit().looked_for
+    for hide, why in (
+        (_on_a_standby, "Postgres is a standby"),
+        (_with_a_key_for_memories, f"the API key may not read the collection {META}"),
+        (_without_its_table, "Postgres has no table memsync.mark"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            hide(lab, patch)
+            found = lab.audit()
+        assert set() == codes & found.looked_for, why
+        [line] = found.left_out
+        assert line.startswith(f"whether both stores are of one time: {why}")
+        assert found.ok
+
+
+def test_what_was_known_of_a_mark_stays_known(
+    own_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also to an API key that may not see it."""
+    own_lab.settled()
+    own_lab.sql("UPDATE memsync.mark SET rewound_at = now()")
+    _with_a_key_for_memories(own_lab, monkeypatch)
+    assert {"store-rewound": 1} == own_lab.audit().counts
 
 
 def test_the_grants_of_an_app_that_drains_the_outbox(own_lab: Lab) -> None:

@@ -27,7 +27,6 @@ from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.reading import read_points
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
 from memsync.reconcile.rules.coverage import ArchivedMissing, MissingPoint
-from memsync.reconcile.rules.schema import UndoNotPossible
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.sources import Sources
@@ -170,7 +169,7 @@ class _Auditor:
             for rule in STATE_RULES:
                 if rule.is_of(state, check=everything):
                     findings.add_all(baseline.new(rule.look(state), self._known))
-            left_out = (*self._reading.left_out, *pairing.sources.left_out)
+            left_out = (*self._reading.left_out, *pairing.sources.left_out, *marks.left_out)
             left_out += state.undoable.left_out if everything else ()
             looked_for = self._looked_for(state, everything=everything)
             self._unseen.add_all(baseline.unseen(self._known, findings, looked_for))
@@ -250,8 +249,6 @@ class _Auditor:
             }
         if state.marks.are_of_a_standby or state.marks.verdict is Verdict.GONE:
             codes.discard(ArchivedMissing.code)
-        if everything and state.undoable.left_out:
-            codes.discard(UndoNotPossible.code)
         return frozenset(codes)
 
     def _collection_is_missing(self) -> bool:

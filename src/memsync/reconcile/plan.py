@@ -18,7 +18,7 @@ from memsync.model.ids import copied_point_id, point_order
 from memsync.model.records import Place
 from memsync.reconcile.findings import Audit, Finding, Grade, Kind, Repair, Severity, counted
 from memsync.reconcile.plans import Action, ActionKind, Plan, Target
-from memsync.reconcile.rules.schema import CollectionRecreated, StoreRewound
+from memsync.reconcile.rules.times import CollectionRecreated, StoreRewound
 from memsync.reconcile.spool import Shelf, Spool
 from memsync.stores.ltm import LongTermMemory
 

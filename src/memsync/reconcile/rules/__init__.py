@@ -1,6 +1,14 @@
 """All rules, one per finding code. A code that was retired is never given to another rule."""
 
-from memsync.reconcile.rules import coverage, data, isolation, schema, vector_store, vectors
+from memsync.reconcile.rules import (
+    coverage,
+    data,
+    isolation,
+    schema,
+    times,
+    vector_store,
+    vectors,
+)
 from memsync.reconcile.rules.base import CaseRule, Rule, StateRule
 
 RULES: tuple[Rule, ...] = (
@@ -44,8 +52,8 @@ RULES: tuple[Rule, ...] = (
     schema.CollectionMissing(),
     schema.UndoNotPossible(),
     schema.UnsearchableVectors(),
-    schema.StoreRewound(),
-    schema.CollectionRecreated(),
+    times.StoreRewound(),
+    times.CollectionRecreated(),
     schema.BaselineOutdated(),
     schema.UnfinishedLayoutChange(),
     vector_store.AliasOfMemories(),

@@ -47,7 +47,8 @@ class Marks:
 
     `store` is the id that the vector store got with its first mark. `is_set`: the vector store had
     the mark before. `was_rewound`: Postgres was seen to be behind, and nobody has accepted that
-    yet. `are_of_a_standby`: Postgres is a copy that follows the database, so that nothing is known.
+    yet. `are_of_a_standby`: Postgres is a copy that follows the database. `why_unread` is why the
+    mark could not be looked at, so that nothing more is known; empty where it was.
     """
 
     here: int = 0
@@ -56,6 +57,13 @@ class Marks:
     was_rewound: bool = False
     are_of_a_standby: bool = False
     store: str | None = None
+    why_unread: str = ""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What was not looked at, and why, in a line; empty where the mark was."""
+        about = f"whether both stores are of one time: {self.why_unread}"
+        return (about,) if self.why_unread else ()
 
     @property
     def verdict(self) -> Verdict:
@@ -65,7 +73,7 @@ class Marks:
         return Verdict.GONE if self.is_set and self.there is None else Verdict.IN_STEP
 
 
-NO_MARKS = Marks()
+NO_MARKS = Marks(why_unread=f"Postgres has no table {_TABLE}, which `memsync migrate run` adds")
 """What is known where no mark is kept."""
 
 
@@ -84,7 +92,8 @@ class Mark:
         A standby of Postgres may be behind by nature, so there nothing is known.
         """
         if session.row("is_standby").yes:
-            return Marks(are_of_a_standby=True)
+            why = "Postgres is a standby, which may be behind the vector store"
+            return Marks(are_of_a_standby=True, why_unread=why)
         if not self._is_known(session):
             return NO_MARKS
         # A relay may count and mark meanwhile. So what Postgres says of the store is asked before
@@ -93,8 +102,10 @@ class Mark:
         try:
             there, store = self._there(instance_id(session))
         except SettingsError:
-            # This API key may not see the mark. What was seen before stays known.
-            return Marks(was_rewound=before is not None and before.rewound_at is not None)
+            # What was seen before stays known.
+            was_rewound = before is not None and before.rewound_at is not None
+            why = f"the API key may not read the collection {META}"
+            return Marks(was_rewound=was_rewound, why_unread=why)
         row = session.row("mark_row")
         if row is None:
             return Marks(there=there, store=store)
