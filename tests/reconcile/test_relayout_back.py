@@ -37,7 +37,7 @@ from support.relayout import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from memsync.model.records import Exchange
 
@@ -59,9 +59,25 @@ def test_there_and_back_is_where_it_was(deployed: Lab) -> None:
     assert 10 == deployed.vectors.count(deployed.home)
 
 
+OTHERS: Mapping[str, Mapping[str, object]] = {
+    "score": {"type": "float"},
+    "content": {"type": "text", "tokenizer": "word", "lowercase": True},
+    "at": {"type": "datetime", "is_principal": True},
+    "liked": {"type": "bool"},
+    "place": {"type": "geo"},
+    "guild": {"type": "keyword", "is_tenant": True},
+    "createdAt": {"type": "integer", "lookup": False, "range": True},
+}
+
+
+def others(lab: Lab) -> Mapping[str, Mapping[str, object]]:
+    """Payload indexes that memsync never makes, where the lab has a server."""
+    return OTHERS if "http" in lab.vectors.label else {}
+
+
 def test_retired_and_restored(deployed: Lab) -> None:
     """Ids, payloads, vectors, sizes and indexes are what they were; an empty collection too."""
-    deployed.vectors.create(home(B), DIMS, {"personaId": IndexKind.KEYWORD})
+    deployed.vectors.create(home(B), DIMS, {"personaId": IndexKind.KEYWORD, **others(deployed)})
     before = of_app(deployed)
     forms = {name: deployed.vectors.describe(name) for name in before}
     to_shared(deployed)
@@ -77,6 +93,8 @@ def test_retired_and_restored(deployed: Lab) -> None:
     assert 0 == changed.copied
     assert before == of_app(deployed)
     assert forms == {name: deployed.vectors.describe(name) for name in before}
+    assert (info := forms[home(B)])
+    assert others(deployed) == info.other_indexes
     assert changed.audit
     assert changed.audit.ok
 

@@ -10,7 +10,7 @@ from memsync.stores.vectors.protocol import (
     AnyOf,
     CollectionInfo,
     Ids,
-    IndexKind,
+    Indexes,
     Page,
     VectorStore,
     Where,
@@ -83,7 +83,7 @@ class Failing:
         self._then(fails=fails)
         return found
 
-    def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
+    def create(self, collection: str, dims: int, indexes: Indexes) -> None:
         fails = self._now("create")
         self.store.create(collection, dims, indexes)
         self._then(fails=fails)

@@ -186,6 +186,10 @@ def _print_retired(retired: Retired, *, as_json: bool) -> int:
             "contradict themselves"
         )
     say("`memsync reconcile layout set per-persona` brings them back as long as they are there")
+    say(
+        "their payload indexes come with them; what else was set for a collection, such as HNSW, "
+        "quantization, on_disk or strict mode, is to be set again"
+    )
     return 0
 
 

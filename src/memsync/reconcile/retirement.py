@@ -250,7 +250,7 @@ class _Form:
     """The size and the payload indexes of a collection."""
 
     dims: int
-    indexes: Mapping[str, str]
+    indexes: Mapping[str, object]
 
 
 def _form(ltm: LongTermMemory, collection: str) -> _Form:
@@ -265,7 +265,7 @@ def _form(ltm: LongTermMemory, collection: str) -> _Form:
             f"memsync makes collections that compare by {COSINE}, so it could not be restored. "
             "Nothing was removed; drop that collection by hand"
         )
-    return _Form(info.dims, info.indexes)
+    return _Form(info.dims, {**info.indexes, **info.other_indexes})
 
 
 def _retire_one(

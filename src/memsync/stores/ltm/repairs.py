@@ -20,7 +20,7 @@ from memsync.stores.ltm.made import Made, sent_in_parts
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.ltm.standing import in_question
 from memsync.stores.ltm.texts import is_as_deployed, said
-from memsync.stores.vectors import IndexKind, VectorStore
+from memsync.stores.vectors import IndexKind, Schema, VectorStore
 
 
 class Repairs:
@@ -114,12 +114,12 @@ class Repairs:
         payload |= {self._codec.key(k): v for k, v in values.items() if v is not None}
         return payload
 
-    def restore(self, collection: str, dims: int, indexes: Mapping[str, str]) -> None:
+    def restore(self, collection: str, dims: int, indexes: Mapping[str, str | Schema]) -> None:
         """Create a collection that was dropped, with its payload indexes, if it is missing.
 
         Raises: DimensionMismatch when it exists with vectors of another size.
         """
-        kinds = {key: IndexKind(kind) for key, kind in indexes.items()}
+        kinds = {k: IndexKind(it) if isinstance(it, str) else it for k, it in indexes.items()}
         self._vectors.create(collection, dims, kinds)
 
     def put(

@@ -43,11 +43,12 @@ from memsync.stores.vectors.points import (
     batches,
     by_condition,
     checked_id,
+    embeddable,
     forked,
     misformed,
     payload_batches,
 )
-from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, IndexKind, Page, Where
+from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, Indexes, Page, Where
 
 LOCK_FILE = ".lock"
 _PASSING = ".passing-"
@@ -128,7 +129,7 @@ class EdgeStore:
         """Other names of collections. The engine has none."""
         return {}
 
-    def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
+    def create(self, collection: str, dims: int, indexes: Indexes) -> None:
         """Make the collection and its payload indexes where they are missing; else do nothing."""
         with self._translated(collection):
             if not self._folder(collection).is_dir():
@@ -137,7 +138,7 @@ class EdgeStore:
             if info is not None and info.dims != dims:
                 raise another_size(collection, info.dims, dims)
             held = info.indexes if info else {}
-            for key, kind in indexes.items():
+            for key, kind in embeddable(indexes).items():
                 if held.get(key) != kind:
                     self._shard(collection).update(
                         engine.UpdateOperation.create_field_index(key, SCHEMAS[kind])

@@ -15,7 +15,7 @@ from typing import TypeVar
 from memsync.errors import DimensionMismatch, InvalidInput, SchemaMismatch, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Point, Vector
-from memsync.stores.vectors.protocol import AnyOf, Page, Where
+from memsync.stores.vectors.protocol import AnyOf, Indexes, IndexKind, Page, Where
 
 BATCH_POINTS_MAX = 256
 BATCH_BYTES_MAX = 8 * 2**20
@@ -63,6 +63,11 @@ def misformed(collection: str, names: Iterable[str] | None) -> SchemaMismatch:
         "Check the collection's name",
         form=form,
     )
+
+
+def embeddable(indexes: Indexes) -> dict[str, IndexKind]:
+    """Those of these indexes that an embedded store can have."""
+    return {key: kind for key, kind in indexes.items() if isinstance(kind, IndexKind)}
 
 
 def forked(label: str, owner: int) -> StoreBusy:

@@ -53,10 +53,17 @@ class IndexKind(StrEnum):
     INTEGER = "integer"
 
 
+Schema = Mapping[str, object]
+"""A payload index as the store itself describes it, in values of JSON."""
+Indexes = Mapping[str, IndexKind | Schema]
+"""How payload keys are to be indexed."""
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """The form of a collection. `indexes` maps payload keys to how they are indexed.
 
+    `other_indexes` has those that memsync never makes: of other kinds, or with other parameters.
     `needs_indexes`: a condition may name indexed keys only, or the read or write is refused.
     `why_unindexed` says why its vectors get no index; None where they do.
     """
@@ -66,6 +73,7 @@ class CollectionInfo:
     indexes: Mapping[str, IndexKind]
     needs_indexes: bool = False
     why_unindexed: str | None = None
+    other_indexes: Mapping[str, Schema] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +111,10 @@ class VectorStore(Protocol):
         """
         ...
 
-    def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
+    def create(self, collection: str, dims: int, indexes: Indexes) -> None:
         """Make the collection and its payload indexes where they are missing; else do nothing.
+
+        A schema is that of a server. An embedded store has no such index, and leaves it out.
 
         Raises: DimensionMismatch when it exists with vectors of another size.
         """

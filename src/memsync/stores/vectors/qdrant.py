@@ -25,29 +25,27 @@ from memsync.stores.vectors.points import (
     another_size,
     batches,
     by_condition,
+    embeddable,
     forked,
     payload_batches,
     picked,
 )
-from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, IndexKind, Page, Where
+from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, Indexes, Page, Where
 from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, meaning
 from memsync.stores.vectors.qdrant_wire import (
-    SCHEMAS,
+    LOCAL_INDEXES,
     filter_of,
     filter_of_any,
     filter_of_one,
+    info_of,
     is_allowed,
-    kind_of,
-    plain_params,
     point_id_of,
     point_of,
+    schema_of,
     upsert_of,
-    wants_indexes,
-    why_unindexed,
     wire_id,
 )
 
-LOCAL_INDEXES = "memsync_indexes"
 _LOCAL_PAGE = 1000
 CONDITIONAL_SINCE = (1, 17)
 """The first server version that knows update_mode; older ones ignore the field."""
@@ -101,24 +99,15 @@ class QdrantStore:
             return sorted(each.name for each in self._client.get_collections().collections)
 
     def describe(self, collection: str) -> CollectionInfo | None:
-        """See the protocol. Indexes of kinds that memsync never makes are left out.
+        """See the protocol.
 
         Raises: SchemaMismatch when it keeps vectors under names, or several for a point.
         """
         with self._translated(collection):
             if not self._client.collection_exists(collection):
                 return None
-            config = (info := self._client.get_collection(collection)).config
-            params = plain_params(collection, config.params.vectors)
-            if self._local:
-                asked = (config.metadata or {}).get(LOCAL_INDEXES, {})
-                indexes = {key: IndexKind(kind) for key, kind in asked.items()}
-            else:
-                kinds = {key: kind_of(index) for key, index in info.payload_schema.items()}
-                indexes = {key: kind for key, kind in kinds.items() if kind}
-            needs_indexes = wants_indexes(config.strict_mode_config)
-            why = why_unindexed(config, params)
-            return CollectionInfo(params.size, params.distance.value, indexes, needs_indexes, why)
+            info = self._client.get_collection(collection)
+            return info_of(collection, info, is_local=bool(self._local))
 
     def held_back(self, collection: str) -> int:
         """How many points are written, and shown to no read before they are indexed."""
@@ -134,25 +123,27 @@ class QdrantStore:
             found = self._client.get_aliases().aliases
             return {each.alias_name: each.collection_name for each in found}
 
-    def create(self, collection: str, dims: int, indexes: Mapping[str, IndexKind]) -> None:
+    def create(self, collection: str, dims: int, indexes: Indexes) -> None:
         """Make the collection and its payload indexes where they are missing; else do nothing."""
         info = self.describe(collection)
         if info is None:
             info = self._create(collection, dims)
         if info.dims != dims:
             raise another_size(collection, info.dims, dims)
-        missing = {key: kind for key, kind in indexes.items() if info.indexes.get(key) != kind}
+        held = (info.indexes, info.other_indexes)
+        missing = {k: kind for k, kind in indexes.items() if all(h.get(k) != kind for h in held)}
         if not missing:
             return
         with self._translated(collection):
             if self._local:
-                kept = {key: str(kind) for key, kind in {**info.indexes, **missing}.items()}
-                self._client.update_collection(collection, metadata={LOCAL_INDEXES: kept})
+                kept = embeddable({**info.indexes, **missing})
+                noted = {LOCAL_INDEXES: {key: str(kind) for key, kind in kept.items()}}
+                self._client.update_collection(collection, metadata=noted)
                 return
             for key, kind in missing.items():
                 self._completed(
                     self._client.create_payload_index(
-                        collection, key, field_schema=SCHEMAS[kind], wait=True
+                        collection, key, field_schema=schema_of(kind), wait=True
                     )
                 )
 

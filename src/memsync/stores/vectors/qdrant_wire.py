@@ -5,13 +5,14 @@ from math import nan
 from typing import cast
 from uuid import UUID
 
+from pydantic import TypeAdapter
 from qdrant_client import models
 
 from memsync.errors import SchemaMismatch
 from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.stores.vectors.points import checked_id, float32, matches, misformed
-from memsync.stores.vectors.protocol import AnyOf, IndexKind, Where
+from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, IndexKind, Schema, Where
 
 SCHEMAS: Mapping[IndexKind, models.PayloadSchemaType | models.UuidIndexParams] = {
     IndexKind.TENANT: models.UuidIndexParams(type=models.UuidIndexType.UUID, is_tenant=True),
@@ -19,6 +20,13 @@ SCHEMAS: Mapping[IndexKind, models.PayloadSchemaType | models.UuidIndexParams] =
     IndexKind.KEYWORD: models.PayloadSchemaType.KEYWORD,
     IndexKind.INTEGER: models.PayloadSchemaType.INTEGER,
 }
+LOCAL_INDEXES = "memsync_indexes"
+"""The key of a collection's metadata under which the local mode notes its indexes."""
+_AS_MADE = (
+    {"type": "uuid", "is_tenant": True},
+    *({"type": each} for each in ("uuid", "keyword", "integer")),
+)
+_PARAMS: TypeAdapter[models.PayloadSchemaParams] = TypeAdapter(models.PayloadSchemaParams)
 _KINDS = {
     models.PayloadSchemaType.UUID: IndexKind.UUID,
     models.PayloadSchemaType.KEYWORD: IndexKind.KEYWORD,
@@ -147,6 +155,37 @@ def kind_of(index: models.PayloadIndexInfo) -> IndexKind | None:
         return IndexKind.TENANT
     finds_values = getattr(index.params, "lookup", None) is not False
     return _KINDS.get(index.data_type) if finds_values else None
+
+
+def info_of(collection: str, info: models.CollectionInfo, *, is_local: bool) -> CollectionInfo:
+    """The form of a collection of this name; the local mode notes its indexes.
+
+    Raises: SchemaMismatch when it keeps vectors under names, or several for a point.
+    """
+    config, schema = info.config, info.payload_schema
+    params = plain_params(collection, config.params.vectors)
+    indexes = {key: kind for key, each in schema.items() if (kind := kind_of(each))}
+    noted = (config.metadata or {}).get(LOCAL_INDEXES, {}) if is_local else {}
+    return CollectionInfo(
+        params.size,
+        params.distance.value,
+        indexes | {key: IndexKind(kind) for key, kind in noted.items()},
+        needs_indexes=wants_indexes(config.strict_mode_config),
+        why_unindexed=why_unindexed(config, params),
+        other_indexes={key: it for key, each in schema.items() if (it := other_schema(each))},
+    )
+
+
+def other_schema(index: models.PayloadIndexInfo) -> Schema | None:
+    """The schema of a payload index that memsync never makes so; None for one that it makes."""
+    params = index.params.model_dump(mode="json", exclude_none=True) if index.params else {}
+    schema = {"type": index.data_type.value, **params}
+    return None if schema in _AS_MADE else schema
+
+
+def schema_of(kind: IndexKind | Schema) -> models.PayloadSchemaType | models.PayloadSchemaParams:
+    """A payload index as qdrant-client takes it."""
+    return SCHEMAS[kind] if isinstance(kind, IndexKind) else _PARAMS.validate_python(kind)
 
 
 def wants_indexes(strict: models.StrictModeConfigOutput | None) -> bool:
