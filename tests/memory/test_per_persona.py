@@ -18,9 +18,11 @@ from memsync.model.records import Exchange, to_ms
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
+from memsync.stores.ltm.ledger import Ledger
 from support.counting import Counting
 from support.failing import Failing
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, STORES, A, B, C, Lab, embed
+from support.ledger import agrees
 from support.releasing import drain
 
 HOME = f"persona-{A}"
@@ -423,3 +425,58 @@ def test_a_batch_of_two_times_reads_what_is_near_one(lab: Lab) -> None:
     drain(lab.postgres, lab.with_store(counting))
     assert (1, 2) == (counting.calls.count("scroll"), counting.returned)
     assert 40 == lab.vectors.count(HOME)
+
+
+# ---------------------------------------------------------------------- the ledger
+
+
+def test_a_memory_whose_note_was_lost_is_noted_by_the_next_run(
+    open_lab: partial[Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends behind the write. What memsync wrote is in the ledger in the end."""
+    lab = open_lab(layout="per-persona")
+    lab.say(3)
+    with monkeypatch.context() as patch:
+
+        def ends(*_: object) -> None:
+            raise StoreUnreachable("gone")
+
+        patch.setattr(Ledger, "note", ends)
+        with pytest.raises(StoreUnreachable):
+            lab.sync()
+    assert (0, 3) == (agrees(lab), lab.vectors.count(f"persona-{A}"))
+    lab.sync()
+    assert 3 == agrees(lab)
+    lab.deploy(lab.said[0], point_id=lab.said[0].anchor_id, liked=True)
+    lab.sql("TRUNCATE memsync.memories")
+    lab.sql("INSERT INTO memsync.outbox (point_id) SELECT %(id)s", id=lab.said[0].anchor_id)
+    lab.sync()
+    assert 0 == agrees(lab), "what the app has written is not taken for memsync's"
+
+
+def test_the_memory_of_what_was_deleted_is_not_that_of_what_is_said_again(
+    open_lab: partial[Lab],
+) -> None:
+    """The same words, a few seconds later: the audit wants a memory of them, too."""
+    lab = open_lab(layout="per-persona")
+    lab.say(1)
+    (first,) = lab.say(1)
+    lab.sync()
+    lab.unsay(first)
+    at = LONG_AGO + timedelta(minutes=1, seconds=5)
+    texts = (first.user_text, first.assistant_text)
+    lab.memory.remember(NewExchange(first.channel_id, ADA, A, *texts, at, at))
+    lab.sync()
+    assert "missing-point" not in lab.audit().counts
+    assert 3 == lab.vectors.count(f"persona-{A}")
+
+
+def test_held_entries_count_as_held_whatever_came_before(open_lab: partial[Lab]) -> None:
+    """An earlier process was killed at them, and by now the collection has other vectors."""
+    lab = open_lab(layout="per-persona")
+    lab.say(2)
+    lab.sql("UPDATE memsync.outbox SET attempts = 1")
+    lab.vectors.create(f"persona-{A}", DIMS + 1, {})
+    with pytest.raises(PartlyDone, match="2 outbox entries are held"):
+        lab.sync()
+    assert 2 == outbox_status(lab.postgres).held

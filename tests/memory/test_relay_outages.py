@@ -325,3 +325,33 @@ def test_a_text_that_ends_the_process(
     with psycopg.connect(lab.url) as connection:
         left = connection.execute("SELECT point_id FROM memsync.outbox").fetchall()
     assert [(lab.said[3].anchor_id,)] == left
+
+
+def test_a_relay_that_goes_on_gets_behind_such_an_entry(lab: Lab) -> None:
+    """It waits for no outage. Each run goes on behind what the one before it has tried."""
+    lab.say(20)
+    poisoned = ltm_of(lab, Model(ConnectionError("refused"), holding("question 3\n")))
+    ended: relay.Ended | None = None
+    for _ in range(10):
+        with released(lab.url):
+            ended = relay.drain_once(lab.postgres, poisoned, last=ended)
+    assert ({(0, False, 1)}, 19) == (entries(lab), lab.vectors.count(lab.home))
+    assert ended
+    assert ended.outage
+
+
+def test_an_entry_that_is_revived_while_it_is_tried(lab: Lab) -> None:
+    """At its last attempt it counts as dead already. An outage then takes no attempt from it."""
+    lab.say(2)
+    lab.sql("UPDATE memsync.outbox SET attempts = %(n)s", n=ATTEMPTS_MAX - 1)
+
+    def revived(texts: Sequence[str]) -> list[list[float]]:
+        if ["dimensions"] != list(texts):
+            revive(lab.postgres)
+            raise ConnectionError("refused")
+        return embed(texts)
+
+    with pytest.raises(PartlyDone):
+        drain(lab.postgres, ltm_of(lab, revived), outage_wait_s=0)
+    assert {(0, False, 1)} <= entries(lab)
+    assert Drained(2, 2) == drain(lab.postgres, lab.ltm)

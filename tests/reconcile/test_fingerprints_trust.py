@@ -339,3 +339,13 @@ def test_values_that_are_not_counted_are_not_trusted() -> None:
     points = Side({**LEDGER, 40: (None, None)})
     points.lacking = lambda: iter(())  # type: ignore[method-assign]
     assert searched(points, Side(LEDGER)) is None
+
+
+def test_more_personas_than_are_counted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is read, and the report says why; nothing seems to lack a value."""
+    lab.settled()
+    for module in ("stores.ltm.fingerprints", "reconcile.locating"):
+        monkeypatch.setattr(f"memsync.{module}.VALUES_MAX", 2)
+    audit = lab.audit(deep=False)
+    assert audit.ok
+    assert "2 personas or more, too many to count" in str(audit.why_whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -167,7 +167,7 @@ def test_the_collection_of_nobody_has_a_copy_that_names_somebody(counted: Lab) -
 )
 @pytest.mark.parametrize("collection", [f"persona-{C}", f"personality-{ADA}"])
 def test_what_is_brought_is_as_its_row(
-    counted: Lab, collection: str, changes: dict[str, object]
+    counted: Lab, collection: str, changes: dict[str, Any]
 ) -> None:
     """It names its message, and nothing of it is wrong afterwards."""
     lab, lost = counted, counted.said[0]

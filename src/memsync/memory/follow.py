@@ -88,6 +88,7 @@ class Follower:
         # store is down, each exchange that is remembered must not try it again.
         self._awake, self._urgent = threading.Event(), threading.Event()
         self._patience = Patience(math.inf)
+        self._last: Ended | None = None
         self._busy_s = _BUSY_PAUSE_S
         self.trouble: MemsyncError | None = None
         self._asked = self.answered = 0
@@ -166,8 +167,12 @@ class Follower:
                 is_due = outbox.is_due(session)
             if not is_due:
                 return self._idle()
-            ended = drain_once(
-                stores.commands, stores.ltm(), settled=self._settled, stops=self._ends
+            ended = self._last = drain_once(
+                stores.commands,
+                stores.ltm(),
+                settled=self._settled,
+                stops=self._ends,
+                last=self._last,
             )
         except StoreBusy as busy:
             return self._busy(busy)
@@ -196,6 +201,8 @@ class Follower:
 
     def _drained(self, ended: Ended) -> float:
         if ended.outage:
+            if ended.drained.entries:
+                self._patience.succeeded()
             return self._failed(ended.outage)
         if ended.status.held:
             return self._holds(ended.status)

@@ -57,13 +57,14 @@ class Drained:
 class Ended:
     """The end of one drain: what was done, the outage that lasts, the last refusal of a text.
 
-    `status` also says what is held, and why.
+    `status` also says what is held, and why. `tried` is the last entry that the outage gave back.
     """
 
     drained: Drained
     outage: StoreUnreachable | None
     refusal: str | None
     status: OutboxStatus
+    tried: int = 0
 
 
 def drain(
@@ -101,25 +102,30 @@ def drain_once(
     settled: Callable[[Drained], None] = lambda _: None,
     stops: Callable[[], bool] = lambda: False,
     anew: bool = False,
+    last: Ended | None = None,
 ) -> Ended:
     """As `drain`, but what is left is the result and no error.
 
     `settled` is called after each batch. Where `stops` says so, no other batch is begun. With
-    `anew` entries that were held a moment ago are tried again.
+    `anew` entries that were held a moment ago are tried again. After a `last` run that an outage
+    ended, one entry behind those is tried first: it may be they that bring the model down.
     """
     with exclusive(postgres, LockKey.RELAY, "relay or repair") as session:
         if anew:
             outbox.release(session)
         total = outbox.status(session).pending
         run = _Run(
-            session, ltm.followed(session), tell, Patience(outage_wait_s), total, settled, stops
+            *(session, ltm.followed(session), tell, Patience(outage_wait_s), total, settled, stops),
+            outage=last.outage if last else None,
+            tried=last.tried if last and last.outage else 0,
         )
         run.drain()
         status = _held(outbox.status(session), run.ltm.why_app_writes)
         archives = run.entries > 0 and not stops() and run.ledger.begin_to_archive()
     if archives:
         _archive(postgres, stops)
-    return Ended(Drained(run.entries, run.memories), run.outage, run.refusal, status)
+    done = Drained(run.entries, run.memories)
+    return Ended(done, run.outage, run.refusal, status, run.tried)
 
 
 def _archive(postgres: Postgres, stops: Callable[[], bool]) -> None:
@@ -151,6 +157,7 @@ class _Run:
     memories: int = 0
     refusal: str | None = None
     outage: StoreUnreachable | None = None
+    tried: int = 0
     looked_at: float = field(default_factory=time.monotonic)
     is_recorded: bool = False
     run_id: UUID = field(default_factory=uuid4)
@@ -179,7 +186,7 @@ class _Run:
 
     def _drain_level(self, attempts: int, since: datetime) -> bool:
         """Go through the entries that have had so many attempts. False ends the run."""
-        after = 0
+        after, self.tried = self.tried, 0
         while self._goes_on() and (
             claimed := outbox.claim(
                 self.session,
@@ -198,6 +205,7 @@ class _Run:
                 self.outage = outage
                 pause_s = self.patience.next_pause_s(outage)
                 if pause_s is None:
+                    self.tried = after
                     return False
                 wait = f"{outage.message}; the next try is in {pause_s:.0f} s"
                 self.tell(Progress(Kind.WAITING_FOR_SERVICE, wait))

@@ -175,8 +175,9 @@ class Case:
         A memory that is made `anew` apart from its point gets its anchor's id.
         """
         row, found, target = self.exchange, self.found, self.target
-        if anew and row and found and self.kept is None and target not in {None, found.place}:
-            target = self.home and Place(self.home, row.anchor_id)
+        apart = found is not None and target is not None and target != found.place
+        if anew and row and apart and self.kept is None and self.home:
+            target = Place(self.home, row.anchor_id)
         if self.role is Role.LOST:
             return Witness(place=self.place)
         if self.role is Role.ELSEWHERE and self.layout is Layout.SHARED:

@@ -19,6 +19,7 @@ from memsync.stores.history.owners import without_memory
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.against_history import compare_with_history
 from memsync.stores.ltm.fingerprints import (
+    VALUES_MAX,
     Key,
     LedgerPrints,
     PointPrints,
@@ -158,6 +159,8 @@ class _Search:
         too_many = Whole(
             f"more than {count(self._most, 'memory', 'memories')} may differ from the ledger"
         )
+        if len(self._of_points[Key.PERSONA]) == VALUES_MAX:
+            return Whole(f"its memories are of {VALUES_MAX:,} personas or more, too many to count")
         if max(self._lacking.values()) > self._most:
             return too_many
         # Looking for them reads each payload, so it is done only where the sums show one. One that

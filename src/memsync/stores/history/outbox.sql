@@ -37,14 +37,16 @@ SET last_error = %(error)s,
 WHERE id = ANY(%(ids)s);
 
 -- name: give_back
--- Takes back the attempt of entries that could not be tried; they stay due.
-UPDATE memsync.outbox SET attempts = attempts - 1, dead = false, last_error = %(error)s
+-- Takes back the attempt of entries that could not be tried; they stay due. Somebody may have revived
+-- one meanwhile.
+UPDATE memsync.outbox SET attempts = greatest(attempts - 1, 0), dead = false, last_error = %(error)s
 WHERE id = ANY(%(ids)s);
 
 -- name: hold_entries
--- Takes back the attempt of entries that wait for something to be mended; they are due again later.
+-- Takes back the attempts of entries that wait for something to be mended; they are due again later.
+-- No text of theirs is at fault, whatever ended an earlier process.
 UPDATE memsync.outbox
-SET attempts = attempts - 1, dead = false, last_error = %(error)s,
+SET attempts = 0, dead = false, last_error = %(error)s,
     next_attempt_at = clock_timestamp() + make_interval(secs => %(wait_s)s)
 WHERE id = ANY(%(ids)s);
 

@@ -22,7 +22,7 @@ from memsync.stores.ltm.fence import DIGEST
 from memsync.stores.ltm.ledger import Ledger, standing_digest
 from memsync.stores.ltm.made import Made, Written
 from memsync.stores.ltm.payload import KNOWN_KEYS, PayloadCodec
-from memsync.stores.ltm.standing import look
+from memsync.stores.ltm.standing import Standing, look
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import VectorStore
 
@@ -83,13 +83,15 @@ class Maker(Protocol):
 class _Look:
     """The exchanges whose memories must be written, and what lies at their places.
 
-    `again` are anchors that must be looked at anew, `held` those that must wait.
+    `again` are anchors that must be looked at anew, `held` those that must wait. `own` are memories
+    under their anchors' ids that stay as they are, with their exchanges.
     """
 
     exchanges: Sequence[Exchange]
     seen: Mapping[Place, Point]
     again: Sequence[UUID] = ()
     held: Held = field(default_factory=dict)
+    own: Sequence[tuple[Exchange, Point]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class Projection:
             points += [each for each in sent.points if each.id not in left]
             sent_ids = {each.id for each in points}
             stand += [each for each in made if each.place.point_id in sent_ids]
+            stand += self._as_made(found.own)
             failed |= sent.failed
             held |= {**found.held, **sent.held}
             if not left:
@@ -153,29 +156,38 @@ class Projection:
         missing: list[Exchange] = []
         seen: dict[Place, Point] = {}
         held: dict[UUID, MemsyncError] = {}
+        own: list[tuple[Exchange, Point]] = []
         for home, some in by_home.items():
             try:
-                kept, replaced = self._standing(home, some)
+                found = self._standing(home, some)
             except SchemaMismatch as error:
                 self.maker.forget(home)
                 held |= {each.anchor_id: error for each in some}
                 continue
-            missing += [each for each in some if each.anchor_id not in kept]
-            seen |= {Place(home, each.id): each for each in replaced}
+            missing += [each for each in some if each.anchor_id not in found.kept]
+            seen |= {Place(home, each.id): each for each in found.replaced.values()}
+            own += [(exchanges[anchor], point) for anchor, point in found.own.items()]
         # These exchanges were read before their points, so they are read once more.
         ids = [place.point_id for place in seen if isinstance(place.point_id, UUID)]
         now = exchanges_by_anchor(self.session, ids) if ids else {}
         again = [each for each in ids if now.get(each) != exchanges[each]]
-        return _Look([each for each in missing if each.anchor_id not in again], seen, again, held)
+        left = [each for each in missing if each.anchor_id not in again]
+        return _Look(left, seen, again, held, own)
 
-    def _standing(
-        self, home: str, exchanges: Sequence[Exchange]
-    ) -> tuple[frozenset[UUID], Sequence[Point]]:
-        """The anchors whose memory stays, and the points that must be replaced."""
+    def _standing(self, home: str, exchanges: Sequence[Exchange]) -> Standing:
+        """What lies in the collection of a persona for these exchanges."""
         if not self.maker.is_ready(home):
-            return frozenset(), ()
-        found = look(self.session, self.vectors, home, exchanges, tolerance_ms=self.tolerance_ms)
-        return found.kept, list(found.replaced.values())
+            return Standing()
+        return look(self.session, self.vectors, home, exchanges, tolerance_ms=self.tolerance_ms)
+
+    def _as_made(self, own: Sequence[tuple[Exchange, Point]]) -> list[Made]:
+        """Those of these memories that stand as they would be made.
+
+        A run that ended between its write and the note of it has written them.
+        """
+        payloads: dict[UUID, object] = {row.anchor_id: dict(point.payload) for row, point in own}
+        made = self.maker.make(self.session, [row for row, _ in own], over={}) if own else []
+        return [each for each in made if payloads[each.anchor_id] == dict(each.payload)]
 
     def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> Held:
         """Keep a copy of each point that these replace and that is not as memsync wrote it.

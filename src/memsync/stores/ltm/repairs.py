@@ -84,8 +84,8 @@ class Repairs:
         source: str,
         target: Place,
         persona_id: UUID | None,
-        row: Exchange | None,
-        noted: Entry | None,
+        row: Exchange | None = None,
+        noted: Entry | None = None,
     ) -> dict[str, object]:
         """The payload of a copy of the point of `source`, spelled as its new collection is.
 

@@ -7,7 +7,7 @@ decides which memory stays. One read of the collection serves all exchanges of a
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import pairwise
 from uuid import UUID
@@ -15,9 +15,10 @@ from uuid import UUID
 from memsync.errors import InvalidInput
 from memsync.model import ids
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point, StoredMemory
+from memsync.model.records import Exchange, Place, Point, StoredMemory
 from memsync.stores.history.exchanges import Moment, exchanges_at, standing_messages
 from memsync.stores.ltm.contents import require_shown
+from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.payload import DEPLOYED
 from memsync.stores.ltm.recalling import memory_of
 from memsync.stores.ltm.texts import said
@@ -33,12 +34,14 @@ _STRETCHES_MAX = 8
 class Standing:
     """What lies in a persona's collection for some exchanges.
 
-    `kept` are the anchors whose memory stays as it is. `replaced` are points at an anchor's id
-    whose memory is no longer that of the exchange.
+    `kept` are the anchors whose memory stays as it is; `own` has, by anchor, those memories of them
+    that have its id. `replaced` are points at an anchor's id whose memory is no longer that of the
+    exchange.
     """
 
-    kept: frozenset[UUID]
-    replaced: Mapping[PointId, Point]
+    kept: frozenset[UUID] = frozenset()
+    replaced: Mapping[PointId, Point] = field(default_factory=dict)
+    own: Mapping[UUID, Point] = field(default_factory=dict)
 
 
 def in_question(
@@ -86,6 +89,7 @@ def look(
     """
     by_row = _by_row(exchanges)
     kept: set[UUID] = set()
+    own: dict[UUID, Point] = {}
     replaced: dict[PointId, Point] = {}
     others: list[_Found] = []
     for point in in_question(vectors, collection, exchanges, tolerance_ms):
@@ -93,16 +97,18 @@ def look(
         rows = _rows(point)
         found = next((by_row[row] for row in rows if row in by_row), None)
         if found is None:
-            others.append(_Found(memory, rows))
+            others.append(_Found(Place(collection, point.id), memory, rows))
         elif point.id != found.anchor_id or _is_of(memory, found):
             # The app's own stays even where its text is stale: the audit keeps a copy of a point
             # before it mends it, and the relay does not.
             kept.add(found.anchor_id)
+            if point.id == found.anchor_id:
+                own[found.anchor_id] = point
         else:
             replaced[point.id] = point
     left = [each for each in exchanges if each.anchor_id not in kept | replaced.keys()]
     kept |= _by_text(session, left, others, tolerance_ms)
-    return Standing(frozenset(kept), {i: p for i, p in replaced.items() if i not in kept})
+    return Standing(frozenset(kept), {i: p for i, p in replaced.items() if i not in kept}, own)
 
 
 def _by_row(exchanges: Sequence[Exchange]) -> dict[UUID, Exchange]:
@@ -128,6 +134,7 @@ def _stretches(times: Sequence[int], reach: int) -> list[tuple[int, int]]:
 class _Found:
     """A memory that names none of the exchanges, and the uuids that it does name."""
 
+    place: Place
     memory: StoredMemory
     rows: Sequence[UUID]
 
@@ -137,7 +144,8 @@ def _by_text(
 ) -> set[UUID]:
     """The anchors whose exchange one of these memories says, at its time or near it.
 
-    A memory is one exchange's only: that of its own time, else the only one near it.
+    A memory is one exchange's only: that of its own time, else the only one near it. One that the
+    ledger has of an exchange which is gone is that of its own time only, as in an audit.
     """
     ordered = sorted(exchanges, key=_written_at)
     candidates = [each for each in found if _spoken(each.memory, ordered, tolerance_ms)]
@@ -151,13 +159,15 @@ def _by_text(
         for each in candidates
         if each.memory.personality_id and (at := each.memory.created_at_ms) is not None
     ]
-    near = sorted(exchanges_at(session, moments), key=_written_at)
+    near = sorted(exchanges_at(session, moments, [ordered[0].persona_id]), key=_written_at)
+    noted = Ledger(session).at(each.place for each in candidates)
+    gone = {place for place, entry in noted.items() if not entry.has_rows}
     taken: set[UUID] = set()
     for each in candidates:
         spoken = _spoken(each.memory, near, tolerance_ms)
         free = [one for one in spoken if one.anchor_id not in taken]
         same = [one for one in free if one.created_at_ms == each.memory.created_at_ms]
-        if same or len(spoken) == 1:
+        if same or (len(spoken) == 1 and each.place not in gone):
             taken.add((same or spoken)[0].anchor_id)
     return taken & {each.anchor_id for each in exchanges}
 
