@@ -562,7 +562,8 @@ PREPARE = dedent("""
     from memsync import Settings, migrate
     from memsync.demo.world import legacy_schema
     from memsync.stores.postgres import open_postgres
-    from support.lab import CAST, UNHINDERED
+    from support.cast import CAST
+    from support.lab import UNHINDERED
 
     settings = Settings(postgres_url=sys.argv[1])
     with open_postgres(settings, create=True) as postgres:

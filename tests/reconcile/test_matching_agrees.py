@@ -29,7 +29,8 @@ from memsync.stores.ltm import Embedder, LongTermMemory
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
-from support.lab import ADA, BASIL, CAST, DIMS, A, C, as_told, embed
+from support.cast import CAST
+from support.lab import ADA, BASIL, DIMS, A, C, as_told, embed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

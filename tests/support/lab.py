@@ -38,6 +38,7 @@ from memsync.stores.ltm.marks import META
 from memsync.stores.postgres import Postgres
 from memsync.stores.vectors import open_vectors
 from memsync.stores.vectors.protocol import VectorStore, scan
+from support.cast import CAST
 from support.releasing import released
 
 if TYPE_CHECKING:
@@ -51,21 +52,6 @@ LONG_AGO = datetime(2025, 5, 1, 12, tzinfo=UTC)
 A, B, C = (UUID(f"aaaaaaaa-0000-4000-8000-00000000000{n}") for n in "abc")
 ADA, BASIL = (UUID(f"bbbbbbbb-0000-4000-8000-00000000000{n}") for n in "ab")
 NOBODY = UUID("aaaaaaaa-0000-4000-8000-0000000000ff")
-
-CAST = """
-INSERT INTO users (id, discord_id, username, updated_at)
-SELECT ('cccccccc-0000-4000-8000-00000000000' || n)::uuid, n, 'user ' || n, now()
-FROM generate_series(1, 3) n;
-INSERT INTO personas (id, name, content, owner_id, updated_at)
-SELECT ('aaaaaaaa-0000-4000-8000-00000000000' || n)::uuid, 'persona ' || n, 'I am.',
-       ('cccccccc-0000-4000-8000-00000000000' || CASE n WHEN 'c' THEN 2 ELSE 1 END)::uuid, now()
-FROM unnest(ARRAY['a', 'b', 'c']) n;
-UPDATE users u SET global_persona_id =
-    (SELECT min(id::text)::uuid FROM personas WHERE owner_id = u.id);
-INSERT INTO personalities (id, name, slug, character_info, personality_traits, updated_at)
-SELECT ('bbbbbbbb-0000-4000-8000-00000000000' || n)::uuid, 'Ada', n, '', '', now()
-FROM unnest(ARRAY['a', 'b']) n;
-"""
 
 EMPTY = """TRUNCATE conversation_history, memsync.outbox, memsync.quarantine, memsync.layout,
 memsync.repair, memsync.journal, memsync.retired, memsync.memories, memsync.mark,

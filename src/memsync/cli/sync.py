@@ -48,7 +48,8 @@ def run(
 
     An embedder or a vector store that goes down meanwhile is waited for (outage_wait_s). The exit
     status is 3 where entries failed in this run, wait for what is down, are held or are dead. In
-    the layout per-persona nothing is written as long as the app itself writes memories (writer = app).
+    the layout per-persona nothing is written as long as the app itself writes memories (writer =
+    app).
     """
     if following:
         return follow(ctx.obj, every_s=_EVERY_S if every is None else every)

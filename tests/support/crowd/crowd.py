@@ -24,7 +24,8 @@ from memsync.settings import Settings
 from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.embedded import start_embedded
 from memsync.stores.postgres.embedded.server import EmbeddedPostgres
-from support.lab import CAST, DIMS, UNHINDERED, A, B, C, Lab, lab_on
+from support.cast import CAST
+from support.lab import DIMS, UNHINDERED, A, B, C, Lab, lab_on
 from support.postgres import PostgresCluster
 from support.qdrant import QdrantProgram
 from support.traffic import Kind
