@@ -128,7 +128,7 @@ def require_known(postgres: Postgres, view: View, audit: Audit) -> None:
     Raises: InvalidInput.
     """
     both = (audit.findings, audit.acknowledged)
-    if view.persona is None or any(True for each in both for _ in each.of("", view.persona)):
+    if view.persona is None or any(any(each.of("", view.persona)) for each in both):
         return
     with postgres.session() as session:
         if not known_personas(session, [view.persona]):

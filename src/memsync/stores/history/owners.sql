@@ -1,12 +1,20 @@
 -- Asks whose personas are whose, and which personality keeps memories.
 
 -- name: owners_page
--- The next owners by id, with their personas. A persona without an owner is its own.
-SELECT o.owner_id, p.id AS persona_id
-FROM (SELECT DISTINCT coalesce(owner_id, id) AS owner_id FROM personas
-      WHERE coalesce(owner_id, id) > %(after)s ORDER BY 1 LIMIT %(limit)s) o
-JOIN personas p ON coalesce(p.owner_id, p.id) = o.owner_id
-ORDER BY o.owner_id, p.id;
+-- The next owners by id, with their personas. A persona without an owner is its own. Both kinds are
+-- read in the order of an index, so that a page costs what it has.
+WITH page AS (
+    SELECT owner_id FROM (
+        (SELECT DISTINCT owner_id FROM personas WHERE owner_id > %(after)s
+         ORDER BY owner_id LIMIT %(limit)s)
+        UNION
+        (SELECT id FROM personas WHERE owner_id IS NULL AND id > %(after)s
+         ORDER BY id LIMIT %(limit)s)) o
+    ORDER BY owner_id LIMIT %(limit)s)
+SELECT o.owner_id, p.id AS persona_id FROM page o JOIN personas p ON p.owner_id = o.owner_id
+UNION
+SELECT o.owner_id, p.id FROM page o JOIN personas p ON p.id = o.owner_id AND p.owner_id IS NULL
+ORDER BY owner_id, persona_id;
 
 -- name: personas_of_owners
 -- The personas of the given owners.

@@ -347,9 +347,10 @@ class PayloadCodec:
 
     def _unread(self, payload: Mapping[str, object]) -> tuple[str, str] | None:
         """Both texts of an app's payload that lacks the one which the app reads."""
+        if not self._of_app or text_of(_first(payload, *_ONE_TEXT)) is not None:
+            return None
         user_text, assistant_text = self._both(payload)
-        is_read = text_of(_first(payload, *_ONE_TEXT)) is not None
-        if not self._of_app or is_read or user_text is None or assistant_text is None:
+        if user_text is None or assistant_text is None:
             return None
         return user_text, assistant_text
 
