@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from memsync.stores.ltm.parts import Part, Seen
     from support.lab import Lab
 
-CLOSE_S = 5.0
+CLOSE_S = 1.0
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
