@@ -198,9 +198,13 @@ def test_the_ledger_has_anothers_memory_under_that_id(counted: Lab) -> None:
     assert {"missing-point": 1, "orphan-point": 1} == lab.audit().counts
 
 
-def test_a_memory_that_cannot_be_made_is_set_aside(counted: Lab) -> None:
+def test_a_memory_that_cannot_be_made_is_set_aside(
+    open_lab: partial[Lab], own_database: str
+) -> None:
     """The personality of its row is gone past the foreign key. It is not called done."""
-    lab = counted
+    lab = open_lab(url=own_database, layout="per-persona", embedder="support.lab:embed")
+    lab.say(1)
+    lab.sql("DELETE FROM memsync.outbox")
     plan = lab.plan()
     with psycopg.connect(lab.url, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")

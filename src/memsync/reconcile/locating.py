@@ -160,7 +160,8 @@ class _Search:
             f"more than {count(self._most, 'memory', 'memories')} may differ from the ledger"
         )
         if len(self._of_points[Key.PERSONA]) == VALUES_MAX:
-            return Whole(f"its memories are of {VALUES_MAX:,} personas or more, too many to count")
+            personas = count(VALUES_MAX, "persona")
+            return Whole(f"its memories are of {personas} or more, too many to count")
         if max(self._lacking.values()) > self._most:
             return too_many
         # Looking for them reads each payload, so it is done only where the sums show one. One that
