@@ -340,6 +340,24 @@ def test_a_relay_that_goes_on_gets_behind_such_an_entry(lab: Lab) -> None:
     assert ended.outage
 
 
+def test_an_outage_is_told_by_the_run_that_met_it(open_lab: partial[Lab]) -> None:
+    """The next one has its own end, also where it may write nothing: the app writes by then."""
+    lab = open_lab(layout="per-persona")
+    lab.say(2)
+
+    def run(writer: str, last: relay.Ended | None) -> relay.Ended:
+        settings = lab.settings.model_copy(update={"writer": writer})
+        down = Embedder("test", Model(ConnectionError("refused"), holding("question")))
+        ltm = LongTermMemory(lab.vectors, settings, down, lab.ltm.layout)
+        with released(lab.url):
+            return relay.drain_once(lab.postgres, ltm, last=last)
+
+    ended = run("memsync", None)
+    assert ended.outage
+    ended = run("app", ended)
+    assert (None, 2) == (ended.outage, ended.status.held)
+
+
 def test_an_entry_that_is_revived_while_it_is_tried(lab: Lab) -> None:
     """At its last attempt it counts as dead already. An outage then takes no attempt from it."""
     lab.say(2)

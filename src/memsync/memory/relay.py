@@ -116,8 +116,8 @@ def drain_once(
         total = outbox.status(session).pending
         run = _Run(
             *(session, ltm.followed(session), tell, Patience(outage_wait_s), total, settled, stops),
-            outage=last.outage if last else None,
-            tried=last.tried if last and last.outage else 0,
+            is_probing=last is not None and last.outage is not None,
+            tried=last.tried if last else 0,
         )
         run.drain()
         status = _held(outbox.status(session), run.ltm.why_app_writes)
@@ -131,7 +131,7 @@ def drain_once(
 def _archive(postgres: Postgres, stops: Callable[[], bool]) -> None:
     """See which memories are archived: a pass over the history, while others may write.
 
-    It ends soon where `stops` says so. What fails is a warning in the log, because the drain is
+    It ends soon where `stops` says so. A failure is a warning in the log, because the drain is
     done; the next time mends it.
     """
     try:
@@ -144,7 +144,10 @@ def _archive(postgres: Postgres, stops: Callable[[], bool]) -> None:
 
 @dataclass
 class _Run:
-    """One drain: what it has done so far, the last refusal, and the outage that lasts."""
+    """One drain: what it has done so far, the last refusal, and the outage that lasts.
+
+    `is_probing`: nothing has gone well since an outage, of this run or of the one before.
+    """
 
     session: Session
     ltm: LongTermMemory
@@ -157,6 +160,7 @@ class _Run:
     memories: int = 0
     refusal: str | None = None
     outage: StoreUnreachable | None = None
+    is_probing: bool = False
     tried: int = 0
     looked_at: float = field(default_factory=time.monotonic)
     is_recorded: bool = False
@@ -194,7 +198,7 @@ class _Run:
                 after=after,
                 since=since,
                 # During an outage one entry is enough to see whether it is over.
-                limit=1 if self.outage else max(1, BATCH_ENTRIES >> attempts),
+                limit=1 if self.is_probing else max(1, BATCH_ENTRIES >> attempts),
                 attempts_max=ATTEMPTS_MAX,
             )
         ):
@@ -202,7 +206,7 @@ class _Run:
             # does not hold up the others.
             after = claimed[-1].id
             if outage := self._carry_out(claimed):
-                self.outage = outage
+                self.outage, self.is_probing = outage, True
                 pause_s = self.patience.next_pause_s(outage)
                 if pause_s is None:
                     self.tried = after
@@ -287,7 +291,7 @@ class _Run:
             self._give_back(untried, outage.message)
         self._settle(done, written)
         if len(untried) < len(claimed):
-            self.outage = None
+            self.outage, self.is_probing = None, False
             self.patience.succeeded()
         self.entries += len(done)
         self.tell(Progress(Kind.STEP, "sync", self.entries, self.total))
