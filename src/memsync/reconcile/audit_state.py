@@ -20,7 +20,7 @@ from memsync.stores.ltm.parts import POINT_BYTES, Seen, is_packed
 _MARK = "memsync_audit"
 _VERSION = 1
 _KEPT = timedelta(days=1)
-"""What was read longer ago says too little of the store, so it is read anew."""
+"""A part that was read longer ago says too little of the store, so it is read anew."""
 _AHEAD = timedelta(hours=1)
 """So far may the clock of the machine be ahead that wrote it."""
 

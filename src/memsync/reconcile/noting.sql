@@ -1,9 +1,9 @@
--- What a repair keeps of the ledger of memories for its undo. See noting.py.
+-- Keeps what the ledger of memories said before a repair, for its undo. See noting.py.
 
 -- name: keep_noted
 -- Keeps with the intents of a run what the ledger says of their points, and of other points of the
--- same exchanges there, which give way when the memory is noted (`supersede_memories`). What the run
--- has kept of a point that it is about to change once more stays.
+-- same exchanges there, which give way when the memory is noted (`supersede_memories`). A note
+-- that the run has kept stays, also of a point that it is about to change once more.
 UPDATE memsync.journal j
 SET noted_before = (
     SELECT coalesce(jsonb_agg(said.entry), '[]')
@@ -31,8 +31,8 @@ WHERE j.id = ANY(%(ids)s) AND j.done_at IS NOT NULL AND j.noted_before IS NOT NU
 RETURNING j.id, m.state;
 
 -- name: bring_noted
--- Brings back what the ledger said before, of points of which it says nothing now. What is archived
--- by now stays so.
+-- Brings back what the ledger said before, of points of which it says nothing now. A memory that is
+-- archived by now stays so.
 INSERT INTO memsync.memories
     (collection, point_id, anchor_id, persona_id, personality_id, channel_id, created_at_ms, source,
      stored, state, removed)

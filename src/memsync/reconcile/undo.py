@@ -311,7 +311,7 @@ class _Undoer:
     def _settle(
         self, collection: str, done: Sequence[Row], lost: Collection[PointId] = frozenset()
     ) -> None:
-        """Note that rows are undone. What the ledger says of the `lost` points stays."""
+        """Note that rows are undone. The entries of the `lost` points in the ledger stay."""
         with self._session.transaction():
             self._journal.settle_undone(done)
             told = [row for row in done if row.place and row.place.point_id not in lost]

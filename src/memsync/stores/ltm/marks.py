@@ -61,7 +61,7 @@ class Marks:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What was not looked at, and why, in a line; empty where the mark was."""
+        """The line that says why the mark was not looked at; empty where it was."""
         about = f"whether both stores are of one time: {self.why_unread}"
         return (about,) if self.why_unread else ()
 
