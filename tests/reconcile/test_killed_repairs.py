@@ -7,7 +7,6 @@ process that dies: nothing is closed, rolled back or released but by the servers
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 
 from memsync.settings import Settings
 from support.doomed_repair import COUNTED_IN
+from support.environ import environ_of
 from support.lab import A, C, Lab, lab_on
 from support.laws.base import OLD_MS
 from support.relayout import EMBEDDER
@@ -122,16 +122,9 @@ class Story:
         return self._process(database, *(fate or UNHARMED), *command)
 
     def _process(self, database: str, *arguments: str) -> int:
-        kept = {name: value for name, value in os.environ.items() if "MEMSYNC_" not in name}
-        given = self.settings(database).model_dump(exclude_unset=True)
         ran = subprocess.run(
             [sys.executable, "-m", "support.doomed_repair", *arguments],
-            env={
-                **kept,
-                **{f"MEMSYNC_{key.upper()}": value for key, value in given.items()},
-                COUNTED_IN: str(self.folder / COUNTED_IN),
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
+            env=environ_of(self.settings(database)) | {COUNTED_IN: str(self.folder / COUNTED_IN)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -118,8 +118,7 @@ class Pairing:
     def _with_states(self, cases: Iterable[Case]) -> Iterator[Case]:
         """The same cases, each with the state of the other point by which it is judged."""
         for some in batched(cases, _BATCH):
-            there = points_at(self._ltm, filter(None, (each.unread for each in some)))
-            states = {place: point_state(point) for place, point in there.items()}
+            states = self._states(filter(None, (each.unread for each in some)))
             for each in some:
                 place = each.unread
                 yield replace(each, kept_state=states.get(place)) if place else each
@@ -203,7 +202,7 @@ class Pairing:
                 alone.append(each)
             else:
                 memories.setdefault(each.exchange.anchor_id, []).append(each)
-        states = self._states([standing[each] for each in memories if each in standing])
+        states = self._states(standing[each] for each in memories if each in standing)
         for anchor, some in memories.items():
             kept, cases = self._of_exchange(some, standing.get(anchor), states)
             standing[anchor] = kept
@@ -284,13 +283,12 @@ class Pairing:
                 noted.add(each.found.reading.brought_from, each.exchange)
         return noted
 
-    def _states(self, places: Sequence[Place]) -> dict[Place, str | None]:
-        """The states of these points of the shared collection, as far as they stand."""
-        home = self._ltm.collection
+    def _states(self, places: Iterable[Place]) -> dict[Place, str | None]:
+        """The states of these points, as far as they stand."""
         return {
-            Place(home, point.id): point_state(point)
-            for some in batched((each.point_id for each in places), _BATCH)
-            for point in self._ltm.points(home, some).values()
+            place: point_state(point)
+            for some in batched(places, _BATCH)
+            for place, point in points_at(self._ltm, some).items()
         }
 
     def _of_exchange(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.embedded import start_embedded
 from memsync.stores.postgres.embedded.server import EmbeddedPostgres
 from support.cast import CAST
+from support.environ import environ_of
 from support.lab import DIMS, UNHINDERED, A, B, C, Lab, lab_on
 from support.postgres import PostgresCluster
 from support.qdrant import QdrantProgram
@@ -134,10 +134,7 @@ class Crowd:
     @property
     def environ(self) -> dict[str, str]:
         """The settings for processes."""
-        given = self.lab.settings.model_dump(exclude_unset=True)
-        own = {f"MEMSYNC_{name.upper()}": str(value) for name, value in given.items()}
-        kept = {name: value for name, value in os.environ.items() if "MEMSYNC_" not in name}
-        return {**kept, **own, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        return environ_of(self.lab.settings)
 
     # ------------------------------------------------------------------ disturbing
 

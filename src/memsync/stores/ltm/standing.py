@@ -12,8 +12,6 @@ from heapq import nlargest
 from itertools import pairwise
 from uuid import UUID
 
-from memsync.errors import InvalidInput
-from memsync.model import ids
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point, StoredMemory
 from memsync.stores.history.exchanges import Moment, exchanges_at, standing_messages
@@ -22,6 +20,7 @@ from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.payload import DEPLOYED
 from memsync.stores.ltm.recalling import memory_of
 from memsync.stores.ltm.texts import said
+from memsync.stores.ltm.values import uuids_of
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import AnyOf, VectorStore, scan
 
@@ -202,10 +201,4 @@ def _written_at(exchange: Exchange) -> int:
 def _rows(point: Point) -> list[UUID]:
     """The uuids that the point names: its own id, and those among its `messageIds`."""
     named = point.payload.get(_ROWS)
-    found: list[UUID] = []
-    for each in (point.id, *(named if isinstance(named, list) else [named])):
-        try:
-            found.append(ids.persona_id(each))
-        except InvalidInput:
-            continue
-    return found
+    return list(uuids_of([point.id, *(named if isinstance(named, list) else [named])]))
