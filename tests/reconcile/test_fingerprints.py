@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -231,6 +231,27 @@ def _printed(payload: Mapping[str, Any]) -> list[Any]:
     return [payload.get(key) for key in PRINTED]
 
 
+def cancel_out(before: World, after: World) -> bool:
+    """Whether memories lost their persona while others, in the same world, got it; see the table
+    in docs/reconcile.md. Only those count of which the rest of the fingerprint stayed.
+    """
+    old, new = (_personas(each) for each in (before, after))
+    kept = old.keys() & new.keys()
+    got = {persona for key in kept for persona in new[key] - old[key]}
+    lost = {persona for key in kept for persona in old[key] - new[key]}
+    return not got.isdisjoint(lost)
+
+
+def _personas(world: World) -> dict[tuple[object, object], Counter[object]]:
+    """The personas of the memories of each pair of buckets."""
+    found: dict[tuple[object, object], Counter[object]] = defaultdict(Counter)
+    for payload in world.points.get(HOME, {}).values():
+        named = payload.get("persona_id")
+        buckets = payload.get("fp1"), payload.get("fp2")
+        found[buckets].update(named if isinstance(named, list) else [named])
+    return found
+
+
 def must_agree(quick: Audit, deep: Audit, quiet: set[PointId]) -> None:
     """The quick audit finds what the deep one does, but for changes beside the fingerprint."""
     seen, all_of_it = found_in(quick), found_in(deep)
@@ -245,8 +266,7 @@ def compare(audited: Both, seed: int, size: int, faults: int) -> None:
     """Audit a world by fingerprint and deep, after so many faults, and require that they agree."""
     before = clean_world(seed, Layout.SHARED, size)
     after = spoiled_world(seed, Layout.SHARED, size, faults)
-    # One that lost its persona and one that has it as a second cancel out; see docs/reconcile.md.
-    assume(not {"no persona", "two personas"} <= set(after.planted))
+    assume(not cancel_out(before, after))
     quick, deep = audited(before, after)
     must_agree(quick, deep, unprinted(before, after))
 
@@ -255,6 +275,7 @@ seeds, sizes = st.integers(0, 2**32), st.integers(3, 12)
 
 
 @example(seed=64599, size=4, faults=3)
+@example(seed=549413, size=4, faults=2)
 @given(seed=seeds, size=sizes, faults=st.integers(0, 5))
 @settings(unhurried, max_examples=15)
 def test_it_agrees_with_the_deep_audit(audited: Both, seed: int, size: int, faults: int) -> None:
