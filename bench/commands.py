@@ -43,7 +43,7 @@ fields = {"status": command.returncode, "wall_s": time.perf_counter() - began,
           "own_mib": own / 1024}
 open(sys.argv[1], "w").write(json.dumps(fields))
 """
-_MEMSYNC = "import sys; from memsync.cli.app import main; sys.exit(main(sys.argv[1:]))"
+_MEMSYNC = "from memsync.__main__ import entry; entry()"
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from memsync.model.ids import MessageId, PersonaId, PersonalityId, PointId, poin
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile import matching
 from memsync.reconcile.cases import Found, Role, says
+from memsync.reconcile.keeping import cases_of_exchange
 from memsync.reconcile.leftovers import _without_rows
 from memsync.reconcile.matching import Match, Matcher
 from memsync.reconcile.merging import side_by_side
-from memsync.reconcile.pairing import Pairing
 from memsync.stores.ltm.payload import PayloadCodec
 from support.lab import as_told
 
@@ -531,9 +531,7 @@ def test_many_memories_of_one_stretch_without_rows() -> None:
 def test_many_memories_of_one_exchange() -> None:
     """One stays, and the others are further ones."""
     exchange, roles = row(1), Counter[Role]()
-    pairing = SimpleNamespace(
-        sources=SimpleNamespace(case=lambda role, *_, **__: roles.update([role]))
-    )
+    sources = SimpleNamespace(case=lambda role, *_, **__: roles.update([role]))
     matches = [Match(memory(each, exchange), exchange, first=not each) for each in range(10_000)]
-    Pairing._of_exchange(pairing, matches, None, {})  # type: ignore[arg-type]
+    cases_of_exchange(sources, matches, None, {})  # type: ignore[arg-type]
     assert {Role.MEMORY: 1, Role.DUPLICATE: 9_999} == roles

@@ -203,6 +203,8 @@ class _Auditor:
         tolerance_s = self._settings.match_tolerance_s
         pairing = Pairing.of(session, self._ltm, catalog, tolerance_s=tolerance_s)
         pairing.sources.pace, pairing.sources.told = self._pace, self._told
+        # A memory whose vector is looked at must be a case.
+        pairing.at_sight = self._verify is None
         where = self._where_to_look(pairing.sources, baseline)
         if isinstance(where, Located):
             pairing.look = where
@@ -303,7 +305,7 @@ class _Auditor:
                 if finding is None:
                     continue
                 if finding.severity is Severity.INFO:
-                    self._facts.setdefault(finding.code, Fact(finding)).add(finding)
+                    self._facts.setdefault(finding.code, Fact(finding)).add(finding, case.alike)
                 else:
                     yield finding, case
 

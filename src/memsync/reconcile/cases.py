@@ -113,7 +113,8 @@ class Case:
     collection where the case's memory belongs, None where its persona is not known. `tolerance_ms`
     is how far the times of a pair may differ. `entry` is what the ledger says of the point, where
     it has no exchange. `vector` is what was seen of the point's vector, None where it was not
-    looked at.
+    looked at. `alike` is the number of cases in the collection for which this one stands: each rule
+    says the same of all of them.
     """
 
     role: Role
@@ -126,6 +127,7 @@ class Case:
     tolerance_ms: int = 0
     entry: Entry | None = None
     vector: SeenVector | None = None
+    alike: int = 1
 
     @property
     def said(self) -> Said | None:

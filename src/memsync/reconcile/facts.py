@@ -13,9 +13,9 @@ class Fact:
         self._points = 0
         self._collections: set[str] = set()
 
-    def add(self, finding: Finding) -> None:
-        """Count one more."""
-        self._points += 1
+    def add(self, finding: Finding, alike: int) -> None:
+        """Count so many more in the finding's collection."""
+        self._points += alike
         self._collections.add(finding.store)
 
     def finding(self) -> Finding:

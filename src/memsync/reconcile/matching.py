@@ -63,20 +63,48 @@ class Matcher:
         self, exchanges: Iterable[Exchange], tolerance_ms: int, taken: Iterable[UUID] = ()
     ) -> None:
         self._tolerance_ms = tolerance_ms
-        self._rows = sorted(exchanges, key=lambda each: (each.created_at_ms, each.anchor_id.bytes))
-        self._by_row_id: dict[UUID, Exchange] = {each.said_id: each for each in self._rows}
-        self._by_row_id |= {each.anchor_id: each for each in self._rows}
-        self._said: dict[_Said, list[Exchange]] = defaultdict(list)
-        self._messages: dict[UUID, set[int]] = defaultdict(set)
-        self._replies: dict[tuple[UUID, str], set[int]] = defaultdict(set)
-        for each in self._rows:
-            key = (each.user_text, each.assistant_text)
-            self._said[each.persona_id, each.personality_id, key].append(each)
-            self._messages[each.personality_id].add(len(each.user_text))
-            self._replies[each.personality_id, each.user_text].add(len(each.assistant_text))
-        self._times = {each.created_at_ms for each in self._rows}
+        self._exchanges = list(exchanges)
         self._taken = set(taken)
         self._copied: dict[str, set[UUID]] = defaultdict(set)
+
+    # What there is to match is looked up in these. Each is made when it is first asked for.
+
+    @cached_property
+    def _rows(self) -> list[Exchange]:
+        return sorted(self._exchanges, key=lambda each: (each.created_at_ms, each.anchor_id.bytes))
+
+    @cached_property
+    def _times(self) -> set[int]:
+        return {each.created_at_ms for each in self._rows}
+
+    @cached_property
+    def _by_row_id(self) -> dict[UUID, Exchange]:
+        by_id: dict[UUID, Exchange] = {each.said_id: each for each in self._rows}
+        return by_id | {each.anchor_id: each for each in self._rows}
+
+    @cached_property
+    def _said(self) -> dict[_Said, list[Exchange]]:
+        said: dict[_Said, list[Exchange]] = defaultdict(list)
+        for each in self._rows:
+            key = (each.user_text, each.assistant_text)
+            said[each.persona_id, each.personality_id, key].append(each)
+        return dict(said)
+
+    @cached_property
+    def _messages(self) -> dict[UUID, set[int]]:
+        """The lengths of the messages to each personality."""
+        lengths: dict[UUID, set[int]] = defaultdict(set)
+        for each in self._rows:
+            lengths[each.personality_id].add(len(each.user_text))
+        return lengths
+
+    @cached_property
+    def _replies(self) -> dict[tuple[UUID, str], set[int]]:
+        """The lengths of the replies of each personality to each message."""
+        lengths: dict[tuple[UUID, str], set[int]] = defaultdict(set)
+        for each in self._rows:
+            lengths[each.personality_id, each.user_text].add(len(each.assistant_text))
+        return lengths
 
     def match(self, memories: Iterable[Found]) -> Iterator[Match | Found]:
         """Each memory, with its exchange where it has one."""
@@ -90,7 +118,7 @@ class Matcher:
                 yield self._match(found, named)
         for step in (self._of_own_persona, self._of_other_personas, self._of_that_time):
             before, left = left, []
-            for found, exchange in step(before):
+            for found, exchange in step(before) if before else ():
                 if exchange is None:
                     left.append(found)
                 else:

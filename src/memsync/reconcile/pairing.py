@@ -15,12 +15,13 @@ from typing import Self
 from uuid import UUID
 
 from memsync.model.digests import point_state
-from memsync.model.ids import point_order
 from memsync.model.records import Exchange, Place
 from memsync.model.sequences import batched
+from memsync.reconcile.at_sight import AtSight, Told
 from memsync.reconcile.cases import Case, Found, Role, says
 from memsync.reconcile.copies import Noted, Originals
 from memsync.reconcile.deep import Deep
+from memsync.reconcile.keeping import cases_of_exchange
 from memsync.reconcile.leftovers import Leftovers, Oldest, was_changed
 from memsync.reconcile.locating import Located
 from memsync.reconcile.matching import Match, Matcher
@@ -47,7 +48,6 @@ from memsync.stores.ltm.layouts import (
     persona_of_collection,
 )
 from memsync.stores.ltm.ledger import Entry, Ledger
-from memsync.stores.ltm.texts import Said
 from memsync.stores.postgres import Session
 
 _BATCH = 1000
@@ -61,10 +61,13 @@ class Pairing:
 
     `look` says which memories of the shared collection are cases: those located, or those that a
     deep audit finds not to be exactly right. Every other exchange has its memory. None: all are.
+    `at_sight`: of those of the app's own collections that are right at sight, one of a kind is a
+    case, and stands for the others.
     """
 
     sources: Sources
     look: Located | Deep | None = None
+    at_sight: bool = False
 
     def __post_init__(self) -> None:
         self._session, self._ltm = self.sources.session, self.sources.ltm
@@ -188,35 +191,73 @@ class Pairing:
         waiting = list(self._waiting.of(owner.bytes))
         at_home = [each for each in waiting if each.home]
         elsewhere = [each for each in waiting if not each.home]
-        for persona in personas:
-            if name := self.sources.homes.get(persona):
-                at_home += self.sources.read(name, home=True)
+        sight = AtSight(rows, self._tolerance_ms)
+        at_home += self._read(personas, sight)
         standing = self._standing(owner, rows)
-        matcher = Matcher(rows, self._tolerance_ms, taken=standing)
-        at_home, of_gone = self._known_by_ledger(at_home)
-        matched = [*matcher.match(at_home), *self._come_back(of_gone, rows)]
-        memories: dict[UUID, list[Match]] = {}
         alone: list[Found] = []
-        for each in matched:
-            if isinstance(each, Found):
-                alone.append(each)
-            else:
-                memories.setdefault(each.exchange.anchor_id, []).append(each)
+        if at_home or elsewhere:
+            matcher = Matcher(rows, self._tolerance_ms, taken=(*standing, *sight.told))
+            memories: dict[UUID, list[Match]] = {}
+            for each in self._matched(matcher, at_home, rows):
+                if isinstance(each, Found):
+                    alone.append(each)
+                else:
+                    memories.setdefault(each.exchange.anchor_id, []).append(each)
+            yield from self._at_home(memories, standing, sight)
+            noted = self._noted_origins(owner, rows, memories) if elsewhere else Noted(0)
+            yield from self._of_elsewhere(matcher, elsewhere, standing, alone, noted)
+        for told, alike in sight.kinds():
+            for found in self._found_again([told]):
+                yield replace(self.sources.case(Role.MEMORY, told.exchange, found), alike=alike)
+        for row in rows:
+            if row.anchor_id not in standing and row.anchor_id not in sight.told:
+                self._without_memory_yet.add(NOBODY, row)
+        oldest = Oldest(rows, standing, self._tolerance_ms) if alone else None
+        for found in alone:
+            self._leftovers.add(found, owner, oldest)
+
+    def _read(self, personas: Sequence[UUID], sight: AtSight) -> Iterator[Found]:
+        """The points of these personas' collections that must be matched.
+
+        Where the ledger says that the rows are gone, only the matching knows what to make of it.
+        """
+        homes = {each: name for each in personas if (name := self.sources.homes.get(each))}
+        for persona, name in homes.items():
+            points = self.sources.points(name)
+            if self.at_sight:
+                points = sight.others(name, persona, points)
+            yield from self.sources.all_found(name, points, home=True)
+        if sight.told:
+            gone = sight.take_at(self._ledger.without_rows_in(homes.values(), sight.told))
+            yield from self._found_again(gone)
+
+    def _found_again(self, some: Iterable[Told]) -> Iterator[Found]:
+        """Memories that were told at sight, as those that are matched."""
+        for each in some:
+            yield from self.sources.found(each.place.collection, [each.point], home=True)
+
+    def _matched(
+        self, matcher: Matcher, at_home: Sequence[Found], rows: Sequence[Exchange]
+    ) -> Iterator[Match | Found]:
+        at_home, of_gone = self._known_by_ledger(at_home)
+        yield from matcher.match(at_home)
+        yield from self._come_back(of_gone, rows)
+
+    def _at_home(
+        self, memories: Mapping[UUID, list[Match]], standing: dict[UUID, Place], sight: AtSight
+    ) -> Iterator[Case]:
+        """The cases of all points at home that were matched. Which memories stand is noted."""
         states = self._states(standing[each] for each in memories if each in standing)
         for anchor, some in memories.items():
-            kept, cases = self._of_exchange(some, standing.get(anchor), states)
+            if told := sight.told.pop(anchor, None):
+                again = self._found_again([told])
+                some.extend(Match(each, told.exchange, first=False) for each in again)
+            kept, cases = cases_of_exchange(self.sources, some, standing.get(anchor), states)
             standing[anchor] = kept
             if self._layout is Layout.SHARED and kept.point_id != anchor:
                 self._leftovers.note_kept(anchor, kept)
             yield from cases
-        noted = self._noted_origins(owner, rows, memories) if elsewhere else Noted(0)
-        yield from self._of_elsewhere(matcher, elsewhere, standing, alone, noted)
-        for row in rows:
-            if row.anchor_id not in standing:
-                self._without_memory_yet.add(NOBODY, row)
-        oldest = Oldest(rows, standing, self._tolerance_ms)
-        for found in alone:
-            self._leftovers.add(found, owner, oldest)
+        standing |= {anchor: told.place for anchor, told in sight.told.items()}
 
     def _known_by_ledger(
         self, founds: Sequence[Found]
@@ -291,38 +332,6 @@ class Pairing:
             for place, point in points_at(self._ltm, some).items()
         }
 
-    def _of_exchange(
-        self,
-        matches: Sequence[Match],
-        standing: Place | None,
-        states: Mapping[Place, str | None],
-    ) -> tuple[Place, list[Case]]:
-        """The cases of all points at home that were matched with one exchange. `states` are those
-        of memories that stand.
-
-        Of several of the right persona one stays: that of the anchor's id in the shared layout,
-        else the one that the app can read and that is the oldest by id.
-        """
-        exchange = matches[0].exchange
-        right = {None, exchange.persona_id}
-        own = (each.found for each in matches if each.found.persona_id in right)
-        best = min(own, key=lambda each: _preference(each, exchange), default=None)
-        kept = standing or (best.place if best else None)
-        state = None
-        if best and kept == best.place:
-            state = point_state(best.point)
-        elif kept:
-            state = states.get(kept)
-        cases = []
-        for each in (match.found for match in matches):
-            if each.place == kept:
-                cases.append(self.sources.case(Role.MEMORY, exchange, each))
-            else:
-                role = Role.DUPLICATE if each.persona_id in right else Role.FOREIGN
-                cases.append(self.sources.case(role, exchange, each, kept=kept, kept_state=state))
-        # A memory that another persona has is not missing; see the rule persona-mismatch.
-        return kept or matches[0].found.place, cases
-
     def _of_elsewhere(
         self,
         matcher: Matcher,
@@ -381,16 +390,3 @@ class Pairing:
         persona = persona_of_collection(collection)
         legacy = self._ltm.kind_of(collection) is CollectionKind.LEGACY
         return legacy or (persona is not None and not self.sources.people.is_persona(persona))
-
-
-def _preference(found: Found, exchange: Exchange) -> tuple[object, ...]:
-    """The sort key of the memories of one exchange: the one to keep comes first.
-
-    The anchor's id is what memsync gives, and where the app wrote a memory too, the app's stays.
-    """
-    reading = found.reading
-    readable = not (reading.wrong_keys or reading.wrong_unit or found.contradicts_itself)
-    readable = readable and not found.names_unknown
-    order = {Said.THE_SAME: 0, Said.MORE: 0, None: 1}[says(found, exchange)]
-    is_ours = found.point.id == exchange.anchor_id
-    return (not readable, order, is_ours, point_order(found.point.id))

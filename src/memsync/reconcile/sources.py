@@ -140,7 +140,11 @@ class Sources:
         self, collection: str, *, home: bool, only: Iterable[PointId] | None = None
     ) -> Iterator[Found]:
         """The points of a collection, or those of these ids, with the persona of each."""
-        for some in batched(self.points(collection, only), _BATCH):
+        return self.all_found(collection, self.points(collection, only), home=home)
+
+    def all_found(self, collection: str, points: Iterable[Point], *, home: bool) -> Iterator[Found]:
+        """As `found`, of any number of points."""
+        for some in batched(points, _BATCH):
             yield from self.found(collection, some, home=home)
 
     def found(self, collection: str, points: Sequence[Point], *, home: bool) -> Iterator[Found]:

@@ -1,18 +1,19 @@
-"""Tells the payloads that are exactly what memsync writes, without decoding them.
+"""Tells the payloads that are spelled exactly as they are written, without decoding them.
 
-Most memories of a shared collection are. So an audit of everything asks this first, and reads and
-judges only the others.
+Most memories are: in a shared collection as memsync writes them, in the app's own collections as
+the app does. So an audit of everything asks this first, and decodes and judges only the others.
 """
 
 from collections.abc import Mapping
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from memsync.model.digests import buckets, memory_digest
 from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.stores.ltm.payload import KNOWN_KEYS, PayloadCodec
+from memsync.stores.ltm.values import SECONDS_BELOW
 
 _FORM: Mapping[str, type] = {
     "persona_id": str,
@@ -28,6 +29,12 @@ _FORM: Mapping[str, type] = {
 _SAID = tuple(_FORM)[:6]
 """What the digest is of, in its order."""
 _BESIDE = ("embedder", "brought_from")
+_APPS: Mapping[str, type] = {
+    "personaId": str,
+    "personalityId": str,
+    "createdAt": int,
+    "content": str,
+}
 
 
 class Exact:
@@ -54,6 +61,40 @@ class Exact:
         return memory_digest(point_id, *said) == told == digest.hex() and (fp1, fp2) == buckets(
             told
         )
+
+
+class Deployed(NamedTuple):
+    """What a payload of the app's says, whose keys and types are the app's.
+
+    The ids are as they are spelled. `channel_id` is None where it has none. `message_ids` is what
+    stands there, whatever it is.
+    """
+
+    persona_id: str
+    personality_id: str
+    created_at_ms: int
+    content: str
+    channel_id: str | None
+    message_ids: object
+
+
+_apps_values, _apps_types = itemgetter(*_APPS), tuple(_APPS.values())
+_apps_misfits = KNOWN_KEYS.difference(_APPS, ["channelId"])
+
+
+def deployed(payload: Mapping[str, object]) -> Deployed | None:
+    """What the payload says; None where any key or type that memsync knows is not the app's."""
+    try:
+        values = _apps_values(payload)
+    except KeyError:
+        return None
+    channel = payload.get("channelId")
+    if tuple(map(type, values)) != _apps_types or not _apps_misfits.isdisjoint(payload):
+        return None
+    persona, personality, at_ms, content = values
+    if abs(at_ms) < SECONDS_BELOW or not (channel is None or type(channel) is str):
+        return None
+    return Deployed(persona, personality, at_ms, content, channel, payload.get("messageIds"))
 
 
 def plain_digest(codec: PayloadCodec, point: Point) -> str | None:

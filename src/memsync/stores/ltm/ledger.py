@@ -331,6 +331,17 @@ class Ledger:
             rows = self._session.stream("memories_without_rows", ["text", "text"])
             yield from (Place(collection, point_id_of(text)) for collection, text in rows)
 
+    def without_rows_in(self, collections: Iterable[str], known: Iterable[UUID]) -> set[Place]:
+        """The memories of these collections that the ledger has and Postgres no exchange of.
+
+        `known` are anchors of exchanges that stand.
+        """
+        if not self._stands:
+            return set()
+        names, anchors = list(collections), list(known)
+        rows = self._session.rows("memories_without_rows_in", collections=names, known=anchors)
+        return {Place(row.collection, point_id_of(row.point_id)) for row in rows}
+
     def standing(self, layout: Layout, shared: str) -> int:
         """How many memories stand in this layout by the ledger; `shared` is the one collection."""
         if not self._stands:

@@ -98,6 +98,19 @@ UNION ALL
 SELECT collection, point_id FROM memsync.memories WHERE NOT removed AND anchor_id IS NULL
 ORDER BY collection, point_id;
 
+-- name: memories_without_rows_in
+-- The memories of the ledger, of these collections, of which Postgres has no exchange. It is asked
+-- only for those whose anchors are not known; the join is as in `memories_without_rows`.
+SELECT m.collection, m.point_id
+FROM (SELECT m.* FROM (SELECT collection, point_id, anchor_id FROM memsync.memories
+                       WHERE collection = ANY(%(collections)s) AND anchor_id IS NOT NULL) m
+      FULL JOIN unnest(%(known)s::uuid[]) AS known(id) ON known.id = m.anchor_id
+      WHERE known.id IS NULL OFFSET 0) m
+WHERE NOT {has_exchange}
+UNION ALL
+SELECT collection, point_id FROM memsync.memories
+WHERE collection = ANY(%(collections)s) AND anchor_id IS NULL;
+
 -- name: memories_to_archive
 -- Live memories of the ledger whose exchanges went by design, by one pass over the history; the
 -- join is as in `memories_without_rows`.

@@ -104,9 +104,13 @@ class QdrantStore:
         Raises: SchemaMismatch when it keeps vectors under names, or several for a point.
         """
         with self._translated(collection):
-            if not self._client.collection_exists(collection):
+            try:
+                info = self._client.get_collection(collection)
+            except DRIVER_ERRORS:
+                # Only the store's own word is taken for it, and no status of whoever is in between.
+                if self._client.collection_exists(collection):
+                    raise
                 return None
-            info = self._client.get_collection(collection)
             return info_of(collection, info, is_local=bool(self._local))
 
     def held_back(self, collection: str) -> int:
