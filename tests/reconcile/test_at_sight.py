@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from memsync.model.ids import MessageId, PersonaId, PersonalityId
 from memsync.model.records import Exchange, Place, Point
-from memsync.reconcile.at_sight import AtSight
+from memsync.reconcile.at_sight import _NEAR_MAX, AtSight
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.findings import Severity
 from memsync.reconcile.matching import Match, Matcher
@@ -26,7 +26,7 @@ TOLERANCE = 1500
 _SPACE = UUID(int=99)
 Stored = dict[PersonaId, dict[Any, Point]]
 """The points of the collection of each persona."""
-WORDS = ("a", "b", "b\nc", "a\nX: b", "a): b")
+WORDS = ("a", "b", "b\nc", "a\nX: b", "a): b", "c", "d", "e", "f", "g", "h")
 
 
 def exchange(number: int, begin_ms: int, drawn: tuple[Any, ...]) -> Exchange:
@@ -63,7 +63,7 @@ def point(number: int, rows: list[Exchange], drawn: tuple[Any, ...]) -> tuple[Pe
     return persona, Point(id_, {k: v for k, v in payload.items() if v is not None})
 
 
-words, few = st.sampled_from(WORDS), st.integers(0, 5)
+words, any_of = st.sampled_from(WORDS), st.integers(0, 9)
 exchanges = st.lists(
     st.tuples(
         words,
@@ -74,11 +74,11 @@ exchanges = st.lists(
         st.sampled_from([0, 1, 700, 1500, 1501, 2200, 3000]),
     ),
     min_size=1,
-    max_size=8,
+    max_size=10,
 )
 odds = st.sampled_from(
     [
-        *({} for _ in range(12)),
+        *({} for _ in range(50)),
         {"channelId": None},
         {"channelId": "2"},
         {"channelId": 7},
@@ -99,6 +99,8 @@ odds = st.sampled_from(
         {"text": "User (Al): a\nAda: b"},
         {"content": None, "userText": "a", "assistantText": "b"},
         {"content": "user: a\nassistant: b"},
+        {"content": 7},
+        {"personalityId": [str(ADA)]},
         {"userText": "a", "assistantText": "b"},
         {"digest": "0" * 64},
         {"broughtFrom": "x/1"},
@@ -108,15 +110,17 @@ odds = st.sampled_from(
 )
 points = st.lists(
     st.tuples(
-        few,
-        st.sampled_from([None, None, None, A, B]),
-        st.sampled_from([0, 0, 0, 1, -1, 1500, -1500, 1501, 700, -700]),
-        st.sampled_from(["", "", "", "\nmore", " more", "\nAda: a"]),
-        st.sampled_from([None, None, "its own", "another's", "both"]),
-        st.sampled_from([None, None, "its own", "another's"]),
+        any_of,
+        st.sampled_from([*[None] * 8, A, B]),
+        st.sampled_from([*[0] * 8, 1, -1, 1500, -1500, 1501, 700, -700]),
+        st.sampled_from([*[""] * 9, "\nmore", " more", "\nAda: a"]),
+        st.sampled_from([*[None] * 4, "its own", "its own", "another's", "both"]),
+        st.sampled_from([*[None] * 6, "its own", "its own", "another's"]),
         odds,
     ),
+    min_size=3,
     max_size=10,
+    unique_by=lambda drawn: drawn[0],  # so that an exchange has few memories
 )
 
 
@@ -177,7 +181,10 @@ def must_agree(rows: list[Exchange], stored: Stored) -> AtSight:
 
     kinds: dict[object, dict[str, Severity]] = {}
     for each in sight.told.values():
-        judged = codes(each.exchange, found(each.exchange.persona_id, each.point))
+        persona = each.exchange.persona_id
+        assert each.point is stored[persona][each.point.id]
+        assert each.collection == collection_of_persona(persona)
+        judged = codes(each.exchange, found(persona, each.point))
         assert {Severity.INFO} >= set(judged.values())
         assert judged == kinds.setdefault(each.kind, judged)
     numbers = Counter(each.kind for each in sight.told.values())
@@ -227,3 +234,46 @@ def test_a_text_that_may_be_a_longer_one_is_not_told() -> None:
     ]
     assert not looked_at(rows, (0, AT + 700)).told
     assert looked_at(rows, (0, AT + 701)).told
+
+
+def test_a_memory_of_another_persona_of_the_owner_is_not_told() -> None:
+    """It lies in the collection of one, and names the other, who has said so."""
+    rows = [exchange(0, AT, ("u", "a", B, ADA, "1", 0))]
+    _, stray = point(0, rows, (0, None, 0, "", None, None, {}))
+    assert must_agree(rows, {B: {stray.id: stray}}).told
+    assert not must_agree(rows, {A: {stray.id: stray}}).told
+
+
+def test_a_text_that_can_be_divided_in_two_ways_is_not_told() -> None:
+    """Both exchanges are near, and each may have been said like this."""
+    rows = [
+        exchange(n, AT, (said, "a", A, ADA, "1", 700 * n)) for n, said in enumerate(("x): u", "u"))
+    ]
+    assert not looked_at(rows, (0, AT + 350)).told
+
+
+def test_kinds_tell_what_the_rules_tell_apart() -> None:
+    """An id that is the anchor's, and a time that is the exchange's."""
+    rows = [exchange(n, AT, (f"u{n}", "a", A, ADA, "1", n)) for n in range(5)]
+    drawn = ((0, None), (0, None), (1, None), (0, "its own"), (1, "its own"))
+    made = (
+        point(n, rows, (n, None, 10 * skew, "", None, under, {}))
+        for n, (skew, under) in enumerate(drawn)
+    )
+    sight = must_agree(rows, {A: {each.id: each for _, each in made}})
+    assert [1, 1, 1, 2] == sorted(alike for _, alike in sight.kinds())
+
+
+def test_of_many_near_its_time_the_matching_finds_one() -> None:
+    """It looks one up by its words, and at sight each would be compared with all."""
+    rows = [exchange(n, AT, (f"u{n}", "a", A, ADA, "1", n)) for n in range(_NEAR_MAX + 1)]
+    assert not looked_at(rows, *((n, AT + n) for n in range(len(rows)))).told
+    assert len(rows) - 1 == len(looked_at(rows[1:], *((n, AT + n + 1) for n in range(32))).told)
+
+
+def test_a_time_that_no_clock_shows_is_not_told() -> None:
+    """After the year 9999, beside an exchange of its last millisecond."""
+    last = 253_402_300_799_999
+    rows = [exchange(0, last, ("u", "a", A, ADA, "1", 0))]
+    assert looked_at(rows, (0, last)).told
+    assert not looked_at(rows, (0, last + 1)).told

@@ -26,6 +26,11 @@ from memsync.reconcile.moments import ms_of
 from memsync.stores.ltm.exact import Deployed, deployed
 from memsync.stores.ltm.texts import says_as_deployed
 
+_NEAR_MAX = 32
+"""Each memory is compared with every exchange near its time. Of more than these the matching looks
+one up by its words.
+"""
+
 
 class Told(NamedTuple):
     """A memory that is right at sight. What the rules say of it rests on its `kind` alone."""
@@ -101,6 +106,8 @@ class AtSight:
             return None
         at_ms = said.created_at_ms
         near = thread.between(at_ms, self._tolerance_ms)
+        if near is None:
+            return None
         content = said.content
         own = [r for r in near if says_as_deployed(content, r.user_text, r.assistant_text)]
         if len(own) != 1 or thread.words[own[0].user_text, own[0].assistant_text] > 1:
@@ -133,7 +140,8 @@ class _Thread:
         self._times = list(map(ms_of, self._rows))
         self.words: Counter[Key] = Counter((r.user_text, r.assistant_text) for r in self._rows)
 
-    def between(self, at_ms: int, away_ms: int) -> Sequence[Exchange]:
-        """The exchanges at most so far away from that time."""
+    def between(self, at_ms: int, away_ms: int) -> Sequence[Exchange] | None:
+        """The exchanges at most so far away from that time; None where they are too many."""
         begin = bisect_left(self._times, at_ms - away_ms)
-        return self._rows[begin : bisect_right(self._times, at_ms + away_ms, lo=begin)]
+        end = bisect_right(self._times, at_ms + away_ms, lo=begin)
+        return self._rows[begin:end] if end - begin <= _NEAR_MAX else None

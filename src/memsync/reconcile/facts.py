@@ -6,7 +6,9 @@ from memsync.reconcile.findings import Finding
 
 
 class Fact:
-    """All findings of one code that are facts and no faults: how many, and the first of them."""
+    """All findings of one code that are facts and no faults: how many, and the first of them by
+    its place.
+    """
 
     def __init__(self, first: Finding) -> None:
         self._first = first
@@ -15,6 +17,7 @@ class Fact:
 
     def add(self, finding: Finding, alike: int) -> None:
         """Count so many more in the finding's collection."""
+        self._first = min(self._first, finding, key=lambda each: (each.store, each.key))
         self._points += alike
         self._collections.add(finding.store)
 

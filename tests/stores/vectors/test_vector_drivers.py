@@ -255,6 +255,48 @@ class TestAnswers:
             store.count("some")
         store.close()
 
+    @pytest.mark.parametrize("made_meanwhile", [False, True])
+    def test_a_collection_that_is_not_there(self, made_meanwhile: bool) -> None:
+        """The store's own word says so. One that was made since the first answer is described."""
+        info = {
+            "status": "green",
+            "optimizer_status": "ok",
+            "segments_count": 1,
+            "config": {
+                "params": {"vectors": {"size": 3, "distance": "Cosine"}},
+                "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+                "optimizer_config": {
+                    "deleted_threshold": 0.2,
+                    "vacuum_min_vector_number": 1000,
+                    "default_segment_number": 0,
+                    "flush_interval_sec": 5,
+                },
+            },
+            "payload_schema": {},
+        }
+        asked: list[str] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.url.path)
+            if request.url.path.endswith("/exists"):
+                return httpx.Response(200, json={"result": {"exists": made_meanwhile}})
+            if len(asked) == 1:
+                return httpx.Response(404, json={"status": {"error": "Not found"}})
+            return httpx.Response(200, json={"result": info})
+
+        store = answering(answer)
+        found = store.describe("some")
+        assert (3 if made_meanwhile else None) == (found and found.dims)
+        assert "/collections/some/exists" == asked[1]
+        store.close()
+
+    def test_nothing_is_said_of_a_collection_by_others(self) -> None:
+        """A proxy that knows no such path has not said that the collection does not stand."""
+        store = answering(lambda _: httpx.Response(404, text="<html>"))
+        with pytest.raises(MemsyncError):
+            store.describe("some")
+        store.close()
+
     def test_write_not_finished(self) -> None:
         """A write that the server only acknowledged is not reported as done."""
         answer = {"result": [{"operation_id": 1, "status": "acknowledged"}]}

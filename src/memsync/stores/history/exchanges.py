@@ -280,7 +280,7 @@ def exchanges_by_anchor(session: Session, ids: Sequence[UUID]) -> dict[UUID, Exc
 
 
 def exchanges_of_personas(session: Session, personas: Sequence[UUID]) -> list[Exchange]:
-    """All exchanges of these personas, by anchor id."""
+    """All exchanges of these personas, thread by thread."""
     return list(map(_exchange, session.rows("exchanges_of_personas", ids=list(personas))))
 
 

@@ -13,7 +13,7 @@ from memsync.model.digests import buckets, memory_digest
 from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.stores.ltm.payload import KNOWN_KEYS, PayloadCodec
-from memsync.stores.ltm.values import SECONDS_BELOW
+from memsync.stores.ltm.values import time_window
 
 _FORM: Mapping[str, type] = {
     "persona_id": str,
@@ -92,7 +92,9 @@ def deployed(payload: Mapping[str, object]) -> Deployed | None:
     if tuple(map(type, values)) != _apps_types or not _apps_misfits.isdisjoint(payload):
         return None
     persona, personality, at_ms, content = values
-    if abs(at_ms) < SECONDS_BELOW or not (channel is None or type(channel) is str):
+    if time_window(at_ms) != ((at_ms, at_ms), False):
+        return None
+    if not (channel is None or type(channel) is str):
         return None
     return Deployed(persona, personality, at_ms, content, channel, payload.get("messageIds"))
 

@@ -31,7 +31,7 @@ from memsync.stores.vectors.points import (
     picked,
 )
 from memsync.stores.vectors.protocol import AnyOf, CollectionInfo, Ids, Indexes, Page, Where
-from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, meaning
+from memsync.stores.vectors.qdrant_errors import DRIVER_ERRORS, is_not_found, meaning
 from memsync.stores.vectors.qdrant_wire import (
     LOCAL_INDEXES,
     filter_of,
@@ -106,11 +106,13 @@ class QdrantStore:
         with self._translated(collection):
             try:
                 info = self._client.get_collection(collection)
-            except DRIVER_ERRORS:
-                # Only the store's own word is taken for it, and no status of whoever is in between.
-                if self._client.collection_exists(collection):
+            except DRIVER_ERRORS as error:
+                if not is_not_found(error):
                     raise
-                return None
+                # Whoever is in between may say so, too, and only the store's own word is taken.
+                if not self._client.collection_exists(collection):
+                    return None
+                info = self._client.get_collection(collection)
             return info_of(collection, info, is_local=bool(self._local))
 
     def held_back(self, collection: str) -> int:

@@ -88,6 +88,11 @@ def meaning(
     )
 
 
+def is_not_found(error: Exception) -> bool:
+    """Whether the driver's error says that something does not stand."""
+    return _status(error)[0] == 404
+
+
 def _status(error: Exception) -> tuple[int, str]:
     match error:
         case UnexpectedResponse():
