@@ -22,8 +22,7 @@ def entry() -> None:
     # A full pass of the collector goes over all that the libraries have loaded. By the usual
     # thresholds each page that an audit reads brings one about, which is a fourth of its time, and
     # what it reads has no cycles.
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, 100)
+    gc.set_threshold(10_000, 10, 100)
     early: list[int] = []
 
     def remember(number: int, _frame: object) -> None:

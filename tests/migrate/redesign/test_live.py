@@ -162,7 +162,7 @@ def test_both_versions_may_write_the_same_setting_at_the_same_moment(
     try:
         for client in (*old, *new):
             client.start()
-        threading.Event().wait(5)
+        threading.Event().wait(2.5)
     finally:
         for client in (*old, *new):
             client.stop()
