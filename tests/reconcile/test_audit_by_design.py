@@ -155,6 +155,31 @@ def test_the_old_words_of_an_edited_first_exchange_are_not_archived(open_lab: pa
     assert {"missing-point": 1, "orphan-point": 1} == lab.check().counts
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_retention_right_before_an_exchange_whose_memory_comes(
+    open_lab: partial[Lab], *, comes: bool
+) -> None:
+    """What is left of the exchange before it is archived. Without an outbox that brings the memory
+    of the later one, nobody can tell whether it is that one's, of before an edit.
+    """
+    lab = open_lab(layout="per-persona")
+    said = [
+        NewExchange(CHANNEL, ADA, A, f"question {n}", f"answer {n}", at, at)
+        for n in range(3)
+        for at in [LONG_AGO + n * timedelta(seconds=3)]
+    ]
+    made = sorted(remembered(lab, *said), key=lambda each: each.created_at_ms)
+    gone, first, _ = made
+    lab.lose(first)
+    ids = [gone.anchor_id, gone.said_id]
+    lab.sql("DELETE FROM conversation_history WHERE id = ANY(%(ids)s)", ids=ids)
+    if comes:
+        lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=first.anchor_id)
+    found = lab.audit()
+    assert ({} if comes else {"missing-point": 1, "orphan-point": 1}) == found.counts
+    assert (comes, comes) == (found.archived, found.settling)
+
+
 def test_a_thread_that_was_reset(either_lab: Lab) -> None:
     """None of its rows is left."""
     lab = either_lab

@@ -8,6 +8,7 @@ acknowledged are kept apart. An audit also lists the parts that it could not rea
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from memsync.errors import MemsyncError
 from memsync.model.digests import exchange_digest, point_state
@@ -205,6 +206,7 @@ class _Auditor:
         pairing.sources.pace, pairing.sources.told = self._pace, self._told
         # A memory whose vector is looked at must be a case.
         pairing.at_sight = self._verify is None
+        pairing.awaited = partial(self._way.awaited, session=session)
         where = self._where_to_look(pairing.sources, baseline)
         if isinstance(where, Located):
             pairing.look = where

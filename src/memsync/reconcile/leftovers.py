@@ -306,6 +306,7 @@ class Oldest:
 
     The memory of an exchange may give a time that is off by the tolerance. So one that lacks its
     memory counts as that much older: what is left near it may be its memory of before an edit.
+    `standing` are the anchors of the others, whose memories stand or are on their way.
     """
 
     def __init__(

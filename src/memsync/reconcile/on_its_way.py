@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from uuid import UUID
 
+from memsync.model.records import Exchange
 from memsync.reconcile.cases import Case, Role
 from memsync.settings import Settings
 from memsync.stores.history import outbox
@@ -29,12 +30,22 @@ class OnItsWay:
 
     def of(self, cases: Sequence[Case], session: Session) -> list[bool]:
         """Whether each of these is young, or has an entry in an outbox."""
-        rows = [case.exchange for case in cases if case.exchange]
+        awaited = self.awaited([case.exchange for case in cases if case.exchange], session)
+        latest_ms = max(_clocks(session)) + _AHEAD_MS
+        return [
+            self._is_young(case, latest_ms)
+            or (case.exchange is not None and case.exchange.anchor_id in awaited)
+            for case in cases
+        ]
+
+    def awaited(self, rows: Sequence[Exchange], session: Session) -> set[UUID]:
+        """The anchors of those exchanges whose memories an outbox will bring."""
+        if not rows:
+            return set()
         ids = {id_ for each in rows for id_ in (each.anchor_id, each.said_id)}
         pending = self._named | on_their_way(session, ids, alarm_s=self._alarm_s)
         pending |= outbox.pending_of(session, {each.anchor_id for each in rows})
-        latest_ms = max(_clocks(session)) + _AHEAD_MS
-        return [self._is_young(each, latest_ms) or _is_among(each, pending) for each in cases]
+        return {r.anchor_id for r in rows if not pending.isdisjoint((r.anchor_id, r.said_id))}
 
     def _is_young(self, case: Case, latest_ms: int) -> bool:
         """Whether the other half may still come: a memory for the row, or a row for the memory.
@@ -50,11 +61,6 @@ class OnItsWay:
         elif case.found and (case.exchange is None or case.role in _SAID_ANEW):
             at = case.found.reading.memory.created_at_ms
         return at is not None and self._young_ms < at <= latest_ms
-
-
-def _is_among(case: Case, pending: set[UUID]) -> bool:
-    row = case.exchange
-    return row is not None and not pending.isdisjoint({row.anchor_id, row.said_id})
 
 
 def _clocks(session: Session) -> tuple[int, int]:

@@ -9,7 +9,7 @@ Memory grows with the largest owner, not with the stores.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 from uuid import UUID
@@ -62,12 +62,13 @@ class Pairing:
     `look` says which memories of the shared collection are cases: those located, or those that a
     deep audit finds not to be exactly right. Every other exchange has its memory. None: all are.
     `at_sight`: of those of the app's own collections that are right at sight, one of a kind is a
-    case, and stands for the others.
+    case, and stands for the others. `awaited` tells of which exchanges a memory is on its way.
     """
 
     sources: Sources
     look: Located | Deep | None = None
     at_sight: bool = False
+    awaited: Callable[[Sequence[Exchange]], Collection[UUID]] = lambda _: ()
 
     def __post_init__(self) -> None:
         self._session, self._ltm = self.sources.session, self.sources.ltm
@@ -209,12 +210,14 @@ class Pairing:
         for told, alike in sight.kinds():
             for found in self._found_again([told]):
                 yield replace(self.sources.case(Role.MEMORY, told.exchange, found), alike=alike)
-        for row in rows:
-            if row.anchor_id not in standing and row.anchor_id not in sight.told:
-                self._without_memory_yet.add(NOBODY, row)
-        oldest = Oldest(rows, standing, self._tolerance_ms) if alone else None
-        for found in alone:
-            self._leftovers.add(found, owner, oldest)
+        there = {*standing, *sight.told}
+        lacking = [row for row in rows if row.anchor_id not in there]
+        for row in lacking:
+            self._without_memory_yet.add(NOBODY, row)
+        if alone:
+            oldest = Oldest(rows, there.union(self.awaited(lacking)), self._tolerance_ms)
+            for found in alone:
+                self._leftovers.add(found, owner, oldest)
 
     def _read(self, personas: Sequence[UUID], sight: AtSight) -> Iterator[Found]:
         """The points of these personas' collections that must be matched.
