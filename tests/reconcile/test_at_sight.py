@@ -1,4 +1,4 @@
-"""What is told at sight is what the matching would say, and no rule finds a fault in it."""
+"""An audit tells at sight as the matching would, and no rule finds a fault in what it tells."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def partners(matched: Any) -> dict[Place, UUID | None]:
 
 
 def codes(row: Exchange, each: Found) -> dict[str, Severity]:
-    """What the rules find in this pair."""
+    """The findings of the rules in this pair."""
     case = Case(
         Role.MEMORY,
         Layout.PER_PERSONA,

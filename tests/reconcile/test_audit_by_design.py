@@ -159,8 +159,8 @@ def test_the_old_words_of_an_edited_first_exchange_are_not_archived(open_lab: pa
 def test_retention_right_before_an_exchange_whose_memory_comes(
     open_lab: partial[Lab], *, comes: bool
 ) -> None:
-    """What is left of the exchange before it is archived. Without an outbox that brings the memory
-    of the later one, nobody can tell whether it is that one's, of before an edit.
+    """The memory of the exchange before it is archived. Without an outbox that brings the memory of
+    the later one, nobody can tell whether it is that one's, of before an edit.
     """
     lab = open_lab(layout="per-persona")
     said = [

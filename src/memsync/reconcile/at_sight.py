@@ -13,7 +13,6 @@ points are, and no rule would find a fault in the two:
 Everything else is matched and judged as ever.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -22,7 +21,7 @@ from uuid import UUID
 
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile.divisions import Key
-from memsync.reconcile.moments import ms_of
+from memsync.reconcile.moments import between, ms_of
 from memsync.stores.ltm.exact import Deployed, deployed
 from memsync.stores.ltm.texts import says_as_deployed
 
@@ -33,7 +32,7 @@ one up by its words.
 
 
 class Told(NamedTuple):
-    """A memory that is right at sight. What the rules say of it rests on its `kind` alone."""
+    """A memory that is right at sight. Its `kind` alone decides what the rules say of it."""
 
     exchange: Exchange
     collection: str
@@ -80,11 +79,8 @@ class AtSight:
     def kinds(self) -> Iterator[tuple[Told, int]]:
         """The first memory of each kind, and how many there are."""
         numbers = Counter(each.kind for each in self.told.values())
-        for each in self.told.values():
-            if alike := numbers.pop(each.kind, 0):
-                yield each, alike
-            if not numbers:
-                return
+        first = {each.kind: each for each in reversed(self.told.values())}
+        return ((first[kind], alike) for kind, alike in numbers.items())
 
     def _row_of(self, point: Point, said: Deployed) -> Exchange | None:
         """The exchange of the memory, where it is told at sight."""
@@ -122,7 +118,7 @@ class AtSight:
 
     @cached_property
     def _threads(self) -> dict[tuple[str, str], "_Thread"]:
-        """What was said by each persona to each personality, by the texts of their ids."""
+        """The thread of each persona and personality, by the texts of their ids."""
         rows: dict[tuple[UUID, UUID], list[Exchange]] = defaultdict(list)
         for each in self._rows:
             rows[each.persona_id, each.personality_id].append(each)
@@ -130,18 +126,16 @@ class AtSight:
 
 
 class _Thread:
-    """What one persona and one personality said, in the order of time.
+    """The exchanges of one persona and one personality, in the order of time.
 
     `words` tells how often each exchange's words were said.
     """
 
     def __init__(self, rows: Iterable[Exchange]) -> None:
         self._rows = sorted(rows, key=ms_of)
-        self._times = list(map(ms_of, self._rows))
         self.words: Counter[Key] = Counter((r.user_text, r.assistant_text) for r in self._rows)
 
     def between(self, at_ms: int, away_ms: int) -> Sequence[Exchange] | None:
         """The exchanges at most so far away from that time; None where they are too many."""
-        begin = bisect_left(self._times, at_ms - away_ms)
-        end = bisect_right(self._times, at_ms + away_ms, lo=begin)
+        begin, end = between(self._rows, at_ms - away_ms, at_ms + away_ms)
         return self._rows[begin:end] if end - begin <= _NEAR_MAX else None

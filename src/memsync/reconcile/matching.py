@@ -67,7 +67,7 @@ class Matcher:
         self._taken = set(taken)
         self._copied: dict[str, set[UUID]] = defaultdict(set)
 
-    # What there is to match is looked up in these. Each is made when it is first asked for.
+    # The indexes of the exchanges. Each is made when it is first asked for.
 
     @cached_property
     def _rows(self) -> list[Exchange]:

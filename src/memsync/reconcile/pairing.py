@@ -249,7 +249,7 @@ class Pairing:
     def _at_home(
         self, memories: Mapping[UUID, list[Match]], standing: dict[UUID, Place], sight: AtSight
     ) -> Iterator[Case]:
-        """The cases of all points at home that were matched. Which memories stand is noted."""
+        """The cases of all points at home that were matched. It notes which memories stand."""
         states = self._states(standing[each] for each in memories if each in standing)
         for anchor, some in memories.items():
             if told := sight.told.pop(anchor, None):

@@ -274,8 +274,8 @@ class Traffic:
     def _explain(self, finding: Finding, faults: list[Fault]) -> None:
         now_ms = self.town.clock.earliest_ms
         found = [each for each in faults if each.explains(finding, now_ms)]
-        is_clear = not self.town.may_be_of_before_an_edit(finding)
-        assert found or not is_clear, self._told(f"a false finding at {now_ms}: {finding}")
+        excused = found or self.town.may_be_of_before_an_edit(finding)
+        assert excused, self._told(f"a false finding at {now_ms}: {finding}")
         for each in found:
             each.found |= finding.name in each.codes
 

@@ -4,7 +4,7 @@ Most memories are: in a shared collection as memsync writes them, in the app's o
 the app does. So an audit of everything asks this first, and decodes and judges only the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -37,24 +37,39 @@ _APPS: Mapping[str, type] = {
 }
 
 
+class _Form:
+    """Payload keys, with the type of each. Those of `beside` may stand there, too."""
+
+    def __init__(self, form: Mapping[str, type], beside: Iterable[str]) -> None:
+        self._of, self._types = itemgetter(*form), tuple(form.values())
+        self._misfits = KNOWN_KEYS.difference(form, beside)
+
+    def values(self, payload: Mapping[str, object]) -> tuple[Any, ...] | None:
+        """The values at the keys; None where one or its type is another, or a known key is there
+        that does not belong. Keys that memsync does not know may stand beside.
+        """
+        try:
+            values: tuple[Any, ...] = self._of(payload)
+        except KeyError:
+            return None
+        fits = tuple(map(type, values)) == self._types and self._misfits.isdisjoint(payload)
+        return values if fits else None
+
+
 class Exact:
     """The payloads of one codec."""
 
     def __init__(self, codec: PayloadCodec) -> None:
-        keys = [codec.key(name) for name in _FORM]
-        self._values, self._types = itemgetter(*keys), tuple(_FORM.values())
-        self._misfits = KNOWN_KEYS.difference(keys, map(codec.key, _BESIDE))
+        form = {codec.key(name): kind for name, kind in _FORM.items()}
+        self._form = _Form(form, map(codec.key, _BESIDE))
 
     def holds(self, point_id: PointId, payload: Mapping[str, object], digest: bytes) -> bool:
         """Whether the payload is what the codec makes of the exchange of this digest.
 
         The embedder may be any, and keys that memsync does not know may stand beside.
         """
-        try:
-            values = self._values(payload)
-        except KeyError:
-            return False
-        if tuple(map(type, values)) != self._types or not self._misfits.isdisjoint(payload):
+        values = self._form.values(payload)
+        if values is None:
             return False
         *said, told, fp1, fp2 = values
         # The digest is of ids as they are spelled, so other spellings do not pass.
@@ -64,7 +79,7 @@ class Exact:
 
 
 class Deployed(NamedTuple):
-    """What a payload of the app's says, whose keys and types are the app's.
+    """The contents of a payload whose keys and types are the app's.
 
     The ids are as they are spelled. `channel_id` is None where it has none. `message_ids` is what
     stands there, whatever it is.
@@ -78,23 +93,16 @@ class Deployed(NamedTuple):
     message_ids: object
 
 
-_apps_values, _apps_types = itemgetter(*_APPS), tuple(_APPS.values())
-_apps_misfits = KNOWN_KEYS.difference(_APPS, ["channelId"])
+_apps_form = _Form(_APPS, ["channelId"])
 
 
 def deployed(payload: Mapping[str, object]) -> Deployed | None:
-    """What the payload says; None where any key or type that memsync knows is not the app's."""
-    try:
-        values = _apps_values(payload)
-    except KeyError:
-        return None
-    channel = payload.get("channelId")
-    if tuple(map(type, values)) != _apps_types or not _apps_misfits.isdisjoint(payload):
+    """Read the payload; None where any key or type that memsync knows is not the app's."""
+    values, channel = _apps_form.values(payload), payload.get("channelId")
+    if values is None or not (channel is None or type(channel) is str):
         return None
     persona, personality, at_ms, content = values
     if time_window(at_ms) != ((at_ms, at_ms), False):
-        return None
-    if not (channel is None or type(channel) is str):
         return None
     return Deployed(persona, personality, at_ms, content, channel, payload.get("messageIds"))
 

@@ -109,7 +109,7 @@ class QdrantStore:
             except DRIVER_ERRORS as error:
                 if not is_not_found(error):
                     raise
-                # Whoever is in between may say so, too, and only the store's own word is taken.
+                # A proxy may say so, too, and only the store's own word is taken.
                 if not self._client.collection_exists(collection):
                     return None
                 info = self._client.get_collection(collection)
