@@ -169,9 +169,10 @@ def no_persona_no_row(lab: Lab, said: list[Exchange]) -> Planted:
 def named_by_its_collection(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory whose persona its collection alone names, with rows and without, is a fact."""
     lab.respell(said[0], personaId=None)
-    lab.deploy(said[0], personaId=None, createdAt=OLD_MS, content=NEVER)
+    without_rows = lab.deploy(said[0], personaId=None, createdAt=OLD_MS, content=NEVER)
+    first = min(key(lab, said[0]), str(without_rows.id))
     return Planted(
-        one(f"persona-{A}/{key(lab, said[0])}", points=2, collections=1),
+        one(f"persona-{A}/{first}", points=2, collections=1),
         facts={"missing-persona": 2},
         next_command="memsync rules MSI003",
     )
