@@ -23,7 +23,7 @@ from memsync.model.sequences import batched
 from memsync.reconcile import relayout
 from memsync.stores.ltm import ledger
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.postgres.locks import LockKey, require_free
+from memsync.stores.postgres.locks import LockKey, exclusive, require_free
 from support.failing import Failing
 from support.lab import ADA, LONG_AGO, A, C, Lab
 from support.laws.base import spelled
@@ -376,6 +376,39 @@ def test_beside_an_empty_history_nothing_is_adopted(lab: Lab) -> None:
     lab.sql("DELETE FROM conversation_history")
     with pytest.raises(IncompleteAudit, match="is empty"):
         adopt(lab)
+    assert {"live"} == set(states(lab))
+
+
+def test_nothing_is_archived_while_rows_have_no_persona(own_lab: Lab) -> None:
+    """As expand leaves them: every memory looks archived, to an adoption and to the relay's pass."""
+    own_lab.settled()
+    with (
+        exclusive(own_lab.postgres, LockKey.MIGRATE, "migration"),
+        pytest.raises(IncompleteAudit, match="a migration is at work"),
+    ):
+        reconcile.adopt(own_lab.postgres, own_lab.ltm, own_lab.settings, anew=True)
+    own_lab.sql("ALTER TABLE conversation_history ADD user_id uuid")
+    own_lab.sql("ALTER TABLE conversation_history ALTER persona_id DROP NOT NULL")
+    own_lab.sql("UPDATE conversation_history SET persona_id = NULL")
+    with pytest.raises(IncompleteAudit, match="cannot be read by persona"):
+        adopt(own_lab, anew=True)
+    with own_lab.postgres.session() as session:
+        assert 0 == ledger.Ledger(session).archive()
+    assert {"live"} == set(states(own_lab))
+
+
+def test_what_was_adopted_without_its_rows_is_adopted_anew_with_them(
+    open_lab: partial[Lab],
+) -> None:
+    """The ledger has it as archived, and its exchange as missing its memory, which stands."""
+    lab = open_lab(layout="per-persona")
+    said = lab.settled()
+    lab.respell(said[0], createdAt=said[0].created_at_ms - 2500)
+    adopt(lab)
+    lab.sql("UPDATE memsync.memories SET anchor_id = NULL, source = NULL, state = 'archived'")
+    assert {"missing-point": 1} == lab.audit().counts
+    done = adopt(lab, anew=True)
+    assert (len(said), 0, {}) == (done.memories, done.archived, lab.audit().counts)
     assert {"live"} == set(states(lab))
 
 

@@ -25,11 +25,13 @@ from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.sources import Sources
 from memsync.settings import Settings
+from memsync.stores.history.catalog import Catalog
 from memsync.stores.history.exchanges import history_is_empty, known_personas, now_ms
 from memsync.stores.history.outbox import clock
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Entry, Ledger
 from memsync.stores.postgres import Postgres, Session
+from memsync.stores.postgres.locks import LockKey, holders
 
 _BATCH = 1000
 _TO_ADOPT = frozenset((Role.MEMORY, Role.ARCHIVED))
@@ -117,7 +119,7 @@ def adopt(
     Raises: GateClosed, before any write, where the stores are of two times, unless the whole is
     adopted anew; InvalidInput, before any write, for a part that nobody knows; IncompleteAudit at
     the end, where a collection could not be read: then nothing is taken out, and of a part nothing
-    is written. StoreBusy when a repair or a relay runs; StoreUnreachable. Effects: the ledger and
+    is written; and before any write where the history cannot be read by persona. StoreBusy when a repair or a relay runs; StoreUnreachable. Effects: the ledger and
     the mark.
     """
     with repairing(postgres) as session:
@@ -139,13 +141,9 @@ def adopt_in(
     ledger = Ledger(session)
     ledger.require()
     all_anew = anew and not part
-    if history_is_empty(session) and not all_anew:
-        raise IncompleteAudit(
-            f"the history of {session.label} is empty, so that every memory would be adopted as "
-            "one without rows. Nothing was changed; see whether the URL is right, or give --anew "
-            "and nothing else"
-        )
+    _require_history(session, may_be_empty=all_anew)
     pairing = pairing_of(session, ltm, settings)
+    pairing.anew = anew
     _require_known(part, pairing.sources, ledger)
     began = clock(session)
     young_ms = now_ms(session) - settings.settle_s * 1000
@@ -175,6 +173,28 @@ def adopt_in(
         ltm.mark.publish(session)
     numbers = (seen.memories, seen.archived, seen.left_out, dropped, seen.changed)
     return Adopted(*numbers, {str(each): seen.of_point(each) for each in part.points})
+
+
+def _require_history(session: Session, *, may_be_empty: bool) -> None:
+    """Refuse where every memory would be adopted as one without rows: nothing would heal that.
+
+    Raises: IncompleteAudit.
+    """
+    catalog = Catalog.read(session)
+    if not catalog.knows_personas:
+        why = f"is {catalog.stage} and cannot be read by persona"
+        then = "`memsync migrate plan` says what is ahead"
+    elif holders(session, LockKey.MIGRATE):
+        why, then = "may change, because a migration is at work", "run this again when it has ended"
+    elif history_is_empty(session) and not may_be_empty:
+        why = "is empty"
+        then = "see whether the URL is right, or give --anew and nothing else"
+    else:
+        return
+    raise IncompleteAudit(
+        f"the history of {session.label} {why}, so that memories would be adopted as ones without "
+        f"rows. Nothing was changed; {then}"
+    )
 
 
 def _require_known(part: Part, sources: Sources, ledger: Ledger) -> None:

@@ -30,9 +30,7 @@ from memsync.reconcile.reading import points_at
 from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import NOBODY, Spool
 from memsync.stores.history.catalog import Catalog
-from memsync.stores.history.exchanges import (
-    exchanges_of_personas,
-)
+from memsync.stores.history.exchanges import exchanges_of_personas
 from memsync.stores.history.owners import (
     Owners,
     owners_page,
@@ -63,12 +61,15 @@ class Pairing:
     deep audit finds not to be exactly right. Every other exchange has its memory. None: all are.
     `at_sight`: of those of the app's own collections that are right at sight, one of a kind is a
     case, and stands for the others. `awaited` tells of which exchanges a memory is on its way.
+    `anew`: that the ledger has a memory as one without rows does not keep it from the rows that
+    it matches.
     """
 
     sources: Sources
     look: Located | Deep | None = None
     at_sight: bool = False
     awaited: Callable[[Sequence[Exchange]], Collection[UUID]] = lambda _: ()
+    anew: bool = False
 
     def __post_init__(self) -> None:
         self._session, self._ltm = self.sources.session, self.sources.ltm
@@ -270,7 +271,11 @@ class Pairing:
         The ledger knows that. Another exchange of the same words, or of that time, is not theirs.
         """
         noted = self._ledger.at(each.place for each in founds)
-        gone = {place: entry for place, entry in noted.items() if not entry.has_rows}
+        gone = {
+            place: entry
+            for place, entry in noted.items()
+            if not entry.has_rows and (entry.anchor_id or not self.anew)
+        }
         return (
             [each for each in founds if each.place not in gone],
             [(each, gone[each.place]) for each in founds if each.place in gone],

@@ -18,6 +18,7 @@ from memsync.model.digests import exchange_digest, json_digest
 from memsync.model.ids import PointId, is_storable, point_id_of
 from memsync.model.records import Exchange, Place, StoredMemory
 from memsync.model.sequences import batched
+from memsync.stores.history.catalog import Catalog
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 from memsync.stores.ltm.made import Made
 from memsync.stores.ltm.payload import PayloadCodec, memory_digest_of
@@ -249,9 +250,12 @@ class Ledger:
         """Write down which memories are archived by now. Returns how many became so.
 
         It passes over the history, and needs no lock: no row is waited for, and few at a time are
-        kept from others. Where `stops` says so, the rest is left to the next time.
+        kept from others. Where `stops` says so, the rest is left to the next time. While rows may
+        lack their persona, none is.
         """
         archived = 0
+        if not Catalog.read(self._session, notes=False).knows_personas:
+            return archived
         while self._stands and not stops():
             found = self._session.rows("memories_to_archive", memories_max=_TO_ARCHIVE_MAX)
             before = archived
