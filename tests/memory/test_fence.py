@@ -161,6 +161,23 @@ def test_a_point_that_somebody_wrote_meanwhile_is_looked_at_again(
     assert before == any_lab.points()
 
 
+@pytest.mark.parametrize("layout", ["shared", "per-persona"])
+def test_what_changes_while_it_is_embedded(open_lab: "partial[Lab]", layout: str) -> None:
+    """A deleted exchange leaves no memory, and an edited one its newer text, without an entry."""
+    lab = open_lab(layout=layout, writer="memsync")
+    gone, edited, other = lab.say(3)
+
+    def meanwhile() -> None:
+        lab.unsay(gone)
+        edit(lab, edited.anchor_id, "answer two")
+        lab.sql("DELETE FROM memsync.outbox WHERE attempts = 0")
+
+    assert Drained(3, 2) == drain(lab.postgres, slow(lab, meanwhile))
+    told = [text.rpartition(" ")[2] for text in texts(lab)]
+    assert sorted(["two", other.assistant_text.rpartition(" ")[2]]) == sorted(told)
+    assert lab.check().ok
+
+
 def test_points_without_a_digest_are_fenced_too(any_lab: Lab) -> None:
     """The memory of an earlier build has none: its texts and numbers are the condition."""
     [said, other] = any_lab.say(2)

@@ -1,8 +1,9 @@
 """Makes the memories of exchanges as Postgres has them now: the work of the relay.
 
 It decides what is written: a point is read before its exchange, and written only where it is as it
-was read, so the newer text wins, whoever else writes. It decides of which points a copy is kept
-first: of each that is not as memsync wrote it. It decides what is held: in the per-persona layout a
+was read, so the newer text wins, whoever else writes. An exchange is read once more right before
+the write, because embedding takes its time. It decides of which points a copy is kept first: of
+each that is not as memsync wrote it. It decides what is held: in the per-persona layout a
 collection that cannot take the embedder's vectors holds up its own memories only.
 """
 
@@ -30,6 +31,11 @@ _ROUNDS = 3
 """How often an exchange is looked at whose point somebody else writes at the same time."""
 _FOLLOWS = KNOWN_KEYS | {"messageIds", "personalityName"}
 """Keys whose values follow from the exchange, the embedder and the names of the cast."""
+
+_BUSY = StoreBusy(
+    "somebody else writes this memory or its messages at the same time. Let one relay or repair "
+    "run at a time, and see who else writes to Qdrant"
+)
 
 Keep = Callable[[Mapping[Place, Point]], Mapping[Place, MemsyncError]]
 """Keeps copies of points, with their vectors, before they are replaced. Returns why it kept none of
@@ -123,22 +129,20 @@ class Projection:
         for _ in range(_ROUNDS):
             found = self._look(left)
             made = self.maker.make(self.session, found.exchanges, over=found.seen)
-            keep = partial(self._keep_what_others_wrote, found.seen)
-            sent = self.maker.write(made, seen=found.seen, before=keep)
-            left = [*found.again, *self._written_by_others(made, sent)]
+            overtaken: dict[UUID, MemsyncError] = {}
+            before = partial(self._ready_to_write, found.seen, overtaken)
+            sent = self.maker.write(made, seen=found.seen, before=before)
+            left = [*found.again, *overtaken, *self._written_by_others(made, sent)]
             points += [each for each in sent.points if each.id not in left]
             sent_ids = {each.id for each in points}
             stand += [each for each in made if each.place.point_id in sent_ids]
             stand += self._as_made(found.own)
             failed |= sent.failed
-            held |= {**found.held, **sent.held}
+            waiting = {**found.held, **sent.held}
+            held |= {each: why for each, why in waiting.items() if each not in overtaken}
             if not left:
                 break
-        busy = StoreBusy(
-            "somebody else writes this memory at the same time. Let one relay or repair run at a "
-            "time, and see who else writes to Qdrant"
-        )
-        return Written(points, failed, held | dict.fromkeys(left, busy), stand)
+        return Written(points, failed, held | dict.fromkeys(left, _BUSY), stand)
 
     def _look(self, anchor_ids: Sequence[UUID]) -> _Look:
         if self.shared is None:
@@ -188,6 +192,18 @@ class Projection:
         payloads: dict[UUID, object] = {row.anchor_id: dict(point.payload) for row, point in own}
         made = self.maker.make(self.session, [row for row, _ in own], over={}) if own else []
         return [each for each in made if payloads[each.anchor_id] == dict(each.payload)]
+
+    def _ready_to_write(
+        self, seen: Mapping[Place, Point], overtaken: dict[UUID, MemsyncError], made: Sequence[Made]
+    ) -> Held:
+        """Why those of these wait that must. `overtaken` gets those whose exchange is gone, or says
+        something else by now.
+        """
+        now = exchanges_by_anchor(self.session, [each.anchor_id for each in made]) if made else {}
+        changed = (each.anchor_id for each in made if now.get(each.anchor_id) != each.exchange)
+        overtaken |= dict.fromkeys(changed, _BUSY)
+        still = [each for each in made if each.anchor_id not in overtaken]
+        return {**overtaken, **self._keep_what_others_wrote(seen, still)}
 
     def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> Held:
         """Keep a copy of each point that these replace and that is not as memsync wrote it.
