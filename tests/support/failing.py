@@ -77,6 +77,11 @@ class Failing:
         self._then(fails=fails)
         return found
 
+    def catch_up(self, collection: str) -> None:
+        fails = self._now("catch_up")
+        self.store.catch_up(collection)
+        self._then(fails=fails)
+
     def aliases(self) -> dict[str, str]:
         fails = self._now("aliases")
         found = self.store.aliases()

@@ -61,8 +61,9 @@ class Noted:
 class Row:
     """A row of the journal that is not undone. `place` is None where a collection was made.
 
-    `at` is when the run was about to act, `source` the point that it made a copy of.
-    `knows_ledger`: the row keeps what the ledger said before.
+    `at` is when the run was about to act, `source` the point that it made a copy of. Before
+    `is_done` it may have happened, be still to come, or never happen. `knows_ledger`: the row keeps
+    what the ledger said before.
     """
 
     id: int
@@ -73,6 +74,7 @@ class Row:
     before: str | None
     after: str | None
     at: datetime
+    is_done: bool
     source: Place | None = None
     knows_ledger: bool = False
 
@@ -237,6 +239,7 @@ class Journal:
                 before=row.state_before,
                 after=row.state_after,
                 at=row.intended_at,
+                is_done=row.is_done,
                 source=_place(row.source_collection, row.source_id),
                 knows_ledger=row.knows_ledger,
             )

@@ -103,7 +103,8 @@ WHERE run_id = %(run_id)s AND collection = %(collection)s AND undone_at IS NULL
 -- name: journal_backwards
 -- What a run did and is not undone, before the row with this id; the newest first.
 SELECT id, collection, point_id, action, reason, source_collection, source_id, state_before,
-       state_after, intended_at, noted_before IS NOT NULL AS knows_ledger
+       state_after, intended_at, done_at IS NOT NULL AS is_done,
+       noted_before IS NOT NULL AS knows_ledger
 FROM memsync.journal
 WHERE run_id = %(run_id)s AND undone_at IS NULL AND id < %(before)s
 ORDER BY id DESC LIMIT %(limit)s;

@@ -4,9 +4,11 @@ It decides when an action may be undone: only while the point is in the state in
 it. A point that is in its former state already is done, and one that somebody has written since is
 left as it is, and told; so is one whose memory another run has removed since, and one that by now
 is the only trace of what it says. A point goes to the quarantine before it is removed or
-overwritten. An undo that ended early is finished by the next.
+overwritten. An undo that ended early is finished by the next. Where the run ended before it read a
+point back, its write may be on its way still, so the store has to catch up before it is read.
 """
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -161,6 +163,8 @@ class _Undoer:
                 self._aside.append((row, said))
             elif row.place:
                 by_id[row.place.point_id] = row
+        if not all(row.is_done for row in by_id.values()):
+            self._catch_up(collection)
         vectors = kind is not ActionKind.PATCH
         read = read_points(self._ltm, collection, list(by_id), vectors=vectors)
         done, restore = [], {}
@@ -180,6 +184,12 @@ class _Undoer:
         self._settle(collection, done, lost=self._lost(collection, done))
         if wanted := {each: row for each, row in restore.items() if each in copies}:
             self._restore(kind, collection, wanted, copies, read.points)
+
+    def _catch_up(self, collection: str) -> None:
+        """Wait for writes of the run that the store may have taken and not done yet."""
+        # What the store cannot tell of this collection, the reading of its points tells.
+        with contextlib.suppress(SchemaMismatch):
+            self._ltm.repairs.catch_up(collection)
 
     def _copies(
         self, collection: str, kind: ActionKind, rows: Mapping[PointId, Row]

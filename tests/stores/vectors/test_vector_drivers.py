@@ -395,3 +395,21 @@ def test_points_that_a_server_holds_back(qdrant_server_url: str | None) -> None:
             next(ltm.scan(name))
         store.drop(name)
     client.close()
+
+
+@pytest.mark.server
+def test_a_server_catches_up(qdrant_server_url: str | None) -> None:
+    """Afterwards the writes that nobody waited for are done, and no other is."""
+    name = f"behind-{uuid4()}"
+    client = QdrantClient(qdrant_server_url, check_compatibility=False)
+    with closing(open_vectors(Settings(qdrant_url=qdrant_server_url))) as store:
+        store.create(name, 3, {})
+        store.upsert(name, [point(9000, memsync_nothing=1)])
+        for at in range(0, 6000, 1000):
+            batch = models.Batch(ids=[*range(at, at + 1000)], vectors=[[1.0, 0.0, 0.0]] * 1000)
+            client.upsert(name, batch, wait=False)
+        store.catch_up(name)
+        assert 6001 == store.count(name)
+        assert {"memsync_nothing": 1} == store.retrieve(name, [9000])[0].payload
+        store.drop(name)
+    client.close()

@@ -162,6 +162,13 @@ class Repairs:
         where_seen = conditions(self._vectors, collection, seen)
         self._vectors.delete(collection, [each.id for each in seen], only_where=where_seen)
 
+    def catch_up(self, collection: str) -> None:
+        """Wait until the store has done the writes to the collection that it had taken before.
+
+        Raises: StoreUnreachable where it does not come to it in time.
+        """
+        self._vectors.catch_up(collection)
+
     def drop(self, collection: str) -> None:
         """Remove a collection with all its points; nothing happens when there is none."""
         self._vectors.drop(collection)

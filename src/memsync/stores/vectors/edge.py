@@ -125,6 +125,9 @@ class EdgeStore:
         """How many points no read shows yet. The engine has none."""
         return 0
 
+    def catch_up(self, collection: str) -> None:
+        """Nothing: each call returns when its write is done."""
+
     def aliases(self) -> dict[str, str]:
         """Other names of collections. The engine has none."""
         return {}

@@ -104,6 +104,13 @@ class VectorStore(Protocol):
         """How many points are written, and shown to no read before they are indexed."""
         ...
 
+    def catch_up(self, collection: str) -> None:
+        """Wait until the store has done what it had taken of writes to the collection before.
+
+        Raises: StoreUnreachable where it does not come to it in time.
+        """
+        ...
+
     def aliases(self) -> dict[str, str]:
         """Other names of collections, each with the collection that it stands for.
 

@@ -39,6 +39,7 @@ from memsync.stores.vectors.qdrant_wire import (
     filter_of_one,
     info_of,
     is_allowed,
+    nothing,
     point_id_of,
     point_of,
     schema_of,
@@ -122,6 +123,14 @@ class QdrantStore:
         with self._translated(collection):
             queue = self._client.get_collection(collection).update_queue
             return (queue and queue.deferred_points) or 0
+
+    def catch_up(self, collection: str) -> None:
+        """Send writes that change nothing, and wait for them, because a server writes in turn.
+
+        They are as many as a request may have, because those of two requests come by turns.
+        """
+        if not self._local:
+            self._update(collection, [nothing()] * BATCH_POINTS_MAX)
 
     def aliases(self) -> dict[str, str]:
         """Other names of collections, each with the collection that it stands for."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from math import nan
 from typing import cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 from qdrant_client import models
@@ -101,6 +101,15 @@ def upsert_of(
     return models.UpsertOperation(
         upsert=models.PointsList(points=structs, update_mode=mode, update_filter=filter_of(where))
     )
+
+
+def nothing() -> models.DeletePayloadOperation:
+    """A write that changes nothing: it is for a key of no memory, of a point that is not there.
+
+    By a filter, so that each shard gets it.
+    """
+    nowhere = models.DeletePayload(keys=["memsync_nothing"], filter=filter_of_one(uuid4(), None))
+    return models.DeletePayloadOperation(delete_payload=nowhere)
 
 
 def plain_params(collection: str, params: object) -> models.VectorParams:
