@@ -112,6 +112,41 @@ def test_a_memory_that_the_store_refuses_is_set_aside(
     assert 19 == lab.undo(plan).done
 
 
+def test_a_removal_that_the_store_refuses_costs_itself(lab: Lab) -> None:
+    """A server may refuse a filter by so many values, or so long a text. Undo is no other."""
+    [one, *others] = map(lab.place, settled(lab, 4)[:4])
+    payload = lab.point(one.point_id, one.collection).payload
+    for _ in range(3):
+        lab.put(lab.new_id(), payload, one.collection)
+    plan = lab.plan()
+    refused = {plan.actions[1].place.point_id}
+
+    class Refusing(Failing):
+        def delete(self, collection: str, ids: Any, **how: Any) -> None:
+            if refused & {*ids}:
+                raise InvalidInput("Qdrant cannot do that: too many conditions")
+            super().delete(collection, ids, **how)
+
+    store = Refusing(lab.vectors)
+    for done in (2, 0):
+        with pytest.raises(PartlyDone, match=r"1 set aside.*too many conditions") as caught:
+            lab.apply(plan, store)
+        assert done == caught.value.fields["done"]
+        assert {plan.actions[1].place} == aside(caught).keys()
+    lab.apply(plan)
+    for each in others:
+        lab.vectors.delete(each.collection, [each.point_id])
+    made = lab.plan()
+    lab.apply(made)
+    refused.add(made.actions[1].place.point_id)
+    for done in (2, 0):
+        with pytest.raises(PartlyDone, match=r"1 left as they are.*too many conditions") as caught:
+            lab.undo(made, store)
+        assert done == caught.value.fields["done"]
+        assert {made.actions[1].place} == aside(caught).keys()
+    assert 1 == lab.undo(made).done
+
+
 def test_an_outage_keeps_what_was_made(lab: Lab) -> None:
     """An apply during an outage ends as unreachable; the next one does the rest."""
     plan = missing(lab, 100).plan()

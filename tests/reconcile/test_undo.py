@@ -7,6 +7,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import pytest
+from qdrant_client import models
 
 from memsync.errors import (
     InvalidInput,
@@ -454,6 +455,31 @@ def test_a_collection_that_others_use_by_now_is_kept(open_lab: Open) -> None:
     lab.vectors.delete(made, [3])
     assert () == lab.undo(plan).kept
     assert made not in lab.vectors.collections()
+
+
+def test_a_collection_of_another_form_by_now_costs_itself(open_lab: Open) -> None:
+    """Somebody made two anew, one of them after it was retired. The rest is undone."""
+    lab = open_lab(layout="per-persona")
+    plan = spoiled(lab).plan()
+    lab.apply(plan)
+    forms = {"text": models.VectorParams(size=2, distance=models.Distance.COSINE)}
+    client = lab.vectors._client  # type: ignore[attr-defined]  # of this driver
+    anew = {f"persona-{each}" for each in (A, B)}
+    for name in anew:
+        lab.vectors.drop(name)
+        client.create_collection(name, vectors_config=forms)
+    lab.sql(
+        """INSERT INTO memsync.retired (run_id, collection, dims, indexes, dropped_at)
+        VALUES (gen_random_uuid(), %(home)s, 8, '[]', now())""",
+        home=f"persona-{A}",
+    )
+    assert "in part" == undo_of(lab)[0]
+    there = [each for each in plan.actions if each.place.collection in anew]
+    for done in (len(plan.actions) - len(there), 0):
+        with pytest.raises(PartlyDone, match=r"under names|was retired") as caught:
+            lab.undo(plan)
+        assert done == caught.value.fields["done"]
+        assert anew >= {each.collection for each in aside(caught)}
 
 
 def test_a_collection_that_is_gone_sets_its_points_aside(open_lab: Open) -> None:

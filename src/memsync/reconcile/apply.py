@@ -279,8 +279,7 @@ class _Applier:
         collection = looked[0].action.place.collection
 
         def send(_: Sequence[Point], seen: Mapping[PointId, Point]) -> Mapping[PointId, Failure]:
-            self._ltm.repairs.remove(collection, list(seen.values()))
-            return {}
+            return self._ltm.repairs.remove(collection, list(seen.values()))
 
         self._write([(each, None) for each in looked], send)
 

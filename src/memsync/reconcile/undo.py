@@ -146,11 +146,16 @@ class _Undoer:
 
         What another writer than memsync puts there at this very moment goes along.
         """
-        if self._ltm.stands(collection):
-            if self._ltm.count(collection):
-                self._kept.append(collection)
-                return
-            self._journal.require_session()
+        try:
+            points = self._ltm.count(collection) if self._ltm.stands(collection) else None
+        except SchemaMismatch as error:
+            self._aside += [(row, error.message) for row in rows]
+            return
+        if points:
+            self._kept.append(collection)
+            return
+        self._journal.require_session()
+        if points is not None:
             self._ltm.repairs.drop(collection)
         self._journal.settle_undone(rows)
 
@@ -297,8 +302,8 @@ class _Undoer:
                 failed = self._ltm.repairs.overwrite(collection, payloads, standing)
             else:
                 failed = self._ltm.repairs.put(collection, whole, standing)
+            failed = {**failed, **self._ltm.repairs.remove(collection, gone)}
             refused = {point_id: error.message for point_id, error in failed.items()}
-            self._ltm.repairs.remove(collection, gone)
         except SchemaMismatch as error:
             refused = dict.fromkeys(rows, error.message)
         read = read_points(self._ltm, collection, list(rows))
@@ -334,9 +339,10 @@ class _Undoer:
         """The result. Raises: PartlyDone when points were left as they are."""
         if self._aside:
             first, why = self._aside[0]
+            where = first.place or first.collection
             raise PartlyDone(
                 f"{count(self._done, 'point')} undone, {len(self._aside):,} left as they are, the "
-                f"first is {first.place}, to which the run did a {first.action}: {why}",
+                f"first is {where}, to which the run did a {first.action}: {why}",
                 done=self._done,
                 set_aside=len(self._aside),
                 kept=self._kept,

@@ -138,7 +138,7 @@ def retired(session: Session, ltm: LongTermMemory | None, run_id: UUID) -> dict[
     return {
         row.collection: row.points
         for row in session.rows("retired_of_run", run_id=run_id)
-        if not (ltm and ltm.stands(row.collection))
+        if ltm is None or _dims(ltm, row.collection) is None
     }
 
 

@@ -153,6 +153,6 @@ def test_an_odd_value_costs_no_other_point_on_a_strict_server(
         assert [*more.values()] == [each.payload for each in store.retrieve(name, range(4))]
         seen = {each.id: each for each in store.retrieve(name, range(4), vectors=True)}
         assert {} == repairs.put(name, [Point(at, {}, (0.0, 1.0)) for at in seen], seen)
-        repairs.remove(name, store.retrieve(name, range(4)))
+        assert {} == repairs.remove(name, store.retrieve(name, range(4)))
         assert 0 == store.count(name)
         store.drop(name)

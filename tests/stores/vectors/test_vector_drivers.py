@@ -25,7 +25,7 @@ from memsync.model.records import Point
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.vectors import open_vectors
-from memsync.stores.vectors.points import batches
+from memsync.stores.vectors.points import batches, condition_batches
 from memsync.stores.vectors.protocol import CollectionInfo, IndexKind, scan
 from memsync.stores.vectors.qdrant import QdrantStore
 
@@ -336,6 +336,8 @@ def test_requests_are_bounded() -> None:
     assert [2, 2, 1] == [len(batch) for batch in heavy]
     lone = batches([point(1), point(2, text="x" * 9 * 2**20), point(3)])
     assert [1, 1, 1] == [len(batch) for batch in lone]
+    texts = condition_batches({each: {"text": "x" * 3 * 2**20, "n": 1} for each in range(5)})
+    assert [2, 2, 1] == [len(batch) for batch in texts]
 
 
 @pytest.mark.server

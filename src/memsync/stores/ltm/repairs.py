@@ -157,10 +157,14 @@ class Repairs:
         points = [Point(point_id, payload) for point_id, payload in payloads.items()]
         return sent_in_parts(points, send)
 
-    def remove(self, collection: str, seen: Sequence[Point]) -> None:
+    def remove(self, collection: str, seen: Sequence[Point]) -> Mapping[PointId, Failure]:
         """Remove points that were seen. As `put`, and a point that is gone is no error."""
         where_seen = conditions(self._vectors, collection, seen)
-        self._vectors.delete(collection, [each.id for each in seen], only_where=where_seen)
+
+        def send(some: Sequence[Point]) -> None:
+            self._vectors.delete(collection, [each.id for each in some], only_where=where_seen)
+
+        return sent_in_parts(seen, send)
 
     def catch_up(self, collection: str) -> None:
         """Wait until the store has done the writes to the collection that it had taken before.

@@ -167,6 +167,17 @@ def payload_batches(
     return _batched(sized)
 
 
+def condition_batches(
+    conditions: Mapping[PointId, Where],
+) -> Iterator[list[tuple[PointId, Where]]]:
+    """Conditions by point in batches of bounded size: one may repeat the text of its point."""
+    sized = [
+        ((each, where), sum(len(str(it).encode(errors="replace")) for it in where.values()))
+        for each, where in conditions.items()
+    ]
+    return _batched(sized)
+
+
 def _batched(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
     batch: list[T] = []
     size_bytes = 0

@@ -19,12 +19,12 @@ from memsync import forks
 from memsync.errors import InvalidInput, MemsyncError, StoreUnreachable
 from memsync.model.ids import PointId, point_order
 from memsync.model.records import Hit, Point, Vector
-from memsync.model.sequences import batched
 from memsync.stores.vectors.points import (
     BATCH_POINTS_MAX,
     another_size,
     batches,
     by_condition,
+    condition_batches,
     embeddable,
     forked,
     payload_batches,
@@ -252,8 +252,8 @@ class QdrantStore:
             with self._translated(collection):
                 selector = models.PointIdsList(points=plain)
                 self._completed(self._client.delete(collection, selector, wait=True))
-        conditional = [(each, where) for each in ids if (where := only_where.get(each))]
-        for some in batched(conditional, BATCH_POINTS_MAX):
+        conditional = {each: where for each in ids if (where := only_where.get(each))}
+        for some in condition_batches(conditional):
             self._update(
                 collection,
                 [
