@@ -211,6 +211,16 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> QdrantStore:
     return QdrantStore(client, "Qdrant at a test")
 
 
+LIMITS: dict[str, type[MemsyncError]] = {
+    "Max points count limit of 100 reached!": StoreUnreachable,
+    "Max vector storage size limit of 0.0009536743MB reached!": StoreUnreachable,
+    "Can't create collection with name b. Max collections limit reached: 1": StoreUnreachable,
+    "Condition size limit reached (10 > 5). Help: Reduce the size of your condition.": InvalidInput,
+    'Limit exceeded 5 > 2 for "upsert limit". Help: Reduce the "upsert limit".': InvalidInput,
+}
+"""What a server says at a limit: there is no more room, or the request is too large."""
+
+
 class TestAnswers:
     @pytest.mark.parametrize(
         ("response", "expected"),
@@ -228,6 +238,10 @@ class TestAnswers:
                     400, json={"status": {"error": "Wrong input: expected dim: 3, got 2"}}
                 ),
                 DimensionMismatch,
+            ),
+            *(
+                (httpx.Response(400, json={"status": {"error": f"Bad request: {text}"}}), expected)
+                for text, expected in LIMITS.items()
             ),
             (httpx.Response(429, headers={"Retry-After": "3"}), StoreUnreachable),
             (httpx.Response(429), StoreUnreachable),

@@ -39,6 +39,7 @@ DRIVER_ERRORS = (
 
 _UNREACHABLE = 503
 _TEXT_CHARS_MAX = 300
+_LIMIT_REACHED = re.compile(r"\bMax .+ limit (of \S+ )?reached")
 _NOT_FOUND_LOCALLY = re.compile(r"Collection .* not found")
 _HTTP: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -80,6 +81,12 @@ def meaning(
         return SchemaMismatch(
             f"{label} has no collection {collection!r}; check the URL and the name, or create it",
             collection=collection,
+        )
+    if _LIMIT_REACHED.search(text):
+        # It answers 400, as to a bad request. No point is at fault.
+        return StoreUnreachable(
+            f"{label} takes no more points or collections: {text.rstrip('!')}. Raise this "
+            "limit of the server's, or remove what is not needed"
         )
     if 400 <= status < 500 and status not in {404, 408, 429}:
         return InvalidInput(f"{label} cannot do that: {text}")
