@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from qdrant_client import models
 
-from memsync.errors import PartlyDone, SchemaMismatch, StoreUnreachable
+from memsync.errors import InvalidInput, PartlyDone, SchemaMismatch, StoreUnreachable
 from memsync.memory import Drained, outbox_status, relay
 from memsync.model.ids import PointId
 from memsync.model.records import Point
@@ -243,6 +243,57 @@ class Strict(Failing):
     def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
         self._require_indexes(collection, where)
         return super().count(collection, where, ids=ids)
+
+
+class Bounded(Failing):
+    """A server that bounds what one request may ask for."""
+
+    def upsert(
+        self,
+        collection: str,
+        points: Sequence[Point],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+        **more: Any,
+    ) -> None:
+        for where in (only_where or {}).values():
+            self._require_few(where)
+        super().upsert(collection, points, only_where=only_where, **more)
+
+    def scroll(
+        self, collection: str, *, limit: int, any_of: AnyOf | None = None, **more: Any
+    ) -> Page:
+        if limit > 10 or (any_of and len(any_of.ids) > 3):
+            raise InvalidInput("Limit exceeded")
+        return super().scroll(collection, limit=limit, any_of=any_of, **more)
+
+    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
+        self._require_few(where or {})
+        return super().count(collection, where, ids=ids)
+
+    def _require_few(self, where: Where) -> None:
+        if any(isinstance(each, frozenset) and len(each) > 3 for each in where.values()):
+            raise InvalidInput("Condition size limit reached")
+
+
+@pytest.mark.parametrize("layout", ["shared", "per-persona"])
+def test_a_server_is_asked_for_less_where_it_bounds_that(
+    open_lab: "partial[Lab]", layout: str
+) -> None:
+    """New memories and edited ones are written, and the app's own is found."""
+    lab = open_lab(layout=layout, writer="memsync")
+    ltm = lab.with_store(Bounded(lab.vectors))
+    lab.say(11)
+    assert Drained(11, 11) == drain(lab.postgres, ltm)
+    for each in lab.said:
+        edit(lab, each.anchor_id, "answer two")
+    [last] = lab.say()
+    if layout == "per-persona":
+        lab.deploy(last)
+    drained = drain(lab.postgres, ltm)
+    assert 12 == drained.entries
+    assert 11 == sum("answer two" in each for each in texts(lab))
+    assert 12 == sum(map(len, lab.points().values()))
 
 
 def strict(lab: Lab, collection: str) -> VectorStore:

@@ -11,11 +11,12 @@ from uuid import UUID
 
 import pytest
 
-from memsync.errors import PartlyDone
+from memsync.errors import InvalidInput, PartlyDone
 from memsync.memory import Follower, Stores
 from memsync.memory.flush import flush
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
+from support.failing import Failing
 from support.lab import DIMS, A, C, Lab
 from support.models import Model
 
@@ -97,6 +98,30 @@ def test_a_relay_that_has_ended_is_started_anew(lab: Lab, open_relay: Open) -> N
     model.error = None
     relay.wake()
     until(lambda: is_empty(lab))
+
+
+def test_a_request_that_is_refused_ends_no_service(lab: Lab) -> None:
+    """No setting is at fault, so a strict relay waits, also before its first success."""
+    refusals = [1]
+
+    def refuse(name: str) -> None:
+        if name == "retrieve" and refusals:
+            raise InvalidInput("Qdrant cannot do that: limit exceeded")
+
+    stores = Stores(
+        lab.postgres, lab.settings, lab.with_store(Failing(lab.vectors, meanwhile=refuse))
+    )
+    relay = Follower(lambda: stores, every_s=0.05, strict=True)
+    lab.say()
+    try:
+        relay.wake()
+        until(lambda: relay.trouble or relay.failure)
+        refusals.clear()
+        relay.ask()
+        until(lambda: is_empty(lab))
+    finally:
+        relay.end()
+        assert relay.join(DEADLINE_S)
 
 
 # ---------------------------------------------------------------------- what is held

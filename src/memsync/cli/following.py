@@ -25,8 +25,8 @@ def follow(options: Options, *, every_s: float) -> int:
 
     A second signal waits 10 seconds at most for the batch that is under way.
 
-    Raises: InvalidInput for a setting that cannot be used; SchemaMismatch for a database that is
-    not migrated; OSError where nobody reads stdout; MemsyncError when the relay ended by itself.
+    Raises: SettingsError; SchemaMismatch for a database that is not migrated; OSError where nobody
+    reads stdout; MemsyncError when the relay ended by itself.
     """
     settings, lines = options.settings(), _Lines(options)
     with contextlib.ExitStack() as opened:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from memsync import forks, reconcile
-from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, StoreBusy
+from memsync.errors import MemsyncError, SchemaMismatch, SettingsError, StoreBusy
 from memsync.memory.patience import PAUSE_S_MAX, Patience
 from memsync.memory.relay import Drained, Ended, drain_once, told_held
 from memsync.memory.stores import Stores
@@ -52,7 +52,7 @@ class Follower:
 
     `open_stores` is called until it returns once; what it raises is a state like any outage. A
     `strict` relay loads the embedder at once. Before its first success it ends at a setting that
-    cannot be used (InvalidInput) and at a database that has no outbox or is not the app's
+    cannot be used (SettingsError) and at a database that has no outbox or is not the app's
     (SchemaMismatch); that is its `failure`. Later it waits for either to be mended, as a password
     that is being changed, or a migration that is taken back.
 
@@ -247,7 +247,7 @@ class Follower:
     def _failed(self, error: MemsyncError) -> float:
         if self._is_ending:
             return 0
-        if self._is_strict and isinstance(error, InvalidInput | SchemaMismatch):
+        if self._is_strict and isinstance(error, SettingsError | SchemaMismatch):
             self.failure, self._is_ending = error, True
             return 0
         self.trouble, self._is_holding = error, False

@@ -46,7 +46,7 @@ def run(
 
     Raises: StoreBusy (another run, or no lock within the deadline), GateClosed (the preflight found
     a blocker, users have no persona, evidence is neither read nor ignored, or a gate of contract is
-    closed), SchemaMismatch (not the app's database), InvalidInput (behind a pooler), MissingRight,
+    closed), SchemaMismatch (not the app's database), SettingsError (behind a pooler), MissingRight,
     StoreUnreachable (the memories cannot be read; nothing was changed), PartlyDone, Cancelled.
     Effects: Postgres only.
     """

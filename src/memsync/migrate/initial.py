@@ -42,7 +42,7 @@ def init(postgres: Postgres, layout: Layout = Layout.SHARED) -> bool:
 
     Raises: SchemaMismatch for a legacy or half migrated app, which `memsync migrate` is for, and
     for other tables of these names; StoreBusy while a migration or another init runs;
-    MissingRight; InvalidInput behind a pooler. Effects: Postgres, all of it or nothing.
+    MissingRight; SettingsError behind a pooler. Effects: Postgres, all of it or nothing.
     """
     with exclusive(postgres, LockKey.MIGRATE, "migration") as session, session.transaction():
         require_server_version(session)

@@ -9,16 +9,15 @@ from memsync.model.wording import count
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import is_deployed, persona_of_collection
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
-from memsync.stores.vectors import VectorStore
+from memsync.stores.vectors import VectorStore, pages
 
-_PAGE_POINTS = 1000
 COSINE = "Cosine"
 """The one distance by which memsync compares vectors, as Qdrant calls it."""
 
 
 def embedders_of_a_page(vectors: VectorStore, collection: str, codec: PayloadCodec) -> Counter[str]:
     """The embedders that memories of one page name, and how many memories name each."""
-    page = vectors.scroll(collection, start=None, limit=_PAGE_POINTS)
+    page = next(pages(vectors, collection))
     said = (point.payload.get(codec.key("embedder")) for point in page.points)
     return Counter(each for each in said if isinstance(each, str))
 

@@ -18,7 +18,7 @@ from memsync.settings import Settings
 from memsync.stores.ltm.contents import require_shown
 from memsync.stores.ltm.exact import Exact
 from memsync.stores.ltm.payload import PayloadCodec
-from memsync.stores.vectors import VectorStore, open_vectors
+from memsync.stores.vectors import VectorStore, open_vectors, pages
 
 ID_BYTES, DIGEST_BYTES = 16, 32
 ROW_BYTES = ID_BYTES + DIGEST_BYTES
@@ -26,7 +26,6 @@ ROW_BYTES = ID_BYTES + DIGEST_BYTES
 POINT_BYTES = 1 + ID_BYTES
 """A point's id: whether it is a uuid, and its bytes."""
 _INTEGER, _UUID = b"\0", b"\1"
-_PAGE_POINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +98,14 @@ def _points_of(
     vectors: VectorStore, collection: str, part: Part, took: Callable[[int], object]
 ) -> Iterator[tuple[bytes, Point]]:
     """The points of the part, each after its id as `packed` packs it."""
-    start: PointId | None = part.first
     end = None if part.end is None else packed(part.end)
-    while True:
-        page = vectors.scroll(collection, start=start, limit=_PAGE_POINTS)
+    for page in pages(vectors, collection, start=part.first):
         took(len(page.points))
         for each in page.points:
             id_ = packed(each.id)
             if end is not None and id_ >= end:
                 return
             yield id_, each
-        if page.next_start is None:
-            return
-        start = page.next_start
 
 
 # ---------------------------------------------------------------------- in another process

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 from uuid import UUID
 
-from memsync.errors import MemsyncError, SchemaMismatch, StoreBusy
+from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.history.exchanges import exchanges_by_anchor
@@ -245,14 +245,20 @@ class Projection:
     def _all_stand(self, collection: str, made: Sequence[Made]) -> bool:
         """Whether each of these is there, where its digest tells: the point's id is in it.
 
-        The digest has no index, so a collection in strict mode is not asked.
+        The digest has no index, so a collection in strict mode is not asked. One that refuses to
+        compare with so many digests does not tell.
         """
         digests = {digest for each in made if isinstance(digest := each.payload.get(DIGEST), str)}
         ids = {each.place.point_id for each in made}
         info = self.vectors.describe(collection) if len(digests) == len(ids) else None
         if info is None or info.needs_indexes:
             return False
-        found = self.vectors.count(collection, {DIGEST: frozenset(digests)}, ids=ids)
+        try:
+            found = self.vectors.count(collection, {DIGEST: frozenset(digests)}, ids=ids)
+        except SettingsError:
+            raise
+        except InvalidInput:
+            return False
         return found == len(ids)
 
     def _written_by_others(self, made: Sequence[Made], sent: Written) -> list[UUID]:

@@ -9,9 +9,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from uuid import UUID
 
+from memsync.errors import InvalidInput, SettingsError
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point, StoredMemory
 from memsync.stores.history.exchanges import Moment, exchanges_at, standing_messages
@@ -51,7 +52,7 @@ def in_question(
     They name one of the exchanges, or are as old as some of them, within the tolerance. A time in
     seconds counts from the first exchange to the last. A point without the app's key of the time is
     always among them: its time may be under another key. A store that refuses to filter by a key
-    without an index returns every point.
+    without an index, or by so many values, returns every point.
 
     Raises: SchemaMismatch when there is no such collection; StoreUnreachable also where the store
     does not show every point yet.
@@ -71,7 +72,14 @@ def in_question(
             ranges={key: [*stretches, in_seconds]},
             lacking=[key],
         )
-    yield from scan(vectors, collection, any_of=any_of)
+    found = scan(vectors, collection, any_of=any_of)
+    try:
+        first = list(islice(found, 1))
+    except SettingsError:
+        raise
+    except InvalidInput:
+        first, found = [], scan(vectors, collection)
+    yield from chain(first, found)
 
 
 def look(

@@ -25,7 +25,7 @@ from psycopg.rows import namedtuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from memsync import forks
-from memsync.errors import InvalidInput, MemsyncError, OutcomeUnknown, StoreBusy, StoreUnreachable
+from memsync.errors import MemsyncError, OutcomeUnknown, SettingsError, StoreBusy, StoreUnreachable
 from memsync.model.urls import PostgresUrl
 from memsync.stores.postgres.driver_errors import connecting, translated
 from memsync.stores.postgres.pooler import processes
@@ -105,7 +105,7 @@ class Postgres:
         for one of its connections. `on_close` is closed with the store, which stops an embedded
         server.
 
-        Raises: StoreUnreachable, SettingsError, InvalidInput, MissingRight.
+        Raises: StoreUnreachable, SettingsError, MissingRight.
         """
         store = cls(url, **given)
         try:
@@ -302,7 +302,7 @@ def _parsed(url: str) -> PostgresUrl:
     try:
         return PostgresUrl.parse(url)
     except ValueError as error:
-        raise InvalidInput(f"postgres_url: {error}", field="postgres_url") from None
+        raise SettingsError(f"postgres_url: {error}", field="postgres_url") from None
 
 
 def _conninfo(url: PostgresUrl) -> str:
@@ -317,7 +317,7 @@ def _conninfo(url: PostgresUrl) -> str:
             else "it is not a URL that libpq understands; write it as "
             "postgresql://user@host:5432/database, special characters percent-encoded"
         )
-        raise InvalidInput(f"postgres_url: {what}", field="postgres_url") from None
+        raise SettingsError(f"postgres_url: {what}", field="postgres_url") from None
     # PG* variables win over these defaults.
     of_environment = _of_environment()
     for name, value in DEFAULTS.items():

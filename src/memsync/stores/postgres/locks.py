@@ -47,7 +47,7 @@ def exclusive(postgres: Postgres, key: LockKey, what: str) -> Iterator[Session]:
     Work that must not go on without the lock must run on this session, because then both end
     together if the connection dies.
 
-    Raises: StoreBusy naming the session that holds the lock; InvalidInput behind a pooler.
+    Raises: StoreBusy naming the session that holds the lock; SettingsError behind a pooler.
     """
     session = postgres.dedicated()
     try:

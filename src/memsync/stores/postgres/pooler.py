@@ -6,7 +6,7 @@ pooler is refused in every mode: session locks and SET break in transaction mode
 looks the same from here. An operator can always connect directly.
 """
 
-from memsync.errors import InvalidInput
+from memsync.errors import SettingsError
 from memsync.stores.postgres.session import Session
 
 
@@ -20,11 +20,11 @@ def processes(session: Session) -> tuple[int, int]:
 def require_direct(session: Session) -> None:
     """Refuse a session that goes through a pooler.
 
-    Raises: InvalidInput. Nothing was changed.
+    Raises: SettingsError. Nothing was changed.
     """
     promised, serving = processes(session)
     if promised != serving:
-        raise InvalidInput(
+        raise SettingsError(
             f"{session.label} is reached through a connection pooler: the connection was made as "
             f"process {promised}, process {serving} answers. This work holds session locks and "
             "settings, which a pooler may hand to other clients. Connect directly: give "

@@ -12,6 +12,7 @@ from memsync.stores.vectors.protocol import (
     Schema,
     VectorStore,
     Where,
+    pages,
     scan,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "VectorStore",
     "Where",
     "open_vectors",
+    "pages",
     "require_folder",
     "scan",
 ]

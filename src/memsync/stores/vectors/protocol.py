@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from memsync.errors import InvalidInput, SettingsError
 from memsync.model.ids import PointId
 from memsync.model.records import Hit, Point, Vector
 
@@ -227,6 +228,39 @@ class VectorStore(Protocol):
         ...
 
 
+def pages(
+    store: VectorStore,
+    collection: str,
+    *,
+    start: PointId | None = None,
+    vectors: bool = False,
+    page_points: int = 1000,
+    any_of: AnyOf | None = None,
+    where: Where | None = None,
+) -> Iterator[Page]:
+    """The points of the collection that match, in id order, from the id `start` on, page by page.
+
+    A page that is refused is halved, because a server may bound what one request asks for.
+    """
+    limit = page_points
+    while True:
+        try:
+            page = store.scroll(
+                collection, start=start, limit=limit, vectors=vectors, any_of=any_of, where=where
+            )
+        except SettingsError:
+            raise
+        except InvalidInput:
+            if limit == 1:
+                raise
+            limit //= 2
+            continue
+        yield page
+        if page.next_start is None:
+            return
+        start = page.next_start
+
+
 def scan(
     store: VectorStore,
     collection: str,
@@ -237,17 +271,8 @@ def scan(
     where: Where | None = None,
 ) -> Iterator[Point]:
     """Every point of the collection that matches, in id order, read page by page."""
-    start: PointId | None = None
-    while True:
-        page = store.scroll(
-            collection,
-            start=start,
-            limit=page_points,
-            vectors=vectors,
-            any_of=any_of,
-            where=where,
-        )
+    found = pages(
+        store, collection, vectors=vectors, page_points=page_points, any_of=any_of, where=where
+    )
+    for page in found:
         yield from page.points
-        if page.next_start is None:
-            return
-        start = page.next_start
