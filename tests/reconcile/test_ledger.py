@@ -380,7 +380,7 @@ def test_beside_an_empty_history_nothing_is_adopted(lab: Lab) -> None:
 
 
 def test_nothing_is_archived_while_rows_have_no_persona(own_lab: Lab) -> None:
-    """As expand leaves them: every memory looks archived, to an adoption and to the relay's pass."""
+    """As expand leaves them: every memory looks archived to an adoption and to the relay."""
     own_lab.settled()
     with (
         exclusive(own_lab.postgres, LockKey.MIGRATE, "migration"),

@@ -27,6 +27,7 @@ from support.relayout import (
     home,
     of_app,
     recalled,
+    retire,
     say,
     to_shared,
 )
@@ -361,8 +362,16 @@ def test_an_alias(quick: Lab) -> None:
 
 
 def test_the_layout_was_changed_meanwhile(quick: Lab) -> None:
-    """Another process has changed it since this one opened the store."""
+    """Another process has changed it since this one opened the store. So it retires nothing, as
+    the app may read it again; plans, undos and adoptions begin in the same way.
+    """
     per_persona = quick.ltm
     to_shared(quick)
+    shared = quick.ltm
     with released(quick.url), pytest.raises(SchemaMismatch, match="Run it again"):
         relayout.set_shared(quick.postgres, per_persona, quick.settings, app_stopped=True)
+    back(quick)
+    before, quick.ltm = of_app(quick), shared
+    with pytest.raises(SchemaMismatch, match="Run it again"):
+        retire(quick)
+    assert before == of_app(quick)

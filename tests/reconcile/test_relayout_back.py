@@ -437,7 +437,7 @@ def test_something_written_while_it_is_moved(
         retire(quick, Failing(quick.vectors, meanwhile=meanwhile))
     assert written == [of_app(quick)]
     assert "unfinished-layout-change" in quick.check().counts
-    with repairing(quick.postgres):
+    with repairing(quick.postgres, quick.ltm):
         assert "unfinished-layout-change" not in quick.check().counts, "somebody is at work"
 
 

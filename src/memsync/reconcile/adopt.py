@@ -119,10 +119,10 @@ def adopt(
     Raises: GateClosed, before any write, where the stores are of two times, unless the whole is
     adopted anew; InvalidInput, before any write, for a part that nobody knows; IncompleteAudit at
     the end, where a collection could not be read: then nothing is taken out, and of a part nothing
-    is written; and before any write where the history cannot be read by persona. StoreBusy when a repair or a relay runs; StoreUnreachable. Effects: the ledger and
-    the mark.
+    is written; and before any write where the history cannot be read by persona. StoreBusy when a
+    repair or a relay runs; StoreUnreachable. Effects: the ledger and the mark.
     """
-    with repairing(postgres) as session:
+    with repairing(postgres, ltm) as session:
         if part or not anew:
             require_in_step(session, ltm, "what stands now would be trusted")
         return adopt_in(session, ltm, settings, tell, anew=anew, part=part)

@@ -67,7 +67,7 @@ def apply(
     relay runs; StoreUnreachable, also when the embedder is down: what was done stays done.
     PartlyDone at the end, when actions were set aside. Effects: both stores.
     """
-    with repairing(postgres) as session:
+    with repairing(postgres, ltm) as session:
         require_columns(session)
         applier = _Applier(plan, session, ltm, settings, tell)
         require_same_stores(plan, session, ltm)

@@ -246,17 +246,12 @@ def _finish(
 
 @contextlib.contextmanager
 def _alone(postgres: Postgres, ltm: LongTermMemory) -> Iterator[Session]:
-    """A session, while no repair and no relay runs, and the layout is still the one in force.
+    """As `repairing`.
 
-    Raises: StoreBusy; SchemaMismatch when the layout was changed meanwhile; GateClosed while the
-    stores may be of two times: the words of one would replace newer ones of the other.
+    Raises: as that; GateClosed while the stores may be of two times: the words of one would replace
+    newer ones of the other.
     """
-    with repairing(postgres, relay_wait_s=0) as session:
-        if (standing := recorded(session)) not in {None, ltm.layout}:
-            raise SchemaMismatch(
-                f"memories lie in the {standing} layout by now, and this command has opened "
-                f"{ltm.label} for the {ltm.layout} layout. Run it again"
-            )
+    with repairing(postgres, ltm, relay_wait_s=0) as session:
         require_in_step(session, ltm, "a change of layout copies what both stores say")
         yield session
 

@@ -103,7 +103,7 @@ def retire(
             "collections. Change it first: `memsync reconcile layout set shared`"
         )
     with (
-        repairing(postgres, relay_wait_s=0) as session,
+        repairing(postgres, ltm, relay_wait_s=0) as session,
         contextlib.closing(Shelf[str]()) as copied,
     ):
         require_in_step(session, ltm, "the old collections would go to a quarantine here")

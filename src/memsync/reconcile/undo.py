@@ -67,7 +67,7 @@ def undo(
     StoreBusy; StoreUnreachable: what was undone stays so. PartlyDone at
     the end, when points were left as they are. Effects: both stores.
     """
-    with repairing(postgres) as session:
+    with repairing(postgres, ltm) as session:
         require_columns(session)
         journal = Journal(session, run_id)
         _require_same_stores(session, journal, run_id, ltm)

@@ -69,6 +69,18 @@ def record(session: Session, decision: Decision) -> None:
     session.run("record_layout", layout=decision.layout.value, why=decision.why)
 
 
+def require_layout(session: Session, layout: Layout, label: str) -> None:
+    """Refuse to write in a layout that is not the recorded one any more. `label` is the store's.
+
+    Raises: SchemaMismatch.
+    """
+    if (standing := recorded(session)) not in {None, layout}:
+        raise SchemaMismatch(
+            f"memories lie in the layout {standing} by now, and this command has opened {label} "
+            f"for the layout {layout}. Run it again"
+        )
+
+
 def change(session: Session, before: Layout, after: Layout, why: str) -> None:
     """Record another layout. Effects: Postgres.
 

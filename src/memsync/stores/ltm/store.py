@@ -31,7 +31,7 @@ from memsync.stores.ltm.marks import Mark
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
 from memsync.stores.ltm.project import Held, Keep, Projection
 from memsync.stores.ltm.recalling import Aliases, Shelf, search
-from memsync.stores.ltm.record import Decision, decide, record, recorded
+from memsync.stores.ltm.record import Decision, decide, record, recorded, require_layout
 from memsync.stores.ltm.repairs import Repairs
 from memsync.stores.ltm.writer import why_app_writes
 from memsync.stores.postgres import Session
@@ -141,11 +141,7 @@ class LongTermMemory:
         Raises: SchemaMismatch when another one is recorded.
         """
         record(session, Decision(self.layout, self.why_layout))
-        if (standing := recorded(session)) is not self.layout:
-            raise SchemaMismatch(
-                f"memories lie in the layout {standing} by now, and this command has opened "
-                f"{self.label} for the layout {self.layout}. Run it again"
-            )
+        require_layout(session, self.layout, self.label)
 
     @property
     def embedder(self) -> Embedder:
