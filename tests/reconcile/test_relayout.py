@@ -172,7 +172,7 @@ def test_killed_before_the_ledger_has_the_new_layout(
     quick: Lab, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lab], relayout.Changed]
 ) -> None:
     """The layout is changed, and half done all the same, because a loss would not be told. The same
-    command finishes it.
+    command finishes it, and no retirement takes its place.
     """
     adopt(quick)
     if change is back:
@@ -183,6 +183,9 @@ def test_killed_before_the_ledger_has_the_new_layout(
         with pytest.raises(Crash):
             change(quick)
     follow(quick)
+    if change is to_shared:
+        with pytest.raises(GateClosed, match="set shared --app-stopped`"):
+            retire(quick)
     assert {"unfinished-layout-change": 1} == quick.check().counts
 
     assert change(quick).audit
