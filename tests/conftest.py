@@ -19,7 +19,7 @@ from typing import assert_never
 import hypothesis
 import pytest
 
-from memsync.settings import redacted
+from memsync.model.secrets import redacted
 from memsync.stores.postgres.embedded import start_embedded
 from support.postgres import (
     NewDatabase,

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memsync.errors import SettingsError
-from memsync.settings import Settings, data_dir, redacted
+from memsync.model.secrets import redacted
+from memsync.settings import Settings, data_dir
 
 CANARY = "Canary7Xyzzy"
 
@@ -406,6 +407,8 @@ def test_line_of_a_broken_file_is_not_repeated() -> None:
         ("postgresql://user:a:{}@host/db", "postgresql://user@host/db"),
         ("postgresql://host/db?password={}", "postgresql://host/db"),
         ("http://host:6333?api_key={}#{}", "http://host:6333"),
+        ("http://host:6333?api_key=x@{}", "http://…"),
+        ("postgresql://user:a?{}@host/db", "postgresql://…"),
         ("edge:/a/folder", "edge:/a/folder"),
         (":memory:", ":memory:"),
         ("", ""),

@@ -21,7 +21,7 @@ MemsyncError
 Each status has one meaning; cli/statuses.py has them all, with those that are no errors.
 
 A message says what failed, why (with the expected and the actual value), and what to do. No message
-may hold a password or an API key: pass URLs through `memsync.settings.redacted` first.
+may hold a password or an API key: pass URLs through `memsync.model.secrets.redacted` first.
 """
 
 from collections.abc import Mapping

@@ -51,17 +51,6 @@ def how_to_name(store: StoreUrl) -> str:
     return f"set {option}, {ENV_PREFIX}{store.upper()} or {store} in {DEFAULT_FILE}"
 
 
-def redacted(url: str) -> str:
-    """`url` without password and query, fit for messages. Never raises."""
-    scheme, slashes, rest = url.partition("//")
-    # The last @ ends the credentials, because a password that was not percent-encoded may hold /, ?
-    # and @. Credentials without a colon are dropped whole, because they may be a token.
-    credentials, _, place = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    place = place.partition("?")[0].partition("#")[0]
-    return f"{scheme}{slashes}{user}@{place}" if colon else f"{scheme}{slashes}{place}"
-
-
 def _require_web_url(url: str) -> None:
     """Refuse a URL that cannot be parsed. The message never repeats it: it may hold a password."""
     try:
@@ -69,8 +58,8 @@ def _require_web_url(url: str) -> None:
         _ = parts.port
     except ValueError:
         raise ValueError("is no URL: check host and port, percent-encode the password") from None
-    if parts.netloc.count("@") > 1 or "@" in parts.path:
-        raise ValueError("holds an unescaped @ or /: percent-encode the password")
+    if parts.netloc.count("@") > 1 or "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError("holds an unescaped @, /, ? or #: percent-encode the password")
 
 
 class Settings(BaseModel):

@@ -48,6 +48,35 @@ def test_postgres_password_is_never_shown(
     assert CANARY not in ran.out + ran.err
 
 
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+@pytest.mark.parametrize("url", ["postgresql://app:{}@h/db", "https://{}@h:6333", "password={}"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "{}"),
+        ("{}", "check"),
+        ("help", "{}"),
+        ("rules", "{}"),
+        ("sql", "{}"),
+        ("check", "--select", "{}"),
+        ("check", "--persona", "{}"),
+        ("check", "--report", "json={}/x"),
+        ("--config", "{}", "check"),
+        ("reconcile", "undo", "{}"),
+        ("reconcile", "show", "{}"),
+    ],
+)
+def test_a_url_where_none_belongs_is_shown_without_its_password(
+    words: tuple[str, ...], url: str, json_option: tuple[str, ...]
+) -> None:
+    """As in `memsync check "$MEMSYNC_POSTGRES_URL"`, which psql would take."""
+    given = [each.format(url.format(CANARY)) for each in words]
+    ran = on("postgresql://127.0.0.1:1/app", ":memory:", *given, *json_option)
+
+    assert 0 != ran.status
+    assert CANARY not in ran.out + ran.err
+
+
 def test_wrong_password_is_never_shown(database: str, postgres_cluster: Any) -> None:
     """A login that the server refuses does not show the password."""
     url = database.replace("postgresql://postgres@", f"postgresql://nobody_of_us:{CANARY}@")

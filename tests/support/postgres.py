@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from memsync.settings import redacted
+from memsync.model.secrets import redacted
 
 NewDatabase = Callable[..., str]
 

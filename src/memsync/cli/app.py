@@ -20,6 +20,7 @@ from memsync.cli import check, demo, helping, init, migrate, output, reconcile, 
 from memsync.cli.options import Options, Root, command
 from memsync.cli.statuses import INTERNAL_ERROR, INTERRUPTED, PIPE_CLOSED, USAGE
 from memsync.errors import MemsyncError
+from memsync.model.secrets import without_credentials
 
 _HOW_READ = re.compile(r"(?<=must be a valid )(\w+), (?:unable to parse|invalid ).*")
 """The part of a message about a value that says how it was read."""
@@ -170,8 +171,13 @@ def _failed(
     status: int,
     error: MemsyncError | None = None,
 ) -> int:
+    # An operator may have typed a URL where none belongs.
+    message = without_credentials(message)
     if "--json" in arguments:
-        fields = dict(error.fields) if error else {}
+        fields = {
+            name: without_credentials(each) if isinstance(each, str) else each
+            for name, each in (error.fields if error else {}).items()
+        }
         text = output.json_line(error=name, message=message, **fields, exit_status=status)
     else:
         text = output.typed(f"memsync: {message}")

@@ -10,7 +10,8 @@ from memsync import migrate
 from memsync.cli import sandbox
 from memsync.cli.output import print_facts, print_json, say
 from memsync.errors import InvalidInput
-from memsync.settings import DEFAULT_FILE, EMBEDDED, Settings, redacted
+from memsync.model.secrets import redacted
+from memsync.settings import DEFAULT_FILE, EMBEDDED, Settings
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.postgres import open_postgres
 from memsync.stores.vectors import open_vectors

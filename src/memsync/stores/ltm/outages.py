@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from memsync.errors import StoreUnreachable
-from memsync.settings import redacted
+from memsync.model.secrets import masked
 
 _HTTP = range(100, 600)
 _DOWN = frozenset((429, 503, 529))
@@ -39,15 +39,6 @@ _DOWN_NAMES = re.compile(r"RateLimit|TooManyRequests|Throttl|ResourceExhausted|C
 _UNSURE_NAMES = re.compile(r"Timeout|Disconnected|NetworkError|TransportError")
 _LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError)
 _UNSURE = (TimeoutError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-_URL = re.compile(r"https?://[^\s'\"<>)]+")
-_QUERY = re.compile(r"(/[^\s?'\"]*)\?[^\s'\"<>)]*")
-_NAMED_SECRET = re.compile(
-    r"""((?:key|token|secret|authorization|password)(?:\ provided)?\\*['"]?\s*[:=]\s*)
-    (?:(\\*['"]).+?(?:\2|$) | (?:(?:bearer|basic)\s+)?[^\s'",;&)}\]]+)""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_BEARER = re.compile(r"\b(bearer\s+)[^\s'\",;)}\]]*[\d._-][^\s'\",;)}\]]*", re.IGNORECASE)
-_KEY = re.compile(r"\b(?:(?:sk|pk|pa|voy)[-_]|AIza|hf_)[-_A-Za-z0-9]{8,}")
 _QUOTE_MIN = 12
 """So many characters of a text in a row are a quotation; a shorter text is one in quotes."""
 _PIECE_CHARS_MAX = 60
@@ -108,7 +99,7 @@ def by_signal(error: BaseException) -> bool:
 
 def described(error: BaseException) -> str:
     """Type and text of the exception for a message, without keys and queries of URLs."""
-    text = " ".join(_masked(str(error)).split())[:_TEXT_CHARS_MAX]
+    text = " ".join(masked(str(error)).split())[:_TEXT_CHARS_MAX]
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"it ended the program ({said})" if isinstance(error, SystemExit) else said
 
@@ -149,14 +140,6 @@ def _is_a_word_of(word: str, forms: Iterable[str]) -> bool:
         return False
     whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
     return any(whole.search(form) for form in forms)
-
-
-def _masked(text: str) -> str:
-    """The text without what may be a key of the service: in a URL, behind its name, by its form."""
-    text = _URL.sub(lambda found: redacted(found.group()), text)
-    text = _QUERY.sub(r"\1", text)
-    text = _NAMED_SECRET.sub(lambda m: f"{m[1]}{m[2] or ''}***{m[2] or ''}", text)
-    return _KEY.sub("***", _BEARER.sub(r"\1***", text))
 
 
 def _is_down(error: BaseException) -> bool:

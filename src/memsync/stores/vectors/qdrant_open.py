@@ -15,7 +15,7 @@ import httpx
 from qdrant_client import QdrantClient
 
 from memsync.errors import SettingsError, StoreUnreachable
-from memsync.settings import redacted
+from memsync.model.secrets import redacted
 from memsync.stores.folder_lock import busy, hold
 from memsync.stores.vectors.qdrant import QdrantStore
 
