@@ -11,6 +11,7 @@ from memsync import reconcile
 from memsync.errors import MemsyncError, StoreUnreachable
 from memsync.memory import NewExchange
 from memsync.model.records import Exchange, joined, to_ms
+from memsync.reconcile import state
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import Layout
@@ -178,14 +179,41 @@ def test_an_entry_in_the_outbox_excuses(lab: Lab) -> None:
     assert ({}, 2) == (found.counts, found.settling)
 
 
-def test_a_dead_entry_excuses_nothing(lab: Lab) -> None:
-    """A missing memory whose outbox entry is dead is a finding."""
+@pytest.mark.parametrize(("dead", "age"), [(True, "0 s"), (False, "16 min")])
+def test_a_dead_or_late_entry_excuses_nothing(lab: Lab, dead: bool, age: str) -> None:
+    """A missing memory is a finding where its entry is dead, or older than the alarm age."""
     said = lab.settled()
     lab.vectors.delete(lab.home, [said[0].anchor_id])
     lab.sql(
-        "INSERT INTO memsync.outbox (point_id, dead) VALUES (%(id)s, true)", id=said[0].anchor_id
+        "INSERT INTO memsync.outbox (point_id, dead, enqueued_at)"
+        " VALUES (%(id)s, %(dead)s, now() - %(age)s::interval)",
+        id=said[0].anchor_id,
+        dead=dead,
+        age=age,
     )
-    assert {"missing-point": 1} == lab.audit().counts
+    found = lab.audit()
+    assert ({"missing-point": 1}, 0) == (found.counts, found.settling)
+
+
+@pytest.mark.parametrize("first_dead", [True, False])
+def test_many_entries_of_one_kind_hide_none_of_the_other(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, first_dead: bool
+) -> None:
+    """Dead and late entries are listed apart, and each tells how many of its kind there are."""
+    monkeypatch.setattr(state, "SHOWN_MAX", 2)
+    said = lab.settled()
+    for number, each in enumerate(said[:4]):
+        lab.sql(
+            "INSERT INTO memsync.outbox (point_id, dead, enqueued_at)"
+            " VALUES (%(id)s, %(dead)s, now() - interval '7 days')",
+            id=each.anchor_id,
+            dead=first_dead is (number < 3),
+        )
+    found = lab.check()
+    many, few = ("dead-outbox-entry", "unacknowledged-outbox")[:: 1 if first_dead else -1]
+    assert {many: 2, few: 1} == found.counts
+    in_all = {(each.name, each.evidence["entries_in_all"]) for each in found.findings}
+    assert {(many, 3), (few, 1)} == in_all
 
 
 PENDING = """

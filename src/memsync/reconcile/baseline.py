@@ -27,7 +27,6 @@ from memsync.reconcile.findings import (
     subject_key,
 )
 from memsync.reconcile.rules import RULES
-from memsync.reconcile.rules.coverage import DeadOutboxEntry, UnacknowledgedOutbox
 from memsync.reconcile.spool import Shelf
 from memsync.reconcile.state import SHOWN_MAX
 from memsync.stores.history.outbox import clock
@@ -36,8 +35,6 @@ from memsync.stores.postgres import Session
 _BATCH = 500
 _REASON_MAX = 500
 _RULES = {rule.code: rule for rule in RULES}
-_ONE_LIST = frozenset((UnacknowledgedOutbox.code, DeadOutboxEntry.code))
-"""Findings of one list, which may be cut off before the first of one of them."""
 
 
 def state_of(finding: Finding) -> str:
@@ -105,10 +102,7 @@ class Baseline:
 
         One that was acknowledged while the audit ran may be of a finding that it saw before.
         """
-        in_part = set(self._in_part)
-        if in_part & _ONE_LIST:
-            in_part |= _ONE_LIST
-        for each in self._table.all(set(codes) - in_part):
+        for each in self._table.all(set(codes) - set(self._in_part)):
             subject = (each.code, each.store, each.key)
             if each.acknowledgement.at >= self._began:
                 continue

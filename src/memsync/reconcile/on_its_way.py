@@ -1,7 +1,8 @@
 """What may still be on its way: a difference that is too young, or that an outbox will mend.
 
-An audit may read for minutes. So what was on its way when it began stays excused to its end: the
-app may have written such a memory since, under an id of its own, where no second look finds it.
+An entry excuses for the alarm age only: of an older one nobody knows whether it is carried out. An
+audit may read for minutes. So what was on its way when it began stays excused to its end: the app
+may have written such a memory since, under an id of its own, where no second look finds it.
 """
 
 import time
@@ -44,7 +45,8 @@ class OnItsWay:
             return set()
         ids = {id_ for each in rows for id_ in (each.anchor_id, each.said_id)}
         pending = self._named | on_their_way(session, ids, alarm_s=self._alarm_s)
-        pending |= outbox.pending_of(session, {each.anchor_id for each in rows})
+        anchors = {each.anchor_id for each in rows}
+        pending |= outbox.pending_of(session, anchors, alarm_s=self._alarm_s)
         return {r.anchor_id for r in rows if not pending.isdisjoint((r.anchor_id, r.said_id))}
 
     def _is_young(self, case: Case, latest_ms: int) -> bool:

@@ -58,3 +58,8 @@ class Verified:
     looked_at: int
     compared: int
     seed: int | None = None
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether there are memories whose vectors were not looked at."""
+        return self.looked_at < self.memories

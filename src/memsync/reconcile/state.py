@@ -68,7 +68,7 @@ class State:
 
     @cached_property
     def late_entries(self) -> Sequence[LateEntry]:
-        """The first entries of the outbox that are dead or older than the alarm age."""
+        """The first entries of the outbox that are dead, and the first older than the alarm age."""
         if not self.catalog.has_own_table("outbox"):
             return []
         return outbox.late(self.session, alarm_s=self.settings.outbox_alarm_s, limit=SHOWN_MAX)

@@ -4,13 +4,14 @@ A CaseRule looks at one exchange and its memory, a StateRule at both stores as a
 findings and change nothing.
 """
 
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from memsync.model.records import Place
-from memsync.reconcile.cases import Case, Found
+from memsync.reconcile.cases import Case
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout
@@ -192,14 +193,6 @@ def from_payload(value: object) -> object:
     return value if isinstance(value, str) and _PLAIN.fullmatch(value) else Words.of(str(value))
 
 
-def persona_named(found: Found) -> object:
-    """The persona that a payload names, as evidence: what stands there, where it is no id."""
-    if found.reading.names_several_personas:
-        return None
-    named = found.reading.memory.persona_id
-    return named or from_payload(found.point.payload.get(found.codec.key("persona_id")))
-
-
 def from_field(name: str, value: object) -> object:
     """The value of this payload key, as evidence. A text is people's words whatever it is."""
     if name in _TEXT_KEYS and value is not None:
@@ -221,5 +214,7 @@ def differing(row: str, point: str | None) -> Evidence:
 
 
 def _fact(value: object) -> object:
-    """The value as evidence: a number, words, or the text of an id."""
-    return value if value is None or isinstance(value, int | float | bool | Words) else str(value)
+    """The value as evidence: a number, words, or a text, as of an id. JSON has no infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, int | bool | Words) else str(value)

@@ -26,7 +26,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LateEntry:
-    """An entry that is dead, or older than the alarm age. `total` is how many there are in all."""
+    """An entry that is dead, or older than the alarm age. `total` is how many of that kind are."""
 
     id: int
     anchor_id: UUID
@@ -164,7 +164,7 @@ def left(session: Session, last: int) -> Left:
 
 
 def late(session: Session, *, alarm_s: float, limit: int) -> list[LateEntry]:
-    """The first `limit` entries that are dead or older than `alarm_s` seconds, by id."""
+    """The first `limit` dead entries and the first `limit` others older than `alarm_s` seconds."""
     return [
         LateEntry(
             id=row.id,
@@ -179,6 +179,7 @@ def late(session: Session, *, alarm_s: float, limit: int) -> list[LateEntry]:
     ]
 
 
-def pending_of(session: Session, anchor_ids: Iterable[UUID]) -> set[UUID]:
-    """Which of the anchors have an entry that is not dead."""
-    return {row.point_id for row in session.rows("outbox_pending_of", ids=list(anchor_ids))}
+def pending_of(session: Session, anchor_ids: Iterable[UUID], *, alarm_s: float) -> set[UUID]:
+    """Which of the anchors have an entry that is neither dead nor older than `alarm_s` seconds."""
+    rows = session.rows("outbox_pending_of", ids=list(anchor_ids), alarm_s=alarm_s)
+    return {row.point_id for row in rows}

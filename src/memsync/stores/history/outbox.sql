@@ -91,13 +91,18 @@ SELECT count(*) FILTER (WHERE NOT dead) AS pending, count(*) FILTER (WHERE dead)
 FROM memsync.outbox WHERE id <= %(last)s;
 
 -- name: outbox_late
--- The first entries that are dead or older than the alarm age, and how many there are.
-SELECT id, point_id, dead, attempts, last_error, count(*) OVER () AS total,
-       extract(epoch FROM clock_timestamp() - enqueued_at)::float AS age_s
-FROM memsync.outbox
-WHERE dead OR enqueued_at < clock_timestamp() - make_interval(secs => %(alarm_s)s)
-ORDER BY id LIMIT %(limit)s;
+-- The first entries that are dead, and the first others that are older than the alarm age; and how
+-- many there are of either kind.
+SELECT id, point_id, dead, attempts, last_error, total, age_s
+FROM (SELECT id, point_id, dead, attempts, last_error, count(*) OVER (PARTITION BY dead) AS total,
+             row_number() OVER (PARTITION BY dead ORDER BY id) AS place,
+             extract(epoch FROM clock_timestamp() - enqueued_at)::float AS age_s
+      FROM memsync.outbox
+      WHERE dead OR enqueued_at < clock_timestamp() - make_interval(secs => %(alarm_s)s)) late
+WHERE place <= %(limit)s ORDER BY id;
 
 -- name: outbox_pending_of
--- Which of the given anchors have an entry that is not dead.
-SELECT DISTINCT point_id FROM memsync.outbox WHERE point_id = ANY(%(ids)s) AND NOT dead;
+-- Which of the given anchors have an entry that is neither dead nor older than the alarm age.
+SELECT DISTINCT point_id FROM memsync.outbox
+WHERE point_id = ANY(%(ids)s) AND NOT dead
+  AND enqueued_at >= clock_timestamp() - make_interval(secs => %(alarm_s)s);
