@@ -81,7 +81,8 @@ def test_plan_show_apply_and_undo(app: str, qdrant: str, tmp_path: Path) -> None
         f"to take it back: memsync reconcile undo {whole['plan_id']}",
         f"{number - 3} actions are left",
     ]
-    assert (0, said) == (first.status, first.out.splitlines()[:3])
+    more = f"next: memsync reconcile apply '{file}' --limit 3"
+    assert (0, [*said, more]) == (first.status, first.out.splitlines())
     rest = on(app, qdrant, "--json", "reconcile", "apply", str(file)).json()
     assert (number - 3, 3, 0) == (rest["done"], rest["done_before"], rest["left"])
     assert 0 == on(app, qdrant, "check").status

@@ -90,7 +90,7 @@ def test_dead_entries_are_said(app: str, qdrant: str) -> None:
         assert said in ran.err
     assert 0 == status.status
     assert "the commonest error of the dead entries: text too long" in status.out
-    assert "next: mend its cause, then memsync sync retry" in status.out
+    assert "first: mend its cause\nnext: memsync sync retry\n" in status.out
     facts = on(app, qdrant, "sync", "status", "--json").json()
     assert (1, "text too long") == (facts["dead"], facts["dead_error"])
     assert 0 == on(app, qdrant, "sync", "retry").status

@@ -13,7 +13,7 @@ from memsync.cli.formats import Made, Report
 from memsync.cli.formats.as_text import said_of
 from memsync.cli.formats.report import numbered
 from memsync.cli.options import command, group
-from memsync.cli.output import one_line, print_json, print_json_list, say
+from memsync.cli.output import print_json, print_json_list, say
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import SeedOption, VectorsOption, check_again, verify_of
@@ -103,7 +103,7 @@ def show(ctx: typer.Context, *, select: SelectOption = None, limit: LimitOption 
         number = sum(counts.values())
         for each in islice(table.all(codes), limit or number):
             name = _NAMES.get(each.code, "")
-            say(one_line(f"{each.id}  {each.code} {name}  {each.store}  {each.key}"))
+            say(f"{each.id}  {each.code} {name}  {each.store}  {each.key}")
             say(f"    {said_of(each.acknowledgement)}")
     if 0 < limit < number:
         say(f"… {number - limit:,} more: --limit 0 prints all")

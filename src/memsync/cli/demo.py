@@ -92,7 +92,8 @@ def demo(
         print_json(ok=not failed, scenes=played, kept=str(folder) if home else None)
     elif not failed:
         what = "The app was made" if legacy else "Everything came true"
-        say(f"\n{what} in {time.monotonic() - started:.0f} s.")
+        say()
+        say(f"{what} in {time.monotonic() - started:.0f} s.")
         if home:
             say(f"{page.NAME} in {home} says what to type there; begin with: cd {home}")
     for each in failed:
@@ -104,7 +105,8 @@ def _played(ctx: typer.Context, scene: story.Scene, number: int) -> dict[str, An
     """Play one scene and show it, unless it is for JSON. Returns its parts."""
     as_json = ctx.obj.as_json
     if not as_json:
-        say(f"\n{number}. {scene.title}", "bold")
+        say()
+        say(f"{number}. {scene.title}", "bold")
     status, result = 0, None
     if scene.command:
         status, said = _run(ctx, shlex.split(scene.command)[1:])

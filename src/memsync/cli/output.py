@@ -35,10 +35,11 @@ _GAP = "  "
 """The space before a table, and between its columns."""
 
 _CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069"
+    r"\ud800-\udfff\ufeff\ufffe\uffff]"
 )
-"""Characters that steer a terminal, break lines or turn the direction of text, and those that are
-none, such as halves of a surrogate pair."""
+"""Characters that steer a terminal, break lines, turn the direction of text or are not seen, and
+those that are none, such as halves of a surrogate pair."""
 
 _CHARS = 1 << 20
 """So much of what is held back is in memory at a time."""
@@ -159,12 +160,21 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(text: str = "", style: str = "") -> None:
-    """Print lines. A line of `next:` or `$` is never broken, because people copy it."""
-    for line in harmless(typed(text)).split("\n"):
-        if line.lstrip().startswith(("next: ", "$ ")):
-            say_command(line)
-        else:
-            _emit(_line(line, style))
+    """Print one line. That of a command, `next:` or `$`, is never broken, because people copy it.
+
+    A line break in it is escaped: a name from a store could bring one.
+    """
+    line = one_line(typed(text))
+    if line.lstrip().startswith(("next: ", "$ ")):
+        say_command(line)
+    else:
+        _emit(_line(line, style))
+
+
+def say_lines(text: str) -> None:
+    """Print lines that memsync itself wrote."""
+    for line in text.split("\n"):
+        say(line)
 
 
 def say_heading(text: str) -> None:

@@ -16,7 +16,7 @@ from memsync.cli import baseline, layout, runs
 from memsync.cli.findings import report, require_known
 from memsync.cli.formats.report import numbered
 from memsync.cli.options import command, group
-from memsync.cli.output import one_line, print_facts, print_json, say
+from memsync.cli.output import print_facts, print_json, say
 from memsync.cli.plans import plan_fields, print_left, print_plan
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_stores
@@ -202,7 +202,8 @@ def apply(
         say(f"to take it back: memsync reconcile undo {saved.plan_id}")
     if done.left:
         say(f"{count(done.left, 'action is', 'actions are')} left")
-        more = " --remove-many" if remove_many else ""
+        more = f" --limit {limit}" if limit else ""
+        more += " --remove-many" if remove_many else ""
         say(f"next: memsync reconcile apply {shlex.quote(str(file))}{more}")
         return 0
     say(f"next: {check_again(about=saved.reasons)}")
@@ -243,7 +244,7 @@ def adopt(
         print_json(**asdict(done))
         return 0
     for place, what in sorted(done.points.items()):
-        say(one_line(f"{place}: {what}"))
+        say(f"{place}: {what}")
     if not persona and point:
         say("next: memsync check")
         return 0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from memsync.cli.output import print_json, print_table, say
+from memsync.cli.output import print_json, print_table, say, say_lines
 from memsync.errors import InvalidInput
 from memsync.model.wording import meant
 from memsync.reconcile import RULES, Rule
@@ -45,7 +45,8 @@ def rules(
     print_table(rows, head=head)
     if len(chosen) == 1:
         about = _LINE_BREAK.sub(" ", inspect.getdoc(chosen[0]) or "")
-        say(f"\n{about}")
+        say()
+        say_lines(about)
         _print_next(chosen[0])
     return 0
 
@@ -62,10 +63,14 @@ def _print_next(rule: Rule) -> None:
         grades = {rule.grade_in(layout) for layout in layouts} - {Grade.REPORT_ONLY}
         about = [f"where the repair is {grade}" for grade in grades]
         about += [f"in the {layouts[0]} layout"] if len(commands) > 1 else []
-        say(f"\n{', '.join(about)}:" if about else "")
+        say()
+        if about:
+            say(f"{', '.join(about)}:")
         say(f"next: {command}")
     for when, command in rule.ways():
-        say(f"\n{when}:\nnext: {command}")
+        say()
+        say(f"{when}:")
+        say(f"next: {command}")
 
 
 def words_for(code: str, name: str) -> tuple[str, str, str]:

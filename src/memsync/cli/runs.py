@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from memsync import reconcile
-from memsync.cli.output import one_line, print_json, say
+from memsync.cli.output import print_json, say
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.cli.vectors import check_again
@@ -67,7 +67,7 @@ def runs(ctx: typer.Context) -> int:
         return 0
     for each in found:
         run = each.run
-        say(f"{run.run_id}  {run.last_at:%Y-%m-%d %H:%M} UTC  by {one_line(run.who)}")
+        say(f"{run.run_id}  {run.last_at:%Y-%m-%d %H:%M} UTC  by {run.who}")
         say(f"    {_standing(run)}")
         if each.why_not and run.undone < run.done:
             say(f"    to be undone: {each.undo}; {each.why_not}", "yellow")

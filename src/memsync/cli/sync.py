@@ -6,7 +6,7 @@ import typer
 
 from memsync.cli.following import follow
 from memsync.cli.options import command, group
-from memsync.cli.output import print_facts, print_json, say
+from memsync.cli.output import print_facts, print_json, say, say_next
 from memsync.cli.progress import progress
 from memsync.cli.stores import opened_postgres, opened_stores
 from memsync.errors import InvalidInput
@@ -88,7 +88,7 @@ def status(ctx: typer.Context) -> int:
         say(f"why they are held: {now.held_error}")
     if now.dead:
         say(f"the commonest error of the dead entries: {now.dead_error}")
-        say("next: mend its cause, then memsync sync retry")
+        say_next("memsync sync retry", "mend its cause")
     elif now.pending > now.held:
         say("next: memsync sync run")
     return 0

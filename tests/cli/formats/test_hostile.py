@@ -11,7 +11,10 @@ from memsync.cli.views import View
 from support.read_reports import READ, Page, samples
 from support.reports import HOSTILE, MADE, audit, hostile, report, written
 
-STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe]")
+STEERING = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069]"
+    r"|[\ud800-\udfff\ufeff\ufffe]"
+)
 NAMES = list(FORMATS)
 
 
@@ -39,6 +42,12 @@ def test_nothing_steers_what_shows_it(bad: dict[str, str], name: str) -> None:
     """No control character, turn of direction or half of a pair is in the file."""
     assert [] == STEERING.findall(bad[name])
     assert bad[name].startswith(FORMATS[name].mark)
+
+
+def test_no_line_of_the_text_is_a_stores(bad: dict[str, str]) -> None:
+    """A line break in a name does not begin a line, which could pass for one of ours."""
+    assert r"\nnew line" in bad["text"]
+    assert not [line for line in bad["text"].splitlines() if line.startswith("new line")]
 
 
 def test_a_page_runs_and_loads_nothing(bad: dict[str, str]) -> None:

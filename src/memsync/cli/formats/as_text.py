@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from memsync.cli.formats.order import codes_of
 from memsync.cli.formats.report import Report, whose
-from memsync.cli.output import one_line, print_table, say, say_heading, written_by
+from memsync.cli.output import print_table, say, say_heading, written_by
 from memsync.model.wording import count
 from memsync.reconcile.findings import Acknowledgement, Finding, Words
 from memsync.reconcile.recorded import Recorded
@@ -23,8 +23,8 @@ def write(report: Report, into: Callable[[str], object]) -> None:
         say(MARK.strip())
         say(f"{made.command} of memsync {made.memsync_version}")
         say(f"begun {made.begun_at:%Y-%m-%d %H:%M:%S %Z}, {made.seconds:.1f} s")
-        say(one_line(f"Postgres: {made.postgres}"))
-        say(one_line(f"vector store: {made.vectors}"))
+        say(f"Postgres: {made.postgres}")
+        say(f"vector store: {made.vectors}")
         say()
         print_report(report)
         print_past(report)
@@ -118,7 +118,7 @@ def _print_finding(finding: Finding, report: Report) -> None:
         (name, shown(value, show_text=report.view.show_text))
         for name, value in finding.evidence.items()
     )
-    say("    " + one_line("; ".join(f"{name}: {value}" for name, value in values)))
+    say("    " + "; ".join(f"{name}: {value}" for name, value in values))
     if finding.accept_command:
         say(f"    where it was meant: {finding.accept_command}")
     if finding.acknowledged:
@@ -127,7 +127,7 @@ def _print_finding(finding: Finding, report: Report) -> None:
 
 def said_of(each: Acknowledgement) -> str:
     """Who acknowledged a finding, when and why, in one line."""
-    return one_line(f"acknowledged by {each.who} on {each.at:%Y-%m-%d}: {each.reason}")
+    return f"acknowledged by {each.who} on {each.at:%Y-%m-%d}: {each.reason}"
 
 
 def shown(value: object, *, show_text: bool) -> str:
