@@ -66,6 +66,7 @@ def audit(number: int) -> Audit:
         layout=Layout.PER_PERSONA,
         why_layout="it is recorded",
         archived=1_204,
+        looked_for=frozenset(rule.code for rule in RULES),
     )
 
 

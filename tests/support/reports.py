@@ -20,7 +20,7 @@ CODES = ("MSC001", "MSD001", "MSC004", "MSI001")
 HOSTILE = (
     "<script>alert(1)</script>",
     "\"'><img src=http://127.0.0.1:9/x onerror=alert(1)>",
-    "\u202egnp.exe\u2066 isolate",
+    "\u202egnp.exe\u2066 isolate \u200f\u200e\u061c marks \ufeff\u2060 unseen",
     "nul\0bell\x07escape\x1b[2J",
     "half \ud800 a pair",
     "]]> &amp; --> {{ 7 * 7 }} %(x)s",

@@ -57,13 +57,45 @@ def test_all_formats_agree(name: str, view: View) -> None:
 
 
 def test_of_a_part_no_metric_says_that_all_is_well() -> None:
-    """Whoever alerts on it would be told so, whatever else is wrong."""
+    """Whoever alerts on it would be told so, whatever else is wrong. But a part can be wrong."""
+    narrow = (View.of(["MSS", "MSC"]), View.of(None, str(UUID(int=1))))
+    with audit(0) as found:
+        assert _ok(found, EVERYTHING) == [1]
+        assert [[], []] == [_ok(found, view) for view in narrow]
     with audit(4) as found:
-        assert "memsync_check_ok" in written(report(found, EVERYTHING), "prometheus")
-        for view in (View.of(["MSS"]), View.of(None, str(PERSONA))):
-            assert "memsync_check_ok" not in written(report(found, view), "prometheus")
+        assert [[0], [0], [0]] == [_ok(found, view) for view in (EVERYTHING, *narrow)]
     with audit(0, took_over=True) as found:
-        assert "memsync_check_ok" not in written(report(found, EVERYTHING), "prometheus")
+        assert _ok(found, EVERYTHING) == []
+    with audit(4, took_over=True) as found:
+        assert _ok(found, EVERYTHING) == [0]
+
+
+def _ok(found: Audit, view: View) -> list[float]:
+    every = samples(written(report(found, view), "prometheus"))
+    return [value for (name, _), value in every.items() if name == "memsync_check_ok"]
+
+
+@pytest.mark.parametrize(
+    ("select", "changes", "complete"),
+    [
+        (["MSD010"], {}, False),
+        (["vector-drift"], {"vectors": Verified(9, 9, 0)}, False),
+        (["MSD010"], {"vectors": Verified(9, 2, 0, 7)}, True),
+        (["MSD"], {}, True),
+        (["MSS016"], {"looked_for": frozenset({"MSS001"})}, False),
+        ([], {"looked_for": frozenset()}, False),
+    ],
+)
+def test_what_nobody_looked_for_is_not_clean(
+    select: list[str], changes: dict[str, Any], complete: bool
+) -> None:
+    """Where that is all that was asked for, the audit is incomplete in every format."""
+    with audit(0, **changes) as found:
+        view = View.of(select)
+        require_agreement(found, view)
+        made = report(found, view)
+        assert (complete, 0 if complete else INCOMPLETE) == (made.ok, made.status)
+        assert {} == made.commands()
 
 
 def test_ten_thousand_findings() -> None:
@@ -83,9 +115,10 @@ def require_agreement(found: Audit, view: View) -> None:
         facts = READ[each](written(made, each))
 
         assert expected == dict(sorted(facts.counts.items())), each
-        assert (made.ok, found.complete) == (facts.ok, facts.complete), each
+        assert (made.ok, made.complete) == (facts.ok, facts.complete), each
         assert facts.verdict in {None, made.verdict}, each
-    status = INCOMPLETE if found.not_checked else FINDINGS if expected else 0
+    assert not (found.not_checked and made.complete)
+    status = INCOMPLETE if not made.complete else FINDINGS if expected else 0
     assert status == made.status
 
 

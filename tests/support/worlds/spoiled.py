@@ -25,7 +25,11 @@ FAULTS: Mapping[Layout, Mapping[str, Callable[[World], bool]]] = {
     }
     for layout, more in {
         Layout.PER_PERSONA: kind_of.APP,
-        Layout.SHARED: {**kind_of.SHARED, "foreign id": kind_of.foreign_id},
+        Layout.SHARED: {
+            **kind_of.SHARED,
+            "foreign id": kind_of.foreign_id,
+            "tampered": kind_of.tampered,
+        },
     }.items()
 }
 

@@ -66,7 +66,7 @@ def _head(report: Report) -> Markup:
 
 
 def _verdict(report: Report) -> Markup:
-    stands = "clean" if report.ok else "unknown" if not report.audit.complete else "faulty"
+    stands = "clean" if report.ok else "unknown" if not report.complete else "faulty"
     made = report.made
     when = f"{made.begun_at:%Y-%m-%d %H:%M:%S %Z}"
     commands = report.commands()

@@ -18,7 +18,7 @@ def summary(report: Report) -> dict[str, object]:
     audit = report.audit
     return {
         "ok": report.ok,
-        "complete": audit.complete,
+        "complete": report.complete,
         "counts": report.found.counts,
         "facts": audit.facts,
         "acknowledged": report.known.counts,

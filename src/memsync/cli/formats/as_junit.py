@@ -26,7 +26,7 @@ def pieces(report: Report) -> Iterator[str]:
     numbers = _attributes(
         tests=len(cases) + 1,
         failures=sum(bool(each.found) for each in cases),
-        errors=int(not report.audit.complete),
+        errors=int(not report.complete),
         skipped=sum(bool(each.why_not) for each in cases),
         time=f"{made.seconds:.3f}",
     )
@@ -60,8 +60,10 @@ def _properties(report: Report) -> Iterator[str]:
 
 def _completeness(report: Report) -> Iterator[str]:
     yield f"<testcase{_attributes(classname='memsync', name='everything was read', time=0)}>\n"
-    if not report.audit.complete:
-        why = "\n".join(f"not checked: {safe(line)}" for line in report.audit.not_checked)
+    if not report.complete:
+        lines = [f"not checked: {each}" for each in report.audit.not_checked]
+        lines += (f"not looked for: {each}" for each in report.unseen_lines())
+        why = "\n".join(map(safe, lines))
         yield _element("error", why, message=report.verdict, type="incomplete")
     yield "</testcase>\n"
 

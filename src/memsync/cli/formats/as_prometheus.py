@@ -39,18 +39,22 @@ def _metrics(report: Report) -> Iterator[tuple[str, str, Iterable[Sample]]]:
     }
     ended = made.begun_at + timedelta(seconds=made.seconds)
     yield "memsync_check_info", "The audit that this file is of; always 1.", [(info, 1)]
-    if not (report.view.is_narrow or audit.took_over):
-        # Of a part nobody can say that all is well.
+    if not report.ok or not (report.view.is_narrow or audit.took_over):
+        # Of a part nobody can say that all is well, but that it is not.
         about = "Whether everything was read and nothing was found."
         yield "memsync_check_ok", about, [({}, report.ok)]
     for name, about, value in (
-        ("complete", "Whether everything was read.", audit.complete),
+        ("complete", "Whether everything was read.", report.complete),
         ("timestamp_seconds", "When the audit ended, in Unix time.", ended.timestamp()),
         ("duration_seconds", "How long the audit took.", made.seconds),
         ("rows", "Exchanges that were compared.", audit.rows_checked),
         ("points", "Memories that were compared.", audit.points_checked),
         ("vectors", "Memories whose vectors were looked at.", _vectors(report)),
-        ("settling", "Differences that are too young to judge.", audit.settling),
+        (
+            "settling",
+            "Differences that are no findings yet.",
+            audit.settling,
+        ),
         ("unread_parts", "Parts that could not be read.", len(audit.not_checked)),
     ):
         yield f"memsync_check_{name}", about, [({}, value)]

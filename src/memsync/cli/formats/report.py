@@ -29,6 +29,8 @@ from memsync.reconcile.rules.vectors import VectorDrift, VectorRule
 _CHECK = "memsync check"
 _RECONCILE = "memsync reconcile"
 _PLAN = f"{_RECONCILE} plan"
+_WRITING = (_RECONCILE, "memsync sync")
+"""Commands that rest on a whole audit, or that write memories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +94,21 @@ class Report:
     # ------------------------------------------------------------------ the verdict
 
     @property
+    def complete(self) -> bool:
+        """Whether everything was read, and something that was asked for was looked for or found."""
+        codes = self.view.codes
+        asked = (rule for rule in RULES if codes is None or rule.code in codes)
+        return self.audit.complete and (bool(self.found) or not all(map(self._not_at_all, asked)))
+
+    @property
     def ok(self) -> bool:
         """Whether everything was read and nothing was found."""
-        return self.audit.complete and not self.found
+        return self.complete and not self.found
 
     @property
     def status(self) -> int:
         """The exit status."""
-        if not self.audit.complete:
+        if not self.complete:
             return INCOMPLETE
         return FINDINGS if self.found else 0
 
@@ -109,6 +118,8 @@ class Report:
         if not self.audit.complete:
             findings = count(len(self.found), "finding")
             return f"INCOMPLETE: {findings} so far, not everything was read"
+        if not self.complete:
+            return "INCOMPLETE: nothing that you asked for was looked for"
         if self.found:
             numbers: Counter[Severity] = Counter()
             for kind, number in self.found.kinds.items():
@@ -131,7 +142,7 @@ class Report:
         if self.audit.settling:
             but.append(
                 count(self.audit.settling, "difference that is", "differences that are")
-                + " too young to judge"
+                + " still settling"
             )
         return "clean: both stores agree" + (f", but for {' and '.join(but)}" if but else "")
 
@@ -204,21 +215,28 @@ class Report:
     def _why_not(self, rule: Rule) -> str:
         """Why a rule without findings proves nothing; empty where it does."""
         seen = self.audit.vectors
+        if why := self._not_at_all(rule):
+            return why
+        if isinstance(rule, VectorRule) and seen and seen.is_sample:
+            return f"none in what was seen: {vectors.looked_at(seen)}"
+        return "" if self.audit.complete else "none in what was read, and not everything was"
+
+    def _not_at_all(self, rule: Rule) -> str:
+        """Why nothing was looked at for a rule; empty where at least a part was."""
+        seen = self.audit.vectors
         if why := self._left_out(rule):
             return why
         if isinstance(rule, VectorRule) and seen is None:
             return vectors.NOT_LOOKED_AT
-        if isinstance(rule, VectorRule) and seen and seen.looked_at < (seen.memories or 0):
-            return f"none in what was seen: {vectors.looked_at(seen)}"
         if isinstance(rule, VectorDrift) and seen and seen.looked_at and not seen.compared:
             return "no text was embedded anew: name the embedder in the settings"
-        if not self.audit.complete:
-            return "none in what was read, and not everything was"
-        if rule.code not in self.audit.looked_for:
-            if isinstance(rule, StateRule) and rule.only_in_check and self.made.command != _CHECK:
-                return f"only {_CHECK} looks for it"
-            return f"{self.made.command} did not look for it here"
-        return ""
+        if isinstance(rule, VectorRule) and seen and seen.is_sample:
+            return ""
+        if rule.code in self.audit.looked_for or not self.audit.complete:
+            return ""
+        if isinstance(rule, StateRule) and rule.only_in_check and self.made.command != _CHECK:
+            return f"only {_CHECK} looks for it"
+        return f"{self.made.command} did not look for it here"
 
     @property
     def scope(self) -> Mapping[str, object]:
@@ -259,7 +277,8 @@ class Report:
             yield f"facts, no faults: {', '.join(said)}"
         yield from self._known_lines(seen_only=seen_only)
         if audit.settling:
-            yield f"{count(audit.settling, 'difference')} still settling: too young to judge"
+            settling = count(audit.settling, "difference")
+            yield f"{settling} still settling: too young to judge, or an outbox will mend it"
 
     def _known_lines(self, *, seen_only: bool) -> Iterator[str]:
         if self.known:
@@ -321,8 +340,8 @@ class Report:
     def commands(self) -> dict[str, list[str]]:
         """What to type next, each with the codes that it is for.
 
-        Of what is incomplete nothing is planned or acknowledged, so it is made again; but what was
-        found may be the cause, asked for or not.
+        Of what is incomplete nothing is planned, acknowledged or written, so it is made again; but
+        what was found may be the cause, asked for or not.
         """
         commands: dict[str, list[str]] = {}
         found = self.found if self.audit.complete else self.audit.faults
@@ -331,7 +350,7 @@ class Report:
             for command in dict.fromkeys(kind.next_command for kind in kinds):
                 commands.setdefault(command, []).append(code)
         if not self.audit.complete:
-            others = {c: codes for c, codes in commands.items() if not c.startswith(_RECONCILE)}
+            others = {c: codes for c, codes in commands.items() if not c.startswith(_WRITING)}
             return others or {self.again(): []}
         return _plans_in_order(commands)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from memsync.model.digests import buckets, content_digest, exchange_digest, memory_digest
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point, StoredMemory, joined
+from memsync.model.records import Exchange, Point, Speakers, StoredMemory, joined
 from memsync.stores.ltm.texts import says
 from memsync.stores.ltm.values import SECONDS_BELOW, text_of, time_window, uuid_of, uuids_of
 from memsync.stores.vectors import IndexKind
@@ -42,7 +42,6 @@ _INDEXED = {
     "fp1": IndexKind.INTEGER,
     "fp2": IndexKind.INTEGER,
 }
-_IDS = ("persona_id", "personality_id")
 _TEXTS, _ONE_TEXT = ("user_text", "assistant_text"), ("content", "text")
 
 
@@ -54,10 +53,8 @@ class Reading:
     without the one that the app reads; the memory has that one, and their keys are wrong.
     `wrong_unit` is true for a time that is not an integer of milliseconds. `time_window_ms` is the
     first and last millisecond it may mean.
-    `persona_given`: something stands where the persona is named. `names_several_personas`: a list
-    of them stands there, or two spellings of the key differ; the memory has no persona then,
-    because Qdrant gives it to the filter of each. `misspelled` are keys whose id recall's filter
-    does not find, because it is not spelled as Postgres spells it.
+    `names_several_personas`: it has a list of them, or two spellings of the key that differ; the
+    memory has no persona then, because Qdrant gives it to the filter of each.
     `names_several_times`: two spellings of the key give times that differ. `message_ids` are the
     ids of rows that it names. `brought_from` is the place of the app's point of which it is a copy.
     `texts_disagree`: it has the app's one text, and both texts besides, that say something else.
@@ -69,9 +66,7 @@ class Reading:
     wrong_keys: tuple[str, ...] = ()
     wrong_unit: bool = False
     time_window_ms: tuple[int, int] | None = None
-    persona_given: bool = False
     names_several_personas: bool = False
-    misspelled: tuple[str, ...] = ()
     names_several_times: bool = False
     message_ids: tuple[UUID, ...] = ()
     brought_from: str | None = None
@@ -88,13 +83,34 @@ class Reading:
         return replace(self, memory=memory, wrong_unit=False, time_window_ms=(at, at))
 
 
+def as_deployed(exchange: Exchange, speakers: Speakers) -> dict[str, object]:
+    """The payload of the exchange's memory as the app writes it. Its `content` is what is embedded.
+
+    The app leaves a key out where it has no value.
+    """
+    return {
+        "personalityId": str(exchange.personality_id),
+        "personalityName": speakers.personality,
+        "personaId": str(exchange.persona_id),
+        "content": (
+            f"User ({speakers.persona}): {exchange.user_text}\n"
+            f"{speakers.personality}: {exchange.assistant_text}"
+        ),
+        "canonScope": "global",
+        "summaryType": "conversation",
+        "createdAt": exchange.created_at_ms,
+        "channelId": exchange.channel_id,
+        "messageIds": [str(exchange.said_id), str(exchange.anchor_id)],
+    }
+
+
 class PayloadCodec:
     """Writes payloads in one style; reads both."""
 
     def __init__(self, style: Style, *, of_app: bool = False) -> None:
         """`of_app`: the payloads are the app's, which reads `content`, whatever else is there."""
         self.style = style
-        self.of_app = of_app
+        self._of_app = of_app
         self._spell = {key: _CAMEL[key] if style == "camel" else key for key in _CAMEL}
 
     def key(self, name: str) -> str:
@@ -225,8 +241,7 @@ class PayloadCodec:
         return payload if as_deployed else payload | self._digested(point.id, payload, exchange)
 
     def _respelled(self, payload: Mapping[str, object]) -> dict[str, object]:
-        """Known keys in this style, ids as Postgres spells them, a time in whole milliseconds, and
-        one text in the app's.
+        """Known keys in this style, a time in whole milliseconds, and one text in the app's.
 
         What cannot be read stays.
         """
@@ -238,9 +253,6 @@ class PayloadCodec:
                 changed[self._spell[name]] = found[0]
             elif any(key in payload for key in spellings):
                 changed[self._spell[name]] = None
-        for key in map(self.key, _IDS):
-            if id_ := uuid_of(changed.get(key)):
-                changed[key] = str(id_)
         if two_texts := self._unread(changed):
             # The vector was made from both, joined like this.
             changed[self.key("content")] = joined(*two_texts)
@@ -280,9 +292,7 @@ class PayloadCodec:
         at = self._either(payload, "created_at")
         at = payload.get("timestamp") if at is None else at
         window, wrong_unit = time_window(at)
-        personas = self._personas(payload)
-        named = {uuid_of(each) for each in personas} - {None}
-        several = len(named) > 1 or any(isinstance(each, list) for each in personas)
+        persona_id, several = self._persona(payload)
         user_text, assistant_text = self._both(payload)
         content = text_of(_first(payload, *_ONE_TEXT))
         texts_disagree = False
@@ -291,14 +301,14 @@ class PayloadCodec:
             wrong += [each for each in spellings if each in payload and each not in wrong]
             content, user_text, assistant_text = joined(*two_texts), None, None
         elif user_text is not None and assistant_text is not None:
-            if self.of_app:
+            if self._of_app:
                 alone = StoredMemory(None, None, None, None, content=content)
                 texts_disagree = not says(alone, user_text, assistant_text)
                 user_text = assistant_text = None
             else:
                 content = None
         memory = StoredMemory(
-            persona_id=None if several else uuid_of(self._either(payload, "persona_id")),
+            persona_id=persona_id,
             personality_id=uuid_of(self._either(payload, "personality_id")),
             channel_id=text_of(self._either(payload, "channel_id")),
             created_at_ms=None if window is None else window[0],
@@ -313,9 +323,7 @@ class PayloadCodec:
             tuple(wrong),
             wrong_unit,
             window,
-            persona_given=any(each is not None for each in personas),
             names_several_personas=several,
-            misspelled=self._misspelled(payload),
             names_several_times=_differ(payload),
             message_ids=uuids_of(payload.get("messageIds")),
             brought_from=text_of(self._either(payload, "brought_from")),
@@ -324,15 +332,13 @@ class PayloadCodec:
             two_texts=two_texts,
         )
 
-    def _personas(self, payload: Mapping[str, object]) -> list[object]:
-        """What stands where the persona is named, in each spelling of the key."""
-        return [payload[key] for key in ("persona_id", _CAMEL["persona_id"]) if key in payload]
-
-    def _misspelled(self, payload: Mapping[str, object]) -> tuple[str, ...]:
-        """The keys of ids that are spelled otherwise than those for which recall filters."""
-        keys = [self._spell[name] for name in (_IDS[1:] if self.of_app else _IDS)]
-        ids = [(key, uuid_of(payload.get(key))) for key in keys]
-        return tuple(key for key, id_ in ids if id_ and payload[key] != str(id_))
+    def _persona(self, payload: Mapping[str, object]) -> tuple[UUID | None, bool]:
+        """The one persona that the payload names, and whether it names several."""
+        keys = {self._spell["persona_id"], "persona_id", _CAMEL["persona_id"]}
+        values = [payload[key] for key in keys if key in payload]
+        named = {uuid_of(each) for each in values} - {None}
+        several = len(named) > 1 or any(isinstance(each, list) for each in values)
+        return (None if several else uuid_of(self._either(payload, "persona_id"))), several
 
     def _both(self, payload: Mapping[str, object]) -> tuple[str | None, str | None]:
         """The user's text and the assistant's."""
@@ -341,7 +347,7 @@ class PayloadCodec:
 
     def _unread(self, payload: Mapping[str, object]) -> tuple[str, str] | None:
         """Both texts of an app's payload that lacks the one which the app reads."""
-        if not self.of_app or text_of(_first(payload, *_ONE_TEXT)) is not None:
+        if not self._of_app or text_of(_first(payload, *_ONE_TEXT)) is not None:
             return None
         user_text, assistant_text = self._both(payload)
         if user_text is None or assistant_text is None:
