@@ -114,6 +114,30 @@ def test_a_store_that_was_moved_is_the_same(open_lab: partial[Lab]) -> None:
     assert before == lab.memories()
 
 
+def test_what_names_no_mark_is_for_its_url(lab: Lab) -> None:
+    """A mark says of another URL that it is the same store, and a plan of before it has none."""
+    lab.settled()
+    lab.lose(lab.said[0])
+    lab.vectors.drop(META)
+    lab.sql("TRUNCATE memsync.mark")
+    plan, moved = lab.plan(), _Moved(lab.vectors)
+    assert plan.target.mark is None
+    lab.apply(plan)
+    later = lab.plan()
+    assert later.target.mark is not None
+    lab.apply(later, moved)
+    with pytest.raises(StalePlan, match="this is a store that was moved"):
+        lab.apply(plan, moved)
+    # The run got the mark that it made.
+    assert 1 == lab.undo(plan, moved).done
+    lab.apply(plan)
+    before = lab.points()
+    lab.sql("UPDATE memsync.repair SET target = (target::jsonb - 'mark')::json")
+    with pytest.raises(StalePlan, match="this is a store that was moved"):
+        lab.undo(plan, moved)
+    assert before == lab.points()
+
+
 def test_a_plan_of_before_removes_nothing_then(restored: Lab) -> None:
     """A saved plan with a removal for lack of a row is refused before its first write."""
     lab = restored

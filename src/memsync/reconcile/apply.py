@@ -76,8 +76,7 @@ def apply(
         if not remove_many:
             applier.require_few_removals(open_actions)
         applier.carry_out(open_actions, limit)
-        applier.note_counts()
-        ltm.mark.publish(session)
+        applier.finish()
         purge(session, settings.quarantine_days)
         return applier.applied()
 
@@ -206,15 +205,20 @@ class _Applier:
         self._ltm.record_layout(self._session)
         self._ltm.mark.watch(self._session)
         self._journal.begin(self._plan)
-        self.note_counts()
+        self._note_counts()
         for name, some in _by_collection(self._unsettled):
             with self._session.transaction():
                 self._noting.done(name, [(each, each.found) for each in some])
                 self._journal.settle(name, [each.point_id for each in some], created=True)
 
-    def note_counts(self) -> None:
+    def _note_counts(self) -> None:
         """Write down how many actions were done by others, and how many are set aside, so far."""
         self._journal.count(done_before=self._done_by_others, set_aside=len(self._aside))
+
+    def finish(self) -> None:
+        """Note what became of all actions, and the mark of the store, its first one perhaps."""
+        self._note_counts()
+        self._journal.note_mark(self._ltm.mark.publish(self._session))
 
     def _carry_out(self, actions: list[Action]) -> None:
         do: dict[ActionKind, Callable[[list[Looked]], None]] = {
@@ -277,11 +281,8 @@ class _Applier:
 
     def _remove(self, looked: list[Looked]) -> None:
         collection = looked[0].action.place.collection
-
-        def send(_: Sequence[Point], seen: Mapping[PointId, Point]) -> Mapping[PointId, Failure]:
-            return self._ltm.repairs.remove(collection, list(seen.values()))
-
-        self._write([(each, None) for each in looked], send)
+        remove = self._ltm.repairs.remove
+        self._write([(each, None) for each in looked], lambda _, seen: remove(collection, seen))
 
     def _write(
         self,

@@ -127,6 +127,11 @@ class Journal:
             version=version("memsync"),
         )
 
+    def note_mark(self, mark: str | None) -> None:
+        """Note by which mark the store is known by now, where it had none. Needs no run."""
+        if mark is not None:
+            self._session.run("note_mark_of_repair", run_id=self._run_id, mark=mark)
+
     def count(self, *, done_before: int, set_aside: int) -> None:
         """Note what became of the actions that the journal does not have. Needs no run."""
         self._session.run(

@@ -5,6 +5,12 @@
 INSERT INTO memsync.repair (run_id, target, actions, memsync_version)
 VALUES (%(run_id)s, %(target)s, %(actions)s, %(version)s) ON CONFLICT DO NOTHING;
 
+-- name: note_mark_of_repair
+-- Notes the mark of a run's store that had none when its plan was made.
+UPDATE memsync.repair
+SET target = (target::jsonb || jsonb_build_object('mark', %(mark)s::text))::json
+WHERE run_id = %(run_id)s AND target ->> 'mark' IS NULL;
+
 -- name: count_repair
 -- Notes how many actions of a run were done before by other hands, and how many are set aside.
 UPDATE memsync.repair SET done_before = %(done_before)s, set_aside = %(set_aside)s

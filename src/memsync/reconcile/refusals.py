@@ -39,12 +39,12 @@ def require_same_stores(plan: Plan, session: Session, ltm: LongTermMemory) -> No
     planned = plan.target.fields()
     with_embedder = plan.target.embedder is not None
     found = target_of(ltm, instance_id(session), with_embedder=with_embedder).fields()
-    if ltm.mark.is_of(session):
-        # It was moved, with its mark.
-        found["vectors"] = planned["vectors"]
     if None in {planned["mark"], found["mark"]}:
         # It got its mark since. One that has lost it is told by `require_one_time`.
         found["mark"] = planned["mark"]
+    elif ltm.mark.is_of(session):
+        # Where the mark is that of the plan, it was moved.
+        found["vectors"] = planned["vectors"]
     for name, value in planned.items():
         if value != found[name]:
             raise StalePlan(

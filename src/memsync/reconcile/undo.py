@@ -290,11 +290,11 @@ class _Undoer:
     ) -> None:
         """Bring points back into their former states, and read them back."""
         whole = [each for each in copies.values() if each]
-        gone = [standing[each] for each, copy in copies.items() if copy is None]
+        gone = {each: standing[each] for each, copy in copies.items() if copy is None}
         with self._session.transaction():
             kept = [standing[each] for each in copies if each in standing]
             self._journal.keep(collection, kept, "undone")
-            self._noting.leaving(collection, [each.id for each in gone])
+            self._noting.leaving(collection, list(gone))
         refused: dict[PointId, str] = {}
         try:
             if kind is ActionKind.PATCH:

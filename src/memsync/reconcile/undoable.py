@@ -111,11 +111,13 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
 def is_other_store(target: Target, session: Session, ltm: LongTermMemory, mark: str | None) -> bool:
     """Whether this vector store, which has this mark, is another one than the target's.
 
-    One that was moved, with its mark, is the same.
+    One that was moved, with the mark that the target names, is the same. A target of before the
+    first mark names none, and its store is known by its URL alone.
     """
-    if None not in {mark, target.mark} and mark != target.mark:
-        return True
-    return target.vectors != ltm.label and not ltm.mark.is_of(session)
+    if None not in {mark, target.mark}:
+        is_other = mark != target.mark
+        return is_other or (target.vectors != ltm.label and not ltm.mark.is_of(session))
+    return target.vectors != ltm.label
 
 
 def made_on(target: Target, ltm: LongTermMemory) -> str:

@@ -35,7 +35,7 @@ Write = Callable[[Repairs, Point], object]
 WRITES: dict[str, Write] = {
     "put": lambda repairs, seen: repairs.put(HOME, [Point(ID, {"n": 1}, (0.0, 1.0))], {ID: seen}),
     "overwrite": lambda repairs, seen: repairs.overwrite(HOME, {ID: {"n": 1}}, {ID: seen}),
-    "remove": lambda repairs, seen: repairs.remove(HOME, [seen]),
+    "remove": lambda repairs, seen: repairs.remove(HOME, {ID: seen}),
 }
 
 
@@ -153,6 +153,7 @@ def test_an_odd_value_costs_no_other_point_on_a_strict_server(
         assert [*more.values()] == [each.payload for each in store.retrieve(name, range(4))]
         seen = {each.id: each for each in store.retrieve(name, range(4), vectors=True)}
         assert {} == repairs.put(name, [Point(at, {}, (0.0, 1.0)) for at in seen], seen)
-        assert {} == repairs.remove(name, store.retrieve(name, range(4)))
+        seen = {each.id: each for each in store.retrieve(name, range(4))}
+        assert {} == repairs.remove(name, seen)
         assert 0 == store.count(name)
         store.drop(name)

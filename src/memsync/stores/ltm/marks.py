@@ -128,8 +128,9 @@ class Mark:
         if seen.verdict is Verdict.REWOUND and not seen.was_rewound:
             session.run("note_rewound")
 
-    def publish(self, session: Session) -> None:
-        """Give the vector store Postgres' number, unless the two are out of step.
+    def publish(self, session: Session) -> str | None:
+        """Give the vector store Postgres' number, unless the two are out of step. Returns the id
+        that the store has by its mark; None where none is known.
 
         It comes after the work, so a failure is a warning in the log: the next run marks the store.
         Effects: both stores.
@@ -138,7 +139,9 @@ class Mark:
             seen = self.read(session)
             is_marked = seen.is_set and seen.here == seen.there
             if seen.here and not is_marked and seen.verdict is Verdict.IN_STEP:
-                self._write(session, seen.here, seen.store or str(uuid4()))
+                store = seen.store or str(uuid4())
+                self._write(session, seen.here, store)
+                return store
         except MemsyncError as error:
             _log.warning(
                 "the mark in the collection %s was not written, and without it a restored store "
@@ -146,6 +149,8 @@ class Mark:
                 META,
                 error.message,
             )
+            return None
+        return seen.store
 
     def trust(self, session: Session) -> None:
         """Take both stores as they are from now on. Effects: both stores."""

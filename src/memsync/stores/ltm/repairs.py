@@ -157,14 +157,15 @@ class Repairs:
         points = [Point(point_id, payload) for point_id, payload in payloads.items()]
         return sent_in_parts(points, send)
 
-    def remove(self, collection: str, seen: Sequence[Point]) -> Mapping[PointId, Failure]:
+    def remove(self, collection: str, seen: Mapping[PointId, Point]) -> Mapping[PointId, Failure]:
         """Remove points that were seen. As `put`, and a point that is gone is no error."""
-        where_seen = conditions(self._vectors, collection, seen)
+        points = list(seen.values())
+        where_seen = conditions(self._vectors, collection, points)
 
         def send(some: Sequence[Point]) -> None:
             self._vectors.delete(collection, [each.id for each in some], only_where=where_seen)
 
-        return sent_in_parts(seen, send)
+        return sent_in_parts(points, send)
 
     def catch_up(self, collection: str) -> None:
         """Wait until the store has done the writes to the collection that it had taken before.
