@@ -13,7 +13,7 @@ import pytest
 from memsync.errors import MemsyncError, PartlyDone
 from memsync.memory import NewExchange, relay
 from memsync.stores.ltm.layouts import Layout
-from memsync.stores.postgres import Postgres
+from memsync.stores.postgres import Postgres, Session
 from support.lab import ADA, CHANNEL, LONG_AGO, A, C, Lab
 from support.ledger import adopt
 from support.raw_vectors import write_raw
@@ -74,6 +74,26 @@ def test_a_memory_that_was_changed_by_hand_is_kept_first(lab: Lab) -> None:
     edit(lab, said.anchor_id, "a third answer")
     lab.sync()
     assert 1 == len(lab.sql(KEPT)), "that one was the relay's own"
+
+
+def test_a_copy_is_on_disk_first(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Postgres may lose its last commits, these wait all the same."""
+    levels: list[object] = []
+    real = Session.run_many
+
+    def run_many(session: Session, name: str, *given: Any) -> Any:
+        if name == "keep_point":
+            levels.extend(session.connection.execute("SHOW synchronous_commit"))
+        return real(session, name, *given)
+
+    monkeypatch.setattr(Session, "run_many", run_many)
+    [said] = lab.say()
+    lab.sync()
+    lab.respell(said, **respelled(lab))
+    edit(lab, said.anchor_id)
+    lab.sync()
+    assert [("local",)] == levels
+    assert [("off",)] == lab.sql("SHOW synchronous_commit")
 
 
 def test_a_memory_of_which_no_copy_can_be_kept(lab: Lab) -> None:

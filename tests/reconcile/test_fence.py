@@ -15,6 +15,7 @@ from memsync.model.records import Place
 from memsync.reconcile import fence
 from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import Plan
+from memsync.stores.postgres import Postgres
 from memsync.stores.postgres.locks import LockKey, exclusive
 from support.failing import Failing
 from support.lab import A, Lab
@@ -74,6 +75,14 @@ def test_a_repair_waits_for_the_batch_of_a_relay(lab: Lab, plan: Plan) -> None:
     repair.join(DEADLINE_S)
     assert not repair.is_alive()
     assert len(plan.actions) == len(lab.sql("SELECT 1 FROM memsync.journal"))
+
+
+@pytest.mark.parametrize(("level", "expected"), [("off", "local"), ("remote_apply",) * 2])
+def test_what_a_repair_commits_is_on_disk(lab: Lab, level: str, expected: str) -> None:
+    """Whatever is set for the role; what waits for a standby goes on to do so."""
+    asked = f"{lab.url}&options=-csynchronous_commit%3D{level}"
+    with Postgres.open(asked) as postgres, fence.repairing(postgres, lab.ltm) as session:
+        assert (expected,) == session.connection.execute("SHOW synchronous_commit").fetchone()
 
 
 @pytest.mark.parametrize("undoes", [False, True], ids=["apply", "undo"])

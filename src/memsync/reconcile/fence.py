@@ -8,6 +8,7 @@ from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.record import require_layout
 from memsync.stores.postgres import Postgres, Session
 from memsync.stores.postgres.locks import LockKey, exclusive, held
+from memsync.stores.postgres.session_settings import make_commits_durable
 
 RELAY_WAIT_S = 30.0
 """How long a repair waits for the relay to finish what it is at."""
@@ -24,6 +25,7 @@ def repairing(
     it was lost may still come. The relay finds its lock taken meanwhile, leaves the outbox as it
     is, and tries again later. What a repair that ended early was about to remove is forgotten.
     The layout of `ltm` is still the one in force, and only who has the lock of repairs changes it.
+    What the session commits is on disk, because the vector store is changed on the strength of it.
 
     Raises: StoreBusy when another repair runs, or a relay goes on for `relay_wait_s`, by default
     `RELAY_WAIT_S`; SchemaMismatch when the layout was changed meanwhile.
@@ -34,5 +36,6 @@ def repairing(
         held(session, LockKey.RELAY, "relay or repair", wait_s=wait_s),
     ):
         require_layout(session, ltm.layout, ltm.label)
+        make_commits_durable(session)
         Ledger(session).forget_leaving()
         yield session

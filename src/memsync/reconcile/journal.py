@@ -22,6 +22,7 @@ from memsync.model.records import Place, Point, Vector
 from memsync.model.vectors import not_finite
 from memsync.reconcile.plans import ActionKind, Plan, Target
 from memsync.stores.postgres import Session, json_value
+from memsync.stores.postgres.session_settings import make_commits_durable
 
 CREATE = "create"
 """The action of a run that makes a collection."""
@@ -302,6 +303,7 @@ def keep_replaced(
     ]
     if rows:
         with session.transaction():
+            make_commits_durable(session, local=True)
             session.run_many("keep_point", rows)
     return unkept
 

@@ -32,6 +32,12 @@ SELECT set_config(name, value, %(local)s) FROM (VALUES {pinned_settings},
     ('search_path', %(search_path)s::text)) AS pinned(name, value)
 WHERE current_setting(name, true) <> value;
 
+-- name: durable_commits
+-- Lets commits wait until this server has them on disk, where they wait for nothing. A standby is
+-- waited for only where the operator says so.
+SELECT set_config('synchronous_commit', 'local', %(local)s)
+WHERE current_setting('synchronous_commit') = 'off';
+
 -- name: heavy_work
 -- Prepares a session for heavy work. Indexes are sorted in 256 MiB, because each parallel worker
 -- needs 32 MiB. Writes go to disk early, because a checkpoint that syncs much at once makes clients

@@ -28,7 +28,7 @@ def pin(session: Session, pins: Pins, *, local: bool = False) -> None:
     """Pin the settings of the session, or with `local` those of its open transaction.
 
     default_transaction_read_only, synchronous_commit and the role itself are left as they are,
-    because an operator sets them on purpose.
+    because an operator sets them on purpose; but see `make_commits_durable`.
     """
     session.rows(
         "pin_settings",
@@ -37,6 +37,14 @@ def pin(session: Session, pins: Pins, *, local: bool = False) -> None:
         row_security="on" if pins.filtered else "off",
         statement_timeout=f"{pins.statement_timeout_ms}ms",
     )
+
+
+def make_commits_durable(session: Session, *, local: bool = False) -> None:
+    """Let a commit of the session, or with `local` that of its open transaction, wait for the disk.
+
+    For what must not be lost before another store is changed. A higher level stays.
+    """
+    session.rows("durable_commits", local=local)
 
 
 def prepare_heavy_work(session: Session) -> None:
