@@ -11,8 +11,9 @@ from memsync.reconcile.apply import Applied, apply
 from memsync.reconcile.audit import audit, check
 from memsync.reconcile.baseline import Accepted, acknowledge
 from memsync.reconcile.findings import Audit, Finding
-from memsync.reconcile.journal import Run, keep_replaced, runs, why_not_kept
+from memsync.reconcile.journal import Run, runs
 from memsync.reconcile.plan import make_plan
+from memsync.reconcile.quarantine import keep_replaced, why_not_kept
 from memsync.reconcile.rules import RULES, Rule
 from memsync.reconcile.undo import Undone, undo
 from memsync.reconcile.undoable import Kept, kept

@@ -18,8 +18,8 @@ from memsync.model.records import Exchange, Place, Point, ids_by_collection
 from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.findings import Severity
-from memsync.reconcile.journal import quarantined, why_not_kept_whole
 from memsync.reconcile.pairing import Pairing
+from memsync.reconcile.quarantine import quarantined, why_not_kept_whole
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.base import CaseRule
 from memsync.reconcile.sources import Sources

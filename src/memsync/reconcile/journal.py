@@ -1,4 +1,4 @@
-"""The journal says what a run does to each point; the quarantine keeps the point that was there.
+"""The journal says what a run does to each point, and the quarantine gets the point that was there.
 
 Both are in Postgres. An intent is committed, with the copy of the point, before the vector store is
 written, and settled afterwards. So at whatever moment a run ends, the journal names every point
@@ -6,23 +6,17 @@ that it may have changed, its state before, and the state that it was to have. T
 journal.sql.
 """
 
-import json
-from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
 from uuid import UUID
 
-from memsync.errors import InvalidInput, MemsyncError, MissingRight
-from memsync.model.digests import json_digest, point_state
 from memsync.model.ids import PointId, point_id_of
-from memsync.model.records import Place, Point, Vector
-from memsync.model.vectors import not_finite
+from memsync.model.records import Place, Point
 from memsync.reconcile.plans import ActionKind, Plan, Target
+from memsync.reconcile.quarantine import quarantined, whole
 from memsync.stores.postgres import Session, json_value
-from memsync.stores.postgres.session_settings import make_commits_durable
 
 CREATE = "create"
 """The action of a run that makes a collection."""
@@ -279,93 +273,6 @@ class Journal:
             states=list(states.values()),
         )
         return {asked[row.point_id]: whole(asked[row.point_id], row) for row in rows}
-
-
-def keep_replaced(
-    session: Session, run_id: UUID, points: Mapping[Place, Point]
-) -> dict[Place, MemsyncError]:
-    """Commit whole copies of points that a relay is about to replace, under an id of its own.
-
-    A role that may only write to the quarantine can do so. Returns those of which no copy is kept,
-    and why.
-    """
-    if points and (why := why_not_kept(session)):
-        return dict.fromkeys(points, MissingRight(why))
-    unkept: dict[Place, MemsyncError] = {
-        place: InvalidInput(f"the memory {place} is not replaced: {why}")
-        for place, point in points.items()
-        if (why := why_not_kept_whole(point))
-    }
-    rows = [
-        quarantined(run_id, place.collection, point, "relay")
-        for place, point in points.items()
-        if place not in unkept
-    ]
-    if rows:
-        with session.transaction():
-            make_commits_durable(session, local=True)
-            session.run_many("keep_point", rows)
-    return unkept
-
-
-def why_not_kept(session: Session) -> str | None:
-    """Why a relay of this role can keep no copies, and the grant that it needs; None if it can."""
-    if session.row("may_keep_point").may is not False:
-        return None
-    return (
-        f"the role may not write memsync.quarantine at {session.label}, so a memory that somebody "
-        "else has changed is not replaced, and its entry waits: GRANT INSERT ON "
-        "memsync.quarantine to the role"
-    )
-
-
-def quarantined(run_id: UUID, collection: str, point: Point, reason: str) -> dict[str, object]:
-    """The row of the quarantine that holds the point as it is; `quarantine_point` writes it."""
-    return {
-        "plan_id": run_id,
-        "collection": collection,
-        "point_id": str(point.id),
-        "state": point_state(point),
-        "payload": json_value(dict(point.payload)),
-        "vector": None if point.vector is None else list(point.vector),
-        "digest": _digest(point.payload, point.vector),
-        "reason": reason,
-    }
-
-
-def whole(point_id: PointId, row: Any) -> Point | None:
-    """The point in a row of the quarantine, if it is what was put there; else None."""
-    try:
-        payload = json.loads(row.payload)
-    except ValueError:
-        return None
-    # The column has 32 bits, which as text are not the number that Python reads.
-    vector: Vector | None = None if row.vector is None else tuple(array("f", row.vector))
-    point = Point(point_id, payload, vector)
-    fits = point_state(point) == row.state and _digest(payload, vector) == row.digest
-    return point if fits else None
-
-
-def why_not_kept_whole(point: Point) -> str | None:
-    """Why the quarantine cannot keep this point as it is; None if it can."""
-    try:
-        json.dumps(dict(point.payload), allow_nan=False)
-    except ValueError:
-        return "its payload has NaN or infinity, of which no copy can be kept: mend it by hand"
-    return None
-
-
-def why_not_written(vector: Vector | None) -> str | None:
-    """Why no store takes a point with this vector back; None if one does. One may be empty."""
-    if vector is None:
-        return "the point was kept without vector"
-    if not_finite(vector):
-        return "the point had a vector with NaN or infinity, which is written to no store"
-    return None
-
-
-def _digest(payload: Mapping[str, object], vector: Vector | None) -> str:
-    return json_digest([dict(payload), None if vector is None else list(vector)])
 
 
 def _place(collection: str | None, point_id: str | None) -> Place | None:

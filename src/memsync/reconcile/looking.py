@@ -17,9 +17,10 @@ from memsync.model.sequences import batched
 from memsync.model.vectors import vector_state
 from memsync.reconcile.cases import Case, Found, Role, is_made_from
 from memsync.reconcile.findings import Repair
-from memsync.reconcile.journal import Journal, Noted, why_not_kept_whole
+from memsync.reconcile.journal import Journal, Noted
 from memsync.reconcile.lookups import exchanges_for, founds_of, memories_of, standing_alone
 from memsync.reconcile.plans import Action, ActionKind, in_batches
+from memsync.reconcile.quarantine import why_not_kept_whole
 from memsync.reconcile.reading import Read, read_points
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.sources import Sources

@@ -17,7 +17,7 @@ from memsync.model.progress import Kind, Progress, Tell, silent
 from memsync.model.records import Place, Point
 from memsync.model.wording import count, listed
 from memsync.reconcile.copying import sources_of, try_to_write
-from memsync.reconcile.journal import whole, why_not_written
+from memsync.reconcile.quarantine import whole, why_not_written
 from memsync.reconcile.removals import Removals
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory

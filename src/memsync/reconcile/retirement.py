@@ -23,7 +23,7 @@ from memsync.reconcile.cases import Case, Found
 from memsync.reconcile.copying import keep, pairing_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.halfway import HalfDone, begin, end, noted
-from memsync.reconcile.journal import why_not_kept_whole
+from memsync.reconcile.quarantine import why_not_kept_whole
 from memsync.reconcile.refusals import require_in_step
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.spool import Shelf

@@ -22,10 +22,11 @@ from memsync.model.records import Point
 from memsync.model.wording import count
 from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
-from memsync.reconcile.journal import CREATE, Journal, Row, why_not_written
+from memsync.reconcile.journal import CREATE, Journal, Row
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.older import require_columns
 from memsync.reconcile.plans import ActionKind
+from memsync.reconcile.quarantine import why_not_written
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.removals import Removals
 from memsync.reconcile.undoable import BROUGHT_BACK_BY, is_other_store, made_on, retired

@@ -16,9 +16,10 @@ from uuid import UUID
 from memsync.errors import SchemaMismatch
 from memsync.model.ids import point_id_of
 from memsync.model.wording import count
-from memsync.reconcile.journal import Run, runs, whole
+from memsync.reconcile.journal import Run, runs
 from memsync.reconcile.older import why_older
 from memsync.reconcile.plans import Target
+from memsync.reconcile.quarantine import whole
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.ledger import Ledger, standing_digest
