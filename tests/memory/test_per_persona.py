@@ -15,7 +15,7 @@ from memsync import NewExchange, SettingsError
 from memsync.errors import PartlyDone, StoreUnreachable
 from memsync.memory import Drained, Memory, outbox_status
 from memsync.model.records import Exchange, to_ms
-from memsync.stores.ltm import LongTermMemory
+from memsync.stores.ltm import LongTermMemory, apart
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
@@ -241,10 +241,56 @@ def test_no_memory_is_written_beside_what_is_held_back(lab: Lab) -> None:
     """The relay sees none of what the app has just loaded, so it waits for the store."""
     lab.vectors.create(HOME, DIMS, {})
     lab.say()
-    with pytest.raises(PartlyDone, match=r"1 wait for a retry.* holds 2 points"):
+    with pytest.raises(PartlyDone, match=r"1 outbox entry is held.* holds 2 points"):
         drain(lab.postgres, lab.with_store(_HoldingBack(lab.vectors)), outage_wait_s=0)
     assert 0 == lab.vectors.count(HOME)
     assert Drained(1, 1) == drain(lab.postgres, lab.ltm)
+
+
+def broken(lab: Lab, *names: str) -> LongTermMemory:
+    """Long-term memory whose store fails at these calls: for A's collection, or for none."""
+    store = Failing(lab.vectors)
+
+    def failing(call: Any, collection: str = HOME, *given: Any, **named: Any) -> Any:
+        if collection == HOME:
+            raise StoreUnreachable("a shard is down")
+        return call(collection, *given, **named)
+
+    for name in names:
+        setattr(store, name, partial(failing, getattr(store, name)))
+    return lab.with_store(store)
+
+
+@pytest.mark.parametrize("name", ["describe", "scroll", "upsert", "retrieve"])
+def test_a_collection_that_fails_holds_its_own_entries_only(lab: Lab, name: str) -> None:
+    """The store answers otherwise, so the others are written, and no attempt is spent."""
+    lab.say(1)
+    lab.say(1, persona=C)
+    lab.sync()
+    lab.say(2)
+    lab.say(persona=C)
+    with pytest.raises(PartlyDone, match="2 outbox entries are held: a shard is down") as left:
+        drain(lab.postgres, broken(lab, name))
+    assert 1 == left.value.fields["done"]
+    assert [(0, False)] * 2 == lab.sql("SELECT attempts, dead FROM memsync.outbox")
+    assert 2 == drain(lab.postgres, lab.ltm).entries
+    assert lab.check().ok
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_store_that_is_down_is_not_asked_for_each_collection(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, *, is_slow: bool
+) -> None:
+    """It is down where it does not answer at all, or keeps one waiting for several collections."""
+    lab.say()
+    lab.say(persona=C)
+    if is_slow:
+        monkeypatch.setattr(apart, "_SLOW_S", -1.0)
+        monkeypatch.setattr(apart, "_SLOW_MAX", 1)
+    ltm = broken(lab, "describe", *([] if is_slow else ["collections"]))
+    with pytest.raises(PartlyDone, match=r"2 wait for a retry.*a shard is down"):
+        drain(lab.postgres, ltm, outage_wait_s=0)
+    assert f"persona-{C}" not in lab.vectors.collections()
 
 
 def test_a_collection_of_another_size_holds_its_own_entries_only(any_lab: Lab) -> None:

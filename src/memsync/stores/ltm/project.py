@@ -3,20 +3,21 @@
 It decides what is written: a point is read before its exchange, and written only where it is as it
 was read, so the newer text wins, whoever else writes. An exchange is read once more right before
 the write, because embedding takes its time. It decides of which points a copy is kept first: of
-each that is not as memsync wrote it. It decides what is held: in the per-persona layout a
-collection that cannot take the embedder's vectors holds up its own memories only.
+each that is not as memsync wrote it. In the per-persona layout a collection that fails, or cannot
+take the embedder's vectors, holds up its own memories only; see `apart`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 from uuid import UUID
 
-from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError, StoreBusy
+from memsync.errors import InvalidInput, MemsyncError, SettingsError, StoreBusy
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.stores.history.exchanges import exchanges_by_anchor
+from memsync.stores.ltm.apart import Apart
 from memsync.stores.ltm.embedders import Failure
 from memsync.stores.ltm.exact import plain_digest
 from memsync.stores.ltm.fence import DIGEST
@@ -68,9 +69,11 @@ class Maker(Protocol):
         *,
         seen: Mapping[Place, Point],
         before: Callable[[Sequence[Made]], Held],
+        apart: Apart,
     ) -> Written:
         """Write them where the store still has what was seen there. `before` is called with those
-        that have a vector, right before the write, and says which of them must wait.
+        that have a vector, right before the write, and says which of them must wait. `apart` holds
+        those whose collection fails.
         """
         ...
 
@@ -80,23 +83,18 @@ class Maker(Protocol):
         """
         ...
 
-    def forget(self, collection: str) -> None:
-        """Ask the store about this collection the next time."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class _Look:
     """The exchanges whose memories must be written, and what lies at their places.
 
-    `again` are anchors that must be looked at anew, `held` those that must wait. `own` are memories
-    under their anchors' ids that stay as they are, with their exchanges.
+    `again` are anchors that must be looked at anew. `own` are memories under their anchors' ids
+    that stay as they are, with their exchanges.
     """
 
     exchanges: Sequence[Exchange]
     seen: Mapping[Place, Point]
     again: Sequence[UUID] = ()
-    held: Held = field(default_factory=dict)
     own: Sequence[tuple[Exchange, Point]] = ()
 
 
@@ -105,7 +103,7 @@ class Projection:
     """The work for one session. `shared` is the collection of the shared layout, None in the other.
 
     `tolerance_ms` is how far the times of a memory and of its exchange may differ. `keep` is given
-    each point that somebody else has changed, before it is replaced.
+    each point that somebody else has changed, before it is replaced. `apart` is this batch's.
     """
 
     maker: Maker
@@ -114,6 +112,7 @@ class Projection:
     shared: str | None
     tolerance_ms: int
     keep: Keep
+    apart: Apart
 
     def project(self, anchor_ids: Sequence[UUID]) -> Written:
         """Write the memories of these anchors.
@@ -131,18 +130,20 @@ class Projection:
             made = self.maker.make(self.session, found.exchanges, over=found.seen)
             overtaken: dict[UUID, MemsyncError] = {}
             before = partial(self._ready_to_write, found.seen, overtaken)
-            sent = self.maker.write(made, seen=found.seen, before=before)
+            sent = self.maker.write(made, seen=found.seen, before=before, apart=self.apart)
             left = [*found.again, *overtaken, *self._written_by_others(made, sent)]
-            points += [each for each in sent.points if each.id not in left]
+            unproven = {*left, *self.apart.held}
+            points += [each for each in sent.points if each.id not in unproven]
             sent_ids = {each.id for each in points}
             stand += [each for each in made if each.place.point_id in sent_ids]
             stand += self._as_made(found.own)
             failed |= sent.failed
-            waiting = {**found.held, **sent.held}
-            held |= {each: why for each, why in waiting.items() if each not in overtaken}
+            held |= {each: why for each, why in sent.held.items() if each not in overtaken}
             if not left:
                 break
-        return Written(points, failed, held | dict.fromkeys(left, _BUSY), stand)
+        return Written(
+            points, failed, {**held, **self.apart.held, **dict.fromkeys(left, _BUSY)}, stand
+        )
 
     def _look(self, anchor_ids: Sequence[UUID]) -> _Look:
         if self.shared is None:
@@ -159,24 +160,19 @@ class Projection:
             by_home.setdefault(self.maker.home_of(each.persona_id), []).append(each)
         missing: list[Exchange] = []
         seen: dict[Place, Point] = {}
-        held: dict[UUID, MemsyncError] = {}
         own: list[tuple[Exchange, Point]] = []
         for home, some in by_home.items():
-            try:
+            with self.apart.alone(home, [each.anchor_id for each in some]):
                 found = self._standing(home, some)
-            except SchemaMismatch as error:
-                self.maker.forget(home)
-                held |= {each.anchor_id: error for each in some}
-                continue
-            missing += [each for each in some if each.anchor_id not in found.kept]
-            seen |= {Place(home, each.id): each for each in found.replaced.values()}
-            own += [(exchanges[anchor], point) for anchor, point in found.own.items()]
+                missing += [each for each in some if each.anchor_id not in found.kept]
+                seen |= {Place(home, each.id): each for each in found.replaced.values()}
+                own += [(exchanges[anchor], point) for anchor, point in found.own.items()]
         # These exchanges were read before their points, so they are read once more.
         ids = [place.point_id for place in seen if isinstance(place.point_id, UUID)]
         now = exchanges_by_anchor(self.session, ids) if ids else {}
         again = [each for each in ids if now.get(each) != exchanges[each]]
         left = [each for each in missing if each.anchor_id not in again]
-        return _Look(left, seen, again, held, own)
+        return _Look(left, seen, again, own)
 
     def _standing(self, home: str, exchanges: Sequence[Exchange]) -> Standing:
         """What lies in the collection of a persona for these exchanges."""
@@ -203,7 +199,7 @@ class Projection:
         changed = (each.anchor_id for each in made if now.get(each.anchor_id) != each.exchange)
         overtaken |= dict.fromkeys(changed, _BUSY)
         still = [each for each in made if each.anchor_id not in overtaken]
-        return {**overtaken, **self._keep_what_others_wrote(seen, still)}
+        return {**overtaken, **self._keep_what_others_wrote(seen, still), **self.apart.held}
 
     def _keep_what_others_wrote(self, seen: Mapping[Place, Point], made: Sequence[Made]) -> Held:
         """Keep a copy of each point that these replace and that is not as memsync wrote it.
@@ -231,9 +227,10 @@ class Projection:
         held: dict[UUID, MemsyncError] = {}
         for collection, some in strange.items():
             ids = [each.place.point_id for each in some]
-            points = self.vectors.retrieve(collection, ids, vectors=True)
-            unkept = self.keep({Place(collection, each.id): each for each in points})
-            held |= {each.anchor_id: unkept[each.place] for each in some if each.place in unkept}
+            with self.apart.alone(collection, [each.anchor_id for each in some]):
+                points = self.vectors.retrieve(collection, ids, vectors=True)
+                unkept = self.keep({Place(collection, each.id): each for each in points})
+                held |= {m.anchor_id: unkept[m.place] for m in some if m.place in unkept}
         return held
 
     def _digest_of(self, collection: str, point: Point) -> str:
@@ -263,22 +260,28 @@ class Projection:
 
     def _written_by_others(self, made: Sequence[Made], sent: Written) -> list[UUID]:
         """The anchors at whose places the store has something else than what was sent."""
+        not_sent = {*sent.failed, *sent.held, *self.apart.held}
         asked: dict[str, list[Made]] = {}
         for each in made:
-            if each.anchor_id not in sent.failed and each.anchor_id not in sent.held:
+            if each.anchor_id not in not_sent:
                 asked.setdefault(each.place.collection, []).append(each)
         others: list[UUID] = []
         for collection, some in asked.items():
-            if self._all_stand(collection, some):
-                continue
-            points = self.vectors.retrieve(collection, [each.place.point_id for each in some])
-            payloads = {point.id: dict(point.payload) for point in points}
-            others += [
-                each.anchor_id
-                for each in some
-                if payloads.get(each.place.point_id) != dict(each.payload)
-            ]
+            with self.apart.alone(collection, [each.anchor_id for each in some]):
+                others += self._unlike(collection, some)
         return others
+
+    def _unlike(self, collection: str, made: Sequence[Made]) -> list[UUID]:
+        """The anchors of those of these that are not there as they were sent."""
+        if self._all_stand(collection, made):
+            return []
+        points = self.vectors.retrieve(collection, [each.place.point_id for each in made])
+        payloads = {point.id: dict(point.payload) for point in points}
+        return [
+            each.anchor_id
+            for each in made
+            if payloads.get(each.place.point_id) != dict(each.payload)
+        ]
 
 
 def _as_memsync_spells(old: Mapping[str, object], new: Mapping[str, object]) -> bool:

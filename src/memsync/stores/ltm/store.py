@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Self
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Place, Point, Recollection
 from memsync.settings import Settings
 from memsync.stores.ltm import contents
+from memsync.stores.ltm.apart import Apart
 from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
 from memsync.stores.ltm.fence import write_as_seen
 from memsync.stores.ltm.fingerprints import PointPrints
@@ -292,12 +292,13 @@ class LongTermMemory:
         *,
         seen: Mapping[Place, Point] | None = None,
         before: Callable[[Sequence[Made]], Held] = lambda _: {},
+        apart: Apart | None = None,
     ) -> Written:
         """Embed these memories and write them; a collection that is missing is made.
 
-        With `seen` a point is replaced only where it is as it was seen, and one of a persona's
-        collection that cannot take it is held. Else every point is replaced. `before` gets those
-        that are about to be written, and says which are held. Errors are by anchor id.
+        A point is written where it is as it was `seen`, or where none was. `before` gets those that
+        are about to be written, and says which are held; `apart` holds those of a persona's
+        collection that fails. Errors are by anchor id.
 
         Raises: StoreUnreachable when the vector store does not answer; DimensionMismatch for a
         collection of another size than the embedder's.
@@ -308,38 +309,28 @@ class LongTermMemory:
         embedded = self.embedded(made)
         waiting = before([each for each, _ in embedded.points])
         written = Written([], embedded.failed, waiting)
+        apart = apart or Apart(self._vectors, self.forget, is_shared=True)
         for collection, some in embedded.by_collection().items():
             points = [(m.anchor_id, point) for m, point in some if m.anchor_id not in waiting]
-            try:
+            with apart.alone(collection, [anchor for anchor, _ in points]):
                 if self.layout is Layout.PER_PERSONA and collection not in self._ready:
                     self.ensure(collection, self.embedder.dims)
                     self._ready.add(collection)
-                written = self._written(collection, points, seen, written)
-            except SchemaMismatch as misfit:
-                # Somebody dropped the collection, or made it anew: the next `prepare` asks again.
-                self._prepared_until = 0.0
-                if seen is None or self.layout is Layout.SHARED:
-                    raise
-                self.forget(collection)
-                held = dict.fromkeys((anchor for anchor, _ in points), misfit)
-                written = replace(written, held={**written.held, **held})
+                written = self._written(collection, points, seen or {}, written)
         return written
 
     def _written(
         self,
         collection: str,
         points: Sequence[tuple[UUID, Point]],
-        seen: Mapping[Place, Point] | None,
+        seen: Mapping[Place, Point],
         before: Written,
     ) -> Written:
         """Write the points of one collection, each with its anchor."""
-        here = {at.point_id: old for at, old in (seen or {}).items() if at.collection == collection}
+        here = {at.point_id: old for at, old in seen.items() if at.collection == collection}
 
         def send(some: Sequence[Point]) -> None:
-            if seen is None:
-                self._vectors.upsert(collection, some)
-            else:
-                write_as_seen(self._vectors, collection, some, here)
+            write_as_seen(self._vectors, collection, some, here)
 
         anchors = {point.id: anchor for anchor, point in points}
         refused = sent_in_parts([point for _, point in points], send)
@@ -355,12 +346,14 @@ class LongTermMemory:
         In the per-persona layout a memory that the app has written stays. Raises: StoreUnreachable.
         """
         shared = self.collection if self.layout is Layout.SHARED else None
+        apart = Apart(self._vectors, self.forget, is_shared=shared is not None)
         tolerance_ms = round(self._settings.match_tolerance_s * 1000)
         self.prepare()
         try:
-            work = Projection(self, self._vectors, session, shared, tolerance_ms, keep)
+            work = Projection(self, self._vectors, session, shared, tolerance_ms, keep, apart)
             return work.project(anchor_ids)
         except SchemaMismatch:
+            # Somebody dropped the collection, or made it anew: the next `prepare` asks again.
             self._prepared_until = 0.0
             raise
 
