@@ -229,6 +229,20 @@ def test_rows_that_go_afterwards(quick: Lab) -> None:
     assert before == of_app(quick)
 
 
+def test_what_the_app_deletes_afterwards_stays_deleted(quick: Lab) -> None:
+    """The shared collection, which stays after a way back, has copies. No safe plan brings them."""
+    to_shared(quick)
+    back(quick)
+    quick.unsay(*(each for each in quick.said if each.persona_id == A))
+    quick.vectors.delete(home(A), [point_id for point_id, *_ in quick.points()[home(A)]])
+
+    assert {"misplaced-point": 5} == quick.audit().counts
+    assert () == quick.plan(unsafe=False).actions
+    assert 5 == len(quick.plan().actions)
+    quick.vectors.drop(quick.home)
+    assert quick.check().ok
+
+
 def forget(lab: Lab, exchange: Exchange) -> None:
     """The app removes the rows of an exchange, the oldest of its thread."""
     ids = [exchange.anchor_id, exchange.said_id]

@@ -15,7 +15,7 @@ from memsync.reconcile.cases import Found
 from memsync.reconcile.divisions import keys_of
 from memsync.reconcile.leftovers import was_changed
 from memsync.stores.ltm.ledger import Entry, Ledger
-from memsync.stores.ltm.payload import DEPLOYED, Reading, memory_digest_of
+from memsync.stores.ltm.payload import Reading, memory_digest_of
 from memsync.stores.ltm.texts import say_the_same
 
 _Words = tuple[UUID | None, UUID | None, int]
@@ -139,7 +139,7 @@ class Originals:
         What memsync makes anew carries its digest, or the ledger has it.
         """
         memory = one.reading.memory
-        if memory.digest is not None or one.codec is DEPLOYED:
+        if memory.digest is not None or one.codec.of_app:
             return False
         if say_the_same(copy.reading.memory, memory):
             return False

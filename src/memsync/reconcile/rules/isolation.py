@@ -124,9 +124,11 @@ class MisplacedPoint(CaseRule):
     """An archived memory is where its persona's recall does not look, or nobody knows whose it is.
 
     Why it matters: its exchange is no longer in Postgres, so this is the only record of it.
-    Repair: it is copied, with its vector, to where its persona's memories are. It is only reported
-    where it contradicts itself: payload and collection name different personas, or the payload
-    several. See whose it is, and correct it by hand, or remove it; in the shared layout
+    Repair: it is copied, with its vector, to where its persona's memories are. From the shared
+    collection, which stays after a way back to the per-persona layout, that is unsafe: the app may
+    have deleted the memory since. Then remove the point by hand, or drop that collection. It is
+    only reported where it contradicts itself: payload and collection name different personas, or
+    the payload several. See whose it is, and correct it by hand, or remove it; in the shared layout
     `layout set shared --retire --unsafe` moves it to quarantine.
     """
 
@@ -138,7 +140,9 @@ class MisplacedPoint(CaseRule):
         found = case.found
         if found is None or found.contradicts_itself or found.home:
             return Repair.NONE, Grade.REPORT_ONLY
-        return self.repair, self.grade
+        # There, memsync has left it. What the app deletes, it deletes in its own collections.
+        is_left = case.layout is Layout.PER_PERSONA and not found.codec.of_app
+        return self.repair, Grade.UNSAFE if is_left else self.grade
 
     def look(self, case: Case) -> Evidence | None:
         """An archived point outside of its home, or one that nobody can tell whose it is."""

@@ -110,7 +110,7 @@ class PayloadCodec:
     def __init__(self, style: Style, *, of_app: bool = False) -> None:
         """`of_app`: the payloads are the app's, which reads `content`, whatever else is there."""
         self.style = style
-        self._of_app = of_app
+        self.of_app = of_app
         self._spell = {key: _CAMEL[key] if style == "camel" else key for key in _CAMEL}
 
     def key(self, name: str) -> str:
@@ -301,7 +301,7 @@ class PayloadCodec:
             wrong += [each for each in spellings if each in payload and each not in wrong]
             content, user_text, assistant_text = joined(*two_texts), None, None
         elif user_text is not None and assistant_text is not None:
-            if self._of_app:
+            if self.of_app:
                 alone = StoredMemory(None, None, None, None, content=content)
                 texts_disagree = not says(alone, user_text, assistant_text)
                 user_text = assistant_text = None
@@ -347,7 +347,7 @@ class PayloadCodec:
 
     def _unread(self, payload: Mapping[str, object]) -> tuple[str, str] | None:
         """Both texts of an app's payload that lacks the one which the app reads."""
-        if not self._of_app or text_of(_first(payload, *_ONE_TEXT)) is not None:
+        if not self.of_app or text_of(_first(payload, *_ONE_TEXT)) is not None:
             return None
         user_text, assistant_text = self._both(payload)
         if user_text is None or assistant_text is None:
