@@ -5,8 +5,10 @@ from uuid import UUID
 
 import pytest
 
+from memsync import reconcile
 from memsync.errors import InvalidInput
 from memsync.memory import Drained, NewExchange
+from memsync.model.records import Point
 from support.lab import ADA, CHANNEL, LONG_AGO, A, Lab
 from support.releasing import drain
 
@@ -90,6 +92,36 @@ def test_a_history_of_odd_times_alone(lab: Lab, moment: str) -> None:
     lab.sync()
     assert [] == texts(lab)
     assert {"unreadable-time": 2} == lab.check().counts
+
+
+def test_an_acknowledged_odd_time_hides_no_memory_that_comes_later(lab: Lab) -> None:
+    """How many memories of its thread nobody can judge is part of what was acknowledged."""
+    odd, other = lab.settled(3)[1:3]
+
+    def forge() -> Point:
+        payload = lab.point(other.anchor_id).payload
+        return lab.put(lab.new_id(), {**payload, "user_text": f"foreign {lab.new_id()}"})
+
+    def checked() -> tuple[dict[str, int], bool]:
+        audit = lab.check()
+        is_told = any("memory without an exchange" in each for each in audit.left_out)
+        assert is_told is not ({"MSC002", "MSC008"} <= audit.looked_for)
+        return dict(audit.counts), is_told
+
+    with lab.postgres.session() as session:
+        give(lab, odd.anchor_id, "infinity")
+        lab.lose(odd)
+        lab.sql("DELETE FROM memsync.memories")
+        reconcile.acknowledge(session, lab.check(), "known")
+        assert ({}, False) == checked()
+
+        first = forge()
+        assert ({"unreadable-time": 1}, True) == checked()
+        reconcile.acknowledge(session, lab.check(), "that one is known, too")
+        assert ({}, True) == checked()
+        lab.vectors.delete(lab.home, [first.id])
+        forge()
+        assert ({"unreadable-time": 1}, True) == checked()
 
 
 @pytest.mark.parametrize("newest", ["9999-12-31 23:59:59.999", "9999-12-31 23:59:59.998"])

@@ -27,7 +27,12 @@ from memsync.reconcile.on_its_way import OnItsWay
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.reading import read_points
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
-from memsync.reconcile.rules.coverage import ArchivedMissing, MissingPoint
+from memsync.reconcile.rules.coverage import (
+    ArchivedMissing,
+    MissingPoint,
+    NewerThanHistory,
+    OrphanPoint,
+)
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.sources import Sources
@@ -165,6 +170,7 @@ class _Auditor:
                 missing,
                 marks,
                 noted,
+                pairing.sources.unjudged,
                 lambda: self._count_outdated(baseline, state, everything=everything),
             )
             for rule in STATE_RULES:
@@ -204,6 +210,7 @@ class _Auditor:
         tolerance_s = self._settings.match_tolerance_s
         pairing = Pairing.of(session, self._ltm, catalog, tolerance_s=tolerance_s)
         pairing.sources.pace, pairing.sources.told = self._pace, self._told
+        pairing.sources.is_young = self._way.may_get_rows
         # A memory whose vector is looked at must be a case.
         pairing.at_sight = self._verify is None
         pairing.awaited = partial(self._way.awaited, session=session)
@@ -253,6 +260,8 @@ class _Auditor:
             }
         if state.marks.are_of_a_standby or state.marks.verdict is Verdict.GONE:
             codes.discard(ArchivedMissing.code)
+        if state.unjudged.points:
+            codes -= {OrphanPoint.code, NewerThanHistory.code}
         return frozenset(codes)
 
     def _collection_is_missing(self) -> bool:

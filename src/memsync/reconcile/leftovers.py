@@ -241,7 +241,9 @@ class Leftovers:
             is_older = left.oldest_ms is None or at < left.oldest_ms
             if is_older or found.place in known.alone:
                 return self._archived(found, None, known)
-        if self._may_lack_a_message(found):
+        if not found.names_unknown and self._may_lack_a_message(found):
+            if not self._sources.is_young(found):
+                self._sources.unjudged.add(found)
             return None
         return self._sources.case(Role.ORPHAN, None, found)
 

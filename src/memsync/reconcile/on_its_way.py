@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from memsync.model.records import Exchange
-from memsync.reconcile.cases import Case, Role
+from memsync.reconcile.cases import Case, Found, Role
 from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.exchanges import now_ms, on_their_way
@@ -25,7 +25,7 @@ class OnItsWay:
     """What was on its way when this was made, before an audit's first read, or is so later."""
 
     def __init__(self, session: Session, settings: Settings) -> None:
-        self._alarm_s = settings.outbox_alarm_s
+        self._session, self._alarm_s = session, settings.outbox_alarm_s
         self._named = on_their_way(session, alarm_s=self._alarm_s)
         self._young_ms = min(_clocks(session)) - settings.settle_s * 1000
 
@@ -48,6 +48,12 @@ class OnItsWay:
         anchors = {each.anchor_id for each in rows}
         pending |= outbox.pending_of(session, anchors, alarm_s=self._alarm_s)
         return {r.anchor_id for r in rows if not pending.isdisjoint((r.anchor_id, r.said_id))}
+
+    def may_get_rows(self, found: Found) -> bool:
+        """Whether a memory is so young that its rows may still come."""
+        at = found.reading.memory.created_at_ms
+        # Most are old, and the clocks need not be asked for those.
+        return at is not None and self._young_ms < at <= max(_clocks(self._session)) + _AHEAD_MS
 
     def _is_young(self, case: Case, latest_ms: int) -> bool:
         """Whether the other half may still come: a memory for the row, or a row for the memory.

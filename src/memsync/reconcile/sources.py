@@ -11,6 +11,7 @@ from typing import Self
 from uuid import UUID
 
 from memsync.errors import SchemaMismatch, StoreUnreachable
+from memsync.model.digests import json_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point
 from memsync.model.sequences import batched
@@ -45,6 +46,21 @@ class Counts:
     archived: int = 0
 
 
+@dataclass(slots=True)
+class Unjudged:
+    """Memories without an exchange of which nobody can tell whether that is a fault: a message of
+    their thread cannot be read. `state` is a digest of all of them.
+    """
+
+    points: int = 0
+    state: int = 0
+
+    def add(self, found: Found) -> None:
+        """Count the point."""
+        self.points += 1
+        self.state ^= int(json_digest([found.place.key.hex(), point_state(found.point)]), 16)
+
+
 class Places:
     """A set of places, on disk."""
 
@@ -66,7 +82,8 @@ class Sources:
     `homes` are the collections of personas that stand, in the per-persona layout. `unread` are the
     collections that could not be read to their end, with the reason. `told` is called now and then
     with the number of points that were read. `stand` are places of the ledger without rows at which
-    a point was read, or to which a finding leads.
+    a point was read, or to which a finding leads. `unjudged` are memories of which nobody can tell;
+    those of which `is_young` holds may still get their rows, and do not count.
     """
 
     session: Session
@@ -79,6 +96,8 @@ class Sources:
     unread: dict[str, str] = field(default_factory=dict)
     homes: dict[UUID, str] = field(default_factory=dict)
     stand: Places = field(default_factory=Places)
+    unjudged: Unjudged = field(default_factory=Unjudged)
+    is_young: Callable[[Found], bool] = lambda _: False
 
     def __post_init__(self) -> None:
         self.people = People(self.session, self.catalog)
@@ -107,12 +126,16 @@ class Sources:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What is not read, because no name says that it holds memories."""
+        """What is not read, because no name says that it holds memories, and what nobody judges."""
         kind_of = self.ltm.kind_of
         names = [n for n in self.ltm.collections() if kind_of(n) is CollectionKind.OTHER]
         others = [name for name in names if name != META]
         what = count(len(others), "collection of another name", "collections of other names")
-        return (f"{what}: {listed(others, 3)}",) if others else ()
+        lines = [f"{what}: {listed(others, 3)}"] if others else []
+        if unjudged := self.unjudged.points:
+            what = count(unjudged, "memory without an exchange", "memories without an exchange")
+            lines.append(f"{what}: a message of the thread has a time that cannot be read")
+        return tuple(lines)
 
     def is_home(self, collection: str) -> bool:
         """Whether the layout in force keeps memories there."""

@@ -5,10 +5,11 @@ nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from memsync.errors import SchemaMismatch
+from memsync.reconcile.sources import Unjudged
 from memsync.reconcile.undoable import Undoable, undoable
 from memsync.settings import Settings
 from memsync.stores.history import exchanges, outbox
@@ -36,6 +37,7 @@ class State:
     loaded and there is something to compare. `missing_with_collection` is how many memories are
     missing because the shared collection is. `marks` tell whether the stores are of one time.
     `noted` is how many memories of this layout the ledger has.
+    `unjudged` are the memories that nobody can judge.
     `count_outdated` counts the acknowledgements that no finding so far matched.
     """
 
@@ -49,6 +51,7 @@ class State:
     missing_with_collection: int = 0
     marks: Marks = NO_MARKS
     noted: int = 0
+    unjudged: Unjudged = field(default_factory=Unjudged)
     count_outdated: Callable[[], int] = int
 
     @cached_property

@@ -269,7 +269,8 @@ class UnreadableTime(StateRule):
     """A message's time is infinite, before the year 1, or after the year 9999.
 
     Why it matters: no memory can hold it, so no read returns the message, and its exchange has no
-    memory. A memory of its thread that lacks its exchange is not judged meanwhile.
+    memory. A memory of its thread that lacks its exchange is not judged meanwhile:
+    `memories_not_judged` says how many there are, and `not_judged` stands for all of them.
     Repair: correct `created_at` of the row, or remove the row; sql/ops/unreadable-times.sql lists
     them.
     """
@@ -282,10 +283,16 @@ class UnreadableTime(StateRule):
 
     def look(self, state: State) -> Iterator[Finding]:
         """Messages whose time Python cannot hold."""
+        unjudged: Evidence = {}
+        if number := state.unjudged.points:
+            # One that is acknowledged must not hide what comes into the thread later.
+            digest = f"{state.unjudged.state:064x}"[:12]
+            unjudged = {"memories_not_judged": number, "not_judged": digest}
         for message in state.unreadable_messages:
             yield self.finding(
                 HISTORY,
                 str(message.id),
                 created_at=message.created_at,
                 messages_in_all=message.total,
+                **unjudged,
             )
