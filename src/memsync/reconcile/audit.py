@@ -146,11 +146,7 @@ class _Auditor:
                 noted = Ledger(session).standing(self._ltm.layout, self._ltm.collection)
                 found = self._memory_findings(session, pairing, marks, baseline)
                 findings.add_all(baseline.new(found, self._known))
-                if self._collection_is_missing():
-                    # A wrong name is one finding, and may be the cause of each about a memory.
-                    both = (findings, self._known)
-                    hidden = {r.code: sum(each.drop(r.code) for each in both) for r in CASE_RULES}
-                    missing = hidden[MissingPoint.code]
+                missing = self._missing_with_the_collection()
                 self._note_what_was_not_read(session, pairing)
                 self._not_checked += self._verifier.not_checked
             else:
@@ -263,6 +259,16 @@ class _Auditor:
         if state.unjudged.points:
             codes -= {OrphanPoint.code, NewerThanHistory.code}
         return frozenset(codes)
+
+    def _missing_with_the_collection(self) -> int:
+        """How many memories are missing because their collection is. A wrong name is one finding,
+        and may be the cause of each about a memory, so these are dropped.
+        """
+        if not self._collection_is_missing():
+            return 0
+        both = (self._findings, self._known)
+        hidden = {rule.code: sum(each.drop(rule.code) for each in both) for rule in CASE_RULES}
+        return hidden[MissingPoint.code]
 
     def _collection_is_missing(self) -> bool:
         return self._ltm.layout is Layout.SHARED and not self._ltm.stands(self._ltm.collection)
