@@ -211,6 +211,29 @@ def test_back_killed_at_any_write(open_lab: partial[Lab]) -> None:
         assert lab.audit().ok
 
 
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_entries_that_nobody_would_carry_out_are_waited_for(
+    open_lab: partial[Lab], *, meanwhile: bool
+) -> None:
+    """In the layout to come the app writes. Its own relay would hold them for good."""
+    lab = deploy(open_lab(layout="per-persona", embedder=EMBEDDER, writer="app"))
+    to_shared(lab)
+    retire(lab)
+    before, store = lab.memories(), Failing(lab.vectors)
+    store.meanwhile = lambda name: name == "create" and not lab.said[7:] and lab.say(2)
+    if not meanwhile:
+        lab.say(2)
+    with pytest.raises(GateClosed, match=r"2 memories wait in the outbox.*memsync sync run"):
+        back(lab, store)
+    follow(lab)
+    assert Layout.SHARED is lab.ltm.layout
+    assert meanwhile is (before != lab.memories())
+    lab.sync()
+    changed = back(lab)
+    assert changed.audit
+    assert (True, 0) == (changed.audit.ok, changed.audit.settling)
+
+
 def test_rows_that_go_afterwards(quick: Lab) -> None:
     """The app's clock was beside the row's, so only the copy itself says of which point it is one:
     in the shared layout, until retirement, and after the way back.

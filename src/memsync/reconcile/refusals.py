@@ -11,6 +11,7 @@ from memsync.model.records import Place
 from memsync.model.wording import count, listed
 from memsync.reconcile.plan import target_of
 from memsync.reconcile.plans import Action, Plan
+from memsync.stores.history import outbox
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import CollectionKind
@@ -89,6 +90,23 @@ def require_in_step(session: Session, ltm: LongTermMemory, what: str) -> None:
         "adopt --anew`",
         mark=verdict.value,
     )
+
+
+def require_no_memory_waits(session: Session, target: LongTermMemory) -> None:
+    """Refuse to change to a layout in which the app writes while the outbox still has entries.
+
+    Raises: GateClosed.
+    """
+    waiting = outbox.status(session).pending
+    if waiting and target.why_app_writes:
+        verb = "waits" if waiting == 1 else "wait"
+        raise GateClosed(
+            f"{count(waiting, 'memory', 'memories')} {verb} in the outbox, and in the "
+            f"{target.layout} layout nobody would write them: the app writes there, and the "
+            "setting writer is app. The layout was not changed; write them with "
+            "`memsync sync run`, then run this again",
+            pending=waiting,
+        )
 
 
 def require_few_removals(

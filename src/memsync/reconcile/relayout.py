@@ -20,7 +20,7 @@ from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.halfway import HalfDone, begin, end, half_done, noted
-from memsync.reconcile.refusals import require_in_step
+from memsync.reconcile.refusals import require_in_step, require_no_memory_waits
 from memsync.reconcile.restoring import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
@@ -180,11 +180,11 @@ def set_per_persona(
     """Bring back what was retired or written since, and record the per-persona layout.
 
     Raises, before any write: GateClosed where a name of the app's is an alias, where an archived
-    memory is other than it was written down, and while the stores may be of two times;
-    SchemaMismatch where memories must be embedded and the embedder is not named or does not fit;
-    StoreBusy when a repair or a relay runs. Later: StalePlan and GateClosed where something
-    still writes; PartlyDone where the embedder refuses memories; StoreUnreachable. Effects: both
-    stores.
+    memory is other than it was written down, while the stores may be of two times, and while the
+    outbox has entries that nobody would carry out there; SchemaMismatch where memories must be
+    embedded and the embedder is not named or does not fit; StoreBusy when a repair or a relay runs.
+    Later: StalePlan and GateClosed where something still writes; PartlyDone where the embedder
+    refuses memories; StoreUnreachable. Effects: both stores.
     """
     with _alone(postgres, ltm) as session:
         if ltm.layout is Layout.PER_PERSONA:
@@ -198,10 +198,12 @@ def set_per_persona(
             homes, _ = sources_of(session, target, settings).collections
             _require_embedder(target, settings, homes)
         _require_untampered(audit(postgres, ltm, settings, tell, deep=True))
+        require_no_memory_waits(session, target)
         record(session, Decision(ltm.layout, ltm.why_layout))
         begin(session, HalfDone.RETURNING)
         restored = restore(session, target, settings, tell)
         copied = _until_nothing_is_new(work.run_once)
+        require_no_memory_waits(session, target)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
         after = _finish(postgres, session, target, settings, tell, HalfDone.RETURNING)
         return Changed(
