@@ -22,6 +22,7 @@ from memsync.reconcile.deep import Deep, How
 from memsync.reconcile.seen_vectors import Verify
 from memsync.stores.ltm.marks import META
 from memsync.stores.ltm.parts import Elsewhere, Pace, Part, Seen, packed, unpacked
+from memsync.stores.vectors.protocol import scan
 from support.failing import Failing
 from support.lab import DIMS, Lab
 from support.laws.coverage import OLDER, duplicate, foreign_id, missing, orphan
@@ -347,6 +348,25 @@ def test_a_store_that_was_made_anew_is_read_from_its_beginning(lab: Lab, tmp_pat
     with pytest.raises(InvalidInput, match=r"it is of .*, not of .*, no mark"):
         audit(lab, How(state=file))
     assert file.exists()
+
+
+@pytest.mark.parametrize("how", ["restored", "another alias"])
+def test_another_state_of_the_store_is_read_from_its_beginning(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A store restored from a snapshot, mark and all, or another collection behind the name."""
+    file = tmp_path / "audit.state"
+    snapshot = {each: list(scan(lab.vectors, each, vectors=True)) for each in (lab.home, META)}
+    lab.say(2)
+    lab.sync()
+    cut_short(lab, file, 2)
+    if how == "restored":
+        for name, points in snapshot.items():
+            lab.vectors.delete(name, [each.id for each in scan(lab.vectors, name)])
+            lab.vectors.upsert(name, points)
+    else:
+        monkeypatch.setattr(type(lab.ltm), "aliases", lambda _: {lab.home: "another"})
+    assert not audit(lab, How(state=file)).took_over
 
 
 def test_an_incomplete_audit_keeps_its_state(

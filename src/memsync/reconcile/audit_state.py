@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from memsync.errors import InvalidInput, StoreBusy
@@ -25,19 +26,42 @@ _AHEAD = timedelta(hours=1)
 """So far may the clock of the machine be ahead that wrote it."""
 
 
+class Standing(NamedTuple):
+    """Where a vector store stands: the number of its mark, 0 without one, and the collection for
+    which the name is an alias.
+    """
+
+    settled: int = 0
+    alias_of: str | None = None
+
+    def follows(self, settled: object, alias_of: object) -> bool:
+        """Whether the store may have come here from there. One that was restored is behind."""
+        return type(settled) is int and settled <= self.settled and alias_of == self.alias_of
+
+
+_UNKNOWN = Standing()
+
+
 class AuditState:
     """The state file at `path`, which is made where there is none.
 
     `bounds` are those of the run that made it, and `seen` the parts that were read, by number.
     """
 
-    def __init__(self, path: Path, subject: tuple[str, ...], bounds: list[UUID]) -> None:
-        """`subject` names what is compared.
+    def __init__(
+        self,
+        path: Path,
+        subject: tuple[str, ...],
+        bounds: list[UUID],
+        standing: Standing = _UNKNOWN,
+    ) -> None:
+        """`subject` names what is compared. A file of a store that cannot have come to `standing`
+        since is begun anew, and so is one that is too old.
 
         Raises: InvalidInput for a file of something else, or one that cannot be used; StoreBusy
         while another audit uses it.
         """
-        self._path = path
+        self._path, self._standing = path, standing
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
@@ -83,7 +107,7 @@ class AuditState:
             raise self._not_ours(f"it is of {whose}, not of {', '.join(subject)}")
         try:
             age = now - datetime.fromisoformat(head["begun_at"])
-            if age > _KEPT:
+            if age > _KEPT or not self._standing.follows(head.get("settled"), head.get("alias_of")):
                 os.ftruncate(self._file, 0)
                 self._begin(subject)
                 return
@@ -105,6 +129,7 @@ class AuditState:
                 _MARK: _VERSION,
                 "subject": subject,
                 "begun_at": self.begun_at,
+                **self._standing._asdict(),
                 "bounds": [each.hex for each in self.bounds],
             }
         )

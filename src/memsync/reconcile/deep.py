@@ -24,7 +24,7 @@ from memsync.model.extras import to_install
 from memsync.model.ids import PointId
 from memsync.model.sequences import rows_of
 from memsync.model.wording import count
-from memsync.reconcile.audit_state import AuditState
+from memsync.reconcile.audit_state import AuditState, Standing
 from memsync.reconcile.locating import Located
 from memsync.reconcile.sources import Sources
 from memsync.reconcile.spool import Spool, Tape
@@ -141,9 +141,11 @@ class Deep:
         bounds = _bounds(tape, _number_of_points(sources))
         if self._how.state:
             here, ltm = instance_id(session), sources.ltm
+            settled, store = ltm.mark.in_store(here)
             # A store that was made anew under the same name has no mark, or another one.
-            subject = (str(here), ltm.label, home, ltm.mark.store_of(here) or "no mark")
-            self._state = AuditState(self._how.state, subject, bounds)
+            subject = (str(here), ltm.label, home, store or "no mark")
+            standing = Standing(settled or 0, ltm.aliases().get(home))
+            self._state = AuditState(self._how.state, subject, bounds, standing)
             bounds = self._state.bounds
         seen: Spool[Seen] = self._stack.enter_context(contextlib.closing(Spool()))
         points = 0

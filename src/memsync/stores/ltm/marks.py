@@ -164,9 +164,13 @@ class Mark:
 
         Raises: StoreUnreachable.
         """
+        return self.in_store(instance)[1]
+
+    def in_store(self, instance: UUID) -> tuple[int | None, str | None]:
+        """The number of this database's mark and that id. Raises: StoreUnreachable."""
         with contextlib.suppress(SettingsError):
-            return self._there(instance)[1]
-        return None
+            return self._there(instance)
+        return None, None
 
     def _there(self, instance: UUID) -> tuple[int | None, str | None]:
         """The number and the store's id in the mark."""
