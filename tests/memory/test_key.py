@@ -161,6 +161,10 @@ def test_a_lost_commit_is_repeated_where_there_is_a_key(
     lost.clear()
     with pytest.raises(OutcomeUnknown):
         lab.memory.remember(replace(SAID, key=None))
+    lost.clear()
+    with pytest.raises(OutcomeUnknown):
+        lab.memory.add_personality("Nova")
+    assert [(1,)] == lab.sql("DELETE FROM personalities WHERE name = 'Nova' RETURNING 1")
 
 
 def test_concurrent_calls_with_one_key(lab: Lab) -> None:

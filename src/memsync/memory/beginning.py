@@ -35,7 +35,12 @@ def add_persona(postgres: Postgres, name: str, owner_id: UUID | str | None) -> P
 def add_personality(postgres: Postgres, name: str) -> PersonalityId:
     """Add a personality; return its id."""
     called = _name(name)
-    return postgres.call(lambda session: cast.add_personality(session, called))
+
+    def add(session: Session) -> PersonalityId:
+        with session.transaction():
+            return cast.add_personality(session, called)
+
+    return postgres.call(add)
 
 
 def _name(name: str) -> str:
