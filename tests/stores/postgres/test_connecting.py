@@ -180,6 +180,13 @@ def test_connections_that_the_server_closed_cost_no_call(postgres: Postgres, dat
     assert 8 == len([postgres.call(answer) for _ in range(8)])
 
 
+def test_a_pool_leaves_a_lost_connection_to_the_next_call(postgres: Postgres) -> None:
+    """By itself it would try ever later after an outage, and every call would wait for that."""
+    postgres.call(answer)
+    assert postgres._pool
+    assert postgres._pool.reconnect_timeout <= 1
+
+
 def test_work_is_not_repeated_once_its_commit_was_sent(postgres: Postgres, database: str) -> None:
     """A session that ends during COMMIT leaves the outcome unknown, and nothing is tried again."""
     do(database, "CREATE TABLE said (x int)")

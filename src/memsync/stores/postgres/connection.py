@@ -36,18 +36,23 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5
 POOL_CONNECTIONS_MAX = 4
+_RECONNECT_S = 1.0
+"""A pool tries so long to replace a lost connection by itself; then the next call opens one. After
+an outage it would try again ever later, up to five minutes, and have no connection meanwhile."""
 _PORT = "5432"
 _CONFLICTS_MAX = 8
 _PAUSE_START_S = 0.005
 _PAUSE_MAX_S = 0.1
 
-# A connection that a firewall dropped without a word is noticed within a minute or two.
+# A connection whose other end is gone without a word is noticed within a minute or two. Keepalives
+# notice it while the connection is quiet, and tcp_user_timeout while a statement is on its way.
 DEFAULTS: Mapping[str, str | int] = {
     "application_name": "memsync",
     "connect_timeout": CONNECT_TIMEOUT_S,
     "keepalives_idle": 60,
     "keepalives_interval": 10,
     "keepalives_count": 3,
+    "tcp_user_timeout": 90_000,
 }
 
 
@@ -261,6 +266,7 @@ class Postgres:
                     min_size=0,
                     max_size=self._connections_max,
                     timeout=self._wait_s,
+                    reconnect_timeout=_RECONNECT_S,
                     open=True,
                 )
                 # A pool that nobody closed is closed while its threads can still be joined: from
