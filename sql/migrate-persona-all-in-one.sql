@@ -71,8 +71,9 @@ SELECT set_config(name, value, false) FROM (VALUES
     ('plpgsql.extra_errors', 'none'), ('plpgsql.extra_warnings', 'none'),
     ('client_min_messages', 'notice'), ('default_tablespace', ''), ('temp_tablespaces', ''),
     ('default_table_access_method', 'heap'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
-    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
-    ('statement_timeout', '0'), ('row_security', 'off')) AS pinned(name, value)
+    ('idle_session_timeout', '0'),
+    ('idle_in_transaction_session_timeout', '0'), ('statement_timeout', '0'),
+    ('row_security', 'off')) AS pinned(name, value)
 WHERE current_setting(name, true) <> value
 \g /dev/null
 SELECT set_config('maintenance_work_mem',

@@ -38,7 +38,8 @@
 -- timeout stands. A policy that hides rows is an error, because no row is skipped silently.
 SELECT set_config(name, value, false) FROM (VALUES
     {{query:pinned_settings}},
-    ('statement_timeout', '0'), ('row_security', 'off')) AS pinned(name, value)
+    ('idle_in_transaction_session_timeout', '0'), ('statement_timeout', '0'),
+    ('row_security', 'off')) AS pinned(name, value)
 WHERE current_setting(name, true) <> value
 \g /dev/null
 {{query:heavy_work}}

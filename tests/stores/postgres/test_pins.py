@@ -71,7 +71,13 @@ HOSTILE = {
     "idle_in_transaction_session_timeout": "1s",
     "idle_session_timeout": "1s",
     "row_security": "on",
+    "tcp_keepalives_idle": "7200",
+    "tcp_keepalives_interval": "75",
+    "tcp_keepalives_count": "9",
 }
+
+
+KEEPALIVES = {name for name in HOSTILE if name.startswith("tcp_")}
 
 
 def pinned() -> set[str]:
@@ -130,9 +136,16 @@ def test_a_session_has_its_own_settings(app: App, scope: LiteralString) -> None:
             for session in (own, pooled):
                 good = dict(session.connection.execute(shown, [names]).fetchall())
                 same = {name for name in names if good[name] == bad[name] and good[name]}
-                # The server has no other access method, so this one cannot be made hostile.
-                assert {"default_table_access_method"} == same
+                # The server has no other access method, so this one cannot be made hostile; and
+                # no keepalives are sent on a socket of Unix.
+                is_local = {"0"} == {good[name] for name in KEEPALIVES}
+                unlike = {"default_table_access_method", *(KEEPALIVES if is_local else ())}
+                assert unlike == same
             own.connection.close()
+        with Postgres.open(app.url, pins=Pins(idle_in_transaction_ms=None)) as postgres:
+            named = ["idle_in_transaction_session_timeout"]
+            with postgres.session() as session:
+                assert [(*named, "1s")] == session.connection.execute(shown, [named]).fetchall()
 
 
 @by_scope

@@ -21,8 +21,9 @@ def open_postgres(settings: Settings, *, for_app: bool = False, create: bool = F
 
     Only with `create` an embedded server that does not exist is made.
 
-    Sessions `for_app` are under row level security as the app is, and under the settings'
-    statement_timeout_s. Other sessions take any time, and refuse to read what a policy filters.
+    Sessions `for_app` are under row level security as the app is, under the settings'
+    statement_timeout_s and under the role's idle_in_transaction_session_timeout. Other sessions
+    take any time, and refuse to read what a policy filters.
 
     Raises: StoreUnreachable, StoreBusy, SettingsError, MissingRight.
     """
@@ -33,7 +34,9 @@ def open_postgres(settings: Settings, *, for_app: bool = False, create: bool = F
     }
     if for_app:
         given["pins"] = Pins(
-            filtered=True, statement_timeout_ms=ceil(settings.statement_timeout_s * 1000)
+            filtered=True,
+            statement_timeout_ms=ceil(settings.statement_timeout_s * 1000),
+            idle_in_transaction_ms=None,
         )
     (url,) = settings.named("postgres_url")
     scheme, _, directory = url.partition(":")

@@ -22,13 +22,17 @@ SELECT pg_advisory_unlock(%(key)s);
 ('plpgsql.extra_errors', 'none'), ('plpgsql.extra_warnings', 'none'),
 ('client_min_messages', 'notice'), ('default_tablespace', ''), ('temp_tablespaces', ''),
 ('default_table_access_method', 'heap'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
-('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0')
+('idle_session_timeout', '0')
 
 -- name: pin_settings
 -- Pins the settings, for the session or for the transaction that is open. A setting that another
--- version of the server does not have is passed over.
+-- version of the server does not have is passed over, and one that is null here. By the keepalives
+-- the server notices in 90 s that a client's host is gone, and frees its locks; by a system's
+-- defaults that takes two hours. On a socket of Unix they do nothing.
 SELECT set_config(name, value, %(local)s) FROM (VALUES {pinned_settings},
     ('statement_timeout', %(statement_timeout)s::text), ('row_security', %(row_security)s::text),
+    ('idle_in_transaction_session_timeout', %(idle_in_transaction)s::text),
+    ('tcp_keepalives_idle', '60'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3'),
     ('search_path', %(search_path)s::text)) AS pinned(name, value)
 WHERE current_setting(name, true) <> value;
 

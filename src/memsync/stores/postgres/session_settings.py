@@ -16,12 +16,14 @@ class Pins:
     `search_path` is where the app's tables are; None leaves it to the role. `filtered` lets row
     level security hide rows from this session, as it does from the app; else a policy that would
     hide one is an error. `statement_timeout_ms` ends a statement that takes longer; 0 lets it take
-    any time.
+    any time. `idle_in_transaction_ms` ends a session that does nothing in a transaction for longer;
+    None leaves that to the role.
     """
 
     search_path: str | None = None
     filtered: bool = False
     statement_timeout_ms: int = 0
+    idle_in_transaction_ms: int | None = 0
 
 
 def pin(session: Session, pins: Pins, *, local: bool = False) -> None:
@@ -30,12 +32,14 @@ def pin(session: Session, pins: Pins, *, local: bool = False) -> None:
     default_transaction_read_only, synchronous_commit and the role itself are left as they are,
     because an operator sets them on purpose; but see `make_commits_durable`.
     """
+    idle_ms = pins.idle_in_transaction_ms
     session.rows(
         "pin_settings",
         local=local,
         search_path=pins.search_path,
         row_security="on" if pins.filtered else "off",
         statement_timeout=f"{pins.statement_timeout_ms}ms",
+        idle_in_transaction=None if idle_ms is None else f"{idle_ms}ms",
     )
 
 
