@@ -120,6 +120,27 @@ def test_a_recall_among_too_many_points_of_others_ends(
     assert [] == recalled(lab, limit=2)
 
 
+def test_a_recall_asks_for_no_more_than_a_server_gives(lab: Lab) -> None:
+    """Where a server bounds a query, a point of others costs itself; more than that is an error."""
+    lab.say(6)
+    lab.sync()
+    nearest = recalled(lab, limit=6)
+    assert isinstance(nearest[0], UUID)
+    lab.respell(nearest[0], persona_id=[str(A), str(C)])
+    store = Failing(lab.vectors)
+
+    def query(*given: Any, limit: int, **named: Any) -> list[Hit]:
+        if limit > 4:
+            raise InvalidInput("Limit exceeded")
+        return lab.vectors.query(*given, limit=limit, **named)
+
+    store.query = query  # type: ignore[method-assign]
+    memory = Memory(lab.postgres, lab.settings, lab.with_store(store))
+    assert nearest[1:3] == [each.id for each in memory.recall("x", persona_id=A, limit=3)]
+    with pytest.raises(InvalidInput, match="Limit exceeded"):
+        memory.recall("x", persona_id=A, limit=5)
+
+
 def test_a_point_of_another_persona_is_left_out(
     any_lab: Lab, warned: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from memsync.errors import InvalidInput, SettingsError
 from memsync.model.ids import PersonaId, PersonalityId
 from memsync.model.records import Hit, Point, Recollection, StoredMemory, Vector, from_ms
 from memsync.model.wording import count, listed
@@ -66,7 +67,8 @@ def search(
 ) -> list[Recollection]:
     """The persona's memories nearest to `vector`, best first.
 
-    More points are asked for in place of those that are left out, up to a bound.
+    More points are asked for in place of those that are left out, up to a bound, or that of a
+    server which refuses to return so many.
 
     Raises: SchemaMismatch when there is no such collection; DimensionMismatch.
     """
@@ -77,9 +79,16 @@ def search(
         where[shelf.codec.key("personality_id")] = str(personality_id)
     asked = limit
     while True:
-        hits = shelf.vectors.query(
-            shelf.collection, vector, where=where, limit=asked, score_threshold=score_threshold
-        )
+        try:
+            hits = shelf.vectors.query(
+                shelf.collection, vector, where=where, limit=asked, score_threshold=score_threshold
+            )
+        except SettingsError:
+            raise
+        except InvalidInput:
+            if asked == limit:
+                raise
+            break
         found = [(hit, _read(shelf, hit.point, persona_id)) for hit in hits]
         recalled = (_recollection(hit, memory, persona_id) for hit, memory in found)
         own = [each for each in recalled if each]
