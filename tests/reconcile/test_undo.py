@@ -1,6 +1,5 @@
 """Tests of taking a run back: both stores are as before it, whatever ended run or undo early."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -115,55 +114,6 @@ def test_a_run_that_was_killed_at_any_write_is_undone(lab: Lab, *, after: bool) 
             lab.apply(plan)
         lab.undo(plan)
         assert alike(before, lab.points(), exactly=False), at
-
-
-class Slow(Failing):
-    """A server that takes writes of points, and does them when it is waited for."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.taken: list[Callable[[], object]] = []
-        for name in ("upsert", "overwrite_payloads", "delete"):
-            setattr(self, name, partial(self.take, getattr(self.store, name)))
-
-    def take(self, write: Callable[..., object], *given: Any, **named: Any) -> None:
-        """Do it at once where it has caught up."""
-        if "catch_up" in self.calls:
-            write(*given, **named)
-        else:
-            self.taken.append(partial(write, *given, **named))
-            raise StoreUnreachable("timed out")
-
-    def catch_up(self, collection: str) -> None:
-        super().catch_up(collection)
-        while self.taken:
-            self.taken.pop(0)()
-
-
-def away(name: str) -> None:
-    """Answer no call that waits for the store."""
-    if name == "catch_up":
-        raise StoreUnreachable("timed out")
-
-
-def test_a_write_that_is_still_to_come_is_waited_for(lab: Lab) -> None:
-    """The run ended without an answer, and what it sent is done later. None is settled before."""
-    plan = spoiled(lab).plan()
-    before = lab.points()
-    for kind in ActionKind:
-        restore(lab, before)
-        if first := [each.kind for each in plan.actions].index(kind):
-            lab.apply(plan, limit=first)
-        slow = Slow(lab.vectors)
-        with pytest.raises(StoreUnreachable):
-            lab.apply(plan, slow)
-        assert slow.taken
-        with pytest.raises(StoreUnreachable):
-            lab.undo(plan, Failing(lab.vectors, meanwhile=away))
-        assert [] == lab.sql("SELECT 1 FROM memsync.journal WHERE undone_at IS NOT NULL")
-        lab.undo(plan, slow)
-        assert [] == slow.taken
-        assert alike(before, lab.points(), exactly=False), kind
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -395,6 +345,25 @@ def test_runs_says_what_an_undo_does_without_rows(
     else:
         with pytest.raises(PartlyDone, match="only trace"):
             lab.undo(plan)
+
+
+def test_a_vector_that_an_undo_replaces_is_kept(open_lab: Open) -> None:
+    """Nothing says whether it is the run's own, because the payload is the same."""
+    lab = open_lab("edge")
+    [said, *_] = settled(lab)
+    place = lab.place(said)
+    old = replace(lab.point(place.point_id), vector=(0.0,) * DIMS)
+    newer = replace(old, vector=(1.0, *[0.0] * (DIMS - 1)))
+    lab.vectors.upsert(place.collection, [old])
+    faults = Faults(lab)
+    faults.add(Repair.MAKE, "vector-zero", row=said, place=place, target=place)
+    plan = faults.plan()
+    lab.apply(plan)
+    lab.vectors.upsert(place.collection, [newer])
+    lab.undo(plan)
+    assert old == lab.point(place.point_id)
+    kept = lab.sql("SELECT reason, vector FROM memsync.quarantine ORDER BY id")
+    assert [("vector-zero", [0.0] * DIMS), ("undone", [1.0, *[0.0] * (DIMS - 1)])] == kept
 
 
 def test_what_is_written_while_an_undo_looks_stays(lab: Lab) -> None:

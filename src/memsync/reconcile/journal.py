@@ -157,12 +157,6 @@ class Journal:
                 self._session.run_many("quarantine_point", kept)
             self._session.run_many("intend", rows)
 
-    def keep(self, collection: str, points: Sequence[Point], reason: str) -> None:
-        """Keep copies of points in the quarantine, in the caller's transaction."""
-        if points:
-            rows = [quarantined(self._run_id, collection, each, reason) for each in points]
-            self._session.run_many("quarantine_point", rows)
-
     def _created(self, collection: str) -> dict[str, object]:
         return {
             "run_id": self._run_id,

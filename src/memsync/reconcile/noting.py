@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from memsync.model.ids import PointId
+from memsync.model.ids import PointId, point_id_of
 from memsync.model.records import Exchange, Place, Point
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.copying import is_faulty
@@ -63,6 +63,16 @@ class Noting:
             taken = self._session.rows("take_out_noted", ids=kept)
             archived = [row.id for row in taken if row.state == State.ARCHIVED]
             self._session.run("bring_noted", ids=[row.id for row in taken], archived=archived)
+
+    def written_by_others(self, rows: Iterable[Row]) -> set[PointId]:
+        """The points of those intents that another run or the relay has carried out, or an operator
+        adopted. Whether the run itself came to it nobody knows.
+        """
+        ids = [row.id for row in rows if row.after and not row.is_done]
+        if not ids or not self._ledger.stands:
+            return set()
+        found = self._session.rows("noted_since_intent", ids=ids)
+        return {point_id_of(each.point_id) for each in found}
 
     def leaving(self, collection: str, ids: Sequence[PointId]) -> None:
         """Note that these points are about to go."""

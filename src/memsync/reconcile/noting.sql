@@ -17,6 +17,19 @@ FROM unnest(%(point_ids)s::text[], %(anchor_ids)s::uuid[]) AS asked(point_id, an
 WHERE j.run_id = %(run_id)s AND j.collection = %(collection)s AND j.point_id = asked.point_id
   AND j.noted_before IS NULL;
 
+-- name: noted_since_intent
+-- The points of these intents that were written down since in the ledger, or as done by another run.
+SELECT j.point_id
+FROM memsync.journal j
+WHERE j.id = ANY(%(ids)s)
+  AND (EXISTS (SELECT FROM memsync.memories m
+               WHERE m.collection = j.collection AND m.point_id = j.point_id
+                 AND m.noted_at > j.intended_at)
+       OR EXISTS (SELECT FROM memsync.journal other
+                  WHERE other.collection = j.collection AND other.point_id = j.point_id
+                    AND other.run_id <> j.run_id AND other.done_at > j.intended_at
+                    AND other.undone_at IS NULL));
+
 -- name: take_out_noted
 -- Takes out what the ledger says of points that are as they were before a run. Of a point that stands
 -- what was noted or archived after the run stays, and so does what another repair noted when it

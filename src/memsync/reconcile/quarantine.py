@@ -7,7 +7,7 @@ quarantine.sql.
 
 import json
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,15 @@ from memsync.model.records import Place, Point, Vector
 from memsync.model.vectors import not_finite
 from memsync.stores.postgres import Session, json_value
 from memsync.stores.postgres.session_settings import make_commits_durable
+
+
+def keep(
+    session: Session, plan_id: UUID, collection: str, points: Sequence[Point], reason: str
+) -> None:
+    """Keep copies of points as they are, in the caller's transaction."""
+    if points:
+        rows = [quarantined(plan_id, collection, each, reason) for each in points]
+        session.run_many("quarantine_point", rows)
 
 
 def keep_replaced(

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from memsync.errors import InvalidInput, PartlyDone, SchemaMismatch, StalePlan
 from memsync.model.digests import point_state
@@ -26,7 +26,7 @@ from memsync.reconcile.journal import CREATE, Journal, Row
 from memsync.reconcile.noting import Noting
 from memsync.reconcile.older import require_columns
 from memsync.reconcile.plans import ActionKind
-from memsync.reconcile.quarantine import why_not_written
+from memsync.reconcile.quarantine import keep, why_not_written
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.removals import Removals
 from memsync.reconcile.undoable import BROUGHT_BACK_BY, is_other_store, made_on, retired
@@ -125,6 +125,8 @@ class _Undoer:
         self._kept: list[str] = []
         self._reasons: set[str] = set()
         self._aside: list[tuple[Row, str]] = []
+        # The run's copy of a point may have the same payload, and it stays.
+        self._kept_under = uuid4()
         self._retired = retired(session, ltm, journal.run_id)
 
     def undo(self) -> None:
@@ -173,12 +175,13 @@ class _Undoer:
             self._catch_up(collection)
         vectors = kind is not ActionKind.PATCH
         read = read_points(self._ltm, collection, list(by_id), vectors=vectors)
+        others = self._noting.written_by_others(by_id.values())
         done, restore = [], {}
         for point_id, row in by_id.items():
             state = point_state(read.points.get(point_id))
             if why := read.unread.get(point_id):
                 self._aside.append((row, why))
-            elif state == row.after:
+            elif state == row.after and point_id not in others:
                 restore[point_id] = row
             elif state == row.before:
                 done.append(row)
@@ -294,7 +297,7 @@ class _Undoer:
         gone = {each: standing[each] for each, copy in copies.items() if copy is None}
         with self._session.transaction():
             kept = [standing[each] for each in copies if each in standing]
-            self._journal.keep(collection, kept, "undone")
+            keep(self._session, self._kept_under, collection, kept, "undone")
             self._noting.leaving(collection, list(gone))
         refused: dict[PointId, str] = {}
         try:

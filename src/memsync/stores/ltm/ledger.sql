@@ -68,9 +68,10 @@ WHERE m.collection = %(collection)s AND m.point_id = given.point_id;
 
 -- name: memories_leave
 -- Notes that memories of the ledger are about to go to the quarantine, that they went, or that they
--- stay.
+-- stay. What is about to happen changes nothing that is known of them, and so not since when.
 UPDATE memsync.memories
-SET leaving = %(leaving)s, removed = %(removed)s, noted_at = clock_timestamp()
+SET leaving = %(leaving)s, removed = %(removed)s,
+    noted_at = CASE WHEN removed = %(removed)s THEN noted_at ELSE clock_timestamp() END
 WHERE collection = %(collection)s AND point_id = ANY(%(point_ids)s)
   AND (leaving, removed) IS DISTINCT FROM (%(leaving)s, %(removed)s);
 
