@@ -8,6 +8,7 @@ import pytest
 
 from memsync.errors import PartlyDone, StoreUnreachable
 from memsync.reconcile.plans import ActionKind
+from memsync.reconcile.undoable import kept
 from memsync.stores.ltm import LongTermMemory
 from support.failing import Crash, Failing
 from support.lab import Lab
@@ -109,8 +110,14 @@ def test_an_undo_that_ends_early_is_not_somebody_else(lab: Lab) -> None:
     with pytest.raises(Crash), ends_at(3, after=False):
         lab.apply(plan)
     assert before != lab.memories()
+    with lab.postgres.session() as session:
+        [[begun], _] = kept(session, lab.ltm)
+    assert ("whole", 0, 1, 0) == (begun.undo, begun.run.done, begun.run.unsettled, begun.run.left)
 
     with pytest.raises(Crash):
         lab.undo(plan, Killed(lab.vectors))
     assert 1 == lab.undo(plan).done
     assert before == lab.memories()
+    with lab.postgres.session() as session:
+        [[undone], _] = kept(session, lab.ltm)
+    assert ("no", "it is undone") == (undone.undo, undone.why_not)

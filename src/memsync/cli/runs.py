@@ -69,7 +69,7 @@ def runs(ctx: typer.Context) -> int:
         run = each.run
         say(f"{run.run_id}  {run.last_at:%Y-%m-%d %H:%M} UTC  by {run.who}")
         say(f"    {_standing(run)}")
-        if each.why_not and run.undone < run.done:
+        if each.why_not and run.to_undo:
             say(f"    to be undone: {each.undo}; {each.why_not}", "yellow")
     for what in left_out:
         say(f"not looked at: {what}")
@@ -109,5 +109,10 @@ def _standing(run: reconcile.Run) -> str:
     done = f"{run.done:,} of {count(run.actions, 'action')} done"
     if run.undone:
         done += ", undone again" if run.undone == run.done else f", {run.undone:,} undone again"
-    parts = ((run.done_before, "done before"), (run.set_aside, "set aside"), (run.left, "left"))
+    parts = (
+        (run.unsettled, "perhaps done"),
+        (run.done_before, "done before"),
+        (run.set_aside, "set aside"),
+        (run.left, "left"),
+    )
     return ", ".join([done, *(f"{number:,} {what}" for number, what in parts if number)])

@@ -79,7 +79,8 @@ class Run:
     """A run of `reconcile apply`, and the stores that it was for.
 
     Of its `actions` it carried out `done`, of which `undone` are undone. Of `done_before` the
-    result stood already, by other hands. `set_aside` could not be done.
+    result stood already, by other hands. `set_aside` could not be done. `to_undo` counts the points
+    that it changed, or was about to change when it ended, and that are not undone.
     """
 
     run_id: UUID
@@ -93,11 +94,17 @@ class Run:
     undone: int
     done_before: int
     set_aside: int
+    to_undo: int
+
+    @property
+    def unsettled(self) -> int:
+        """How many actions may be done, because it ended before it read the points back."""
+        return self.to_undo - (self.done - self.undone)
 
     @property
     def left(self) -> int:
         """How many actions it has not come to: of a limit, or because it was cut short."""
-        return max(0, self.actions - self.done - self.done_before - self.set_aside)
+        return max(0, self.actions - self.done - self.unsettled - self.done_before - self.set_aside)
 
 
 class Journal:
@@ -290,6 +297,7 @@ def runs(session: Session) -> list[Run]:
             undone=row.undone,
             done_before=row.done_before,
             set_aside=row.set_aside,
+            to_undo=row.to_undo,
         )
         for row in session.rows("repair_runs")
     ]

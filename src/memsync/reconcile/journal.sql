@@ -21,15 +21,18 @@ WHERE run_id = %(run_id)s;
 SELECT target, begun_at FROM memsync.repair WHERE run_id = %(run_id)s;
 
 -- name: repair_runs
--- The runs, the newest first: what each did, what of it is undone, and when it was last at work. A
--- table that an older memsync made has no counts, and they are read by name so that it is listed.
+-- The runs, the newest first: what each did, what of it is undone, and when it was last at work. What
+-- was taken back counts as done, also where nobody knows whether it was. A table that an older
+-- memsync made has no counts, and they are read by name so that it is listed.
 SELECT r.run_id, r.target, r.who, r.memsync_version, r.begun_at, r.actions,
        coalesce((to_jsonb(r) ->> 'done_before')::int, 0) AS done_before,
-       coalesce((to_jsonb(r) ->> 'set_aside')::int, 0) AS set_aside, j.done, j.undone,
+       coalesce((to_jsonb(r) ->> 'set_aside')::int, 0) AS set_aside,
+       j.done, j.undone, j.to_undo,
        greatest(r.begun_at, j.last_at) AS last_at
 FROM memsync.repair r, LATERAL (
-    SELECT count(done_at) FILTER (WHERE action <> 'create') AS done,
+    SELECT count(coalesce(done_at, undone_at)) FILTER (WHERE action <> 'create') AS done,
            count(undone_at) FILTER (WHERE action <> 'create') AS undone,
+           count(*) FILTER (WHERE action <> 'create' AND undone_at IS NULL) AS to_undo,
            max(greatest(intended_at, undone_at)) AS last_at
     FROM memsync.journal WHERE run_id = r.run_id) j
 ORDER BY r.begun_at DESC, r.run_id;

@@ -89,7 +89,7 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
     may_see = session.row("may_see_repairs").may and not older
     found = []
     for run in runs(session):
-        if run.done == run.undone:
+        if not run.to_undo:
             found.append(Kept(run, "no", "it is undone" if run.done else "it changed nothing"))
         elif older:
             found.append(Kept(run, "no", older))
@@ -101,7 +101,7 @@ def kept(session: Session, ltm: LongTermMemory | None) -> tuple[list[Kept], tupl
             found.append(Kept(run, "no", f"it was made on {made_on(run.target, ltm)}"))
         elif left := _left(session, ltm, run.run_id) if may_see else None:
             points, why = left
-            found.append(Kept(run, "no" if points == run.done - run.undone else "in part", why))
+            found.append(Kept(run, "no" if points == run.to_undo else "in part", why))
         elif what := lost.get(run.run_id):
             found.append(Kept(run, "in part", _told(what)))
         else:
