@@ -20,8 +20,10 @@ from memsync.reconcile import deep
 from memsync.reconcile.audit_state import AuditState
 from memsync.reconcile.deep import Deep, How
 from memsync.reconcile.seen_vectors import Verify
+from memsync.stores.history.catalog import instance_id
+from memsync.stores.ltm import parts
 from memsync.stores.ltm.marks import META
-from memsync.stores.ltm.parts import Elsewhere, Pace, Part, Seen, packed, unpacked
+from memsync.stores.ltm.parts import Elsewhere, KnownBy, Pace, Part, Seen, packed, unpacked
 from memsync.stores.vectors.protocol import scan
 from support.failing import Failing
 from support.lab import DIMS, Lab
@@ -270,6 +272,33 @@ def test_what_is_asked_for_in_vain_is_told(
     assert [said] * bool(why) == [each for each in notes if "this process reads alone" in each]
     assert said == made.scope["why_alone"]
     assert bool(why) == (said in list(made.scope_lines()))
+
+
+def test_a_worker_that_finds_another_store_reads_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same URL is another store on another machine. Without a mark nobody could tell."""
+    found = lab.ltm.mark.store_of(here := instance(lab))
+    settings = lab.settings.model_copy(update={"postgres_url": None})
+    monkeypatch.setattr(parts, "_OPEN", {})
+    task = Elsewhere(settings, None, KnownBy(here, found))
+    part = Part(0, None, None, b"")
+    with pytest.raises(StoreUnreachable, match=rf"another vector store .* is none, .* {found}"):
+        task(part)
+    monkeypatch.setitem(parts._OPEN, (os.getpid(), str(settings.qdrant_url)), lab.vectors)
+    assert task(part).points
+    with pytest.raises(StoreUnreachable, match=r"has memsync .*, and the audit 0\.0;"):
+        Elsewhere(settings, None, KnownBy(here, found, "0.0"))(part)
+
+    lab.vectors.drop(META)
+    monkeypatch.setattr(deep, "_is_embedded", lambda _: False)
+    assert "shows no mark" in str(audit(lab, How(scheduler="tcp://127.0.0.1:1")).why_alone)
+
+
+def instance(lab: Lab) -> UUID:
+    """The id of the lab's database."""
+    with lab.postgres.session() as session:
+        return instance_id(session)
 
 
 def test_a_scheduler_needs_its_package(

@@ -36,6 +36,7 @@ from memsync.stores.ltm.parts import (
     POINT_BYTES,
     ROW_BYTES,
     Elsewhere,
+    KnownBy,
     Part,
     Seen,
     anchor_of,
@@ -139,9 +140,16 @@ class Deep:
         digests = Tape(ROW_BYTES, exchange_digests(session))
         tape = self._stack.enter_context(contextlib.closing(digests))
         bounds = _bounds(tape, _number_of_points(sources))
+        here, ltm = instance_id(session), sources.ltm
+        settled, store = ltm.mark.in_store(here)
+        self._known_by = KnownBy(here, store)
+        if self._how.scheduler and store is None and self.why_alone is None:
+            # On another machine the URL may be that of another store.
+            self.why_alone = (
+                "this process reads alone: the vector store shows no mark by which the workers of "
+                "a scheduler would know it; a relay or a repair that writes gives it one"
+            )
         if self._how.state:
-            here, ltm = instance_id(session), sources.ltm
-            settled, store = ltm.mark.in_store(here)
             # A store that was made anew under the same name has no mark, or another one.
             subject = (str(here), ltm.label, home, store or "no mark")
             standing = Standing(settled or 0, ltm.aliases().get(home))
@@ -209,7 +217,8 @@ class Deep:
         try:
             workers = executor.count()
             per_s = self._how.points_per_s and self._how.points_per_s / workers
-            task = Elsewhere(self._settings.model_copy(update={"postgres_url": None}), per_s)
+            settings = self._settings.model_copy(update={"postgres_url": None})
+            task = Elsewhere(settings, per_s, self._known_by)
             while True:
                 while len(futures) < _IN_HAND * workers and (part := next(parts, None)):
                     futures[executor.submit(task, part)] = part

@@ -8,15 +8,19 @@ a number and ids. It decides nothing about them.
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from socket import gethostname
 from uuid import UUID
 
+from memsync.errors import StoreUnreachable
 from memsync.model.ids import PointId
 from memsync.model.records import Point
 from memsync.model.sequences import rows_of
 from memsync.settings import Settings
 from memsync.stores.ltm.contents import require_shown
 from memsync.stores.ltm.exact import Exact
+from memsync.stores.ltm.marks import Mark
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.vectors import VectorStore, open_vectors, pages
 
@@ -112,6 +116,33 @@ def _points_of(
 
 
 @dataclass(frozen=True, slots=True)
+class KnownBy:
+    """What another process must find, so that it reads what the audit does: the mark `store` of the
+    database `instance`, as far as there is one, and this version of memsync.
+    """
+
+    instance: UUID
+    store: str | None
+    version: str = field(default_factory=lambda: version("memsync"))
+
+    def require(self, vectors: VectorStore) -> None:
+        """Raises: StoreUnreachable in a process that finds something else."""
+        here = version("memsync")
+        if here != self.version:
+            raise StoreUnreachable(
+                f"a worker on {gethostname()} has memsync {here}, and the audit {self.version}; "
+                "install the same version there"
+            )
+        found = Mark(vectors).store_of(self.instance) if self.store else None
+        if found != self.store:
+            raise StoreUnreachable(
+                f"a worker on {gethostname()} reads another vector store at {vectors.label}: its "
+                f"mark is {found or 'none'}, and that of the audit's {self.store}. Name the store "
+                "in the settings so that every machine reaches the same one"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Elsewhere:
     """How another process reads the collection. It opens the store once, and keeps it open.
 
@@ -120,10 +151,12 @@ class Elsewhere:
 
     settings: Settings
     points_per_s: float | None
+    known_by: KnownBy
 
     def __call__(self, part: Part) -> Seen:
-        """As `look_at`."""
+        """As `look_at`. Raises: StoreUnreachable also where it is another store."""
         vectors = _opened(self.settings)
+        self.known_by.require(vectors)
         codec = PayloadCodec(self.settings.payload_style)
         pace = Pace(self.points_per_s)
         return look_at(vectors, self.settings.collection, codec, part, pace.took)
