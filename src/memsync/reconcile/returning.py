@@ -142,12 +142,13 @@ class Returning(Copying):
             for place in (place_of(case), case.kept, _origin_of(case))
             if place
         )
-        taken = self.read(
+        ids = (
             Place(case.home, id_)
             for case in lacking
             if case.home
             for id_ in ids_of_a_copy(place_of(case))
         )
+        taken = set(self.read(ids))
         noted = Ledger(self.session).at(filter(None, map(_origin_of, lacking)))
         returns = [self._anew(case, there, payloads) for case in stale]
         returns += [self._copy(case, there, taken, payloads, noted) for case in lacking]
@@ -183,11 +184,13 @@ class Returning(Copying):
         self,
         case: Case,
         there: Mapping[Place, Point],
-        taken: Mapping[Place, Point],
+        taken: set[Place],
         payloads: Mapping[Place, Mapping[str, object]],
         noted: Mapping[Place, Entry],
     ) -> _Return | None:
-        """The memory that its persona's collection lacks; None where it is gone by now."""
+        """The memory that its persona's collection lacks, under the id that it had there if that is
+        free; None where it is gone by now.
+        """
         place = place_of(case)
         if place not in there or case.home is None or case.persona_id is None:
             return None
@@ -199,11 +202,14 @@ class Returning(Copying):
             if is_noted and self._is_as_seen(case, origin, there[origin]):
                 return returned
             self._spared += 1
-        free = (each for each in ids_of_a_copy(place) if Place(case.home, each) not in taken)
-        point_id = next(free, None)
-        if point_id is None:
+        targets = [Place(case.home, each) for each in ids_of_a_copy(place)]
+        if origin and origin not in there:
+            targets.insert(0, origin)
+        target = next((each for each in targets if each not in taken), None)
+        if target is None:
             raise both_taken(place, case.home)
-        return self._returned(case, there, payloads, Place(case.home, point_id))
+        taken.add(target)
+        return self._returned(case, there, payloads, target)
 
     def _are_near(self, case: Case, point: Point) -> bool:
         """Whether both are of one personality, and of one time."""
