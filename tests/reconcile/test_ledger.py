@@ -327,6 +327,16 @@ def test_a_reply_whose_message_was_deleted_is_archived_and_watched(lab: Lab) -> 
     assert {"archived-missing": 1} == lab.check().counts
 
 
+def test_a_message_whose_reply_was_deleted_is_no_archive(open_lab: partial[Lab]) -> None:
+    """Retention takes the message first. The ids in the app's payloads are those of both."""
+    lab = open_lab(layout="per-persona")
+    said = lab.settled()[1]
+    lab.respell(said, messageIds=[str(said.said_id), str(said.anchor_id)])
+    lab.sql("DELETE FROM conversation_history WHERE id = %(id)s", id=said.anchor_id)
+    assert ({"orphan-point": 1}, 0) == (lab.audit().counts, lab.audit().archived)
+    assert (1, 0) == (adopt(lab).left_out, lab.audit().archived)
+
+
 def test_a_vanished_memory_that_is_changed_is_told(lab: Lab) -> None:
     """Also after a repair of its payload, and the undo of that."""
     said = lab.settled()

@@ -20,6 +20,7 @@ from memsync.stores.history.exchanges import (
     exchanges_of_personas,
     lone_replies,
     standing_messages,
+    standing_replies,
 )
 from memsync.stores.history.owners import Owners, personas_of_owners
 from memsync.stores.ltm import LongTermMemory
@@ -137,8 +138,8 @@ def exchanges_of_anybody(session: Session, founds: Sequence[Found]) -> dict[Plac
 
 def standing_alone(session: Session, founds: Sequence[Found], tolerance_ms: int) -> set[Place]:
     """The places of those points whose reply stands without the message that it answers."""
-    messages = standing_messages(session, _named_by(founds))
-    alone = {each.place for each in founds if not messages.isdisjoint(_named_by([each]))}
+    own = standing_replies(session, _named_by(founds))
+    alone = {each.place for each in founds if not own.isdisjoint(_named_by([each]))}
     left = [each for each in founds if each.place not in alone and each.persona_id]
     replies: dict[tuple[UUID | None, UUID | None], list[LoneReply]] = {}
     for each in lone_replies(session, moments_of(left, tolerance_ms)):

@@ -169,6 +169,11 @@ def standing_messages(session: Session, message_ids: Sequence[UUID]) -> set[UUID
     return {row.id for row in session.rows("standing_messages", ids=list(message_ids))}
 
 
+def standing_replies(session: Session, message_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these messages stand and are replies."""
+    return {row.id for row in session.rows("standing_replies", ids=list(message_ids))}
+
+
 def message_times(session: Session, message_ids: Sequence[UUID]) -> dict[UUID, int]:
     """When these messages were written, in ms. One that is gone, or of a time that cannot be read,
     is absent.

@@ -44,6 +44,10 @@ VALUES (%(id)s, %(channel_id)s, %(personality_id)s, %(persona_id)s, %(role)s, %(
 -- Which of the given messages stand.
 SELECT id FROM conversation_history WHERE id = ANY(%(ids)s);
 
+-- name: standing_replies
+-- Which of the given messages stand and are replies.
+SELECT id FROM conversation_history WHERE id = ANY(%(ids)s) AND role = 'assistant';
+
 -- name: message_times
 -- When the given messages were written, in milliseconds.
 SELECT id, (extract(epoch FROM created_at) * 1000)::bigint AS at_ms FROM conversation_history
