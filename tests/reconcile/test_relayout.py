@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,6 +37,8 @@ from support.releasing import released
 if TYPE_CHECKING:
     from collections.abc import Callable
     from functools import partial
+
+    from memsync.model.records import Point, Vector
 
 
 # ---------------------------------------------------------------------- to shared
@@ -298,6 +301,28 @@ def test_a_point_that_reads_back_otherwise(quick: Lab) -> None:
 
     with pytest.raises(StalePlan, match=str(first.anchor_id)):
         to_shared(quick, Failing(quick.vectors, meanwhile=meddle))
+
+
+class Halved(Failing):
+    """Keeps vectors in 16 bits, as a collection of the datatype float16 does."""
+
+    def retrieve(self, *args: Any, **kwargs: Any) -> list[Point]:
+        found = super().retrieve(*args, **kwargs)
+        return [dataclasses.replace(p, vector=p.vector and halved(p.vector)) for p in found]
+
+
+def halved(vector: Vector) -> Vector:
+    form = f"{len(vector)}e"
+    return struct.unpack(form, struct.pack(form, *vector))
+
+
+def test_a_store_that_rounds_vectors(quick: Lab) -> None:
+    """It is no other writer: a vector of the same direction is the one that was written."""
+    to_shared(quick)
+    quick.say(1)
+    quick.sync()
+    assert 1 == back(quick, Halved(quick.vectors)).copied
+    assert quick.check().ok
 
 
 # ---------------------------------------------------------------------- refusals

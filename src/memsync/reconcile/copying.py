@@ -15,6 +15,7 @@ from memsync.model.digests import point_state
 from memsync.model.ids import PointId, copied_point_id
 from memsync.model.progress import Tell
 from memsync.model.records import Exchange, Place, Point, ids_by_collection
+from memsync.model.vectors import cosine
 from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.findings import Severity
@@ -22,6 +23,7 @@ from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.quarantine import quarantined, why_not_kept_whole
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.base import CaseRule
+from memsync.reconcile.rules.vectors import LEAST_COSINE
 from memsync.reconcile.sources import Sources
 from memsync.settings import Settings
 from memsync.stores.history.catalog import Catalog
@@ -30,9 +32,6 @@ from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
-
-_ALIKE = 1e-5
-"""The components of two vectors of length 1 may differ so far: a store rounds them."""
 
 
 def pairing_of(session: Session, ltm: LongTermMemory, settings: Settings) -> Pairing:
@@ -200,11 +199,12 @@ def try_to_write(
 
 
 def are_alike(one: Point | None, other: Point) -> bool:
-    """Whether both vectors have one direction. A store may change a vector's length."""
+    """Whether both vectors have one direction. A store may change a vector's length, and keep its
+    numbers in fewer bits.
+    """
     if one is None or not one.vector or not other.vector or len(one.vector) != len(other.vector):
         return False
     if one.vector == other.vector:
         return True
-    lengths = [sum(x * x for x in each) ** 0.5 or 1.0 for each in (one.vector, other.vector)]
-    pairs = zip(one.vector, other.vector, strict=True)
-    return all(abs(x / lengths[0] - y / lengths[1]) <= _ALIKE for x, y in pairs)
+    have_lengths = any(one.vector) and any(other.vector)
+    return have_lengths and cosine(one.vector, other.vector) >= LEAST_COSINE
