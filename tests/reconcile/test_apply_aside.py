@@ -161,6 +161,25 @@ def test_what_replaces_a_point_must_stand(lab: Lab) -> None:
         lab.put(kept.point_id, lab.point(said[1].anchor_id, home).payload, home)
 
 
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_what_replaces_a_point_must_be_right(lab: Lab, *, is_edited: bool) -> None:
+    """A duplicate stays where the exchange is another by now, or none: it may be the right one."""
+    [said, *_] = settled(lab)
+    place = lab.place(said)
+    double = lab.put(lab.new_id(), lab.point(*place[::-1]).payload, place.collection)
+    plan = lab.plan()
+    [action] = plan.actions
+    assert ActionKind.REMOVE is action.kind
+    if is_edited:
+        lab.sql("UPDATE conversation_history SET content = 'x' WHERE id = %(i)s", i=said.anchor_id)
+    else:
+        lab.unsay(said)
+    with pytest.raises(PartlyDone, match=f"the exchange {said.anchor_id} is .*plan again"):
+        lab.apply(plan)
+    both = lab.vectors.retrieve(place.collection, [place.point_id, double.id])
+    assert 2 == len(both)
+
+
 def test_a_point_of_which_no_copy_can_be_kept(lab: Lab) -> None:
     """Postgres has no JSON for its payload. It stays, and stops no other one."""
     first = settled(lab)[0]

@@ -133,6 +133,8 @@ class Looker:
             looked = self._with_patches(looked)
         elif kind is ActionKind.COPY:
             looked = self._with_copies(looked, vectors=vectors)
+        else:
+            looked = self._with_rows_as_planned(looked)
         judged = [
             _judged(each, noted.get(each.point_id), read.unread.get(each.point_id))
             for each in looked
@@ -233,6 +235,14 @@ class Looker:
             point, source.collection, action.place, action.persona_id, looked.row, noted
         )
         return replace(looked, source=point, wanted=Point(looked.point_id, payload))
+
+    def _with_rows_as_planned(self, looked: Sequence[Looked]) -> list[Looked]:
+        """Removals for another memory's sake: once its row is another, that one may be wrong."""
+        rows = self._rows(looked)
+        return [
+            each if each.action.is_only_copy else replace(each, why=_stale_row(each.action, rows))
+            for each in looked
+        ]
 
     # ------------------------------------------------------------------ more that it rests on
 
