@@ -21,7 +21,7 @@ from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import ActionKind, Plan
 from memsync.stores.ltm.layouts import Layout
 from support.failing import Failing
-from support.lab import A, B, C, Lab
+from support.lab import A, B, C, Lab, as_told
 from support.models import Model, Status, holding
 from support.repairs import (
     Faults,
@@ -216,6 +216,35 @@ def test_a_collection_of_another_size_costs_itself(lab: Lab) -> None:
     for each in plan.actions:
         if each.place in told and each.kind is ActionKind.REMOVE:
             assert lab.ltm.points(each.place.collection, [each.place.point_id])
+
+
+@pytest.mark.parametrize("known", ["by the others", "by the embedder", "not at all"])
+def test_no_collection_is_made_that_takes_no_new_memory(open_lab: Open, known: str) -> None:
+    """An old collection has vectors of an embedder that the app no longer uses."""
+    lab = open_lab(layout="per-persona")
+    if known == "by the others":
+        settled(lab, 1)
+    elif known == "by the embedder":
+        lab.settings = lab.settings.model_copy(update={"embedder": "test"})
+    [said] = lab.say(persona=B)
+    lab.sql("DELETE FROM memsync.outbox")
+    older, home = f"personality-{said.personality_id}", f"persona-{B}"
+    lab.vectors.create(older, 4, {})
+    payload = {"personalityId": str(said.personality_id), "personaId": str(B)}
+    payload |= {"content": as_told(said)}
+    when = {"createdAt": said.created_at_ms}
+    lab.vectors.upsert(older, [Point(lab.new_id(), {**payload, **when}, (1.0, 0.0, 0.0, 0.0))])
+    plan = lab.plan(unsafe=False)
+    assert [ActionKind.COPY] == [each.kind for each in plan.actions]
+    if known == "not at all":
+        assert 1 == lab.apply(plan).done
+        return
+    for _ in range(2):
+        with pytest.raises(PartlyDone, match="4 dimensions, where new memories have 8") as caught:
+            lab.apply(plan)
+        assert {plan.actions[0].place} == aside(caught).keys()
+        assert home not in lab.vectors.collections()
+    assert [] == lab.sql("SELECT 1 FROM memsync.journal")
 
 
 # ---------------------------------------------------------------------- other writers

@@ -25,6 +25,7 @@ from memsync.reconcile.older import require_columns
 from memsync.reconcile.plans import Action, ActionKind, Plan, in_batches
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
+from memsync.reconcile.sizes import why_not_made
 from memsync.settings import Settings
 from memsync.stores.ltm import Failure, LongTermMemory
 from memsync.stores.postgres import Postgres, Session
@@ -93,6 +94,7 @@ class _Applier:
         self._plan = plan
         self._session = session
         self._ltm = ltm
+        self._settings = settings
         self._tell = tell
         self._journal = Journal(session, plan.plan_id)
         self._noting = Noting(session, ltm)
@@ -259,25 +261,24 @@ class _Applier:
             raise outage
 
     def _copy(self, looked: list[Looked]) -> None:
-        for dims, some in groupby(looked, key=lambda each: len(_vector(each.source))):
+        collection = looked[0].action.place.collection
+        sources = {each.action.source.collection for each in looked if each.action.source}
+        for dims, some in groupby(looked, key=lambda each: len(each.source_vector)):
             ready = [
-                (each, Point(each.point_id, each.wanted.payload, _vector(each.source)))
+                (each, Point(each.point_id, each.wanted.payload, each.source_vector))
                 for each in some
                 if each.wanted
             ]
-            collection = looked[0].action.place.collection
-            self._write(ready, _putting(self._ltm, collection, dims), may_create=True)
+            if why := why_not_made(self._ltm, self._settings, collection, dims, sources):
+                self._aside |= {each.action.place: (each.action, why) for each, _ in ready}
+            else:
+                self._write(ready, _putting(self._ltm, collection, dims), may_create=True)
 
     def _patch(self, looked: list[Looked]) -> None:
         collection = looked[0].action.place.collection
-
-        def send(
-            points: Sequence[Point], seen: Mapping[PointId, Point]
-        ) -> Mapping[PointId, Failure]:
-            payloads = {each.id: each.payload for each in points}
-            return self._ltm.repairs.overwrite(collection, payloads, seen)
-
-        self._write([(each, each.wanted) for each in looked], send)
+        overwrite = self._ltm.repairs.overwrite
+        wanted = [(each, each.wanted) for each in looked]
+        self._write(wanted, lambda points, seen: overwrite(collection, points, seen))
 
     def _remove(self, looked: list[Looked]) -> None:
         collection = looked[0].action.place.collection
@@ -386,10 +387,6 @@ def _putting(ltm: LongTermMemory, collection: str, dims: int) -> Send:
         return ltm.repairs.put(collection, points, seen)
 
     return send
-
-
-def _vector(point: Point | None) -> tuple[float, ...]:
-    return () if point is None or point.vector is None else tuple(point.vector)
 
 
 def _by_collection(looked: Sequence[Looked]) -> list[tuple[str, list[Looked]]]:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from memsync.model.digests import exchange_digest, point_state
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Place, Point, ids_by_collection
+from memsync.model.records import Exchange, Place, Point, Vector, ids_by_collection
 from memsync.model.sequences import batched
 from memsync.model.vectors import vector_state
 from memsync.reconcile.cases import Case, Found, Role, is_made_from
@@ -67,6 +67,11 @@ class Looked:
     def point_id(self) -> PointId:
         """The id of the point that the action changes."""
         return self.action.place.point_id
+
+    @property
+    def source_vector(self) -> Vector:
+        """The vector of the point that is copied; empty where it was not read."""
+        return (self.source and self.source.vector) or ()
 
 
 class Looker:

@@ -302,8 +302,7 @@ class _Undoer:
         refused: dict[PointId, str] = {}
         try:
             if kind is ActionKind.PATCH:
-                payloads = {each.id: each.payload for each in whole}
-                failed = self._ltm.repairs.overwrite(collection, payloads, standing)
+                failed = self._ltm.repairs.overwrite(collection, whole, standing)
             else:
                 failed = self._ltm.repairs.put(collection, whole, standing)
             failed = {**failed, **self._ltm.repairs.remove(collection, gone)}

@@ -34,7 +34,7 @@ SEEN: dict[str, object] = {
 Write = Callable[[Repairs, Point], object]
 WRITES: dict[str, Write] = {
     "put": lambda repairs, seen: repairs.put(HOME, [Point(ID, {"n": 1}, (0.0, 1.0))], {ID: seen}),
-    "overwrite": lambda repairs, seen: repairs.overwrite(HOME, {ID: {"n": 1}}, {ID: seen}),
+    "overwrite": lambda repairs, seen: repairs.overwrite(HOME, [Point(ID, {"n": 1})], {ID: seen}),
     "remove": lambda repairs, seen: repairs.remove(HOME, {ID: seen}),
 }
 
@@ -148,9 +148,9 @@ def test_an_odd_value_costs_no_other_point_on_a_strict_server(
         store.upsert(name, [Point(at, each, (1.0, 0.0)) for at, each in enumerate(payloads)])
         repairs = Repairs(store, name, PayloadCodec("snake"))
         seen = {each.id: each for each in store.retrieve(name, range(4), vectors=True)}
-        more = {at: {**each.payload, "note": "n"} for at, each in seen.items()}
+        more = [Point(at, {**each.payload, "note": "n"}) for at, each in seen.items()]
         assert {} == repairs.overwrite(name, more, seen)
-        assert [*more.values()] == [each.payload for each in store.retrieve(name, range(4))]
+        assert more == store.retrieve(name, range(4))
         seen = {each.id: each for each in store.retrieve(name, range(4), vectors=True)}
         assert {} == repairs.put(name, [Point(at, {}, (0.0, 1.0)) for at in seen], seen)
         seen = {each.id: each for each in store.retrieve(name, range(4))}

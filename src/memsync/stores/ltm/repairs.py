@@ -138,12 +138,9 @@ class Repairs:
         return sent_in_parts(new, absent) | sent_in_parts(over, as_seen)
 
     def overwrite(
-        self,
-        collection: str,
-        payloads: Mapping[PointId, Mapping[str, object]],
-        seen: Mapping[PointId, Point],
+        self, collection: str, points: Sequence[Point], seen: Mapping[PointId, Point]
     ) -> Mapping[PointId, Failure]:
-        """Replace the payloads of points that were seen, and leave their vectors as they are.
+        """Give points that were seen the payloads of these, and leave their vectors as they are.
 
         As `put`, also in what it returns.
         """
@@ -154,7 +151,6 @@ class Repairs:
                 collection, {each.id: each.payload for each in some}, only_where=where_seen
             )
 
-        points = [Point(point_id, payload) for point_id, payload in payloads.items()]
         return sent_in_parts(points, send)
 
     def remove(self, collection: str, seen: Mapping[PointId, Point]) -> Mapping[PointId, Failure]:
