@@ -12,7 +12,8 @@ def test_a_place_is_read_as_it_was_written(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7", "persona-x/", "persona-x/8.5", "a\0b/7", "\ud800/7", "persona-x/-1"]
+    "text",
+    ["", "7", "persona-x/", "persona-x/8.5", "a\0b/7", "\ud800/7", "persona-x/-1", f"x/{2**64}"],
 )
 def test_what_is_no_place(text: str) -> None:
     """A text that Postgres does not take is one: it would end the whole audit that asks for it."""

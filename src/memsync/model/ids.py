@@ -122,8 +122,15 @@ def copied_point_id(collection: str, point_id: str) -> UUID:
 
 
 def point_id_of(text: str) -> PointId:
-    """The point's id whose text this is: digits of an integer, else a uuid."""
-    return int(text) if text.isdecimal() else UUID(text)
+    """The point's id whose text this is: digits of an integer of 64 bits, else a uuid.
+
+    Raises: ValueError for any other text.
+    """
+    if not text.isdecimal():
+        return UUID(text)
+    if (number := int(text)) >= 2**64:
+        raise ValueError(f"{text:.40} does not fit into 64 bits")
+    return number
 
 
 def point_order(point_id: PointId) -> tuple[bool, bytes]:
