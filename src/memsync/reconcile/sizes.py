@@ -32,10 +32,11 @@ def why_not_made(
     if not sizes or dims in sizes:
         return None
     others = listed([f"{each:,}" for each in sorted(sizes)])
+    given = count(dims, "dimension")
     return (
-        f"{collection} does not stand, and would get vectors of {count(dims, 'dimension')}, where "
-        f"new memories have {others}, so that none could be written there. Acknowledge the finding, "
-        "or let the app embed the memory anew"
+        f"{collection} does not stand, and would get vectors of {given}, where new memories have "
+        f"{others}, so that none could be written there. Acknowledge the finding, or let the app "
+        "embed the memory anew"
     )
 
 
