@@ -27,6 +27,7 @@ from support.lab import (
     STORES,
     A,
     B,
+    C,
     Lab,
 )
 from support.live import PACE_S
@@ -177,6 +178,22 @@ def test_an_entry_in_the_outbox_excuses(lab: Lab) -> None:
         lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=each.anchor_id)
     found = lab.audit()
     assert ({}, 2) == (found.counts, found.settling)
+
+
+def test_an_entry_in_the_outbox_excuses_nothing_beside(lab: Lab) -> None:
+    """The relay writes the memory under its anchor's id. Another persona's copy stays, and so does
+    a second one.
+    """
+    said = lab.settled()
+    for each, whose in zip(said[:3], (C, C, A), strict=True):
+        lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(id)s)", id=each.anchor_id)
+        given = {**lab.point(each.anchor_id).payload, "persona_id": str(whose)}
+        lab.put(each.anchor_id if each is said[0] else lab.new_id(), given)
+    left = {"persona-mismatch": 1, "duplicate-point": 1}
+    found = lab.audit()
+    assert (left, 1) == (found.counts, found.settling)
+    lab.sync()
+    assert left == lab.audit().counts
 
 
 @pytest.mark.parametrize(("dead", "age"), [(True, "0 s"), (False, "16 min")])

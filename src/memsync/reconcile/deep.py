@@ -136,25 +136,12 @@ class Deep:
         A part that cannot be read makes the audit incomplete. Raises: InvalidInput for a state file
         of other stores.
         """
-        session, home = sources.session, sources.ltm.collection
+        session = sources.session
         digests = Tape(ROW_BYTES, exchange_digests(session))
         tape = self._stack.enter_context(contextlib.closing(digests))
         bounds = _bounds(tape, _number_of_points(sources))
-        here, ltm = instance_id(session), sources.ltm
-        settled, store = ltm.mark.in_store(here)
-        self._known_by = KnownBy(here, store)
-        if self._how.scheduler and store is None and self.why_alone is None:
-            # On another machine the URL may be that of another store.
-            self.why_alone = (
-                "this process reads alone: the vector store shows no mark by which the workers of "
-                "a scheduler would know it; a relay or a repair that writes gives it one"
-            )
-        if self._how.state:
-            # A store that was made anew under the same name has no mark, or another one.
-            subject = (str(here), ltm.label, home, store or "no mark")
-            standing = Standing(settled or 0, ltm.aliases().get(home))
-            self._state = AuditState(self._how.state, subject, bounds, standing)
-            bounds = self._state.bounds
+        if self._how.in_parts:
+            bounds = self._prepared(sources, bounds)
         seen: Spool[Seen] = self._stack.enter_context(contextlib.closing(Spool()))
         points = 0
         for each in self._look(sources, tape, bounds):
@@ -166,6 +153,25 @@ class Deep:
         both = (each for each, _ in groupby(heapq.merge(ids, nobodys)))
         located = self._stack.enter_context(contextlib.closing(Tape(POINT_BYTES, both)))
         return Located(Ids(located), len(tape), points, 0, are_all_read=True)
+
+    def _prepared(self, sources: Sources, bounds: list[UUID]) -> list[UUID]:
+        """Open the state file, and learn by what others know the store. Returns the bounds."""
+        here, ltm, home = instance_id(sources.session), sources.ltm, sources.ltm.collection
+        settled, store = ltm.mark.in_store(here)
+        self._known_by = KnownBy(here, store)
+        if self._how.scheduler and store is None and self.why_alone is None:
+            # On another machine the URL may be that of another store.
+            self.why_alone = (
+                "this process reads alone: the vector store shows no mark by which the workers of "
+                "a scheduler would know it; a relay or a repair that writes gives it one"
+            )
+        if self._how.state is None:
+            return bounds
+        # A store that was made anew under the same name has no mark, or another one.
+        subject = (str(here), ltm.label, home, store or "no mark")
+        standing = Standing(settled or 0, ltm.aliases().get(home))
+        self._state = AuditState(self._how.state, subject, bounds, standing)
+        return self._state.bounds
 
     def _look(self, sources: Sources, tape: Tape, bounds: list[UUID]) -> Iterator[Seen]:
         """What was seen in each part, by an earlier run and by this one."""

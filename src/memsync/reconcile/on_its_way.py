@@ -6,7 +6,7 @@ may have written such a memory since, under an id of its own, where no second lo
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from memsync.model.records import Exchange
@@ -30,14 +30,10 @@ class OnItsWay:
         self._young_ms = min(_clocks(session)) - settings.settle_s * 1000
 
     def of(self, cases: Sequence[Case], session: Session) -> list[bool]:
-        """Whether each of these is young, or has an entry in an outbox."""
+        """Whether each of these is young, or will be mended by what an outbox brings."""
         awaited = self.awaited([case.exchange for case in cases if case.exchange], session)
         latest_ms = max(_clocks(session)) + _AHEAD_MS
-        return [
-            self._is_young(case, latest_ms)
-            or (case.exchange is not None and case.exchange.anchor_id in awaited)
-            for case in cases
-        ]
+        return [self._is_young(case, latest_ms) or _is_brought(case, awaited) for case in cases]
 
     def awaited(self, rows: Sequence[Exchange], session: Session) -> set[UUID]:
         """The anchors of those exchanges whose memories an outbox will bring."""
@@ -69,6 +65,16 @@ class OnItsWay:
         elif case.found and (case.exchange is None or case.role in _SAID_ANEW):
             at = case.found.reading.memory.created_at_ms
         return at is not None and self._young_ms < at <= latest_ms
+
+
+def _is_brought(case: Case, awaited: Collection[UUID]) -> bool:
+    """Whether the memory of the exchange is on its way, and mends the case: one that is missing, or
+    a point in whose place it comes. A point beside that place stays as it is, whoever has it.
+    """
+    if case.exchange is None or case.exchange.anchor_id not in awaited:
+        return False
+    is_missing = case.role in {Role.MISSING, Role.ELSEWHERE}
+    return is_missing or (case.found is not None and case.found.place == case.target)
 
 
 def _clocks(session: Session) -> tuple[int, int]:
