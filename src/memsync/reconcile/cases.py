@@ -28,7 +28,7 @@ class Found:
     memory it is taken for: the collection's, else the payload's; where a user's id stands in a
     persona's place, it is the user's default persona. None where nobody can tell. `names_another`:
     the payload names another persona than the collection. `names_unknown`: an id stands there, for
-    a persona's, that neither a persona nor a user has.
+    a persona's, that neither a persona nor a user has, or at home one that means no persona.
     """
 
     place: Place
@@ -64,6 +64,15 @@ class Found:
         memory = self.reading.memory
         known = self.persona_id is not None and memory.created_at_ms is not None
         return known and bool(memory.text)
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether recall leaves it out of its persona's memories at home, because of what stands
+        where the persona is named. A user's id names nobody there: only an audit takes it for the
+        user's default persona, to tell whose the memory is.
+        """
+        is_named_by_collection = self.codec.of_app and not self.reading.persona_given
+        return self.reading.memory.persona_id != self.persona_id and not is_named_by_collection
 
     @property
     def contradicts_itself(self) -> bool:

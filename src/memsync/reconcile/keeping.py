@@ -51,7 +51,7 @@ def _preference(found: Found, exchange: Exchange) -> tuple[object, ...]:
     """
     reading = found.reading
     readable = not (reading.wrong_keys or reading.wrong_unit or found.contradicts_itself)
-    readable = readable and not found.names_unknown
+    readable = readable and not (found.names_unknown or found.is_left_out)
     order = {Said.THE_SAME: 0, Said.MORE: 0, None: 1}[says(found, exchange)]
     is_ours = found.point.id == exchange.anchor_id
     return (not readable, order, is_ours, point_order(found.point.id))

@@ -33,7 +33,8 @@ from memsync.stores.history.cast import speakers
 from memsync.stores.ltm import Failure
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Entry, Ledger, standing_digest
-from memsync.stores.ltm.payload import DEPLOYED, as_deployed
+from memsync.stores.ltm.making import as_deployed
+from memsync.stores.ltm.payload import DEPLOYED
 from memsync.stores.ltm.texts import say_the_same
 
 _BATCH = 256

@@ -218,7 +218,8 @@ class Sources:
                 each,
                 persona_id=persona,
                 names_another=any(id_ != persona for id_ in claims),
-                names_unknown=not all(map(self.people.is_known, claimed)),
+                names_unknown=not all(map(self.people.is_known, claimed))
+                or bool(each.home and given and persona is None),
             )
 
     def owner_of(self, found: Found) -> UUID | None:

@@ -68,7 +68,8 @@ def test_what_is_written_is_read(style: Style, exchange: Exchange) -> None:
         assistant_text=exchange.assistant_text,
         digest=exchange_digest(exchange),
     )
-    assert Reading(memory, (), wrong_unit=False, time_window_ms=(at, at)) == codec.decode(payload)
+    read = Reading(memory, (), wrong_unit=False, time_window_ms=(at, at), persona_given=True)
+    assert read == codec.decode(payload)
     assert payload == json.loads(json.dumps(payload))
 
 

@@ -16,6 +16,8 @@ from support.lab import LONG_AGO, Lab
 
 OLD_MS = to_ms(LONG_AGO) - 86_400_000
 PLAN = "memsync reconcile plan"
+OWNER = "cccccccc-0000-4000-8000-000000000001"
+"""The user of the personas A and B. A is the default one."""
 UNSAFE = f"{PLAN} --unsafe --out plan-unsafe.json"
 
 Where = Literal["home", "deployed", "beside home", "beside deployed", "outbox", "history", "schema"]

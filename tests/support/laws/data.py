@@ -7,8 +7,8 @@ from typing import Any
 from memsync.model.digests import exchange_digest
 from memsync.model.records import Exchange
 from memsync.stores.ltm.layouts import Layout
-from support.lab import BASIL, A, B, C, Lab, as_told
-from support.laws.base import OLD_MS, Planted, key, law, noted, one, spelled
+from support.lab import ADA, BASIL, A, B, C, Lab, as_told
+from support.laws.base import OLD_MS, OWNER, Planted, key, law, noted, one, spelled
 
 DRAFT = "User (Al): x\nAda: draft"
 LONG_AGO_TEXT = "User (Al): long ago\nAda: it was"
@@ -137,7 +137,10 @@ _WRONG: tuple[tuple[str, str, object], ...] = (
     ("personaId", "of the same user", str(B)),
     ("personaId", "of another user", str(C)),
     ("personaId", "two of them", [str(A), str(B)]),
+    ("personaId", "its owner's", OWNER),
+    ("personaId", "a number", 7),
     ("personalityId", "wrong", str(BASIL)),
+    ("personalityId", "in capitals", str(ADA).upper()),
     ("personalityId", "absent", None),
     ("channelId", "wrong", "another"),
     ("createdAt", "wrong", OLD_MS),
@@ -182,6 +185,17 @@ def wrong_key_of_an_archived_memory(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory without rows that the app cannot read."""
     point = lab.deploy(said[0], createdAt=OLD_MS, content=None, text=LONG_AGO_TEXT)
     return Planted(one(point.id, point="text"))
+
+
+@law("MSD003", "home", "deployed")
+def archived_in_capitals(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory without rows whose personality no filter finds as it is spelled."""
+    home, in_capitals = lab.place(said[0]).collection, str(ADA).upper()
+    point = lab.deploy(said[0], collection=home, createdAt=OLD_MS, content=LONG_AGO_TEXT)
+    payload = point.payload if lab.deployed else lab.ltm.codec.archived(point, persona_id=A)
+    wrong = spelled(lab, said[0], personality_id=in_capitals)
+    lab.put(point.id, {**payload, **wrong}, home)
+    return Planted(one(point.id, point=next(iter(wrong))))
 
 
 def _without_content(names: tuple[str, str], lab: Lab, said: list[Exchange]) -> Planted:

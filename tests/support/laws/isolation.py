@@ -1,9 +1,14 @@
 """Laws of isolation: memories of the wrong persona, in the wrong place, or of none."""
 
+from functools import partial
+
 from memsync.model.records import Exchange
 from support.lab import NOBODY, A, B, C, Lab
-from support.laws.base import OLD_MS, UNSAFE, Planted, key, law, one
+from support.laws.base import OLD_MS, OWNER, UNSAFE, Planted, key, law, one, spelled
 from support.laws.coverage import NEVER, OLDER
+
+LONER = "cccccccc-0000-4000-8000-000000000003"
+"""A user without a default persona."""
 
 
 @law("MSI001", "home")
@@ -79,6 +84,14 @@ def unknown(lab: Lab, said: list[Exchange]) -> Planted:
         {**lab.point(said[0].anchor_id).payload, "persona_id": str(NOBODY), "created_at": OLD_MS},
     )
     return Planted(one(point.id, row=None, point=str(NOBODY)), next_command=UNSAFE)
+
+
+@law("MSI002", "home")
+def of_a_user(lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory of a user who has no default persona."""
+    payload = lab.point(said[0].anchor_id).payload
+    point = lab.put(lab.new_id(), {**payload, "persona_id": LONER, "created_at": OLD_MS})
+    return Planted(one(point.id, row=None, point=LONER), next_command=UNSAFE)
 
 
 @law("MSI002", "home")
@@ -229,6 +242,22 @@ def archived_with_another(lab: Lab, said: list[Exchange]) -> Planted:
     )
 
 
+def _archived_with(named: object, lab: Lab, said: list[Exchange]) -> Planted:
+    """A memory without rows that recall does not take for its persona's."""
+    home = lab.place(said[0]).collection
+    point = lab.deploy(said[0], collection=home, createdAt=OLD_MS, content=NEVER)
+    payload = dict(point.payload if lab.deployed else lab.ltm.codec.archived(point, persona_id=A))
+    lab.put(point.id, payload | spelled(lab, said[0], persona_id=named, digest=None), home)
+    return Planted(
+        one(point.id, collection=home, point=named, belongs_in=home, text=NEVER),
+        next_command="memsync rules MSI004",
+    )
+
+
+law("MSI004", "home", "deployed", name="archived_with_its_owner")(partial(_archived_with, OWNER))
+law("MSI004", "deployed", name="archived_with_a_number")(partial(_archived_with, 7))
+
+
 @law("MSI004", "deployed")
 def archived_with_two(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory without rows whose payload names two personas."""
@@ -255,8 +284,7 @@ def nobodys(lab: Lab, said: list[Exchange]) -> Planted:
 @law("MSI005", "beside home", "beside deployed")
 def of_a_user_without_a_default(lab: Lab, said: list[Exchange]) -> Planted:
     """A collection named by a user who exists and has no default persona."""
-    user = "cccccccc-0000-4000-8000-000000000003"
-    point = lab.deploy(said[0], collection=f"persona-{user}", content=NEVER, personaId=user)
+    point = lab.deploy(said[0], collection=f"persona-{LONER}", content=NEVER, personaId=LONER)
     return Planted(
         one(point.id, row=None, point=str(point.id)),
         facts={"legacy-layout": 1},

@@ -129,15 +129,27 @@ def _old(world: World, like: Exchange) -> Exchange:
     return _invented(world, like, START_MS - 86_400_000 - before)
 
 
-def archived(world: World) -> bool:
-    """No fault: a memory from before the history lies where it belongs."""
-    each = world.spot()
-    if each is None:
-        return False
-    row = _old(world, each.row)
-    _put_without_row(world, Place(world.home(row.persona_id), world.id()), row)
-    world.archived += 1
-    return True
+def _archived(
+    name: str = "", change: Callable[[World, Exchange], dict[str, Any]] = lambda *_: {}
+) -> Callable[[World], bool]:
+    """Plants a memory from before the history where it belongs; changed, it is this fault."""
+
+    def plant(world: World) -> bool:
+        each = world.spot()
+        if each is None:
+            return False
+        row = _old(world, each.row)
+        place = Place(world.home(row.persona_id), world.id())
+        _put_without_row(world, place, row, **change(world, row))
+        world.archived += 1
+        if name:
+            world.expect(name, place)
+        return True
+
+    return plant
+
+
+archived = _archived()
 
 
 def misplaced(world: World) -> bool:
@@ -157,20 +169,6 @@ def misplaced(world: World) -> bool:
 def _names_somebody(payload: Mapping[str, Any], place: Place) -> bool:
     by_name = place.collection.startswith("persona-") and place.collection != "persona-legacy-1"
     return by_name or "personaId" in payload or "userId" in payload
-
-
-def _disputed(world: World) -> bool:
-    """An archived memory whose collection and payload name two personas."""
-    each = world.spot()
-    if each is None:
-        return False
-    row = _old(world, each.row)
-    other = world.rng.choice(OTHERS[row.persona_id])
-    place = Place(f"persona-{row.persona_id}", world.id())
-    world.put(place, deployed(row) | {"personaId": str(other)})
-    world.archived += 1
-    world.expect("misplaced-point", place)
-    return True
 
 
 def newer(world: World) -> bool:
@@ -339,11 +337,22 @@ APP: Mapping[str, Callable[[World], bool]] = {
         "payload-drift",
         lambda _, s: {"personaId": [str(s.row.persona_id), str(OTHERS[s.row.persona_id][0])]},
     ),
+    "its user": _respelled(
+        "payload-drift", lambda _, s: {"personaId": str(USERS[s.row.persona_id])}
+    ),
+    "no id": _respelled(
+        "payload-drift", lambda w, _: {"personaId": w.rng.choice(("", "x", 7, False, {}))}
+    ),
     "another channel": _respelled("payload-drift", lambda *_: {"channelId": "9"}),
     "another personality": _respelled(
         "payload-drift", lambda _, s: {"personalityId": str(MUTE), "messageIds": _named(s.row)}
     ),
-    "disputed": _disputed,
+    "disputed": _archived(
+        "misplaced-point", lambda w, row: {"personaId": str(w.rng.choice(OTHERS[row.persona_id]))}
+    ),
+    "archived, its user": _archived(
+        "misplaced-point", lambda _, row: {"personaId": str(USERS[row.persona_id])}
+    ),
 }
 
 SHARED: Mapping[str, Callable[[World], bool]] = {
@@ -370,6 +379,11 @@ SHARED: Mapping[str, Callable[[World], bool]] = {
     "fraction": _respelled(
         "wrong-time-unit", lambda _, s: {"created_at": float(s.row.created_at_ms)}
     ),
+    "tampered": _archived("archived-tampered", lambda *_: {"digest": "1" * 64}),
+    "archived, a user": _archived("misplaced-point", lambda *_: {"persona_id": str(USERS[C])}),
+    "archived, in capitals": _archived(
+        "wrong-payload-key", lambda _, row: {"persona_id": str(row.persona_id).upper()}
+    ),
 }
 
 
@@ -381,17 +395,4 @@ def foreign_id(world: World) -> bool:
     each.place = Place(HOME, world.id())
     world.put(each.place, each.payload)
     world.expect("foreign-point-id", each.place)
-    return True
-
-
-def tampered(world: World) -> bool:
-    each = world.spot()
-    if each is None:
-        return False
-    place = Place(HOME, world.id())
-    row = _old(world, each.row)
-    digest = "1" * 64
-    _put_without_row(world, place, row, digest=digest)
-    world.archived += 1
-    world.expect("archived-tampered", place)
     return True

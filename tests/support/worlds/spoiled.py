@@ -25,11 +25,7 @@ FAULTS: Mapping[Layout, Mapping[str, Callable[[World], bool]]] = {
     }
     for layout, more in {
         Layout.PER_PERSONA: kind_of.APP,
-        Layout.SHARED: {
-            **kind_of.SHARED,
-            "foreign id": kind_of.foreign_id,
-            "tampered": kind_of.tampered,
-        },
+        Layout.SHARED: {**kind_of.SHARED, "foreign id": kind_of.foreign_id},
     }.items()
 }
 

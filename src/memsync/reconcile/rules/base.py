@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from memsync.model.records import Place
-from memsync.reconcile.cases import Case
+from memsync.reconcile.cases import Case, Found
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity, Words
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout
@@ -191,6 +191,14 @@ def from_payload(value: object) -> object:
     if value is None or isinstance(value, int | float | bool):
         return value
     return value if isinstance(value, str) and _PLAIN.fullmatch(value) else Words.of(str(value))
+
+
+def persona_named(found: Found) -> object:
+    """The persona that a payload names, as evidence: what stands there, where it is no id."""
+    if found.reading.names_several_personas:
+        return None
+    named = found.reading.memory.persona_id
+    return named or from_payload(found.point.payload.get(found.codec.key("persona_id")))
 
 
 def from_field(name: str, value: object) -> object:

@@ -12,6 +12,7 @@ from memsync.reconcile.rules.base import (
     differing,
     from_field,
     from_payload,
+    persona_named,
 )
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout
@@ -47,9 +48,10 @@ class StaleContent(CaseRule):
 class PayloadDrift(CaseRule):
     """A memory's text is right, but another field of its payload differs from the row.
 
-    Why it matters: filters by personality, channel or time miss it, or it names another persona
-    than its collection. In the shared layout its digest is wrong, or its two texts are joined in
-    one, as an earlier build kept them.
+    Why it matters: filters by personality, channel or time miss it, or recall leaves it out,
+    because its payload does not name its collection's persona: it names another one, a user, or
+    what is no id. The app does not look at that name; memsync's recall does. In the shared layout
+    its digest is wrong, or its two texts are joined in one, as an earlier build kept them.
     Repair: the payload is mended. In the shared layout the memory is made anew from Postgres; the
     app's text of the exchange, and keys of others beside it, stay.
     """
@@ -76,18 +78,21 @@ class PayloadDrift(CaseRule):
 
 
 def _differs_as_deployed(case: Case, row: Exchange, found: Found) -> Evidence | None:
-    """The first field in which a payload of the app's differs, as far as the app reads it."""
+    """The first field in which a payload of the app's differs, as far as the app or recall reads
+    it. The raw personality is compared, because filters use it.
+    """
     memory, window = found.reading.memory, found.reading.time_window_ms
-    if found.names_another or found.reading.names_several_personas:
-        return {"field": "personaId", "row": row.persona_id, "point": memory.persona_id}
+    payload = found.point.payload
+    if found.is_left_out:
+        return {"field": "personaId", "row": row.persona_id, "point": persona_named(found)}
     pairs = (
-        ("personalityId", row.personality_id, memory.personality_id),
+        ("personalityId", str(row.personality_id), payload.get("personalityId")),
         ("channelId", row.channel_id, memory.channel_id or row.channel_id),
     )
     for field, wanted, there in pairs:
         if wanted != there:
-            point = found.point.payload.get(field)
-            return {"field": field, "row": from_payload(str(wanted)), "point": from_payload(point)}
+            point = from_payload(payload.get(field))
+            return {"field": field, "row": from_payload(wanted), "point": point}
     skew_ms = None if window is None else _distance_ms(window, row.created_at_ms)
     if skew_ms is None or skew_ms > case.tolerance_ms:
         point = found.point.payload.get("createdAt")
@@ -122,9 +127,10 @@ def _distance_ms(window: tuple[int, int], at: int) -> int:
 
 
 class WrongPayloadKey(CaseRule):
-    """A payload has a key in a spelling that the app does not read.
+    """A payload has a key, or an archived memory's id, in a spelling that is not looked for.
 
-    Why it matters: the value under that key is not seen. The memory seems to lack a text or a time.
+    Why it matters: the value under that key is not seen. The memory seems to lack a text or a time,
+    or a filter by persona or personality misses it.
     In its own collections the app reads one text, `content`: two texts stand there without it, or
     beside it, and say something else.
     Repair: the payload is mended, and two texts become the one that the app reads. In the shared
@@ -142,11 +148,14 @@ class WrongPayloadKey(CaseRule):
 
     def look(self, case: Case) -> Evidence | None:
         """A memory whose payload has keys in a wrong spelling, or two texts that the app does not
-        read: in place of the one that it reads, or disagreeing with it.
+        read: in place of the one that it reads, or disagreeing with it. Of one with a row the rule
+        payload-drift compares the ids.
         """
         if not _is_kept(case) or case.found is None:
             return None
         keys = case.found.reading.wrong_keys
+        if case.exchange is None:
+            keys += case.found.reading.misspelled
         if case.found.reading.texts_disagree:
             texts = ("user_text", "userText", "assistant_text", "assistantText")
             found = (each for each in texts if each in case.found.point.payload)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
-from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule, words
+from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule, persona_named, words
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 
@@ -48,7 +48,7 @@ class PersonaMismatch(CaseRule):
 
 
 class UnknownPersona(CaseRule):
-    """A memory belongs to a persona that does not exist.
+    """A memory belongs to a persona that does not exist, or to a user who has none.
 
     Why it matters: nobody can recall it, delete it, or tell whose it was.
     Repair: where its exchange is known, the memory is made anew, or its payload mended where its
@@ -86,7 +86,8 @@ class MissingPersona(CaseRule):
     """A memory's payload names no persona, or in the shared layout several of them.
 
     Why it matters: in the shared layout recall leaves it out. In the per-persona layout it does
-    not, because the name of its collection says whose it is.
+    not, because the name of its collection says whose it is. There, what is no id in the persona's
+    place is payload-drift, or misplaced-point where no row is left.
     Repair: the payload is mended where its exchange is known. Otherwise it is only reported: see
     whose it is, and write its persona into the payload by hand, or remove it.
     """
@@ -108,8 +109,8 @@ class MissingPersona(CaseRule):
             return None
         if case.role not in {Role.MEMORY, Role.ARCHIVED, Role.VANISHED, Role.ORPHAN}:
             return None
-        # There, one that names several does not agree with its collection.
-        if case.layout is Layout.PER_PERSONA and found.reading.names_several_personas:
+        # There, whatever else stands in the persona's place does not agree with the collection.
+        if case.layout is Layout.PER_PERSONA and found.is_left_out:
             return None
         return {
             "row": case.exchange and case.exchange.persona_id,
@@ -127,8 +128,9 @@ class MisplacedPoint(CaseRule):
     Repair: it is copied, with its vector, to where its persona's memories are. From the shared
     collection, which stays after a way back to the per-persona layout, that is unsafe: the app may
     have deleted the memory since. Then remove the point by hand, or drop that collection. It is
-    only reported where it contradicts itself: payload and collection name different personas, or
-    the payload several. See whose it is, and correct it by hand, or remove it; in the shared layout
+    only reported where it lies at home, and its payload names a user or what is no id; and where it
+    contradicts itself: payload and collection name different personas, or the payload several. See
+    whose it is, and correct it by hand, or remove it; in the shared layout
     `layout set shared --retire --unsafe` moves it to quarantine.
     """
 
@@ -154,13 +156,13 @@ class MisplacedPoint(CaseRule):
             disputed = case.role is Role.ORPHAN and several and found.persona_id is None
             if not disputed or found.home:
                 return None
-        elif found.home and not found.names_another and not several:
+        elif found.home and not found.is_left_out and not several:
             return None
         memory = found.reading.memory
         return {
             "collection": found.place.collection,
             "collection_persona": persona_of_collection(found.place.collection),
-            "point": "several personas" if several else memory.persona_id,
+            "point": "several personas" if several else persona_named(found),
             "belongs_in": case.home,
             "created_at": memory.created_at_ms,
             "text": words(memory.text),

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Place, Point
+from memsync.model.records import Exchange, Place, Point, Speakers
 from memsync.stores.history.cast import speakers
 from memsync.stores.ltm.layouts import collection_of_persona
 from memsync.stores.ltm.made import Made
-from memsync.stores.ltm.payload import PayloadCodec, as_deployed
+from memsync.stores.ltm.payload import PayloadCodec
 from memsync.stores.postgres import Session
 
 
@@ -53,3 +53,24 @@ def made_per_persona(
         place = Place(home, ids.get(each.anchor_id, each.anchor_id))
         made.append(Made(each, place, payload, str(payload["content"])))
     return made
+
+
+def as_deployed(exchange: Exchange, speakers: Speakers) -> dict[str, object]:
+    """The payload of the exchange's memory as the app writes it. Its `content` is what is embedded.
+
+    The app leaves a key out where it has no value.
+    """
+    return {
+        "personalityId": str(exchange.personality_id),
+        "personalityName": speakers.personality,
+        "personaId": str(exchange.persona_id),
+        "content": (
+            f"User ({speakers.persona}): {exchange.user_text}\n"
+            f"{speakers.personality}: {exchange.assistant_text}"
+        ),
+        "canonScope": "global",
+        "summaryType": "conversation",
+        "createdAt": exchange.created_at_ms,
+        "channelId": exchange.channel_id,
+        "messageIds": [str(exchange.said_id), str(exchange.anchor_id)],
+    }

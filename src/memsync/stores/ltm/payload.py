@@ -11,7 +11,7 @@ from uuid import UUID
 
 from memsync.model.digests import buckets, content_digest, exchange_digest, memory_digest
 from memsync.model.ids import PointId
-from memsync.model.records import Exchange, Point, Speakers, StoredMemory, joined
+from memsync.model.records import Exchange, Point, StoredMemory, joined
 from memsync.stores.ltm.texts import says
 from memsync.stores.ltm.values import SECONDS_BELOW, text_of, time_window, uuid_of, uuids_of
 from memsync.stores.vectors import IndexKind
@@ -42,6 +42,7 @@ _INDEXED = {
     "fp1": IndexKind.INTEGER,
     "fp2": IndexKind.INTEGER,
 }
+_IDS = ("persona_id", "personality_id")
 _TEXTS, _ONE_TEXT = ("user_text", "assistant_text"), ("content", "text")
 
 
@@ -53,8 +54,10 @@ class Reading:
     without the one that the app reads; the memory has that one, and their keys are wrong.
     `wrong_unit` is true for a time that is not an integer of milliseconds. `time_window_ms` is the
     first and last millisecond it may mean.
-    `names_several_personas`: it has a list of them, or two spellings of the key that differ; the
-    memory has no persona then, because Qdrant gives it to the filter of each.
+    `persona_given`: something stands where the persona is named. `names_several_personas`: a list
+    of them stands there, or two spellings of the key differ; the memory has no persona then,
+    because Qdrant gives it to the filter of each. `misspelled` are keys whose id recall's filter
+    does not find, because it is not spelled as Postgres spells it.
     `names_several_times`: two spellings of the key give times that differ. `message_ids` are the
     ids of rows that it names. `brought_from` is the place of the app's point of which it is a copy.
     `texts_disagree`: it has the app's one text, and both texts besides, that say something else.
@@ -66,7 +69,9 @@ class Reading:
     wrong_keys: tuple[str, ...] = ()
     wrong_unit: bool = False
     time_window_ms: tuple[int, int] | None = None
+    persona_given: bool = False
     names_several_personas: bool = False
+    misspelled: tuple[str, ...] = ()
     names_several_times: bool = False
     message_ids: tuple[UUID, ...] = ()
     brought_from: str | None = None
@@ -81,27 +86,6 @@ class Reading:
         at = self.perhaps_ms
         memory = replace(self.memory, created_at_ms=at)
         return replace(self, memory=memory, wrong_unit=False, time_window_ms=(at, at))
-
-
-def as_deployed(exchange: Exchange, speakers: Speakers) -> dict[str, object]:
-    """The payload of the exchange's memory as the app writes it. Its `content` is what is embedded.
-
-    The app leaves a key out where it has no value.
-    """
-    return {
-        "personalityId": str(exchange.personality_id),
-        "personalityName": speakers.personality,
-        "personaId": str(exchange.persona_id),
-        "content": (
-            f"User ({speakers.persona}): {exchange.user_text}\n"
-            f"{speakers.personality}: {exchange.assistant_text}"
-        ),
-        "canonScope": "global",
-        "summaryType": "conversation",
-        "createdAt": exchange.created_at_ms,
-        "channelId": exchange.channel_id,
-        "messageIds": [str(exchange.said_id), str(exchange.anchor_id)],
-    }
 
 
 class PayloadCodec:
@@ -241,7 +225,8 @@ class PayloadCodec:
         return payload if as_deployed else payload | self._digested(point.id, payload, exchange)
 
     def _respelled(self, payload: Mapping[str, object]) -> dict[str, object]:
-        """Known keys in this style, a time in whole milliseconds, and one text in the app's.
+        """Known keys in this style, ids as Postgres spells them, a time in whole milliseconds, and
+        one text in the app's.
 
         What cannot be read stays.
         """
@@ -253,6 +238,9 @@ class PayloadCodec:
                 changed[self._spell[name]] = found[0]
             elif any(key in payload for key in spellings):
                 changed[self._spell[name]] = None
+        for key in map(self.key, _IDS):
+            if id_ := uuid_of(changed.get(key)):
+                changed[key] = str(id_)
         if two_texts := self._unread(changed):
             # The vector was made from both, joined like this.
             changed[self.key("content")] = joined(*two_texts)
@@ -292,7 +280,9 @@ class PayloadCodec:
         at = self._either(payload, "created_at")
         at = payload.get("timestamp") if at is None else at
         window, wrong_unit = time_window(at)
-        persona_id, several = self._persona(payload)
+        personas = self._personas(payload)
+        named = {uuid_of(each) for each in personas} - {None}
+        several = len(named) > 1 or any(isinstance(each, list) for each in personas)
         user_text, assistant_text = self._both(payload)
         content = text_of(_first(payload, *_ONE_TEXT))
         texts_disagree = False
@@ -308,7 +298,7 @@ class PayloadCodec:
             else:
                 content = None
         memory = StoredMemory(
-            persona_id=persona_id,
+            persona_id=None if several else uuid_of(self._either(payload, "persona_id")),
             personality_id=uuid_of(self._either(payload, "personality_id")),
             channel_id=text_of(self._either(payload, "channel_id")),
             created_at_ms=None if window is None else window[0],
@@ -323,7 +313,9 @@ class PayloadCodec:
             tuple(wrong),
             wrong_unit,
             window,
+            persona_given=any(each is not None for each in personas),
             names_several_personas=several,
+            misspelled=self._misspelled(payload),
             names_several_times=_differ(payload),
             message_ids=uuids_of(payload.get("messageIds")),
             brought_from=text_of(self._either(payload, "brought_from")),
@@ -332,13 +324,15 @@ class PayloadCodec:
             two_texts=two_texts,
         )
 
-    def _persona(self, payload: Mapping[str, object]) -> tuple[UUID | None, bool]:
-        """The one persona that the payload names, and whether it names several."""
-        keys = {self._spell["persona_id"], "persona_id", _CAMEL["persona_id"]}
-        values = [payload[key] for key in keys if key in payload]
-        named = {uuid_of(each) for each in values} - {None}
-        several = len(named) > 1 or any(isinstance(each, list) for each in values)
-        return (None if several else uuid_of(self._either(payload, "persona_id"))), several
+    def _personas(self, payload: Mapping[str, object]) -> list[object]:
+        """What stands where the persona is named, in each spelling of the key."""
+        return [payload[key] for key in ("persona_id", _CAMEL["persona_id"]) if key in payload]
+
+    def _misspelled(self, payload: Mapping[str, object]) -> tuple[str, ...]:
+        """The keys of ids that are spelled otherwise than those for which recall filters."""
+        keys = [self._spell[name] for name in (_IDS[1:] if self.of_app else _IDS)]
+        ids = [(key, uuid_of(payload.get(key))) for key in keys]
+        return tuple(key for key, id_ in ids if id_ and payload[key] != str(id_))
 
     def _both(self, payload: Mapping[str, object]) -> tuple[str | None, str | None]:
         """The user's text and the assistant's."""

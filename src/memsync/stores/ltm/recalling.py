@@ -109,10 +109,7 @@ def memory_of(codec: PayloadCodec, point: Point, *, is_own: bool, persona_id: UU
     A payload that names several has no persona.
     """
     reading = codec.decode(point.payload)
-    names_nobody = reading.memory.persona_id is None and not any(
-        point.payload.get(key) is not None for key in ("personaId", "persona_id")
-    )
-    if is_own and names_nobody:
+    if is_own and not reading.persona_given:
         return replace(reading.memory, persona_id=persona_id)
     return reading.memory
 
