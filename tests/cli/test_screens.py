@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -265,7 +266,9 @@ def test_a_plan_replaces_no_file_unless_told(app: str, qdrant: str, tmp_path: Pa
 
     assert 2 == on(app, qdrant, *plan).status
     assert "mine" == out.read_text()
-    assert 2 == on(app, qdrant, "reconcile", "plan", "--out", str(tmp_path), "--force").status
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for other in (tmp_path, pipe):
+        assert 2 == on(app, qdrant, "reconcile", "plan", "--out", str(other), "--force").status
     assert 0 == on(app, qdrant, *plan, "--force").status
     assert out.read_text().startswith("{")
     assert 0o600 == out.stat().st_mode & 0o777

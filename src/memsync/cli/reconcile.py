@@ -296,9 +296,10 @@ def _read(file: Path) -> Plan:
 
 
 def _require_a_file(out: Path) -> None:
-    """Refuse a folder, before the work that the file would hold is done."""
-    if out.is_dir():
-        raise InvalidInput(f"{out} is a folder, and nothing was changed. Name a file with --out")
+    """Refuse what is no file, before the work that it would hold is done."""
+    if out.exists() and not out.is_file():
+        what = "folder" if out.is_dir() else "device or a pipe"
+        raise InvalidInput(f"{out} is a {what}, and nothing was changed. Name a file with --out")
 
 
 def _unused(session: Session, out: Path) -> int:

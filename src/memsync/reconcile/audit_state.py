@@ -7,6 +7,7 @@ that was read. It holds ids and nobody's words. A line that was cut short counts
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -63,17 +64,27 @@ class AuditState:
         """
         self._path, self._standing = path, standing
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            # Nobody may ever write into a pipe, so it is not waited for.
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o600)
         except OSError as error:
             raise InvalidInput(
                 f"cannot use {path} as a state file: {error.strerror}; name another"
             ) from None
         try:
+            self._require_file()
             self._lock()
             self._read(list(subject), bounds)
         except BaseException:
             os.close(self._file)
             raise
+
+    def _require_file(self) -> None:
+        """Refuse a device, which would be removed after the audit."""
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            raise InvalidInput(
+                f"cannot use {self._path} as a state file: it is a device or a pipe, and nothing "
+                "was changed; name a file"
+            )
 
     def _lock(self) -> None:
         try:
