@@ -49,7 +49,16 @@ def test_postgres_password_is_never_shown(
 
 
 @pytest.mark.parametrize("json_option", [(), ("--json",)])
-@pytest.mark.parametrize("url", ["postgresql://app:{}@h/db", "https://{}@h:6333", "password={}"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:{}@h/db",
+        "postgresql://app:a {}@h/db",
+        "https://{}@h:6333",
+        "password={}",
+        "host=h password='a {}' dbname=x",
+    ],
+)
 @pytest.mark.parametrize(
     "words",
     [

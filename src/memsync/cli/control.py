@@ -92,5 +92,6 @@ def _print_runner(runner: migrate.Runner, then: str, *, as_json: bool) -> int:
     if as_json:
         print_json(run=asdict(runner), next=then)
     else:
-        say(f"{described(runner)}\nnext: {then}")
+        say(described(runner))
+        say_next(then)
     return 0

@@ -12,10 +12,15 @@ _NAMED_SECRET = re.compile(
 _BEARER = re.compile(r"\b(bearer\s+)[^\s'\",;)}\]]*[\d._-][^\s'\",;)}\]]*", re.IGNORECASE)
 _KEY = re.compile(r"\b(?:(?:sk|pk|pa|voy)[-_]|AIza|hf_)[-_A-Za-z0-9]{8,}")
 _CREDENTIALS = re.compile(
-    r"\b(?:[a-z][\w+.-]*:/{1,2}[^\s/@:]*:|https?:/{1,2})\S*@\S*", re.IGNORECASE
+    r"\b(?:[a-z][\w+.-]*:/{1,2}[^\s/@:]*:(?:\S*|(?!\d+\b)[^'\"\n]*)|https?:/{1,2}\S*)@\S*",
+    re.IGNORECASE,
 )
-"""A URL with a password or a token. One that was taken for a path has a single slash."""
-_PARAMETER = re.compile(r"((?:password|api[-_]?key|token|secret)\s*=\s*)[^\s&]+", re.IGNORECASE)
+"""A URL with a password, which may hold spaces but begins like no port, or with a token. One that
+was taken for a path has a single slash."""
+_PARAMETER = re.compile(
+    r"""((?:password|api[-_]?key|token|secret)\s*=\s*)(?:'(?:\\.|[^'])*'?|"[^"]*"?|[^\s&]+)""",
+    re.IGNORECASE,
+)
 _QUERY_BEGIN = re.compile("[?#]")
 
 

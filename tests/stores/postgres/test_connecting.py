@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 
 from memsync.errors import (
     InvalidInput,
@@ -180,11 +181,23 @@ def test_connections_that_the_server_closed_cost_no_call(postgres: Postgres, dat
     assert 8 == len([postgres.call(answer) for _ in range(8)])
 
 
-def test_a_pool_leaves_a_lost_connection_to_the_next_call(postgres: Postgres) -> None:
-    """By itself it would try ever later after an outage, and every call would wait for that."""
+def test_a_pool_that_has_given_up_on_the_server_costs_no_call(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage the call opens a connection of its own; the pool would try ever later."""
     postgres.call(answer)
-    assert postgres._pool
-    assert postgres._pool.reconnect_timeout <= 1
+    pool = postgres._pool
+    assert pool
+    assert pool.reconnect_timeout <= 5
+
+    def none() -> None:
+        raise PoolTimeout
+
+    monkeypatch.setattr(pool, "getconn", none)
+    with postgres.session() as session:
+        assert answer(session)
+        connection = session.connection
+    assert connection.closed
 
 
 def test_work_is_not_repeated_once_its_commit_was_sent(postgres: Postgres, database: str) -> None:

@@ -36,9 +36,6 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5
 POOL_CONNECTIONS_MAX = 4
-_RECONNECT_S = 1.0
-"""A pool tries so long to replace a lost connection by itself; then the next call opens one. After
-an outage it would try again ever later, up to five minutes, and have no connection meanwhile."""
 _PORT = "5432"
 _CONFLICTS_MAX = 8
 _PAUSE_START_S = 0.005
@@ -137,11 +134,16 @@ class Postgres:
             except PoolTimeout:
                 connection = None
         if connection is None:
-            self._dedicated(self._connected()).connection.close()  # says why there is none
-            raise StoreBusy(
-                f"all {self._connections_max} connections to {self.label} were in use for "
-                f"{self._wait_s:g} s. Raise pool_connections, or make fewer calls at once"
-            )
+            alone = self._dedicated(self._connected())  # says why there is none
+            with contextlib.closing(alone.connection):
+                if pool.get_stats()["pool_size"] >= self._connections_max:
+                    raise StoreBusy(
+                        f"all {self._connections_max} connections to {self.label} were in use for "
+                        f"{self._wait_s:g} s. Raise pool_connections, or make fewer calls at once"
+                    )
+                # The server is back, and the pool has not tried again yet.
+                yield alone
+            return
         try:
             yield Session(connection, self.label, pin_each=self._pin_each)
         finally:
@@ -266,7 +268,8 @@ class Postgres:
                     min_size=0,
                     max_size=self._connections_max,
                     timeout=self._wait_s,
-                    reconnect_timeout=_RECONNECT_S,
+                    # Then the next call opens one. It would try ever later, for five minutes.
+                    reconnect_timeout=self._wait_s,
                     open=True,
                 )
                 # A pool that nobody closed is closed while its threads can still be joined: from
