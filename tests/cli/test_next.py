@@ -122,7 +122,6 @@ def test_every_command_printed_at_every_stage_parses(operator: Operator) -> None
         f"migrate run {decided} --quiet-minutes 0",
         f"migrate run {decided} --quiet-minutes 0 --backup-confirmed TEXT",
         "migrate backup",
-        "migrate resume",
         "migrate verify",
         "migrate status",
         "migrate finalize",

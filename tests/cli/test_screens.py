@@ -17,6 +17,7 @@ import pytest
 
 from memsync.cli import output
 from memsync.cli.app import main
+from memsync.cli.control import _print_runner
 from memsync.cli.findings import print_audit
 from memsync.cli.options import Options
 from memsync.cli.output import say_heading
@@ -24,6 +25,7 @@ from memsync.cli.progress import progress
 from memsync.cli.reconcile import _save
 from memsync.cli.views import EVERYTHING, View
 from memsync.errors import InvalidInput
+from memsync.migrate import Runner
 from memsync.model.progress import Kind, Progress
 from memsync.reconcile.findings import Acknowledgement, Audit, Finding, Findings, Words
 from memsync.reconcile.rules import RULES
@@ -409,6 +411,14 @@ def test_progress_cannot_steer_the_terminal(
     with progress(Options()) as tell:
         tell(step)
     assert r"down \x1b[31mRED\x1b]0;title\x07" in capfd.readouterr().err
+
+
+def test_what_follows_a_pause_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    """The next command has a line of its own."""
+    output.begin(Options())
+    assert 0 == _print_runner(Runner("paused", 12), "memsync migrate resume", as_json=False)
+    said = capsys.readouterr().out.splitlines()
+    assert ["paused (pid 12 since None)", "next: memsync migrate resume"] == said
 
 
 def test_json_lines_end_with_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
