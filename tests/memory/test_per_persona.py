@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 from qdrant_client import models
 
-from memsync import NewExchange, SettingsError
-from memsync.errors import PartlyDone, StoreUnreachable
-from memsync.memory import Drained, Memory, outbox_status
+from memsync import NewExchange, SettingsError, reconcile
+from memsync.errors import PartlyDone, SchemaMismatch, StoreUnreachable
+from memsync.memory import Drained, Memory, outbox_status, relay
 from memsync.model.records import Exchange, to_ms
-from memsync.stores.ltm import LongTermMemory, apart
+from memsync.stores.ltm import LongTermMemory, apart, standing
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
@@ -23,7 +23,7 @@ from support.counting import Counting
 from support.failing import Failing
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, STORES, A, B, C, Lab, embed
 from support.ledger import agrees
-from support.releasing import drain
+from support.releasing import drain, released
 
 HOME = f"persona-{A}"
 
@@ -291,6 +291,31 @@ def test_a_store_that_is_down_is_not_asked_for_each_collection(
     with pytest.raises(PartlyDone, match=r"2 wait for a retry.*a shard is down"):
         drain(lab.postgres, ltm, outage_wait_s=0)
     assert f"persona-{C}" not in lab.vectors.collections()
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ((standing, "exchanges_at"), StoreUnreachable("disk full")),
+        ((reconcile, "keep_replaced"), SchemaMismatch("no table")),
+    ],
+    ids=["look", "keep"],
+)
+def test_a_failure_of_postgres_is_no_collections(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str], error: Exception
+) -> None:
+    """It is everybody's, and nothing is held for it."""
+    [stands, replaced] = lab.say(2)
+    lab.deploy(stands)
+    lab.deploy(replaced, point_id=replaced.anchor_id, content="User (Al): x\nAda: y", messageIds=[])
+
+    def fails(*_: object, **__: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(*where, fails)
+    with released(lab.url), pytest.raises((PartlyDone, SchemaMismatch), match=str(error)):
+        relay.drain(lab.postgres, lab.ltm, outage_wait_s=0)
+    assert (2, 0) == (outbox_status(lab.postgres).pending, outbox_status(lab.postgres).held)
 
 
 def test_a_collection_of_another_size_holds_its_own_entries_only(any_lab: Lab) -> None:

@@ -24,7 +24,7 @@ from memsync.stores.ltm.fence import DIGEST
 from memsync.stores.ltm.ledger import Ledger, standing_digest
 from memsync.stores.ltm.made import Made, Written
 from memsync.stores.ltm.payload import KNOWN_KEYS, PayloadCodec
-from memsync.stores.ltm.standing import Standing, look
+from memsync.stores.ltm.standing import in_question, look
 from memsync.stores.postgres import Session
 from memsync.stores.vectors import VectorStore
 
@@ -158,15 +158,19 @@ class Projection:
         by_home: dict[str, list[Exchange]] = {}
         for each in exchanges.values():
             by_home.setdefault(self.maker.home_of(each.persona_id), []).append(each)
+        asked: dict[str, list[Point]] = {}
         missing: list[Exchange] = []
         seen: dict[Place, Point] = {}
         own: list[tuple[Exchange, Point]] = []
         for home, some in by_home.items():
             with self.apart.alone(home, [each.anchor_id for each in some]):
-                found = self._standing(home, some)
-                missing += [each for each in some if each.anchor_id not in found.kept]
-                seen |= {Place(home, each.id): each for each in found.replaced.values()}
-                own += [(exchanges[anchor], point) for anchor, point in found.own.items()]
+                asked[home] = self._in_question(home, some)
+            if (points := asked.pop(home, None)) is None:
+                continue
+            found = look(self.session, home, some, points, tolerance_ms=self.tolerance_ms)
+            missing += [each for each in some if each.anchor_id not in found.kept]
+            seen |= {Place(home, each.id): each for each in found.replaced.values()}
+            own += [(exchanges[anchor], point) for anchor, point in found.own.items()]
         # These exchanges were read before their points, so they are read once more.
         ids = [place.point_id for place in seen if isinstance(place.point_id, UUID)]
         now = exchanges_by_anchor(self.session, ids) if ids else {}
@@ -174,11 +178,11 @@ class Projection:
         left = [each for each in missing if each.anchor_id not in again]
         return _Look(left, seen, again, own)
 
-    def _standing(self, home: str, exchanges: Sequence[Exchange]) -> Standing:
-        """What lies in the collection of a persona for these exchanges."""
+    def _in_question(self, home: str, exchanges: Sequence[Exchange]) -> list[Point]:
+        """The points in the collection of a persona that may be memories of these exchanges."""
         if not self.maker.is_ready(home):
-            return Standing()
-        return look(self.session, self.vectors, home, exchanges, tolerance_ms=self.tolerance_ms)
+            return []
+        return list(in_question(self.vectors, home, exchanges, self.tolerance_ms))
 
     def _as_made(self, own: Sequence[tuple[Exchange, Point]]) -> list[Made]:
         """Those of these memories that stand as they would be made.
@@ -227,10 +231,11 @@ class Projection:
         held: dict[UUID, MemsyncError] = {}
         for collection, some in strange.items():
             ids = [each.place.point_id for each in some]
+            points: list[Point] = []
             with self.apart.alone(collection, [each.anchor_id for each in some]):
                 points = self.vectors.retrieve(collection, ids, vectors=True)
-                unkept = self.keep({Place(collection, each.id): each for each in points})
-                held |= {m.anchor_id: unkept[m.place] for m in some if m.place in unkept}
+            unkept = self.keep({Place(collection, each.id): each for each in points})
+            held |= {m.anchor_id: unkept[m.place] for m in some if m.place in unkept}
         return held
 
     def _digest_of(self, collection: str, point: Point) -> str:

@@ -6,7 +6,7 @@ decides which memory stays. One read of the collection serves all exchanges of a
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import chain, islice, pairwise
@@ -84,22 +84,22 @@ def in_question(
 
 def look(
     session: Session,
-    vectors: VectorStore,
     collection: str,
     exchanges: Sequence[Exchange],
+    points: Iterable[Point],
     *,
     tolerance_ms: int,
 ) -> Standing:
     """What lies in the collection for these exchanges, which are all of its persona.
 
-    Raises: SchemaMismatch when there is no such collection.
+    `points` are those of it that are in question.
     """
     by_row = _by_row(exchanges)
     kept: set[UUID] = set()
     own: dict[UUID, Point] = {}
     replaced: dict[PointId, Point] = {}
     others: list[_Found] = []
-    for point in in_question(vectors, collection, exchanges, tolerance_ms):
+    for point in points:
         memory = memory_of(DEPLOYED, point, is_own=True, persona_id=exchanges[0].persona_id)
         rows = _rows(point)
         found = next((by_row[row] for row in rows if row in by_row), None)
