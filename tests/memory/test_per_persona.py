@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 from qdrant_client import models
 
-from memsync import NewExchange, SettingsError, reconcile
-from memsync.errors import PartlyDone, SchemaMismatch, StoreUnreachable
-from memsync.memory import Drained, Memory, outbox_status, relay
+from memsync import NewExchange, SettingsError
+from memsync.errors import PartlyDone, StoreUnreachable
+from memsync.memory import Drained, Memory, outbox_status
 from memsync.model.records import Exchange, to_ms
-from memsync.stores.ltm import LongTermMemory, apart, standing
+from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.embedders import Embedder
 from memsync.stores.ltm.layouts import Layout
 from memsync.stores.ltm.ledger import Ledger
@@ -23,7 +23,7 @@ from support.counting import Counting
 from support.failing import Failing
 from support.lab import ADA, BASIL, CHANNEL, DIMS, LONG_AGO, STORES, A, B, C, Lab, embed
 from support.ledger import agrees
-from support.releasing import drain, released
+from support.releasing import drain
 
 HOME = f"persona-{A}"
 
@@ -245,77 +245,6 @@ def test_no_memory_is_written_beside_what_is_held_back(lab: Lab) -> None:
         drain(lab.postgres, lab.with_store(_HoldingBack(lab.vectors)), outage_wait_s=0)
     assert 0 == lab.vectors.count(HOME)
     assert Drained(1, 1) == drain(lab.postgres, lab.ltm)
-
-
-def broken(lab: Lab, *names: str) -> LongTermMemory:
-    """Long-term memory whose store fails at these calls: for A's collection, or for none."""
-    store = Failing(lab.vectors)
-
-    def failing(call: Any, collection: str = HOME, *given: Any, **named: Any) -> Any:
-        if collection == HOME:
-            raise StoreUnreachable("a shard is down")
-        return call(collection, *given, **named)
-
-    for name in names:
-        setattr(store, name, partial(failing, getattr(store, name)))
-    return lab.with_store(store)
-
-
-@pytest.mark.parametrize("name", ["describe", "scroll", "upsert", "retrieve"])
-def test_a_collection_that_fails_holds_its_own_entries_only(lab: Lab, name: str) -> None:
-    """The store answers otherwise, so the others are written, and no attempt is spent."""
-    lab.say(1)
-    lab.say(1, persona=C)
-    lab.sync()
-    lab.say(2)
-    lab.say(persona=C)
-    with pytest.raises(PartlyDone, match="2 outbox entries are held: a shard is down") as left:
-        drain(lab.postgres, broken(lab, name))
-    assert 1 == left.value.fields["done"]
-    assert [(0, False)] * 2 == lab.sql("SELECT attempts, dead FROM memsync.outbox")
-    assert 2 == drain(lab.postgres, lab.ltm).entries
-    assert lab.check().ok
-
-
-@pytest.mark.parametrize("is_slow", [False, True])
-def test_a_store_that_is_down_is_not_asked_for_each_collection(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, *, is_slow: bool
-) -> None:
-    """It is down where it does not answer at all, or keeps one waiting for several collections."""
-    lab.say()
-    lab.say(persona=C)
-    if is_slow:
-        monkeypatch.setattr(apart, "_SLOW_S", -1.0)
-        monkeypatch.setattr(apart, "_SLOW_MAX", 1)
-    ltm = broken(lab, "describe", *([] if is_slow else ["collections"]))
-    with pytest.raises(PartlyDone, match=r"2 wait for a retry.*a shard is down"):
-        drain(lab.postgres, ltm, outage_wait_s=0)
-    assert f"persona-{C}" not in lab.vectors.collections()
-
-
-@pytest.mark.parametrize(
-    ("where", "error"),
-    [
-        ((standing, "exchanges_at"), StoreUnreachable("disk full")),
-        ((reconcile, "keep_replaced"), SchemaMismatch("no table")),
-    ],
-    ids=["look", "keep"],
-)
-def test_a_failure_of_postgres_is_no_collections(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str], error: Exception
-) -> None:
-    """It is everybody's, and nothing is held for it."""
-    [stands, replaced] = lab.say(2)
-    lab.deploy(stands)
-    lab.deploy(replaced, point_id=replaced.anchor_id, content="User (Al): x\nAda: y", messageIds=[])
-
-    def fails(*_: object, **__: object) -> Any:
-        raise error
-
-    monkeypatch.setattr(*where, fails)
-    with released(lab.url), pytest.raises((PartlyDone, SchemaMismatch), match=str(error)):
-        relay.drain(lab.postgres, lab.ltm, outage_wait_s=0)
-    assert (2, 0) == (outbox_status(lab.postgres).pending, outbox_status(lab.postgres).held)
 
 
 def test_a_collection_of_another_size_holds_its_own_entries_only(any_lab: Lab) -> None:

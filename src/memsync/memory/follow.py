@@ -172,6 +172,7 @@ class Follower:
                 stores.ltm(),
                 settled=self._settled,
                 stops=self._ends,
+                anew=anew,
                 last=self._last,
             )
         except StoreBusy as busy:

@@ -26,6 +26,7 @@ from memsync.settings import Settings
 from memsync.stores.history import outbox
 from memsync.stores.history.outbox import Entry, OutboxStatus
 from memsync.stores.ltm import LongTermMemory, Written
+from memsync.stores.ltm.apart import HELD_S
 from memsync.stores.ltm.ledger import Entry as Noted
 from memsync.stores.ltm.ledger import Ledger
 from memsync.stores.ltm.writer import known_layout, why_app_writes
@@ -38,8 +39,6 @@ BATCH_ENTRIES = 256
 ATTEMPTS_MAX = 10
 """More than the halvings of a batch: of entries whose batch ended the process, half are claimed at
 once the next time, so that the one at fault is alone before the others are dead."""
-HELD_S = 60.0
-"""How long a relay that goes on leaves entries alone which wait for something to be mended."""
 LOOK_S = 10.0
 """How old the relay's knowledge of the recorded layout may be."""
 OUTAGE_WAIT_S: float = Settings.model_fields["outage_wait_s"].default
@@ -113,6 +112,7 @@ def drain_once(
     with exclusive(postgres, LockKey.RELAY, "relay or repair") as session:
         if anew:
             outbox.release(session)
+            ltm.ask_again()
         total = outbox.status(session).pending
         run = _Run(
             *(session, ltm.followed(session), tell, Patience(outage_wait_s), total, settled, stops),
@@ -205,8 +205,9 @@ class _Run:
             # The next claim goes on behind these, so that an entry which brings the model down
             # does not hold up the others.
             after = claimed[-1].id
-            if outage := self._carry_out(claimed):
-                self.outage, self.is_probing = outage, True
+            self.outage = outage = self._carry_out(claimed)
+            if outage:
+                self.is_probing = True
                 pause_s = self.patience.next_pause_s(outage)
                 if pause_s is None:
                     self.tried = after
@@ -290,8 +291,9 @@ class _Run:
         if outage:
             self._give_back(untried, outage.message)
         self._settle(done, written)
-        if len(untried) < len(claimed):
-            self.outage, self.is_probing = None, False
+        if done or refused:
+            # What is held may wait for the very store that is down.
+            self.is_probing = False
             self.patience.succeeded()
         self.entries += len(done)
         self.tell(Progress(Kind.STEP, "sync", self.entries, self.total))

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
-from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError
+from memsync.errors import (
+    InvalidInput,
+    MemsyncError,
+    SchemaMismatch,
+    SettingsError,
+    StoreUnreachable,
+)
 from memsync.model.ids import PointId
 from memsync.model.records import Exchange, Place, Point, Vector
 from memsync.stores.ltm.embedders import Failure
@@ -73,11 +79,18 @@ class Embedded:
         return found
 
 
+def _raised(_: Sequence[Point], error: StoreUnreachable) -> None:
+    raise error
+
+
 def sent_in_parts(
-    points: Sequence[Point], send: Callable[[Sequence[Point]], None]
+    points: Sequence[Point],
+    send: Callable[[Sequence[Point]], None],
+    failed: Callable[[Sequence[Point], StoreUnreachable], None] = _raised,
 ) -> dict[PointId, Failure]:
     """Send the points; return the refusals. A batch that the store refuses is halved until the bad
-    point is found.
+    point is found. One at which it fails is so, too, if `failed` raises no error; a single point
+    that fails is no refusal.
     """
     if not points:
         return {}
@@ -88,6 +101,12 @@ def sent_in_parts(
     except InvalidInput as refusal:
         if len(points) == 1:
             return {points[0].id: refusal}
-        middle = len(points) // 2
-        return sent_in_parts(points[:middle], send) | sent_in_parts(points[middle:], send)
-    return {}
+    except StoreUnreachable as error:
+        failed(points, error)
+        if len(points) == 1:
+            return {}
+    else:
+        return {}
+    middle = len(points) // 2
+    halves = (points[:middle], points[middle:])
+    return {i: why for half in halves for i, why in sent_in_parts(half, send, failed).items()}

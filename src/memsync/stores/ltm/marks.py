@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID, uuid4
 
-from memsync.errors import MemsyncError, SettingsError
+from memsync.errors import InvalidInput, MemsyncError, SchemaMismatch, SettingsError
 from memsync.model.records import Point
 from memsync.stores.history.catalog import instance_id
 from memsync.stores.postgres import Session, relations
@@ -75,6 +75,16 @@ class Marks:
 
 NO_MARKS = Marks(why_unread=f"Postgres has no table {_TABLE}, which `memsync migrate run` adds")
 """What is known where no mark is kept."""
+
+
+def require_writes(vectors: VectorStore) -> None:
+    """See that the store takes a write to the collection of marks: one that changes no point.
+
+    A refusal of this key or of this write is an answer, too. Raises: StoreUnreachable.
+    """
+    with contextlib.suppress(InvalidInput, SchemaMismatch):
+        vectors.create(META, len(_NO_VECTOR), {})
+        vectors.overwrite_payloads(META, {uuid4(): {}})
 
 
 class Mark:

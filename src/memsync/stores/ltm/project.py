@@ -77,9 +77,9 @@ class Maker(Protocol):
         """
         ...
 
-    def is_ready(self, collection: str) -> bool:
+    def is_ready(self, collection: str, *, make: bool) -> bool:
         """Whether the collection stands and takes the embedder's vectors; False where it does not
-        stand. Raises: SchemaMismatch where it cannot take them.
+        stand and is not to be made. Raises: SchemaMismatch where it cannot take them.
         """
         ...
 
@@ -162,25 +162,35 @@ class Projection:
         missing: list[Exchange] = []
         seen: dict[Place, Point] = {}
         own: list[tuple[Exchange, Point]] = []
+        later: list[UUID] = []
         for home, some in by_home.items():
-            with self.apart.alone(home, [each.anchor_id for each in some]):
+            anchors = [each.anchor_id for each in some]
+            if self.apart.leaves_alone(home, anchors):
+                continue
+            with self.apart.alone(home, anchors):
                 asked[home] = self._in_question(home, some)
             if (points := asked.pop(home, None)) is None:
                 continue
             found = look(self.session, home, some, points, tolerance_ms=self.tolerance_ms)
-            missing += [each for each in some if each.anchor_id not in found.kept]
+            new = [each for each in some if each.anchor_id not in found.kept]
+            first = self.apart.first(home, new)
+            missing += new[first]
+            del new[first]
+            later += [each.anchor_id for each in new]
             seen |= {Place(home, each.id): each for each in found.replaced.values()}
             own += [(exchanges[anchor], point) for anchor, point in found.own.items()]
         # These exchanges were read before their points, so they are read once more.
         ids = [place.point_id for place in seen if isinstance(place.point_id, UUID)]
         now = exchanges_by_anchor(self.session, ids) if ids else {}
-        again = [each for each in ids if now.get(each) != exchanges[each]]
+        changed = [each for each in ids if now.get(each) != exchanges[each]]
+        again = list(dict.fromkeys([*changed, *later]))
         left = [each for each in missing if each.anchor_id not in again]
         return _Look(left, seen, again, own)
 
     def _in_question(self, home: str, exchanges: Sequence[Exchange]) -> list[Point]:
         """The points in the collection of a persona that may be memories of these exchanges."""
-        if not self.maker.is_ready(home):
+        # One that could not be made is made before anything is embedded again.
+        if not self.maker.is_ready(home, make=self.apart.is_suspect(home)):
             return []
         return list(in_question(self.vectors, home, exchanges, self.tolerance_ms))
 

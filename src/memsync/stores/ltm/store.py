@@ -20,12 +20,12 @@ from memsync.model.ids import PersonaId, PersonalityId, PointId
 from memsync.model.records import Exchange, Place, Point, Recollection
 from memsync.settings import Settings
 from memsync.stores.ltm import contents
-from memsync.stores.ltm.apart import Apart
-from memsync.stores.ltm.embedders import Embedder, Failure, load_embedder
+from memsync.stores.ltm.apart import Apart, Troubles
+from memsync.stores.ltm.embedders import Embedder, load_embedder
 from memsync.stores.ltm.fence import write_as_seen
 from memsync.stores.ltm.fingerprints import PointPrints
 from memsync.stores.ltm.layouts import CollectionKind, Layout, collection_of_persona, kind_of
-from memsync.stores.ltm.made import Embedded, Made, Written, sent_in_parts
+from memsync.stores.ltm.made import Embedded, Made, Written
 from memsync.stores.ltm.making import made_per_persona, made_shared
 from memsync.stores.ltm.marks import Mark
 from memsync.stores.ltm.payload import DEPLOYED, PayloadCodec
@@ -77,6 +77,7 @@ class LongTermMemory:
         self._embedder = embedder.within(**self._bounds) if embedder else None
         self._loading, self._prepared_until = threading.Lock(), 0.0
         self._ready: set[str] = set()
+        self._troubles: Troubles = {}
         forks.watch(self)
 
     @classmethod
@@ -309,14 +310,14 @@ class LongTermMemory:
         embedded = self.embedded(made)
         waiting = before([each for each, _ in embedded.points])
         written = Written([], embedded.failed, waiting)
-        apart = apart or Apart(self._vectors, self.forget, is_shared=True)
+        apart = apart or Apart(self._vectors, self._troubles, self.forget, is_shared=True)
         for collection, some in embedded.by_collection().items():
             points = [(m.anchor_id, point) for m, point in some if m.anchor_id not in waiting]
             with apart.alone(collection, [anchor for anchor, _ in points]):
                 if self.layout is Layout.PER_PERSONA and collection not in self._ready:
                     self.ensure(collection, self.embedder.dims)
                     self._ready.add(collection)
-                written = self._written(collection, points, seen or {}, written)
+                written = self._written(collection, points, seen or {}, written, apart)
         return written
 
     def _written(
@@ -325,6 +326,7 @@ class LongTermMemory:
         points: Sequence[tuple[UUID, Point]],
         seen: Mapping[Place, Point],
         before: Written,
+        apart: Apart,
     ) -> Written:
         """Write the points of one collection, each with its anchor."""
         here = {at.point_id: old for at, old in seen.items() if at.collection == collection}
@@ -332,10 +334,9 @@ class LongTermMemory:
         def send(some: Sequence[Point]) -> None:
             write_as_seen(self._vectors, collection, some, here)
 
-        anchors = {point.id: anchor for anchor, point in points}
-        refused = sent_in_parts([point for _, point in points], send)
-        sent = [point for _, point in points if point.id not in refused]
-        failed: dict[PointId, Failure] = {anchors[each]: why for each, why in refused.items()}
+        failed = apart.send(collection, points, send)
+        not_sent = {*failed, *apart.held}
+        sent = [point for anchor, point in points if anchor not in not_sent]
         return Written([*before.points, *sent], {**before.failed, **failed}, before.held)
 
     def project(self, session: Session, anchor_ids: Sequence[UUID], keep: Keep) -> Written:
@@ -346,7 +347,7 @@ class LongTermMemory:
         In the per-persona layout a memory that the app has written stays. Raises: StoreUnreachable.
         """
         shared = self.collection if self.layout is Layout.SHARED else None
-        apart = Apart(self._vectors, self.forget, is_shared=shared is not None)
+        apart = Apart(self._vectors, self._troubles, self.forget, is_shared=shared is not None)
         tolerance_ms = round(self._settings.match_tolerance_s * 1000)
         self.prepare()
         try:
@@ -357,24 +358,32 @@ class LongTermMemory:
             self._prepared_until = 0.0
             raise
 
-    def is_ready(self, collection: str) -> bool:
+    def is_ready(self, collection: str, *, make: bool = False) -> bool:
         """Whether a persona's collection stands and takes the embedder's vectors; False where there
-        is none.
+        is none, and none to `make`.
 
         Raises: DimensionMismatch, SchemaMismatch where it cannot take them.
         """
         if collection in self._ready:
             return True
         info = self.describe(collection)
-        if info is None:
+        if info:
+            contents.require_size(collection, info.dims, self.embedder)
+        elif make:
+            self.ensure(collection, self.embedder.dims)
+        else:
             return False
-        contents.require_size(collection, info.dims, self.embedder)
         self._ready.add(collection)
         return True
 
     def forget(self, collection: str) -> None:
         """Ask the store about this collection the next time."""
         self._ready.discard(collection)
+
+    def ask_again(self) -> None:
+        """Leave no collection alone that failed a moment ago: it may be mended."""
+        for each in self._troubles.values():
+            each.until = 0.0
 
     def embedded(self, made: Sequence[Made]) -> Embedded:
         """These memories with their vectors. Writes nothing."""
