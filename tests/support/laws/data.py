@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from memsync.model.digests import exchange_digest
 from memsync.model.records import Exchange
@@ -12,6 +13,7 @@ from support.laws.base import OLD_MS, OWNER, Planted, key, law, noted, one, spel
 
 DRAFT = "User (Al): x\nAda: draft"
 LONG_AGO_TEXT = "User (Al): long ago\nAda: it was"
+_FORGED = f"{LONG_AGO_TEXT} not"
 
 
 @law("MSD001", "home")
@@ -187,15 +189,12 @@ def wrong_key_of_an_archived_memory(lab: Lab, said: list[Exchange]) -> Planted:
     return Planted(one(point.id, point="text"))
 
 
-@law("MSD003", "home", "deployed")
+@law("MSD003", "deployed")
 def archived_in_capitals(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory without rows whose personality no filter finds as it is spelled."""
-    home, in_capitals = lab.place(said[0]).collection, str(ADA).upper()
-    point = lab.deploy(said[0], collection=home, createdAt=OLD_MS, content=LONG_AGO_TEXT)
-    payload = point.payload if lab.deployed else lab.ltm.codec.archived(point, persona_id=A)
-    wrong = spelled(lab, said[0], personality_id=in_capitals)
-    lab.put(point.id, {**payload, **wrong}, home)
-    return Planted(one(point.id, point=next(iter(wrong))))
+    wrong = {"personalityId": str(ADA).upper()}
+    point = lab.deploy(said[0], createdAt=OLD_MS, content=LONG_AGO_TEXT, **wrong)
+    return Planted(one(point.id, point="personalityId"))
 
 
 def _without_content(names: tuple[str, str], lab: Lab, said: list[Exchange]) -> Planted:
@@ -279,8 +278,10 @@ def enriched_and_brought_home(lab: Lab, said: list[Exchange]) -> Planted:
     )
 
 
-def _tampered(lab: Lab, said: list[Exchange], **wrong: object) -> Planted:
-    """An archived memory whose digest is that of what it said before."""
+def _tampered(other: str, lab: Lab, said: list[Exchange], **wrong: object) -> Planted:
+    """An archived memory whose digest is that of what it said before. `other` is a fault that a
+    plan mends of it, without taking the proof.
+    """
     home = lab.place(said[0]).collection
     point = lab.deploy(said[0], collection=home, createdAt=OLD_MS, content=LONG_AGO_TEXT)
     codec = lab.ltm.codec_of(home)
@@ -290,20 +291,34 @@ def _tampered(lab: Lab, said: list[Exchange], **wrong: object) -> Planted:
         assert lab.check().ok, "a memory that fits its digest is none of the tampered"
     lab.put(point.id, payload | spelled(lab, said[0], **wrong), home)
     return Planted(
-        one(point.id, point=payload[codec.key("digest")]), next_command="memsync rules MSD007"
+        one(point.id, point=payload[codec.key("digest")]),
+        others={other: 1} if other else {},
+        next_command="memsync rules MSD007",
     )
 
 
 for _name, _changes in (
     ("persona", {"persona_id": str(C)}),
-    ("text", {"content": "User (Al): long ago\nAda: it was not"}),
+    ("text", {"content": _FORGED}),
     ("time", {"created_at": OLD_MS - 1}),
     ("channel", {"channel_id": "another"}),
 ):
-    law("MSD007", "home", name=f"tampered-{_name}")(partial(_tampered, **_changes))
-law("MSD007", "deployed", name="tampered-text")(
-    partial(_tampered, content="User (Al): long ago\nAda: it was not")
+    law("MSD007", "home", name=f"tampered-{_name}")(partial(_tampered, "", **_changes))
+law("MSD007", "deployed", name="tampered-text")(partial(_tampered, "", content=_FORGED))
+law("MSD007", "home", name="tampered-text-in-seconds")(
+    partial(_tampered, "wrong-time-unit", content=_FORGED, created_at=OLD_MS // 1000)
 )
+
+
+@law("MSD007", "home", name="tampered-text-under-another-key")
+def _tampered_under_another_key(lab: Lab, said: list[Exchange]) -> Planted:
+    """A tampered memory with a key that is mended."""
+    planted = _tampered("wrong-payload-key", lab, said, content=_FORGED)
+    [id_] = planted.evidence
+    home = lab.place(said[0]).collection
+    payload = dict(lab.point(UUID(id_), home).payload)
+    lab.put(UUID(id_), payload | {"channelId": payload.pop("channel_id")}, home)
+    return planted
 
 
 @law("MSD007", "home", "deployed")
@@ -312,7 +327,7 @@ def other_than_noted(lab: Lab, said: list[Exchange]) -> Planted:
     noted(lab, said)
     lab.unsay(said[0])
     if lab.deployed:
-        lab.respell(said[0], content="User (Al): long ago\nAda: it was not")
+        lab.respell(said[0], content=_FORGED)
     else:
         lab.respell(said[0], **spelled(lab, said[0], assistant_text="it was not"))
     return Planted(

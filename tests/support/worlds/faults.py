@@ -382,7 +382,7 @@ SHARED: Mapping[str, Callable[[World], bool]] = {
     "tampered": _archived("archived-tampered", lambda *_: {"digest": "1" * 64}),
     "archived, a user": _archived("misplaced-point", lambda *_: {"persona_id": str(USERS[C])}),
     "archived, in capitals": _archived(
-        "wrong-payload-key", lambda _, row: {"persona_id": str(row.persona_id).upper()}
+        "", lambda _, row: {"persona_id": str(row.persona_id).upper()}
     ),
 }
 

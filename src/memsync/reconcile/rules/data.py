@@ -127,7 +127,7 @@ def _distance_ms(window: tuple[int, int], at: int) -> int:
 
 
 class WrongPayloadKey(CaseRule):
-    """A payload has a key, or an archived memory's id, in a spelling that is not looked for.
+    """A payload has a key, or an app's archived memory its personality, in a wrong spelling.
 
     Why it matters: the value under that key is not seen. The memory seems to lack a text or a time,
     or a filter by persona or personality misses it.

@@ -56,8 +56,8 @@ class Reading:
     first and last millisecond it may mean.
     `persona_given`: something stands where the persona is named. `names_several_personas`: a list
     of them stands there, or two spellings of the key differ; the memory has no persona then,
-    because Qdrant gives it to the filter of each. `misspelled` are keys whose id recall's filter
-    does not find, because it is not spelled as Postgres spells it.
+    because Qdrant gives it to the filter of each. `misspelled` are keys whose id a filter
+    of the app's does not find, because it is not spelled as Postgres spells it.
     `names_several_times`: two spellings of the key give times that differ. `message_ids` are the
     ids of rows that it names. `brought_from` is the place of the app's point of which it is a copy.
     `texts_disagree`: it has the app's one text, and both texts besides, that say something else.
@@ -212,8 +212,9 @@ class PayloadCodec:
         """The point's payload as this style wants it; its text, and keys of others, stay.
 
         Known keys are respelled, and a time that can be read becomes whole milliseconds. With its
-        exchange, persona, personality, channel and time are the row's. `as_deployed`: in a
-        collection of the app's there is no digest, and a channel that is absent stays absent.
+        exchange, persona, personality, channel and time are the row's; without, its digest stays.
+        `as_deployed`: in a collection of the app's there is no digest, and a channel
+        that is absent stays absent.
         """
         payload = self._respelled(point.payload)
         if exchange is not None:
@@ -222,7 +223,10 @@ class PayloadCodec:
             payload[self.key("created_at")] = exchange.created_at_ms
             if not as_deployed or self.key("channel_id") in payload:
                 payload[self.key("channel_id")] = exchange.channel_id
-        return payload if as_deployed else payload | self._digested(point.id, payload, exchange)
+        # Without a row, the digest that it carries may be the only proof that it was changed.
+        if as_deployed or (exchange is None and text_of(payload.get("digest"))):
+            return payload
+        return payload | self._digested(point.id, payload, exchange)
 
     def _respelled(self, payload: Mapping[str, object]) -> dict[str, object]:
         """Known keys in this style, ids as Postgres spells them, a time in whole milliseconds, and
@@ -329,10 +333,10 @@ class PayloadCodec:
         return [payload[key] for key in ("persona_id", _CAMEL["persona_id"]) if key in payload]
 
     def _misspelled(self, payload: Mapping[str, object]) -> tuple[str, ...]:
-        """The keys of ids that are spelled otherwise than those for which recall filters."""
-        keys = [self._spell[name] for name in (_IDS[1:] if self.of_app else _IDS)]
-        ids = [(key, uuid_of(payload.get(key))) for key in keys]
-        return tuple(key for key, id_ in ids if id_ and payload[key] != str(id_))
+        """The personality's key, where the app's filter misses its id; ours find any spelling."""
+        key = self._spell["personality_id"]
+        id_ = uuid_of(payload.get(key))
+        return (key,) if self.of_app and id_ and payload[key] != str(id_) else ()
 
     def _both(self, payload: Mapping[str, object]) -> tuple[str | None, str | None]:
         """The user's text and the assistant's."""
