@@ -1,6 +1,7 @@
 """Tests of taking back a run that ended before it knew which of its writes were done."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 
 from memsync.errors import PartlyDone, StoreUnreachable
 from memsync.reconcile.plans import ActionKind
+from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.undoable import kept
 from memsync.stores.ltm import LongTermMemory
 from support.failing import Crash, Failing
-from support.lab import Lab
+from support.lab import DIMS, Lab
 from support.ledger import adopt
 from support.repairs import alike, ends_at, restore, settled, spoiled
 
@@ -96,9 +98,28 @@ def test_what_others_wrote_after_a_run_that_wrote_nothing_stays(lab: Lab, who: s
         lab.sql("INSERT INTO memsync.outbox (point_id) VALUES (%(i)s)", i=said.anchor_id)
         lab.sync()
     written = lab.point(place.point_id, place.collection)
-    with pytest.raises(PartlyDone, match="somebody has written the point since"):
+    with pytest.raises(
+        PartlyDone, match="the relay, another run or an adoption has noted it since"
+    ):
         lab.undo(plan)
     assert written == lab.point(place.point_id, place.collection)
+
+
+def test_a_vector_that_somebody_noted_since_is_not_called_undone(open_lab: partial[Lab]) -> None:
+    """The payload is the same before and after, so it tells nothing."""
+    lab = open_lab()
+    [said, *_] = settled(lab)
+    place = lab.place(said)
+    old = replace(lab.point(place.point_id, place.collection), vector=(0.0,) * DIMS)
+    lab.vectors.upsert(place.collection, [old])
+    lab.verify = Verify()
+    plan = lab.plan()
+    with pytest.raises(Crash), ends_at(3, after=False):
+        lab.apply(plan)
+    adopt(lab)
+    for _ in range(2):
+        with pytest.raises(PartlyDone, match="noted it since"):
+            lab.undo(plan)
 
 
 def test_an_undo_that_ends_early_is_not_somebody_else(lab: Lab) -> None:

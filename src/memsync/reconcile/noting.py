@@ -64,14 +64,18 @@ class Noting:
             archived = [row.id for row in taken if row.state == State.ARCHIVED]
             self._session.run("bring_noted", ids=[row.id for row in taken], archived=archived)
 
-    def written_by_others(self, rows: Iterable[Row]) -> set[PointId]:
-        """The points of those intents that another run or the relay has carried out, or an operator
-        adopted. Whether the run itself came to it nobody knows.
+    def written_by_others(
+        self, run_id: UUID, collection: str, ids: Iterable[PointId]
+    ) -> set[PointId]:
+        """Those of these points that the run was to write, which another run or the relay has
+        written since, or an operator adopted. Whether the run itself came to it nobody knows.
         """
-        ids = [row.id for row in rows if row.after and not row.is_done]
-        if not ids or not self._ledger.stands:
+        asked = [str(each) for each in ids]
+        if not asked or not self._ledger.stands:
             return set()
-        found = self._session.rows("noted_since_intent", ids=ids)
+        found = self._session.rows(
+            "noted_since_intent", run_id=run_id, collection=collection, point_ids=asked
+        )
         return {point_id_of(each.point_id) for each in found}
 
     def leaving(self, collection: str, ids: Sequence[PointId]) -> None:

@@ -18,10 +18,13 @@ WHERE j.run_id = %(run_id)s AND j.collection = %(collection)s AND j.point_id = a
   AND j.noted_before IS NULL;
 
 -- name: noted_since_intent
--- The points of these intents that were written down since in the ledger, or as done by another run.
+-- The points that a run was to write, that it has not settled, and that were written down since in the
+-- ledger, or as done by another run.
 SELECT j.point_id
 FROM memsync.journal j
-WHERE j.id = ANY(%(ids)s)
+WHERE j.run_id = %(run_id)s AND j.collection = %(collection)s
+  AND j.point_id = ANY(%(point_ids)s)
+  AND j.state_after IS NOT NULL AND j.done_at IS NULL AND j.undone_at IS NULL
   AND (EXISTS (SELECT FROM memsync.memories m
                WHERE m.collection = j.collection AND m.point_id = j.point_id
                  AND m.noted_at > j.intended_at)

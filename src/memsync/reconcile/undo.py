@@ -37,6 +37,10 @@ from memsync.stores.ltm.texts import say_the_same
 from memsync.stores.postgres import Postgres, Session
 
 _BATCH = 128
+_NOTED_SINCE = (
+    "the run ended before it noted the point as its own, and the relay, another run or an adoption "
+    "has noted it since"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,25 +167,20 @@ class _Undoer:
         self._journal.settle_undone(rows)
 
     def _take_back(self, kind: ActionKind, collection: str, rows: list[Row]) -> None:
-        by_id: dict[PointId, Row] = {}
-        for row in rows:
-            if (row.source or row).collection in self._retired:
-                what = "the point that it is a copy of" if row.source else "its collection"
-                said = f"undo is not possible: {what} was retired; {BROUGHT_BACK_BY}"
-                self._aside.append((row, said))
-            elif row.place:
-                by_id[row.place.point_id] = row
+        by_id = self._not_retired(rows)
         if not all(row.is_done for row in by_id.values()):
             self._catch_up(collection)
         vectors = kind is not ActionKind.PATCH
         read = read_points(self._ltm, collection, list(by_id), vectors=vectors)
-        others = self._noting.written_by_others(by_id.values())
+        others = self._noting.written_by_others(self._journal.run_id, collection, by_id)
         done, restore = [], {}
         for point_id, row in by_id.items():
             state = point_state(read.points.get(point_id))
             if why := read.unread.get(point_id):
                 self._aside.append((row, why))
-            elif state == row.after and point_id not in others:
+            elif state == row.after and point_id in others:
+                self._aside.append((row, _NOTED_SINCE))
+            elif state == row.after:
                 restore[point_id] = row
             elif state == row.before:
                 done.append(row)
@@ -193,6 +192,18 @@ class _Undoer:
         self._settle(collection, done, lost=self._lost(collection, done))
         if wanted := {each: row for each, row in restore.items() if each in copies}:
             self._restore(kind, collection, wanted, copies, read.points)
+
+    def _not_retired(self, rows: Sequence[Row]) -> dict[PointId, Row]:
+        """Those by point whose collection was not retired since. The others are set aside."""
+        by_id: dict[PointId, Row] = {}
+        for row in rows:
+            if (row.source or row).collection in self._retired:
+                what = "the point that it is a copy of" if row.source else "its collection"
+                said = f"undo is not possible: {what} was retired; {BROUGHT_BACK_BY}"
+                self._aside.append((row, said))
+            elif row.place:
+                by_id[row.place.point_id] = row
+        return by_id
 
     def _catch_up(self, collection: str) -> None:
         """Wait for writes of the run that the store may have taken and not done yet."""
