@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from memsync.errors import PartlyDone, StoreUnreachable
+from memsync.reconcile.apply import Applied
 from memsync.reconcile.plans import ActionKind
 from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.undoable import kept
@@ -102,6 +103,8 @@ def test_what_others_wrote_after_a_run_that_wrote_nothing_stays(lab: Lab, who: s
         PartlyDone, match="the relay, another run or an adoption has noted it since"
     ):
         lab.undo(plan)
+    assert Applied(0, 1, by_others=1) == lab.apply(plan)
+    assert 0 == lab.undo(plan).done
     assert written == lab.point(place.point_id, place.collection)
 
 

@@ -108,7 +108,7 @@ class _Applier:
         self._written = {each.place for each in plan.actions if each.kind is not ActionKind.REMOVE}
         self._after: dict[Place, str | None] = {}
         self._aside: dict[Place, tuple[Action, str]] = {}
-        self._unsettled: list[Looked] = []
+        self._unsettled: dict[str, list[Looked]] = {}
         self._began = False
         self._done = self._done_before = self._done_by_others = self._left = 0
 
@@ -134,7 +134,7 @@ class _Applier:
                 self._done_by_others += not each.ours
                 self._after[place] = each.after
                 if each.unsettled:
-                    self._unsettled.append(each)
+                    self._unsettled.setdefault(place.collection, []).append(each)
             elif each.why is not None:
                 self._aside[place] = (each.action, each.why)
             else:
@@ -202,16 +202,23 @@ class _Applier:
                 self._tell(Progress(Kind.STEP, "apply", seen, len(actions)))
 
     def _begin(self) -> None:
-        """Record the layout and the run, and settle what an earlier one left unsettled."""
+        """Record the layout and the run, and settle what an earlier one left unsettled.
+
+        What others wrote since its intents is theirs, and no undo of this run removes it.
+        """
         self._began = True
         self._ltm.record_layout(self._session)
         self._ltm.mark.watch(self._session)
         self._journal.begin(self._plan)
-        self._note_counts()
-        for name, some in _by_collection(self._unsettled):
+        for name, some in self._unsettled.items():
+            ids = [each.point_id for each in some]
+            others = self._noting.written_by_others(self._journal.run_id, name, ids)
+            ours = [each for each in some if each.point_id not in others]
             with self._session.transaction():
-                self._noting.done(name, [(each, each.found) for each in some])
-                self._journal.settle(name, [each.point_id for each in some], created=True)
+                self._noting.done(name, [(each, each.found) for each in ours])
+                self._journal.settle(name, [each.point_id for each in ours], others, created=True)
+            self._done_by_others += len(others)
+        self._note_counts()
 
     def _note_counts(self) -> None:
         """Write down how many actions were done by others, and how many are set aside, so far."""
@@ -387,10 +394,3 @@ def _putting(ltm: LongTermMemory, collection: str, dims: int) -> Send:
         return ltm.repairs.put(collection, points, seen)
 
     return send
-
-
-def _by_collection(looked: Sequence[Looked]) -> list[tuple[str, list[Looked]]]:
-    found: dict[str, list[Looked]] = {}
-    for each in looked:
-        found.setdefault(each.action.place.collection, []).append(each)
-    return list(found.items())
