@@ -9,6 +9,8 @@ from memsync import reconcile
 from memsync.errors import InvalidInput
 from memsync.memory import Drained, NewExchange
 from memsync.model.records import Point
+from memsync.reconcile.cases import Found
+from memsync.reconcile.sources import Unjudged
 from support.lab import ADA, CHANNEL, LONG_AGO, A, Lab
 from support.releasing import drain
 
@@ -122,6 +124,16 @@ def test_an_acknowledged_odd_time_hides_no_memory_that_comes_later(lab: Lab) -> 
         lab.vectors.delete(lab.home, [first.id])
         forge()
         assert ({"unreadable-time": 1}, True) == checked()
+
+
+def test_two_memories_do_not_cancel_each_other(lab: Lab) -> None:
+    """No state of memories that nobody can judge stands for none, whichever they are."""
+    said = lab.settled()[0]
+    found = Found.read(lab.home, lab.point(said.anchor_id), lab.ltm.codec, home=True)
+    unjudged = Unjudged()
+    unjudged.add(found)
+    unjudged.add(found)
+    assert unjudged.state
 
 
 @pytest.mark.parametrize("newest", ["9999-12-31 23:59:59.999", "9999-12-31 23:59:59.998"])

@@ -49,7 +49,7 @@ class Counts:
 @dataclass(slots=True)
 class Unjudged:
     """Memories without an exchange of which nobody can tell whether that is a fault: a message of
-    their thread cannot be read. `state` is a digest of all of them.
+    their thread cannot be read. `state` is the sum of their digests, in any order.
     """
 
     points: int = 0
@@ -58,7 +58,8 @@ class Unjudged:
     def add(self, found: Found) -> None:
         """Count the point."""
         self.points += 1
-        self.state ^= int(json_digest([found.place.key.hex(), point_state(found.point)]), 16)
+        digest = json_digest([found.place.key.hex(), point_state(found.point)])
+        self.state = (self.state + int(digest, 16)) % 2**256
 
 
 class Places:
