@@ -27,12 +27,7 @@ from memsync.reconcile.on_its_way import OnItsWay
 from memsync.reconcile.pairing import Pairing
 from memsync.reconcile.reading import read_points
 from memsync.reconcile.rules import CASE_RULES, STATE_RULES
-from memsync.reconcile.rules.coverage import (
-    ArchivedMissing,
-    MissingPoint,
-    NewerThanHistory,
-    OrphanPoint,
-)
+from memsync.reconcile.rules.coverage import NOT_JUDGED, ArchivedMissing, MissingPoint
 from memsync.reconcile.rules.vectors import VectorRule
 from memsync.reconcile.seen_vectors import Verify
 from memsync.reconcile.sources import Sources
@@ -197,6 +192,7 @@ class _Auditor:
             looked_for=looked_for,
             took_over=bool(self._reading.left_out),
             why_alone=self._reading.why_alone,
+            unjudged=pairing.sources.unjudged.points,
         )
 
     def _pairing(
@@ -257,7 +253,7 @@ class _Auditor:
         if state.marks.are_of_a_standby or state.marks.verdict is Verdict.GONE:
             codes.discard(ArchivedMissing.code)
         if state.unjudged.points:
-            codes -= {OrphanPoint.code, NewerThanHistory.code}
+            codes -= NOT_JUDGED
         return frozenset(codes)
 
     def _missing_with_the_collection(self) -> int:

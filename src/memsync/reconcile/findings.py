@@ -306,7 +306,8 @@ class Audit:
     `took_over`: a part was read by an earlier run, and `left_out` says which.
     `why_alone` is why one process read all, or kept no state, though the operator asked otherwise.
     `looked_for` are the codes that were checked everywhere: only of these does "no finding" mean
-    "no fault".
+    "no fault". `unjudged` memories without an exchange are of threads with a time that nobody can
+    read, so whether each is an orphan is not known.
     """
 
     findings: Findings
@@ -328,6 +329,7 @@ class Audit:
     looked_for: frozenset[str] = frozenset()
     took_over: bool = False
     why_alone: str | None = None
+    unjudged: int = 0
 
     def close(self) -> None:
         """Forget the findings. Closing twice is no error."""

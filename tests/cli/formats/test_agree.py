@@ -81,6 +81,7 @@ def _ok(found: Audit, view: View) -> list[float]:
         (["MSD010"], {}, False),
         (["vector-drift"], {"vectors": Verified(9, 9, 0)}, False),
         (["MSD010"], {"vectors": Verified(9, 2, 0, 7)}, True),
+        (["MSC002"], {"unjudged": 1, "looked_for": frozenset({"MSC001"})}, True),
         (["MSD"], {}, True),
         (["MSS016"], {"looked_for": frozenset({"MSS001"})}, False),
         ([], {"looked_for": frozenset()}, False),

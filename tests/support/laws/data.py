@@ -192,8 +192,8 @@ def wrong_key_of_an_archived_memory(lab: Lab, said: list[Exchange]) -> Planted:
 @law("MSD003", "deployed")
 def archived_in_capitals(lab: Lab, said: list[Exchange]) -> Planted:
     """A memory without rows whose personality no filter finds as it is spelled."""
-    wrong = {"personalityId": str(ADA).upper()}
-    point = lab.deploy(said[0], createdAt=OLD_MS, content=LONG_AGO_TEXT, **wrong)
+    text, in_capitals = LONG_AGO_TEXT, str(ADA).upper()
+    point = lab.deploy(said[0], createdAt=OLD_MS, content=text, personalityId=in_capitals)
     return Planted(one(point.id, point="personalityId"))
 
 

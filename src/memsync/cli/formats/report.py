@@ -23,6 +23,7 @@ from memsync.reconcile.findings import Audit, Chosen, Finding, Severity, counted
 from memsync.reconcile.recorded import Recorded
 from memsync.reconcile.rules import RULES, Rule
 from memsync.reconcile.rules.base import StateRule
+from memsync.reconcile.rules.coverage import NOT_JUDGED
 from memsync.reconcile.rules.schema import BaselineOutdated
 from memsync.reconcile.rules.vectors import VectorDrift, VectorRule
 
@@ -219,6 +220,9 @@ class Report:
             return why
         if isinstance(rule, VectorRule) and seen and seen.is_sample:
             return f"none in what was seen: {vectors.looked_at(seen)}"
+        if rule.code in NOT_JUDGED and self.audit.unjudged:
+            number = count(self.audit.unjudged, "memory was", "memories were")
+            return f"none in what was judged: {number} not, of a thread with an unreadable time"
         return "" if self.audit.complete else "none in what was read, and not everything was"
 
     def _not_at_all(self, rule: Rule) -> str:
@@ -232,7 +236,8 @@ class Report:
             return "no text was embedded anew: name the embedder in the settings"
         if isinstance(rule, VectorRule) and seen and seen.is_sample:
             return ""
-        if rule.code in self.audit.looked_for or not self.audit.complete:
+        is_part = rule.code in NOT_JUDGED and self.audit.unjudged
+        if is_part or rule.code in self.audit.looked_for or not self.audit.complete:
             return ""
         if isinstance(rule, StateRule) and rule.only_in_check and self.made.command != _CHECK:
             return f"only {_CHECK} looks for it"

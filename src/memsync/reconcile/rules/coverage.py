@@ -242,3 +242,7 @@ def _facts(entry: LateEntry) -> Evidence:
         "last_error": entry.last_error,
         "entries_in_all": entry.total,
     }
+
+
+NOT_JUDGED = frozenset((OrphanPoint.code, NewerThanHistory.code))
+"""What nobody can tell of a memory without an exchange, of a thread with an unreadable time."""
