@@ -175,7 +175,7 @@ def test_killed_before_the_ledger_has_the_new_layout(
     quick: Lab, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lab], relayout.Changed]
 ) -> None:
     """The layout is changed, and half done all the same, because a loss would not be told. The same
-    command finishes it, and no retirement takes its place.
+    command finishes it, and neither a retirement nor the other change takes its place.
     """
     adopt(quick)
     if change is back:
@@ -189,6 +189,9 @@ def test_killed_before_the_ledger_has_the_new_layout(
     if change is to_shared:
         with pytest.raises(GateClosed, match="set shared --app-stopped`"):
             retire(quick)
+    other, command = (to_shared, "set per-persona`") if change is back else (back, "--app-stopped`")
+    with pytest.raises(GateClosed, match=command):
+        other(quick)
     assert {"unfinished-layout-change": 1} == quick.check().counts
 
     assert change(quick).audit

@@ -228,8 +228,12 @@ def test_entries_that_nobody_would_carry_out_are_waited_for(
     store.meanwhile = lambda name: name == "create" and not lab.said[7:] and lab.say(2)
     if not meanwhile:
         lab.say(2)
-    with pytest.raises(GateClosed, match=r"2 memories wait in the outbox.*memsync sync run"):
+    with pytest.raises(
+        GateClosed, match=r"2 memories wait in the outbox.*memsync sync run"
+    ) as told:
         back(lab, store)
+    assert meanwhile is ("what was copied stays" in str(told.value))
+    assert meanwhile is ("scroll" in store.calls)
     follow(lab)
     assert Layout.SHARED is lab.ltm.layout
     assert meanwhile is (before != lab.memories())

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from memsync.errors import GateClosed, InvalidInput, StalePlan
 from memsync.model.records import Place
 from memsync.model.wording import count, listed
+from memsync.reconcile.halfway import HalfDone, noted
 from memsync.reconcile.plan import target_of
 from memsync.reconcile.plans import Action, Plan
 from memsync.stores.history import outbox
@@ -92,19 +93,39 @@ def require_in_step(session: Session, ltm: LongTermMemory, what: str) -> None:
     )
 
 
-def require_no_memory_waits(session: Session, target: LongTermMemory) -> None:
+def require_change_ended(session: Session, change: HalfDone) -> None:
+    """Refuse what would take the place of the change that led to the layout in force, and that did
+    not end: nobody would know any more that the ledger lacks memories of this layout.
+
+    Raises: GateClosed.
+    """
+    if noted(session) is change:
+        raise GateClosed(
+            f"{change.what} was begun and did not end, so that the ledger may lack memories of the "
+            "layout in force, and nothing would tell of a loss there. Nothing was changed; finish "
+            f"it with `{change.command}`, then run this again",
+            under_way=str(change),
+        )
+
+
+def require_no_memory_waits(
+    session: Session, target: LongTermMemory, *, is_copied: bool = False
+) -> None:
     """Refuse to change to a layout in which the app writes while the outbox still has entries.
+
+    `is_copied`: the memories that were there before are copied already.
 
     Raises: GateClosed.
     """
     waiting = outbox.status(session).pending
     if waiting and target.why_app_writes:
         verb = "waits" if waiting == 1 else "wait"
+        stays = ", and what was copied stays" if is_copied else ""
         raise GateClosed(
             f"{count(waiting, 'memory', 'memories')} {verb} in the outbox, and in the "
             f"{target.layout} layout nobody would write them: the app writes there, and the "
-            "setting writer is app. The layout was not changed; write them with "
-            "`memsync sync run`, then run this again",
+            f"setting writer is app. The layout was not changed{stays}; stop what calls remember, "
+            "write them with `memsync sync run`, then run this again",
             pending=waiting,
         )
 

@@ -20,7 +20,11 @@ from memsync.reconcile.copying import sources_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.findings import Audit
 from memsync.reconcile.halfway import HalfDone, begin, end, half_done, noted
-from memsync.reconcile.refusals import require_in_step, require_no_memory_waits
+from memsync.reconcile.refusals import (
+    require_change_ended,
+    require_in_step,
+    require_no_memory_waits,
+)
 from memsync.reconcile.restoring import Restored, restore
 from memsync.reconcile.returning import Returning
 from memsync.reconcile.rules.coverage import ArchivedMissing, RowVanished
@@ -139,8 +143,9 @@ def set_shared(
     `app_stopped`: the operator confirms that the old app neither reads nor writes collections of
     personas any more.
 
-    Raises, before any write: GateClosed without that, where a name of the app's is an alias, where
-    the audit has a fault or is incomplete, and while the stores may be of two times;
+    Raises, before any write: GateClosed without that, while the way back did not end, where a name
+    of the app's is an alias, where the audit has a fault or is incomplete, and while the stores may
+    be of two times;
     SchemaMismatch where the embedder is not named or does not fit; StoreBusy when a repair or a
     relay runs. Later: StalePlan and GateClosed where something still writes; StoreUnreachable.
     Effects: both stores.
@@ -149,6 +154,7 @@ def set_shared(
         if ltm.layout is Layout.SHARED:
             end(session, HalfDone.RETURNING)
             return _stay(postgres, session, ltm, settings, tell, HalfDone.COPYING)
+        require_change_ended(session, HalfDone.RETURNING)
         if not app_stopped:
             raise GateClosed(
                 "the old app reads and writes the collections of personas, and it would not see "
@@ -179,9 +185,10 @@ def set_per_persona(
 ) -> Changed:
     """Bring back what was retired or written since, and record the per-persona layout.
 
-    Raises, before any write: GateClosed where a name of the app's is an alias, where an archived
-    memory is other than it was written down, while the stores may be of two times, and while the
-    outbox has entries that nobody would carry out there; SchemaMismatch where memories must be
+    Raises, before any write: GateClosed while the change to the shared layout did not end, while
+    the outbox has entries that nobody would carry out there, where a name of the app's is an alias,
+    where an archived memory is other than it was written down, and while the stores may be of two
+    times; SchemaMismatch where memories must be
     embedded and the embedder is not named or does not fit; StoreBusy when a repair or a relay runs.
     Later: StalePlan and GateClosed where something still writes; PartlyDone where the embedder
     refuses memories; StoreUnreachable. Effects: both stores.
@@ -190,20 +197,21 @@ def set_per_persona(
         if ltm.layout is Layout.PER_PERSONA:
             end(session, HalfDone.COPYING)
             return _stay(postgres, session, ltm, settings, tell, HalfDone.RETURNING)
-        _require_no_alias(ltm)
+        require_change_ended(session, HalfDone.COPYING)
         why = "`memsync reconcile layout set per-persona` brought the memories back"
         target = ltm.in_layout(Layout.PER_PERSONA, why)
+        require_no_memory_waits(session, target)
+        _require_no_alias(ltm)
         work = Returning(session, target, settings, tell)
         if work.must_embed():
             homes, _ = sources_of(session, target, settings).collections
             _require_embedder(target, settings, homes)
         _require_untampered(audit(postgres, ltm, settings, tell, deep=True))
-        require_no_memory_waits(session, target)
         record(session, Decision(ltm.layout, ltm.why_layout))
         begin(session, HalfDone.RETURNING)
         restored = restore(session, target, settings, tell)
         copied = _until_nothing_is_new(work.run_once)
-        require_no_memory_waits(session, target)
+        require_no_memory_waits(session, target, is_copied=True)
         change(session, ltm.layout, Layout.PER_PERSONA, why)
         after = _finish(postgres, session, target, settings, tell, HalfDone.RETURNING)
         return Changed(

@@ -22,9 +22,9 @@ from memsync.reconcile.acknowledged import Acknowledgements
 from memsync.reconcile.cases import Case, Found
 from memsync.reconcile.copying import keep, pairing_of
 from memsync.reconcile.fence import repairing
-from memsync.reconcile.halfway import HalfDone, begin, end, noted
+from memsync.reconcile.halfway import HalfDone, begin, end
 from memsync.reconcile.quarantine import why_not_kept_whole
-from memsync.reconcile.refusals import require_in_step
+from memsync.reconcile.refusals import require_change_ended, require_in_step
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.spool import Shelf
 from memsync.settings import Settings
@@ -107,7 +107,7 @@ def retire(
         contextlib.closing(Shelf[str]()) as copied,
     ):
         require_in_step(session, ltm, "the old collections would go to a quarantine here")
-        _require_the_change_ended(session)
+        require_change_ended(session, HalfDone.COPYING)
         compared = _compared(session, ltm, settings, copied, tell, unsafe=unsafe)
         counted = compared.going()
         forms = {name: _form(ltm, name) for name in counted}
@@ -129,17 +129,6 @@ def retire(
         end(session, HalfDone.RETIRING)
     alone = sum(number for name, number in compared.without_copy.items() if name in counted)
     return _told(Retired(run_id, collections, points, alone), compared.left)
-
-
-def _require_the_change_ended(session: Session) -> None:
-    """Raises: GateClosed where the change that led here did not end: it is not to be forgotten."""
-    half_done = HalfDone.COPYING
-    if noted(session) is half_done:
-        raise GateClosed(
-            f"{half_done.what} was begun and did not end, so that the ledger may lack memories of "
-            "the shared collection, and without their old ones nothing would tell of a loss. "
-            f"Nothing was removed; finish it with `{half_done.command}`, and retire then"
-        )
 
 
 def _told(retired: Retired, left: Mapping[str, str]) -> Retired:
