@@ -21,7 +21,7 @@ from memsync.reconcile.findings import Repair
 from memsync.reconcile.plans import ActionKind, Plan
 from memsync.stores.ltm.layouts import Layout
 from support.failing import Failing
-from support.lab import A, B, C, Lab, as_told
+from support.lab import DIMS, A, B, C, Lab, as_told
 from support.models import Model, Status, holding
 from support.repairs import (
     Faults,
@@ -218,13 +218,26 @@ def test_a_collection_of_another_size_costs_itself(lab: Lab) -> None:
             assert lab.ltm.points(each.place.collection, [each.place.point_id])
 
 
-@pytest.mark.parametrize("known", ["by the others", "by the embedder", "not at all"])
-def test_no_collection_is_made_that_takes_no_new_memory(open_lab: Open, known: str) -> None:
-    """An old collection has vectors of an embedder that the app no longer uses."""
+@pytest.mark.parametrize(
+    ("homes", "named", "where"),
+    [
+        ([DIMS], False, "other collections have"),
+        ([], True, "the embedder has"),
+        ([4], True, "the embedder has"),
+        ([], False, None),
+        ([DIMS, 4], False, None),
+    ],
+)
+def test_no_collection_is_made_that_takes_no_new_memory(
+    open_lab: Open, homes: list[int], where: str | None, *, named: bool
+) -> None:
+    """An old collection has vectors of an embedder that the app no longer uses. The one that is
+    named decides, or else the other collections, where they agree.
+    """
     lab = open_lab(layout="per-persona")
-    if known == "by the others":
-        settled(lab, 1)
-    elif known == "by the embedder":
+    for persona, dims in zip((A, C), homes, strict=False):
+        lab.vectors.create(f"persona-{persona}", dims, {})
+    if named:
         lab.settings = lab.settings.model_copy(update={"embedder": "test"})
     [said] = lab.say(persona=B)
     lab.sql("DELETE FROM memsync.outbox")
@@ -236,11 +249,11 @@ def test_no_collection_is_made_that_takes_no_new_memory(open_lab: Open, known: s
     lab.vectors.upsert(older, [Point(lab.new_id(), {**payload, **when}, (1.0, 0.0, 0.0, 0.0))])
     plan = lab.plan(unsafe=False)
     assert [ActionKind.COPY] == [each.kind for each in plan.actions]
-    if known == "not at all":
+    if where is None:
         assert 1 == lab.apply(plan).done
         return
     for _ in range(2):
-        with pytest.raises(PartlyDone, match="4 dimensions, where new memories have 8") as caught:
+        with pytest.raises(PartlyDone, match=f"4 dimensions, where {where} 8") as caught:
             lab.apply(plan)
         assert {plan.actions[0].place} == aside(caught).keys()
         assert home not in lab.vectors.collections()

@@ -25,7 +25,7 @@ from memsync.reconcile.older import require_columns
 from memsync.reconcile.plans import Action, ActionKind, Plan, in_batches
 from memsync.reconcile.reading import points_at, read_points
 from memsync.reconcile.refusals import require_few_removals, require_one_time, require_same_stores
-from memsync.reconcile.sizes import why_not_made
+from memsync.reconcile.sizes import Sizes
 from memsync.settings import Settings
 from memsync.stores.ltm import Failure, LongTermMemory
 from memsync.stores.postgres import Postgres, Session
@@ -94,7 +94,7 @@ class _Applier:
         self._plan = plan
         self._session = session
         self._ltm = ltm
-        self._settings = settings
+        self._sizes = Sizes(ltm, settings)
         self._tell = tell
         self._journal = Journal(session, plan.plan_id)
         self._noting = Noting(session, ltm)
@@ -276,7 +276,7 @@ class _Applier:
                 for each in some
                 if each.wanted
             ]
-            if why := why_not_made(self._ltm, self._settings, collection, dims, sources):
+            if why := self._sizes.why_not_made(collection, dims, sources):
                 self._aside |= {each.action.place: (each.action, why) for each, _ in ready}
             else:
                 self._write(ready, _putting(self._ltm, collection, dims), may_create=True)

@@ -1,64 +1,65 @@
-"""Tells in which size a copy may make a collection, because the app has to write there afterwards.
+"""Tells in which size a copy may make a collection: the app has to write there afterwards.
 
-A copy keeps the vector of its point, and an old collection may be of an older embedder. The other
-collections of the layout tell the size, and where there is none, the embedder that the settings
-name. It decides nothing of a collection that stands.
+A copy keeps the vector of its point, and an old collection may be of an older embedder. The
+embedder that the settings name tells the size, and without one the other collections of the layout,
+where they agree. It decides nothing of a collection that stands.
 """
 
 import contextlib
 from collections.abc import Collection
-from itertools import islice
 
 from memsync.errors import MemsyncError, SchemaMismatch
-from memsync.model.wording import count, listed
+from memsync.model.wording import count
 from memsync.settings import Settings
 from memsync.stores.ltm import LongTermMemory
 from memsync.stores.ltm.layouts import CollectionKind, Layout
 
-_HOMES_MAX = 16
-"""So many of them are looked at. An app has one for each persona."""
 
+class Sizes:
+    """The sizes of collections, each looked at once."""
 
-def why_not_made(
-    ltm: LongTermMemory, settings: Settings, collection: str, dims: int, sources: Collection[str]
-) -> str | None:
-    """Why no collection of this name and size may be made; None if it may, or if it stands.
+    def __init__(self, ltm: LongTermMemory, settings: Settings) -> None:
+        self._ltm = ltm
+        self._settings = settings
+        self._homes: dict[str, int | None] = {}
 
-    `sources` are the collections that are copied from.
-    """
-    if ltm.stands(collection):
+    def why_not_made(self, collection: str, dims: int, sources: Collection[str]) -> str | None:
+        """Why no collection of this name and size may be made; None if it may, or if it stands.
+
+        `sources` are the collections that are copied from.
+        """
+        if self._ltm.stands(collection):
+            return None
+        whose, size = "the embedder has", self._of_embedder()
+        if size is None:
+            whose, size = "other collections have", self._of_homes(sources)
+        if size in {None, dims}:
+            return None
+        return (
+            f"{collection} does not stand, and would get vectors of {count(dims, 'dimension')}, "
+            f"where {whose} {size:,}, so that no new memory could be written there. Acknowledge "
+            "the finding, or let the app embed the memory anew"
+        )
+
+    def _of_embedder(self) -> int | None:
+        """Of the one that the settings name; None, too, where it does not tell."""
+        with contextlib.suppress(MemsyncError):
+            if "embedder" in self._settings.model_fields_set:
+                return self._ltm.embedder.dims
         return None
-    sizes = _sizes_of_homes(ltm, sources) or _size_of_embedder(ltm, settings)
-    if not sizes or dims in sizes:
-        return None
-    others = listed([f"{each:,}" for each in sorted(sizes)])
-    given = count(dims, "dimension")
-    return (
-        f"{collection} does not stand, and would get vectors of {given}, where new memories have "
-        f"{others}, so that none could be written there. Acknowledge the finding, or let the app "
-        "embed the memory anew"
-    )
 
+    def _of_homes(self, sources: Collection[str]) -> int | None:
+        """The one that all the app's collections have; None where there is none, or several."""
+        if self._ltm.layout is Layout.SHARED:
+            return None
+        for name in self._ltm.collections():
+            if self._ltm.kind_of(name) is CollectionKind.PERSONA and name not in self._homes:
+                self._homes[name] = self._of(name)
+        sizes = {size for name, size in self._homes.items() if size and name not in sources}
+        return sizes.pop() if len(sizes) == 1 else None
 
-def _sizes_of_homes(ltm: LongTermMemory, sources: Collection[str]) -> set[int]:
-    if ltm.layout is Layout.SHARED:
-        return set()
-    homes = (
-        each
-        for each in ltm.collections()
-        if ltm.kind_of(each) is CollectionKind.PERSONA and each not in sources
-    )
-    sizes = set()
-    for each in islice(homes, _HOMES_MAX):
+    def _of(self, name: str) -> int | None:
         with contextlib.suppress(SchemaMismatch):
-            if info := ltm.describe(each):
-                sizes.add(info.dims)
-    return sizes
-
-
-def _size_of_embedder(ltm: LongTermMemory, settings: Settings) -> set[int]:
-    """Of the embedder, if the settings name one. Without it a copy is made as ever."""
-    with contextlib.suppress(MemsyncError):
-        if "embedder" in settings.model_fields_set:
-            return {ltm.embedder.dims}
-    return set()
+            if info := self._ltm.describe(name):
+                return info.dims
+        return None
