@@ -257,6 +257,14 @@ class TestAnswers:
         assert expected is type(caught.value)
         store.close()
 
+    def test_a_rate_limit_is_named(self) -> None:
+        """The server answers. It is asked too often."""
+        said = "Rate limiting exceeded: Write rate limit exceeded: Retry after 1s"
+        store = answering(lambda _: httpx.Response(429, json={"status": {"error": said}}))
+        with pytest.raises(StoreUnreachable, match=f"no more requests for now: {said}"):
+            store.count("some")
+        store.close()
+
     @pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.ConnectTimeout, httpx.ReadError])
     def test_no_answer(self, error: type[httpx.TransportError]) -> None:
         """A server that does not answer raises StoreUnreachable, which names the cause."""

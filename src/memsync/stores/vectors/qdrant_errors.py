@@ -40,6 +40,7 @@ DRIVER_ERRORS = (
 _UNREACHABLE = 503
 _TEXT_CHARS_MAX = 300
 _LIMIT_REACHED = re.compile(r"\bMax .+ limit (of \S+ )?reached")
+_TOO_OFTEN = "Rate limiting exceeded"
 _NOT_FOUND_LOCALLY = re.compile(r"Collection .* not found")
 _HTTP: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -87,6 +88,11 @@ def meaning(
         return StoreUnreachable(
             f"{label} takes no more points or collections: {text.rstrip('!')}. Raise this "
             "limit of the server's, or remove what is not needed"
+        )
+    if _TOO_OFTEN in text:
+        return StoreUnreachable(
+            f"{label} takes no more requests for now: {text}. Try again later; where that does not "
+            "help, raise this limit of the server's"
         )
     if 400 <= status < 500 and status not in {404, 408, 429}:
         return InvalidInput(f"{label} cannot do that: {text}")
