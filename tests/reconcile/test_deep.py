@@ -278,17 +278,20 @@ def test_a_worker_that_finds_another_store_reads_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same URL is another store on another machine. Without a mark nobody could tell."""
-    found = lab.ltm.mark.store_of(here := instance(lab))
+    settled, found = lab.ltm.mark.in_store(here := instance(lab))
+    assert settled
     settings = lab.settings.model_copy(update={"postgres_url": None})
     monkeypatch.setattr(parts, "_OPEN", {})
-    task = Elsewhere(settings, None, KnownBy(here, found))
+    task = Elsewhere(settings, None, KnownBy(here, found, settled))
     part = Part(0, None, None, b"")
     with pytest.raises(StoreUnreachable, match=rf"another vector store .* is none, .* {found}"):
         task(part)
     monkeypatch.setitem(parts._OPEN, (os.getpid(), str(settings.qdrant_url)), lab.vectors)
     assert task(part).points
     with pytest.raises(StoreUnreachable, match=r"has memsync .*, and the audit 0\.0;"):
-        Elsewhere(settings, None, KnownBy(here, found, "0.0"))(part)
+        Elsewhere(settings, None, KnownBy(here, found, settled, "0.0"))(part)
+    with pytest.raises(StoreUnreachable, match=rf"older copy .* {settled}, .* {settled + 1}\."):
+        Elsewhere(settings, None, KnownBy(here, found, settled + 1))(part)
 
     lab.vectors.drop(META)
     monkeypatch.setattr(deep, "_is_embedded", lambda _: False)

@@ -158,7 +158,7 @@ class Deep:
         """Open the state file, and learn by what others know the store. Returns the bounds."""
         here, ltm, home = instance_id(sources.session), sources.ltm, sources.ltm.collection
         settled, store = ltm.mark.in_store(here)
-        self._known_by = KnownBy(here, store)
+        self._known_by = KnownBy(here, store, settled or 0)
         if self._how.scheduler and store is None and self.why_alone is None:
             # On another machine the URL may be that of another store.
             self.why_alone = (

@@ -118,11 +118,13 @@ def _points_of(
 @dataclass(frozen=True, slots=True)
 class KnownBy:
     """What another process must find, so that it reads what the audit does: the mark `store` of the
-    database `instance`, as far as there is one, and this version of memsync.
+    database `instance`, as far as there is one, with at least the number `settled`, because batches
+    only raise it; and this version of memsync.
     """
 
     instance: UUID
     store: str | None
+    settled: int = 0
     version: str = field(default_factory=lambda: version("memsync"))
 
     def require(self, vectors: VectorStore) -> None:
@@ -133,12 +135,21 @@ class KnownBy:
                 f"a worker on {gethostname()} has memsync {here}, and the audit {self.version}; "
                 "install the same version there"
             )
-        found = Mark(vectors).store_of(self.instance) if self.store else None
+        if self.store is None:
+            return
+        settled, found = Mark(vectors).in_store(self.instance)
         if found != self.store:
             raise StoreUnreachable(
                 f"a worker on {gethostname()} reads another vector store at {vectors.label}: its "
                 f"mark is {found or 'none'}, and that of the audit's {self.store}. Name the store "
                 "in the settings so that every machine reaches the same one"
+            )
+        if (settled or 0) < self.settled:
+            raise StoreUnreachable(
+                f"a worker on {gethostname()} reads an older copy of the vector store at "
+                f"{vectors.label}: its mark has the number {settled or 0}, and the audit saw "
+                f"{self.settled}. Name the store in the settings so that every machine reaches the "
+                "same one"
             )
 
 
