@@ -4,7 +4,7 @@ from functools import partial
 
 from memsync.model.records import Exchange
 from support.lab import NOBODY, A, B, C, Lab
-from support.laws.base import OLD_MS, OWNER, UNSAFE, Planted, key, law, one, spelled
+from support.laws.base import OLD_MS, OWNER, PLAN, UNSAFE, Planted, key, law, one, spelled
 from support.laws.coverage import NEVER, OLDER
 
 LONER = "cccccccc-0000-4000-8000-000000000003"
@@ -250,12 +250,24 @@ def _archived_with(named: object, lab: Lab, said: list[Exchange]) -> Planted:
     lab.put(point.id, payload | spelled(lab, said[0], persona_id=named, digest=None), home)
     return Planted(
         one(point.id, collection=home, point=named, belongs_in=home, text=NEVER),
-        next_command="memsync rules MSI004",
+        next_command=PLAN if lab.deployed else "memsync rules MSI004",
     )
 
 
 law("MSI004", "home", "deployed", name="archived_with_its_owner")(partial(_archived_with, OWNER))
 law("MSI004", "deployed", name="archived_with_a_number")(partial(_archived_with, 7))
+law("MSI004", "deployed", name="archived_with_nothing")(partial(_archived_with, ""))
+
+
+@law("MSI004", "deployed")
+def archived_with_nothing_and_another(lab: Lab, said: list[Exchange]) -> Planted:
+    """The same, where another spelling of the key names another persona."""
+    point = lab.deploy(said[0], createdAt=OLD_MS, content=NEVER, personaId="", persona_id=str(C))
+    return Planted(
+        one(point.id, collection=f"persona-{A}", point="several personas"),
+        others={"wrong-payload-key": 1},
+        next_command="memsync rules MSI004",
+    )
 
 
 @law("MSI004", "deployed")

@@ -179,6 +179,17 @@ class StateRule(Rule):
         )
 
 
+def patched(case: Case, grade: Grade) -> tuple[Repair, Grade]:
+    """The repair of a payload; none where no row tells which of its two values is right.
+
+    Where the ledger has the memory, the persona is part of what it has, so that one stays.
+    """
+    found = case.found if case.exchange is None else None
+    if found and (found.contradicts_itself or (found.is_left_out and case.entry)):
+        return Repair.NONE, Grade.REPORT_ONLY
+    return (Repair.MAKE if case.layout is Layout.SHARED and case.exchange else Repair.PATCH), grade
+
+
 def words(text: str | None) -> Words | None:
     """A text that people wrote, as evidence."""
     return None if text is None else Words.of(text)

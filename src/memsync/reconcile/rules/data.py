@@ -12,6 +12,7 @@ from memsync.reconcile.rules.base import (
     differing,
     from_field,
     from_payload,
+    patched,
     persona_named,
 )
 from memsync.reconcile.state import HISTORY, State
@@ -144,7 +145,7 @@ class WrongPayloadKey(CaseRule):
         """A payload of the app's is mended and keeps its vector; so does an archived memory."""
         if case.found and case.found.reading.texts_disagree:
             return Repair.NONE, Grade.REPORT_ONLY
-        return _patched(case, self.grade)
+        return patched(case, self.grade)
 
     def look(self, case: Case) -> Evidence | None:
         """A memory whose payload has keys in a wrong spelling, or two texts that the app does not
@@ -175,7 +176,7 @@ class WrongTimeUnit(CaseRule):
 
     def mended_by(self, case: Case) -> tuple[Repair, Grade]:
         """A payload of the app's is mended and keeps its vector; so does an archived memory."""
-        return _patched(case, self.grade)
+        return patched(case, self.grade)
 
     def look(self, case: Case) -> Evidence | None:
         """A memory whose payload gives the time in seconds or as a fraction."""
@@ -192,13 +193,6 @@ def _is_kept(case: Case) -> bool:
     if case.role in {Role.ARCHIVED, Role.VANISHED}:
         return case.found is not None and case.found.home
     return case.role is Role.MEMORY
-
-
-def _patched(case: Case, grade: Grade) -> tuple[Repair, Grade]:
-    """The repair of a payload; none where no row tells which of its two values is right."""
-    if case.exchange is None and case.found and case.found.contradicts_itself:
-        return Repair.NONE, Grade.REPORT_ONLY
-    return (Repair.MAKE if case.layout is Layout.SHARED and case.exchange else Repair.PATCH), grade
 
 
 class EnrichedContent(CaseRule):

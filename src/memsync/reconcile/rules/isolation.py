@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 from memsync.reconcile.cases import Case, Role
 from memsync.reconcile.findings import Finding, Grade, Repair, Severity
-from memsync.reconcile.rules.base import CaseRule, Evidence, StateRule, persona_named, words
+from memsync.reconcile.rules.base import (
+    CaseRule,
+    Evidence,
+    StateRule,
+    patched,
+    persona_named,
+    words,
+)
 from memsync.reconcile.state import HISTORY, State
 from memsync.stores.ltm.layouts import Layout, persona_of_collection
 
@@ -127,10 +134,11 @@ class MisplacedPoint(CaseRule):
     Why it matters: its exchange is no longer in Postgres, so this is the only record of it.
     Repair: it is copied, with its vector, to where its persona's memories are. From the shared
     collection, which stays after a way back to the per-persona layout, that is unsafe: the app may
-    have deleted the memory since. Then remove the point by hand, or drop that collection. It is
-    only reported where it lies at home, and its payload names a user or what is no id; and where it
-    contradicts itself: payload and collection name different personas, or the payload several. See
-    whose it is, and correct it by hand, or remove it; in the shared layout
+    have deleted the memory since. Then remove the point by hand, or drop that collection. Where it
+    lies at home, and its payload names a user or what is no id, the app's collection says whose it
+    is, and the payload is mended. It is only reported in the shared collection, or where the ledger
+    has it; and where it contradicts itself: payload and collection name different personas, or the
+    payload several. See whose it is, and correct it by hand, or remove it; in the shared layout
     `layout set shared --retire --unsafe` moves it to quarantine.
     """
 
@@ -138,8 +146,10 @@ class MisplacedPoint(CaseRule):
     repair = Repair.COPY
 
     def mended_by(self, case: Case) -> tuple[Repair, Grade]:
-        """Copied, where it does not contradict itself."""
+        """Copied, where it does not contradict itself. At home its collection may name it."""
         found = case.found
+        if found and found.home and case.layout is Layout.PER_PERSONA:
+            return patched(case, self.grade)
         if found is None or found.contradicts_itself or found.home:
             return Repair.NONE, Grade.REPORT_ONLY
         # There, memsync has left it. What the app deletes, it deletes in its own collections.

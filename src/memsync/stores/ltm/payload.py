@@ -286,7 +286,8 @@ class PayloadCodec:
         window, wrong_unit = time_window(at)
         personas = self._personas(payload)
         named = {uuid_of(each) for each in personas} - {None}
-        several = len(named) > 1 or any(isinstance(each, list) for each in personas)
+        first = uuid_of(self._either(payload, "persona_id"))
+        several = bool(named - {first}) or any(isinstance(each, list) for each in personas)
         user_text, assistant_text = self._both(payload)
         content = text_of(_first(payload, *_ONE_TEXT))
         texts_disagree = False
@@ -302,7 +303,7 @@ class PayloadCodec:
             else:
                 content = None
         memory = StoredMemory(
-            persona_id=None if several else uuid_of(self._either(payload, "persona_id")),
+            persona_id=None if several else first,
             personality_id=uuid_of(self._either(payload, "personality_id")),
             channel_id=text_of(self._either(payload, "channel_id")),
             created_at_ms=None if window is None else window[0],

@@ -46,9 +46,14 @@ class Repairs:
     def patched(
         self, collection: str, point: Point, exchange: Exchange | None
     ) -> dict[str, object]:
-        """The payload of this point of the collection, mended; see `PayloadCodec.patched`."""
-        deployed = collection != self._shared
-        return self._codec_of(collection).patched(point, exchange, as_deployed=deployed)
+        """The payload of this point of the collection, mended; see `PayloadCodec.patched`.
+
+        Without a row, the collection's name says whose it is, where something stands for that.
+        """
+        deployed, key = collection != self._shared, DEPLOYED.key("persona_id")
+        payload = self._codec_of(collection).patched(point, exchange, as_deployed=deployed)
+        persona = persona_of_collection(collection) if deployed and exchange is None else None
+        return payload | {key: str(persona)} if persona and key in payload else payload
 
     def has_apps_text(self, collection: str, point: Point, exchange: Exchange) -> bool:
         """Whether this point of the collection has the app's text of the exchange.
