@@ -4,7 +4,7 @@ from functools import partial
 
 from memsync.model.records import Exchange
 from support.lab import NOBODY, A, B, C, Lab
-from support.laws.base import OLD_MS, OWNER, PLAN, UNSAFE, Planted, key, law, one, spelled
+from support.laws.base import OLD_MS, OWNER, PLAN, UNSAFE, Planted, key, law, noted, one, spelled
 from support.laws.coverage import NEVER, OLDER
 
 LONER = "cccccccc-0000-4000-8000-000000000003"
@@ -266,6 +266,20 @@ def archived_with_nothing_and_another(lab: Lab, said: list[Exchange]) -> Planted
     return Planted(
         one(point.id, collection=f"persona-{A}", point="several personas"),
         others={"wrong-payload-key": 1},
+        next_command="memsync rules MSI004",
+    )
+
+
+@law("MSI004", "deployed")
+def archived_with_its_owner_and_noted(lab: Lab, said: list[Exchange]) -> Planted:
+    """The same of a memory that the ledger has: it was changed since, so a plan leaves it."""
+    noted(lab, said)
+    lab.unsay(said[0])
+    lab.respell(said[0], personaId=OWNER)
+    return Planted(
+        one(key(lab, said[0]), point=OWNER),
+        others={"archived-tampered": 1},
+        facts={"foreign-point-id": len(said) - 1},
         next_command="memsync rules MSI004",
     )
 
