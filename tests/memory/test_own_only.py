@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import StrEnum
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -279,3 +280,14 @@ def test_a_point_without_text_costs_itself(any_lab: Lab, warned: pytest.LogCaptu
     assert set(others) == set(recalled(any_lab))
     assert f"left out 1 point without a text: {nearest}" in warned.text
     assert not any_lab.check().ok
+
+
+def test_an_id_in_capitals_is_found_in_the_shared_layout(open_lab: "partial[Lab]") -> None:
+    """The indexes there are of ids, so no audit calls such a memory without a row a fault."""
+    lab = open_lab("edge")
+    [said] = lab.say(1)
+    lab.sync()
+    in_capitals = {"persona_id": str(A).upper(), "personality_id": str(ADA).upper()}
+    lab.respell(said.anchor_id, **in_capitals)
+    found = lab.memory.recall("x", persona_id=A, personality_id=ADA, limit=10)
+    assert [said.anchor_id] == [each.id for each in found]
