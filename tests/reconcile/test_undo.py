@@ -138,6 +138,11 @@ def test_an_undo_that_was_killed_is_finished_by_the_next(lab: Lab, *, after: boo
             lab.undo(plan)
         lab.undo(plan)
         assert alike(before, lab.points(), exactly=False), at
+    kept = lab.sql(
+        "SELECT collection, point_id, state FROM memsync.quarantine WHERE reason = 'undone'"
+    )
+    assert kept
+    assert len(set(kept)) == len(kept), "no undo keeps a copy that an earlier one kept"
 
 
 def test_what_somebody_wrote_since_is_left_and_told(lab: Lab) -> None:

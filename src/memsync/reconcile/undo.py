@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from uuid import UUID, uuid4
+from uuid import UUID, uuid5
 
 from memsync.errors import InvalidInput, PartlyDone, SchemaMismatch, StalePlan
 from memsync.model.digests import point_state
@@ -129,8 +129,9 @@ class _Undoer:
         self._kept: list[str] = []
         self._reasons: set[str] = set()
         self._aside: list[tuple[Row, str]] = []
-        # The run's copy of a point may have the same payload, and it stays.
-        self._kept_under = uuid4()
+        # The run's copy of a point may have the same payload, and it stays. An undo that is run
+        # again keeps none twice.
+        self._kept_under = uuid5(journal.run_id, "undone")
         self._retired = retired(session, ltm, journal.run_id)
 
     def undo(self) -> None:
