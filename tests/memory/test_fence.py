@@ -211,54 +211,56 @@ def test_somebody_who_never_stops_holds_one_entry_only(lab: Lab) -> None:
     assert lab.check().ok
 
 
-class Strict(Failing):
-    """A server that refuses conditions on keys without an index."""
+class Choosy(Failing):
+    """A server that looks at the conditions of a request before it does anything."""
+
+    def require(self, collection: str, where: Where) -> None:
+        """Refuse the condition."""
+        raise NotImplementedError
+
+    def upsert(
+        self,
+        collection: str,
+        points: Sequence[Point],
+        *,
+        only_where: Mapping[PointId, Where] | None = None,
+        **more: Any,
+    ) -> None:
+        for where in (only_where or {}).values():
+            self.require(collection, where)
+        super().upsert(collection, points, only_where=only_where, **more)
+
+    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
+        self.require(collection, where or {})
+        return super().count(collection, where, ids=ids)
+
+
+class Strict(Choosy):
+    """One that refuses conditions on keys without an index."""
 
     def describe(self, collection: str) -> CollectionInfo | None:
         found = super().describe(collection)
         return found and replace(found, needs_indexes=True)
 
-    def _require_indexes(self, collection: str, where: Where | None) -> None:
+    def require(self, collection: str, where: Where) -> None:
+        """Refuse one on such a key."""
         info = self.store.describe(collection)
-        if info and (odd := set(where or ()) - info.indexes.keys()):
+        if info and (odd := where.keys() - info.indexes.keys()):
             raise SchemaMismatch(f"index required: {odd}")
-
-    def upsert(
-        self,
-        collection: str,
-        points: Sequence[Point],
-        *,
-        only_where: Mapping[PointId, Where] | None = None,
-        **more: Any,
-    ) -> None:
-        for where in (only_where or {}).values():
-            self._require_indexes(collection, where)
-        super().upsert(collection, points, only_where=only_where, **more)
 
     def scroll(self, collection: str, *, any_of: AnyOf | None = None, **more: Any) -> Page:
         if any_of:
-            self._require_indexes(collection, {**any_of.texts, **any_of.ranges})  # type: ignore[dict-item]
+            self.require(collection, {**any_of.texts, **any_of.ranges})  # type: ignore[dict-item]
         return super().scroll(collection, any_of=any_of, **more)
 
-    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
-        self._require_indexes(collection, where)
-        return super().count(collection, where, ids=ids)
 
+class Bounded(Choosy):
+    """One that bounds what a request may ask for."""
 
-class Bounded(Failing):
-    """A server that bounds what one request may ask for."""
-
-    def upsert(
-        self,
-        collection: str,
-        points: Sequence[Point],
-        *,
-        only_where: Mapping[PointId, Where] | None = None,
-        **more: Any,
-    ) -> None:
-        for where in (only_where or {}).values():
-            self._require_few(where)
-        super().upsert(collection, points, only_where=only_where, **more)
+    def require(self, collection: str, where: Where) -> None:  # noqa: ARG002  the same everywhere
+        """Refuse one with more than three values."""
+        if any(isinstance(each, frozenset) and len(each) > 3 for each in where.values()):
+            raise InvalidInput("Condition size limit reached")
 
     def scroll(
         self, collection: str, *, limit: int, any_of: AnyOf | None = None, **more: Any
@@ -266,14 +268,6 @@ class Bounded(Failing):
         if limit > 10 or (any_of and len(any_of.ids) > 3):
             raise InvalidInput("Limit exceeded")
         return super().scroll(collection, limit=limit, any_of=any_of, **more)
-
-    def count(self, collection: str, where: Where | None = None, *, ids: Ids = None) -> int:
-        self._require_few(where or {})
-        return super().count(collection, where, ids=ids)
-
-    def _require_few(self, where: Where) -> None:
-        if any(isinstance(each, frozenset) and len(each) > 3 for each in where.values()):
-            raise InvalidInput("Condition size limit reached")
 
 
 @pytest.mark.parametrize("layout", ["shared", "per-persona"])

@@ -160,7 +160,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(text: str = "", style: str = "") -> None:
-    """Print one line. That of a command, `next:` or `$`, is never broken, because people copy it.
+    """Print one line. A line of `next:` or `$` is never broken, because people copy it.
 
     A line break in it is escaped: a name from a store could bring one.
     """

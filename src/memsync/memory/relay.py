@@ -292,7 +292,7 @@ class _Run:
             self._give_back(untried, outage.message)
         self._settle(done, written)
         if done or refused:
-            # What is held may wait for the very store that is down.
+            # Held entries may wait for the very store that is down.
             self.is_probing = False
             self.patience.succeeded()
         self.entries += len(done)

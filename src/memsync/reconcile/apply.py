@@ -204,7 +204,7 @@ class _Applier:
     def _begin(self) -> None:
         """Record the layout and the run, and settle what an earlier one left unsettled.
 
-        What others wrote since its intents is theirs, and no undo of this run removes it.
+        A point that others wrote since its intent is theirs, and no undo of this run removes it.
         """
         self._began = True
         self._ltm.record_layout(self._session)

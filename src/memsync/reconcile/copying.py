@@ -20,7 +20,7 @@ from memsync.model.wording import listed
 from memsync.reconcile.cases import Case, Found, Role
 from memsync.reconcile.findings import Severity
 from memsync.reconcile.pairing import Pairing
-from memsync.reconcile.quarantine import quarantined, why_not_kept_whole
+from memsync.reconcile.quarantine import keep_whole
 from memsync.reconcile.rules import CASE_RULES
 from memsync.reconcile.rules.base import CaseRule
 from memsync.reconcile.rules.vectors import LEAST_COSINE
@@ -86,7 +86,7 @@ class Copying:
         old = {each.id: over[each.id] for each in points if each.id in over}
         decode = self.ltm.codec_of(collection).decode
         with self.session.transaction():
-            keep(self.session, self.run_id, collection, old.values(), "replaced")
+            keep_whole(self.session, self.run_id, collection, old.values(), "replaced")
             # What the ledger says of them is of the last time that their layout was in force.
             said = {each.id: decode(each.payload).memory for each in points}
             Ledger(self.session).renew(collection, said)
@@ -139,23 +139,6 @@ def both_taken(place: Place, collection: str) -> GateClosed:
 def is_deployed(codec: PayloadCodec, point: Point) -> bool:
     """Whether the payload has the app's text, from which its vector was made."""
     return point.payload.get(codec.key("text_form")) == "deployed"
-
-
-def keep(
-    session: Session, run_id: UUID, collection: str, points: Iterable[Point], reason: str
-) -> None:
-    """Commit whole copies of points to the quarantine, under the run's id.
-
-    Raises: GateClosed for one of which none can be kept.
-    """
-    points = list(points)
-    for each in points:
-        if why := why_not_kept_whole(each):
-            raise GateClosed(f"{Place(collection, each.id)}: {why}, then run this again")
-    kept = [quarantined(run_id, collection, point, reason) for point in points]
-    if kept:
-        with session.transaction():
-            session.run_many("quarantine_point", kept)
 
 
 def write(

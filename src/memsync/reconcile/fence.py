@@ -25,7 +25,7 @@ def repairing(
     it was lost may still come. The relay finds its lock taken meanwhile, leaves the outbox as it
     is, and tries again later. What a repair that ended early was about to remove is forgotten.
     The layout of `ltm` is still the one in force, and only who has the lock of repairs changes it.
-    What the session commits is on disk, because the vector store is changed on the strength of it.
+    Commits of the session are on disk, because the vector store is changed on the strength of it.
 
     Raises: StoreBusy when another repair runs, or a relay goes on for `relay_wait_s`, by default
     `RELAY_WAIT_S`; SchemaMismatch when the layout was changed meanwhile.

@@ -1,4 +1,4 @@
--- What apply does to points. See journal.py.
+-- The journal of runs. See journal.py.
 
 -- name: begin_repair
 -- Notes the run of a plan, once.

@@ -7,11 +7,11 @@ quarantine.sql.
 
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from memsync.errors import InvalidInput, MemsyncError, MissingRight
+from memsync.errors import GateClosed, InvalidInput, MemsyncError, MissingRight
 from memsync.model.digests import json_digest, point_state
 from memsync.model.ids import PointId
 from memsync.model.records import Place, Point, Vector
@@ -27,6 +27,22 @@ def keep(
     if points:
         rows = [quarantined(plan_id, collection, each, reason) for each in points]
         session.run_many("quarantine_point", rows)
+
+
+def keep_whole(
+    session: Session, run_id: UUID, collection: str, points: Iterable[Point], reason: str
+) -> None:
+    """Commit whole copies of points, under the run's id.
+
+    Raises: GateClosed for one of which none can be kept.
+    """
+    points = list(points)
+    for each in points:
+        if why := why_not_kept_whole(each):
+            raise GateClosed(f"{Place(collection, each.id)}: {why}, then run this again")
+    if points:
+        with session.transaction():
+            keep(session, run_id, collection, points, reason)
 
 
 def keep_replaced(

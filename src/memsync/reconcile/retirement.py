@@ -20,10 +20,10 @@ from memsync.model.sequences import batched
 from memsync.model.wording import count, listed
 from memsync.reconcile.acknowledged import Acknowledgements
 from memsync.reconcile.cases import Case, Found
-from memsync.reconcile.copying import keep, pairing_of
+from memsync.reconcile.copying import pairing_of
 from memsync.reconcile.fence import repairing
 from memsync.reconcile.halfway import HalfDone, begin, end
-from memsync.reconcile.quarantine import why_not_kept_whole
+from memsync.reconcile.quarantine import keep_whole, why_not_kept_whole
 from memsync.reconcile.refusals import require_change_ended, require_in_step
 from memsync.reconcile.rules.data import ArchivedTampered
 from memsync.reconcile.spool import Shelf
@@ -291,7 +291,7 @@ def _retire_one(
     for some in batched(ltm.scan(name, vectors=True), _BATCH):
         as_copied = {each.id: copied.get(Place(name, each.id).key, "") for each in some}
         _require_same(name, some, as_copied)
-        keep(session, run_id, name, some, "retired")
+        keep_whole(session, run_id, name, some, "retired")
         moved += len(some)
     kept = 0
     for some in batched(ltm.scan(name), _BATCH):

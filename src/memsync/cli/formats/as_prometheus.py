@@ -50,11 +50,7 @@ def _metrics(report: Report) -> Iterator[tuple[str, str, Iterable[Sample]]]:
         ("rows", "Exchanges that were compared.", audit.rows_checked),
         ("points", "Memories that were compared.", audit.points_checked),
         ("vectors", "Memories whose vectors were looked at.", _vectors(report)),
-        (
-            "settling",
-            "Differences that are no findings yet.",
-            audit.settling,
-        ),
+        ("settling", "Differences that are no findings yet.", audit.settling),
         ("unread_parts", "Parts that could not be read.", len(audit.not_checked)),
     ):
         yield f"memsync_check_{name}", about, [({}, value)]

@@ -126,7 +126,7 @@ def _print_finding(finding: Finding, report: Report) -> None:
 
 
 def said_of(each: Acknowledgement) -> str:
-    """Who acknowledged a finding, when and why, in one line."""
+    """Who acknowledged a finding, when and why."""
     return f"acknowledged by {each.who} on {each.at:%Y-%m-%d}: {each.reason}"
 
 

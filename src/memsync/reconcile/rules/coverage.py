@@ -245,4 +245,4 @@ def _facts(entry: LateEntry) -> Evidence:
 
 
 NOT_JUDGED = frozenset((OrphanPoint.code, NewerThanHistory.code))
-"""What nobody can tell of a memory without an exchange, of a thread with an unreadable time."""
+"""Nobody can tell these of a memory without an exchange, in a thread with an unreadable time."""

@@ -152,7 +152,7 @@ class MisplacedPoint(CaseRule):
             return patched(case, self.grade)
         if found is None or found.contradicts_itself or found.home:
             return Repair.NONE, Grade.REPORT_ONLY
-        # There, memsync has left it. What the app deletes, it deletes in its own collections.
+        # There, memsync has left it. The app deletes memories in its own collections only.
         is_left = case.layout is Layout.PER_PERSONA and not found.codec.of_app
         return self.repair, Grade.UNSAFE if is_left else self.grade
 
